@@ -1,0 +1,59 @@
+"""What a person can act on. Everything else is a bug and keeps its traceback in the log.
+
+GarageError
+├── RecipeError      a recipe, a setting or an argument that cannot be
+├── DataError        a data file that cannot be read, or has nothing to learn
+├── ModelError       a model that is missing, gated, damaged, or cannot be used
+├── TemplateError    a chat template that cannot be rendered or masked
+├── RunError         a run that is not there, or is not in the state that was asked for
+├── BusyError        the lease is held by somebody else
+├── ChatError        a chat that could not be loaded or went away
+└── ExportError      an export that could not be made, or did not prove itself
+
+Each is raised with a catalogue key and its values: `DataError("data.empty_file", file="a.jsonl")`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.text import Text, text
+
+
+class GarageError(Exception):
+    """Carries a Text; `str(error)` is the English sentence, `error.text.render("zh")` the Chinese."""
+
+    def __init__(self, key: str | Text, **params: Any):
+        self.text = key if isinstance(key, Text) else text(key, **params)
+        super().__init__(str(self.text))
+
+    def __reduce__(self):
+        return (type(self), (self.text,))
+
+
+class RecipeError(GarageError): ...
+
+
+class DataError(GarageError): ...
+
+
+class ModelError(GarageError): ...
+
+
+class TemplateError(GarageError): ...
+
+
+class RunError(GarageError): ...
+
+
+class BusyError(GarageError): ...
+
+
+class ChatError(GarageError): ...
+
+
+class ExportError(GarageError): ...
+
+
+class StopRequested(Exception):
+    """The person asked to stop; raised at the next sub-step of whatever the worker is doing. Not an error."""

@@ -1,0 +1,189 @@
+"""What a person asks for, complete and shareable: recipe.yaml.
+
+Every field is the only home of its default and carries the sentence that the page shows beside it. Names are those
+of peft and transformers, so that people can search for them. `None` means "resolved by core.plan before Start";
+a recipe in a run folder has none left.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core import atomic
+from core.errors import RecipeError
+
+Goal = Literal[
+    "style", "question_answer", "instructions", "chatbot", "writing", "classification",
+    "domain_knowledge", "code_math", "function_calling", "agents",
+]  # fmt: skip
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Model(_Section):
+    id: str = Field(
+        "starter",
+        min_length=1,
+        max_length=200,
+        description="The base model: starter, a hub id such as owner/name, or library:name for a folder of yours.",
+    )
+    revision: str | None = Field(
+        None, max_length=100, description="A branch, tag or commit of a hub model; empty means its main branch."
+    )
+
+
+class Data(_Section):
+    source: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="The data set to learn from: a sample set, one you added, or (in a command) a file.",
+    )
+    format: Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"] | None = Field(
+        None, description="How rows are laid out; empty means recognised from the rows themselves."
+    )
+    max_length: int = Field(
+        512, ge=8, le=131072, description="Longest example in tokens; what is longer is cut at its end and counted."
+    )
+    eval_fraction: float = Field(
+        0.05, ge=0, le=0.5, description="Share of the rows kept apart to measure what was not simply memorised."
+    )
+    train_on: Literal["assistant", "everything"] = Field(
+        "assistant", description="Learn only the answers, or every token of the conversation too."
+    )
+
+
+class Adapter(_Section):
+    method: Literal["lora", "qlora"] = Field(
+        "lora", description="LoRA keeps the base in 16 bit; QLoRA keeps it in 4 bit and needs about a third of the memory."
+    )
+    r: int = Field(8, ge=1, le=256, description="Rank: how much the adapter can hold. 4, 8 or 16 serve nearly everything.")
+    lora_alpha: int | None = Field(None, ge=1, le=1024, description="Strength of the adapter; empty means twice the rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Share of adapter inputs dropped at random; costs memory.")
+    target_modules: str = Field(
+        "all-linear",
+        pattern=r"^[A-Za-z0-9_.,\- ]{1,400}$",
+        description="Layers that get an adapter: all-linear, or names with commas such as q_proj,v_proj.",
+    )
+    use_rslora: bool = Field(False, description="Scale by alpha over the root of r; matters from rank 64 on.")
+    use_dora: bool = Field(False, description="Learn the length of each weight row too; slower and larger.")
+
+
+class Train(_Section):
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each correction. Too hot and the loss jumps.")
+    num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole data set is read.")
+    max_steps: int = Field(-1, ge=-1, le=10_000_000, description="Optimizer steps; -1 means as many as the epochs give.")
+    per_device_train_batch_size: int = Field(4, ge=1, le=1024, description="Examples computed at once; costs memory.")
+    per_device_eval_batch_size: int = Field(4, ge=1, le=1024, description="Examples computed at once when measuring.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=4096, description="Batches collected before each correction; costs no memory."
+    )
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="How the learning rate falls until the end."
+    )
+    warmup_steps: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero.")
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] | None = Field(
+        None, description="Keeper of the correction history; the 8-bit ones need a quarter of the memory. Empty: chosen."
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Pulls the adapter back towards zero a little each step.")
+    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Longest correction allowed; 0 means no limit.")
+    gradient_checkpointing: bool | None = Field(
+        None, description="Compute parts twice to save memory; about a third slower. Empty: on with a graphics card."
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
+    save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
+    save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
+
+
+class Recipe(_Section):
+    version: Literal[1] = 1
+    name: str = Field("", max_length=200, description="What you call this run; empty means named after its data.")
+    goal: Goal | None = Field(None, description="What the model should become better at.")
+    model: Model = Model()
+    data: Data
+    adapter: Adapter = Adapter()
+    train: Train = Train()
+
+    @classmethod
+    def parse(cls, value: Any, where: str = "recipe") -> Recipe:
+        """value (parsed YAML) as a Recipe. Raises RecipeError that lists every problem, not only the first."""
+        if not isinstance(value, dict):
+            raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            problems = "; ".join(_problem(item) for item in error.errors()[:8])
+            raise RecipeError("recipe.invalid", where=where, problems=problems) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Raises RecipeError for a file that is missing, too large (1 MiB), not UTF-8, not YAML, or not a recipe."""
+        return cls.parse(read_yaml(path), where=path.name)
+
+    def dump(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def write(self, path: Path) -> None:
+        atomic.replace(path, self.dump())
+
+    def with_settings(self, settings: list[str]) -> Recipe:
+        """`key=value` overrides such as `train.learning_rate=1e-3`; values are read as YAML. Raises RecipeError."""
+        return Recipe.parse(apply_settings(self.model_dump(mode="json"), settings))
+
+    @property
+    def lora_alpha(self) -> int:
+        return self.adapter.lora_alpha or 2 * self.adapter.r
+
+
+def read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise RecipeError("recipe.too_large", file=path, bytes=path.stat().st_size)
+        return yaml.safe_load(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise RecipeError("recipe.missing", file=path) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError("recipe.not_utf8", file=path, position=error.start) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise RecipeError("recipe.not_yaml", file=path, line=mark.line + 1 if mark else 1) from None
+    except OSError as error:
+        raise RecipeError("recipe.unreadable", file=path, reason=error.strerror or error) from None
+
+
+def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    for setting in settings:
+        name, equals, raw = setting.partition("=")
+        keys = name.strip().split(".")
+        if not equals or not all(keys):
+            raise RecipeError("recipe.bad_setting", setting=setting[:200])
+        section = value
+        for key in keys[:-1]:
+            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise RecipeError("recipe.bad_setting", setting=setting[:200])
+        try:
+            section[keys[-1]] = yaml_scalar(raw)
+        except yaml.YAMLError:
+            raise RecipeError("recipe.bad_setting", setting=setting[:200]) from None
+    return value
+
+
+def yaml_scalar(raw: str) -> Any:
+    """A value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
+    try:
+        return float(raw) if "e" in raw.lower() and not raw.strip().isalpha() else yaml.safe_load(raw)
+    except ValueError:
+        return yaml.safe_load(raw)
+
+
+def _problem(item: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    found = repr(item.get("input"))
+    return f"{where}: {item['msg']}" + (f" (found {found[:60]})" if item["type"] != "missing" else "")

@@ -1,0 +1,233 @@
+"""One run on disk: the interface between the process that trains and everything that looks at it.
+
+recipe.yaml, run.json   written once at submission
+label.json              the name a person gave later (written by the page)
+state.json              whoever holds run.lock: the worker while it lives, then the supervisor
+control.json            the newest command asked; written by pages and commands, read by the worker
+metrics.jsonl, events.jsonl, samples.jsonl, train.log, checkpoints/, adapter/     the worker
+run.lock                held by the worker for as long as it lives; its mtime is the heartbeat
+
+A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, or a checkpoint without COMPLETE.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core import atomic
+from core.errors import RunError
+from core.recipe import Recipe
+from core.states import ACTIVE, State, may_move
+from core.text import Text
+
+RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
+COMMANDS = ("pause", "stop", "stop-now")  # later ones win over earlier ones
+
+
+class Progress(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    done: float
+    total: float
+    unit: str  # "bytes", "rows", "steps", "tensors"
+
+
+class Status(BaseModel):
+    """state.json: what the run is doing, for any reader, replaced whole."""
+
+    model_config = ConfigDict(frozen=True)
+    v: int = 1
+    state: State = State.QUEUED
+    since: float = 0.0
+    stage: str = "waiting"  # catalogue key `stage.<stage>`
+    progress: Progress | None = None
+    message: Text | None = None  # what happened
+    advice: Text | None = None  # what to try
+    attempt: int = 1
+    step: int = 0
+    total_steps: int = 0
+    seconds_left: float | None = None
+    has_adapter: bool = False
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class Tail:
+    """New whole lines of a JSONL file: records, the offset to ask for next, and how many lines were not readable."""
+
+    records: list[dict[str, Any]]
+    offset: int
+    bad_lines: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    # ---- what was asked -------------------------------------------------------------------------------------------
+    def recipe(self) -> Recipe:
+        return Recipe.read(self.path / "recipe.yaml")
+
+    def facts(self) -> dict[str, Any]:
+        return atomic.read_json(self.path / "run.json") or {}
+
+    def add_facts(self, **facts: Any) -> None:
+        """Facts learned while preparing (template, versions, dtype and its reason), by the holder of run.lock."""
+        atomic.replace_json(self.path / "run.json", self.facts() | facts)
+
+    @property
+    def name(self) -> str:
+        label = atomic.read_json(self.path / "label.json")
+        if isinstance(label, dict) and label.get("name"):
+            return str(label["name"])
+        return str(self.facts().get("name") or self.id)
+
+    def rename(self, name: str) -> None:
+        atomic.replace_json(self.path / "label.json", {"name": name})
+
+    # ---- state ----------------------------------------------------------------------------------------------------
+    def status(self) -> Status:
+        """state.json as written; it does not know whether the worker still lives: `Runs.status` does."""
+        try:
+            return Status.model_validate_json((self.path / "state.json").read_text("utf-8"))
+        except (OSError, ValidationError, ValueError):
+            return Status(state=State.FAILED, stage="waiting", message=Text(key="run.state_unreadable"))
+
+    def write_status(self, status: Status) -> None:
+        """Raises RunError for a move that the table of states does not know."""
+        old = self.status().state if (self.path / "state.json").exists() else State.QUEUED
+        if not may_move(old, status.state):
+            raise RunError("run.illegal_move", run=self.id, old=old.value, new=status.state.value)
+        atomic.replace(self.path / "state.json", status.model_dump_json(indent=1) + "\n")
+
+    def lock(self) -> FileLock:
+        return FileLock(self.path / "run.lock")
+
+    def is_locked(self) -> bool:
+        if not (self.path / "run.lock").exists():
+            return False
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def heartbeat_age_s(self) -> float | None:
+        try:
+            return max(0.0, time.time() - (self.path / "run.lock").stat().st_mtime)
+        except OSError:
+            return None
+
+    # ---- commands -------------------------------------------------------------------------------------------------
+    def ask(self, command: str) -> None:
+        """Leave a command for the worker; a weaker one never replaces a stronger one."""
+        assert command in COMMANDS, command
+        current = self.asked()
+        if current is None or COMMANDS.index(command) >= COMMANDS.index(current):
+            atomic.replace_json(self.path / "control.json", {"v": 1, "command": command, "time": time.time()})
+
+    def asked(self) -> str | None:
+        record = atomic.read_json(self.path / "control.json")
+        command = record.get("command") if isinstance(record, dict) else None
+        return command if command in COMMANDS else None
+
+    # ---- lines ----------------------------------------------------------------------------------------------------
+    def log_metrics(self, kind: str, attempt: int, step: int, **numbers: float | int | None) -> None:
+        """One line of metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""
+        finite = {name: _finite(value) for name, value in numbers.items()}
+        line = {"v": 1, "kind": kind, "attempt": attempt, "step": step, "time": round(time.time(), 3), **finite}
+        if any(value is not None and finite[name] is None for name, value in numbers.items()):
+            line["nonfinite"] = True
+        atomic.append_line(self.path / "metrics.jsonl", line)
+
+    def log_event(self, kind: str, **fields: Any) -> None:
+        fields = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in fields.items()}
+        atomic.append_line(self.path / "events.jsonl", {"v": 1, "kind": kind, "time": round(time.time(), 3), **fields})
+
+    def metrics(self, offset: int = 0, limit_bytes: int = 8 << 20) -> Tail:
+        return read_lines(self.path / "metrics.jsonl", offset, limit_bytes)
+
+    def events(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / "events.jsonl", 0).records
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The end of the worker's output, at most 64 KiB of it."""
+        try:
+            with open(self.path / "train.log", "rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - (64 << 10)))
+                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+    # ---- what came out --------------------------------------------------------------------------------------------
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    def has_adapter(self) -> bool:
+        return (self.adapter / "adapter_config.json").exists() and (self.adapter / "adapter_model.safetensors").exists()
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist."""
+        folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
+        return [folder for folder in folders if (folder / "COMPLETE").exists()]
+
+    def checkpoint(self, name: str) -> Path:
+        """Raises RunError for a name that is not one of this run's complete checkpoints."""
+        for folder in self.checkpoints():
+            if folder.name == name:
+                return folder
+        raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
+
+    def bytes_used(self) -> int:
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def was_active(self) -> bool:
+        return self.status().state in ACTIVE
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    if value is None or isinstance(value, int):
+        return value
+    return float(value) if value == value and abs(value) != float("inf") else None
+
+
+def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
+    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            if not 0 <= offset <= size:
+                offset = 0
+            file.seek(offset)
+            data = file.read(limit_bytes)
+    except OSError:
+        return Tail([], 0, 0)
+    end = data.rfind(b"\n") + 1
+    if end == 0 and len(data) == limit_bytes:  # one line longer than the limit: step over it
+        return Tail([], offset + len(data), 1)
+    records, bad = [], 0
+    for line in data[:end].splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            bad += 1
+    return Tail(records, offset + end, bad)

@@ -1,0 +1,109 @@
+"""All runs of a workspace: making, finding, naming and deleting their folders. Never trains, never imports torch."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core import atomic, slug
+from core.errors import RunError
+from core.recipe import Recipe
+from core.run_folder import RUN_ID, RunFolder, Status
+from core.states import ACTIVE, BUSY, State
+from core.text import text
+from core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Runs:
+    workspace: Workspace
+
+    def create(self, recipe: Recipe, launcher: str, facts: dict[str, Any]) -> RunFolder:
+        """A queued run. launcher: "app" (its supervisor starts it) or "command" (the command that made it does)."""
+        folder = f"{time.strftime('%Y-%m-%d')}_{slug.slug(recipe.name)}_{slug.short_id()}"
+        aside = self.workspace.runs / f".{folder}.part"
+        try:
+            (aside / "checkpoints").mkdir(parents=True)
+            run = RunFolder(aside)
+            recipe.write(aside / "recipe.yaml")
+            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher}
+            atomic.replace_json(aside / "run.json", created | facts)
+            run.write_status(Status(state=State.QUEUED, since=time.time()))
+            aside.rename(self.workspace.runs / folder)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
+        return RunFolder(self.workspace.runs / folder)
+
+    def get(self, run_id: str) -> RunFolder:
+        """Raises RunError for an id that is not a run here; no id can leave the runs folder."""
+        if not RUN_ID.fullmatch(run_id) or not (self.workspace.runs / run_id / "state.json").is_file():
+            raise RunError("run.unknown", run=str(run_id)[:80])
+        return RunFolder(self.workspace.runs / run_id)
+
+    def find(self, name: str) -> RunFolder:
+        """A run by id, by the last part of its id, or by its name when only one has it (for commands)."""
+        runs = self.list()
+        for matches in ([r for r in runs if r.id == name or r.id.endswith(f"_{name}")], [r for r in runs if r.name == name]):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise RunError("run.ambiguous", run=name[:80], ids=[r.id for r in matches[:5]])
+        raise RunError("run.unknown", run=name[:80])
+
+    def list(self) -> Sequence[RunFolder]:
+        """Newest first."""
+        found = [
+            RunFolder(path)
+            for path in self.workspace.runs.iterdir()
+            if RUN_ID.fullmatch(path.name) and (path / "state.json").is_file()
+        ]
+        return sorted(found, key=lambda run: (run.facts().get("created", 0), run.id), reverse=True)
+
+    def status(self, run: RunFolder) -> Status:
+        """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""
+        status = run.status()
+        if status.state in ACTIVE and not run.is_locked():
+            status = run.status()  # the worker may have ended between the two looks
+            if status.state in ACTIVE:
+                return interrupted(run, status)
+        return status
+
+    def busy(self) -> RunFolder | None:
+        """The run that is queued or at work, in this app or in any other process on this workspace."""
+        return next((run for run in self.list() if self.status(run).state in BUSY), None)
+
+    def rename(self, run: RunFolder, name: str) -> None:
+        clean = slug.display_name(name)
+        if not clean:
+            raise RunError("run.empty_name")
+        run.rename(clean)
+
+    def delete(self, run: RunFolder) -> None:
+        """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows nothing."""
+        if self.status(run).state in BUSY:
+            raise RunError("run.busy_delete", run=run.name)
+        aside = run.path.with_name(f".{run.id}.deleted")
+        try:
+            run.path.rename(aside)
+            shutil.rmtree(aside)
+        except OSError as error:
+            raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
+
+
+def interrupted(run: RunFolder, status: Status) -> Status:
+    last = run.checkpoints()[-1:]
+    advice = text("run.interrupted_checkpoint", checkpoint=last[0].name) if last else text("run.interrupted_nothing")
+    return status.model_copy(
+        update={
+            "state": State.INTERRUPTED,
+            "since": time.time(),
+            "message": text("run.interrupted", step=status.step, total=status.total_steps),
+            "advice": advice,
+            "seconds_left": None,
+            "has_adapter": run.has_adapter(),
+        }
+    )

@@ -1,0 +1,27 @@
+"""Names for folders, made from names that people chose (which may be Chinese, empty, hostile or reserved)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+
+_WINDOWS_RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
+
+
+def slug(name: str, fallback: str = "run", length: int = 40) -> str:
+    """Lower-case ASCII letters, digits and single hyphens, at most `length` characters, never reserved on Windows."""
+    ascii_name = unicodedata.normalize("NFKD", name[:1000]).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:length].strip("-")
+    return fallback if not plain or plain in _WINDOWS_RESERVED else plain
+
+
+def short_id() -> str:
+    """Six characters that are easy to read aloud: no i, l, o, 0 or 1."""
+    return "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(6))
+
+
+def display_name(name: object, length: int = 60) -> str:
+    """name for the screen: one line, no control or direction characters, at most `length` characters; may be empty."""
+    visible = (c for c in unicodedata.normalize("NFC", str(name)[:5000]) if unicodedata.category(c)[0] != "C")
+    return " ".join("".join(visible).split())[:length].strip()

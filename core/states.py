@@ -1,0 +1,45 @@
+"""The states of a run and the one table of legal moves between them: worker, supervisor and buttons all read it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+S = State
+MOVES: dict[State, frozenset[State]] = {
+    S.QUEUED: frozenset({S.PREPARING, S.STOPPED, S.FAILED}),
+    S.PREPARING: frozenset({S.RUNNING, S.PAUSING, S.STOPPING, S.STOPPED, S.FAILED, S.INTERRUPTED}),
+    S.RUNNING: frozenset({S.PAUSING, S.STOPPING, S.COMPLETED, S.FAILED, S.INTERRUPTED}),
+    S.PAUSING: frozenset({S.PAUSED, S.STOPPING, S.FAILED, S.INTERRUPTED}),
+    S.PAUSED: frozenset({S.QUEUED, S.STOPPED}),
+    S.STOPPING: frozenset({S.STOPPED, S.FAILED, S.INTERRUPTED}),
+    S.INTERRUPTED: frozenset({S.QUEUED, S.STOPPED}),
+    S.STOPPED: frozenset(),
+    S.COMPLETED: frozenset(),
+    S.FAILED: frozenset({S.QUEUED}),
+}
+ACTIVE = frozenset({S.PREPARING, S.RUNNING, S.PAUSING, S.STOPPING})  # a worker process should be alive
+BUSY = ACTIVE | {S.QUEUED}
+TERMINAL = frozenset({S.STOPPED, S.COMPLETED, S.FAILED})
+
+
+def may_move(old: State, new: State) -> bool:
+    return new == old or new in MOVES[old]
+
+
+def may_stop(state: State) -> bool:
+    """Whether a Stop button means anything: a queued run is dropped, a live one asked to stop and save."""
+    return S.STOPPING in MOVES[state] or state == S.QUEUED

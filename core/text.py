@@ -1,0 +1,115 @@
+"""Sentences for people, kept as a key and its numbers until somebody reads them.
+
+A `Text` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
+last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`;
+the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`).
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+LANGUAGES = ("en", "zh")
+CORE_LOCALES = Path(__file__).parent / "locales"
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Text(BaseModel):
+    """One sentence: a catalogue key and the values of its placeholders (numbers, strings, or other Texts)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    params: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        return core_catalogue().render(self, "en")
+
+    def render(self, language: str = "en") -> str:
+        return core_catalogue().render(self, language)
+
+
+def text(key: str, **params: Any) -> Text:
+    """Text with nested Texts and Paths made serialisable."""
+    return Text(key=key, params={k: _plain(v) for k, v in params.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Text):
+        return {"key": value.key, "params": value.params}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)
+
+
+class Catalogue:
+    """Sentences by language and key, from one or more folders; later folders add keys."""
+
+    def __init__(self, *folders: Path):
+        self._sentences = {language: {} for language in LANGUAGES}
+        for folder in folders:
+            for language in LANGUAGES:
+                for path in sorted((folder / language).glob("*.yaml")):
+                    entries = yaml.load(path.read_text("utf-8"), _Loader) or {}
+                    self._sentences[language] |= {f"{path.stem}.{key}": value for key, value in entries.items()}
+
+    def keys(self, language: str) -> set[str]:
+        return set(self._sentences[language])
+
+    def raw(self, key: str, language: str) -> str:
+        """The sentence with its placeholders. Raises KeyError for a key no catalogue has."""
+        return self._sentences[language][key]
+
+    def render(self, message: Text, language: str = "en") -> str:
+        """message as a sentence. A key that this version does not know is shown as it is, with its values."""
+        language = language if language in LANGUAGES else "en"
+        sentence = self._sentences[language].get(message.key)
+        if sentence is None:
+            return f"{message.key} {message.params or ''}".strip()
+        values = {name: self._value(value, language) for name, value in message.params.items()}
+        return _Forgiving().vformat(sentence, (), values)
+
+    def _value(self, value: Any, language: str) -> Any:
+        if isinstance(value, dict) and "key" in value:
+            return self.render(Text(key=value["key"], params=value.get("params", {})), language)
+        if isinstance(value, list):
+            parts = [str(self._value(v, language)) for v in value]
+            return ("、" if language == "zh" else ", ").join(parts)
+        return value
+
+
+class _Forgiving(string.Formatter):
+    """A placeholder without a value stays visible instead of raising while an error is being reported."""
+
+    def get_value(self, key, args, kwargs):
+        return kwargs.get(key, "{" + str(key) + "}")
+
+    def format_field(self, value, spec):
+        try:
+            return super().format_field(value, spec)
+        except ValueError:
+            return str(value)
+
+
+@lru_cache(maxsize=1)
+def core_catalogue() -> Catalogue:
+    return Catalogue(CORE_LOCALES)
+
+
+def terminal_language(environ: dict[str, str] | None = None) -> str:
+    """"zh" where LORA_GARAGE_LANG or the locale says Chinese, else "en"."""
+    environ = dict(os.environ) if environ is None else environ
+    for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        if environ.get(name):
+            return "zh" if environ[name].lower().startswith("zh") else "en"
+    return "en"
