@@ -1,0 +1,63 @@
+"""Fixtures that many tests share. The starter model is made once and kept: LORA_GARAGE_TEST_STARTER names a ready
+folder, else LORA_GARAGE_TEST_CACHE (default tests/.cache, never committed) holds a workspace that makes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Two torch processes with a thread for each core slow each other down seven times (facts, thread gotcha).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from core import starter  # noqa: E402 - the line above must come first
+from core.workspace import Workspace  # noqa: E402
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:
+    """The first true answer of condition, asked every 10 ms; the test fails when there is none within timeout_s."""
+    end = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"waited {timeout_s} s in vain"
+        pause.wait(0.01)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def starter_folder() -> Path:
+    """The converted starter model; downloads 93 MB the first time."""
+    ready = os.environ.get("LORA_GARAGE_TEST_STARTER")
+    if ready:
+        return Path(ready)
+    cache = os.environ.get("LORA_GARAGE_TEST_CACHE") or Path(__file__).parent / ".cache"
+    return starter.ensure(Workspace.open(cache).models, lambda stage, progress: None, lambda: None)
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path, starter_folder: Path) -> Callable[[], Workspace]:
+    """Makes the test's own workspace, which has the starter model as links to its files (copies where links cannot be)."""
+
+    def make() -> Workspace:
+        workspace = Workspace.open(tmp_path / "workspace")
+        target = starter.folder(workspace.models)
+        target.mkdir(exist_ok=True)
+        for file in starter_folder.iterdir():
+            link_or_copy(file, target / file.name)
+        return workspace
+
+    return make
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    if target.exists():
+        return
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)

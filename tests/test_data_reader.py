@@ -1,0 +1,330 @@
+"""The reader: every kind of file gives the same rows, and every bad one a sentence with its row."""
+
+import codecs
+import json
+import re
+
+import pytest
+
+from core.data_reader import DEFAULT, Limits, Problem, Row, probe, read_rows
+from core.errors import DataError
+from core.text import LANGUAGES, core_catalogue
+
+ROWS = [
+    {"question": "What is a crèpe?", "answer": 'A thin "pancake", of course'},
+    {"question": "天空是什么颜色？", "answer": "蓝色\n有时是灰色"},
+    {"question": "=cmd|'/C calc'!A0", "answer": "1;2\t3"},
+]
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def read(path, limits=DEFAULT):
+    items = list(read_rows(path, limits))
+    return [item for item in items if isinstance(item, Row)], [item for item in items if isinstance(item, Problem)]
+
+
+def refused(path, limits=DEFAULT):
+    with pytest.raises(DataError) as caught:
+        list(read_rows(path, limits))
+    assert caught.value.text.render("zh") != str(caught.value)
+    return str(caught.value)
+
+
+def as_csv(rows, delimiter=","):
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    return "\r\n".join(delimiter.join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines) + "\r\n"
+
+
+def as_jsonl(rows):
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+
+
+def as_parquet(path, rows):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+ENCODINGS = [("", "utf-8"), (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")]
+
+
+@pytest.mark.parametrize("bom, encoding", ENCODINGS, ids=["utf-8", "utf-8-bom", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.json", json.dumps(ROWS, indent=2)),
+        ("a.json", json.dumps({"version": 1, "data": ROWS})),
+        ("a.json", json.dumps({"train": ROWS}, ensure_ascii=False)),
+        ("a.json", as_jsonl(ROWS)),
+        ("a.jsonl", as_jsonl(ROWS)),
+        ("a.jsonl", "\r\n\r\n".join(as_jsonl(ROWS).split("\n")) + "\r\n\r\n"),
+        ("a.jsonl", json.dumps(ROWS)),
+        ("a.txt", as_jsonl(ROWS)),
+        ("a.csv", as_csv(ROWS)),
+        ("a.csv", as_csv(ROWS, ";")),
+        ("a.tsv", as_csv(ROWS, "\t")),
+        ("a.csv", "sep=;\r\n" + as_csv(ROWS, ";")),
+        ("a", json.dumps(ROWS)),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else None,
+)
+def test_every_kind_and_encoding_gives_the_same_rows(tmp_path, name, content, bom, encoding):
+    rows, problems = read(write(tmp_path, name, (bom or b"") + content.encode(encoding)))
+    assert [row.values for row in rows] == ROWS
+    assert [row.number for row in rows] == [1, 2, 3]
+    assert problems == []
+
+
+def test_parquet_gives_the_same_rows(tmp_path):
+    rows, problems = read(as_parquet(tmp_path / "a.parquet", ROWS))
+    assert [row.values for row in rows] == ROWS and problems == []
+    assert [row.number for row in rows] == [1, 2, 3]
+
+
+def test_parquet_reads_an_empty_number_of_pandas_as_nothing(tmp_path):
+    rows, problems = read(as_parquet(tmp_path / "a.parquet", [{"text": "a", "score": float("nan")}]))
+    assert rows[0].values == {"text": "a", "score": None} and problems == []
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_a_json_array_streams_the_same_through_any_buffer(tmp_path, piece):
+    rows = [{"question": f"q{i}" * (i % 7), "answer": "a" * (i % 50)} for i in range(200)]
+    limits = Limits(row_bytes=100 + piece)
+    found, problems = read(write(tmp_path, "a.json", json.dumps(rows)), limits)
+    assert [row.values for row in found] == rows and problems == []
+
+
+def test_lines_are_physical_lines_and_rows_are_rows(tmp_path):
+    rows, _ = read(write(tmp_path, "a.jsonl", '\n{"text": "a"}\n\n\n{"text": "b"}\n'))
+    assert [(row.number, row.line) for row in rows] == [(1, 2), (2, 5)]
+    rows, _ = read(write(tmp_path, "a.csv", 'text,label\n"a\nb",x\nc,y\n'))
+    assert [(row.number, row.line) for row in rows] == [(1, 2), (2, 4)]
+    rows, _ = read(write(tmp_path, "a.json", '[\n{"text": "a"},\n\n{"text": "b"}]'))
+    assert [(row.number, row.line) for row in rows] == [(1, 2), (2, 4)]
+
+
+def test_plain_text_is_one_example_a_paragraph_and_says_so(tmp_path):
+    path = write(tmp_path, "a.txt", "[Verse 1]\r\nline two\r\n  \r\n\r\n\r\nsecond\n")
+    assert [str(note) for note in probe(path).notes] == [
+        "Plain text: each paragraph (up to the next empty line) is one example, and every word of it is learned."
+    ]
+    rows, problems = read(path)
+    assert [(row.number, row.line, row.values["text"]) for row in rows] == [(1, 1, "[Verse 1]\nline two"), (2, 6, "second")]
+    assert problems == []
+
+
+def test_a_chinese_excel_csv_is_read_as_gb18030_with_a_note(tmp_path):
+    rows = [{"question": "天空是什么颜色？", "answer": "蓝色。"}, {"question": "一年有几个季节？", "answer": "四个：春夏秋冬。"}]
+    path = write(tmp_path, "a.csv", as_csv(rows).encode("gb18030"))
+    assert [row.values for row in read(path)[0]] == rows
+    assert "GB18030" in str(probe(path).notes[0])
+
+
+def test_damaged_utf8_is_not_taken_for_chinese(tmp_path):
+    content = ("天空是什么颜色？蓝色，有时是灰色。" * 50).encode("utf-8")
+    path = write(tmp_path, "a.txt", content[:300] + b"\xff" + content[300:])
+    assert "byte 300" in refused(path)
+
+
+def test_a_formula_in_a_csv_stays_the_text_it_is(tmp_path):
+    rows, _ = read(write(tmp_path, "a.csv", "text,label\n=cmd|' /C calc'!A0,spam\n"))
+    assert rows[0].values["text"] == "=cmd|' /C calc'!A0"
+
+
+# --- files that are refused ------------------------------------------------------------------------------------------
+
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("a.jsonl", b"", r"a.jsonl is empty \(0 bytes\)"),
+        ("a.csv", b" \n\t\r\n \n", "nothing but blanks"),
+        ("a.txt", codecs.BOM_UTF8 + b"\n\n", "nothing but blanks"),
+        ("a.jsonl", b"MZ\x90\x00\x03\x00\x00\x00", "is a program, whatever it is called"),
+        ("a.jsonl", b"\x7fELF\x02\x01\x01", "is a program"),
+        ("a.jsonl", b"PK\x03\x04\x14\x00", "is a zip archive"),
+        ("a.xlsx", b"PK\x03\x04\x14\x00", "is an Office document"),
+        ("a.json", b"%PDF-1.7\n", "is a PDF"),
+        ("a.parquet", b"\x80\x04\x95\x10", "is a Python pickle"),
+        ("a.csv", b"\x1f\x8b\x08\x00", "is compressed"),
+        ("a.json", b"<!DOCTYPE html>\n<html>", "is a web page"),
+        ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "only a Git LFS pointer"),
+        ("a.parquet", b"PAR1 but nothing else PAR1", "is a damaged Parquet file"),
+        ("a.parquet", b"text,label\n", "called .parquet but begins with “text,label”"),
+        ("a.json", b"text,label\na,b\n", "called .json but begins with “text,label”"),
+        ("a.bin", b"hello there\n", "is no kind of data known here"),
+        ("a.txt", bytes(range(256)) * 4 + b"\0" * 300, r"is no text \(byte 0 is 0\)"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), "UTF-16 without its mark"),
+        ("a.csv", b"text,label\ncaf\xe9,x\n", "not valid UTF-8: byte 14 is"),
+        ("a.csv", codecs.BOM_UTF8 + b"text,label\ncaf\xe9,x\n", "byte 17 is"),
+        ("a.json", b'[{"text": "caf\xe9"}]', "not valid UTF-8: byte 14 is"),
+        ("a.csv", b"text,Text\na,b\n", r"column “Text” twice \(1. and 2.\)"),
+        ("a.json", b'[{"text": "a"},\n{"text": "b"\n{"text": "c"}]', "broken at row 2, line 3: a comma or a closing bracket"),
+        ("a.json", b'[{"text": "a"}\n,{"text": "b"}', "broken at row 3, line 2: found “the end of the file”"),
+        ("a.json", b'[{"text": "a"},]', "broken at row 2, line 1: expected a value"),
+        ("a.json", b'[{"text": "a"}]\n[]', "goes on with “\\[” at line 2"),
+        ("a.json", b'[{"text": ' + b"9" * 5000 + b"}]", "broken at row 1, line 1: a number with more than 4,300 digits"),
+        ("a.json", b'[{"text": "a\0b"}]', "row 1, line 1: a NUL"),
+    ],
+)
+def test_a_file_that_is_no_data_is_refused_in_a_sentence(tmp_path, name, content, said):
+    assert re.search(said, refused(write(tmp_path, name, content)))
+
+
+def test_limits_are_said_with_both_numbers(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"text": "a"}\n' * 20)
+    assert refused(path, Limits(rows=10)) == (
+        "a.jsonl has more than 10 rows, at most that many are read: split it, or keep a part of it."
+    )
+    big = write(tmp_path, "b.jsonl", b" " * (3 << 20))
+    assert "3 MiB, at most 2 MiB" in refused(big, Limits(bytes=2 << 20))
+
+
+def test_what_is_not_there_or_no_file_is_refused(tmp_path):
+    assert "no data file gone.json" in refused(tmp_path / "gone.json")
+    assert "no data file" in refused("a\0b.json")
+    assert "folder or a device" in refused(tmp_path)
+    assert "folder or a device" in refused("/dev/zero")
+    assert refused(tmp_path / ("x" * 5000 + ".json"))
+
+
+def test_json_nested_5000_deep_is_a_sentence(tmp_path):
+    path = write(tmp_path, "a.json", '[{"text": "a"}, {"text": ' + DEEP + "}]")
+    try:
+        _, problems = read(path)
+        said, row = str(problems[0].text), problems[0].row
+    except DataError as error:  # where the parser itself gives up
+        said, row = str(error), error.text.params["row"]
+    assert "deeper than 64 levels" in said and row == 2
+    assert refused(write(tmp_path, "b.json", "[" * 5000))
+
+
+# --- rows that are refused while reading goes on ---------------------------------------------------------------------
+
+GOOD = '{"text": "good"}'
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ('{"text": "a"', "broken JSON at character 13: a comma or a closing bracket is missing"),
+        ('{"text": "a}', "a text is never closed with a double quote"),
+        ("{'text': 'a'}", "a column name must stand in double quotes"),
+        ('{"text": "a", }', "a comma too many|no comma after the last one"),
+        ('{"text": a}', "expected a value"),
+        ('{"text": "a\tb"}', r"must be written as \\n or \\t"),
+        (GOOD + GOOD, "a second value begins at character 17"),
+        ('["a", "b"]', "found a list, expected an object"),
+        ('"a"', "found text, expected an object"),
+        ("null", r"found nothing \(null\), expected an object"),
+        ("7", "found a number, expected an object"),
+        ('{"text": NaN}', "found nan, which JSON does not have"),
+        ('{"text": "a", "x": [-Infinity]}', "found -inf, which JSON does not have"),
+        ('{"text": 1e999}', "found inf"),
+        (r'{"text": "half \ud83d emoji"}', "half a character .* in “text”"),
+        (r'{"messages": [{"role": "user", "content": "\udc00"}]}', "half a character .* in “messages”"),
+        (r'{"\ud83d": "x"}', "half a character"),
+        ('{"text": "a\0b"}', "a NUL character"),
+        (r'{"text": "a\u0000b"}', "a NUL character"),
+        ('{"text": ' + DEEP + "}", "nested deeper than 64 levels"),
+        ('{"a":' * 70 + "1" + "}" * 70, "nested deeper than 64 levels"),
+        ('{"text": ' + "9" * 5000 + "}", "a number with more than 4,300 digits"),
+        (b'{"text": "caf\xe9"}', "this line is not valid UTF-8"),
+    ],
+)
+def test_a_broken_line_is_a_problem_with_its_number_and_reading_goes_on(tmp_path, line, said):
+    line = line if isinstance(line, bytes) else line.encode()
+    path = write(tmp_path, "a.jsonl", b"\n".join([GOOD.encode(), b"", line, GOOD.encode(), b""]))
+    rows, problems = read(path)
+    assert [(row.number, row.line) for row in rows] == [(1, 1), (3, 4)]
+    assert [(problem.row, problem.line, problem.severity) for problem in problems] == [(2, 3, "error")]
+    assert re.search(said, str(problems[0].text))
+    assert str(problems[0].sentence).startswith("Row 2 (line 3): ")
+    assert problems[0].sentence.render("zh").startswith("第 2 条（文件第 3 行）：")
+
+
+def test_a_broken_first_line_costs_only_that_line(tmp_path):
+    rows, problems = read(write(tmp_path, "a.jsonl", f"oops\n{GOOD}\n{GOOD}"))
+    assert [row.number for row in rows] == [2, 3] and problems[0].row == 1
+
+
+def test_a_line_of_50_mb_is_a_problem_and_not_held_in_memory(tmp_path):
+    huge = b'{"text": "' + b"x" * 50_000_000 + b'"}'
+    rows, problems = read(write(tmp_path, "a.jsonl", GOOD.encode() + b"\n" + huge + b"\n" + GOOD.encode()))
+    assert [row.number for row in rows] == [1, 3]
+    assert str(problems[0].sentence) == (
+        "Row 2 (line 2): 47.7 MiB in one row, at most 4.0 MiB are read: "
+        "split it into several rows, or check that a line break is not missing."
+    )
+
+
+def test_the_row_limit_counts_bytes_and_not_characters(tmp_path):
+    path = write(tmp_path, "a.jsonl", json.dumps({"text": "天" * 400}, ensure_ascii=False))
+    assert read(path, Limits(row_bytes=1000))[1] and not read(path, Limits(row_bytes=1300))[1]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.txt", "a.parquet"])
+def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
+    rows = [{"text": "a"}, {"text": "x" * 5_000_000}, {"text": "b"}]
+    if name == "a.json":
+        assert "Row 2 of a.json (line 1) is larger than 4.0 MiB" in refused(write(tmp_path, name, json.dumps(rows)))
+        return
+    content = {"a.csv": as_csv(rows), "a.txt": "\n\n".join(row["text"] for row in rows)}
+    path = as_parquet(tmp_path / name, rows) if name == "a.parquet" else write(tmp_path, name, content[name])
+    found, problems = read(path)
+    assert [row.number for row in found] == [1, 3]
+    assert problems[0].row == 2 and "4.8 MiB in one row, at most 4.0 MiB" in str(problems[0].text)
+
+
+@pytest.mark.parametrize(
+    "record, said, left",
+    [
+        ("a,b,c", "3 cells, expected 2 (text, label)", 2),
+        ("a", "1 cells, expected 2 (text, label)", 2),
+        ('"a"b,c', "a quote inside a quoted cell", 2),
+        ('"a,b', "a quote is opened here and never closed", 1),
+        ("a\0b,c", "a NUL character", 2),
+    ],
+)
+def test_a_broken_csv_record_is_a_problem_with_its_row(tmp_path, record, said, left):
+    rows, problems = read(write(tmp_path, "a.csv", f"text,label\ngood,x\n{record}\ngood,y\n"))
+    assert len(rows) == left
+    assert [(problem.row, problem.line) for problem in problems] == [(2, 3)]
+    assert said in str(problems[0].text)
+
+
+def test_empty_cells_that_excel_pads_with_are_not_ragged(tmp_path):
+    rows, problems = read(write(tmp_path, "a.csv", "text,label,,\na,b,,\n\n,,,\nc,d\n"))
+    assert [row.values for row in rows if row.values["text"]] == [{"text": "a", "label": "b"}, {"text": "c", "label": "d"}]
+    assert all(problem.row == 2 for problem in problems)
+
+
+def test_a_second_list_of_rows_is_named_and_not_silently_lost(tmp_path):
+    rows, problems = read(write(tmp_path, "a.json", json.dumps({"train": ROWS, "test": ROWS})))
+    assert len(rows) == 3
+    assert (problems[0].row, problems[0].severity) == (0, "warning")
+    assert str(problems[0].sentence).startswith("Only the list “train” was read; left out: test.")
+
+
+def test_one_conversation_alone_in_a_file_is_one_row(tmp_path):
+    row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+    rows, _ = read(write(tmp_path, "a.json", json.dumps(row, indent=1)))
+    assert [r.values for r in rows] == [row]
+
+
+def test_both_languages_have_the_same_keys_and_placeholders():
+    catalogue = core_catalogue()
+    keys = {key for key in catalogue.keys("en") if key.startswith("data.")}
+    assert keys == {key for key in catalogue.keys("zh") if key.startswith("data.")} and keys
+    for key in keys:
+        english, chinese = (set(re.findall(r"(?<!{){(\w+)", catalogue.raw(key, language))) for language in LANGUAGES)
+        assert english == chinese, key
