@@ -1,0 +1,139 @@
+"""Text to token ids, with the model's own tokenizer.json and its chat template; no torch, no transformers.
+
+`Encoded` is what training sees of one row: ids, which of them are learned, and how many were cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from core.data_formats import Example
+from core.errors import ModelError
+from core.template import PLAIN, ChatTemplate, Turn
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost."""
+
+    input_ids: list[int]
+    learned: list[bool]
+    cut: int = 0
+
+    @property
+    def learned_count(self) -> int:
+        return sum(self.learned[1:])  # the first token has nothing before it to be predicted from
+
+
+class Tokenizer:
+    """One model's tokenizer folder. pad may equal eos: padding is told by the attention mask, never by the id."""
+
+    def __init__(self, folder: Path):
+        file = folder / "tokenizer.json"
+        if not file.exists():
+            raise ModelError("model.no_fast_tokenizer", folder=folder.name)
+        try:
+            self._fast = FastTokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises plain Exception for a damaged file
+            raise ModelError("model.bad_tokenizer", folder=folder.name, reason=str(error)[:200]) from None
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        config = _read_object(folder / "tokenizer_config.json")
+        generation = _read_object(folder / "generation_config.json")
+        named = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        self.special = {key: value for key, value in named.items() if value}
+        self.vocabulary = self._fast.get_vocab_size(with_added_tokens=True)
+        added = self._fast.get_added_tokens_decoder().values()
+        all_special = frozenset(t.content for t in added if t.special) | frozenset(self.special.values())
+        self.eos_token_id = self._id(self.special.get("eos_token"))
+        self.pad_token_id = next(
+            (i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0
+        )
+        self.own_template = (folder / "chat_template.jinja").exists() or bool(config.get("chat_template"))
+        self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
+        self.stop_ids = self._stop_ids(generation)
+
+    def _id(self, token: str | None) -> int | None:
+        return None if token is None else self._fast.token_to_id(token)
+
+    def _stop_ids(self, generation: dict) -> frozenset[int]:
+        listed = generation.get("eos_token_id", [])
+        ids = {self.eos_token_id, self._id(self.template.stop), *(listed if isinstance(listed, list) else [listed])}
+        return frozenset(i for i in ids if isinstance(i, int))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of text that already holds its special tokens (a rendered template): none are added."""
+        return self._fast.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Each id as text by itself, special tokens included, for showing."""
+        return [self._fast.decode([i], skip_special_tokens=False) for i in ids]
+
+    def prompt(self, messages: Sequence[Turn]) -> list[int]:
+        """(T,) ids of the conversation up to where the assistant begins, exactly as training framed it."""
+        return self.encode(self.template.render(messages, add_generation_prompt=True))
+
+    def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
+        """One row as training sees it, cut at its end to max_length tokens. Raises TemplateError."""
+        if example.text is not None:
+            ids = self._fast.encode(example.text, add_special_tokens=True).ids
+            if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
+                ids.append(self.eos_token_id)  # else a model trained on texts never learns where one ends
+            learned = [True] * len(ids)
+        else:
+            ids, learned = self._encode_turns(conversation(example))
+            if train_on == "everything":
+                learned = [True] * len(ids)
+        return Encoded(ids[:max_length], learned[:max_length], max(0, len(ids) - max_length))
+
+    def _encode_turns(self, turns: Sequence[Turn]) -> tuple[list[int], list[bool]]:
+        rendered = self.template.spans(turns)
+        encoding = self._fast.encode(rendered.text, add_special_tokens=False)
+        learned, spans = [], iter(rendered.spans)
+        start, end = next(spans, (0, 0))
+        for token_start, token_end in encoding.offsets:
+            while token_start >= end and (following := next(spans, None)):
+                start, end = following
+            learned.append(token_start >= start and token_end <= end and token_end > token_start)
+        return encoding.ids, learned
+
+
+def conversation(example: Example) -> list[Turn]:
+    """Prompt and completion become a question and its answer: chat will ask in the same frame."""
+    if example.messages:
+        return [{"role": m.role, "content": m.content} for m in example.messages]
+    return [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.completion}]
+
+
+def _template_source(folder: Path, config: dict) -> str:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text("utf-8")
+    source = config.get("chat_template")
+    if isinstance(source, list):  # several named ones: [{"name": "default", "template": ...}, ...]
+        named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
+        source = named.get("default") or next(iter(named.values()), None)
+    return source if isinstance(source, str) and source else PLAIN
+
+
+def _token_text(token: object) -> str | None:
+    """A special token is written as a string or as {"content": string, ...}."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _read_object(file: Path) -> dict:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,70 @@
+"""Text to ids and which of them are learned, on the real starter tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.data_formats import Example, Message
+from core.tokenizer import Tokenizer
+
+STYLE = Example(messages=(Message("user", "What is a book?"), Message("assistant", "Arr, matey! Pages.")))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter_folder: Path) -> Tokenizer:
+    return Tokenizer(starter_folder)
+
+
+def test_exactly_the_assistants_tokens_are_learned(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode_example(STYLE, 512)
+    ids = [i for i, learned in zip(row.input_ids, row.learned, strict=True) if learned]
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "Arr, matey! Pages.<|im_end|>"
+    assert row.cut == 0
+
+
+def test_what_training_sees_before_the_answer_is_the_prompt_of_the_chat(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode_example(STYLE, 512)
+    assert row.input_ids[: row.learned.index(True)] == tokenizer.prompt([{"role": "user", "content": "What is a book?"}])
+
+
+def test_rows_equal_those_of_transformers_own_template(tokenizer: Tokenizer, starter_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    reference = AutoTokenizer.from_pretrained(starter_folder)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "héllo 你好 🙂\n\n  x"},
+        {"role": "assistant", "content": "  ok  "},
+        {"role": "user", "content": "again"},
+        {"role": "assistant", "content": "ok"},
+    ]
+    example = Example(messages=tuple(Message(m["role"], m["content"]) for m in messages))
+    expected = reference.apply_chat_template(messages, return_dict=True)["input_ids"]
+    assert tokenizer.encode_example(example, 512).input_ids == expected
+
+
+def test_no_token_is_put_before_a_template_that_has_its_own_begin_token(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode_example(STYLE, 512).input_ids
+    assert ids.count(tokenizer._id("<|im_start|>")) == 3  # system, user, assistant: no double BOS
+
+
+def test_prompt_and_completion_are_asked_in_the_same_frame_as_a_chat(tokenizer: Tokenizer) -> None:
+    pair = Example(prompt="What is a book?", completion="Arr, matey! Pages.")
+    assert tokenizer.encode_example(pair, 512) == tokenizer.encode_example(STYLE, 512)
+
+
+def test_plain_text_is_learned_whole_and_ends(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode_example(Example(text="Once upon a time"), 512)
+    assert all(row.learned) and row.input_ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_long_row_is_cut_at_its_end_and_counted(tokenizer: Tokenizer) -> None:
+    whole = tokenizer.encode_example(STYLE, 512)
+    cut = tokenizer.encode_example(STYLE, 40)
+    assert cut.input_ids == whole.input_ids[:40] and cut.cut == len(whole.input_ids) - 40
+
+
+def test_train_on_everything_learns_every_token(tokenizer: Tokenizer) -> None:
+    assert all(tokenizer.encode_example(STYLE, 512, "everything").learned)
