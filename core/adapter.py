@@ -1,0 +1,117 @@
+"""LoRA on a base, and adapters as folders in PEFT's own format. Workers only (torch, peft), but for `describe`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import atomic
+from core.errors import ModelError
+from core.recipe import Adapter
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ADAPTER = "default"  # the name under which peft holds the one adapter
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None) -> PeftModel:
+    """A fresh adapter in float32 on a frozen base; B starts at zero, so the first answers are the base's."""
+    from peft import LoraConfig, get_peft_model
+
+    names = settings.target_modules.strip()
+    targets: str | list[str] = "all-linear"
+    if names != "all-linear":
+        targets = [name.strip() for name in names.split(",") if name.strip()]
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.r,
+        lora_alpha=settings.lora_alpha or 2 * settings.r,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+    )
+    try:
+        tuned = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError("model.bad_targets", targets=names, reason=str(error)[:200]) from error
+    # What a finished adapter names as its base must load on this machine without a network.
+    tuned.peft_config[ADAPTER].base_model_name_or_path = base_name
+    tuned.peft_config[ADAPTER].revision = revision
+    return tuned
+
+
+def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
+    """Adapter, tokenizer, chat template and model card, complete or not at all: written aside, then renamed."""
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    tuned.save_pretrained(aside, safe_serialization=True)
+    for name in TOKENIZER_FILES:
+        if (model_folder / name).exists():
+            shutil.copyfile(model_folder / name, aside / name)
+    (aside / "chat_template.jinja").write_text(template, "utf-8")
+    (aside / "README.md").write_text(card, "utf-8")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What adapter_config.json says, read as data."""
+
+    base: str
+    r: int
+    lora_alpha: float
+    use_dora: bool
+
+
+def describe(folder: Path) -> AdapterFacts:
+    """Raises ModelError for a folder that is not a LoRA adapter in safetensors. No torch."""
+    config: Any = atomic.read_json(folder / "adapter_config.json")
+    if not isinstance(config, dict):
+        raise ModelError("adapter.no_config", folder=folder.name)
+    if config.get("peft_type") != "LORA":
+        raise ModelError("adapter.not_lora", folder=folder.name, found=config.get("peft_type"))
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelError("adapter.no_weights", folder=folder.name)
+    try:
+        return AdapterFacts(
+            base=str(config.get("base_model_name_or_path") or ""),
+            r=int(config["r"]),
+            lora_alpha=float(config["lora_alpha"]),
+            use_dora=bool(config.get("use_dora")),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise ModelError("adapter.no_config", folder=folder.name) from None
+
+
+def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """A saved adapter on a loaded base. Raises ModelError naming every shape that does not fit."""
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    describe(folder)
+    modules = dict(model.named_modules())
+    misfits = []
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+            for kind, axis, field in ((".lora_A.weight", 1, "in_features"), (".lora_B.weight", 0, "out_features")):
+                if key.endswith(kind):
+                    name = key.removesuffix(kind).removeprefix("base_model.model.")
+                    expected = getattr(modules.get(name), field, None)
+                    found = file.get_slice(key).get_shape()[axis]
+                    if found != expected:
+                        misfits.append(f"{name} {field} {found} != {expected}")
+    if misfits:
+        raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
+    tuned = PeftModel.from_pretrained(model, folder, adapter_name=ADAPTER, is_trainable=False)
+    return tuned.eval()

@@ -1,0 +1,65 @@
+"""Load a frozen base: 16-bit (or fp32 where that is faster), or NF4 with double quantisation. Workers only.
+
+No `prepare_model_for_kbit_training`: its fp32 copies of embeddings and head cost 0.5 GiB at 7B (../docs/map.md).
+Never trains, never adds adapters.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from core.device import Compute
+from core.errors import ModelError
+
+
+def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
+    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=compute.dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            quantization_config=_nf4(compute) if four_bit else None,
+            device_map={"": compute.device},
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError("model.cannot_load", folder=folder.name, reason=reason[:300]) from error
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    if four_bit:
+        close_cpu_gradient_trap(model)
+    return model.eval()
+
+
+def _nf4(compute: Compute) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute.dtype,
+    )
+
+
+def close_cpu_gradient_trap(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512_BF16.
+
+    There, the first forward in eval mode repacks each weight for a product that has no gradient, and it stays packed:
+    every later training step is silently wrong (gradient cosine 0.15 against the truth), and merging gives garbage.
+    Costs a third of the 4-bit generation speed on such CPUs. Seen in bitsandbytes 0.50.2.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,185 @@
+"""The background thread that drives the trainer: takes the next queued run, starts its worker, watches it.
+
+It holds no run state that a restart would lose: everything is read from the run folders. It never trains.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from core.errors import BusyError, RunError
+from core.recipe import Recipe
+from core.run_folder import RunFolder
+from core.runs import Runs, interrupted
+from core.states import ACTIVE, BUSY, MOVES, State, may_stop
+from core.text import text
+from core.workspace import PROJECT, Workspace
+
+POLL_S = 0.25
+TERMINATE_AFTER_S = 45.0  # a stop that nothing came of: saving a large adapter to a slow disk may take half of this
+KILL_AFTER_S = 60.0
+
+
+def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
+    """The worker of run as a child in its own process group; all its output goes to train.log, never to a pipe."""
+    with open(run.path / "train.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "core.worker", "--workspace", str(workspace.root), run.id],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=workspace.root,
+            env=worker_environment(),
+            **own_group(),
+        )
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of every child process of ours.
+
+    OMP_WAIT_POLICY: by default the threads of a torch process spin while they wait, and as soon as anything else runs on
+    the PC a training step takes ten times as long (2 cores, one other busy process, batch of 4 x 58 tokens: 12 s
+    spinning, 0.9 s passive; 0.75 s with one thread).
+    """
+    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+    patient = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+    return os.environ | quiet | patient | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def own_group() -> dict[str, Any]:
+    """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to stop and save."""
+    if os.name == "nt":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def kill_tree(pid: int) -> None:
+    try:
+        parent = psutil.Process(pid)
+        processes = [*parent.children(recursive=True), parent]
+    except psutil.NoSuchProcess:
+        return
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(processes, timeout=5)
+
+
+class Supervisor:
+    """start() begins the thread, close() stops and saves what runs, then ends it.
+
+    before_start is called with the run just before its worker starts: the chat gives up the device there.
+    """
+
+    def __init__(self, workspace: Workspace, before_start: Callable[[RunFolder], None] = lambda run: None):
+        self.workspace, self.runs = workspace, Runs(workspace)
+        self._before_start = before_start
+        self._worker: tuple[RunFolder, subprocess.Popen] | None = None
+        self._stop_asked: dict[str, float] = {}
+        self._submitting = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._drive, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # ---- what pages ask -------------------------------------------------------------------------------------------
+    def submit(self, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
+        """Queue a run. Raises BusyError, naming it, while another one is queued or at work (two Starts give one run)."""
+        with self._submitting:
+            if busy := self.runs.busy():
+                raise BusyError("run.already_training", name=busy.name)
+            return self.runs.create(recipe, "app", facts)
+
+    def stop(self, run: RunFolder) -> None:
+        """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to stop."""
+        state = self.runs.status(run).state
+        if not may_stop(state):
+            raise RunError("run.not_running", name=run.name, state=text(f"state.{state.value}"))
+        run.ask("stop")
+        self._stop_asked.setdefault(run.id, time.monotonic())
+
+    def close(self, wait_s: float = 30.0) -> None:
+        """Stop and save what runs, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
+        deadline = time.monotonic() + wait_s
+        if self._worker and self.runs.status(self._worker[0]).state in BUSY:
+            self._worker[0].ask("stop")
+            while self._worker and self._worker[1].poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    # ---- the thread -----------------------------------------------------------------------------------------------
+    def _drive(self) -> None:
+        while not self._over.wait(POLL_S):
+            try:
+                self._look()
+            except OSError as error:  # a disk that is full or gone for a moment must not end supervision
+                print(f"supervisor: {error}", file=sys.stderr)
+
+    def _look(self) -> None:
+        if self._worker:
+            run, process = self._worker
+            if process.poll() is None:
+                self._escalate(run, process)
+                return
+            self._worker = None
+            self._settle(run, process.returncode)
+        for run in self.runs.list():
+            status = run.status()
+            if status.state in ACTIVE:
+                if self.runs.status(run).state == State.INTERRUPTED:
+                    self._mark_interrupted(run)
+                else:
+                    return  # another process on this workspace is training: wait for it
+            elif status.state == State.QUEUED and run.facts().get("launcher") == "app":
+                self._begin(run)
+                return
+
+    def _begin(self, run: RunFolder) -> None:
+        if run.asked():
+            run.write_status(run.status().model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
+            return
+        self._before_start(run)
+        self._worker = (run, spawn_worker(self.workspace, run))
+
+    def _settle(self, run: RunFolder, exit_code: int) -> None:
+        """The process is gone. If it left a word, that stands; if not, say what is known."""
+        self._stop_asked.pop(run.id, None)
+        status = run.status()
+        if status.state == State.QUEUED:
+            crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
+            run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
+        elif status.state in ACTIVE:
+            self._mark_interrupted(run)
+
+    def _mark_interrupted(self, run: RunFolder) -> None:
+        with run.lock().acquire(timeout=5):
+            status = run.status()
+            if State.INTERRUPTED in MOVES[status.state]:
+                run.write_status(interrupted(run, status))
+                run.log_event("state", state=State.INTERRUPTED.value)
+
+    def _escalate(self, run: RunFolder, process: subprocess.Popen) -> None:
+        asked = self._stop_asked.get(run.id)
+        if asked is None and run.asked():
+            asked = self._stop_asked.setdefault(run.id, time.monotonic())
+        if asked is None:
+            return
+        waited = time.monotonic() - asked
+        if waited > KILL_AFTER_S:
+            kill_tree(process.pid)
+        elif waited > TERMINATE_AFTER_S:
+            process.terminate()

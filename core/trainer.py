@@ -1,0 +1,282 @@
+"""The training loop: steps, measurements, checkpoints. Hands in everything it needs; its only way out is the Reporter.
+
+One optimizer step: micro-batches weighted by their learned tokens (so accumulating equals one large batch), gradient
+norm clipped, AdamW, schedule. Does not load, tokenise or decide; does not know about processes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.batches import Schedule, collate
+from core.device import Compute
+from core.errors import GarageError
+from core.loss import summed_loss
+from core.recipe import Recipe
+from core.reporter import Reporter
+from core.run_folder import Progress
+from core.tokenizer import Encoded
+
+
+class NotFiniteError(GarageError):
+    """The loss or the gradient is no number any more; the adapter still holds the last good step."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    train: Sequence[Encoded]
+    evaluation: Sequence[Encoded]
+    pad_token_id: int
+
+
+@dataclass
+class Position:
+    """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    best_eval_loss: float | None = None
+    best_checkpoint: str | None = None
+
+
+class Trainer:
+    """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format."""
+
+    def __init__(
+        self,
+        tuned: Any,
+        recipe: Recipe,
+        data: TrainingData,
+        compute: Compute,
+        reporter: Reporter,
+        save_adapter: Callable[[Path], None],
+    ):
+        self.tuned, self.recipe, self.data, self.compute = tuned, recipe, data, compute
+        self.reporter, self.save_adapter = reporter, save_adapter
+        train = recipe.train
+        self.schedule = Schedule(
+            lengths=tuple(len(row.input_ids) for row in data.train),
+            batch_size=train.per_device_train_batch_size,
+            accumulation=train.gradient_accumulation_steps,
+            num_train_epochs=train.num_train_epochs,
+            max_steps=train.max_steps,
+            seed=train.seed,
+        )
+        self.parameters = [p for p in tuned.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
+        self.position = Position()
+
+    def run(self) -> Position:
+        """Train to the end. Raises StopRequested (adapter as it stands) or NotFiniteError (adapter of the last good step)."""
+        self.reporter.has_something_to_save()
+        torch.manual_seed(self.recipe.train.seed)
+        if self.recipe.train.gradient_checkpointing:
+            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+        with stop_inside_layers(self.tuned, self.reporter.check):
+            self.evaluate(0)
+            self._steps()
+        return self.position
+
+    def _steps(self) -> None:
+        total = self.schedule.total_steps
+        clock = _Clock(total)
+        self.reporter.stage("training")
+        for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
+            self.reporter.check()
+            started = time.monotonic()
+            numbers = self._step(step, micro_batches)
+            self.position.step = step
+            seconds = time.monotonic() - started
+            numbers["tokens_per_second"] = numbers.pop("learned") / seconds
+            self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
+            self.reporter.step(step, total, clock.seconds_left(step))
+            if step % self._every(self.recipe.train.eval_steps) == 0 or step == total:
+                self.evaluate(step)
+                self.reporter.stage("training")
+            if step % self._every(self.recipe.train.save_steps) == 0 or step == total:
+                self.checkpoint()
+                self.reporter.stage("training")
+
+    def _every(self, steps: int | None) -> int:
+        return steps or max(1, math.ceil(self.schedule.total_steps / 5))
+
+    def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
+        """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
+        self.tuned.train()
+        learning_rate = self._set_learning_rate(step)
+        batches = [self._batch(rows) for rows in micro_batches]
+        learned = sum(batch.targets.numel() for batch in batches)
+        loss_sum = torch.zeros((), device=self.compute.device)
+        for batch in batches:
+            self.reporter.check()
+            loss = summed_loss(self.tuned, batch)
+            self.scaler.scale(loss / learned).backward()
+            loss_sum += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        limit = self.recipe.train.max_grad_norm or math.inf
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        loss = float(loss_sum) / learned
+        finite = math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled())
+        if finite:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.position.tokens_seen += sum(batch.tokens for batch in batches)
+        numbers = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_seen": self.position.tokens_seen}
+        if not finite:
+            self.reporter.metrics("train", step, **numbers)
+            raise NotFiniteError("run.not_finite", step=step, loss=str(loss), grad_norm=str(grad_norm))
+        return {**numbers, "learned": learned}
+
+    def _batch(self, rows: Sequence[int]) -> Any:
+        return collate([self.data.train[i] for i in rows], self.data.pad_token_id, self.compute.device)
+
+    def _set_learning_rate(self, step: int) -> float:
+        train = self.recipe.train
+        value = train.learning_rate * schedule_factor(
+            step - 1, self.schedule.total_steps, train.warmup_steps, train.lr_scheduler_type
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+        return value
+
+    # ---- measuring ------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def evaluate(self, step: int) -> None:
+        """Mean loss over the learned tokens of the rows kept apart; nothing where none are."""
+        rows = self.data.evaluation
+        if not rows:
+            return
+        self.tuned.eval()
+        size = self.recipe.train.per_device_eval_batch_size
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+        loss_sum, learned = 0.0, 0
+        for start in range(0, len(order), size):
+            self.reporter.stage("measuring", Progress(done=start, total=len(order), unit="rows"))
+            self.reporter.check()
+            batch = collate([rows[i] for i in order[start : start + size]], self.data.pad_token_id, self.compute.device)
+            loss_sum += float(summed_loss(self.tuned, batch))
+            learned += batch.targets.numel()
+        eval_loss = loss_sum / learned
+        self.reporter.metrics("eval", step, eval_loss=eval_loss)
+        best = self.position.best_eval_loss
+        if step and math.isfinite(eval_loss) and (best is None or eval_loss < best):
+            self.position.best_eval_loss = eval_loss
+            self.position.best_checkpoint = checkpoint_name(step)
+            if step % self._every(self.recipe.train.save_steps):
+                self.checkpoint()
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+    def checkpoint(self) -> None:
+        """checkpoints/checkpoint-<step>/: adapter, optimizer, random states, position; COMPLETE is written last."""
+        self.reporter.stage("saving")
+        root = self.reporter.run.path / "checkpoints"
+        target = root / checkpoint_name(self.position.step)
+        if (target / "COMPLETE").exists():
+            return
+        aside = root / f".{target.name}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.mkdir(parents=True)
+        self.save_adapter(aside / "adapter")
+        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "cpu_rng": torch.get_rng_state()}
+        if self.compute.on_card:
+            states["cuda_rng"] = torch.cuda.get_rng_state()
+        torch.save(states, aside / "trainer.pt")
+        (aside / "position.json").write_text(json.dumps(self.position.__dict__), "utf-8")
+        (aside / "COMPLETE").write_text("1", "ascii")
+        aside.rename(target)
+        self.reporter.run.log_event("checkpoint", step=self.position.step, checkpoint=target.name)
+        self._drop_old_checkpoints()
+
+    def _drop_old_checkpoints(self) -> None:
+        complete = self.reporter.run.checkpoints()
+        keep = {folder.name for folder in complete[-self.recipe.train.save_total_limit :]} | {self.position.best_checkpoint}
+        for folder in complete:
+            if folder.name not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Clock:
+    """Seconds left, from the steps of this process; the first one is not counted, because it warms caches up."""
+
+    def __init__(self, total_steps: int):
+        self.total_steps = total_steps
+        self.first: tuple[int, float] | None = None
+
+    def seconds_left(self, step: int) -> float | None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (step, now)
+            return None
+        first_step, first_time = self.first
+        return (now - first_time) / (step - first_step) * (self.total_steps - step)
+
+
+def checkpoint_name(step: int) -> str:
+    return f"checkpoint-{step:06d}"
+
+
+def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
+    """Share of learning_rate for the step after `done` ones; the formulas of transformers' schedulers of these names."""
+    if done < warmup:
+        return (done + 1) / (warmup + 1)
+    progress = (done - warmup) / max(1, total - warmup)
+    if kind == "linear":
+        return max(0.0, 1 - progress)
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1.0
+
+
+def make_optimizer(parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
+    settings: dict[str, Any] = {"lr": recipe.train.learning_rate, "weight_decay": recipe.train.weight_decay}
+    if recipe.train.optim in (None, "adamw_torch"):
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    import bitsandbytes
+
+    names = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
+    return names[recipe.train.optim](parameters, **settings)
+
+
+@contextmanager
+def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
+    """Let `check` raise between the layers of a forward and of a backward, so that a long step can be left half-way.
+
+    A step that is left has touched gradients only: the adapter is that of the step before.
+    """
+
+    def entering(module: torch.nn.Module, args: tuple) -> None:
+        check()
+
+    def leaving(module: torch.nn.Module, args: tuple, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+            hidden.register_hook(_checking)
+
+    def _checking(gradient: torch.Tensor) -> None:
+        check()
+
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in tuned.modules() if isinstance(module, GradientCheckpointingLayer)]
+    hooks = [layer.register_forward_pre_hook(entering) for layer in layers]
+    hooks += [layer.register_forward_hook(leaving) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,201 @@
+"""One run, in a process of its own: `python -m core.worker --workspace DIR RUN_ID`.
+
+Obtain the model, read and tokenise the data, load the base, train, save. Writes nothing but the run folder; what any
+library prints goes to train.log, which whoever starts this process opens as its output. Exit: 0 completed, 1 failed,
+3 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from core import lease, model_card
+from core.batches import split
+from core.data_formats import Example, examples_of
+from core.datasets_store import DatasetStore
+from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
+from core.models import Models
+from core.recipe import Recipe
+from core.reporter import STOPPED_EXIT, Reporter
+from core.run_folder import Progress, RunFolder
+from core.runs import Runs
+from core.states import State
+from core.text import Text, text
+from core.tokenizer import Encoded, Tokenizer, conversation
+from core.workspace import PRESETS, Workspace
+
+PROBE_ROWS = 8
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="core.worker")
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("run_id")
+    arguments = parser.parse_args()
+    workspace = Workspace.open(arguments.workspace)
+    run = Runs(workspace).get(arguments.run_id)
+    with run.lock().acquire(timeout=10), Reporter(run) as reporter:
+        return carry_out(run, workspace, reporter)
+
+
+def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
+    """The run from queued to its end, whatever happens on the way; returns the exit status."""
+    try:
+        reporter.state(State.PREPARING)
+        with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
+            _train(run, workspace, reporter)
+    except StopRequested:
+        reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
+        return STOPPED_EXIT
+    except GarageError as error:
+        reporter.state(State.FAILED, error.text, text(f"advice.{advice_for(error)}"), progress=None, seconds_left=None)
+        return 1
+    except Exception as error:  # whatever it was, the person must see it and the log must have it
+        traceback.print_exc()
+        message, advice = explain(error)
+        reporter.state(State.FAILED, message, advice, progress=None, seconds_left=None)
+        return 1
+    return 0
+
+
+def _stopped_message(run: RunFolder) -> Text:
+    step = run.status().step
+    return text("run.stopped_kept", step=step) if run.has_adapter() else text("run.stopped_before_training")
+
+
+def advice_for(error: GarageError) -> str:
+    """The catalogue key, below `advice.`, of what to try after a foreseen error."""
+    if error.text.key == "run.not_finite":
+        return "not_finite"
+    kinds = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
+    return next((key for kind, key in kinds.items() if isinstance(error, kind)), "crashed")
+
+
+def explain(error: Exception) -> tuple[Text, Text]:
+    """An unforeseen error in words: what happened and what to try."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return text("run.out_of_memory"), text("advice.out_of_memory")
+    if isinstance(error, OSError) and error.errno == 28:
+        return text("run.disk_full"), text("advice.disk_full")
+    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    return text("run.crashed", kind=type(error).__name__, reason=reason[:300]), text("advice.crashed")
+
+
+def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
+    recipe = run.recipe()
+    model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
+    tokenizer = Tokenizer(model_folder)
+    examples = read_examples(recipe, workspace, reporter)
+    train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
+    reporter.check()
+
+    reporter.stage("loading_libraries")
+    import torch
+
+    from core import adapter, base_model, device
+    from core.trainer import NotFiniteError, Trainer, TrainingData
+
+    torch.manual_seed(recipe.train.seed)
+    compute = device.choose()
+    run.add_facts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason.model_dump())
+    run.log_event("decision", message=compute.reason)
+    reporter.check()
+    reporter.stage("loading_model")
+    base = base_model.load(model_folder, compute, four_bit=recipe.adapter.method == "qlora")
+    reporter.check()
+    base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
+    tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision)
+    trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
+    run.add_facts(
+        trainable_params=trainable,
+        model_folder=str(model_folder),
+        template=tokenizer.template.fingerprint,
+        rows_trained=len(train_rows),
+        rows_measured=len(eval_rows),
+        versions=versions(),
+        python=platform.python_version(),
+    )
+
+    def save_adapter(folder: Path) -> None:
+        card = model_card.write(recipe, run.facts(), run.metrics().records)
+        adapter.save(tuned, folder, model_folder, card, tokenizer.template.source)
+
+    data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
+    trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
+    reporter.state(State.RUNNING, total_steps=trainer.schedule.total_steps, progress=None)
+    try:
+        trainer.run()
+    except (StopRequested, NotFiniteError):
+        if trainer.position.step:
+            _keep(run, reporter, save_adapter)
+        raise
+    _keep(run, reporter, save_adapter)
+    run.add_facts(best_checkpoint=trainer.position.best_checkpoint, best_eval_loss=trainer.position.best_eval_loss)
+    reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
+
+
+def _keep(run: RunFolder, reporter: Reporter, save_adapter: Callable[[Path], None]) -> None:
+    reporter.stage("saving")
+    save_adapter(run.adapter)
+
+
+def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> list[Example]:
+    reporter.stage("reading_data")
+    store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
+    examples = []
+    for row, example in examples_of(store.path(recipe.data.source), recipe.data.format):
+        if row % 200 == 0:
+            reporter.check()
+        examples.append(example)
+    if not examples:
+        raise DataError("run.no_rows", source=recipe.data.source)
+    return examples
+
+
+def tokenize(
+    examples: list[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Rows to train and rows to measure. Rows with nothing to learn are left out and counted; none left is an error."""
+    train_on, max_length = recipe.data.train_on, recipe.data.max_length
+    encoded: dict[int, Encoded] = {}
+    cut = 0
+    for i, example in enumerate(examples):
+        if i % 50 == 0:
+            reporter.check()
+            reporter.stage("tokenizing", Progress(done=i, total=len(examples), unit="rows"))
+        row = tokenizer.encode_example(example, max_length, train_on)
+        if row.learned_count:
+            encoded[i] = row
+            cut += row.cut > 0
+    if not encoded:
+        raise DataError("run.nothing_to_learn", rows=len(examples), max_length=max_length)
+    if cut:
+        reporter.warn(text("run.rows_cut", rows=cut, max_length=max_length))
+    if len(encoded) < len(examples):
+        reporter.warn(text("run.rows_dropped", rows=len(examples) - len(encoded), max_length=max_length))
+    kept = list(encoded)
+    train, evaluation = split(len(kept), recipe.data.eval_fraction, recipe.train.seed)
+    probes = [probe_row(examples[kept[i]]) for i in (evaluation + train)[:PROBE_ROWS]]
+    reporter.run.add_facts(probe_rows=[probe for probe in probes if probe])
+    return [encoded[kept[i]] for i in train], [encoded[kept[i]] for i in evaluation]
+
+
+def probe_row(example: Example) -> dict | None:
+    """A row as the conversation an export is later asked about; plain text has none."""
+    return None if example.text is not None else {"messages": [dict(turn) for turn in conversation(example)]}
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
