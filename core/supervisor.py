@@ -5,7 +5,6 @@ It holds no run state that a restart would lose: everything is read from the run
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,15 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
-
+from core.child import kill_tree, own_group, worker_environment
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.runs import Runs, interrupted
 from core.states import ACTIVE, BUSY, MOVES, State, may_stop
 from core.text import text
-from core.workspace import PROJECT, Workspace
+from core.workspace import Workspace
 
 POLL_S = 0.25
 TERMINATE_AFTER_S = 45.0  # a stop that nothing came of: saving a large adapter to a slow disk may take half of this
@@ -40,40 +38,6 @@ def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
             env=worker_environment(),
             **own_group(),
         )
-
-
-def worker_environment() -> dict[str, str]:
-    """Environment of every child process of ours.
-
-    OMP_WAIT_POLICY: by default the threads of a torch process spin while they wait, and as soon as anything else runs on
-    the PC a training step takes ten times as long (2 cores, one other busy process, batch of 4 x 58 tokens: 12 s
-    spinning, 0.9 s passive; 0.75 s with one thread).
-    """
-    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
-    patient = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
-    return os.environ | quiet | patient | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-
-
-def own_group() -> dict[str, Any]:
-    """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to stop and save."""
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
-
-
-def kill_tree(pid: int) -> None:
-    try:
-        parent = psutil.Process(pid)
-        processes = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            pass
-    psutil.wait_procs(processes, timeout=5)
 
 
 class Supervisor:

@@ -1,0 +1,267 @@
+"""Base and tuned in one batch: the base is the base, the tuned is tuned, and nothing stays on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from core import adapter, base_model
+from core import duel as duel_module
+from core.answer import Column, Done, Piece, Sampling
+from core.device import Compute
+from core.duel import Duel, TextStream, choose
+from core.errors import ChatError
+from core.recipe import Adapter
+from core.template import ChatTemplate
+from core.text import text
+from core.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.slow
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+OTHER = [{"role": "user", "content": "Name three animals that live in the sea, please, and say what they eat."}]
+SHORT = Sampling(max_new_tokens=16)
+SAMPLED = Sampling(do_sample=True, temperature=1.0, top_p=0.95, max_new_tokens=12, seed=7)
+
+
+def compute(dtype: torch.dtype) -> Compute:
+    return Compute(torch.device("cpu"), dtype, text("device.cpu_fp32"))
+
+
+def plain(folder: Path, dtype: torch.dtype = torch.float32, four_bit: bool = False):
+    return base_model.load(folder, compute(dtype), four_bit)
+
+
+def tuned(model, folder: Path, **settings):
+    """A LoRA whose B is not zero, so that it changes every answer."""
+    model = adapter.add(model, Adapter(**settings), str(folder), None).eval()
+    torch.manual_seed(3)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter_folder: Path) -> Tokenizer:
+    return Tokenizer(starter_folder)
+
+
+@pytest.fixture(scope="module")
+def never_saw_an_adapter(starter_folder: Path):
+    return plain(starter_folder)
+
+
+@pytest.fixture(scope="module")
+def duel(starter_folder: Path, tokenizer: Tokenizer) -> Duel:
+    return Duel(tuned(plain(starter_folder), starter_folder), tokenizer)
+
+
+def told(items: Iterable[Piece | Done], column: Column) -> tuple[str, Done]:
+    """The text of one column and how it ended."""
+    items = list(items)
+    done = [item for item in items if isinstance(item, Done) and item.column == column]
+    assert len(done) == 1
+    return "".join(item.text for item in items if isinstance(item, Piece) and item.column == column), done[0]
+
+
+def hooks(duel: Duel) -> int:
+    model = duel._tuned or duel._model
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
+def greedy_tokens(model, tokenizer: Tokenizer, turns: list[dict], most: int) -> list[int]:
+    """transformers' own greedy answer."""
+    ids = torch.tensor([tokenizer.prompt(turns)])
+    with torch.no_grad():
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False, use_cache=True)
+    return out[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("turns", [QUESTION, OTHER, [*QUESTION, {"role": "assistant", "content": "Paris."}, *OTHER]])
+def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the_adapter(
+    turns, duel, never_saw_an_adapter, tokenizer, monkeypatch
+):
+    written: dict[Column, list[int]] = {"base": [], "tuned": []}
+    take = duel_module._Row.take
+    monkeypatch.setattr(duel_module._Row, "take", lambda row, token: written[row.column].append(token) or take(row, token))
+    list(duel.answer({"base": turns, "tuned": QUESTION}, SHORT))
+    assert written["base"] == greedy_tokens(never_saw_an_adapter, tokenizer, turns, 16)
+    assert written["tuned"] == greedy_tokens(duel._tuned, tokenizer, QUESTION, 16)
+    assert hooks(duel) == 0
+
+
+def test_in_bf16_prefill_logits_of_equal_prompts_are_bit_equal_to_those_of_the_plain_model(starter_folder, tokenizer):
+    alone = Duel(plain(starter_folder, torch.bfloat16), tokenizer)
+    both = Duel(tuned(plain(starter_folder, torch.bfloat16), starter_folder), tokenizer)
+    ids, mask = alone._left_padded([tokenizer.prompt(QUESTION)] * 2)
+    with both._as_rows(["base", "tuned"], lambda: False):
+        mixed, _ = both.forward(ids, mask, None)
+    bare, _ = alone.forward(ids, mask, None)
+    assert torch.equal(mixed[0], bare[0])
+    assert not torch.equal(mixed[1], bare[1])
+
+
+def test_the_tuned_column_differs_and_each_column_is_the_same_alone(duel):
+    together = list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    base, tuned_text = told(together, "base")[0], told(together, "tuned")[0]
+    assert base != tuned_text
+    assert told(duel.answer({"base": QUESTION}, SHORT), "base")[0] == base
+    assert told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0] == tuned_text
+
+
+def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
+    """The base answers "Paris" and stops after 8 tokens; the tuned row is told a longer story meanwhile."""
+    sampling = Sampling(max_new_tokens=20)
+    both = list(duel.answer({"base": QUESTION, "tuned": OTHER}, sampling))
+    assert told(both, "base")[1].why == "stop"
+    assert told(both, "tuned")[1].tokens > told(both, "base")[1].tokens
+    assert told(both, "tuned")[0] == told(duel.answer({"tuned": OTHER}, sampling), "tuned")[0]
+
+
+def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_saw_an_adapter):
+    dora = Duel(tuned(plain(starter_folder), starter_folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
+    assert dora.has_adapter and not dora.mixed
+    answers = list(dora.answer({"base": QUESTION, "tuned": QUESTION}, Sampling(max_new_tokens=8)))
+    bare = Duel(never_saw_an_adapter, tokenizer).answer({"base": QUESTION}, Sampling(max_new_tokens=8))
+    assert told(answers, "base")[0] == told(bare, "base")[0] != told(answers, "tuned")[0]
+    assert dora._tuned.get_model_status().enabled is True
+    assert hooks(dora) == 0
+
+
+def test_a_four_bit_base_answers_in_both_columns(starter_folder, tokenizer):
+    four_bit = Duel(tuned(plain(starter_folder, torch.bfloat16, four_bit=True), starter_folder), tokenizer)
+    answers = list(four_bit.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    assert "Paris" in told(answers, "base")[0]
+    assert told(answers, "tuned")[1].tokens > 0
+
+
+def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
+    bare = Duel(never_saw_an_adapter, tokenizer)
+    assert "Paris" in told(bare.answer({"base": QUESTION, "tuned": None}, SHORT), "base")[0]
+    with pytest.raises(ChatError, match="no tuned model"):
+        list(bare.answer({"tuned": QUESTION}, SHORT))
+
+
+# ---- nothing stays on the model -------------------------------------------------------------------------------------
+
+
+def fail_in_layer(duel: Duel) -> Callable[[], None]:
+    """Makes a late layer raise; returns what undoes it."""
+    layer = duel._model.model.layers[20].mlp
+
+    def fail(module, inputs):
+        raise RuntimeError("a layer failed")
+
+    return layer.register_forward_pre_hook(fail).remove
+
+
+def test_a_failed_answer_leaves_no_hooks_and_the_next_is_right(duel):
+    """PEFT alone left 210 hooks, and a later batch answered row 0 from the base without a word."""
+    before = told(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT), "tuned")[0]
+    mend = fail_in_layer(duel)
+    with pytest.raises(RuntimeError, match="a layer failed"):
+        list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    mend()
+    assert hooks(duel) == 0
+    assert told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0] == before
+
+
+def test_an_answer_closed_half_way_leaves_no_hooks(duel):
+    pieces = duel.answer({"base": OTHER, "tuned": OTHER}, SHORT)
+    next(pieces)
+    assert hooks(duel) > 0
+    with pytest.raises(ChatError, match="still being written"):
+        next(duel.answer({"base": OTHER}, SHORT))
+    pieces.close()
+    assert hooks(duel) == 0
+    assert told(duel.answer({"base": QUESTION}, SHORT), "base")[1].tokens > 0
+
+
+def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
+    asked = []
+    answers = list(duel.answer({"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5))
+    assert [told(answers, column)[1].why for column in ("base", "tuned")] == ["stopped", "stopped"]
+    assert len(asked) < 10  # layers, not tokens: the first forward was left
+    assert hooks(duel) == 0
+
+
+def test_numbers_that_are_not_finite_are_said(duel):
+    layer = duel._model.model.norm
+    handle = layer.register_forward_hook(lambda module, inputs, output: output * float("nan"))
+    with pytest.raises(ChatError, match="not a number"):
+        list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    handle.remove()
+    assert hooks(duel) == 0
+
+
+# ---- sampling -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_answer_and_another_seed_another(duel):
+    turns = {"base": OTHER, "tuned": OTHER}
+    first = list(duel.answer(turns, SAMPLED))
+    again = list(duel.answer(turns, SAMPLED))
+    other = list(duel.answer(turns, SAMPLED.model_copy(update={"seed": 8})))
+    assert told(first, "base")[0] == told(again, "base")[0] != told(other, "base")[0]
+    assert told(first, "tuned")[0] == told(again, "tuned")[0]
+
+
+def test_a_sampled_base_answer_does_not_depend_on_the_tuned_column(duel):
+    both = told(duel.answer({"base": OTHER, "tuned": QUESTION}, SAMPLED), "base")[0]
+    assert both == told(duel.answer({"base": OTHER}, SAMPLED), "base")[0]
+
+
+def test_top_p_draws_only_from_the_likeliest_tokens():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    generator = torch.Generator().manual_seed(0)
+    sampling = Sampling(do_sample=True, temperature=1.0, top_p=0.75)
+    drawn = {choose(logits, sampling, generator) for _ in range(200)}
+    assert drawn == {0, 1}
+    assert {choose(logits, Sampling(do_sample=True, top_p=1e-6), generator) for _ in range(20)} == {0}
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(do_sample=True, temperature=0.0)])
+def test_greedy_takes_the_likeliest_token(sampling):
+    assert choose(torch.tensor([0.1, 3.0, 2.9]), sampling, torch.Generator().manual_seed(0)) == 1
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", ["Arr,  matey!\n\n  Yo-ho-ho 🏴‍☠️ 你好，世界 é", "🤖", " leading", "<|im_end|>after"])
+def test_pieces_joined_are_the_decoded_text_and_no_character_is_broken(whole, tokenizer):
+    stream, ids = TextStream(tokenizer), tokenizer.encode(whole)
+    pieces = [stream.add(token) for token in ids]
+    assert "".join([*pieces, stream.rest()]) == tokenizer.decode(ids)
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_an_answer_cut_inside_a_character_leaves_the_broken_half_out(tokenizer):
+    stream = TextStream(tokenizer)
+    ids = tokenizer.encode("ok 🤖")
+    assert "".join(stream.add(token) for token in ids[:-1]) + stream.rest() == "ok "
+
+
+def test_half_a_surrogate_pair_in_a_question_does_no_harm(duel):
+    broken = [{"role": "user", "content": "Hi \ud83d there"}]
+    duel.prompt("base", broken, 8)
+
+
+def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
+    long = [{"role": "user", "content": "word " * 9000}]
+    with pytest.raises(ChatError, match=r"has 90\d\d tokens .* may take 16, .* hold 8192"):
+        list(duel.answer({"base": long}, SHORT))
+    with pytest.raises(ChatError, match="nothing to answer"):
+        list(duel.answer({"base": [*QUESTION, {"role": "assistant", "content": "Paris"}]}, SHORT))
+
+
+def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw_an_adapter, tokenizer):
+    trained = ChatTemplate("{% for m in messages %}Q: {{ m['content'] }}\n{% endfor %}{{ 'A: ' }}", tokenizer.special)
+    asked = Duel.__new__(Duel)
+    asked.tokenizer, asked.context_limit = tokenizer, 100
+    asked._templates = {"base": tokenizer.template, "tuned": trained}
+    assert tokenizer.decode(asked.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
+    assert asked.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
