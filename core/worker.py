@@ -21,6 +21,7 @@ from core.data_formats import Example, examples_of
 from core.datasets_store import DatasetStore
 from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
 from core.models import Models
+from core.presets import PRESETS
 from core.recipe import Recipe
 from core.reporter import STOPPED_EXIT, Reporter
 from core.run_folder import Progress, RunFolder
@@ -28,7 +29,7 @@ from core.runs import Runs
 from core.states import State
 from core.text import Text, text
 from core.tokenizer import Encoded, Tokenizer, conversation
-from core.workspace import PRESETS, Workspace
+from core.workspace import Workspace
 
 PROBE_ROWS = 8
 

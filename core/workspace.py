@@ -14,7 +14,6 @@ import yaml
 from core.errors import RecipeError
 
 PROJECT = Path(__file__).resolve().parent.parent
-PRESETS = PROJECT / "presets"
 
 
 @dataclass(frozen=True)
