@@ -1,0 +1,405 @@
+"""The journey without a browser: `python launch.py COMMAND`, which runs `python -m core.commands COMMAND`.
+
+`--json` prints one JSON object on stdout and nothing else. A bad argument, file, recipe or name gives one sentence on
+stderr and exit status 2, never a traceback. Heavy libraries stay in the worker processes that the commands start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core import plan
+from core.errors import GarageError, RecipeError
+from core.presets import PRESETS
+from core.recipe import Recipe
+from core.run_folder import RunFolder, Status
+from core.runs import Runs
+from core.states import TERMINAL, State
+from core.text import Text, terminal_language, text
+from core.workspace import Workspace
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3}
+
+
+def say(message: Text | str) -> None:
+    print(message.render(terminal_language()) if isinstance(message, Text) else message, file=sys.stderr, flush=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def in_words(value: Any) -> Any:
+    """JSON values in which each Text also carries its sentence in English."""
+    if isinstance(value, dict) and set(value) == {"key", "params"}:
+        return value | {"sentence": Text.model_validate(value).render("en")}
+    if isinstance(value, dict):
+        return {k: in_words(v) for k, v in value.items()}
+    return [in_words(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+# ---- doctor -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port: int = 7860) -> None:
+    """Check this PC: interpreter, torch, cards, disk, port; each problem with its fix."""
+    from core import doctor as checks
+
+    findings = checks.run(Workspace.open(workspace).root, port)
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "findings": in_words([finding.model_dump(mode="json") for finding in findings])})
+    else:
+        language = terminal_language()
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else '!! '} {finding.found.render(language)}")
+            if finding.fix:
+                print(f"    {finding.fix.render(language)}")
+    raise typer.Exit(0 if healthy else 1)
+
+
+# ---- data -------------------------------------------------------------------------------------------------------------
+
+
+def dataset_store(space: Workspace) -> Any:
+    from core.datasets_store import DatasetStore
+
+    return DatasetStore(space.datasets, PRESETS, space.library_folders)
+
+
+def dataset_id(space: Workspace, source: str, relative_to: Path) -> str:
+    """source as an id of the store: an id already, or a file, which is added first (the same file only once)."""
+    store = dataset_store(space)
+    for candidate in (Path(source).expanduser(), relative_to / source):
+        if candidate.is_file():
+            return store.import_file(candidate, candidate.stem).id
+    store.path(source)  # raises DataError for what is neither
+    return source
+
+
+@app.command()
+def inspect(
+    data: str, model: str | None = None, workspace: WorkspaceOption = None, as_json: JsonOption = False, max_length: int = 512
+) -> None:
+    """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
+    from core.data_formats import examples_of, inspect_file
+
+    space = Workspace.open(workspace)
+    path = Path(data).expanduser()
+    path = path if path.is_file() else dataset_store(space).path(data)
+    report = inspect_file(path)
+    learned = None
+    if model is not None:
+        learned = what_is_learned(space, model, [example for _, example in examples_of(path)], max_length)
+    if as_json:
+        value = {"file": str(path), **report.model_dump(mode="json")}
+        print_json(in_words(value | ({"learned": learned} if learned else {})))
+        return
+    language = terminal_language()
+    print(text("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
+               duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
+    for note in report.notes:
+        print(note.render(language))
+    for problem in report.problems[:20]:
+        print(text("command.problem", row=problem.row or "-", problem=problem.text).render(language))
+    if report.problem_count > 20:
+        print(text("command.more_problems", count=report.problem_count - 20).render(language))
+    if learned:
+        print(text("command.inspect_learned", **learned).render(language))
+
+
+def what_is_learned(space: Workspace, model: str, examples: list, max_length: int) -> dict[str, Any]:
+    """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
+    from core.models import Models
+    from core.tokenizer import Tokenizer
+
+    folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
+    tokenizer = Tokenizer(folder)
+    rows = [tokenizer.encode_example(example, max_length) for example in examples]
+    lengths = sorted(len(row.input_ids) + row.cut for row in rows)
+    tokens, learned = sum(len(row.input_ids) for row in rows), sum(row.learned_count for row in rows)
+    return {
+        "tokens": tokens,
+        "learned": learned,
+        "learned_percent": round(100 * learned / max(1, tokens), 1),
+        "rows_cut": sum(row.cut > 0 for row in rows),
+        "rows_without_answer": sum(row.learned_count == 0 for row in rows),
+        "median_length": lengths[len(lengths) // 2],
+        "longest": lengths[-1],
+        "p99_length": lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
+        "max_length": max_length,
+    }
+
+
+# ---- training ---------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: Path,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped."""
+    from core import gpu
+    from core.models import ModelRef
+    from core.recipe import apply_settings, read_yaml
+
+    space = Workspace.open(workspace)
+    value = read_yaml(recipe)
+    wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
+    ModelRef.parse(wanted.model.id)
+    source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
+    info = dataset_store(space).get(source)
+    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
+    resolved = plan.resolve(wanted, info.name, has_card=bool(gpu.probe().cards))
+    runs = Runs(space)
+    if busy := runs.busy():
+        from core.errors import BusyError
+
+        raise BusyError("run.already_training", name=busy.name)
+    run = runs.create(resolved, "command", {"data": {"id": source, "sha256": info.sha256, "rows": info.rows}})
+    status = follow(run, space, quiet=as_json)
+    report_end(run, status, as_json)
+    raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
+    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to stop and save."""
+    from core.supervisor import spawn_worker
+
+    process = spawn_worker(space, run)
+    runs = Runs(space)
+    shown = ""
+    while process.poll() is None:
+        try:
+            line = progress_line(run.status())
+            if not quiet and line != shown:
+                print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)
+                shown = line
+            time.sleep(0.3 if sys.stderr.isatty() else 1.0)
+        except KeyboardInterrupt:
+            say(text("command.stopping"))
+            run.ask("stop")
+    if sys.stderr.isatty() and not quiet:
+        print(file=sys.stderr)
+    status = runs.status(run)
+    if status.state not in TERMINAL:
+        changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
+        status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
+        run.write_status(status)
+    return status
+
+
+def progress_line(status: Status) -> str:
+    language = terminal_language()
+    stage = text(f"stage.{status.stage}").render(language)
+    if status.stage == "training" and status.total_steps:
+        left = f", {status.seconds_left / 60:.1f} min" if status.seconds_left is not None else ""
+        return f"{stage} {status.step}/{status.total_steps}{left}"
+    if status.progress and status.progress.total:
+        return f"{stage} {100 * status.progress.done / status.progress.total:.0f} %"
+    return stage
+
+
+def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
+    if as_json:
+        print_json(in_words(summary(run, status)))
+        return
+    for sentence in (status.message, status.advice):
+        if sentence:
+            say(sentence)
+    if status.state == State.FAILED:
+        print(run.log_tail(20), file=sys.stderr)
+    say(text("command.run_is", run=run.id, folder=run.path))
+
+
+def summary(run: RunFolder, status: Status) -> dict[str, Any]:
+    """What `runs --json` and `train --json` say of a run."""
+    recipe = run.recipe()
+    metrics = run.metrics().records
+    train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
+    eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
+    return {
+        "run": run.id,
+        "name": run.name,
+        "state": status.state.value,
+        "step": status.step,
+        "total_steps": status.total_steps,
+        "message": status.message.model_dump() if status.message else None,
+        "method": recipe.adapter.method,
+        "r": recipe.adapter.r,
+        "model": recipe.model.id,
+        "data": recipe.data.source,
+        "first_loss": train_losses[0] if train_losses else None,
+        "last_loss": train_losses[-1] if train_losses else None,
+        "eval_loss": eval_losses[-1] if eval_losses else None,
+        "adapter": str(run.adapter) if run.has_adapter() else None,
+        "checkpoints": [folder.name for folder in run.checkpoints()],
+        "bytes": run.bytes_used(),
+    }
+
+
+@app.command()
+def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """List the runs of the workspace, newest first."""
+    found = Runs(Workspace.open(workspace))
+    rows = [summary(run, found.status(run)) for run in found.list()]
+    if as_json:
+        print_json({"runs": in_words(rows)})
+        return
+    language = terminal_language()
+    for row in rows:
+        loss = "-" if row["last_loss"] is None else f"{row['last_loss']:.3f}"
+        state = text(f"state.{row['state']}").render(language)
+        print(f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}")
+    if not rows:
+        say(text("command.no_runs"))
+
+
+# ---- chat and export --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def chat(
+    run: str,
+    prompt: Annotated[str, typer.Option("--prompt", help="What to ask.")],
+    base: Annotated[bool, typer.Option("--base", help="Ask the base model too.")] = False,
+    checkpoint: str | None = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run's model one thing, greedily; with --base also the model it was made from."""
+    from core.questions import answers
+
+    if not prompt.strip():
+        raise RecipeError("command.empty_prompt")
+    space = Workspace.open(workspace)
+    found = Runs(space).find(run)
+    result = answers(space, found, [prompt], both=base, checkpoint=checkpoint, max_new_tokens=max_new_tokens)[0]
+    if as_json:
+        print_json({"run": found.id, "prompt": prompt, **result})
+        return
+    if base:
+        print(f"[base]  {result['base']}\n")
+        print("[tuned] ", end="")
+    print(result["tuned"])
+
+
+@app.command()
+def export(
+    run: str,
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf or ollama")],
+    quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q8_0 or bf16.")] = None,
+    checkpoint: str | None = None,
+    keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a run home: its adapter, a merged model, or a GGUF file; each is loaded again and compared first."""
+    from core.export import Exports, ExportStatus, read_result
+
+    def show(status: ExportStatus) -> None:
+        if not as_json and status.stage not in shown:
+            shown.append(status.stage)
+            say(status.stage_text)
+
+    shown: list[str] = []
+    space = Workspace.open(workspace)
+    exports = Exports(space)
+    job = exports.start(Runs(space).find(run), to, quant, checkpoint, keep_unproven)
+    try:
+        status = job.wait(on_status=show)
+    except KeyboardInterrupt:
+        say(job.cancel().message or text("export.cancelled"))
+        raise typer.Exit(3) from None
+    job.process.wait()
+    result = read_result(job.folder) if status.state == "done" else None
+    if as_json:
+        failed = {"passed": False, "message": status.message, "check": status.check}
+        value = result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder)} if result else failed
+        print_json(in_words(plain(value)))
+    elif result:
+        check = result.check
+        say(text("command.export_proof", adapter=f"{check.mean_loss_adapter:.3f}", export=f"{check.mean_loss_export:.3f}",
+                 equal=check.first_tokens_equal, prompts=check.prompts))  # fmt: skip
+        for note in result.notes:
+            say(note)
+        say(text("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
+        if command := exports.ollama_command(result):
+            say(text("command.ollama", command=command))
+    else:
+        say(status.message or text("export.went_away"))
+    raise typer.Exit(0 if result else 1)
+
+
+def plain(value: Any) -> Any:
+    """value with every pydantic model in it as JSON values."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+# ---- planned ----------------------------------------------------------------------------------------------------------
+
+_REST = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=_REST)
+def resume() -> None:
+    """Go on with a paused or interrupted run (not built yet)."""
+    raise RecipeError("command.not_built", command="resume")
+
+
+@app.command("plan", context_settings=_REST)
+def plan_command() -> None:
+    """Recommendation and memory for a model (not built yet)."""
+    raise RecipeError("command.not_built", command="plan")
+
+
+@app.command(context_settings=_REST)
+def estimate() -> None:
+    """The memory arithmetic alone (not built yet)."""
+    raise RecipeError("command.not_built", command="estimate")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status of the command; whatever a person can act on is one sentence and 2."""
+    try:
+        return typer.main.get_command(app)(arguments, prog_name="launch.py", standalone_mode=False) or 0
+    except GarageError as error:
+        say(error.text)
+        return 2
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        say(text("command.os_error", reason=error.strerror or str(error), file=error.filename or "-"))
+        return 2
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own: a bad option or argument
+            raise
+        say(text("command.bad_argument", reason=error.format_message()))
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""Ask a run's model a list of things without a page: one chat worker, one question at a time, greedily."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.adapter import describe
+from core.answer import Piece, Sampling
+from core.chat_client import ChatClient, ChatTarget
+from core.errors import ChatError
+from core.run_folder import RunFolder
+from core.workspace import Workspace
+
+LOAD_TIMEOUT_S = 1800  # a model that has to be downloaded first takes what it takes
+
+
+def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | None = None) -> ChatTarget:
+    """What to load for a run: its adapter, or that of one of its checkpoints, on a base as it was trained on.
+
+    four_bit: None means as trained. Raises ChatError for a run that kept nothing, RunError for an unknown checkpoint.
+    """
+    recipe = run.recipe()
+    folder: Path = run.checkpoint(checkpoint) / "adapter" if checkpoint else run.adapter
+    if checkpoint is None and not run.has_adapter():
+        saved = run.checkpoints()
+        if not saved:
+            raise ChatError("chat.nothing_kept", run=run.name)
+        folder = saved[-1] / "adapter"  # an interrupted run: the newest thing it saved
+    describe(folder)
+    trained_in_four_bit = recipe.adapter.method == "qlora"
+    return ChatTarget(
+        model_id=recipe.model.id,
+        revision=recipe.model.revision,
+        adapter=folder,
+        four_bit=trained_in_four_bit if four_bit is None else four_bit,
+        label=run.name,
+    )
+
+
+@contextmanager
+def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
+    """A chat that is ready, and the device free again afterwards."""
+    client = ChatClient(workspace)
+    try:
+        client.load(target)
+        client.wait_ready(LOAD_TIMEOUT_S)
+        yield client
+    finally:
+        client.unload()
+
+
+def answer(client: ChatClient, prompt: str, both: bool, max_new_tokens: int) -> dict[str, str | None]:
+    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question."""
+    turns = [{"role": "user", "content": prompt}]
+    words: dict[str, str] = {"tuned": ""} | ({"base": ""} if both else {})
+    with client.ask(turns if both else None, turns, Sampling(max_new_tokens=max_new_tokens)) as stream:
+        for item in stream:
+            if isinstance(item, Piece):
+                words[item.column] += item.text
+    return {"tuned": words["tuned"], "base": words.get("base")}
+
+
+def answers(
+    workspace: Workspace, run: RunFolder, prompts: Sequence[str], *, both: bool, checkpoint: str | None, max_new_tokens: int
+) -> list[dict[str, Any]]:
+    """One dictionary a prompt. Raises ChatError, RunError, ModelError or BusyError."""
+    with opened(workspace, target_of(run, checkpoint)) as client:
+        return [answer(client, prompt, both, max_new_tokens) for prompt in prompts]

@@ -1,0 +1,75 @@
+"""The rule of the house: launch -> webui -> core -> libraries, and no torch where pages are served."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.workspace import PROJECT
+
+# What may be loaded only inside a worker process. tokenizers and datasets are fine, transformers pulls torch in.
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
+# core modules that import them at the top, and so are imported by workers only (docs/map.md names them).
+WORKERS = {"base_model", "batches", "device", "duel", "export_check", "gguf_export", "loss", "merge", "trainer"}
+
+
+def imports(file: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(file.read_text("utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def packages(file: Path, **options: bool) -> set[str]:
+    return {name.split(".")[0] for name in imports(file, **options)}
+
+
+CORE = sorted((PROJECT / "core").glob("*.py"))
+WEBUI = sorted((PROJECT / "webui").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", CORE, ids=lambda f: f.stem)
+def test_core_knows_no_screen_and_no_launcher(file: Path) -> None:
+    assert not packages(file) & {"gradio", "webui", "launch"}
+
+
+@pytest.mark.parametrize("file", WEBUI, ids=lambda f: f.stem)
+def test_pages_import_no_heavy_library_anywhere(file: Path) -> None:
+    assert not packages(file) & HEAVY
+    assert not packages(file) & {"launch"}
+
+
+@pytest.mark.parametrize("file", CORE, ids=lambda f: f.stem)
+def test_heavy_libraries_stand_at_the_top_of_worker_modules_only(file: Path) -> None:
+    heavy = packages(file, top_level_only=True) & HEAVY
+    assert not heavy or file.stem in WORKERS
+
+
+@pytest.mark.parametrize("file", [f for f in CORE if f.stem not in WORKERS | {"worker"}] + WEBUI, ids=lambda f: f"{f.parent.name}.{f.stem}")
+def test_nothing_but_workers_imports_a_worker_module(file: Path) -> None:
+    wanted = {name.removeprefix("core.").split(".")[0] for name in imports(file, top_level_only=True) if name.startswith("core.")}
+    assert not wanted & WORKERS
+
+
+def test_launch_uses_the_standard_library_alone() -> None:
+    assert packages(PROJECT / "launch.py") <= set(sys.stdlib_module_names)
+
+
+def test_presets_are_named_in_one_module() -> None:
+    assert {f.stem for f in CORE + WEBUI if '"presets"' in f.read_text("utf-8")} == {"presets"}
+
+
+def test_importing_every_page_module_loads_no_torch() -> None:
+    modules = ", ".join(["webui." + f.stem for f in WEBUI if f.stem != "__main__"] + ["core.supervisor", "core.models", "core.hub"])
+    script = f"import sys, {modules}\nprint([m for m in {sorted(HEAVY)} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, timeout=120)
+    assert result.stdout.strip() == "[]", result.stderr[-2000:]

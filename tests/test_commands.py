@@ -1,0 +1,157 @@
+"""The journey headless: whatever a command is given, it answers in one sentence or in JSON, and the right exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.workspace import PROJECT
+
+
+def command(*arguments: str, workspace: Path, **environ: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "core.commands", *arguments],
+        capture_output=True, text=True, timeout=300, encoding="utf-8", cwd=PROJECT,
+        env=os.environ | {"LORA_GARAGE_HOME": str(workspace), "LANG": "C.UTF-8", "LC_ALL": ""} | environ,
+    )  # fmt: skip
+
+
+def recipe_file(folder: Path, text: str) -> str:
+    file = folder / "recipe.yaml"
+    file.write_text(text, "utf-8")
+    return str(file)
+
+
+GOOD = "data: {source: 'sample:pirate_answers'}\n"
+BAD_RECIPES = {
+    "empty": ("", "list of settings"),
+    "no data": ("model: {id: starter}\n", "data"),
+    "a list": ("- 1\n", "list of settings"),
+    "not yaml": ("data: {source: [\n", "line"),
+    "unknown key": (GOOD + "trian: {}\n", "trian"),
+    "learning rate": (GOOD + "train: {learning_rate: -1}\n", "learning_rate"),
+    "rank": (GOOD + "adapter: {r: 1000000000}\n", "r:"),
+    "nan": (GOOD + "train: {learning_rate: .nan}\n", "learning_rate"),
+    "method": (GOOD + "adapter: {method: full}\n", "method"),
+    "model": (GOOD + "model: {id: 'http://example.com/x'}\n", "http://example.com/x"),
+    "model path": (GOOD + "model: {id: '../../etc/passwd'}\n", "../../etc/passwd"),
+    "data id": ("data: {source: 'sample:../../etc'}\n", "sample:../../etc"),
+    "data file": ("data: {source: 'nothing.jsonl'}\n", "nothing.jsonl"),
+    "targets": (GOOD + "adapter: {target_modules: 'a; rm -rf ~'}\n", "target_modules"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECIPES)
+def test_a_bad_recipe_is_one_sentence_and_exit_2(case: str, tmp_path: Path) -> None:
+    content, mention = BAD_RECIPES[case]
+    result = command("train", recipe_file(tmp_path, content), workspace=tmp_path / "ws")
+    assert_one_sentence(result, mention)
+    assert not list((tmp_path / "ws" / "runs").iterdir())
+
+
+BAD_ARGUMENTS = [
+    (["train"], "Missing argument"),
+    (["train", "no-such-file.yaml"], "no-such-file.yaml"),
+    (["train", "/etc"], "/etc"),
+    (["train", "presets/recipes/quickstart.yaml", "--set", "nonsense"], "nonsense"),
+    (["train", "presets/recipes/quickstart.yaml", "--set", "train.learning_rate=hot"], "learning_rate"),
+    (["train", "presets/recipes/quickstart.yaml", "--unknown"], "--unknown"),
+    (["inspect", "no-such-file.jsonl"], "no-such-file.jsonl"),
+    (["inspect", "/etc"], "/etc"),
+    (["inspect", "presets/recipes/quickstart.yaml", "--model", "no model"], ""),
+    (["runs", "extra"], "extra"),
+    (["chat", "nothing", "--prompt", "Hi"], "nothing"),
+    (["chat", "nothing"], "--prompt"),
+    (["chat", "../../etc", "--prompt", "Hi"], "../../etc"),
+    (["chat", "x", "--prompt", "  "], "prompt"),
+    (["chat", "x", "--prompt", "Hi", "--max-new-tokens", "-5"], "max-new-tokens"),
+    (["export", "nothing", "--to", "merged"], "nothing"),
+    (["export", "nothing"], "--to"),
+    (["resume", "x"], "not built"),
+    (["plan", "--model", "7B"], "not built"),
+    (["estimate", "--model", "7B"], "not built"),
+    (["dance"], "dance"),
+    ([], ""),
+]
+
+
+@pytest.mark.parametrize(("arguments", "mention"), BAD_ARGUMENTS, ids=[" ".join(a) or "none" for a, _ in BAD_ARGUMENTS])
+def test_a_bad_argument_is_one_sentence_and_exit_2(arguments: list[str], mention: str, tmp_path: Path) -> None:
+    assert_one_sentence(command(*arguments, workspace=tmp_path / "ws"), mention)
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess, mention: str) -> None:
+    said = result.stderr.strip()
+    assert result.returncode == 2, result
+    assert "Traceback" not in said and result.stdout == ""
+    assert said and said.count("\n") == 0 and mention in said, said
+
+
+def test_a_workspace_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_sentence(command("runs", "--workspace", str(tmp_path / "file" / "ws"), workspace=tmp_path), "file")
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text("library_folders: 5", "utf-8")
+    assert_one_sentence(command("runs", workspace=tmp_path / "ws"), "settings.yaml")
+
+
+def test_sentences_come_in_chinese_to_a_chinese_terminal(tmp_path: Path) -> None:
+    result = command("chat", "nothing", "--prompt", "x", workspace=tmp_path, LANG="zh_CN.UTF-8")
+    assert "没有名为" in result.stderr
+
+
+def test_inspect_answers_in_json_alone(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "a", "answer": "b"}\nbroken\n{"question": "c", "answer": ""}\n', "utf-8")
+    result = command("inspect", str(file), "--json", workspace=tmp_path / "ws")
+    report = json.loads(result.stdout)
+    assert result.returncode == 0 and result.stderr == ""
+    assert (report["format"], report["rows"], report["good_rows"], report["problem_count"]) == ("question_answer", 3, 1, 2)
+    assert [problem["row"] for problem in report["problems"]] == [2, 3]
+    assert all(problem["text"]["sentence"] for problem in report["problems"])
+
+
+def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
+    assert json.loads(command("runs", "--json", workspace=tmp_path).stdout) == {"runs": []}
+    assert "quickstart" in command("runs", workspace=tmp_path).stderr
+
+
+def test_the_journey_works_without_a_browser(tmp_path: Path, starter_folder: Path) -> None:
+    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model."""
+    import shutil
+
+    workspace = tmp_path / "ws"
+    (workspace / "models").mkdir(parents=True)
+    shutil.copytree(starter_folder, workspace / "models" / starter_folder.name)
+    data = tmp_path / "海盗.jsonl"
+    data.write_bytes((PROJECT / "presets" / "samples" / "pirate_answers.jsonl").read_bytes())
+    recipe = recipe_file(tmp_path, "name: 海盗 run\ndata: {source: 海盗.jsonl}\ntrain: {learning_rate: 1e-3, max_steps: 25}\n")
+
+    learned = json.loads(command("inspect", str(data), "--model", "starter", "--json", workspace=workspace).stdout)["learned"]
+    assert 0 < learned["learned"] < learned["tokens"] and learned["rows_without_answer"] == 0
+
+    result = command("train", recipe, "--json", workspace=workspace)
+    trained = json.loads(result.stdout)
+    assert (result.returncode, trained["state"], trained["name"]) == (0, "completed", "海盗 run"), result.stderr
+    assert trained["last_loss"] < 0.5 * trained["first_loss"]
+
+    listed = json.loads(command("runs", "--json", workspace=workspace).stdout)["runs"]
+    assert [run["run"] for run in listed] == [trained["run"]]
+
+    answer = json.loads(command("chat", trained["run"], "--prompt", "What is a horse?", "--base", "--json", "--max-new-tokens", "40", workspace=workspace).stdout)
+    assert answer["tuned"].startswith("Arr") and not answer["base"].startswith("Arr")
+
+    exported = command("export", "海盗 run", "--to", "merged", "--json", workspace=workspace)
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads(exported.stdout)["passed"] is True
+
+
+def test_the_exit_status_of_a_failed_run_is_1_and_the_log_is_shown(tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, GOOD + "model: {id: 'library:none'}\n")
+    result = command("train", recipe, workspace=tmp_path / "ws")
+    assert result.returncode == 1 and "library:none" in result.stderr and "Traceback" not in result.stderr
