@@ -57,7 +57,7 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
     """Check this PC: interpreter, torch, cards, disk, port; each problem with its fix."""
     from core import doctor as checks
 
-    findings = checks.run(Workspace.open(workspace).root, port)
+    findings = checks.run(Workspace.place(workspace), port)
     healthy = all(finding.ok for finding in findings)
     if as_json:
         print_json({"ok": healthy, "findings": in_words([finding.model_dump(mode="json") for finding in findings])})
@@ -165,7 +165,7 @@ def train(
     source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
-    resolved = plan.resolve(wanted, info.name, has_card=bool(gpu.probe().cards))
+    resolved = plan.resolve(wanted, info.name, has_card=gpu.has_card())
     runs = Runs(space)
     if busy := runs.busy():
         from core.errors import BusyError

@@ -21,11 +21,15 @@ class Workspace:
     root: Path
     library_folders: tuple[Path, ...] = ()
 
+    @staticmethod
+    def place(folder: str | Path | None = None) -> Path:
+        """Where the workspace is or would be; nothing is made."""
+        return Path(folder or os.environ.get("LORA_GARAGE_HOME") or PROJECT / "workspace").expanduser().absolute()
+
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:
         """Make the folders that are missing. Raises RecipeError where they cannot be made or settings.yaml is broken."""
-        chosen = folder or os.environ.get("LORA_GARAGE_HOME") or PROJECT / "workspace"
-        root = Path(chosen).expanduser().absolute()
+        root = cls.place(folder)
         try:
             for name in ("datasets", "models", "runs", "exports"):
                 (root / name).mkdir(parents=True, exist_ok=True)

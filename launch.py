@@ -1,0 +1,918 @@
+#!/usr/bin/env python3
+"""Start LoRA Garage: make or repair its environment in .venv, then start the app or a command in it.
+
+    python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
+    python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, runs, resume, chat, export
+    python launch.py test [pytest args]
+    python launch.py --repair           check every package and choose torch again, then start
+
+Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
+over, without pip and without a network. `.venv/.lora-garage.json` is written last, so an install that was interrupted
+has none and is continued by the next start; pip's own words are in `.venv/install.log`.
+
+LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, or "pypi".
+Exit status: that of what was started; 1 where the environment cannot be made; 2 for a word that is no command.
+"""
+
+import os
+import sys
+
+if sys.version_info < (3, 11):  # before anything that an older Python might not know; this file parses on 3.6 and later
+    sys.exit(
+        "LoRA Garage needs Python 3.11, 3.12 or 3.13, and this is Python %d.%d: install a newer one from "
+        "https://www.python.org/downloads/ (on Debian and Ubuntu: apt install python3.11), then start with that one, "
+        "for example: python3.11 launch.py" % sys.version_info[:2]
+    )
+
+import json
+import time
+from collections import namedtuple
+from contextlib import contextmanager, nullcontext, redirect_stdout
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+WINDOWS = os.name == "nt"
+COMMANDS = ("doctor", "plan", "estimate", "inspect", "train", "runs", "resume", "chat", "export")
+MARKER = ".lora-garage.json"
+MARKER_VERSION = 1
+NEWEST_TESTED = (3, 13)
+
+# ---- which torch ------------------------------------------------------------------------------------------------------
+
+# build: folder of PyTorch's wheel index. linux, windows: the oldest NVIDIA driver it runs on (CUDA 13: 580; CUDA 12 by
+# minor version compatibility: 525.60.13 and 528.33; docs.nvidia.com/deploy/cuda-compatibility, the table that uv uses).
+# low, high: compute capabilities it has kernels for (PyTorch's RELEASE.md, 2.9 to 2.15): CUDA 13 dropped the GTX 10xx
+# (6.1), CUDA 12.6 never knew the RTX 50xx (12.0). cu128 ends with torch 2.11, cu126 with torch 2.14. First match wins.
+CudaBuild = namedtuple("CudaBuild", "build linux windows low high")
+CUDA_BUILDS = (
+    CudaBuild("cu130", (580,), (580,), (7, 5), (99, 0)),
+    CudaBuild("cu128", (570,), (570,), (7, 5), (12, 1)),
+    CudaBuild("cu126", (525, 60, 13), (528, 33), (5, 0), (9, 0)),
+)
+WHEEL_INDEX = "https://download.pytorch.org/whl/"
+
+# index_url: None for pip's own index. build: "pypi", "cpu", "cu126", ..., the last part of its index. cuda: whether it
+# should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue launch.yaml.
+TorchChoice = namedtuple("TorchChoice", "index_url reason build cuda megabytes")
+
+
+def choose_torch(system, machine, driver_version, amd, environ, capability=None):
+    """The torch build for a machine, with its reason.
+
+    system, machine: as platform.system() and platform.machine() say. driver_version: NVIDIA's, like "580.65.06", None
+    without one. amd: an AMD card is seen. capability: lowest compute capability of the NVIDIA cards, None if unknown.
+    Returns TorchChoice; its build is "none" where PyTorch has no wheels at all.
+    """
+    wanted = environ.get("LORA_GARAGE_TORCH_INDEX", "").strip()
+    x86, arm = machine.lower() in ("x86_64", "amd64"), machine.lower() in ("aarch64", "arm64")
+    if wanted.lower() == "pypi":
+        return TorchChoice(None, ("torch_by_you", {"index": "PyPI"}), "pypi", bool(driver_version), 3000)
+    if wanted:
+        build = wanted.rstrip("/").rsplit("/", 1)[-1]
+        return TorchChoice(wanted, ("torch_by_you", {"index": wanted}), build, build != "cpu", 3000)
+    if system == "Darwin":
+        if x86:
+            return TorchChoice(None, ("torch_intel_mac", {}), "none", False, 0)
+        return TorchChoice(None, ("torch_mac", {}), "pypi", False, 80)
+    if driver_version and (x86 or (system == "Linux" and arm)):
+        found = {"driver": driver_version, "card": "" if capability is None else "%d.%d" % capability}
+        row = matching_cuda_build(system, parse_version(driver_version), capability)
+        if row is None:
+            too_old = parse_version(driver_version) < (525,)
+            reason = "torch_old_driver" if too_old else "torch_unknown_card"
+            return TorchChoice(WHEEL_INDEX + "cpu", (reason, found), "cpu", False, 200)
+        if row.build == "cu130" and system == "Linux" and x86:  # what PyPI has for Linux is a CUDA 13 build already
+            return TorchChoice(None, ("torch_pypi_cuda", found), "pypi", True, 3000)
+        return TorchChoice(WHEEL_INDEX + row.build, ("torch_cuda", dict(found, build=row.build)), row.build, True, 3000)
+    if system == "Linux":
+        return TorchChoice(WHEEL_INDEX + "cpu", ("torch_amd" if amd else "torch_no_card", {}), "cpu", False, 200)
+    return TorchChoice(None, ("torch_no_card", {}), "pypi", False, 120)
+
+
+def matching_cuda_build(system, driver, capability):
+    for row in CUDA_BUILDS:
+        runs = driver >= (row.windows if system == "Windows" else row.linux)
+        if runs and (capability is None or row.low <= capability <= row.high):
+            return row
+    return None
+
+
+def parse_version(text):
+    """ "580.65.06" -> (580, 65, 6); what is not a number ends it."""
+    numbers = []
+    for part in str(text).strip().split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def torch_beside_card(cuda, hip, driver_version):
+    """What to say once torch is installed. cuda, hip: torch.version's; driver_version: NVIDIA's; each None without."""
+    if hip:
+        return "after_rocm"
+    if driver_version:
+        return "after_cuda" if cuda else "after_cpu_beside_card"
+    return "after_cpu"
+
+
+# ---- what this machine has --------------------------------------------------------------------------------------------
+
+
+def nvidia_files_seen():
+    """Whether an NVIDIA driver is installed, by a file of it; cheap enough for every start."""
+    if WINDOWS:
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvml.dll"))
+    return os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/usr/lib/wsl/lib/nvidia-smi")
+
+
+def probe_nvidia():
+    """(driver version or None, lowest compute capability or None), from nvidia-smi, else from the driver's own file."""
+    import shutil
+    import subprocess
+
+    program = shutil.which("nvidia-smi")
+    for place in (r"C:\Windows\System32\nvidia-smi.exe", "/usr/lib/wsl/lib/nvidia-smi"):
+        program = program or (place if os.path.exists(place) else None)
+    if program:
+        query = [program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, timeout=20)
+            found = parse_nvidia_smi(done.stdout) if done.returncode == 0 else (None, None)
+        except (OSError, subprocess.SubprocessError):
+            found = (None, None)
+        if found[0]:
+            return found
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
+            words = file.readline().split()
+        return next((word for word in words if word[:1].isdigit() and "." in word), None), None
+    except OSError:
+        return None, None
+
+
+def parse_nvidia_smi(output):
+    """Lines of "580.65.06, 8.9" -> ("580.65.06", (8, 9)), the lowest capability of several cards."""
+    driver, capabilities = None, []
+    for line in output.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 2 and len(parse_version(parts[0])) >= 2:
+            driver = driver or parts[0]
+            if len(parse_version(parts[1])) == 2:
+                capabilities.append(parse_version(parts[1]))
+    return driver, min(capabilities) if capabilities else None
+
+
+def amd_card_seen():
+    """Linux only: an AMD device with a compute node. True for the graphics inside a Ryzen too."""
+    import glob
+
+    if not os.path.exists("/dev/kfd"):
+        return False
+    for path in glob.glob("/sys/class/drm/card*/device/vendor"):
+        try:
+            with open(path) as file:
+                if file.read().strip() == "0x1002":
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+def index_answers(url, timeout_s=5.0):
+    """None if the wheel index can be reached, else why not. A name server that hangs counts as no after timeout_s."""
+    import threading
+
+    answer = []
+
+    def ask():
+        import ssl
+        import urllib.error
+        import urllib.request
+
+        request = urllib.request.Request(url.rstrip("/") + "/torch/", method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=timeout_s).close()
+            answer.append(None)
+        except urllib.error.URLError as error:
+            # A certificate that only pip was told of (a company proxy) is pip's to judge.
+            certificate = isinstance(error.reason, ssl.SSLError)
+            answer.append(None if certificate else str(getattr(error, "code", None) or error.reason))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason shown
+            answer.append(str(error) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s + 1)
+    return answer[0] if answer else say_text("no_answer", seconds="%g" % timeout_s)
+
+
+# ---- is the environment complete? -------------------------------------------------------------------------------------
+
+Needs = namedtuple("Needs", "requirements test_requirements digest test_digest")
+
+
+def read_needs(pyproject, constraints):
+    """What pyproject.toml asks for, and a digest of it together with the tested versions."""
+    import hashlib
+    import tomllib
+
+    project = tomllib.loads(pyproject)["project"]
+    extra = project.get("optional-dependencies", {}).get("test", [])
+
+    def digest(requirements):
+        value = json.dumps([MARKER_VERSION, sorted(requirements), constraints])
+        return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+    return Needs(project["dependencies"], extra, digest(project["dependencies"]), digest(extra))
+
+
+def why_not_ready(marker, needs, base, nvidia, with_tests=False):
+    """None when the environment may be used as it is, else the key of the reason.
+
+    marker: what the last complete install wrote, None without one. base: real path of the environment's interpreter,
+    None if it is gone. nvidia: whether a driver is there now.
+    """
+    if base is None:
+        return "absent" if marker is None else "python_moved"
+    if not isinstance(marker, dict) or marker.get("version") != MARKER_VERSION:
+        return "unfinished"
+    if marker.get("base") != base:
+        return "python_moved"
+    if marker.get("needs") != needs.digest:
+        return "changed"
+    if nvidia and not marker.get("nvidia"):
+        return "new_card"
+    if with_tests and marker.get("test") != needs.test_digest:
+        return "tests_missing"
+    return None
+
+
+class Environment:
+    """The folder .venv: where its interpreter is, whether it is complete."""
+
+    def __init__(self, root):
+        self.root = root
+        self.folder = os.path.join(root, ".venv")
+        self.python = os.path.join(self.folder, "Scripts" if WINDOWS else "bin", "python.exe" if WINDOWS else "python")
+        self.marker_path = os.path.join(self.folder, MARKER)
+        self.log = os.path.join(self.folder, "install.log")
+        self.constraints = os.path.join(root, "constraints.txt")
+
+    def needs(self):
+        with open(os.path.join(self.root, "pyproject.toml"), encoding="utf-8") as file:
+            pyproject = file.read()
+        with open(self.constraints, encoding="utf-8") as file:
+            return read_needs(pyproject, file.read())
+
+    def base(self):
+        """The interpreter behind .venv (Windows copies it, so there its home folder), None if either is gone."""
+        if not os.path.exists(self.python):  # follows the link: False too where the Python beneath was removed
+            return None
+        if not WINDOWS:
+            return os.path.realpath(self.python)
+        try:
+            with open(os.path.join(self.folder, "pyvenv.cfg"), encoding="utf-8") as file:
+                home = [line.split("=", 1)[1].strip() for line in file if line.split("=")[0].strip() == "home"]
+        except OSError:
+            return None
+        return home[0] if home and os.path.exists(os.path.join(home[0], "python.exe")) else None
+
+    def marker(self):
+        try:
+            with open(self.marker_path, encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return None
+
+    def write_marker(self, value):
+        aside = self.marker_path + ".part"
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+        os.replace(aside, self.marker_path)
+
+    def drop_marker(self):
+        if os.path.exists(self.marker_path):
+            os.remove(self.marker_path)
+
+
+# ---- installing -------------------------------------------------------------------------------------------------------
+
+
+class CannotInstall(Exception):
+    """Carries the key and values of the sentence that says what to do."""
+
+    def __init__(self, key, **values):
+        super().__init__(key)
+        self.key, self.values = key, values
+
+
+# Runs in .venv: packages whose files are missing or cut short, by the sizes in their own RECORD; then torch.
+# Only code is looked at: gradio rewrites its .pyi files at each start.
+CHECK_PROGRAM = r"""
+import importlib.metadata as m, json, os, sys
+code, broken = (".py", ".so", ".pyd", ".dll", ".dylib"), []
+for d in m.distributions():
+    files = d.files
+    if files is None or d.version is None:
+        broken.append(None); continue
+    for f in files:
+        if f.size and f.suffix in code:
+            try: good = os.path.getsize(f.locate()) == f.size
+            except OSError: good = False
+            if not good: broken.append(d.metadata["Name"] + "==" + d.version); break
+torch = {}
+if not broken:
+    try:
+        import torch
+        torch = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": getattr(torch.version, "hip", None)}
+    except Exception as e:
+        torch = {"error": (str(e) or type(e).__name__)[:300]}
+print(json.dumps({"broken": [b for b in broken if b], "torch": torch}))
+"""
+
+
+class Installer:
+    """Brings an Environment to completeness, in steps of one line each.
+
+    run(command, label) -> exit status, its output appended to the log; ask(command) -> stdout or None. Both are handed
+    in, so that a test can play pip.
+    """
+
+    def __init__(self, environment, run, ask, say, facts):
+        self.env, self.run, self.ask, self.say, self.facts = environment, run, ask, say, facts
+
+    def install(self, reason, needs, with_tests):
+        """Raises CannotInstall; leaves no marker unless everything is there."""
+        start = time.monotonic()
+        marker = self.env.marker() or {}
+        with_tests = with_tests or bool(marker.get("test"))
+        works = self.still_works()
+        if not works:
+            self.need_venv()
+        only_tests = reason == "tests_missing" and works
+        choice = None if only_tests else self.choose(reason, needs)
+        if only_tests:
+            self.say("because_tests_missing", folder=self.env.folder)
+        self.env.drop_marker()
+        if not only_tests:
+            if not works:
+                self.make_environment()
+            self.sweep_half_installed()
+            choice = self.install_torch(choice, needs)
+            label = say_text("step_packages", count=len(needs.requirements))
+            self.pip(label, ["install", "-c", self.env.constraints, *needs.requirements])
+        if with_tests:
+            self.pip(say_text("step_tests"), ["install", "-c", self.env.constraints, *needs.test_requirements])
+        torch = self.check()
+        said = torch_beside_card(torch.get("cuda"), torch.get("hip"), self.facts.driver)
+        self.say(said, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver)
+        self.env.write_marker(
+            {
+                "version": MARKER_VERSION,
+                "needs": needs.digest,
+                "test": needs.test_digest if with_tests else None,
+                "python": "%d.%d.%d" % sys.version_info[:3],
+                "base": self.env.base(),
+                "build": choice.build if choice else marker.get("build"),
+                "torch": torch.get("version"),
+                "nvidia": self.facts.nvidia,
+            }
+        )
+        self.say("ready", seconds="%.0f" % (time.monotonic() - start))
+
+    def choose(self, reason, needs):
+        facts = self.facts
+        choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.capability)
+        self.say("because_" + reason, folder=self.env.folder)
+        if choice.build == "none":
+            raise CannotInstall(choice.reason[0], **choice.reason[1])
+        self.say(choice.reason[0], **choice.reason[1])
+        problem = facts.index_answers(choice.index_url) if choice.index_url else None
+        if problem:
+            choice = self.plain(choice, say_text("index_unreachable", index=choice.index_url, reason=problem))
+        if reason == "absent":
+            self.say("will_do", packages=len(needs.requirements), megabytes=choice.megabytes + 220)
+            self.need_disk(choice)
+        return choice
+
+    def plain(self, choice, why):
+        self.say("fall_back", reason=why)
+        # On Linux PyPI's torch is the CUDA build whatever the card, unless pip is told of another place.
+        megabytes = 3000 if self.facts.system == "Linux" else 120
+        return choice._replace(index_url=None, build="pypi", megabytes=megabytes)
+
+    def need_disk(self, choice):
+        import shutil
+
+        needed_gb = (2.5 if choice.megabytes < 1000 else 9.0) + choice.megabytes / 1000
+        free_gb = shutil.disk_usage(self.env.root).free / 1e9
+        # PyPI's torch may turn out small (a local wheel): only what is surely too little stops here.
+        if free_gb < min(needed_gb, 3.0):
+            raise CannotInstall("disk_full", free="%.1f" % free_gb, needed="%.0f" % needed_gb, folder=self.env.root)
+        if free_gb < needed_gb:
+            self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % needed_gb)
+
+    def still_works(self):
+        """Whether .venv's interpreter starts and has pip; not so once the Python beneath is of another version."""
+        return os.path.exists(self.env.python) and self.ask([self.env.python, "-c", "import pip"]) is not None
+
+    def need_venv(self):
+        import importlib.util
+
+        if not all(getattr(importlib.util.find_spec(name), "origin", None) for name in ("ensurepip", "venv")):
+            raise CannotInstall("no_venv", command=apt_line(self.facts.root_user))
+
+    def make_environment(self):
+        import shutil
+
+        if os.path.isdir(self.env.folder):
+            self.say("removing_old", folder=self.env.folder)
+            shutil.rmtree(self.env.folder, ignore_errors=True)
+        try:
+            os.makedirs(self.env.folder, exist_ok=True)
+        except OSError as error:
+            raise CannotInstall("cannot_write", folder=self.env.root, reason=error.strerror or error) from None
+        python = getattr(sys, "_base_executable", None) or sys.executable  # not the one in .venv, which has just gone
+        if self.run([python, "-m", "venv", self.env.folder], say_text("step_venv")):
+            raise CannotInstall("venv_failed", log=self.env.log)
+
+    def sweep_half_installed(self):
+        """Remove what a killed pip leaves: ~folders of a half-done uninstall, .dist-info without the RECORD written last."""
+        import glob
+        import shutil
+
+        for pattern in ("Lib/site-packages", "lib/python*/site-packages"):
+            for folder in glob.glob(os.path.join(self.env.folder, pattern)):
+                for name in os.listdir(folder):
+                    path = os.path.join(folder, name)
+                    recordless = name.endswith(".dist-info") and not os.path.exists(os.path.join(path, "RECORD"))
+                    if name.startswith("~") or recordless:
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def install_torch(self, choice, needs):
+        wanted = [need for need in needs.requirements if need.split(">")[0].split("=")[0].split("<")[0].strip() == "torch"]
+        tag = installed_torch_tag(self.env.folder)
+        if must_remove(tag, choice):
+            self.pip(say_text("step_remove_torch", tag=tag or "PyPI"), ["uninstall", "-y", "torch"])
+        label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
+        if choice.index_url:
+            command = ["install", "--index-url", choice.index_url, *wanted]
+            if self.run(self.pip_command(command), label) == 0:
+                return choice
+            choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
+            label = say_text("step_torch", build=say_text("build_pypi"), megabytes=choice.megabytes)
+        self.pip(label, ["install", *wanted])
+        return choice
+
+    def check(self):
+        """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""
+        for attempt in (1, 2):
+            self.say("step_check")
+            answer = self.ask([self.env.python, "-c", CHECK_PROGRAM])
+            found = json.loads(answer) if answer else {"broken": [], "torch": {"error": "?"}}
+            if not found["broken"]:
+                break
+            if attempt == 1:
+                self.pip(
+                    say_text("step_repair", packages=", ".join(found["broken"])),
+                    ["install", "--force-reinstall", "--no-deps", *found["broken"]],
+                )
+        else:
+            raise CannotInstall("broken_packages", packages=", ".join(found["broken"]), folder=self.env.folder)
+        if "error" in found["torch"]:
+            raise CannotInstall("torch_does_not_load", reason=found["torch"]["error"])
+        return found["torch"]
+
+    def pip_command(self, arguments):
+        quiet = ["--disable-pip-version-check", "--no-input"]
+        bar = ["--progress-bar", "off"] if arguments[0] == "install" else []
+        return [self.env.python, "-m", "pip", arguments[0], *quiet, *bar, *arguments[1:]]
+
+    def pip(self, label, arguments):
+        if self.run(self.pip_command(arguments), label):
+            raise CannotInstall("pip_failed", step=label, log=self.env.log)
+
+
+MachineFacts = namedtuple("MachineFacts", "system machine driver capability amd nvidia environ root_user index_answers")
+
+
+def machine_facts():
+    import platform
+
+    driver, capability = probe_nvidia()
+    return MachineFacts(
+        system=platform.system(),
+        machine=platform.machine(),
+        driver=driver,
+        capability=capability,
+        amd=amd_card_seen(),
+        nvidia=bool(driver) or nvidia_files_seen(),
+        environ=dict(os.environ),
+        root_user=is_root(),
+        index_answers=index_answers,
+    )
+
+
+def is_root():
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def apt_line(root_user):
+    package = "python%d.%d-venv" % sys.version_info[:2]
+    return ("apt install " if root_user else "sudo apt install ") + package
+
+
+def installed_torch_tag(folder):
+    """ "cpu" of torch-2.13.0+cpu, "" of torch-2.13.0, None without torch."""
+    import glob
+
+    for pattern in ("Lib/site-packages", "lib/python*/site-packages"):
+        for path in glob.glob(os.path.join(folder, pattern, "torch-*.dist-info")):
+            version = os.path.basename(path)[len("torch-") : -len(".dist-info")]
+            return version.partition("+")[2]
+    return None
+
+
+def must_remove(tag, choice):
+    """Whether the torch that is there must go first, because pip would be content with it. tag: installed_torch_tag's."""
+    if tag is None:
+        return False
+    of_a_card = choice.build.startswith("rocm") or (choice.build.startswith("cu") and choice.build[2:].isdigit())
+    return tag != choice.build if of_a_card else choice.cuda and tag == "cpu"
+
+
+def build_name(build):
+    if build in ("pypi", "cpu"):
+        return "build_" + build
+    return "build_cu" if build[:2] == "cu" and build[2:].isdigit() else "build_other"
+
+
+class LoggedRun:
+    """Runs a command with its output in the log, and one line on the terminal that ends with how long it took."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def __call__(self, command, label):
+        import subprocess
+
+        start = time.monotonic()
+        live = sys.stdout.isatty()
+        print(one_row("  %s ..." % label) if live else "  %s ..." % label, end="", flush=True)
+        os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        with open(self.log, "ab") as log:
+            log.write(("\n$ " + " ".join(command) + "\n").encode())
+            log.flush()
+            seen_from = log.tell()
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            try:
+                while True:
+                    try:
+                        status = process.wait(1.0 if live else None)
+                        break
+                    except subprocess.TimeoutExpired:
+                        seconds = "%.0f s" % (time.monotonic() - start)
+                        print(
+                            "\r" + one_row("  %s %s ... %s" % (seconds, label, self.newest_download(seen_from))), end="", flush=True
+                        )
+            except BaseException:
+                print(flush=True)
+                try:
+                    process.wait(10)  # pip got the same Ctrl-C and tidies up
+                except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                    process.kill()
+                    process.wait()
+                raise
+        seconds = time.monotonic() - start
+        end = say_text("step_done" if status == 0 else "step_failed", seconds="%.0f" % seconds)
+        print("\r%s\r  %s ... %s" % (one_row(""), label, end) if live else " " + end, flush=True)
+        return status
+
+    def newest_download(self, seen_from):
+        """The file pip is fetching, shortened to stay on one line."""
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(max(seen_from, os.path.getsize(self.log) - 4000))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        names = [line.split()[1].rsplit("/", 1)[-1].split("-")[0] for line in lines if line.strip().startswith("Downloading ")]
+        return names[-1] if names else ""
+
+
+def one_row(text):
+    """text cut or filled to the width of the terminal, so that the next one can overwrite it. Chinese is two wide."""
+    import shutil
+    import unicodedata
+
+    room, row = shutil.get_terminal_size().columns - 1, ""
+    for letter in text:
+        room -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if room < 0:
+            return row
+        row += letter
+    return row + " " * room
+
+
+def ask_quietly(command):
+    """Its stdout, None where it cannot be started, fails, or takes more than three minutes."""
+    import subprocess
+
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, env=child_environ())
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+@contextmanager
+def one_installer(root):
+    """Two starts at once: the second waits until the first has installed. Freed by the system if that one dies."""
+    try:
+        file = open(os.path.join(root, ".install.lock"), "a+")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CannotInstall("cannot_write", folder=root, reason=error.strerror or error) from None
+    with file:
+        if not try_lock(file):
+            say("waiting_for_other")
+            while not try_lock(file):
+                time.sleep(0.5)
+        yield
+
+
+def try_lock(file):
+    try:
+        if WINDOWS:
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def ensure_environment(environment, with_tests=False, repair=False):
+    """Make .venv complete if it is not. False where it cannot be; the reason has been said."""
+    needs = environment.needs()
+
+    def reason():
+        return why_not_ready(environment.marker(), needs, environment.base(), nvidia_files_seen(), with_tests)
+
+    if not repair and reason() is None:
+        return True
+    if sys.version_info[:2] > NEWEST_TESTED:
+        say("python_untested", found="%d.%d" % sys.version_info[:2])
+    try:
+        with one_installer(environment.root):
+            why = reason() or ("repair" if repair else None)
+            if why:
+                Installer(environment, LoggedRun(environment.log), ask_quietly, say, machine_facts()).install(
+                    why, needs, with_tests
+                )
+        return True
+    except CannotInstall as problem:
+        say(problem.key, to=sys.stderr, **problem.values)
+        if problem.key in ("pip_failed", "venv_failed"):
+            print_tail(environment.log)
+    except KeyboardInterrupt:
+        say("interrupted", to=sys.stderr)
+    return False
+
+
+def print_tail(log, lines=15):
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            print("".join("    " + line for line in file.readlines()[-lines:]), file=sys.stderr)
+    except OSError:
+        pass
+
+
+# ---- starting ---------------------------------------------------------------------------------------------------------
+
+
+def child_environ():
+    """The environment of all that runs in .venv: our packages come from ROOT, wherever the person stands."""
+    environ = dict(os.environ)
+    earlier = environ.get("PYTHONPATH")
+    environ["PYTHONPATH"] = ROOT + (os.pathsep + earlier if earlier else "")
+    environ["PYTHONSAFEPATH"] = "1"  # a folder called core or webui where the person stands must not hide ours
+    environ.setdefault("PYTHONUTF8", "1")
+    if WINDOWS:  # where no LANG says it
+        environ.setdefault("LORA_GARAGE_LANG", language())
+    return environ
+
+
+def hand_over(environment, arguments):
+    """Run .venv's Python with arguments; its exit status becomes ours."""
+    command = [environment.python, *arguments]
+    if not WINDOWS:
+        sys.stdout.flush()
+        try:
+            os.execve(environment.python, command, child_environ())
+        except OSError as error:
+            say("cannot_start", to=sys.stderr, reason=error.strerror, python=environment.python)
+            return 1
+    import subprocess
+
+    process = subprocess.Popen(command, env=child_environ())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the child was told by the same key; it says goodbye in its own time
+            continue
+
+
+def parse(arguments):
+    """(kind, rest): "app", "test", "help", "unknown" or one of COMMANDS; --repair is taken out by main."""
+    if not arguments or arguments[0].startswith("-"):
+        return ("help", []) if arguments[:1] in (["-h"], ["--help"]) else ("app", arguments)
+    if arguments[0] == "test" or arguments[0] in COMMANDS:
+        return arguments[0], arguments[1:]
+    return "unknown", arguments
+
+
+def main(arguments):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    repair = "--repair" in arguments[:1]
+    kind, rest = parse(arguments[1:] if repair else arguments)
+    environment = Environment(ROOT)
+    if kind == "help":
+        print(__doc__)
+        return 0
+    if kind == "unknown":
+        import difflib
+
+        near = difflib.get_close_matches(rest[0], (*COMMANDS, "test"), 1)
+        known = ", ".join((*COMMANDS, "test"))
+        say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
+        return 2
+    if kind == "doctor" and not repair:
+        return doctor(environment, rest)
+    # The stdout of a command is its own, often JSON: what is said here goes to stderr then.
+    with redirect_stdout(sys.stderr) if kind in COMMANDS else nullcontext():
+        ready = ensure_environment(environment, with_tests=kind == "test", repair=repair)
+    if not ready:
+        return 1
+    if kind == "test":
+        return run_tests(environment, rest)
+    return hand_over(environment, ["-m", "webui", *rest] if kind == "app" else ["-m", "core.commands", kind, *rest])
+
+
+# ---- doctor: the part that works without .venv -------------------------------------------------------------------------
+
+
+def doctor(environment, arguments):
+    """core's doctor where .venv can run it; else what the standard library can see. Installs nothing."""
+    why = why_not_ready(environment.marker(), environment.needs(), environment.base(), nvidia_files_seen())
+    if why in (None, "new_card", "changed", "unfinished") and environment.base():
+        if ask_quietly([environment.python, "-c", "import core.commands, core.doctor"]) is not None:
+            if why:
+                os.environ["LORA_GARAGE_NOT_READY"] = why  # core's doctor cannot ask us: it does not import this file
+            return hand_over(environment, ["-m", "core.commands", "doctor", *arguments])
+        why = why or "broken"
+    facts = machine_facts()
+    choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.capability)
+    fix = "fix_repair" if why in ("broken", "python_moved") else "fix_start"
+    findings = [
+        ("python", True, ("doctor_python", {"found": "%d.%d.%d" % sys.version_info[:3], "path": sys.executable}), None),
+        ("environment", False, ("because_" + why, {"folder": environment.folder}), (fix, {})),
+        ("torch", True, choice.reason, None),
+    ]
+    if "--json" in arguments:
+        shown = [{"name": n, "ok": ok, "found": as_json(f), "fix": as_json(x)} for n, ok, f, x in findings]
+        print(json.dumps({"ok": False, "findings": shown}, ensure_ascii=False, indent=1))
+    else:
+        for _, ok, found, fix in findings:
+            print("%s %s" % ("ok " if ok else "!! ", say_text(found[0], **found[1])))
+            if fix:
+                print("    " + say_text(fix[0], **fix[1]))
+    return 1
+
+
+def as_json(sentence):
+    """A key and its values as core.text.Text is written, with the English sentence."""
+    if sentence is None:
+        return None
+    key, values = sentence
+    return {"key": "launch." + key, "params": values, "sentence": sentences("en")[key].format_map(Forgiving(values))}
+
+
+# ---- tests ------------------------------------------------------------------------------------------------------------
+
+BROWSER_NAMES = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser", "chrome")
+BROWSER_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+)
+PLAYWRIGHT_PATH = "from playwright.sync_api import sync_playwright as p\nwith p() as x: print(x.chromium.executable_path)"
+
+
+def find_browser(which, works):
+    """An installed Chrome or Chromium that starts, else None."""
+    for path in (*(which(name) for name in BROWSER_NAMES), *BROWSER_PLACES):
+        if path and works(path):
+            return path
+    return None
+
+
+def browser_works(path):
+    """Elsewhere than on Windows (where it would open a window): it can say its version."""
+    if not os.path.exists(path):
+        return False
+    return WINDOWS or ask_quietly([path, "--version"]) is not None
+
+
+def obtain_browser(environment, run):
+    """(path, None), or (None, reason). Tries an installed one, Playwright's own, Debian's package."""
+    import shutil
+
+    asked = os.environ.get("LORA_GARAGE_BROWSER")
+    if asked:
+        return (asked, None) if browser_works(asked) else (None, say_text("browser_asked_missing", path=asked))
+    found = find_browser(shutil.which, browser_works)
+    if found:
+        return found, None
+    own = (ask_quietly([environment.python, "-c", PLAYWRIGHT_PATH]) or "").strip()
+    if own and browser_works(own):
+        return own, None
+    say("browser_wanted")
+    install = [environment.python, "-m", "playwright", "install", "chromium"]
+    if run(install, say_text("step_browser_playwright")) == 0 and own and browser_works(own):
+        return own, None
+    if shutil.which("apt-get") and is_root():
+        run(["apt-get", "update", "-q"], say_text("step_apt_update"))
+        command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q", "chromium", "fonts-noto-cjk"]
+        run(command, say_text("step_browser_apt"))
+        found = find_browser(shutil.which, browser_works)
+        if found:
+            return found, None
+        return None, say_text("browser_none_apt", log=environment.log)
+    return None, say_text("browser_none")
+
+
+def run_tests(environment, arguments):
+    browser, reason = obtain_browser(environment, LoggedRun(environment.log))
+    os.environ.pop("LORA_GARAGE_NO_BROWSER", None)
+    if browser:
+        os.environ["LORA_GARAGE_BROWSER"] = browser
+        say("browser_is", path=browser)
+    else:
+        os.environ.pop("LORA_GARAGE_BROWSER", None)
+        os.environ["LORA_GARAGE_NO_BROWSER"] = reason
+        say("browser_missing", reason=reason)
+    # pytest runs in ROOT; what names a file from where the person stands keeps its meaning.
+    arguments = [os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments]
+    os.chdir(ROOT)
+    return hand_over(environment, ["-m", "pytest", *arguments])
+
+
+# ---- sentences --------------------------------------------------------------------------------------------------------
+
+
+def sentences(wanted):
+    """The catalogue core/locales/<wanted>/launch.yaml, read as lines of `key: "text"`: no YAML reader is installed yet."""
+    found = {}
+    with open(os.path.join(ROOT, "core", "locales", wanted, "launch.yaml"), encoding="utf-8") as file:
+        for line in file:
+            key, colon, value = line.partition(": ")
+            if colon and not line.startswith("#"):
+                found[key] = json.loads(value)
+    return found
+
+
+class Forgiving(dict):
+    def __missing__(self, name):
+        return "{" + name + "}"
+
+
+def language():
+    """ "zh" where LORA_GARAGE_LANG, the locale or Windows' display language says Chinese, else "en"."""
+    for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        if os.environ.get(name):
+            return "zh" if os.environ[name].lower().startswith("zh") else "en"
+    if WINDOWS:
+        import ctypes
+
+        return "zh" if ctypes.windll.kernel32.GetUserDefaultUILanguage() & 0x3FF == 0x04 else "en"
+    return "en"
+
+
+def say_text(key, **values):
+    return sentences(language())[key].format_map(Forgiving(values))
+
+
+def say(key, to=None, **values):
+    print(say_text(key, **values), file=to or sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

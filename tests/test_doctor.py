@@ -1,0 +1,219 @@
+"""Each fault gives its finding with one fix; the machine is a value."""
+
+from __future__ import annotations
+
+import socket
+import string
+from pathlib import Path
+
+import pytest
+
+import launch
+from core import doctor, gpu
+from core.text import core_catalogue
+
+RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
+GTX = gpu.Card(index=0, name="GTX 1080", total_bytes=8 * 2**30, free_bytes=8 * 2**30, capability=(6, 1))
+CUDA_13 = doctor.Torch(version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"))
+CPU = doctor.Torch(version="2.13.0+cpu")
+WELL = doctor.Facts(
+    system="Linux",
+    machine="x86_64",
+    python=(3, 11, 7),
+    executable="/home/me/garage/.venv/bin/python",
+    in_own_environment=True,
+    install_finished=True,
+    missing=(),
+    bitsandbytes="0.50.2",
+    torch=CUDA_13,
+    nvidia=gpu.Nvidia(driver="580.65.06", cards=(RTX,)),
+    amd=False,
+    workspace="/home/me/garage/workspace",
+    writable_error=None,
+    free_bytes=int(80e9),
+    port=7860,
+    port_free=True,
+)
+NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Found")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        NO_CARD,
+        NO_CARD | {"system": "Darwin", "machine": "arm64"},
+        NO_CARD | {"amd": True},
+        {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(gpu.Card(index=0),))},
+        {"free_bytes": None},
+        {"in_own_environment": False, "install_finished": False},
+    ],
+    ids=["gaming PC", "no card", "mac", "AMD", "a card that tells nothing", "disk unknown", "a developer's own environment"],
+)
+def test_a_machine_that_is_well_has_no_fix(changes: dict):
+    findings = doctor.examine(WELL.model_copy(update=changes))
+    assert all(finding.ok and finding.fix is None for finding in findings)
+
+
+# what is different -> which finding, which sentence, which fix
+FAULTS = {
+    "python too old": ({"python": (3, 10, 4)}, "python", "python", "python_fix"),
+    "python too new": ({"python": (3, 15, 0)}, "python", "python", "python_fix"),
+    "install unfinished": ({"install_finished": False}, "environment", "unfinished", "start_fix"),
+    "package missing": ({"missing": ("peft>=0.18",)}, "packages", "packages_missing", "repair_fix"),
+    "torch does not load": ({"torch": doctor.Torch(error="DLL load failed")}, "torch", "torch_error", "repair_fix"),
+    "CPU torch beside a card": ({"torch": CPU}, "torch", "torch_cpu_beside_card", "repair_fix"),
+    "CPU torch, and a driver too old for any CUDA build": (
+        {"torch": CPU, "nvidia": gpu.Nvidia(driver="470.42.01", cards=(RTX,))},
+        "torch",
+        "torch_cpu_beside_card",
+        "driver_and_repair_fix",
+    ),
+    "driver too old for CUDA 13": (
+        {"nvidia": gpu.Nvidia(driver="550.54.14", cards=(RTX,))},
+        "torch",
+        "driver_too_old",
+        "driver_fix",
+    ),
+    "no code for a GTX 1080 in a CUDA 13 build": (
+        {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(GTX,))},
+        "torch",
+        "no_kernels",
+        "repair_fix",
+    ),
+    "torch blind": ({"torch": CUDA_13.model_copy(update={"sees_card": False})}, "torch", "torch_blind", "torch_blind_fix"),
+    "driver without a card": ({"nvidia": gpu.Nvidia(driver="580.65.06")}, "gpu", "no_cards", "no_cards_fix"),
+    "bitsandbytes missing": ({"bitsandbytes": None}, "bitsandbytes", "no_bitsandbytes", "repair_fix"),
+    "bitsandbytes broken": (
+        {"torch": CUDA_13.model_copy(update={"bitsandbytes_error": "no such file"})},
+        "bitsandbytes",
+        "bitsandbytes_error",
+        "repair_fix",
+    ),
+    "workspace read-only": ({"writable_error": "Read-only file system"}, "workspace", "not_writable", "workspace_fix"),
+    "little disk": ({"free_bytes": int(3e9)}, "disk", "disk", "disk_fix"),
+    "port taken": ({"port_free": False}, "port", "port_taken", "port_fix"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_alone_and_with_its_fix(fault: str):
+    changes, name, found, fix = FAULTS[fault]
+    wrong = [finding for finding in doctor.examine(WELL.model_copy(update=changes)) if not finding.ok]
+    assert [(f.name, f.found.key, f.fix.key) for f in wrong] == [(name, f"doctor.{found}", f"doctor.{fix}")]
+    for language in ("en", "zh"):
+        for sentence in (wrong[0].found.render(language), wrong[0].fix.render(language)):
+            assert not sentence.startswith("doctor.")
+            assert "{" not in sentence
+
+
+def test_the_numbers_of_a_fault_are_in_its_sentence():
+    facts = WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="550.54.14", cards=(RTX,))})
+    (wrong,) = [finding for finding in doctor.examine(facts) if not finding.ok]
+    assert all(number in str(wrong.found) for number in ("550.54.14", "13.0", "580", "2.13.0"))
+
+
+@pytest.mark.parametrize(
+    ("arches", "capability", "expected"),
+    [
+        (("sm_86",), (8, 9), True),  # within a major version code runs on later minors
+        (("sm_90",), (8, 9), False),
+        (("sm_75", "sm_80"), (6, 1), False),
+        (("sm_120",), (12, 0), True),
+        (("sm_90", "compute_90"), (12, 0), True),  # PTX is compiled for later cards
+        (("sm_90a",), (9, 0), True),
+        ((), (8, 6), False),
+    ],
+)
+def test_which_cards_a_build_has_code_for(arches, capability, expected):
+    assert doctor.has_kernels(arches, capability) is expected
+
+
+def test_launch_and_doctor_agree_on_the_oldest_drivers():
+    for row in launch.CUDA_BUILDS:
+        oldest = doctor.OLDEST_DRIVER[int(row.build[2:4])]
+        assert row.linux >= oldest and row.windows >= oldest
+
+
+def test_sentences_are_the_same_in_both_languages():
+    catalogue = core_catalogue()
+    keys = [{key for key in catalogue.keys(language) if key.startswith("doctor.")} for language in ("en", "zh")]
+    assert keys[0] == keys[1]
+    for key in keys[0]:
+        fields = [{name for _, name, _, _ in string.Formatter().parse(catalogue.raw(key, x)) if name} for x in ("en", "zh")]
+        assert fields[0] == fields[1], key
+
+
+# ---- looking ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_torch_that_crashes_hangs_or_babbles_is_a_finding():
+    assert doctor.ask_torch("import os; os.abort()").error
+    assert "0 s" in doctor.ask_torch("import time; time.sleep(60)", timeout_s=0.3).error
+    assert doctor.ask_torch("print('hello')").error
+    assert doctor.ask_torch("""print('noise'); print('{"version": "2.13.0"}')""") == doctor.Torch(version="2.13.0")
+
+
+def test_a_taken_port_is_seen():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert not doctor._port_is_free(port)
+    assert doctor._port_is_free(port)
+
+
+def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
+    assert doctor._write_error(tmp_path) is None
+    assert doctor._write_error(tmp_path / "not there")
+    assert doctor._free_bytes(tmp_path / "not" / "there") > 0
+
+
+def test_all_requirements_are_met_here():
+    assert doctor.missing_requirements() == ()
+
+
+# ---- cards --------------------------------------------------------------------------------------------------------------
+
+
+class FakeNvml:
+    """pynvml with one card; refusing names raises for these calls, like an old driver or a card that fell off the bus."""
+
+    class NVMLError(Exception): ...
+
+    class Memory:
+        total, free = 12 * 2**30, 11 * 2**30
+
+    def __init__(self, *refusing: str):
+        self.refusing = refusing
+
+    def __getattr__(self, name: str):
+        answers = {
+            "nvmlSystemGetDriverVersion": b"580.65.06",
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetHandleByIndex": "handle",
+            "nvmlDeviceGetName": "RTX 4070",
+            "nvmlDeviceGetMemoryInfo": self.Memory,
+            "nvmlDeviceGetCudaComputeCapability": (8, 9),
+        }
+
+        def call(*arguments):
+            if name in self.refusing:
+                raise self.NVMLError("Not Supported")
+            return answers.get(name)
+
+        return call
+
+
+def test_a_card_is_read():
+    assert gpu.probe(FakeNvml()) == gpu.Nvidia(driver="580.65.06", cards=(RTX,))
+
+
+def test_what_a_card_does_not_tell_stays_unknown():
+    found = gpu.probe(FakeNvml("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetName"))
+    assert found.cards == (gpu.Card(index=0, capability=(8, 9)),)
+    assert gpu.probe(FakeNvml("nvmlDeviceGetHandleByIndex")).cards == (gpu.Card(index=0),)
+
+
+def test_no_driver_is_a_fact_and_no_error():
+    assert gpu.probe(FakeNvml("nvmlInit")) == gpu.Nvidia(error="Not Supported")
