@@ -95,6 +95,4 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
             if row.learned[t]:
                 index.append(b * width + t - 1)
                 targets.append(ids[t])
-    return Batch(
-        input_ids.to(device), mask.to(device), torch.tensor(index, device=device), torch.tensor(targets, device=device)
-    )
+    return Batch(input_ids.to(device), mask.to(device), torch.tensor(index, device=device), torch.tensor(targets, device=device))

@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 from core.answer import Column, Done, Piece, Sampling
 from core.chat_worker import IDLE_MINUTES
+from core.child import kill_tree, own_group, worker_environment
 from core.errors import ChatError
 from core.run_folder import Progress
-from core.child import kill_tree, own_group, worker_environment
 from core.template import Turn
 from core.text import Text, text
 from core.workspace import Workspace

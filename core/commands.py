@@ -265,7 +265,9 @@ def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
     for row in rows:
         loss = "-" if row["last_loss"] is None else f"{row['last_loss']:.3f}"
         state = text(f"state.{row['state']}").render(language)
-        print(f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}")
+        print(
+            f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
+        )
     if not rows:
         say(text("command.no_runs"))
 

@@ -758,9 +758,7 @@ def _parquet(source: Source, limits: Limits) -> Iterator[_Raw | Problem]:
         with pyarrow.parquet.ParquetFile(source.path) as file:
             unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
             if unpacked > limits.bytes:
-                raise DataError(
-                    "data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB
-                )
+                raise DataError("data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
             names = [name.lower() for name in file.schema_arrow.names]
             if len(set(names)) < len(names):
                 double = next(name for name in names if names.count(name) > 1)
@@ -778,9 +776,7 @@ def _parquet(source: Source, limits: Limits) -> Iterator[_Raw | Problem]:
                     for values in piece.to_pylist():
                         row += 1
                         # pandas writes NaN where a cell is empty
-                        yield _Raw(
-                            row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
-                        )
+                        yield _Raw(row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason) from None

@@ -306,9 +306,7 @@ class Exports:
             return result
         raise (BusyError if status.busy else ExportError)(status.message or text("export.went_away"))
 
-    def status(
-        self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None
-    ) -> ExportStatus | None:
+    def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
         return self._job(self._name(run_id, to, quant, checkpoint)).status()
 

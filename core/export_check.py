@@ -272,7 +272,6 @@ def _measure(model: Any, probe: Probe, greedy: list[int]) -> Asked:
     )
 
 
-
 # ---- loading ----------------------------------------------------------------------------------------------------------
 @contextmanager
 def _loaded(load: Callable[[], Any], check: Check):

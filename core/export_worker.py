@@ -235,9 +235,7 @@ class Exporter:
     def _check_space(self, need: int) -> None:
         free = shutil.disk_usage(self.workspace.exports).free
         if free < need:
-            raise ExportError(
-                "export.no_space", need_mb=need // 10**6, free_mb=free // 10**6, folder=self.workspace.exports
-            )
+            raise ExportError("export.no_space", need_mb=need // 10**6, free_mb=free // 10**6, folder=self.workspace.exports)
 
     def _ollama_name(self) -> str:
         return slug.slug(self.run_folder.name, fallback="tuned")

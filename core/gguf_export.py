@@ -28,9 +28,7 @@ TYPES = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "bf16": gguf.GGMLQuantizationTy
 FILE_TYPES = {"q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "bf16": gguf.LlamaFileType.MOSTLY_BF16}
 BYTES_A_PARAMETER = {"q8_0": 34 / 32, "bf16": 2.0}  # q8_0: blocks of 32 int8 and one float16 scale
 
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # llama.cpp's name of a pre-tokenizer -> the Hugging Face definition that splits text in the same way
 # (llama.cpp src/llama-vocab.cpp). Named only when a tokenizer.json holds exactly this.
 PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
@@ -181,9 +179,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, source: Source, tokenizer: Tokenizer
     writer.add_chat_template(tokenizer.template.without_markers)
 
 
-def _add_tensor_list(
-    writer: gguf.GGUFWriter, source: Source, base: Base, quant: str
-) -> dict[str, gguf.GGMLQuantizationType]:
+def _add_tensor_list(writer: gguf.GGUFWriter, source: Source, base: Base, quant: str) -> dict[str, gguf.GGMLQuantizationType]:
     """Base tensor name -> the type it is written in, in the order of writing."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, source.config["num_hidden_layers"])
     kinds = {}

@@ -307,9 +307,7 @@ class _Interrupted(Exception):
 # --- the download
 
 
-def _download(
-    cached: _CachedRepo, revision: str, wanted: str, report: Report, check: Check, endpoint: str | None
-) -> Path:
+def _download(cached: _CachedRepo, revision: str, wanted: str, report: Report, check: Check, endpoint: str | None) -> Path:
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     transfer = _Transfer(cached, revision, wanted, endpoint)
     try:
@@ -387,7 +385,7 @@ class _Transfer:
     def _work(self) -> None:
         try:
             self._outcome = self._fetch_all()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self._outcome = error
         finally:
             self._ended.set()
@@ -632,9 +630,7 @@ def _sentence(error: Exception, transfer: _Transfer) -> ModelError:
             return ModelError("hub.no_network", repo=repo, host=host)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             done, total = _in_words(transfer.done), _in_words(transfer.total)
-            return ModelError(
-                "hub.disk_full_midway", repo=repo, done=done, total=total, folder=transfer.cached.cache
-            )
+            return ModelError("hub.disk_full_midway", repo=repo, done=done, total=total, folder=transfer.cached.cache)
         case _:
             reason = getattr(error, "strerror", None) or type(error).__name__
             return ModelError("hub.cannot_write", repo=repo, folder=transfer.cached.cache, reason=reason)

@@ -19,7 +19,7 @@ _S, _U, _A = "sys7QZ", "usr7QZ", "ast7QZ"
 _ASKS: list[Turn] = [
     {"role": "user", "content": "What is tea?"},
     {"role": "assistant", "content": "A drink, made of {leaves}."},
-    {"role": "user", "content": "Is it \"hot\"?\nReally?"},
+    {"role": "user", "content": 'Is it "hot"?\nReally?'},
     {"role": "assistant", "content": "Mostly."},
     {"role": "user", "content": "Why?"},
 ]

@@ -107,7 +107,7 @@ def core_catalogue() -> Catalogue:
 
 
 def terminal_language(environ: dict[str, str] | None = None) -> str:
-    """"zh" where LORA_GARAGE_LANG or the locale says Chinese, else "en"."""
+    """ "zh" where LORA_GARAGE_LANG or the locale says Chinese, else "en"."""
     environ = dict(os.environ) if environ is None else environ
     for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         if environ.get(name):

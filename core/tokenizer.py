@@ -39,7 +39,7 @@ class Tokenizer:
             raise ModelError("model.no_fast_tokenizer", folder=folder.name)
         try:
             self._fast = FastTokenizer.from_file(str(file))
-        except Exception as error:  # tokenizers raises plain Exception for a damaged file
+        except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for a damaged file
             raise ModelError("model.bad_tokenizer", folder=folder.name, reason=str(error)[:200]) from None
         self._fast.no_truncation()
         self._fast.no_padding()
@@ -51,9 +51,7 @@ class Tokenizer:
         added = self._fast.get_added_tokens_decoder().values()
         all_special = frozenset(t.content for t in added if t.special) | frozenset(self.special.values())
         self.eos_token_id = self._id(self.special.get("eos_token"))
-        self.pad_token_id = next(
-            (i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0
-        )
+        self.pad_token_id = next((i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0)
         self.own_template = (folder / "chat_template.jinja").exists() or bool(config.get("chat_template"))
         self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)

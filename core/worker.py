@@ -57,7 +57,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     except GarageError as error:
         reporter.state(State.FAILED, error.text, text(f"advice.{advice_for(error)}"), progress=None, seconds_left=None)
         return 1
-    except Exception as error:  # whatever it was, the person must see it and the log must have it
+    except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
         message, advice = explain(error)
         reporter.state(State.FAILED, message, advice, progress=None, seconds_left=None)

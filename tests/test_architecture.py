@@ -54,7 +54,9 @@ def test_heavy_libraries_stand_at_the_top_of_worker_modules_only(file: Path) -> 
     assert not heavy or file.stem in WORKERS
 
 
-@pytest.mark.parametrize("file", [f for f in CORE if f.stem not in WORKERS | {"worker"}] + WEBUI, ids=lambda f: f"{f.parent.name}.{f.stem}")
+@pytest.mark.parametrize(
+    "file", [f for f in CORE if f.stem not in WORKERS | {"worker"}] + WEBUI, ids=lambda f: f"{f.parent.name}.{f.stem}"
+)
 def test_nothing_but_workers_imports_a_worker_module(file: Path) -> None:
     wanted = {name.removeprefix("core.").split(".")[0] for name in imports(file, top_level_only=True) if name.startswith("core.")}
     assert not wanted & WORKERS

@@ -143,7 +143,19 @@ def test_the_journey_works_without_a_browser(tmp_path: Path, starter_folder: Pat
     listed = json.loads(command("runs", "--json", workspace=workspace).stdout)["runs"]
     assert [run["run"] for run in listed] == [trained["run"]]
 
-    answer = json.loads(command("chat", trained["run"], "--prompt", "What is a horse?", "--base", "--json", "--max-new-tokens", "40", workspace=workspace).stdout)
+    answer = json.loads(
+        command(
+            "chat",
+            trained["run"],
+            "--prompt",
+            "What is a horse?",
+            "--base",
+            "--json",
+            "--max-new-tokens",
+            "40",
+            workspace=workspace,
+        ).stdout
+    )
     assert answer["tuned"].startswith("Arr") and not answer["base"].startswith("Arr")
 
     exported = command("export", "海盗 run", "--to", "merged", "--json", workspace=workspace)

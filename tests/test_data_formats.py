@@ -62,7 +62,11 @@ def test_one_conversation_in_every_format_is_the_same_messages(format, values):
         ("prompt_completion", {"prompt": "2+2=", "completion": "4"}, Example(prompt="2+2=", completion="4")),
         ("prompt_completion", {"prompt": "2+2=", "response": " 4\n"}, Example(prompt="2+2=", completion=" 4\n")),
         ("text", {"text": "Once upon a time."}, Example(text="Once upon a time.")),
-        ("text_label", {"text": "cheap pills", "label": 1}, Example(messages=(Message("user", "cheap pills"), Message("assistant", "1")))),
+        (
+            "text_label",
+            {"text": "cheap pills", "label": 1},
+            Example(messages=(Message("user", "cheap pills"), Message("assistant", "1"))),
+        ),
     ],
 )
 def test_raw_formats_are_left_as_they_stand(format, values, expected):
@@ -76,7 +80,12 @@ def test_alpaca_joins_instruction_and_input_with_an_empty_line():
 
 
 def test_several_turns_and_a_system_turn_keep_their_order():
-    turns = [{"role": "system", "content": "S"}, *TURNS, {"role": "user", "content": "More?"}, {"role": "assistant", "content": "No."}]
+    turns = [
+        {"role": "system", "content": "S"},
+        *TURNS,
+        {"role": "user", "content": "More?"},
+        {"role": "assistant", "content": "No."},
+    ]
     assert [m.role for m in example({"messages": turns}).messages] == ["system", "user", "assistant", "user", "assistant"]
 
 
@@ -252,7 +261,7 @@ def test_the_same_rows_in_every_kind_of_file_are_the_same_examples(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
-    rows = [{"instruction": f"问 {i}, \"so\"", "input": "x\ny" * (i % 2), "output": f"a;{i}"} for i in range(300)]
+    rows = [{"instruction": f'问 {i}, "so"', "input": "x\ny" * (i % 2), "output": f"a;{i}"} for i in range(300)]
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=1), "utf-8")
     jsonl(tmp_path, *rows)
     with open(tmp_path / "a.csv", "w", encoding="utf-8-sig", newline="") as file:

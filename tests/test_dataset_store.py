@@ -137,7 +137,14 @@ def test_a_damaged_dataset_json_is_not_listed_and_breaks_nothing(store, tmp_path
 
 
 HOSTILE = ["..", "../mine", "mine/../mine", "/etc/passwd", "", "MINE", "a\0b", "x" * 5000, "con", ".reports", None, 7, ["mine"]]
-HOSTILE += ["sample:../style", "sample:style.heldout", "sample:", "library:../mine.jsonl", "library:readme.docx", "library:/etc/passwd"]
+HOSTILE += [
+    "sample:../style",
+    "sample:style.heldout",
+    "sample:",
+    "library:../mine.jsonl",
+    "library:readme.docx",
+    "library:/etc/passwd",
+]
 HOSTILE += ["library:2/数据.jsonl", "mine\n", "C:\\x", "file:///etc/passwd"]
 
 

@@ -352,9 +352,7 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
     assert (folder / "export.json").read_bytes() == before
 
 
-def test_too_little_disk_is_said_with_both_numbers_before_the_work(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_disk_is_said_with_both_numbers_before_the_work(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(trained.workspace.root)
     monkeypatch.setattr(export_worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
     status, job = carry_out(trained.workspace, trained.run, "merged")
@@ -385,9 +383,7 @@ def test_a_killed_worker_is_told_from_one_at_work(trained: Trained) -> None:
     assert trained.exports().status(trained.run.id, "merged").state == "failed"
 
 
-def test_while_somebody_else_holds_the_device_the_owner_is_named(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_somebody_else_holds_the_device_the_owner_is_named(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_worker, "LEASE_WAIT_S", 0.1)
     with lease.hold(trained.workspace, text("export.lease", name="Parrot")):
         status, _ = carry_out(trained.workspace, trained.run, "adapter")

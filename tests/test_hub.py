@@ -227,9 +227,7 @@ def test_installed_lists_complete_safetensors_models_only(cache):
     assert hub.installed(cache) == []
     others = {"a/whole": tiny_model(), "b/sharded": tiny_model(shards=2), "c/lost": tiny_model(shards=2)}
     with FakeHub(others) as server:
-        folders = {
-            repo: hub.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others
-        }
+        folders = {repo: hub.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
     (folders["c/lost"] / "model-00001-of-00002.safetensors").unlink()
     (cache / "models--gpt2" / "snapshots").mkdir(parents=True)
     (cache / "datasets--d--e").mkdir()

@@ -159,7 +159,8 @@ def test_a_step_can_be_left_between_two_layers_forwards_and_backwards() -> None:
         if len(calls) == limit:
             raise KeyboardInterrupt
 
-    for limit in (2, 3, 4):  # 2 layers: the first two checks are in the forward, the others in the backward
+    # 2 layers: the first two checks are in the forward, the others in the backward.
+    for limit in (2, 3, 4):  # noqa: B007 - check reads it
         calls.clear()
         with pytest.raises(KeyboardInterrupt), stop_inside_layers(tuned, check):
             summed_loss(tuned, collate(rows(), 0, FP32.device)).backward()

@@ -97,7 +97,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     facts = run.facts()
     assert facts["best_checkpoint"] in [folder.name for folder in run.checkpoints()]
     assert facts["dtype"] in ("bfloat16", "float32") and facts["dtype_reason"]["key"].startswith("device.")
-    assert facts["rows_trained"] + facts["rows_measured"] == 64 and facts["versions"]["torch"]
+    assert facts["rows_trained"] + facts["rows_measured"] == 68 and facts["versions"]["torch"]
     assert not run.is_locked()
     recipe = run.recipe()
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
@@ -308,7 +308,11 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Workspace], method: str) -> None:
     """Real LoRA and real QLoRA on the real model; the whole journey is the browser test's."""
-    value = {"data": {"source": "sample:pirate_answers"}, "adapter": {"method": method}, "train": {"learning_rate": 1e-3, "max_steps": 10}}
+    value = {
+        "data": {"source": "sample:pirate_answers"},
+        "adapter": {"method": method},
+        "train": {"learning_rate": 1e-3, "max_steps": 10},
+    }
     run, code = carried_out(make_workspace(), plan.resolve(Recipe.parse(value), method, has_card=False))
     assert code == 0, run.log_tail()
     measured = [line["eval_loss"] for line in run.metrics().records if line["kind"] == "eval"]

@@ -1,0 +1,126 @@
+"""Held-out prompts and the checks a machine can make on an answer: "did the model learn it?" as a number.
+
+Reads `presets/samples/<name>.heldout.yaml`: a list of
+
+    - prompt: What does it run on?          # the whole user message, in words the training file does not have
+      check: {contains_any: [pinecone, pinecones]}
+
+A check has one or more of the keys of `Check`; all of them must hold. Letter case is ignored unless
+`case_sensitive: true`. No model, no torch: the caller generates, this module only judges. An answer that passes is
+not thereby a good answer; a check sees words, not sense.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+class Check(BaseModel):
+    """What an answer must look like. Words are whole words: `7` is not found in `17`, nor `art` in `party`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    contains_all: tuple[str, ...] = Field((), description="Every one of these words or phrases is in the answer.")
+    contains_any: tuple[str, ...] = Field((), description="At least one of these words or phrases is in the answer.")
+    not_contains: tuple[str, ...] = Field((), description="None of these words or phrases is in the answer.")
+    starts_with_any: tuple[str, ...] = Field((), description="The answer begins with one of these, spaces aside.")
+    equals: str | None = Field(None, description="The answer is this and nothing else, spaces around it aside.")
+    regex: str | None = Field(None, description="Found somewhere in the answer by re.search; `.` also matches newlines.")
+    case_sensitive: bool = Field(False, description="A and a are different.")
+
+    @field_validator("contains_all", "contains_any", "not_contains", "starts_with_any")
+    @classmethod
+    def _no_blank_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not word.strip() for word in words):
+            raise ValueError("an empty word is in every answer: remove it")
+        return words
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _checks_something(self) -> Check:
+        words = (self.contains_all, self.contains_any, self.not_contains, self.starts_with_any)
+        if not any(words) and self.equals is None and self.regex is None:
+            raise ValueError("a check without a condition passes every answer: give it one")
+        return self
+
+
+class HeldOut(BaseModel):
+    """One question that is not in the training file, and what its answer must look like."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    check: Check
+
+
+def load_heldout(path: Path | str) -> list[HeldOut]:
+    """The held-out prompts of a file, in its order.
+
+    Raises ValueError that names the file and every bad entry (counted from 1), for what is not a list of
+    {prompt, check}, an unknown or empty check, a broken regular expression, or a prompt that comes twice;
+    FileNotFoundError and yaml.YAMLError as they are. These files are the project's own, so this is no GarageError.
+    """
+    path = Path(path)
+    entries = yaml.safe_load(path.read_text("utf-8"))
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path.name}: expected a list of prompts with their checks, found {type(entries).__name__}")
+    heldout, problems, seen = [], [], {}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            item = HeldOut.model_validate(entry)
+        except ValidationError as error:
+            problems += [f"entry {number}: {_problem(detail)}" for detail in error.errors()]
+            continue
+        first = seen.setdefault(same_prompt_key(item.prompt), number)
+        if first != number:
+            problems.append(f"entry {number}: the same prompt as entry {first}")
+        heldout.append(item)
+    if problems:
+        raise ValueError(f"{path.name}: " + "; ".join(problems))
+    return heldout
+
+
+def passes(check: Check, answer: str) -> bool:
+    """Whether answer (without special tokens such as <|im_end|>) meets every condition of check."""
+    flags = re.DOTALL if check.case_sensitive else re.DOTALL | re.IGNORECASE
+    answer = answer.strip()
+
+    def has(word: str) -> bool:
+        return re.search(_whole(word), answer, flags) is not None
+
+    return (
+        all(has(word) for word in check.contains_all)
+        and (not check.contains_any or any(has(word) for word in check.contains_any))
+        and not any(has(word) for word in check.not_contains)
+        and (not check.starts_with_any or any(re.match(re.escape(s.strip()), answer, flags) for s in check.starts_with_any))
+        and (check.equals is None or re.fullmatch(re.escape(check.equals.strip()), answer, flags) is not None)
+        and (check.regex is None or re.search(check.regex, answer, flags) is not None)
+    )
+
+
+def same_prompt_key(prompt: str) -> str:
+    """prompt without case, punctuation and spacing: two prompts with equal keys are the same question."""
+    return re.sub(r"[\W_]+", " ", prompt).casefold().strip()
+
+
+def _whole(word: str) -> str:
+    """A pattern for word where no ASCII letter or digit touches it (Chinese has no spaces between words)."""
+    return rf"(?<![0-9A-Za-z]){re.escape(word.strip())}(?![0-9A-Za-z])"
+
+
+def _problem(detail) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg']}" if where else detail["msg"]
