@@ -1,7 +1,7 @@
 """From the start of a process to a page that can be used: LoRA Garage against an empty Gradio page.
 
     python launch.py test --collect-only -q      # once: installs what this needs
-    .venv/bin/python benchmarks/startup.py [--runs 7] [--ready SELECTOR]
+    .venv/bin/python -m benchmarks.startup [--runs 7] [--ready SELECTOR]
 
 Pairs run one after the other (ours, empty, empty, ours, ...), each with a fresh server and a fresh page in one Chromium
 that is already open. The clock starts before the process and stops when READY is visible (ours) or the empty page's
@@ -12,9 +12,7 @@ exit status 1 if the ratio is above 1.2.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
-import platform
 import shutil
 import socket
 import statistics
@@ -27,6 +25,8 @@ import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "[role=tab] >> visible=true"  # the first tab of our page: it is there once the page's script has run
@@ -87,15 +87,6 @@ def browser_path() -> str | None:
     return named or next(filter(None, map(shutil.which, ("google-chrome", "chromium", "chromium-browser"))), None)
 
 
-def machine() -> str:
-    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("gradio", "playwright"))
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    return f"{model}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}, {packages}"
-
-
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--runs", type=int, default=7, help="pairs after one that only warms the disk cache")
@@ -105,7 +96,7 @@ def main() -> int:
     empty: list[float] = []
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=BROWSER_ARGS)
-        print(f"{machine()}, Chromium {browser.version}")
+        print(f"{machine.line('gradio', 'playwright')}, Chromium {browser.version}")
 
         def garage() -> float:
             port = free_port()

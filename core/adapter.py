@@ -1,4 +1,4 @@
-"""LoRA on a base, and adapters as folders in PEFT's own format. Workers only (torch, peft), but for `describe`."""
+"""LoRA on a base, and adapters as folders in PEFT's own format. Imports torch and peft inside functions only."""
 
 from __future__ import annotations
 

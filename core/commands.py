@@ -285,16 +285,20 @@ def chat(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a run's model one thing, greedily; with --base also the model it was made from."""
-    from core.questions import answers
+    """Ask a run's model (or an adapter folder's) one thing, greedily; with --base also the model it was made from."""
+    from core.questions import answers, target_of, target_of_adapter
 
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
     space = Workspace.open(workspace)
-    found = Runs(space).find(run)
-    result = answers(space, found, [prompt], both=base, checkpoint=checkpoint, max_new_tokens=max_new_tokens)[0]
+    folder = Path(run).expanduser().absolute()
+    if (folder / "adapter_config.json").is_file():
+        target = target_of_adapter(space, folder)
+    else:
+        target = target_of(Runs(space).find(run), checkpoint)
+    result = answers(space, target, [prompt], base, max_new_tokens)[0]
     if as_json:
-        print_json({"run": found.id, "prompt": prompt, **result})
+        print_json({"chat": target.label, "prompt": prompt, **result})
         return
     if base:
         print(f"[base]  {result['base']}\n")

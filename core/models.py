@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core import atomic, hub, starter
+from core import adapter, atomic, hub, starter
 from core.errors import ModelError
 from core.run_folder import Progress
 from core.starter import Check, Report
@@ -71,6 +71,30 @@ class Models:
                 if (folder / "config.json").is_file():
                     found.setdefault(f"library:{folder.name}", folder)
         return found
+
+    def adapters(self) -> dict[str, Path]:
+        """Adapter folders made elsewhere that lie directly inside a library folder, as `adapter:<name>`."""
+        found: dict[str, Path] = {}
+        for root in self.workspace.library_folders:
+            if root.is_dir():
+                for folder in sorted(root.iterdir()):
+                    if (folder / "adapter_config.json").is_file():
+                        found.setdefault(f"adapter:{folder.name}", folder)
+        return found
+
+    def base_of(self, adapter_folder: Path) -> str:
+        """The id of the base that an adapter names. Raises ModelError where it is no base that can be had here."""
+        base = adapter.describe(adapter_folder).base
+        if base in (str(starter.folder(self.workspace.models)), f"HuggingFaceTB/{starter.NAME}") or (
+            Path(base).name == starter.folder(self.workspace.models).name
+        ):
+            return "starter"
+        if hub.REPO_ID.fullmatch(base):
+            return base
+        in_library = f"library:{Path(base).name}"
+        if in_library in self._library():
+            return in_library
+        raise ModelError("adapter.base_unknown", folder=adapter_folder.name, base=base[:200])
 
     def choices(self) -> Sequence[str]:
         """Ids that load without a download, the starter first (it may still have to be fetched once)."""

@@ -11,6 +11,7 @@ from core.adapter import describe
 from core.answer import Piece, Sampling
 from core.chat_client import ChatClient, ChatTarget
 from core.errors import ChatError
+from core.models import Models
 from core.run_folder import RunFolder
 from core.workspace import Workspace
 
@@ -40,6 +41,11 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
     )
 
 
+def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False) -> ChatTarget:
+    """What to load for an adapter folder made elsewhere: on the base that it names. Raises ModelError."""
+    return ChatTarget(Models(workspace).base_of(folder), None, folder, four_bit, folder.name)
+
+
 @contextmanager
 def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
     """A chat that is ready, and the device free again afterwards."""
@@ -64,8 +70,8 @@ def answer(client: ChatClient, prompt: str, both: bool, max_new_tokens: int) -> 
 
 
 def answers(
-    workspace: Workspace, run: RunFolder, prompts: Sequence[str], *, both: bool, checkpoint: str | None, max_new_tokens: int
+    workspace: Workspace, target: ChatTarget, prompts: Sequence[str], both: bool, max_new_tokens: int
 ) -> list[dict[str, Any]]:
-    """One dictionary a prompt. Raises ChatError, RunError, ModelError or BusyError."""
-    with opened(workspace, target_of(run, checkpoint)) as client:
+    """One dictionary a prompt. Raises ChatError with what went wrong."""
+    with opened(workspace, target) as client:
         return [answer(client, prompt, both, max_new_tokens) for prompt in prompts]

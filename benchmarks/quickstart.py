@@ -1,0 +1,85 @@
+"""Train the three sample sets with LoRA and QLoRA and ask the 20 held-out prompts of each, base and tuned.
+
+    python launch.py test --help            (once: makes the environment)
+    .venv/bin/python -m benchmarks.quickstart [--sets NAME ...] [--methods lora qlora]
+
+Prints the machine, versions, and a Markdown table: seconds of the whole run (process start to saved adapter), steps,
+first and last loss, and held-out hits. Fresh runs in a temporary workspace; the starter model is fetched if missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import machine
+from core import plan, questions
+from core.commands import follow
+from core.heldout import load_heldout, passes
+from core.presets import PRESETS, sample_of
+from core.recipe import Recipe
+from core.runs import Runs
+from core.states import State
+from core.workspace import Workspace
+
+SETS = [file.name.removesuffix(".heldout.yaml") for file in sorted((PRESETS / "samples").glob("*.heldout.yaml"))]
+
+
+def recipe_of(name: str, method: str) -> Recipe:
+    """The sample set with the settings that come along with it, as the page would fill them in."""
+    sample = sample_of(f"sample:{name}")
+    value = {
+        "name": f"{name} {method}",
+        "goal": sample.goal,
+        "data": {"source": f"sample:{name}"},
+        "adapter": {**sample.adapter, "method": method},
+        "train": sample.train,
+    }
+    return plan.resolve(Recipe.parse(value), name, has_card=False)
+
+
+def measure(space: Workspace, name: str, method: str) -> str:
+    """One row of the table."""
+    run = Runs(space).create(recipe_of(name, method), "command", {})
+    started = time.monotonic()
+    status = follow(run, space, quiet=True)
+    seconds = time.monotonic() - started
+    if status.state != State.COMPLETED:
+        return f"| {name} | {method} | {status.state.value}: {status.message} | | | | |"
+    losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
+    held = load_heldout(PRESETS / "samples" / f"{name}.heldout.yaml")
+    answers = questions.answers(space, questions.target_of(run), [item.prompt for item in held], True, 64)
+    hits = {
+        column: sum(passes(item.check, answer[column]) for item, answer in zip(held, answers, strict=True))
+        for column in ("tuned", "base")
+    }
+    for item, answer in zip(held, answers, strict=True):
+        if not passes(item.check, answer["tuned"]):
+            print(f"    missed by {name} {method}: {item.prompt!r} -> {answer['tuned']!r}")
+    return (
+        f"| {name} | {method} | {seconds:.0f} | {len(losses)} | {losses[0]:.2f} -> {losses[-1]:.3f} "
+        f"| {hits['tuned']} of {len(held)} | {hits['base']} of {len(held)} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--methods", nargs="+", choices=["lora", "qlora"], default=["lora", "qlora"])
+    parser.add_argument("--models", type=Path, help="a workspace whose starter model may be used")
+    arguments = parser.parse_args()
+    print(machine.line("torch", "transformers", "peft", "bitsandbytes"), "\n", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        space = Workspace.open(folder)
+        if arguments.models:
+            (space.models).rmdir()
+            space.models.symlink_to(arguments.models.absolute() / "models")
+        rows = [measure(space, name, method) for name in arguments.sets for method in arguments.methods]
+    print("\n| set | method | seconds | steps | loss | tuned | base |\n|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
