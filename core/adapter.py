@@ -50,12 +50,17 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     """Adapter, tokenizer, chat template and model card, complete or not at all: written aside, then renamed."""
     aside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
-    tuned.save_pretrained(aside, safe_serialization=True)
-    for name in TOKENIZER_FILES:
-        if (model_folder / name).exists():
-            shutil.copyfile(model_folder / name, aside / name)
-    (aside / "chat_template.jinja").write_text(template, "utf-8")
-    (aside / "README.md").write_text(card, "utf-8")
+    try:
+        # "auto", peft's default, would ask the hub about the base at every save.
+        tuned.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
+        for name in TOKENIZER_FILES:
+            if (model_folder / name).exists():
+                shutil.copyfile(model_folder / name, aside / name)
+        (aside / "chat_template.jinja").write_text(template, "utf-8")
+        (aside / "README.md").write_text(card, "utf-8")
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
+        raise
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -69,6 +74,7 @@ class AdapterFacts:
     """What adapter_config.json says, read as data."""
 
     base: str
+    revision: str | None
     r: int
     lora_alpha: float
     use_dora: bool
@@ -86,6 +92,7 @@ def describe(folder: Path) -> AdapterFacts:
     try:
         return AdapterFacts(
             base=str(config.get("base_model_name_or_path") or ""),
+            revision=config.get("revision") if isinstance(config.get("revision"), str) else None,
             r=int(config["r"]),
             lora_alpha=float(config["lora_alpha"]),
             use_dora=bool(config.get("use_dora")),

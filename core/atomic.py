@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 def replace(path: Path, data: str | bytes) -> None:
     """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched."""
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
     try:
         with open(aside, "wb") as file:
             file.write(raw)

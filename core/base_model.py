@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 
 from core.device import Compute
 from core.errors import ModelError
+from core.faults import is_out_of_memory
 
 
 def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
@@ -30,9 +31,9 @@ def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
             quantization_config=_nf4(compute) if four_bit else None,
             device_map={"": compute.device},
         )
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError("model.cannot_load", folder=folder.name, reason=reason[:300]) from error
     model.requires_grad_(False)

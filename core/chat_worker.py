@@ -31,6 +31,7 @@ from core import atomic, lease
 from core.adapter import AdapterFacts, describe
 from core.answer import Piece, Sampling
 from core.errors import ChatError, GarageError, StopRequested
+from core.faults import is_out_of_memory
 from core.models import Models
 from core.run_folder import Progress
 from core.template import ChatTemplate
@@ -259,10 +260,7 @@ def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 def explain(error: Exception) -> tuple[Text, Text, bool]:
     """An unforeseen error in words: what happened, what to try, and whether the next answer may still work."""
-    import torch
-
-    # On the CPU torch raises a plain RuntimeError from its allocator.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return text("chat.out_of_memory"), text("chat.advice_out_of_memory"), True
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
     return text("chat.crashed", kind=type(error).__name__, reason=reason[:300]), text("chat.advice_log"), False

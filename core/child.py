@@ -32,13 +32,21 @@ def own_group() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
+def is_ours(pid: int | None, argument: str) -> bool:
+    """Whether pid lives and was started with argument: a number alone may belong to another program by now."""
+    try:
+        return pid is not None and argument in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
 def kill_tree(pid: int) -> None:
     try:
         parent = psutil.Process(pid)
         processes = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=5)

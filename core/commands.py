@@ -16,14 +16,16 @@ from typing import Annotated, Any
 import typer
 
 from core import plan
+from core.child import kill_tree
 from core.errors import GarageError, RecipeError
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
 from core.states import TERMINAL, State
+from core.supervisor import spawn_worker
 from core.text import Text, terminal_language, text
-from core.workspace import Workspace
+from core.workspace import Workspace, expand
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -82,7 +84,7 @@ def dataset_store(space: Workspace) -> Any:
 def dataset_id(space: Workspace, source: str, relative_to: Path) -> str:
     """source as an id of the store: an id already, or a file, which is added first (the same file only once)."""
     store = dataset_store(space)
-    for candidate in (Path(source).expanduser(), relative_to / source):
+    for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
             return store.import_file(candidate, candidate.stem).id
     store.path(source)  # raises DataError for what is neither
@@ -97,7 +99,7 @@ def inspect(
     from core.data_formats import examples_of, inspect_file
 
     space = Workspace.open(workspace)
-    path = Path(data).expanduser()
+    path = expand(data)
     path = path if path.is_file() else dataset_store(space).path(data)
     report = inspect_file(path)
     learned = None
@@ -155,13 +157,14 @@ def train(
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped."""
     from core import gpu
-    from core.models import ModelRef
+    from core.models import ModelRef, Models
     from core.recipe import apply_settings, read_yaml
 
     space = Workspace.open(workspace)
     value = read_yaml(recipe)
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
-    ModelRef.parse(wanted.model.id)
+    if ModelRef.parse(wanted.model.id).kind == "library":
+        Models(space).library_folder(wanted.model.id)
     source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
@@ -179,8 +182,6 @@ def train(
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
     """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to stop and save."""
-    from core.supervisor import spawn_worker
-
     process = spawn_worker(space, run)
     runs = Runs(space)
     shown = ""
@@ -192,8 +193,11 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
                 shown = line
             time.sleep(0.3 if sys.stderr.isatty() else 1.0)
         except KeyboardInterrupt:
-            say(text("command.stopping"))
-            run.ask("stop")
+            if run.asked():
+                kill_tree(process.pid)
+            else:
+                say(text("command.stopping"))
+                run.ask("stop")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
     status = runs.status(run)
@@ -227,10 +231,16 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
     say(text("command.run_is", run=run.id, folder=run.path))
 
 
+UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "bytes": 0}  # a run whose recipe cannot be read
+
+
 def summary(run: RunFolder, status: Status) -> dict[str, Any]:
     """What `runs --json` and `train --json` say of a run."""
-    recipe = run.recipe()
-    metrics = run.metrics().records
+    try:
+        recipe = run.recipe()
+    except RecipeError as error:
+        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.text.model_dump()} | UNREADABLE
+    metrics = run.all_metrics()
     train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
     eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
     return {
@@ -291,7 +301,7 @@ def chat(
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
     space = Workspace.open(workspace)
-    folder = Path(run).expanduser().absolute()
+    folder = expand(run).absolute()
     if (folder / "adapter_config.json").is_file():
         target = target_of_adapter(space, folder)
     else:

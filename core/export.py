@@ -327,8 +327,10 @@ class Exports:
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
         """Finished exports, newest first; of one run, or of all."""
-        found = [read_result(path) for path in self.workspace.exports.iterdir() if not path.name.startswith(".")]
-        wanted = [result for result in found if result and run_id in (None, result.run)]
+        folders = [path for path in self.workspace.exports.iterdir() if not path.name.startswith(".")]
+        found = [(path.name, read_result(path)) for path in folders]
+        # A copied folder still says the name of its original: it is not an export of ours.
+        wanted = [result for name, result in found if result and result.name == name and run_id in (None, result.run)]
         return sorted(wanted, key=lambda result: (result.created, result.name), reverse=True)
 
     def folder(self, result: ExportResult) -> Path:

@@ -7,7 +7,6 @@ time it clears what was half made and ends the process, so that Cancel works ins
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ from filelock import Timeout
 from core import lease, slug
 from core.errors import BusyError, ExportError, GarageError, StopRequested
 from core.export import ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
+from core.faults import is_disk_full, is_out_of_memory
 from core.models import Models
 from core.run_folder import Progress as Counted
 from core.run_folder import RunFolder
@@ -152,21 +152,13 @@ def not_proven(result: ExportResult) -> Text:
 
 
 def explain(error: Exception, workspace: Workspace) -> Text:
-    if is_disk_full(error):
+    if is_disk_full(error, workspace.exports):
         free = shutil.disk_usage(workspace.exports).free
         return text("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return text("export.out_of_memory")
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
     return text("export.crashed", kind=type(error).__name__, reason=reason[:300])
-
-
-def is_disk_full(error: Exception) -> bool:
-    """numpy's tofile and safetensors report it without an errno."""
-    words = str(error)
-    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(
-        sign in words for sign in ("os error 28", "No space left", "enough free space", "requested and")
-    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from core import adapter, atomic, hub, starter
@@ -83,15 +83,16 @@ class Models:
         return found
 
     def base_of(self, adapter_folder: Path) -> str:
-        """The id of the base that an adapter names. Raises ModelError where it is no base that can be had here."""
+        """The id of the base that an adapter names. Raises ModelError where it is no base that can be had here.
+
+        The hub's SmolLM2 is not the starter: its weights are not the dequantised ones.
+        """
         base = adapter.describe(adapter_folder).base
-        if base in (str(starter.folder(self.workspace.models)), f"HuggingFaceTB/{starter.NAME}") or (
-            Path(base).name == starter.folder(self.workspace.models).name
-        ):
+        if base.replace("\\", "/").rsplit("/", 1)[-1] == starter.folder(self.workspace.models).name:
             return "starter"
         if hub.REPO_ID.fullmatch(base):
             return base
-        in_library = f"library:{Path(base).name}"
+        in_library = f"library:{PurePath(base.replace(chr(92), '/')).name}"
         if in_library in self._library():
             return in_library
         raise ModelError("adapter.base_unknown", folder=adapter_folder.name, base=base[:200])

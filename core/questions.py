@@ -43,7 +43,7 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
 
 def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False) -> ChatTarget:
     """What to load for an adapter folder made elsewhere: on the base that it names. Raises ModelError."""
-    return ChatTarget(Models(workspace).base_of(folder), None, folder, four_bit, folder.name)
+    return ChatTarget(Models(workspace).base_of(folder), describe(folder).revision, folder, four_bit, folder.name)
 
 
 @contextmanager

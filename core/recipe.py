@@ -1,12 +1,13 @@
 """What a person asks for, complete and shareable: recipe.yaml.
 
 Every field is the only home of its default and carries the sentence that the page shows beside it. Names are those
-of peft and transformers, so that people can search for them. `None` means "resolved by core.plan before Start";
-a recipe in a run folder has none left.
+of peft and transformers, so that people can search for them. `None` means "resolved by core.plan before Start"; what
+depends on the number of steps (eval_steps, save_steps) is resolved by the worker, which writes it to run.json.
 """
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,5 +186,5 @@ def yaml_scalar(raw: str) -> Any:
 
 def _problem(item: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"])
-    found = repr(item.get("input"))
+    found = reprlib.repr(item.get("input"))  # repr would unfold a YAML bomb of aliases
     return f"{where}: {item['msg']}" + (f" (found {found[:60]})" if item["type"] != "missing" else "")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 
-from core.errors import StopRequested
+from core.errors import GarageError, StopRequested
 from core.run_folder import Progress, RunFolder, Status
 from core.states import MOVES, State
 from core.text import Text, text
@@ -29,7 +30,7 @@ class Reporter:
 
     def __init__(self, run: RunFolder, attempt: int = 1):
         self.run = run
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._status = run.status().model_copy(update={"attempt": attempt, "pid": os.getpid()})
         self._stop = threading.Event()
         self._over = threading.Event()
@@ -52,13 +53,18 @@ class Reporter:
 
     def _put(self, **changes: object) -> None:
         with self._guard:
-            self._status = self._status.model_copy(update=changes)
-            self.run.write_status(self._status)
+            status = self._status.model_copy(update=changes)
+            self.run.write_status(status)
+            self._status = status
             self._written = time.monotonic()
 
     def state(self, state: State, message: Text | None = None, advice: Text | None = None, **changes: object) -> None:
+        """Raises StopRequested instead of beginning to train when a stop was announced at the last moment."""
         changes |= {"has_adapter": self.run.has_adapter()}
-        self._put(state=state, since=time.time(), message=message, advice=advice, **changes)
+        with self._guard:
+            if state == State.RUNNING and self._status.state == State.STOPPING:
+                raise StopRequested
+            self._put(state=state, since=time.time(), message=message, advice=advice, **changes)
         self.run.log_event("state", state=state.value, message=message)
 
     def stage(self, stage: str, progress: Progress | None = None) -> None:
@@ -70,10 +76,11 @@ class Reporter:
             self._put(stage=stage, progress=progress)
 
     def step(self, step: int, total_steps: int, seconds_left: float | None) -> None:
-        if time.monotonic() - self._written > 0.2 or step == total_steps:
-            self._put(step=step, total_steps=total_steps, seconds_left=seconds_left)
-        else:
-            self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
+        with self._guard:
+            if time.monotonic() - self._written > 0.2 or step == total_steps:
+                self._put(step=step, total_steps=total_steps, seconds_left=seconds_left)
+            else:
+                self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
 
     def warn(self, message: Text) -> None:
         self.run.log_event("warning", message=message)
@@ -92,24 +99,29 @@ class Reporter:
         self._nothing_to_save = False
 
     def _watch(self) -> None:
-        heartbeat = asked_at = 0.0
+        self._asked_at = self._beat_at = 0.0
         while not self._over.wait(POLL_S):
-            now = time.monotonic()
-            if now - heartbeat > HEARTBEAT_S:
-                heartbeat = now
-                os.utime(self.run.path / "run.lock")
-            if not self._stop.is_set():
-                if self.run.asked() in ("stop", "stop-now"):
-                    asked_at = now
-                    self._announce_stop()
-                    self._stop.set()
-            elif self._nothing_to_save and now - asked_at > GRACE_S:
-                self.state(State.STOPPED, text("run.stopped_before_training"), progress=None, seconds_left=None)
-                os._exit(STOPPED_EXIT)
+            try:
+                self._look(time.monotonic())
+            except (OSError, GarageError):  # a full disk must not end the watch: a stop would never be heard again
+                traceback.print_exc()
 
-    def _announce_stop(self) -> None:
-        if State.STOPPING in MOVES[self._status.state]:
-            self.state(State.STOPPING)
+    def _look(self, now: float) -> None:
+        if not self._stop.is_set():
+            if self.run.asked() in ("stop", "stop-now"):
+                self._asked_at = now
+                self._stop.set()
+                with self._guard:
+                    if State.STOPPING in MOVES[self._status.state]:
+                        self.state(State.STOPPING)
+        elif self._nothing_to_save and now - self._asked_at > GRACE_S:
+            try:
+                self.state(State.STOPPED, text("run.stopped_before_training"), progress=None, seconds_left=None)
+            finally:
+                os._exit(STOPPED_EXIT)
+        if now - self._beat_at > HEARTBEAT_S:
+            self._beat_at = now
+            os.utime(self.run.path / "run.lock")
 
 
 Report = Callable[[str, Progress | None], None]

@@ -160,6 +160,14 @@ class RunFolder:
     def metrics(self, offset: int = 0, limit_bytes: int = 8 << 20) -> Tail:
         return read_lines(self.path / "metrics.jsonl", offset, limit_bytes)
 
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """Every line there is now, however long the run."""
+        records, offset = [], 0
+        while (tail := self.metrics(offset)).offset > offset:
+            records += tail.records
+            offset = tail.offset
+        return records
+
     def events(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "events.jsonl", 0).records
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from core import atomic, slug
 from core.errors import RunError
@@ -29,7 +32,7 @@ class Runs:
             (aside / "checkpoints").mkdir(parents=True)
             run = RunFolder(aside)
             recipe.write(aside / "recipe.yaml")
-            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher}
+            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, "launcher_pid": os.getpid()}
             atomic.replace_json(aside / "run.json", created | facts)
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             aside.rename(self.workspace.runs / folder)
@@ -70,7 +73,16 @@ class Runs:
             status = run.status()  # the worker may have ended between the two looks
             if status.state in ACTIVE:
                 return interrupted(run, status)
+        if status.state == State.QUEUED and self._was_left(run):
+            return status.model_copy(update={"state": State.STOPPED, "message": text("run.dropped")})
         return status
+
+    def _was_left(self, run: RunFolder) -> bool:
+        """A command made this run and went away before its worker began: nobody will ever start it."""
+        facts = run.facts()
+        if facts.get("launcher") != "command" or run.is_locked():
+            return False
+        return not psutil.pid_exists(facts.get("launcher_pid", 0))
 
     def busy(self) -> RunFolder | None:
         """The run that is queued or at work, in this app or in any other process on this workspace."""

@@ -25,7 +25,7 @@ MOVES: dict[State, frozenset[State]] = {
     S.RUNNING: frozenset({S.PAUSING, S.STOPPING, S.COMPLETED, S.FAILED, S.INTERRUPTED}),
     S.PAUSING: frozenset({S.PAUSED, S.STOPPING, S.FAILED, S.INTERRUPTED}),
     S.PAUSED: frozenset({S.QUEUED, S.STOPPED}),
-    S.STOPPING: frozenset({S.STOPPED, S.FAILED, S.INTERRUPTED}),
+    S.STOPPING: frozenset({S.STOPPED, S.COMPLETED, S.FAILED, S.INTERRUPTED}),  # completed: asked while it ended
     S.INTERRUPTED: frozenset({S.QUEUED, S.STOPPED}),
     S.STOPPED: frozenset(),
     S.COMPLETED: frozenset(),

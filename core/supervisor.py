@@ -9,10 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core.child import kill_tree, own_group, worker_environment
+import psutil
+
+from core.child import is_ours, kill_tree, own_group, worker_environment
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder
@@ -77,9 +80,10 @@ class Supervisor:
     def close(self, wait_s: float = 30.0) -> None:
         """Stop and save what runs, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
         deadline = time.monotonic() + wait_s
-        if self._worker and self.runs.status(self._worker[0]).state in BUSY:
-            self._worker[0].ask("stop")
-            while self._worker and self._worker[1].poll() is None and time.monotonic() < deadline:
+        worker = self._worker
+        if worker and self.runs.status(worker[0]).state in BUSY:
+            worker[0].ask("stop")
+            while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._over.set()
         if self._thread.is_alive():
@@ -90,14 +94,14 @@ class Supervisor:
         while not self._over.wait(POLL_S):
             try:
                 self._look()
-            except OSError as error:  # a disk that is full or gone for a moment must not end supervision
-                print(f"supervisor: {error}", file=sys.stderr)
+            except Exception:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
+                traceback.print_exc()
 
     def _look(self) -> None:
         if self._worker:
             run, process = self._worker
             if process.poll() is None:
-                self._escalate(run, process)
+                self._escalate(run, process.pid)
                 return
             self._worker = None
             self._settle(run, process.returncode)
@@ -106,8 +110,10 @@ class Supervisor:
             if status.state in ACTIVE:
                 if self.runs.status(run).state == State.INTERRUPTED:
                     self._mark_interrupted(run)
-                else:
-                    return  # another process on this workspace is training: wait for it
+                else:  # a worker that another process started, or an app before this one: wait for it
+                    if is_ours(status.pid, run.id):
+                        self._escalate(run, status.pid)
+                    return
             elif status.state == State.QUEUED and run.facts().get("launcher") == "app":
                 self._begin(run)
                 return
@@ -116,14 +122,22 @@ class Supervisor:
         if run.asked():
             run.write_status(run.status().model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
             return
-        self._before_start(run)
-        self._worker = (run, spawn_worker(self.workspace, run))
+        try:
+            self._before_start(run)
+            self._worker = (run, spawn_worker(self.workspace, run))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
+            traceback.print_exc()
+            reason = getattr(error, "strerror", None) or str(error)
+            crashed = {"state": State.FAILED, "message": text("run.cannot_start", reason=reason), "since": time.time()}
+            run.write_status(run.status().model_copy(update=crashed))
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
         """The process is gone. If it left a word, that stands; if not, say what is known."""
         self._stop_asked.pop(run.id, None)
         status = run.status()
-        if status.state == State.QUEUED:
+        if status.state == State.QUEUED and run.asked():
+            run.write_status(status.model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
+        elif status.state == State.QUEUED:
             crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
         elif status.state in ACTIVE:
@@ -136,14 +150,15 @@ class Supervisor:
                 run.write_status(interrupted(run, status))
                 run.log_event("state", state=State.INTERRUPTED.value)
 
-    def _escalate(self, run: RunFolder, process: subprocess.Popen) -> None:
+    def _escalate(self, run: RunFolder, pid: int) -> None:
+        """Ask, wait, terminate, kill: a stop that the worker does not carry out is carried out here."""
         asked = self._stop_asked.get(run.id)
         if asked is None and run.asked():
             asked = self._stop_asked.setdefault(run.id, time.monotonic())
         if asked is None:
             return
         waited = time.monotonic() - asked
-        if waited > KILL_AFTER_S:
-            kill_tree(process.pid)
+        if waited > KILL_AFTER_S or run.status().state == State.QUEUED:  # still importing: nothing to save
+            kill_tree(pid)
         elif waited > TERMINATE_AFTER_S:
-            process.terminate()
+            psutil.Process(pid).terminate()

@@ -55,6 +55,8 @@ class Tokenizer:
         self.own_template = (folder / "chat_template.jinja").exists() or bool(config.get("chat_template"))
         self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)
+        limit = _read_object(folder / "config.json").get("max_position_embeddings")
+        self.position_limit = limit if isinstance(limit, int) and limit > 0 else None
 
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self._fast.token_to_id(token)
@@ -100,7 +102,8 @@ class Tokenizer:
         for token_start, token_end in encoding.offsets:
             while token_start >= end and (following := next(spans, None)):
                 start, end = following
-            learned.append(token_start >= start and token_end <= end and token_end > token_start)
+            # An all-space token may have an empty range where the tokenizer trims its offsets.
+            learned.append(start <= token_start < end and token_end <= end)
         return encoding.ids, learned
 
 

@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 
-from core.batches import Schedule, collate
+from core.batches import collate
 from core.device import Compute
 from core.errors import GarageError
-from core.loss import summed_loss
+from core.loss import head_agrees, head_applies_alone, summed_loss
 from core.recipe import Recipe
 from core.reporter import Reporter
 from core.run_folder import Progress
+from core.schedule import Schedule
 from core.tokenizer import Encoded
 
 
@@ -72,8 +73,11 @@ class Trainer:
             max_steps=train.max_steps,
             seed=train.seed,
         )
+        a_fifth = max(1, math.ceil(self.schedule.total_steps / 5))
+        self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, recipe)
+        self.head_alone = head_applies_alone(tuned.get_base_model()) and head_agrees(tuned.get_base_model(), compute.device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
         self.position = Position()
 
@@ -102,15 +106,12 @@ class Trainer:
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
             self.reporter.step(step, total, clock.seconds_left(step))
-            if step % self._every(self.recipe.train.eval_steps) == 0 or step == total:
+            if step % self.eval_every == 0 or step == total:
                 self.evaluate(step)
                 self.reporter.stage("training")
-            if step % self._every(self.recipe.train.save_steps) == 0 or step == total:
+            if step % self.save_every == 0 or step == total:
                 self.checkpoint()
                 self.reporter.stage("training")
-
-    def _every(self, steps: int | None) -> int:
-        return steps or max(1, math.ceil(self.schedule.total_steps / 5))
 
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
         """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
@@ -121,7 +122,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.compute.device)
         for batch in batches:
             self.reporter.check()
-            loss = summed_loss(self.tuned, batch)
+            loss = summed_loss(self.tuned, batch, self.head_alone)
             self.scaler.scale(loss / learned).backward()
             loss_sum += loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -167,7 +168,7 @@ class Trainer:
             self.reporter.stage("measuring", Progress(done=start, total=len(order), unit="rows"))
             self.reporter.check()
             batch = collate([rows[i] for i in order[start : start + size]], self.data.pad_token_id, self.compute.device)
-            loss_sum += float(summed_loss(self.tuned, batch))
+            loss_sum += float(summed_loss(self.tuned, batch, self.head_alone))
             learned += batch.targets.numel()
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
@@ -175,7 +176,8 @@ class Trainer:
         if step and math.isfinite(eval_loss) and (best is None or eval_loss < best):
             self.position.best_eval_loss = eval_loss
             self.position.best_checkpoint = checkpoint_name(step)
-            if step % self._every(self.recipe.train.save_steps):
+            self.reporter.run.add_facts(best_checkpoint=checkpoint_name(step), best_eval_loss=eval_loss)
+            if step % self.save_every:
                 self.checkpoint()
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
@@ -190,6 +192,16 @@ class Trainer:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
         aside.mkdir(parents=True)
+        try:
+            self._write_checkpoint(aside)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
+            raise
+        aside.rename(target)
+        self.reporter.run.log_event("checkpoint", step=self.position.step, checkpoint=target.name)
+        self._drop_old_checkpoints()
+
+    def _write_checkpoint(self, aside: Path) -> None:
         self.save_adapter(aside / "adapter")
         states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "cpu_rng": torch.get_rng_state()}
         if self.compute.on_card:
@@ -197,9 +209,6 @@ class Trainer:
         torch.save(states, aside / "trainer.pt")
         (aside / "position.json").write_text(json.dumps(self.position.__dict__), "utf-8")
         (aside / "COMPLETE").write_text("1", "ascii")
-        aside.rename(target)
-        self.reporter.run.log_event("checkpoint", step=self.position.step, checkpoint=target.name)
-        self._drop_old_checkpoints()
 
     def _drop_old_checkpoints(self) -> None:
         complete = self.reporter.run.checkpoints()
@@ -230,7 +239,10 @@ def checkpoint_name(step: int) -> str:
 
 
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
-    """Share of learning_rate for the step after `done` ones; the formulas of transformers' schedulers of these names."""
+    """Share of learning_rate for the step after `done` ones, 0 to 1. The decay is that of transformers' schedulers.
+
+    The warm-up rises from 1/(warmup + 1), not from zero as theirs, so that the first step already learns.
+    """
     if done < warmup:
         return (done + 1) / (warmup + 1)
     progress = (done - warmup) / max(1, total - warmup)

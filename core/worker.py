@@ -16,16 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from core import lease, model_card
-from core.batches import split
 from core.data_formats import Example, examples_of
 from core.datasets_store import DatasetStore
 from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
+from core.faults import is_disk_full, is_out_of_memory
 from core.models import Models
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.reporter import STOPPED_EXIT, Reporter
 from core.run_folder import Progress, RunFolder
 from core.runs import Runs
+from core.schedule import SMALLEST_SPLIT, split
 from core.states import State
 from core.text import Text, text
 from core.tokenizer import Encoded, Tokenizer, conversation
@@ -59,7 +60,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
-        message, advice = explain(error)
+        message, advice = explain(error, run.path)
         reporter.state(State.FAILED, message, advice, progress=None, seconds_left=None)
         return 1
     return 0
@@ -78,13 +79,11 @@ def advice_for(error: GarageError) -> str:
     return next((key for kind, key in kinds.items() if isinstance(error, kind)), "crashed")
 
 
-def explain(error: Exception) -> tuple[Text, Text]:
+def explain(error: Exception, folder: Path) -> tuple[Text, Text]:
     """An unforeseen error in words: what happened and what to try."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         return text("run.out_of_memory"), text("advice.out_of_memory")
-    if isinstance(error, OSError) and error.errno == 28:
+    if is_disk_full(error, folder):
         return text("run.disk_full"), text("advice.disk_full")
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
     return text("run.crashed", kind=type(error).__name__, reason=reason[:300]), text("advice.crashed")
@@ -126,11 +125,12 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     )
 
     def save_adapter(folder: Path) -> None:
-        card = model_card.write(recipe, run.facts(), run.metrics().records)
+        card = model_card.write(recipe, run.facts(), run.all_metrics())
         adapter.save(tuned, folder, model_folder, card, tokenizer.template.source)
 
     data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
     trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
+    run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
     reporter.state(State.RUNNING, total_steps=trainer.schedule.total_steps, progress=None)
     try:
         trainer.run()
@@ -139,7 +139,6 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
             _keep(run, reporter, save_adapter)
         raise
     _keep(run, reporter, save_adapter)
-    run.add_facts(best_checkpoint=trainer.position.best_checkpoint, best_eval_loss=trainer.position.best_eval_loss)
     reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
 
 
@@ -166,6 +165,9 @@ def tokenize(
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Rows to train and rows to measure. Rows with nothing to learn are left out and counted; none left is an error."""
     train_on, max_length = recipe.data.train_on, recipe.data.max_length
+    if tokenizer.position_limit and max_length > tokenizer.position_limit:
+        reporter.warn(text("run.length_limited", wanted=max_length, limit=tokenizer.position_limit))
+        max_length = tokenizer.position_limit
     encoded: dict[int, Encoded] = {}
     cut = 0
     for i, example in enumerate(examples):
@@ -182,6 +184,8 @@ def tokenize(
         reporter.warn(text("run.rows_cut", rows=cut, max_length=max_length))
     if len(encoded) < len(examples):
         reporter.warn(text("run.rows_dropped", rows=len(examples) - len(encoded), max_length=max_length))
+    if recipe.data.eval_fraction and len(encoded) < SMALLEST_SPLIT:
+        reporter.warn(text("run.eval_split_skipped", rows=len(encoded), least=SMALLEST_SPLIT))
     kept = list(encoded)
     train, evaluation = split(len(kept), recipe.data.eval_fraction, recipe.train.seed)
     probes = [probe_row(examples[kept[i]]) for i in (evaluation + train)[:PROBE_ROWS]]

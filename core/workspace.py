@@ -16,6 +16,14 @@ from core.errors import RecipeError
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def expand(path: str | Path) -> Path:
+    """path with its ~ resolved. Raises RecipeError for a home that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise RecipeError("workspace.no_home", path=str(path)[:200]) from None
+
+
 @dataclass(frozen=True)
 class Workspace:
     root: Path
@@ -24,7 +32,7 @@ class Workspace:
     @staticmethod
     def place(folder: str | Path | None = None) -> Path:
         """Where the workspace is or would be; nothing is made."""
-        return Path(folder or os.environ.get("LORA_GARAGE_HOME") or PROJECT / "workspace").expanduser().absolute()
+        return expand(folder or os.environ.get("LORA_GARAGE_HOME") or PROJECT / "workspace").absolute()
 
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:
@@ -67,6 +75,6 @@ def _library_folders(settings: Path) -> tuple[Path, ...]:
         return ()
     try:
         folders = (yaml.safe_load(settings.read_text("utf-8")) or {}).get("library_folders", [])
-        return tuple(Path(str(folder)).expanduser().absolute() for folder in folders)
+        return tuple(expand(str(folder)).absolute() for folder in folders)
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise RecipeError("workspace.bad_settings", file=settings, reason=str(error).splitlines()[0]) from error

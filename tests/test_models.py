@@ -83,7 +83,7 @@ def test_an_adapter_made_elsewhere_finds_its_base(tmp_path: Path) -> None:
         base=MODEL,
         a=lora("owner/name"),
         b=lora("D:/somewhere/base"),
-        c=lora("HuggingFaceTB/SmolLM2-135M-Instruct"),
+        c=lora("D:\\ws\\models\\smollm2-135m-instruct"),
         d=lora("/gone/x"),
     )
     models = Models(space)

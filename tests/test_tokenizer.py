@@ -68,3 +68,18 @@ def test_a_long_row_is_cut_at_its_end_and_counted(tokenizer: Tokenizer) -> None:
 
 def test_train_on_everything_learns_every_token(tokenizer: Tokenizer) -> None:
     assert all(tokenizer.encode_example(STYLE, 512, "everything").learned)
+
+
+def test_spaces_of_an_answer_are_learned_where_the_tokenizer_trims_its_offsets(starter_folder: Path, tmp_path: Path) -> None:
+    """With trim_offsets, as some byte-level tokenizers have it, an all-space token has an empty range."""
+    import json
+    import shutil
+
+    folder = tmp_path / "trims"
+    shutil.copytree(starter_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    config["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    (folder / "tokenizer.json").write_text(json.dumps(config), "utf-8")
+    example = Example(messages=(Message("user", "a"), Message("assistant", "x  1\n    y")))
+    trims, plain = Tokenizer(folder), Tokenizer(starter_folder)
+    assert trims.encode_example(example, 512) == plain.encode_example(example, 512)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from core import adapter, base_model, device
-from core.batches import Schedule, collate, grouped, split
+from core.batches import collate
 from core.loss import summed_loss
 from core.recipe import Adapter
+from core.schedule import Schedule, grouped, split
 from core.text import text
 from core.tokenizer import Encoded
 from core.trainer import schedule_factor, stop_inside_layers
