@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,14 +57,15 @@ class Runs:
                 raise RunError("run.ambiguous", run=name[:80], ids=[r.id for r in matches[:5]])
         raise RunError("run.unknown", run=name[:80])
 
+    def folders(self) -> Iterator[RunFolder]:
+        """All runs in no order, nothing read."""
+        for path in self.workspace.runs.iterdir():
+            if RUN_ID.fullmatch(path.name) and (path / "state.json").is_file():
+                yield RunFolder(path)
+
     def list(self) -> Sequence[RunFolder]:
         """Newest first."""
-        found = [
-            RunFolder(path)
-            for path in self.workspace.runs.iterdir()
-            if RUN_ID.fullmatch(path.name) and (path / "state.json").is_file()
-        ]
-        return sorted(found, key=lambda run: (run.facts().get("created", 0), run.id), reverse=True)
+        return sorted(self.folders(), key=lambda run: (run.facts().get("created", 0), run.id), reverse=True)
 
     def status(self, run: RunFolder) -> Status:
         """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""

@@ -18,7 +18,7 @@ import psutil
 from core.child import is_ours, kill_tree, own_group, worker_environment
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
-from core.run_folder import RunFolder
+from core.run_folder import RunFolder, Status
 from core.runs import Runs, interrupted
 from core.states import ACTIVE, BUSY, MOVES, State, may_stop
 from core.text import text
@@ -53,6 +53,7 @@ class Supervisor:
         self.workspace, self.runs = workspace, Runs(workspace)
         self._before_start = before_start
         self._worker: tuple[RunFolder, subprocess.Popen] | None = None
+        self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
         self._over = threading.Event()
@@ -105,8 +106,7 @@ class Supervisor:
                 return
             self._worker = None
             self._settle(run, process.returncode)
-        for run in self.runs.list():
-            status = run.status()
+        for run, status in self._unsettled():
             if status.state in ACTIVE:
                 if self.runs.status(run).state == State.INTERRUPTED:
                     self._mark_interrupted(run)
@@ -117,6 +117,19 @@ class Supervisor:
             elif status.state == State.QUEUED and run.facts().get("launcher") == "app":
                 self._begin(run)
                 return
+
+    def _unsettled(self) -> list[tuple[RunFolder, Status]]:
+        """Runs that wait or work, the longest waiting first. One that ended is read again only when its state changes."""
+        found = []
+        for run in self.runs.folders():
+            stamp = (run.path / "state.json").stat().st_mtime_ns
+            if self._settled.get(run.id) != stamp:
+                status = run.status()
+                if status.state in BUSY:
+                    found.append((run, status))
+                else:
+                    self._settled[run.id] = stamp
+        return sorted(found, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
         if run.asked():

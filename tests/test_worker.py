@@ -11,13 +11,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import wait_until
 
 from core import adapter, plan
+from core.datasets_store import DatasetStore
+from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.runs import Runs
@@ -125,18 +127,41 @@ def test_accumulation_and_checkpointing_and_everything_else_run(workspace: Works
     assert code == 0, run.log_tail()
 
 
-def test_a_loss_that_is_no_number_is_shown_as_such_and_ends_the_run_with_the_last_good_adapter(workspace: Workspace) -> None:
-    run, code = carried_out(workspace, tiny_recipe(train={"learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 400, "warmup_steps": 0,
-                                                          "optim": "adamw_torch", "weight_decay": 0.0}, adapter={"lora_alpha": 1024}))  # fmt: skip
+@pytest.fixture
+def poisoned_model(tiny_model: Path) -> Iterator[tuple[str, str]]:
+    """The tiny model with an infinite embedding for one word; yields its id and the word."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_model.parent / "poisoned"
+    shutil.copytree(tiny_model, folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+        model.get_input_embeddings().weight[Tokenizer(tiny_model).encode(" poison")[0]] = float("inf")
+    model.save_pretrained(folder)
+    yield "library:poisoned", " poison"
+    shutil.rmtree(folder)
+
+
+def test_a_loss_that_is_no_number_is_shown_as_such_and_ends_the_run_with_the_last_good_adapter(
+    workspace: Workspace, poisoned_model: tuple[str, str], tmp_path: Path
+) -> None:
+    model, word = poisoned_model
+    rows = [{"question": f"Number {i}?", "answer": f"It is {i}."} for i in range(12)]
+    rows[5]["question"] = f"Is it{word}?"
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    info = DatasetStore(workspace.datasets, PRESETS).import_file(file, "rows")
+    chosen = {"seed": 3, "per_device_train_batch_size": 1, "max_steps": 12}
+    run, code = carried_out(workspace, tiny_recipe(model={"id": model}, data={"source": info.id}, train=chosen))
     status = run.status()
-    if status.state == State.COMPLETED:
-        pytest.fail(f"a learning rate of 1 with alpha 1024 was expected to blow up; last loss {losses(run)[-1]}")
-    assert (code, status.state, status.message.key) == (1, State.FAILED, "run.not_finite")
+    assert (code, status.state, status.message.key) == (1, State.FAILED, "run.not_finite"), run.log_tail()
     last = run.metrics().records[-1]
-    assert last["nonfinite"] is True and (last["loss"] is None or last["grad_norm"] is None)
+    assert last["nonfinite"] is True and last["loss"] is None and last["step"] == status.message.params["step"] > 1
     from safetensors.torch import load_file
 
-    assert all(t.isfinite().all() for t in load_file(run.adapter / "adapter_model.safetensors").values())
+    assert run.has_adapter() and all(t.isfinite().all() for t in load_file(run.adapter / "adapter_model.safetensors").values())
 
 
 def test_data_with_nothing_to_learn_fails_in_words(workspace: Workspace) -> None:
