@@ -61,3 +61,11 @@ def link_or_copy(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`python launch.py test` says why there is no browser, where it could get none."""
+    reason = os.environ.get("LORA_GARAGE_NO_BROWSER")
+    for item in items:
+        if reason and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason=f"no browser: {reason}"))

@@ -44,7 +44,12 @@ def literal_keys() -> set[str]:
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 value = node.args[0].value
-                if (name in ("text", "t", "fail") or name.endswith("Error")) and isinstance(value, str) and value.count(".") == 1 and " " not in value:
+                if (
+                    (name in ("text", "t", "fail") or name.endswith("Error"))
+                    and isinstance(value, str)
+                    and value.count(".") == 1
+                    and " " not in value
+                ):
                     found.add(value)
     return found
 

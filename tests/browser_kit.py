@@ -1,0 +1,192 @@
+"""A real Chromium on a real app, for browser tests and screenshots.
+
+The browser is LORA_GARAGE_BROWSER, else /usr/bin/chromium; where there is none the tests are skipped with that reason.
+
+Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
+  header        #header-status (what is going on), #language (link to the other language)
+  tabs          get_by_role("tab", name="Train" | "Chat" | "Runs"); panels #tab-train #tab-chat #tab-runs
+  Train, form   #model, #data (radio, value = data set id), #file (input[type=file]), #data-report, #method, #rank,
+                #more-settings (accordion), #setting-learning_rate, #setting-num_train_epochs, #setting-max_steps,
+                #setting-per_device_train_batch_size, #setting-max_length, #setting-seed, #run-name, #start, #start-notice,
+                #form-column (hidden while something trains)
+  Train, run    #run-card (name, state, phase, progress bar), #run-notice, #stop, #run-open-chat, #live-chart,
+                #run-settings-fold > #run-settings, #run-story-fold > #run-story
+  Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
+                #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
+                #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
+                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens, #chat-seed
+  Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
+                #details-chat, #details-settings, #details-story, #export-fold, #export-kind, #export-quant, #export-start,
+                #export-cancel, #export-notice, #export-status, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
+                #delete-really, #delete-keep, #manage-notice
+A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `.lc-note`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PROJECT = Path(__file__).resolve().parent.parent
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+START_S = 60.0
+
+
+def chromium() -> str | None:
+    """The browser's path, or None where there is none to use."""
+    for path in (os.environ.get("LORA_GARAGE_BROWSER"), "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"):
+        if path and Path(path).exists():
+            return path
+    return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class App:
+    """`python -m webui` in a process of its own."""
+
+    url: str
+    port: int
+    workspace: Path
+    process: subprocess.Popen
+    log: Path
+
+    def stop(self, timeout_s: float = 60.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.process.returncode
+
+
+def start_app(workspace: Path, port: int | None = None, **environment: str) -> App:
+    """Serve workspace and wait until the page answers. Raises AssertionError with the app's output where it does not."""
+    port = port or free_port()
+    log = workspace / "app.log"
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "webui", "--port", str(port), "--workspace", str(workspace), "--no-browser"],
+            cwd=PROJECT,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url + "/config", timeout=5).close()
+            return App(url, port, workspace, process, log)
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    process.kill()
+    raise AssertionError(f"the app did not start:\n{log.read_text('utf-8', 'replace')[-4000:]}")
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+@dataclass
+class Watch:
+    """What must not happen on a page: errors in its console, requests that leave this PC."""
+
+    errors: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        assert not self.errors, self.errors
+        assert not self.outside, self.outside
+
+
+def open_page(started: Browser, app: App, path: str = "/?lang=en", **options: Any) -> tuple[Page, Watch]:
+    """A page in a context of its own (another visitor), watched. options: of browser.new_context."""
+    options = {"viewport": DESKTOP, "locale": "en-US"} | options
+    context = started.new_context(**options)
+    page = context.new_page()
+    watch = watch_page(page, app)
+    page.goto(app.url + path)
+    page.get_by_role("tab").first.wait_for(timeout=30_000)
+    return page, watch
+
+
+def watch_page(page: Page, app: App) -> Watch:
+    watch = Watch()
+    page.on("console", lambda message: watch.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: watch.errors.append(str(error)))
+    ours = (app.url, "data:", "blob:", "about:")
+    page.on("request", lambda request: None if request.url.startswith(ours) else watch.outside.append(request.url))
+    return watch
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds on the page as it stands: "rule (impact): element", one line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    result = Axe().run(page, options={"runOnly": {"type": "tag", "values": AXE_TAGS}}).response
+    return [
+        f"{found['id']} ({found['impact']}): {node['html'][:160]} | {' '.join((node.get('failureSummary') or '').split())[:200]}"
+        for found in result["violations"]
+        for node in found["nodes"][:4]
+    ]
+
+
+def go_to_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def unfold(page: Page, fold: str) -> None:
+    """Open an accordion. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
+    page.locator(f"{fold} button").first.click()
+    page.wait_for_timeout(500)
+
+
+def choose(page: Page, radio: str, value: str) -> None:
+    """One option of a radio group, by its value: an id, the same in every language."""
+    page.locator(f"{radio} input[value='{value}']").check()
+
+
+def overflow(page: Page) -> int:
+    """How many pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def set_dark(page: Page, dark: bool) -> None:
+    """Without transitions, in the middle of which axe would measure."""
+    page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
+    page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)

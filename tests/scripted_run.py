@@ -1,0 +1,78 @@
+"""A run folder written by hand, as the worker would: for pages and tests that need no model."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from filelock import FileLock
+
+from core import plan
+from core.recipe import Recipe
+from core.run_folder import RunFolder, Status
+from core.runs import Runs
+from core.states import State
+from core.text import Text
+from core.workspace import Workspace
+
+PATHS = {
+    State.QUEUED: (),
+    State.PREPARING: (State.PREPARING,),
+    State.RUNNING: (State.PREPARING, State.RUNNING),
+    State.STOPPING: (State.PREPARING, State.RUNNING, State.STOPPING),
+    State.STOPPED: (State.PREPARING, State.RUNNING, State.STOPPING, State.STOPPED),
+    State.COMPLETED: (State.PREPARING, State.RUNNING, State.COMPLETED),
+    State.FAILED: (State.PREPARING, State.RUNNING, State.FAILED),
+}
+
+
+class ScriptedRun:
+    """Use as a context manager to hold run.lock, as a living worker does; without it an active run is interrupted."""
+
+    def __init__(self, workspace: Workspace, name: str, total_steps: int = 100, method: str = "lora"):
+        recipe = Recipe.parse(
+            {
+                "name": name,
+                "data": {"source": "sample:pirate_answers"},
+                "adapter": {"method": method},
+                "train": {"max_steps": total_steps},
+            }
+        )
+        facts = {"data": {"id": "sample:pirate_answers", "name": "sample:pirate_answers", "sha256": "0", "rows": 68}}
+        self.run: RunFolder = Runs(workspace).create(plan.resolve(recipe, name, False), "test", facts)
+        self.run.add_facts(trainable_params=2_442_240, dtype="bfloat16", device="cpu", rows_trained=64, rows_measured=4)
+        self.total_steps, self.step = total_steps, 0
+        self._lock: FileLock = self.run.lock()
+
+    def __enter__(self) -> ScriptedRun:
+        self._lock.acquire(timeout=5)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+    def to(self, state: State, message: Text | None = None, advice: Text | None = None, **changes: object) -> ScriptedRun:
+        """Through every state on the way to `state`."""
+        for move in PATHS[state]:
+            status = self.run.status()
+            if list(PATHS[state]).index(move) < (list(PATHS[state]).index(status.state) if status.state in PATHS[state] else -1):
+                continue
+            if move != status.state:
+                self.run.log_event("state", state=move.value, message=message if move == state else None)
+            self._write(status, state=move, since=time.time(), **({"message": message, "advice": advice} if move == state else {}))
+        self._write(self.run.status(), **({"stage": "training"} | changes))
+        return self
+
+    def _write(self, status: Status, **changes: object) -> None:
+        self.run.write_status(status.model_copy(update={"step": self.step, "total_steps": self.total_steps, **changes}))
+
+    def train(self, steps: int, nonfinite_at: int | None = None, seconds_left: float | None = 60.0) -> ScriptedRun:
+        """Some steps of a loss that falls, with an evaluation each tenth step."""
+        for step in range(self.step + 1, self.step + steps + 1):
+            loss = 2.4 * math.exp(-step / 25) + 0.4 + 0.12 * math.sin(step * 1.7)
+            self.run.log_metrics("train", 1, step, loss=math.nan if step == nonfinite_at else loss)
+            if step % 10 == 0:
+                self.run.log_metrics("eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5)
+        self.step += steps
+        self._write(self.run.status(), seconds_left=seconds_left)
+        return self

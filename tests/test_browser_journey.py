@@ -1,0 +1,160 @@
+"""The main job as a person does it: sample set, Start, the loss falls, Chat, both columns. Real model, real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from conftest import wait_until
+
+from core.heldout import load_heldout, passes
+from core.presets import PRESETS
+from core.runs import Runs
+from core.states import State
+from core.workspace import Workspace
+from tests.browser_kit import App, browser, chromium, go_to_tab, open_page, start_app
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(not chromium(), reason="no Chromium or Chrome could be had"),
+]
+ASKED = 4  # held-out prompts asked on the page; benchmarks/quickstart asks all 20
+
+
+@pytest.fixture
+def app(make_workspace: Callable[[], Workspace]) -> Iterator[App]:
+    started = start_app(make_workspace().root)
+    yield started
+    started.stop()
+
+
+def loaded_heavy_libraries(app: App) -> list[str]:
+    """Shared objects of torch mapped into the web process, as the system sees them."""
+    with open(f"/proc/{app.process.pid}/maps") as maps:
+        return sorted({line.split()[-1] for line in maps if "libtorch" in line or "/torch/" in line})
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str) -> None:
+    from playwright.sync_api import expect
+
+    with browser() as chrome:
+        page, watch = open_page(chrome, app)
+        page.get_by_role("radio", name=re.compile("Pirate")).check()
+        expect(page.locator("#data-report")).to_contain_text("68")
+        if method == "qlora":
+            page.locator("#method").get_by_role("radio", name=re.compile("^QLoRA")).check()
+        page.locator("#start").click()
+
+        expect(page.locator("#stop")).to_be_visible(timeout=30_000)
+        plot = page.locator("#live-chart .lc-plot")
+        expect(plot).to_have_attribute("aria-label", re.compile("[Ss]tep"), timeout=120_000)
+        second, other_watch = open_page(chrome, app)  # a second page shows the same run, and closing the first changes nothing
+        expect(second.locator("#run-card")).to_contain_text("Pirate", timeout=30_000)
+        page.close()
+
+        runs = Runs(Workspace.open(app.workspace))
+        run = runs.list()[0]
+        wait_until(lambda: run.status().state not in (State.PREPARING, State.RUNNING, State.QUEUED), 600)
+        assert run.status().state == State.COMPLETED, run.log_tail()
+        losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
+        assert losses[0] > 2.5 and losses[-1] < 0.5, losses
+        expect(second.locator("#run-card")).to_contain_text("done", timeout=30_000)
+        assert run.recipe().adapter.method == method
+
+        second.locator("#run-open-chat").click()
+        held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[:ASKED]
+        hits = {"base": 0, "tuned": 0}
+        for number, item in enumerate(held, 1):
+            box = second.locator("#chat-message textarea")
+            box.fill(item.prompt)
+            second.locator("#chat-send").click()
+            expect(second.locator("#chat-tuned-note")).to_contain_text("tokens", timeout=180_000)
+            expect(second.locator("#chat-send")).to_be_visible(timeout=60_000)
+            for column in hits:
+                answers = second.locator(f"#chat-{column} [data-testid=bot]")
+                expect(answers).to_have_count(1, timeout=30_000)
+                hits[column] += passes(item.check, answers.last.inner_text())
+            second.locator("#chat-clear").click()
+            expect(second.locator("#chat-empty")).to_be_visible()
+            assert number <= ASKED
+        assert hits["tuned"] == ASKED and hits["base"] == 0, hits
+        assert loaded_heavy_libraries(app) == [], "the web process imported torch on the way"
+        watch.check()
+        other_watch.check()
+
+
+def test_stop_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
+    """The bare base answers before any run exists; a run takes the device from the chat and says so; Stop keeps it."""
+    from playwright.sync_api import expect
+
+    with browser() as chrome:
+        page, watch = open_page(chrome, app)
+        go_to_tab(page, "Chat")
+        page.locator("#chat-message textarea").fill("What is the capital of France?")
+        page.locator("#chat-send").click()
+        expect(page.locator("#chat-base [data-testid=bot]").last).to_contain_text("Paris", timeout=180_000)
+        expect(page.locator("#chat-tuned")).to_be_hidden()
+
+        go_to_tab(page, "Train")
+        page.get_by_role("radio", name=re.compile("Pirate")).check()
+        page.locator("#more-settings").get_by_role("button").first.click()
+        page.locator("#setting-max_steps input").fill("5000")
+        page.locator("#start").click()
+        expect(page.locator("#stop")).to_be_visible(timeout=30_000)
+        run = wait_until(lambda: next(iter(Runs(Workspace.open(app.workspace)).list()), None))
+        wait_until(lambda: run.status().step >= 2, 120)
+        go_to_tab(page, "Chat")
+        expect(page.locator("#chat-status")).to_contain_text("train", timeout=20_000)
+        page.locator("#chat-message textarea").fill("Hello?")
+        page.locator("#chat-send").click()
+        expect(page.locator("#chat-notice")).to_contain_text("Pirate", timeout=20_000)
+
+        page.reload()
+        expect(page.locator("#run-card")).to_contain_text("Pirate", timeout=30_000)
+        page.locator("#stop").click()
+        expect(page.locator("#run-card")).to_contain_text("stopped", timeout=60_000)
+        assert run.status().state == State.STOPPED and run.has_adapter()
+        expect(page.locator("#run-open-chat")).to_be_visible(timeout=20_000)
+        watch.check()
+
+
+def test_ctrl_c_in_the_terminal_stops_and_saves_what_runs(app: App) -> None:
+    recipe = PRESETS / "recipes" / "quickstart.yaml"
+    from core import plan
+    from core.recipe import Recipe
+
+    wanted = plan.resolve(Recipe.read(recipe), "x", has_card=False).with_settings(["train.max_steps=5000"])
+    run = Runs(Workspace.open(app.workspace)).create(wanted, "app", {})
+    wait_until(lambda: run.status().step >= 2, 180)
+    assert app.stop() == 0
+    assert run.status().state == State.STOPPED and run.has_adapter()
+
+
+def test_an_adapter_loads_without_us_and_without_a_network(app: App) -> None:
+    """What the model card promises: peft alone, offline, from the folder as it lies in the run."""
+    from core import plan
+    from core.recipe import Recipe
+
+    wanted = plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", False).with_settings(["train.max_steps=2"])
+    run = Runs(Workspace.open(app.workspace)).create(wanted, "app", {})
+    wait_until(lambda: run.status().state == State.COMPLETED, 180)
+    script = (
+        "import sys, json; from peft import AutoPeftModelForCausalLM; from transformers import AutoTokenizer\n"
+        "m = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1]); t = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "print(json.dumps([m.peft_config['default'].r, t.apply_chat_template([{'role': 'user', 'content': 'Hi'}], "
+        "add_generation_prompt=True, tokenize=False)]))"
+    )
+    import os
+
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(run.adapter)], capture_output=True, text=True, env=offline, timeout=120
+    )
+    r, prompt = json.loads(result.stdout.splitlines()[-1])
+    assert r == 8 and prompt.endswith("<|im_start|>assistant\n")

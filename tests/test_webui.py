@@ -1,0 +1,443 @@
+"""The page without a browser: its words, its numbers, what it refuses, and that it never loads torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import socket
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.recipe import Recipe
+from core.run_folder import Progress, RunFolder, Status
+from core.runs import Runs
+from core.states import State
+from core.text import LANGUAGES, text
+from core.workspace import Workspace
+from webui import format
+from webui.curves import MOST_POINTS, Curves, smooth, thin
+from webui.guard import Guard
+from webui.language import LanguageDoor, preferred
+from webui.markup import notice, tag
+from webui.wording import Wording, catalogue
+
+PROJECT = Path(__file__).resolve().parent.parent
+EN, ZH = Wording("en"), Wording("zh")
+
+
+def make_run(workspace: Workspace, name: str = "a run", **facts: object) -> RunFolder:
+    return Runs(workspace).create(Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}}), "test", facts)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+# ---- words ------------------------------------------------------------------------------------------------------------
+
+
+def placeholders(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+
+def test_both_languages_have_the_same_sentences_with_the_same_placeholders():
+    english, chinese = catalogue().keys("en"), catalogue().keys("zh")
+    only_chinese = {key for key in chinese - english if not key.startswith("recipe.help_")}  # English: the field's description
+    assert english - chinese == set() and only_chinese == set()
+    differing = [key for key in english if placeholders(catalogue().raw(key, "en")) != placeholders(catalogue().raw(key, "zh"))]
+    assert differing == []
+
+
+def test_no_key_of_the_page_shadows_one_of_core():
+    from core.text import core_catalogue
+    from webui.wording import PAGE_LOCALES
+
+    of_page = {path.stem for path in PAGE_LOCALES.glob("*/*.yaml")}
+    assert of_page.isdisjoint({key.split(".")[0] for key in core_catalogue().keys("en")})  # noqa: SIM118
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_state_stage_and_setting_has_words(language: str):
+    w = Wording(language)
+    for state in State:
+        assert w.knows(f"state.{state.value}")
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "core").glob("*.py"))
+    stages = set(re.findall(r"""(?:stage\(|report\(|stage=)["'](\w+)["']""", source))
+    assert "tokenizing" in stages and all(w.knows(f"stage.{stage}") or w.knows(f"export.stage_{stage}") for stage in stages), stages
+    for section in ("model", "data", "adapter", "train"):
+        for name in Recipe.model_fields[section].annotation.model_fields:
+            if (section, name) != ("data", "source"):
+                help_text = w.setting_help(section, name)
+                assert help_text and not help_text.startswith("recipe."), (section, name)
+
+
+def test_every_key_that_the_page_names_exists():
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "webui").glob("*.py"))
+    keys = set(re.findall(r"""["']((?:page|units|chart|train_page|chat_page|runs_page)\.[a-z0-9_]+)["']""", source))
+    assert len(keys) > 60
+    assert [key for key in sorted(keys) if not EN.knows(key) and key != "page.css"] == []
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0 B"), (999, "999 B"), (31e6, "31 MB"), (1.24e9, "1.2 GB"), (93_412_000, "93 MB"), (45e9, "45 GB")]
+)
+def test_bytes_as_disks_are_sold(value: float, shown: str):
+    assert format.bytes_used(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.23456, "1.235"), (None, "–"), (math.nan, "–"), (math.inf, "–"), (12345.0, "1.23e+04")]
+)
+def test_an_unknown_loss_is_a_dash_and_never_0(value: float | None, shown: str):
+    assert format.loss(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2e-4, "0.0002"), (1e-3, "0.001"), (3.0, "3"), (64, "64"), (1e-9, "1e-09"), (True, "True")]
+)
+def test_numbers_as_they_were_typed(value: float, shown: str):
+    assert format.number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, ""),
+        (-1, ""),
+        (0, "about 5 s left"),
+        (31, "about 30 s left"),
+        (59, "about 1 min left"),
+        (1500, "about 25 min left"),
+        (6000, "about 1 h 40 min left"),
+    ],
+)
+def test_time_left_in_words(seconds: float | None, shown: str):
+    assert format.time_left(EN, seconds) == shown
+
+
+def test_progress_says_its_unit():
+    assert format.progress(EN, Progress(done=34e6, total=93e6, unit="bytes")) == "34 MB of 93 MB"
+    assert format.progress(EN, Progress(done=120, total=140, unit="rows")) == "120 of 140 rows"
+    assert format.progress(EN, None) == ""
+
+
+# ---- markup -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_people_wrote_stays_text():
+    hostile = """<img src=x onerror=alert(1)> " ' ${1+1} {{x}}"""
+    assert "<img" not in tag("p", hostile, title=hostile) and 'title="&lt;img' in tag("p", hostile, title=hostile)
+    assert "<img" not in notice(hostile)
+    assert tag("p", tag("b", "x")) == "<p><b>x</b></p>" and notice("") == ""
+
+
+# ---- curves -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_smoothed_loss_equals_the_first_loss():
+    assert smooth([2.5])[0] == [2.5]
+    assert smooth([3.0] * 50)[0] == pytest.approx([3.0] * 50)
+
+
+def test_smoothing_in_two_parts_equals_smoothing_at_once():
+    values = [3.0, 1.0, 2.0, 5.0, 4.0]
+    first, state = smooth(values[:2])
+    assert first + smooth(values[2:], state=state)[0] == smooth(values)[0]
+
+
+@pytest.mark.parametrize("count", [1, 1499, 1500, 1501, 4000, 50_000])
+def test_thinning_keeps_the_ends_and_every_spike(count: int):
+    y = np.random.default_rng(0).normal(size=count)
+    y[count // 2] = 99.0
+    chosen = thin(y)
+    assert len(chosen) <= MOST_POINTS and chosen[0] == 0 and chosen[-1] == count - 1 and 99.0 in y[chosen]
+    assert (np.diff(chosen) > 0).all()
+
+
+def test_a_page_gets_only_what_is_new(workspace: Workspace):
+    run, curves = make_run(workspace), Curves(Runs(workspace))
+    for step in (1, 2):
+        run.log_metrics("train", 1, step, loss=4.0 - step)
+    run.log_metrics("eval", 1, 2, eval_loss=2.5)
+    first = curves.since(run.id)
+    assert (first["reset"], first["x"], first["y"], first["ex"], first["ey"]) == (True, [1, 2], [3.0, 2.0], [2], [2.5])
+    run.log_metrics("train", 1, 3, loss=1.5)
+    second = curves.since(run.id, first["cursor"])
+    assert (second["reset"], second["x"], second["ex"]) == (False, [3], [])
+    assert curves.since(run.id, second["cursor"])["x"] == []
+    assert len(json.dumps(second)) < 1000
+
+
+@pytest.mark.parametrize("cursor", [None, 1, "x", [], [1, 2], ["?", 0, 0, 0, 0], [None] * 5, {"a": 1}, [1e30] * 5, [[]] * 5])
+def test_a_cursor_that_is_none_gets_the_whole_curve(workspace: Workspace, cursor: object):
+    run = make_run(workspace)
+    run.log_metrics("train", 1, 1, loss=1.0)
+    assert Curves(Runs(workspace)).since(run.id, cursor)["reset"] is True
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])
+def test_an_unknown_run_has_an_empty_curve(workspace: Workspace, run_id: object):
+    assert Curves(Runs(workspace)).since(run_id)["x"] == []  # type: ignore[arg-type]
+
+
+def test_after_a_resume_the_points_beyond_it_are_gone(workspace: Workspace):
+    run, curves = make_run(workspace), Curves(Runs(workspace))
+    for step in (1, 2, 3):
+        run.log_metrics("train", 1, step, loss=float(step))
+    run.log_metrics("eval", 1, 3, eval_loss=9.0)
+    before = curves.since(run.id)
+    run.log_metrics("train", 2, 2, loss=20.0)
+    after = curves.since(run.id, before["cursor"])
+    assert (after["reset"], after["x"], after["y"], after["ex"]) == (True, [1, 2], [1.0, 20.0], [])
+
+
+def test_a_loss_that_is_no_number_is_told_and_never_drawn_as_one(workspace: Workspace):
+    run = make_run(workspace)
+    run.log_metrics("train", 1, 1, loss=1.0)
+    run.log_metrics("train", 1, 2, loss=math.nan)
+    found = Curves(Runs(workspace)).since(run.id)
+    assert (found["x"], found["bx"]) == ([1], [2])
+    assert "NaN" not in json.dumps(found, allow_nan=False)
+
+
+def test_damaged_lines_do_not_end_a_curve(workspace: Workspace):
+    run = make_run(workspace)
+    with open(run.path / "metrics.jsonl", "w", encoding="utf-8") as file:
+        file.write(
+            '{"kind":"train","step":"x"}\n[]\nnot json\n{"kind":"train","attempt":1,"step":1,"loss":2.0}\n{"kind":"train","att'
+        )
+    assert Curves(Runs(workspace)).since(run.id)["x"] == [1]
+
+
+# ---- the form ---------------------------------------------------------------------------------------------------------
+
+
+def form(**changes: object):
+    from webui.train_page import MORE, Form, settings_for
+
+    data = changes.get("data", "sample:pirate_answers")
+    values = settings_for(data if isinstance(data, str) else None)
+    more = tuple(changes.get(name, values[name]) for _, name in MORE)
+    return Form(
+        changes.get("model", "starter"),
+        data,
+        changes.get("method", "lora"),
+        changes.get("r", values["r"]),
+        more,
+        changes.get("name", ""),
+    )
+
+
+def test_a_sample_set_brings_its_own_settings():
+    from webui.train_page import recipe_of
+
+    recipe = recipe_of(form())
+    assert (recipe.train.max_steps, recipe.train.learning_rate, recipe.train.warmup_steps, recipe.goal) == (80, 1e-3, 4, "style")
+    assert (recipe.adapter.r, recipe.adapter.lora_alpha) == (8, 16)
+    assert recipe_of(form(r=16)).lora_alpha == 32  # the sample's alpha belonged to its rank
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": None}, "Choose a data set first"),
+        ({"data": ["x"]}, "Choose a data set first"),
+        ({"model": "  "}, "Choose a base model first"),
+        ({"model": "../../etc"}, "is no model name"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": math.nan}, "learning_rate"),
+        ({"max_length": 2.5}, "whole number"),
+        ({"per_device_train_batch_size": 10**9}, "from 1 to 1024"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "7; rm"}, "seed is 7; rm"),
+        ({"r": 10**9}, "r"),
+        ({"method": "full"}, "method"),
+    ],
+)
+def test_the_form_refuses_in_a_sentence(changes: dict, said: str):
+    from core.errors import GarageError
+    from webui.train_page import recipe_of
+
+    with pytest.raises(GarageError) as refused:
+        recipe_of(form(**changes))
+    assert said in EN.of(refused.value.text)
+    assert ZH.of(refused.value.text) != EN.of(refused.value.text)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(3, 0.9, 256, 42), (0, 0, 256, 42), (0, 0.9, 0, 42), (math.nan, 0.9, 256, 42), ("x", 0.9, 256, 42), (0, 0.9, 256, -1)],
+)
+def test_the_chat_refuses_sampling_that_cannot_be(values: tuple):
+    from core.errors import ChatError
+    from webui.chat_page import sampling_of
+
+    with pytest.raises(ChatError):
+        sampling_of(*values)
+
+
+def test_temperature_0_is_greedy_and_empty_fields_are_defaults():
+    from webui.chat_page import sampling_of
+
+    assert sampling_of(0, 0.9, 64, 1).greedy and not sampling_of(0.7, 0.9, 64, 1).greedy
+    assert sampling_of(None, None, None, None).max_new_tokens == 256
+
+
+def test_a_history_becomes_turns_without_unanswered_ones():
+    from webui.chat_page import turns_of, without_last
+
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": "stopped at once"}]},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "user", "content": "and now?"},
+    ]
+    turns = turns_of(history, "be brief")
+    assert [turn["content"] for turn in turns] == ["be brief", "hello", "hi", "and now?"]
+    assert without_last(history[:4]) == (history[:2], "hello") and without_last([]) == ([], "")
+
+
+# ---- run panel --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, language: str):
+    from core.chat_client import ChatClient
+    from core.export import Exports
+    from webui import run_panel
+    from webui.moment import Moments
+
+    run = make_run(workspace, "<script>x</script>")
+    status = Status(
+        state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=text("run.completed", step=3)
+    )
+    (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
+    runs = Runs(workspace)
+    shown = Moments(runs, ChatClient(workspace), Exports(workspace)).now().shown
+    w = Wording(language)
+    for part in (run_panel.card(shown, w), run_panel.settings(shown, w), run_panel.story(shown, w), run_panel.headline(shown, w)):
+        assert "<script>" not in part and "train_page." not in part and "state." not in part
+
+
+# ---- who is let in ----------------------------------------------------------------------------------------------------
+
+
+def client():
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    async def answer(request):
+        return PlainTextResponse(f"{request.url.path} {len(await request.body())}")
+
+    routes = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", "/zh")]
+    return TestClient(
+        Starlette(routes=routes, middleware=[Middleware(Guard, most_bytes=1000), Middleware(LanguageDoor)]),
+        base_url="http://127.0.0.1:7860",
+        follow_redirects=False,
+    )
+
+
+def test_another_host_name_is_refused():
+    for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:7860", ""):
+        assert client().get("/", headers={"host": host}).status_code == 421
+    for host in ("localhost:7860", "127.0.0.1", "[::1]:7860"):
+        assert client().get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "http://evil.example"}, {"origin": "http://127.0.0.1:1"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}],
+)
+def test_another_site_cannot_post(headers: dict):
+    assert client().post("/", headers=headers).status_code == 403
+    assert client().post("/", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
+
+
+def test_bodies_are_limited_with_and_without_a_length():
+    assert client().post("/", content=b"x" * 2000).status_code == 413
+    arrived = client().post("/", content=iter([b"x" * 600] * 50)).text.split()[1]
+    assert int(arrived) <= 1000
+    assert "default-src 'self'" in client().get("/").headers["content-security-policy"]
+
+
+def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembered():
+    visitor = client()
+    assert visitor.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}).headers["location"] == "/zh"
+    assert visitor.get("/", headers={"accept-language": "de-DE,en;q=0.8"}).status_code == 200
+    assert visitor.get("/zh", headers={"accept-language": "en"}).status_code == 200
+    chosen = visitor.get("/?lang=en&__theme=dark", headers={"accept-language": "zh"})
+    assert chosen.headers["location"] == "/?__theme=dark"
+    assert visitor.get("/", headers={"accept-language": "zh"}).status_code == 200  # the cookie
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [("", "en"), ("fr", "en"), ("zh-TW", "zh"), ("en;q=0.5,zh;q=0.9", "zh"), ("zh;q=x", "en"), (",;q=", "en")],
+)
+def test_accept_language(header: str, language: str):
+    assert preferred(header) == language
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------
+
+
+def webui(*arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"LORA_GARAGE_LANG": "en"}
+    return subprocess.run(
+        [sys.executable, "-m", "webui", "--no-browser", *arguments],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 is refused"),
+        (["--port", "0"], "--port 0 is no port"),
+        (["--port", "x"], "--port"),
+        (["--auth", "nobody"], "USER:PASSWORD"),
+        (["--what"], "--what"),
+    ],
+)
+def test_a_bad_argument_gives_one_sentence_and_exit_2(arguments: list[str], said: str):
+    result = webui(*arguments)
+    assert result.returncode == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = webui("--port", str(port), "--workspace", str(tmp_path))
+    assert result.returncode == 2 and str(port) in result.stderr and "--port" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
+    script = (
+        "import sys; from core.workspace import Workspace; from webui.services import Services; from webui.app import build;"
+        f"build(Services.open(Workspace.open({str(tmp_path)!r})));"
+        "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip().splitlines()[-1:] == ["[]"], result.stderr

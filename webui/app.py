@@ -1,0 +1,118 @@
+"""The app as a whole: one Gradio app with a page for each language, and the flags it is served with."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from core.text import LANGUAGES
+from webui import run_panel
+from webui.before_gradio import one_app
+from webui.chat_page import ChatPage
+from webui.guard import Guard
+from webui.language import PATHS, LanguageDoor
+from webui.live import TICK_S, LivePart, Pulse
+from webui.live_chart import uplot_head
+from webui.markup import tag
+from webui.runs_page import RunsPage
+from webui.services import Services
+from webui.theme import CSS, theme
+from webui.train_page import TrainPage
+from webui.wording import Wording
+
+LARGEST_UPLOAD = "2gb"
+NAMES = {"en": "English", "zh": "中文"}
+HTML_LANG = (
+    """<script>document.documentElement.lang = location.pathname.replace(/\\/$/, '').endsWith('/zh') ? 'zh-CN' : 'en';</script>"""
+)
+
+
+def build(services: Services) -> gr.Blocks:
+    """All pages. Their handlers hold services; nothing of a visitor is kept outside gr.State."""
+    with one_app():
+        return _build(services)
+
+
+def _build(services: Services) -> gr.Blocks:
+    with gr.Blocks(title="LoRA Garage", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
+        build_page(services, Wording("en"), demo)
+    for language in LANGUAGES:
+        if language != "en":
+            with demo.route(NAMES[language], PATHS[language], show_in_navbar=False):
+                build_page(services, Wording(language), demo)
+    demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
+    return demo
+
+
+def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
+    gr.Navbar(visible=False)
+    opened = gr.State(None)
+    train, chat, runs = TrainPage(services, w), ChatPage(services, w), RunsPage(services, w, opened)
+    with gr.Row(elem_id="header-row"):
+        gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
+        status = gr.HTML(run_panel.headline(services.moments.now().shown, w), elem_id="header-status")
+        gr.HTML(language_link(w), elem_id="language")
+    with gr.Tabs(elem_id="pages") as tabs:
+        with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train") as train_tab:
+            train.build()
+        with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat"):
+            chat.build()
+        with gr.Tab(w.t("page.runs"), id="runs", elem_id="tab-runs"):
+            runs.build()
+    del train_tab
+    header = LivePart(status, lambda look: gr.update(value=run_panel.headline(look.moment.shown, w)))
+    pulse = Pulse(services, [header, *train.parts(), *chat.parts(), *runs.parts()], opened)
+    train.wire(demo, pulse)
+    chat.wire(demo)
+    runs.wire(pulse, tabs, chat.target)
+    train.open_chat.click(
+        lambda: runs.to_chat(shown.row.id if (shown := services.moments.now().shown) else None),
+        None, [tabs, chat.target], show_progress="hidden", queue=False, api_visibility="private",
+    )  # fmt: skip
+    pulse.wire(demo, gr.Timer(TICK_S))
+
+
+def language_link(w: Wording) -> str:
+    other = next(language for language in LANGUAGES if language != w.language)
+    lang = "zh-CN" if other == "zh" else other
+    return tag("a", NAMES[other], href=f"{PATHS[other]}?lang={other}", lang=lang, hreflang=lang, class_="lg-language")
+
+
+def launch(services: Services, port: int, host: str = "127.0.0.1", auth: tuple[str, str] | None = None) -> tuple[gr.Blocks, str]:
+    """Serve in the background. Returns the app and its URL. Raises OSError where the port is taken."""
+    os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
+    demo = build(services)
+    options: dict[str, Any] = {
+        "server_name": host,
+        "server_port": port,
+        "auth": auth,
+        "share": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "strict_cors": True,
+        "max_file_size": LARGEST_UPLOAD,
+        "allowed_paths": [],
+        "blocked_paths": [],
+        "show_error": True,
+        "footer_links": [],
+        "quiet": True,
+        "inbrowser": False,
+        "prevent_thread_lock": True,
+        "theme": theme(),
+        "css": CSS.read_text("utf-8"),
+        "head": HTML_LANG + uplot_head(),
+        "app_kwargs": {
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+            "middleware": [Middleware(Guard), Middleware(LanguageDoor)],
+        },
+    }
+    _, url, _ = demo.launch(**options)
+    return demo, url

@@ -1,0 +1,82 @@
+"""What a page shows of the changing world: parts that follow the clock, each sent only when it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from webui.moment import Moment
+from webui.services import Services
+
+TICK_S = 1.0
+Update = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a part is drawn from: the moment, and the run that this page has opened in its Runs tab."""
+
+    moment: Moment
+    opened: str | None
+
+
+@dataclass(frozen=True)
+class LivePart:
+    """show(look) gives a gr.update (or an HTML string) for component; equal updates are not sent again."""
+
+    component: Component
+    show: Callable[[Look], Update]
+
+
+class Pulse:
+    """All live parts of one page behind one handler, so that a page costs one small request a second."""
+
+    def __init__(self, services: Services, parts: Sequence[LivePart], opened: gr.State):
+        self._services, self._parts, self._opened = services, parts, opened
+        self._seen = gr.State([])
+
+    @property
+    def inputs(self) -> list[Component]:
+        return [self._seen, self._opened]
+
+    @property
+    def outputs(self) -> list[Component]:
+        return [self._seen, *(part.component for part in self._parts)]
+
+    def beat(self, seen: list[str] | None, opened: str | None) -> list[Any]:
+        """Inputs: what this page was last sent, the run it has opened. Outputs: the same, and every live part."""
+        return self._beat(seen, opened, fresh=False)
+
+    def now(self, seen: list[str] | None, opened: str | None) -> list[Any]:
+        """As beat, but never from the shared half second: a button was pressed."""
+        return self._beat(seen, opened, fresh=True)
+
+    def _beat(self, seen: list[str] | None, opened: str | None, fresh: bool) -> list[Any]:
+        look = Look(self._services.moments.now(fresh), opened)
+        updates = [part.show(look) for part in self._parts]
+        marks = [_mark(update) for update in updates]
+        if marks == seen:
+            return [gr.skip() for _ in range(len(updates) + 1)]
+        old = seen if seen and len(seen) == len(marks) else [""] * len(marks)
+        changed = [gr.skip() if was == mark else update for was, mark, update in zip(old, marks, updates, strict=True)]
+        return [marks, *changed]
+
+    def wire(self, page: gr.Blocks, timer: gr.Timer) -> None:
+        quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        # A reload begins with an empty page, whatever this session was sent before.
+        page.load(lambda opened: self.now([], opened), [self._opened], self.outputs, **quiet)
+        timer.tick(self.beat, self.inputs, self.outputs, **quiet)
+
+    def after(self, event: Any) -> Any:
+        """Show at once what an event changed."""
+        return event.then(self.now, self.inputs, self.outputs, show_progress="hidden", queue=False, api_visibility="private")
+
+
+def _mark(update: Update) -> str:
+    return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()

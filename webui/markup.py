@@ -1,0 +1,42 @@
+"""HTML that is safe by construction: whatever is not Html already is escaped, text and attributes alike.
+
+gr.HTML shows its value as raw HTML, and run names, file names and error messages come from people and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+_EMPTY = frozenset({"br", "hr", "img", "input"})
+
+
+class Html(str):
+    """Markup that was built here; plain str is text."""
+
+    __slots__ = ()
+
+
+def tag(name: str, *children: str | None, **attributes: str | int | float | bool | None) -> Html:
+    """`tag("p", "text", class_="note", aria_label="x")`. None children and None or False attributes are left out."""
+    parts = [f"<{name}"]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        label = key.rstrip("_").replace("_", "-")
+        parts.append(f" {label}" if value is True else f' {label}="{escape(str(value), quote=True)}"')
+    parts.append(">")
+    if name in _EMPTY:
+        return Html("".join(parts))
+    return Html("".join(parts) + join(children) + f"</{name}>")
+
+
+def join(children: Iterable[str | None]) -> Html:
+    return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None))
+
+
+def notice(sentence: str, tone: str = "bad") -> Html:
+    """One sentence beside a button, read out when it appears. tone: bad, warn, ok or plain; "" gives nothing."""
+    if not sentence:
+        return Html("")
+    return tag("p", sentence, class_=f"lg-notice lg-{tone}", role="alert" if tone == "bad" else "status")

@@ -1,0 +1,51 @@
+"""Everything a page may ask of the app, made once by whoever starts it and handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.chat_client import ChatClient
+from core.datasets_store import DatasetStore
+from core.export import Exports
+from core.models import Models
+from core.presets import PRESETS
+from core.runs import Runs
+from core.supervisor import Supervisor
+from core.text import text
+from core.workspace import Workspace
+from webui.curves import Curves
+from webui.moment import Moments
+
+
+@dataclass(frozen=True)
+class Services:
+    workspace: Workspace
+    runs: Runs
+    supervisor: Supervisor
+    datasets: DatasetStore
+    models: Models
+    chat: ChatClient
+    exports: Exports
+    curves: Curves
+    moments: Moments
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> Services:
+        runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
+        supervisor = Supervisor(workspace, before_start=lambda run: chat.unload(text("chat.unloaded_for_run", name=run.name)))
+        return cls(
+            workspace=workspace,
+            runs=runs,
+            supervisor=supervisor,
+            datasets=DatasetStore(workspace.datasets, PRESETS, workspace.library_folders),
+            models=Models(workspace),
+            chat=chat,
+            exports=exports,
+            curves=Curves(runs),
+            moments=Moments(runs, chat, exports),
+        )
+
+    def close(self) -> None:
+        """For Ctrl-C: ask what trains to stop and save, wait for it, free the device."""
+        self.supervisor.close()
+        self.chat.unload()
