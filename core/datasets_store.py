@@ -60,6 +60,22 @@ class DatasetInfo(BaseModel):
     imported: float | None = Field(None, description="Seconds since 1970, UTC.")
 
 
+class Examples(Sequence[Example]):
+    """What `DatasetStore.load` holds on disk, one Example at a time: a large set takes no memory."""
+
+    def __init__(self, rows: datasets.Dataset):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example.from_dict(json.loads(self._rows[index]["example"]))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (Example.from_dict(json.loads(row["example"])) for row in self._rows)
+
+
 class DatasetStore:
     """root: <workspace>/datasets; presets: the folder that holds samples/; library_folders: read, never written."""
 
@@ -262,6 +278,7 @@ class DatasetStore:
         """
         import datasets
 
+        datasets.disable_progress_bars()
         path = self.path(id)
         sha256 = self._sha256(path)
         features = datasets.Features({"row": datasets.Value("int64"), "example": datasets.Value("string")})

@@ -37,7 +37,7 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
         revision=recipe.model.revision,
         adapter=folder,
         four_bit=trained_in_four_bit if four_bit is None else four_bit,
-        label=run.name,
+        label=f"{run.name}, {checkpoint}" if checkpoint else run.name,
     )
 
 

@@ -11,13 +11,13 @@ import argparse
 import platform
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from core import lease, model_card
-from core.data_formats import Example, examples_of
-from core.datasets_store import DatasetStore
+from core.data_formats import Example
+from core.datasets_store import DatasetStore, Examples
 from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
 from core.faults import is_disk_full, is_out_of_memory
 from core.models import Models
@@ -147,21 +147,14 @@ def _keep(run: RunFolder, reporter: Reporter, save_adapter: Callable[[Path], Non
     save_adapter(run.adapter)
 
 
-def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> list[Example]:
+def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    examples = []
-    for row, example in examples_of(store.path(recipe.data.source), recipe.data.format):
-        if row % 200 == 0:
-            reporter.check()
-        examples.append(example)
-    if not examples:
-        raise DataError("run.no_rows", source=recipe.data.source)
-    return examples
+    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format))
 
 
 def tokenize(
-    examples: list[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
+    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Rows to train and rows to measure. Rows with nothing to learn are left out and counted; none left is an error."""
     train_on, max_length = recipe.data.train_on, recipe.data.max_length

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# Two torch processes with a thread for each core slow each other down seven times (facts, thread gotcha).
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The threads of two torch processes spin against each other and slow both down many times, unless they wait passively.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from core import starter  # noqa: E402 - the line above must come first
 from core.workspace import Workspace  # noqa: E402

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,7 +13,7 @@ from core.answer import Done, Piece, Sampling
 from core.chat_client import ChatState, ChatTarget
 from core.errors import ChatError, GarageError, RunError
 from core.models import ModelRef
-from core.run_folder import RunFolder
+from core.questions import target_of, target_of_adapter
 from core.states import BUSY
 from webui import format, run_panel
 from webui.live import LivePart
@@ -369,15 +368,18 @@ class ChatPage:
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
         """What to load, and whether it has a tuned column. Raises GarageError for an id that is not there."""
         run_id = self._run_id(target)
+        if isinstance(target, str) and target.startswith("adapter:"):
+            folder = self.services.models.adapters().get(target)
+            if folder is None:
+                raise ChatError("chat_page.no_adapter", found=target[:100])
+            return target_of_adapter(self.services.workspace, folder, precision == "4"), True
         if run_id is None:
             model_id = target.removeprefix("base:") if isinstance(target, str) else "starter"
             ModelRef.parse(model_id)
             return ChatTarget(model_id, None, None, precision == "4", run_panel.model_name(model_id, self.w)), False
-        run = self.services.runs.get(run_id)
-        recipe = run.recipe()
-        four_bit = recipe.adapter.method == "qlora" if precision not in ("16", "4") else precision == "4"
-        label = run.name if checkpoint in (None, LATEST) else f"{run.name}, {checkpoint}"
-        return ChatTarget(recipe.model.id, recipe.model.revision, adapter_of(run, checkpoint), four_bit, label), True
+        named = None if checkpoint in (None, LATEST) else str(checkpoint)
+        four_bit = None if precision not in ("16", "4") else precision == "4"
+        return target_of(self.services.runs.get(run_id), named, four_bit), True
 
     @staticmethod
     def _run_id(target: Any) -> str | None:
@@ -389,8 +391,15 @@ class ChatPage:
             for row in rows
             if row.can_chat
         ]
+        elsewhere = [
+            (self.w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in self.services.models.adapters()
+        ]
         models = self.services.models.choices()
-        return [*runs, *((self.w.t("chat_page.choice_base", name=run_panel.model_name(m, self.w)), f"base:{m}") for m in models)]
+        return [
+            *runs,
+            *elsewhere,
+            *((self.w.t("chat_page.choice_base", name=run_panel.model_name(m, self.w)), f"base:{m}") for m in models),
+        ]
 
     def _checkpoint_choices(self, target: Any) -> list[tuple[str, str]]:
         latest = [(self.w.t("chat_page.checkpoint_latest"), LATEST)]
@@ -398,23 +407,12 @@ class ChatPage:
             run = self.services.runs.get(self._run_id(target) or "")
         except RunError:
             return latest
-        steps = [
-            (self.w.t("chat_page.checkpoint_step", step=int(folder.name.rsplit("-", 1)[-1])), folder.name)
-            for folder in reversed(run.checkpoints())
-        ]
+        best = run.facts().get("best_checkpoint")
+        steps = []
+        for folder in reversed(run.checkpoints()):
+            key = "chat_page.checkpoint_best" if folder.name == best else "chat_page.checkpoint_step"
+            steps.append((self.w.t(key, step=int(folder.name.rsplit("-", 1)[-1])), folder.name))
         return latest + steps if run.has_adapter() or not steps else [*latest, *steps]
-
-
-def adapter_of(run: RunFolder, checkpoint: Any) -> Path:
-    """The folder of a run's adapter, or of one of its complete checkpoints. Raises RunError."""
-    if checkpoint in (None, LATEST):
-        if run.has_adapter():
-            return run.adapter
-        kept = run.checkpoints()
-        if not kept:
-            raise RunError("export.no_adapter", name=run.name)
-        return kept[-1] / "adapter"
-    return run.checkpoint(str(checkpoint)) / "adapter"
 
 
 def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any) -> Sampling:
