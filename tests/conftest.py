@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# The threads of two torch processes spin against each other and slow both down many times, unless they wait passively.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Threads that spin for long while they wait slow each other down many times where several processes work (core/child).
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from core import starter  # noqa: E402 - the line above must come first
 from core.workspace import Workspace  # noqa: E402

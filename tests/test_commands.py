@@ -40,6 +40,7 @@ BAD_RECIPES = {
     "method": (GOOD + "adapter: {method: full}\n", "method"),
     "model": (GOOD + "model: {id: 'http://example.com/x'}\n", "http://example.com/x"),
     "model path": (GOOD + "model: {id: '../../etc/passwd'}\n", "../../etc/passwd"),
+    "no such library model": (GOOD + "model: {id: 'library:none'}\n", "library:none"),
     "data id": ("data: {source: 'sample:../../etc'}\n", "sample:../../etc"),
     "data file": ("data: {source: 'nothing.jsonl'}\n", "nothing.jsonl"),
     "targets": (GOOD + "adapter: {target_modules: 'a; rm -rf ~'}\n", "target_modules"),
@@ -163,7 +164,46 @@ def test_the_journey_works_without_a_browser(tmp_path: Path, starter_folder: Pat
     assert json.loads(exported.stdout)["passed"] is True
 
 
-def test_the_exit_status_of_a_failed_run_is_1_and_the_log_is_shown(tmp_path: Path) -> None:
-    recipe = recipe_file(tmp_path, GOOD + "model: {id: 'library:none'}\n")
+def test_the_exit_status_of_a_failed_run_is_1_and_the_reason_is_said(tmp_path: Path) -> None:
+    broken = tmp_path / "library" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+    (broken / "model.safetensors").touch()
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(broken.parent)]}), "utf-8")
+    recipe = recipe_file(tmp_path, GOOD + "model: {id: 'library:broken'}\n")
     result = command("train", recipe, workspace=tmp_path / "ws")
-    assert result.returncode == 1 and "library:none" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 1 and "tokenizer.json" in result.stderr and "Traceback" not in result.stderr
+    listed = json.loads(command("runs", "--json", workspace=tmp_path / "ws").stdout)["runs"]
+    assert [run["state"] for run in listed] == ["failed"]
+
+
+def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
+    from core.recipe import Recipe
+    from core.runs import Runs
+    from core.workspace import Workspace
+
+    runs = Runs(Workspace.open(tmp_path / "ws"))
+    good, bad = (
+        runs.create(Recipe.parse({"name": name, "data": {"source": "sample:x"}}), "command", {}) for name in ("good", "bad")
+    )
+    (bad.path / "recipe.yaml").write_text("data: [", "utf-8")
+    listed = json.loads(command("runs", "--json", workspace=tmp_path / "ws").stdout)["runs"]
+    assert {run["run"] for run in listed} == {good.id, bad.id}
+    assert command("runs", workspace=tmp_path / "ws").returncode == 0
+
+
+def test_a_run_left_by_a_command_that_died_blocks_nobody(tmp_path: Path) -> None:
+    from core import atomic
+    from core.recipe import Recipe
+    from core.runs import Runs
+    from core.states import State
+    from core.workspace import Workspace
+
+    runs = Runs(Workspace.open(tmp_path / "ws"))
+    run = runs.create(Recipe.parse({"name": "left", "data": {"source": "sample:x"}}), "command", {})
+    assert runs.busy() == run, "this process made it and lives"
+    atomic.replace_json(run.path / "run.json", run.facts() | {"launcher_pid": 2**22 + 1})
+    assert runs.status(run).state == State.STOPPED and runs.busy() is None
+    runs.delete(run)
+    assert not runs.list()
