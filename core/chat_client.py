@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.answer import Column, Done, Piece, Sampling
-from core.chat_worker import IDLE_MINUTES
 from core.child import kill_tree, own_group, worker_environment
 from core.errors import ChatError
 from core.run_folder import Progress
@@ -29,6 +28,7 @@ from core.text import Text, text
 from core.workspace import Workspace
 
 STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
+IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
 QUIT_S = 2.0  # politeness; then the process tree is killed
 MOST_CHARACTERS = 400_000  # many times what any context here holds; keeps a pasted file from being tokenised for minutes
 

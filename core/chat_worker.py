@@ -42,7 +42,6 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from core.duel import Duel
 
-IDLE_MINUTES = 30.0
 LEASE_S = 2.0  # a chat worker that has just failed or gone idle needs a moment to leave
 LAST_GRACE_S = 5.0  # a native call that cannot be left (reading weights) may not outlive the app longer than this
 # Ways to begin or train an adapter that change the base's own weights: its column would not be the base any more.
@@ -52,7 +51,7 @@ LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="core.chat_worker")
     parser.add_argument("--workspace", required=True)
-    parser.add_argument("--idle-minutes", type=float, default=IDLE_MINUTES)
+    parser.add_argument("--idle-minutes", type=float, required=True)
     arguments = parser.parse_args()
     output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
     os.dup2(2, 1)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# Threads that spin for long while they wait slow each other down many times where several processes work (core/child).
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from core import starter  # noqa: E402 - the line above must come first
 from core.workspace import Workspace  # noqa: E402

@@ -16,7 +16,7 @@ from core.presets import PRESETS
 from core.runs import Runs
 from core.states import State
 from core.workspace import Workspace
-from tests.browser_kit import App, browser, chromium, go_to_tab, open_page, start_app
+from tests.browser_kit import App, browser, chromium, go_to_tab, open_page, start_app, unfold
 
 pytestmark = [
     pytest.mark.browser,
@@ -69,6 +69,8 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
 
         second.locator("#run-open-chat").click()
         held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[:ASKED]
+        unfold(second, "#chat-settings")
+        second.locator("#chat-max-new-tokens input").fill("48")  # the base rambles on
         hits = {"base": 0, "tuned": 0}
         for number, item in enumerate(held, 1):
             box = second.locator("#chat-message textarea")
@@ -103,7 +105,7 @@ def test_stop_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
 
         go_to_tab(page, "Train")
         page.get_by_role("radio", name=re.compile("Pirate")).check()
-        page.locator("#more-settings").get_by_role("button").first.click()
+        unfold(page, "#more-settings")
         page.locator("#setting-max_steps input").fill("5000")
         page.locator("#start").click()
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)

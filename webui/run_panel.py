@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.presets import sample_of
 from core.run_folder import Status
 from core.states import BUSY, State
 from webui import format
 from webui.markup import Html, join, tag
 from webui.moment import RunRow, RunView
-from webui.samples import sample_of
 from webui.wording import Wording, field_of
 
 TONES = {

@@ -12,6 +12,7 @@ import gradio as gr
 from core import plan
 from core.errors import BusyError, DataError, GarageError
 from core.models import ModelRef
+from core.presets import sample_of
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.states import BUSY, State, may_stop
@@ -55,7 +56,7 @@ class FormError(GarageError):
 def settings_for(dataset_id: str | None) -> dict[str, Any]:
     """What the form starts from for a data set: the recipe's defaults, and a sample's own settings over them."""
     values = {"r": field_of("adapter", "r").default} | {name: field_of(section, name).default for section, name in MORE}
-    sample = samples.sample_of(dataset_id)
+    sample = sample_of(dataset_id)
     if sample:
         values |= {name: value for name, value in {**sample.adapter, **sample.train}.items() if name in values}
     return values
@@ -69,7 +70,7 @@ def recipe_of(form: Form) -> Recipe:
         raise FormError("train_page.missing_model")
     model = form.model.strip()
     ModelRef.parse(model)
-    sample = samples.sample_of(form.data)
+    sample = sample_of(form.data)
     adapter = dict(sample.adapter) if sample else {}
     if adapter.get("r") != form.r:
         adapter.pop("lora_alpha", None)  # it belonged to the sample's own rank
@@ -365,7 +366,7 @@ class TrainPage:
             report = self.services.datasets.report(dataset_id)
         except DataError as error:
             return notice(w.of(error.text))
-        sample = samples.sample_of(dataset_id)
+        sample = sample_of(dataset_id)
         about = sample.description.get(w.language) if sample else None
         lines = [
             tag("p", about) if about else None,
