@@ -302,7 +302,7 @@ def test_an_idle_chat_leaves_and_says_why(workspace, client):
 def start_worker(workspace: Workspace, code: str | None = None) -> subprocess.Popen:
     program = ["-c", code] if code else ["-m", "core.chat_worker"]
     return subprocess.Popen(
-        [sys.executable, *program, "--workspace", str(workspace.root)],
+        [sys.executable, *program, "--workspace", str(workspace.root), "--idle-minutes", "30"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
