@@ -284,28 +284,6 @@ class Exports:
             keep_unproven=keep_unproven,
         )
 
-    def run_and_wait(
-        self,
-        run: RunFolder,
-        to: str,
-        quant: str | None = None,
-        checkpoint: str | None = None,
-        keep_unproven: bool = False,
-        on_status: Callable[[ExportStatus], None] | None = None,
-    ) -> ExportResult:
-        """For the command. Raises BusyError or ExportError with what happened; Ctrl-C cancels the export first."""
-        job = self.start(run, to, quant, checkpoint, keep_unproven)
-        try:
-            status = job.wait(on_status=on_status)
-        except BaseException:
-            job.cancel()
-            raise
-        job.process.wait()
-        result = read_result(job.folder)
-        if status.state == "done" and result:
-            return result
-        raise (BusyError if status.busy else ExportError)(status.message or text("export.went_away"))
-
     def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
         return self._job(self._name(run_id, to, quant, checkpoint)).status()

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from types import TracebackType
 
 from core.errors import GarageError, StopRequested
@@ -122,6 +121,3 @@ class Reporter:
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             os.utime(self.run.path / "run.lock")
-
-
-Report = Callable[[str, Progress | None], None]

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core import atomic
 from core.errors import RunError
 from core.recipe import Recipe
-from core.states import ACTIVE, State, may_move
+from core.states import State, may_move
 from core.text import Text
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
@@ -203,9 +203,6 @@ class RunFolder:
 
     def bytes_used(self) -> int:
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-
-    def was_active(self) -> bool:
-        return self.status().state in ACTIVE
 
 
 def _finite(value: float | int | None) -> float | int | None:

@@ -52,7 +52,6 @@ class Tokenizer:
         all_special = frozenset(t.content for t in added if t.special) | frozenset(self.special.values())
         self.eos_token_id = self._id(self.special.get("eos_token"))
         self.pad_token_id = next((i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0)
-        self.own_template = (folder / "chat_template.jinja").exists() or bool(config.get("chat_template"))
         self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)
         limit = _read_object(folder / "config.json").get("max_position_embeddings")
@@ -72,10 +71,6 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
-
-    def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """Each id as text by itself, special tokens included, for showing."""
-        return [self._fast.decode([i], skip_special_tokens=False) for i in ids]
 
     def prompt(self, messages: Sequence[Turn]) -> list[int]:
         """(T,) ids of the conversation up to where the assistant begins, exactly as training framed it."""

@@ -72,7 +72,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         unfold(second, "#chat-settings")
         second.locator("#chat-max-new-tokens input").fill("48")  # the base rambles on
         hits = {"base": 0, "tuned": 0}
-        for number, item in enumerate(held, 1):
+        for item in held:
             box = second.locator("#chat-message textarea")
             box.fill(item.prompt)
             second.locator("#chat-send").click()
@@ -84,7 +84,6 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
                 hits[column] += passes(item.check, answers.last.inner_text())
             second.locator("#chat-clear").click()
             expect(second.locator("#chat-empty")).to_be_visible()
-            assert number <= ASKED
         assert hits["tuned"] == ASKED and hits["base"] == 0, hits
         assert loaded_heavy_libraries(app) == [], "the web process imported torch on the way"
         watch.check()

@@ -200,8 +200,11 @@ def test_bf16_gguf_computes_exactly_what_the_merged_folder_computes(trained: Tra
 def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(trained: Trained) -> None:
     seen: list[ExportStatus] = []
     exports = trained.exports()
-    result = exports.run_and_wait(trained.run, "ollama", on_status=seen.append)
-    folder = exports.folder(result)
+    job = exports.start(trained.run, "ollama")
+    assert job.wait(on_status=seen.append).state == "done"
+    job.process.wait()
+    result, folder = exports.list(trained.run.id)[0], job.folder
+    assert exports.folder(result) == folder
     assert result.check.passed and result.check.own_prompts and result.check.prompts == 3
     assert (result.kind, result.quant, folder.name) == ("gguf", "q8_0", f"{trained.run.id}-gguf-q8_0")
     assert {"merging", "writing_gguf", "proving_export"} <= {status.stage for status in seen}
