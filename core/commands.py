@@ -353,6 +353,8 @@ def export(
         check = result.check
         say(text("command.export_proof", adapter=f"{check.mean_loss_adapter:.3f}", export=f"{check.mean_loss_export:.3f}",
                  equal=check.first_tokens_equal, prompts=check.prompts))  # fmt: skip
+        for item in check.differences:
+            say(text("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export))
         for note in result.notes:
             say(note)
         say(text("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))

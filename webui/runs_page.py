@@ -162,6 +162,7 @@ class RunsPage:
             ),
             tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts"),
             *(tag("p", w.of(note), class_="lg-quiet") for note in result.notes),
+            self._differences(result.check),
             class_="lg-report",
         )
 
@@ -178,6 +179,23 @@ class RunsPage:
             prompts=check.prompts,
             different=len(check.differences),
         )
+
+    def _differences(self, check: ExportCheck) -> Html | None:
+        """The answers that are not the same, side by side with what was asked; folded."""
+        if not check.differences:
+            return None
+        w = self.w
+        lines = [
+            tag(
+                "dl",
+                *(tag("dt", w.t("runs_page.asked")), tag("dd", item.prompt)),
+                *(tag("dt", w.t("runs_page.by_adapter")), tag("dd", item.adapter)),
+                *(tag("dt", w.t("runs_page.by_export")), tag("dd", item.export)),
+                class_="lg-facts",
+            )
+            for item in check.differences
+        ]
+        return tag("details", tag("summary", w.t("runs_page.differences", count=len(lines))), *lines)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Pulse, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
