@@ -5,33 +5,59 @@ Unknown stays None, a card that answers nothing still counts, and nothing here r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
+# nvml.h: NVML_ERROR_GPU_IS_LOST "fallen off the bus or otherwise inaccessible", NVML_ERROR_RESET_REQUIRED.
+GONE = {15, 16}
 
-class Card(BaseModel):
-    """One card. Memory in bytes: total as the driver reports it (a 24 GB card shows a little less), free right now."""
 
+class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class Holder(_Fact):
+    """A process that has memory on a card. In a container the pid may be another namespace's: then name is None or wrong."""
+
+    pid: int
+    name: str | None = None
+    used_bytes: int | None = None  # Windows' display driver model (WDDM) never tells
+
+
+class Card(_Fact):
+    """One card. Memory in bytes: total as the driver reports it (a 24 GB card shows a little less), free right now.
+
+    mig: cut into instances (data-centre cards); memory is then the whole card's, and free is None because what one
+    instance has left is not known. holders: None where the driver does not tell, () where nothing runs.
+    lost: it fell off the bus, or was there and no longer answers (hardware.Monitor); only a restart brings it back.
+    """
 
     index: int
     name: str | None = None
+    uuid: str | None = None
     total_bytes: int | None = None
     free_bytes: int | None = None
+    used_bytes: int | None = None
     capability: tuple[int, int] | None = None
+    utilization_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    holders: tuple[Holder, ...] | None = None
+    mig: bool | None = None
+    lost: bool = False
 
 
-class Nvidia(BaseModel):
-    """driver: its version, like "580.65.06". error: NVML's own words when it could not be asked at all."""
-
-    model_config = ConfigDict(frozen=True)
+class Nvidia(_Fact):
+    """driver: its version, like "580.65.06". error, error_code: NVML's own words and number when it could not be asked at all."""
 
     driver: str | None = None
     cards: tuple[Card, ...] = ()
     error: str | None = None
+    error_code: int | None = None
 
 
 def probe(nvml: ModuleType | Any | None = None) -> Nvidia:
@@ -44,35 +70,91 @@ def probe(nvml: ModuleType | Any | None = None) -> Nvidia:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return Nvidia(error=str(error))
-
-    def known(ask: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            answer = ask(*arguments)
-        except nvml.NVMLError:  # NotSupported, FunctionNotFound with an old driver, or a card that fell off the bus
-            return None
-        return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
-
-    def card(index: int) -> Card:
-        handle = known(nvml.nvmlDeviceGetHandleByIndex, index)
-        if handle is None:
-            return Card(index=index)
-        memory = known(nvml.nvmlDeviceGetMemoryInfo, handle)
-        return Card(
-            index=index,
-            name=known(nvml.nvmlDeviceGetName, handle),
-            total_bytes=None if memory is None else memory.total,
-            free_bytes=None if memory is None else memory.free,
-            capability=known(nvml.nvmlDeviceGetCudaComputeCapability, handle),
-        )
-
+        return Nvidia(error=str(error), error_code=getattr(error, "value", None))
+    driver = _Questions(nvml)
     try:
-        count = known(nvml.nvmlDeviceGetCount) or 0
-        return Nvidia(driver=known(nvml.nvmlSystemGetDriverVersion), cards=tuple(card(i) for i in range(count)))
+        count = driver.ask("nvmlDeviceGetCount") or 0
+        return Nvidia(driver=driver.ask("nvmlSystemGetDriverVersion"), cards=tuple(_card(nvml, i) for i in range(count)))
     finally:
-        known(nvml.nvmlShutdown)
+        driver.ask("nvmlShutdown")
 
 
 def has_card() -> bool:
-    """Whether NVML sees a card. torch may still be unable to use it: the worker decides by what torch says."""
-    return bool(probe().cards)
+    """Whether NVML sees a card that answers. torch may still be unable to use it: the worker decides by what torch says."""
+    return any(not card.lost for card in probe().cards)
+
+
+class _Questions:
+    """NVML's functions without its exceptions: what it does not tell is None. refused: the error numbers met so far."""
+
+    def __init__(self, nvml: Any):
+        self.nvml = nvml
+        self.refused: set[int | None] = set()
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        try:
+            answer = getattr(self.nvml, function)(*arguments)
+        except self.nvml.NVMLError as error:  # NotSupported, FunctionNotFound with an old driver, GPU_IS_LOST, ...
+            self.refused.add(getattr(error, "value", None))
+            return None
+        except UnicodeDecodeError:
+            return None
+        return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+
+
+def _card(nvml: Any, index: int) -> Card:
+    questions = _Questions(nvml)
+    ask = questions.ask
+    handle = ask("nvmlDeviceGetHandleByIndex", index)
+    if handle is None:
+        return Card(index=index, lost=bool(questions.refused & GONE))
+    memory = ask("nvmlDeviceGetMemoryInfo", handle)  # the first version: its free is what can be had, reserves taken off
+    mig = ask("nvmlDeviceGetMigMode", handle)
+    in_instances = None if mig is None else bool(mig[0])
+    card = Card(
+        index=index,
+        name=ask("nvmlDeviceGetName", handle),
+        uuid=ask("nvmlDeviceGetUUID", handle),
+        total_bytes=_bytes(memory, "total") or None,
+        free_bytes=None if in_instances else _bytes(memory, "free"),
+        used_bytes=_bytes(memory, "used"),
+        capability=ask("nvmlDeviceGetCudaComputeCapability", handle),
+        utilization_percent=getattr(ask("nvmlDeviceGetUtilizationRates", handle), "gpu", None),
+        temperature_c=ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
+        power_w=_watts(ask("nvmlDeviceGetPowerUsage", handle)),
+        power_limit_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit", handle)),
+        holders=_holders(questions, handle),
+        mig=in_instances,
+    )
+    return card.model_copy(update={"lost": bool(questions.refused & GONE)})
+
+
+def _bytes(record: Any, field: str) -> int | None:
+    """NVML writes "not available" as the largest number there is."""
+    value = getattr(record, field, None)
+    return None if value is None or value >= 2**63 else int(value)
+
+
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1000
+
+
+def _holders(questions: _Questions, handle: Any) -> tuple[Holder, ...] | None:
+    """Compute and graphics processes, those with most memory first. The _v3 names: pynvml's plain ones raise something
+    that is no NVMLError with an old driver."""
+    lists = [questions.ask(f"nvmlDeviceGet{kind}RunningProcesses_v3", handle) for kind in ("Compute", "Graphics")]
+    if lists == [None, None]:
+        return None
+    used: dict[int, int | None] = {}
+    for process in (process for found in lists for process in found or ()):
+        amounts = (used.get(process.pid), _bytes(process, "usedGpuMemory"))
+        used[process.pid] = max((amount for amount in amounts if amount is not None), default=None)
+    holders = [Holder(pid=pid, name=_process_name(pid), used_bytes=amount) for pid, amount in used.items()]
+    return tuple(sorted(holders, key=lambda holder: (-(holder.used_bytes or 0), holder.pid)))
+
+
+def _process_name(pid: int) -> str | None:
+    try:
+        return psutil.Process(pid).name() or None
+    except psutil.Error:
+        return None
