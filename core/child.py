@@ -26,6 +26,13 @@ def worker_environment() -> dict[str, str]:
     return os.environ | quiet | patient | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
+def device_environment(wanted: object) -> dict[str, str]:
+    """wanted: "cpu" hides every card, the uuid of a card all others; anything else leaves it to torch."""
+    if not isinstance(wanted, str):
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": "" if wanted == "cpu" else wanted}
+
+
 def own_group() -> dict[str, Any]:
     """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to stop and save."""
     if os.name == "nt":

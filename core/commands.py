@@ -6,18 +6,22 @@ stderr and exit status 2, never a traceback. Heavy libraries stay in the worker 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
+import unicodedata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from core import plan
+from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
-from core.errors import GarageError, RecipeError
+from core.data_facts import DataFacts
+from core.errors import GarageError, ModelError, RecipeError
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -125,23 +129,23 @@ def inspect(
 def what_is_learned(space: Workspace, model: str, examples: list, max_length: int) -> dict[str, Any]:
     """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
     from core.models import Models
+    from core.preview import Preview
     from core.tokenizer import Tokenizer
 
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
-    tokenizer = Tokenizer(folder)
-    rows = [tokenizer.encode_example(example, max_length) for example in examples]
-    lengths = sorted(len(row.input_ids) + row.cut for row in rows)
-    tokens, learned = sum(len(row.input_ids) for row in rows), sum(row.learned_count for row in rows)
+    # Every row, however many: whoever asks in a terminal waits for exact numbers.
+    preview = Preview.measure(list(enumerate(examples, 1)), Tokenizer(folder), every_row=True)
+    counts = preview.counts(max_length)
     return {
-        "tokens": tokens,
-        "learned": learned,
-        "learned_percent": round(100 * learned / max(1, tokens), 1),
-        "rows_cut": sum(row.cut > 0 for row in rows),
-        "rows_without_answer": sum(row.learned_count == 0 for row in rows),
-        "median_length": lengths[len(lengths) // 2],
-        "longest": lengths[-1],
-        "p99_length": lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
-        "max_length": max_length,
+        "tokens": counts.tokens,
+        "learned": counts.learned,
+        "learned_percent": counts.learned_percent,
+        "rows_cut": counts.rows_cut,
+        "rows_without_answer": counts.rows_dropped,
+        "median_length": counts.median,
+        "longest": counts.longest,
+        "p99_length": counts.p99,
+        "max_length": counts.max_length,
     }
 
 
@@ -156,7 +160,6 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped."""
-    from core import gpu
     from core.models import ModelRef, Models
     from core.recipe import apply_settings, read_yaml
 
@@ -168,16 +171,37 @@ def train(
     source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
-    resolved = plan.resolve(wanted, info.name, has_card=gpu.has_card())
+    made = plan.make(wanted, grounds_of(space, wanted), info.name)
+    if not as_json:
+        for warning in made.advice.warnings:
+            say(warning)
     runs = Runs(space)
     if busy := runs.busy():
         from core.errors import BusyError
 
         raise BusyError("run.already_training", name=busy.name)
-    run = runs.create(resolved, "command", {"data": {"id": source, "sha256": info.sha256, "rows": info.rows}})
+    facts = {
+        "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
+        "advice": made.advice.model_dump(mode="json"),
+    }
+    run = runs.create(made.recipe, "command", facts)
     status = follow(run, space, quiet=as_json)
     report_end(run, status, as_json)
     raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
+    """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
+    from core import budget, hardware, preview
+    from core.models import Models
+
+    models = Models(space)
+    shape = facts = None
+    with contextlib.suppress(GarageError):
+        shape = models.shape(wanted.model.id, wanted.model.revision)
+    with contextlib.suppress(GarageError):
+        facts = preview.facts_of(models, dataset_store(space), wanted.data.source, wanted.model.id, wanted.data.train_on)
+    return plan.Grounds(budget.of_machine(hardware.look()), shape, facts)
 
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
@@ -383,16 +407,143 @@ def resume() -> None:
     raise RecipeError("command.not_built", command="resume")
 
 
-@app.command("plan", context_settings=_REST)
-def plan_command() -> None:
-    """Recommendation and memory for a model (not built yet)."""
-    raise RecipeError("command.not_built", command="plan")
+# ---- what fits --------------------------------------------------------------------------------------------------------
 
 
-@app.command(context_settings=_REST)
-def estimate() -> None:
-    """The memory arithmetic alone (not built yet)."""
-    raise RecipeError("command.not_built", command="estimate")
+@app.command("plan")
+def plan_command(
+    model: Annotated[str, typer.Option(help="A known model, owner/name, a folder, a config.json, or a size such as 7B.")],
+    data: Annotated[str | None, typer.Option(help="A data set or a file; its lengths decide max_length and more.")] = None,
+    goal: Annotated[str | None, typer.Option(help="What the model should become better at, such as style.")] = None,
+    vram: Annotated[float | None, typer.Option(help="Plan for a card of so many GB, as sold, instead of this PC.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What to train a model with on a card, why, and whether it fits; its weights are not downloaded."""
+    import platform
+
+    from core import budget, hardware, presets
+    from core.models import Models, shape_of
+
+    space = Workspace.open(workspace)
+    wanted = presets.goal(goal) if goal else None
+    memory = budget.of_machine(hardware.look()) if vram is None else budget.planned(vram, platform.system())
+    shape = shape_of(Models(space), model)
+    advice = recommend(shape, memory, plan_facts(space, model, data) if data else None, wanted)
+    if as_json:
+        print_json(in_words(plan_json(advice)))
+    else:
+        print("\n".join(plan_page(advice, terminal_language())))
+
+
+def plan_facts(space: Workspace, model: str, data: str) -> DataFacts:
+    """Token counts of data under model's tokenizer; what has none (a bare size, a config.json) borrows the starter's."""
+    from core.models import ModelRef, Models
+    from core.preview import facts_of
+
+    models, source, store = Models(space), dataset_id(space, data, Path.cwd()), dataset_store(space)
+    try:
+        ref = ModelRef.parse(models.hub_id(model))
+    except ModelError:
+        return facts_of(models, store, source, "starter").model_copy(update={"exact": False, "estimated": True})
+    return facts_of(models, store, source, ref.id)
+
+
+def plan_json(advice: Advice) -> dict[str, Any]:
+    """The fields that `plan --json` promises (design, section 7)."""
+    value = advice.model_dump(
+        mode="json",
+        include={
+            "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "learning_rate",
+            "num_train_epochs", "planned_steps", "verdict", "reasons", "alternatives", "warnings", "documented", "budget",
+        },
+    )  # fmt: skip
+    terms = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
+    return value | {"estimate": advice.estimate.model_dump(mode="json", include=terms) if advice.estimate else None}
+
+
+def plan_page(advice: Advice, language: str) -> list[str]:
+    """The recommendation as lines for a terminal: verdict, reasons, memory, what else was weighed, the documented table."""
+    from core.presets import vram_table
+
+    def said(key: str, **params: Any) -> str:
+        return text(f"advise.page_{key}", **params).render(language)
+
+    settings = {name: getattr(advice, name) for name in ("r", "lora_alpha", "target_modules")}
+    lines = [said("head", method=METHOD_NAMES[advice.method], **settings)]
+    lines += [reason.text.render(language) for reason in advice.reasons if reason.field in ("verdict", "budget")]
+    if advice.warnings:
+        lines += ["", said("warnings"), *(f"  ! {warning.render(language)}" for warning in advice.warnings)]
+    lines += ["", said("why")]
+    for reason in advice.reasons:
+        if reason.field not in ("verdict", "budget"):
+            value = getattr(advice, reason.field, "")
+            shown = f"{value:g}" if isinstance(value, float) else METHOD_NAMES.get(str(value), value)
+            lines.append(f"  {reason.field} {shown}".rstrip() + f": {reason.text.render(language)}")
+    lines += ["", said("memory")]
+    if advice.estimate:
+        rows = [text("memory.row", gib=gib, what=text(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
+        lines += [row.render(language) for row in rows]
+        lines.append("  " + said("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
+    else:
+        lines.append("  " + said("total_unknown"))
+    if advice.alternatives:
+        lines += ["", said("alternatives"), *(f"  - {other.text.render(language)}" for other in advice.alternatives)]
+    table = vram_table()
+    lines += ["", said("table", document=table.document(language)), "  " + columns(said("size"), said("full"), "LoRA", "QLoRA")]
+    for row in table.rows:
+        cells = (cell.shown[language] for cell in (row.full, row.lora, row.qlora))
+        lines.append("  " + columns(row.name, *cells, said("here") if row.name == advice.documented.row else ""))
+    return lines + ([f"  {advice.documented.rule.render(language)}"] if advice.documented.rule else [])
+
+
+def columns(*cells: str) -> str:
+    """cells side by side, each 18 columns of a terminal wide, where a Chinese character takes two."""
+    wide = [sum(unicodedata.east_asian_width(letter) in "WF" for letter in cell) for cell in cells]
+    return "".join(f"{cell:<{18 - extra}}" for cell, extra in zip(cells, wide, strict=True)).rstrip()
+
+
+@app.command()
+def estimate(
+    model: Annotated[str, typer.Option(help="An id, a hub name, a folder, a config.json, or a size such as 7B.")],
+    method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
+    r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = 8,
+    target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = "all-linear",
+    micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows computed at once.")] = 1,
+    max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest row.")] = 512,
+    optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = "paged_adamw_8bit",
+    gradient_checkpointing: bool = True,
+    loss: Annotated[
+        Literal["supervised", "chunked", "full"], typer.Option(help="Logits of the learned tokens, in pieces, or all at once.")
+    ] = "supervised",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How much memory a training would need on a card: the arithmetic alone, nothing is loaded."""
+    from core.memory import Setup
+    from core.memory import estimate as memory_of
+    from core.models import Models, shape_of
+
+    shape = shape_of(Models(Workspace.open(workspace)), model)
+    setup = Setup(
+        method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
+        gradient_checkpointing=gradient_checkpointing, loss=loss,
+    )  # fmt: skip
+    result = memory_of(shape, setup)
+    if as_json:
+        numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
+        print_json(in_words({"model": model, "params": shape.params, "setup": setup.model_dump(), **numbers}))
+        return
+    language = terminal_language()
+    print(text("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
+    for name, gib in result.terms.items():
+        print(text("memory.row", gib=gib, what=text(f"memory.{name}")).render(language))
+    totals = ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib")
+    for name in totals:
+        what = text(f"memory.{name}", percent=round(100 * result.margin))
+        print(text("memory.row", gib=getattr(result, name), what=what).render(language))
+    for doubt in result.low_confidence:
+        print(doubt.render(language))
 
 
 def main(arguments: list[str]) -> int:

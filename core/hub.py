@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HTTPError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -80,6 +83,7 @@ LEAVE_S = 0.5  # how long a stop waits for the thread; it writes nothing after a
 TRIES_WITHOUT_A_BYTE = 4
 RETRY_WAIT_S = 1.0
 DISK_MARGIN = 1.1
+SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
 
 
 def fetch(
@@ -131,6 +135,69 @@ def installed(cache_dir: str | Path | None = None) -> list[str]:
         for repo_id in ids
         if REPO_ID.fullmatch(repo_id) and _CachedRepo(repo_id, cache).snapshot(constants.DEFAULT_REVISION)
     )
+
+
+def cached_config(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> dict[str, Any] | None:
+    """config.json of a model that lies usable in the cache, or None. Asks nobody."""
+    if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
+        return None
+    snapshot = _CachedRepo(repo_id, _cache(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
+    config = snapshot and atomic.read_json(snapshot / "config.json")
+    return config if isinstance(config, dict) else None
+
+
+def fetch_config(
+    repo_id: str,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    timeout_s: float = 8.0,
+    cache_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """config.json alone: from the cache, else over the network within about timeout_s, kept nowhere.
+
+    Raises ModelError with the sentences of `fetch`.
+    """
+    revision = revision or constants.DEFAULT_REVISION
+    if not REPO_ID.fullmatch(repo_id):
+        raise ModelError("hub.bad_id", found=repo_id[:100])
+    if not REVISION.fullmatch(revision):
+        raise ModelError("hub.bad_revision", repo=repo_id, revision=revision[:100])
+    if (config := cached_config(repo_id, revision, cache_dir)) is not None:
+        return config
+    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    url = hf_hub_url(repo_id, "config.json", revision=revision, endpoint=endpoint)
+    try:
+        try:
+            content = _small_file(url, None, timeout_s)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 401 or not get_token():
+                raise
+            content = _small_file(url, False, timeout_s)  # a stale token is refused even for open models
+        config = json.loads(content)
+        if not isinstance(config, dict):
+            raise _NotAHub
+    except RemoteEntryNotFoundError:
+        raise ModelError("hub.no_config", repo=repo_id) from None
+    except (_NotAHub, HTTPError, OSError) as error:
+        raise _sentence(error, _Transfer(_CachedRepo(repo_id, _cache(cache_dir)), revision, revision, endpoint)) from None
+    except (ValueError, RecursionError):
+        raise ModelError("hub.not_a_hub", repo=repo_id, host=_host(endpoint)) from None
+    return config
+
+
+def _small_file(url: str, token: bool | None, timeout_s: float) -> bytes:
+    """At most SMALL_FILE bytes. Raises _NotAHub for more, HTTPError for what does not arrive in time."""
+    end = time.monotonic() + timeout_s
+    content = bytearray()
+    with get_session().stream("GET", url, headers=build_hf_headers(token=token), timeout=timeout_s) as response:
+        hf_raise_for_status(response)
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > SMALL_FILE:
+                raise _NotAHub
+            if time.monotonic() > end:
+                raise HTTPError("too slow")
+    return bytes(content)
 
 
 def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
@@ -603,10 +670,14 @@ def _in_words(size: float) -> str:
     return f"{size:.0f} B"
 
 
+def _host(endpoint: str) -> str:
+    return urlsplit(endpoint).netloc.rpartition("@")[2]
+
+
 def _sentence(error: Exception, transfer: _Transfer) -> ModelError:
     """The one sentence for what went wrong. It carries names and numbers of ours, no text of a server or a library."""
     repo = transfer.cached.repo_id
-    host = urlsplit(transfer.endpoint).netloc.rpartition("@")[2]
+    host = _host(transfer.endpoint)
     page = f"{urlsplit(transfer.endpoint).scheme}://{host}/{repo}"
     match error:
         case _NotAHub():

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from core import adapter, atomic, hub, starter
+from huggingface_hub import try_to_load_from_cache
+
+from core import adapter, atomic, hub, presets, starter
 from core.errors import ModelError
 from core.run_folder import Progress
+from core.shapes import SIZE, ModelShape
 from core.starter import Check, Report
-from core.workspace import Workspace
+from core.workspace import Workspace, expand
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,41 @@ class Models:
             raise ModelError("model.not_in_library", found=model_id[:100], there=names[:10])
         return check_folder(found[model_id], model_id)
 
+    def local_folder(self, model_id: str) -> Path | None:
+        """The folder of model_id where it is on this PC; None where it would have to be downloaded first. Raises ModelError."""
+        ref = ModelRef.parse(model_id)
+        if ref.kind == "starter":
+            return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
+        if ref.kind == "library":
+            return self.library_folder(model_id)
+        config = try_to_load_from_cache(model_id, "config.json") if model_id in hub.installed() else None
+        return Path(config).parent if isinstance(config, str) else None
+
+    def hub_id(self, model_id: str) -> str:
+        """What a recipe names for an id of presets/models.yaml (`qwen3-4b` is Qwen/Qwen3-4B); any other id as it is."""
+        return next((known.hub for known in presets.models() if known.id == model_id), model_id)
+
+    def shape(self, model_id: str, revision: str | None = None) -> ModelShape:
+        """The shape of a model, from what is on this PC, else from the catalogue, else from its config.json on the hub.
+
+        Takes ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
+        """
+        wanted = self.hub_id(model_id)
+        ref = ModelRef.parse(wanted)
+        if ref.kind == "library":
+            return _shape_in(self.library_folder(wanted))
+        if ref.kind == "starter":
+            config = atomic.read_json(starter.folder(self.workspace.models) / "config.json")
+        else:
+            config = hub.cached_config(wanted, revision)
+        if config is not None:
+            return ModelShape.from_config(config)
+        if revision is None or ref.kind == "starter":
+            for known in presets.models():
+                if known.hub == wanted:
+                    return known.shape
+        return ModelShape.from_config(hub.fetch_config(wanted, revision))
+
     def _library(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for root in self.workspace.library_folders:
@@ -100,6 +138,29 @@ class Models:
     def choices(self) -> Sequence[str]:
         """Ids that load without a download, the starter first (it may still have to be fetched once)."""
         return ["starter", *sorted(self._library()), *hub.installed()]
+
+
+def shape_of(models: Models, name: str) -> ModelShape:
+    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, or that file.
+
+    Opens any path it is given, so it is not for names from a browser. Raises ModelError.
+    """
+    if SIZE.fullmatch(name):
+        return ModelShape.of_size(name)
+    path = expand(name)
+    if path.is_file():
+        return ModelShape.from_config(atomic.read_json(path))
+    if (path / "config.json").is_file():
+        return _shape_in(path)
+    try:
+        ModelRef.parse(models.hub_id(name))
+    except ModelError:
+        raise ModelError("shape.unknown_model", found=name[:100]) from None
+    return models.shape(name)
+
+
+def _shape_in(folder: Path) -> ModelShape:
+    return ModelShape.from_config(atomic.read_json(folder / "config.json"))
 
 
 def check_folder(folder: Path, model_id: str) -> Path:

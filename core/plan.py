@@ -1,16 +1,106 @@
-"""What is left out of a recipe, decided before Start: after `resolve` no field is empty.
+"""A recipe with what was left out filled in, and the advice that filled it. After `make` no field is empty.
 
-The advice (LoRA or QLoRA, which rank, what fits) is built here next; today the person chooses and the rest follows.
+Whose word counts, first to last: what the person set; what comes along with a sample set (tried with the starter, so
+only there); the advice; the recipe's own defaults.
 """
 
 from __future__ import annotations
 
-from core import slug
+from dataclasses import dataclass
+from typing import Any
+
+from core import advice, slug
+from core.advice import Advice, Reason
+from core.budget import Budget
+from core.data_facts import DataFacts
+from core.presets import goal as goal_preset
+from core.presets import sample_of
 from core.recipe import Recipe
+from core.shapes import ModelShape
+from core.text import text
+
+# The fields of a recipe that advice is given on, and their names there.
+ADVISED: dict[tuple[str, str], str] = {
+    ("adapter", "method"): "method",
+    ("adapter", "r"): "r",
+    ("adapter", "lora_alpha"): "lora_alpha",
+    ("adapter", "target_modules"): "target_modules",
+    ("data", "max_length"): "max_length",
+    ("train", "per_device_train_batch_size"): "micro_batch",
+    ("train", "gradient_accumulation_steps"): "gradient_accumulation",
+    ("train", "learning_rate"): "learning_rate",
+    ("train", "num_train_epochs"): "num_train_epochs",
+    ("train", "max_steps"): "max_steps",
+    ("train", "gradient_checkpointing"): "gradient_checkpointing",
+    ("train", "optim"): "optim",
+}
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What advice stands on. shape and data are None where they could not be had: the advice then says less."""
+
+    budget: Budget
+    shape: ModelShape | None = None
+    data: DataFacts | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """recipe: complete, ready for Start. advice: the same decisions with their reasons, verdict and memory."""
+
+    recipe: Recipe
+    advice: Advice
+
+
+def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
+    """recipe completed. Raises RecipeError where what was set cannot be together (a layer that the model has not)."""
+    recipe, from_sample = with_sample(recipe)
+    chosen = {name: value for key, name in ADVISED.items() if (value := _set_value(recipe, key)) is not None}
+    chosen["eval_fraction"] = recipe.data.eval_fraction  # what is kept apart makes no steps
+    goal = goal_preset(recipe.goal) if recipe.goal else None
+    advised = advice.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen)
+    reasons = tuple(
+        Reason(field=reason.field, text=text("plan.from_sample")) if reason.field in from_sample else reason
+        for reason in advised.reasons
+    )
+    advised = advised.model_copy(update={"reasons": reasons})
+    changes: dict[str, dict[str, Any]] = {}
+    for (section, name), advice_name in ADVISED.items():
+        changes.setdefault(section, {})[name] = getattr(advised, advice_name)
+    complete = recipe.model_copy(
+        update={section: getattr(recipe, section).model_copy(update=values) for section, values in changes.items()}
+    )
+    return Plan(resolve(complete, data_name, has_card=grounds.budget.kind == "card"), advised)
+
+
+def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
+    """recipe with the settings that come along with its sample set, and their names in the advice; unchanged elsewhere."""
+    sample = sample_of(recipe.data.source) if recipe.model.id == "starter" else None
+    if sample is None:
+        return recipe, frozenset()
+    taken = set()
+    value = {"goal": recipe.goal or sample.goal}
+    for section, given in (("adapter", sample.adapter), ("train", sample.train)):
+        current = getattr(recipe, section)
+        left_out = {name: setting for name, setting in given.items() if name not in current.model_fields_set}
+        if "num_train_epochs" in current.model_fields_set:
+            left_out.pop("max_steps", None)  # the person counted in epochs
+        if "r" in current.model_fields_set:
+            left_out.pop("lora_alpha", None)  # it belonged to the sample's own rank
+        taken |= {ADVISED[section, name] for name in left_out if (section, name) in ADVISED}
+        value[section] = current.model_copy(update=left_out)
+    return recipe.model_copy(update=value), frozenset(taken)
+
+
+def _set_value(recipe: Recipe, key: tuple[str, str]) -> Any:
+    """The value that was set for a field, None where it was left out or left empty."""
+    section = getattr(recipe, key[0])
+    return getattr(section, key[1]) if key[1] in section.model_fields_set else None
 
 
 def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
-    """recipe with every default written out. eval_steps and save_steps stay empty only until the rows are counted."""
+    """recipe with every default written out, without advice. eval_steps and save_steps wait for the number of steps."""
     train = recipe.train.model_copy(
         update={
             "optim": recipe.train.optim or ("paged_adamw_8bit" if has_card else "adamw_torch"),

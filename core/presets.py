@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
+from core.errors import RecipeError
+from core.shapes import ModelShape
+from core.vram_table import VramTable
 from core.workspace import PROJECT
 
 PRESETS = PROJECT / "presets"
@@ -38,3 +43,109 @@ def sample_of(dataset_id: str | None) -> Sample | None:
         adapter=value.get("adapter", {}),
         train=value.get("train", {}),
     )
+
+
+@dataclass(frozen=True)
+class Goal:
+    """presets/goals/<id>.yaml: what a model should become better at. Sentences by language.
+
+    suitable: whether LoRA suits it; where not, `instead` says what to do. r_floor: smallest rank to advise. sample: the
+    data set that shows it. example: one row by language, as question and answer. source: section of the document.
+    """
+
+    id: str
+    order: int
+    title: dict[str, str]
+    description: dict[str, str]
+    why: dict[str, str]
+    suitable: bool
+    r_floor: int
+    source: str
+    example: dict[str, dict[str, str]]
+    sample: str | None = None
+    instead: dict[str, str] | None = None
+
+
+@lru_cache(maxsize=1)
+def goals() -> tuple[Goal, ...]:
+    """All goals, in the order in which they are offered."""
+    files = (PRESETS / "goals").glob("*.yaml")
+    found = [Goal(id=file.stem, **yaml.safe_load(file.read_text("utf-8"))) for file in files]
+    return tuple(sorted(found, key=lambda goal: goal.order))
+
+
+def goal(goal_id: str) -> Goal:
+    """Raises RecipeError that lists the goals there are."""
+    for found in goals():
+        if found.id == goal_id:
+            return found
+    raise RecipeError("advise.no_such_goal", found=goal_id[:60], goals=[known.id for known in goals()])
+
+
+@lru_cache(maxsize=1)
+def vram_table() -> VramTable:
+    return VramTable.model_validate(yaml.safe_load((PRESETS / "vram_table.yaml").read_text("utf-8")))
+
+
+class KnownModel(BaseModel):
+    """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
+
+    gated: the hub gives it only to people who accepted its licence. note: by language, empty where there is nothing to say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    hub: str
+    title: str
+    licence: str
+    gated: bool
+    languages: tuple[str, ...]
+    note: dict[str, str] = {}
+    shape: ModelShape
+
+
+@lru_cache(maxsize=1)
+def models() -> tuple[KnownModel, ...]:
+    """Models worth a first try, the starter first, then by family."""
+    return tuple(KnownModel.model_validate(entry | {"shape": _shape(entry["shape"])}) for entry in _models_file()["models"])
+
+
+@lru_cache(maxsize=1)
+def typical_shapes() -> dict[str, ModelShape]:
+    """What bare sizes such as 7B stand for."""
+    known = {model.id: model.shape for model in models()}
+    typical = _models_file()["typical"]
+    return {size: known[value] if isinstance(value, str) else _shape(value) for size, value in typical.items()}
+
+
+def _models_file() -> dict[str, Any]:
+    return yaml.safe_load((PRESETS / "models.yaml").read_text("utf-8"))
+
+
+def _shape(value: dict[str, Any]) -> ModelShape:
+    return ModelShape(**value, source="catalogue")
+
+
+class MemoryConstants(BaseModel):
+    """presets/memory.yaml: the numbers of core.memory and the stack that they describe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    stack: str
+    four_bit_bytes: float
+    adapter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: dict[str, float]
+    activations: dict[str, dict[str, float]]
+    logit_bytes: dict[str, float]
+    chunked_bytes: float
+    context_gib: dict[str, float]
+    slack: dict[str, float]
+    margin: dict[str, float]
+
+
+@lru_cache(maxsize=1)
+def memory_constants() -> MemoryConstants:
+    return MemoryConstants.model_validate(yaml.safe_load((PRESETS / "memory.yaml").read_text("utf-8")))

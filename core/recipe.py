@@ -128,21 +128,26 @@ class Recipe(_Section):
         return cls.parse(read_yaml(path), where=path.name)
 
     def dump(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
         atomic.replace(path, self.dump())
 
     def with_settings(self, settings: list[str]) -> Recipe:
         """`key=value` overrides such as `train.learning_rate=1e-3`; values are read as YAML. Raises RecipeError."""
-        return Recipe.parse(apply_settings(self.model_dump(mode="json"), settings))
+        return Recipe.parse(apply_settings(self.model_dump(mode="json", exclude_unset=True), settings))
 
     @property
     def lora_alpha(self) -> int:
         return self.adapter.lora_alpha or 2 * self.adapter.r
 
 
+def to_yaml(value: dict[str, Any]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
 def read_yaml(path: Path) -> Any:
+    """Raises RecipeError for a file that is missing, too large (1 MiB), not UTF-8, or not YAML."""
     try:
         if path.stat().st_size > 1 << 20:
             raise RecipeError("recipe.too_large", file=path, bytes=path.stat().st_size)

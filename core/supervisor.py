@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from core.child import is_ours, kill_tree, own_group, worker_environment
+from core.child import device_environment, is_ours, kill_tree, own_group, worker_environment
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -38,7 +38,7 @@ def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=workspace.root,
-            env=worker_environment(),
+            env=worker_environment() | device_environment(run.facts().get("wanted_device")),
             **own_group(),
         )
 

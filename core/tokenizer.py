@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer as FastTokenizer
@@ -28,6 +28,21 @@ class Encoded:
     @property
     def learned_count(self) -> int:
         return sum(self.learned[1:])  # the first token has nothing before it to be predicted from
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One row before anything is cut, for those who look at it.
+
+    input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
+    offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
+    character have the same or overlapping ranges.
+    """
+
+    input_ids: list[int]
+    learned: list[bool]
+    text: str
+    offsets: list[tuple[int, int]]
 
 
 class Tokenizer:
@@ -78,28 +93,50 @@ class Tokenizer:
 
     def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
         """One row as training sees it, cut at its end to max_length tokens. Raises TemplateError."""
-        if example.text is not None:
-            ids = self._fast.encode(example.text, add_special_tokens=True).ids
-            if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
-                ids.append(self.eos_token_id)  # else a model trained on texts never learns where one ends
-            learned = [True] * len(ids)
-        else:
-            ids, learned = self._encode_turns(conversation(example))
-            if train_on == "everything":
-                learned = [True] * len(ids)
-        return Encoded(ids[:max_length], learned[:max_length], max(0, len(ids) - max_length))
+        whole = self.encode_whole(example, train_on)
+        ids = whole.input_ids
+        return Encoded(ids[:max_length], whole.learned[:max_length], max(0, len(ids) - max_length))
 
-    def _encode_turns(self, turns: Sequence[Turn]) -> tuple[list[int], list[bool]]:
+    def encode_whole(self, example: Example, train_on: str = "assistant") -> Whole:
+        """One row as training would see it if it were never cut. Raises TemplateError."""
+        if example.text is not None:
+            return self._encode_text(example.text)
+        whole = self._encode_turns(conversation(example))
+        return replace(whole, learned=[True] * len(whole.learned)) if train_on == "everything" else whole
+
+    def _encode_text(self, text: str) -> Whole:
+        """text between the special tokens that the tokenizer adds, and an end token where it adds none."""
+        encoding = self._fast.encode(text, add_special_tokens=True)
+        ids, added = encoding.ids, encoding.special_tokens_mask
+        if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
+            ids.append(self.eos_token_id)  # else a model trained on texts never learns where one ends
+            added.append(1)
+        offsets = encoding.offsets + [(0, 0)] * (len(ids) - len(encoding))
+        begin = next((i for i, special in enumerate(added) if not special), 0)
+        shown = ""
+        for i, special in enumerate(added):
+            if i == begin:
+                before, shown = len(shown), shown + text
+            if special:
+                at = len(shown)
+                shown += self._fast.id_to_token(ids[i]) or ""
+                offsets[i] = (at, len(shown))
+            else:
+                offsets[i] = (before + offsets[i][0], before + offsets[i][1])
+        return Whole(ids, [True] * len(ids), shown, offsets)
+
+    def _encode_turns(self, turns: Sequence[Turn]) -> Whole:
         rendered = self.template.spans(turns)
         encoding = self._fast.encode(rendered.text, add_special_tokens=False)
+        offsets = encoding.offsets
         learned, spans = [], iter(rendered.spans)
         start, end = next(spans, (0, 0))
-        for token_start, token_end in encoding.offsets:
+        for token_start, token_end in offsets:
             while token_start >= end and (following := next(spans, None)):
                 start, end = following
             # An all-space token may have an empty range where the tokenizer trims its offsets.
             learned.append(start <= token_start < end and token_end <= end)
-        return encoding.ids, learned
+        return Whole(encoding.ids, learned, rendered.text, offsets)
 
 
 def conversation(example: Example) -> list[Turn]:

@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "exports"
 
     @property
+    def recipes(self) -> Path:
+        """Presets of the person's own; made when the first is saved."""
+        return self.root / "recipes"
+
+    @property
     def cache(self) -> Path:
         """Anything here may be deleted while the app is off."""
         folder = self.root / "cache"

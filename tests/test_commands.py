@@ -74,8 +74,11 @@ BAD_ARGUMENTS = [
     (["export", "nothing", "--to", "merged"], "nothing"),
     (["export", "nothing"], "--to"),
     (["resume", "x"], "not built"),
-    (["plan", "--model", "7B"], "not built"),
-    (["estimate", "--model", "7B"], "not built"),
+    (["plan"], "--model"),
+    (["plan", "--model", "7B", "--goal", "fame", "--data", "sample:pirate_answers"], "fame"),
+    (["plan", "--model", "7B", "--vram", "0"], "1000"),
+    (["estimate", "--model", "no model"], "no model"),
+    (["estimate", "--model", "7B", "--method", "magic"], "magic"),
     (["dance"], "dance"),
     ([], ""),
 ]

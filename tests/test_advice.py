@@ -1,0 +1,406 @@
+"""The recommendation, rule by rule (design.md, section 5). Cards are as sold; models are bare sizes (`ModelShape.of_size`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import commands
+from core.advice import Advice, recommend
+from core.budget import Budget, planned
+from core.data_facts import DataFacts
+from core.errors import RecipeError
+from core.memory import Setup, estimate
+from core.presets import goal, goals, models
+from core.schedule import Schedule, split
+from core.shapes import ModelShape
+from core.text import LANGUAGES, Text
+
+STARTER = models()[0].shape
+ROOMY = Budget(kind="cpu", free_gib=64.0)
+
+
+def facts(**changes: Any) -> DataFacts:
+    """400 rows, half of each of 200 tokens learned; what a test is about is named by it."""
+    plain = {"rows": 400, "tokens": 80_000, "learned_tokens": 40_000, "median_length": 200, "p99_length": 371, "longest": 380,
+             "most_learned": 190}  # fmt: skip
+    return DataFacts(**plain | changes)
+
+
+def advise(size: str, gb: float, **more: Any) -> Advice:
+    return recommend(ModelShape.of_size(size), planned(gb, "Linux"), **more)
+
+
+def why(advice: Advice, field: str) -> str:
+    return " ".join(str(reason.text) for reason in advice.reasons if reason.field == field)
+
+
+def keys(advice: Advice) -> set[str]:
+    return {warning.key.removeprefix("advise.") for warning in advice.warnings}
+
+
+# ---- the method, against the documented table -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "gb", "method", "verdict"),
+    [
+        ("7B", 8, "qlora", "fits"), ("7B", 12, "qlora", "fits"), ("7B", 16, "qlora", "fits"), ("7B", 24, "qlora", "fits"),
+        ("7B", 32, "lora", "fits"), ("13B", 16, "qlora", "fits"), ("13B", 24, "qlora", "fits"), ("13B", 48, "lora", "fits"),
+        ("33B", 16, "qlora", "does_not_fit"), ("33B", 24, "qlora", "fits"), ("33B", 48, "qlora", "fits"), ("33B", 80, "lora", "fits"),
+        ("1B", 8, "lora", "fits"), ("3B", 24, "lora", "fits"), ("3B", 6, "qlora", "fits"),
+        ("70B", 24, "qlora", "does_not_fit"), ("70B", 80, "qlora", "fits"),
+    ],
+)  # fmt: skip
+def test_the_method_is_the_documents_up_to_24_gb_and_lora_where_both_agree_above(
+    size: str, gb: float, method: str, verdict: str
+) -> None:
+    advice = advise(size, gb)
+    assert (advice.method, advice.verdict) == (method, verdict)
+    assert {other.method for other in advice.alternatives} >= {"lora", "qlora"} - {method}
+
+
+def test_the_rule_of_24_gb_is_said_with_both_numbers_and_in_both_languages() -> None:
+    reason = next(reason.text for reason in advise("7B", 16).reasons if reason.field == "method")
+    assert all(part in reason.render(language) for language in LANGUAGES for part in ("16 GB", "24 GB", "7B", "QLoRA"))
+
+
+@pytest.mark.parametrize("gb", [16, 24])
+def test_lora_stays_on_offer_below_24_gb_with_its_own_verdict_and_numbers(gb: float) -> None:
+    (other,) = advise("7B", gb).alternatives
+    assert (other.method, other.verdict) == ("lora", "fits")
+    assert f"{gb - 0.7:.1f} GiB are free" in str(other.text) and "minimum: 16 GB" in str(other.text)
+
+
+def test_lora_below_the_tables_minimum_is_not_advised_though_the_arithmetic_would_allow_it() -> None:
+    """13B on a card of 28 GB: 27.3 GiB are free, and LoRA at 256 tokens needs less than that; the table asks for 30 GB."""
+    advice = advise("13B", 28, chosen={"method": "lora", "max_length": 256, "r": 4})
+    assert advice.estimate and advice.budget.free_gib and advice.estimate.on_card_gib < advice.budget.free_gib
+    assert advice.verdict == "tight" and advice.documented.minimum_gb == 30
+    assert advise("13B", 28).method == "qlora" and "30 GB" in why(advise("13B", 28), "method")
+
+
+def test_the_table_speaks_of_the_card_as_sold_and_the_arithmetic_of_what_is_free() -> None:
+    """A 24 GB card full of other things: the documented minimum is met, and yet it does not fit."""
+    full = Budget(kind="card", sold_gb=24.0, free_gib=3.0)
+    advice = recommend(ModelShape.of_size("7B"), full)
+    assert (advice.method, advice.verdict) == ("qlora", "does_not_fit") and "3.0 GiB are free" in why(advice, "verdict")
+    assert advice.documented.minimum_gb == 8
+
+
+def test_a_planned_card_prints_what_is_left_to_the_desktop() -> None:
+    advice = recommend(ModelShape.of_size("7B"), planned(12, "Windows"))
+    assert "1.3 GiB" in why(advice, "budget") and "10.7 GiB" in why(advice, "budget")  # design: 1.3 on Windows
+
+
+def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin() -> None:
+    shape = ModelShape.of_size("7B")
+    whole = estimate(shape, Setup(method="qlora", r=8, optim="paged_adamw_8bit"))
+    chosen = {"method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear"}
+    verdicts = [
+        recommend(shape, Budget(kind="card", sold_gb=24.0, free_gib=free), chosen=chosen).verdict
+        for free in (whole.on_card_gib - 0.01, whole.on_card_gib + 0.01, whole.needed_gib - 0.01, whole.needed_gib + 0.01)
+    ]
+    assert verdicts == ["does_not_fit", "tight", "tight", "fits"]
+
+
+# ---- what would fit ---------------------------------------------------------------------------------------------------
+
+
+def test_what_would_fit_is_named_qlora_first() -> None:
+    advice = advise("13B", 16, chosen={"method": "lora"})
+    assert (advice.method, advice.verdict) == ("lora", "does_not_fit") and why(advice, "method") == "Chosen by you."
+    assert (advice.alternatives[0].method, advice.alternatives[0].verdict) == ("qlora", "fits")
+
+
+def test_what_would_fit_is_named_a_shorter_length_before_a_smaller_model_but_never_below_the_data() -> None:
+    data = facts(p99_length=1000, longest=1000)
+    advice = advise("7B", 8, data=data, chosen={"max_length": 8192, "micro_batch": 1})
+    shorter, model = advice.alternatives[:2]
+    assert advice.verdict == "does_not_fit"
+    assert shorter.verdict == "fits" and 1000 <= shorter.max_length < 8192
+    assert model.model and model.verdict == "fits"
+    reads_more = ModelShape.of_size("7B").model_copy(update={"max_position_embeddings": 32768})
+    too_long = recommend(reads_more, planned(8, "Linux"), facts(p99_length=8000, longest=9000))
+    assert too_long.verdict == "does_not_fit" and too_long.max_length == 8000
+    assert all(other.max_length >= 8000 for other in too_long.alternatives)
+    assert "warn_would_cut" in keys(too_long)
+
+
+def test_a_smaller_model_is_the_largest_known_one_that_fits_with_its_number() -> None:
+    advice = advise("33B", 16)
+    way = advice.alternatives[0]
+    named = next(known for known in models() if known.id == way.model)
+    assert way.verdict == "fits" and f"{named.shape.params / 1e9:.1f} billion" in str(way.text)
+    larger = [known.shape for known in models() if named.shape.params < known.shape.params < ModelShape.of_size("33B").params]
+    assert larger and all(recommend(shape, planned(16, "Linux")).verdict != "fits" for shape in larger)
+
+
+def test_nothing_that_fits_is_said() -> None:
+    assert "warn_nothing_fits" in keys(recommend(STARTER, Budget(kind="card", sold_gb=1.0, free_gib=0.1)))
+
+
+# ---- lengths, batches, rank -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("p99", "length"), [(371, 384), (384, 384), (20, 64), (385, 448), (9000, 8192)])
+def test_max_length_covers_99_of_100_examples_in_steps_of_64_and_never_beyond_the_model(p99: int, length: int) -> None:
+    """The starter reads 8,192 tokens."""
+    advice = recommend(STARTER, ROOMY, facts(p99_length=p99, longest=p99))
+    assert advice.max_length == length and f"{p99:,}" in why(advice, "max_length")
+
+
+def test_without_data_max_length_is_512_and_shrinks_to_256_before_anything_else_is_given_up() -> None:
+    assert advise("7B", 8).max_length == 512
+    shape = ModelShape.of_size("7B")
+    least = estimate(shape, Setup(method="qlora", r=4, max_length=320)).needed_gib
+    advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=least + 0.001))
+    assert (advice.max_length, advice.r, advice.micro_batch, advice.verdict) == (320, 4, 1, "fits")
+
+
+def test_longer_rows_are_counted() -> None:
+    assert "warn_few_cut" in keys(recommend(STARTER, ROOMY, facts(rows=1000, longest=500)))
+    few = next(w for w in recommend(STARTER, ROOMY, facts(rows=1000, longest=500)).warnings if w.key == "advise.warn_few_cut")
+    assert "Up to 9 of 1,000" in str(few)  # 99 of 100 by index: row 990 of 0..999 is the last that surely fits
+    assert "warn_many_cut" in keys(recommend(STARTER, ROOMY, facts(), chosen={"max_length": 256}))
+    assert "warn_most_cut" in keys(recommend(STARTER, ROOMY, facts(), chosen={"max_length": 64}))
+    assert not {key for key in keys(recommend(STARTER, ROOMY, facts())) if key.endswith("cut")}
+
+
+@pytest.mark.parametrize(("rows", "effective", "epochs"), [(60, 4, 5), (199, 4, 5), (200, 8, 3), (999, 8, 3), (1000, 16, 3)])
+def test_few_rows_get_small_corrections_and_more_readings(rows: int, effective: int, epochs: float) -> None:
+    advice = recommend(STARTER, ROOMY, facts(rows=rows))
+    assert (advice.micro_batch * advice.gradient_accumulation, advice.num_train_epochs) == (effective, epochs)
+
+
+@pytest.mark.parametrize(("tokens", "epochs"), [(1_000_000, 3), (1_000_001, 2), (5_000_001, 1)])
+def test_many_tokens_are_read_less_often(tokens: int, epochs: float) -> None:
+    assert recommend(STARTER, ROOMY, facts(rows=5000, tokens=tokens)).num_train_epochs == epochs
+
+
+def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> None:
+    shape = ModelShape.of_size("7B")
+    found = {}
+    for micro in (1, 2, 4):
+        free = estimate(shape, Setup(method="qlora", r=4, micro_batch=micro)).needed_gib + 0.001
+        advice = recommend(shape, Budget(kind="card", sold_gb=12.0, free_gib=free))
+        found[advice.micro_batch] = advice.micro_batch * advice.gradient_accumulation
+    assert found == {1: 16, 2: 16, 4: 16}
+    assert advise("7B", 24).micro_batch == 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "learned", "goal_id", "r"),
+    [
+        (400, 40_000, "style", 8),  # the goal's floor: the starter has 305,280 parameters a rank
+        (400, 40_000, "chatbot", 16),
+        (400, 40_000, None, 8),
+        (400, 2_500_000, "style", 16),  # r 8 has 2,442,240 parameters
+        (400, 2_400_000, "style", 8),
+        (49, 40_000, "chatbot", 4),
+    ],
+)
+def test_the_rank_is_the_smallest_that_holds_the_answers_not_below_the_goals_floor(
+    rows: int, learned: int, goal_id: str | None, r: int
+) -> None:
+    assert STARTER.lora_params(1, "all-linear") == 305_280  # (4 attention + 3 MLP matrices) x 30 layers, by hand
+    advice = recommend(STARTER, ROOMY, facts(rows=rows, learned_tokens=learned), goal(goal_id) if goal_id else None)
+    assert (advice.r, advice.lora_alpha) == (r, 2 * r)
+
+
+def test_more_than_rank_16_is_never_advised_and_what_it_cannot_hold_is_said() -> None:
+    advice = recommend(STARTER, ROOMY, facts(learned_tokens=40_000_000, tokens=80_000_000))
+    assert advice.r == 16 and "warn_capacity" in keys(advice) and "40,000,000" in why(advice, "r")
+
+
+def test_where_only_q_and_v_fit_only_they_get_an_adapter() -> None:
+    shape = ModelShape.of_size("7B")
+    free = estimate(shape, Setup(method="qlora", r=4, target_modules="q_proj,v_proj")).needed_gib + 0.001
+    advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), chosen={"max_length": 512})
+    assert (advice.target_modules, advice.verdict) == ("q_proj,v_proj", "fits")
+    assert advise("7B", 8).target_modules == "all-linear"
+
+
+def test_the_rank_is_lowered_until_it_fits() -> None:
+    shape = ModelShape.of_size("7B")
+    chosen = {"micro_batch": 1, "max_length": 512}
+    free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
+    advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal("chatbot"), chosen=chosen)
+    assert (advice.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith("16 would be better")
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "rate"), [("500M", 5000, 1e-3), ("7B", 5000, 2e-4), ("7B", 60, 3e-4), ("33B", 60, 1e-4), ("3B", 5000, 2e-4)]
+)
+def test_the_learning_rate_follows_size_and_length_of_the_run(size: str, rows: int, rate: float) -> None:
+    """60 rows: 57 trained, 15 steps an epoch, 75 steps; 5,000 rows: 891 steps; the limit is 100."""
+    assert advise(size, 80, data=facts(rows=rows)).learning_rate == rate
+
+
+# ---- no card ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_card_lora_is_held_against_the_free_ram_and_qlora_is_said_to_save_nothing() -> None:
+    advice = recommend(STARTER, Budget(kind="cpu", free_gib=16.0), facts(rows=68), goal("style"))
+    assert (advice.method, advice.verdict, advice.optim) == ("lora", "fits", "adamw_torch")
+    assert (advice.gradient_checkpointing, advice.micro_batch) == (False, 4)
+    (other,) = advice.alternatives
+    assert other.method == "qlora" and "saved no memory" in str(other.text) and "10 to 50 %" in str(other.text)
+    assert "warn_slow_on_cpu" not in keys(advice)
+
+
+def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_without_bfloat16() -> None:
+    shape = ModelShape.of_size("3B")
+    advice = recommend(shape, Budget(kind="cpu", free_gib=9.0))
+    assert "warn_slow_on_cpu" in keys(advice) and "warn_cpu_in_32_bit" in keys(advice)  # 3.2 B in fp32 alone: 12.0 GiB
+    assert advice.gradient_checkpointing is True
+    assert "warn_cpu_in_32_bit" not in keys(recommend(shape, ROOMY))
+
+
+# ---- what the person chose, what is not known -------------------------------------------------------------------------
+
+
+def test_what_the_person_chose_is_kept_and_said_with_its_verdict() -> None:
+    chosen = {"method": "lora", "r": 64, "lora_alpha": 32, "target_modules": "q_proj,v_proj", "max_length": 1024, "micro_batch": 8,
+              "gradient_accumulation": 3, "learning_rate": 5e-5, "num_train_epochs": 7.0, "max_steps": 33,
+              "gradient_checkpointing": False, "optim": "adamw_torch"}  # fmt: skip
+    advice = advise("7B", 24, data=facts(), goal=goal("style"), chosen=chosen)
+    assert {name: getattr(advice, name) for name in chosen} == chosen
+    assert {reason.field for reason in advice.reasons if reason.text.key == "advise.chosen"} == set(chosen)
+    assert advice.verdict == "does_not_fit" and advice.planned_steps == 33
+
+
+def test_layers_that_the_model_has_not_are_a_contradiction() -> None:
+    with pytest.raises(RecipeError, match="wing_proj"):
+        advise("7B", 24, chosen={"target_modules": "wing_proj"})
+
+
+@pytest.mark.parametrize("budget", [Budget(kind="card"), Budget(kind="card", sold_gb=12.0), Budget(kind="cpu")])
+@pytest.mark.parametrize("shape", [None, ModelShape.of_size("7B")])
+def test_what_is_not_known_is_said_and_never_raises(shape: ModelShape | None, budget: Budget) -> None:
+    for data in (None, facts()):
+        advice = recommend(shape, budget, data, goal("style"))
+        assert advice.verdict == "unknown" and (advice.estimate is None) == (shape is None)
+        assert ("warn_unknown_model" in keys(advice)) == (shape is None)
+        assert advice.method == ("lora" if budget.kind == "cpu" else "qlora")
+
+
+# ---- steps and warnings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [5, 19, 20, 68, 401])
+def test_planned_steps_are_those_of_the_schedule_that_trains(rows: int) -> None:
+    advice = recommend(STARTER, ROOMY, facts(rows=rows))
+    trained, _ = split(rows, 0.05, 42)
+    real = Schedule(tuple(trained), advice.micro_batch, advice.gradient_accumulation, advice.num_train_epochs, -1, 42)
+    assert advice.planned_steps == real.total_steps
+
+
+def test_too_few_steps_are_said_with_both_numbers_and_what_to_try() -> None:
+    """10 rows, 4 at once, 5 epochs: 3 x 5 = 15 steps; 7 epochs give 21."""
+    advice = recommend(STARTER, ROOMY, facts(rows=10))
+    (warning,) = [w for w in advice.warnings if w.key == "advise.warn_few_steps"]
+    assert "Only 15" in str(warning) and "20" in str(warning) and "Try 7 epochs" in str(warning)
+    assert recommend(STARTER, ROOMY, facts(rows=10), chosen={"num_train_epochs": 7.0}).planned_steps == 21
+    assert "warn_few_max_steps" in keys(recommend(STARTER, ROOMY, facts(), chosen={"max_steps": 5}))
+
+
+@pytest.mark.parametrize("found", goals(), ids=lambda found: found.id)
+def test_an_unsuitable_goal_warns_with_its_reason_and_what_to_do_instead(found: Any) -> None:
+    advice = recommend(STARTER, ROOMY, facts(), found)
+    said = [warning.render("zh") for warning in advice.warnings if warning.key == "advise.unsuitable_goal"]
+    assert bool(said) == (not found.suitable)
+    assert found.why["zh"] in (said[0] if said else advice.reasons[0].text.render("zh"))
+    assert not said or found.instead["zh"] in said[0]
+
+
+def test_other_warnings_come_where_they_belong() -> None:
+    assert "warn_above_table" in keys(advise("70B", 80)) and "warn_above_table" not in keys(advise("33B", 80))
+    assert "warn_long_texts" in keys(advise("7B", 24, data=facts(p99_length=4096, longest=4096)))
+    assert "warn_long_texts" not in keys(advise("7B", 24, data=facts()))
+    assert "warn_beyond_model" in keys(recommend(STARTER, ROOMY, chosen={"max_length": 16384}))
+    assert "warn_estimated_lengths" in keys(recommend(STARTER, ROOMY, facts(estimated=True)))
+    unusual = STARTER.model_copy(update={"low_confidence": (Text(key="advise.unknown_model"),)})
+    assert "warn_low_confidence" in keys(recommend(unusual, ROOMY))
+
+
+@pytest.mark.parametrize(
+    ("size", "gb", "row", "rule"), [("7B", 16, "7B", "Up to 24 GB"), ("7B", 32, "7B", "Enough"), ("1B", 8, None, None)]
+)
+def test_the_documented_row_and_rule_are_told(size: str, gb: float, row: str | None, rule: str | None) -> None:
+    documented = advise(size, gb).documented
+    assert documented.row == row and (str(documented.rule).startswith(rule) if rule else documented.rule is None)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_sentence_of_every_case_is_complete(language: str) -> None:
+    """No placeholder without its value, no key without its sentence, whatever is known and whatever fits."""
+    budgets = [ROOMY, Budget(kind="cpu", free_gib=0.5), Budget(kind="card"), *(planned(gb, "Linux") for gb in (2, 8, 16, 48))]
+    sets = [None, facts(), facts(rows=10, exact=False), facts(p99_length=9000, longest=10_000, learned_tokens=10**9, tokens=10**9)]
+    for shape in (None, STARTER, ModelShape.of_size("13B")):
+        for budget in budgets:
+            for data in sets:
+                advice = recommend(shape, budget, data, goal("agents"))
+                spoken = [
+                    *(reason.text for reason in advice.reasons),
+                    *(other.text for other in advice.alternatives),
+                    *advice.warnings,
+                ]
+                for sentence in spoken:
+                    shown = sentence.render(language)
+                    assert "{" not in shown and "advise." not in shown and "None" not in shown, shown
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------
+
+# design.md, section 7, and what the recommendation adds to it.
+FIELDS = {
+    "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "verdict", "reasons",
+    "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings", "budget",
+}  # fmt: skip
+
+
+def plan(*arguments: str, workspace: Path) -> int:
+    return commands.main(["plan", *arguments, "--workspace", str(workspace)])
+
+
+def test_plan_answers_in_json_also_when_nothing_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan("--model", "33B", "--vram", "16", "--json", workspace=tmp_path) == 0
+    said = capsys.readouterr()
+    value = json.loads(said.out)
+    assert said.err == "" and set(value) == FIELDS
+    assert set(value["estimate"]) == {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
+    assert set(value["documented"]) == {"row", "minimum_gb", "rule"}
+    assert (value["method"], value["verdict"], value["documented"]["row"]) == ("qlora", "does_not_fit", "33B")
+    assert all(item["text"]["sentence"] for item in value["reasons"] + value["alternatives"])
+
+
+def test_plan_reads_the_lengths_of_a_file_and_says_that_it_had_to_estimate_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"question": f"{n}?", "answer": "word " * 300}) for n in range(30)), "utf-8")
+    assert plan("--model", "7B", "--vram", "12", "--data", str(file), "--goal", "style", "--json", workspace=tmp_path / "ws") == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["max_length"] > 300 and value["planned_steps"] == 35  # 28 of 30 rows trained, 4 at once, 5 epochs
+    assert "advise.warn_estimated_lengths" in {warning["key"] for warning in value["warnings"]}
+
+
+@pytest.mark.parametrize(("language", "mark"), [("en", "<- this model"), ("zh", "<- 这个模型")])
+def test_plan_prints_a_page_with_the_documented_row_marked(
+    language: str, mark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_GARAGE_LANG", language)
+    assert plan("--model", "13B", "--vram", "16", workspace=tmp_path) == 0
+    page = capsys.readouterr().out
+    assert [line.split()[0] for line in page.splitlines() if mark in line] == ["13B"]
+    assert "QLoRA" in page.splitlines()[0] and "advise." not in page and "{" not in page
+
+
+def test_a_guessed_length_leaves_room_so_that_no_answer_loses_its_end():
+    """Seen: the pirate set without a tokenizer was guessed at 55 tokens, cut at 64, and its rows have up to 71."""
+    guessed = recommend(STARTER, ROOMY, facts(p99_length=55, longest=55, median_length=50, estimated=True))
+    assert guessed.max_length == 192 and "Guessed from characters" in why(guessed, "max_length")

@@ -1,0 +1,80 @@
+"""The goals that are offered and the documented table: data, held against the document (source/lora-qlora.zh.md)."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from core import recipe
+from core.errors import RecipeError
+from core.presets import PRESETS, Goal, goal, goals, sample_of, vram_table
+from core.text import LANGUAGES, text
+
+# "适合 LoRA" and section 四 of the document; the other four are its "不适合 LoRA".
+SUITABLE = {"style", "question_answer", "instructions", "chatbot", "writing", "classification"}
+
+
+def test_the_goals_are_those_that_a_recipe_may_name_in_their_order() -> None:
+    assert tuple(found.id for found in goals()) == get_args(recipe.Goal)
+
+
+@pytest.mark.parametrize("found", goals(), ids=lambda found: found.id)
+def test_a_goal_says_everything_in_both_languages(found: Goal) -> None:
+    for sentences in (found.title, found.description, found.why, *([found.instead] if found.instead else [])):
+        assert set(sentences) == set(LANGUAGES) and all(sentences.values())
+        assert sentences["en"] != sentences["zh"]
+    assert set(found.example) == set(LANGUAGES)
+    assert all(set(row) == {"question", "answer"} and all(row.values()) for row in found.example.values())
+
+
+@pytest.mark.parametrize("found", goals(), ids=lambda found: found.id)
+def test_what_the_document_advises_against_is_explained_and_shown_with_another_way(found: Goal) -> None:
+    assert found.suitable == (found.id in SUITABLE)
+    assert (found.instead is None) == found.suitable and (found.sample is None) == (not found.suitable)
+
+
+def test_each_sample_of_a_goal_is_there_and_each_sample_set_has_its_goal() -> None:
+    named = {found.sample for found in goals() if found.sample}
+    assert named == {f"sample:{file.stem}" for file in (PRESETS / "samples").glob("*.jsonl")}
+    for name in named:
+        sample = sample_of(name)
+        assert sample and sample.goal and goal(sample.goal).sample == name
+
+
+def test_the_floors_of_the_rank_are_those_of_the_design() -> None:
+    assert {found.id for found in goals() if found.r_floor == 8} == {"style", "question_answer", "classification"}
+    assert {found.r_floor for found in goals()} == {8, 16}
+
+
+def test_an_unknown_goal_is_answered_with_those_there_are() -> None:
+    with pytest.raises(RecipeError, match="fame.*style.*agents"):
+        goal("fame")
+
+
+def test_the_table_is_the_documents() -> None:
+    """Section 二.3: minimums in GB as sold; of "30-40" and "8-12" the lower number."""
+    table = vram_table()
+    found = {row.name: [table.minimum(row, method) for method in ("full", "lora", "qlora")] for row in table.rows}
+    assert found == {"7B": [40, 16, 8], "13B": [80, 30, 16], "33B": [None, 80, 24]}
+    assert table.qlora_up_to_gb == 24
+    assert [table.shown("13B", method, "en") for method in ("full", "lora", "qlora")] == ["80 GB+", "30-40 GB", "16 GB"]
+    assert table.document("zh") == "LoRA 与 QLoRA 的原理与应用场景"
+
+
+@pytest.mark.parametrize(
+    ("billions", "name"),
+    [(5.9, None), (6.0, "7B"), (9.94, "7B"), (9.96, "13B"), (19.9, "13B"), (20.0, "33B"), (40.0, "33B"), (40.1, None)],
+)
+def test_a_model_reads_the_row_of_its_size_class(billions: float, name: str | None) -> None:
+    """Bounds: design.md, section 5; to one decimal, so that no model falls between two classes."""
+    row = vram_table().row_of(round(billions * 1e9))
+    assert (row.name if row else None) == name
+
+
+def test_a_rule_is_a_sentence_in_the_readers_language_alone() -> None:
+    rule = vram_table().rule("small_card")
+    assert rule.render("en") == "Up to 24 GB of graphics memory, QLoRA is the only realistic choice."
+    assert rule.render("zh") == "显存不超过 24 GB 时，QLoRA 是唯一现实的选择。"
+    outer = text("advise.unsuitable_goal", title=rule, why="", instead="")
+    assert "显存" not in outer.render("en") and "graphics" not in outer.render("zh")
