@@ -22,6 +22,7 @@ from core.batches import collate
 from core.device import Compute
 from core.errors import GarageError
 from core.loss import head_agrees, head_applies_alone, summed_loss
+from core.memory_use import MemoryUse
 from core.recipe import Recipe
 from core.reporter import Reporter
 from core.run_folder import Progress
@@ -79,6 +80,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, recipe)
         self.head_alone = head_applies_alone(tuned.get_base_model()) and head_agrees(tuned.get_base_model(), compute.device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
+        self.memory = MemoryUse(reporter, compute.on_card)
         self.position = Position()
 
     def run(self) -> Position:
@@ -88,9 +90,12 @@ class Trainer:
         if self.recipe.train.gradient_checkpointing:
             self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
-        with stop_inside_layers(self.tuned, self.reporter.check):
-            self.evaluate(0)
-            self._steps()
+        try:
+            with stop_inside_layers(self.tuned, self.reporter.check):
+                self.evaluate(0)
+                self._steps()
+        finally:
+            self.memory.keep_peak()
         return self.position
 
     def _steps(self) -> None:
@@ -105,6 +110,7 @@ class Trainer:
             seconds = time.monotonic() - started
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
+            self.memory.note(step, last=step == total)
             self.reporter.step(step, total, clock.seconds_left(step))
             if step % self.eval_every == 0 or step == total:
                 self.evaluate(step)

@@ -67,11 +67,24 @@ class ScriptedRun:
         self.run.write_status(status.model_copy(update={"step": self.step, "total_steps": self.total_steps, **changes}))
 
     def train(self, steps: int, nonfinite_at: int | None = None, seconds_left: float | None = 60.0) -> ScriptedRun:
-        """Some steps of a loss that falls, with an evaluation each tenth step."""
+        """Some steps of a loss that falls, each with every number that a worker writes; each tenth with an evaluation and a
+        look at the memory."""
         for step in range(self.step + 1, self.step + steps + 1):
             loss = 2.4 * math.exp(-step / 25) + 0.4 + 0.12 * math.sin(step * 1.7)
-            self.run.log_metrics("train", 1, step, loss=math.nan if step == nonfinite_at else loss)
+            self.run.log_metrics(
+                "train",
+                1,
+                step,
+                loss=math.nan if step == nonfinite_at else loss,
+                grad_norm=1.5 * loss + 0.3 * math.sin(step * 2.3) ** 2,
+                learning_rate=2e-4 * min(1.0, step / 5) * max(0.0, 1 - step / (self.total_steps + 1)),
+                tokens_seen=900 * step,
+                tokens_per_second=820 + 60 * math.sin(step * 0.9),
+                epoch=step / 16,
+            )
             if step % 10 == 0:
+                memory = int((1.9 + 0.2 * min(1.0, step / 40)) * 2**30)
+                self.run.log_metrics("gpu", 1, step, memory_bytes=memory, memory_total_bytes=8 * 2**30)
                 self.run.log_metrics("eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5)
         self.step += steps
         self._write(self.run.status(), seconds_left=seconds_left)

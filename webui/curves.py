@@ -1,13 +1,17 @@
-"""The loss curves of runs for any number of pages: each metrics.jsonl is read once, new lines only, and kept in memory.
+"""The curves of runs for any number of pages: each metrics.jsonl is read once, new lines only, and kept in memory.
 
-A page asks `since` with the cursor of its last answer and gets the new points, or the whole curve, thinned, where its
-cursor does not belong to what is here. No gradio, no threads of its own; a poll costs one open() and the new lines.
+A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
+thinned, where its cursor does not belong to what is here. No gradio, no threads of its own; a poll costs one open() and
+the new lines. A run of 50,000 steps takes 3 MB here.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+from array import array
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +24,11 @@ from core.runs import Runs
 MOST_POINTS = 1500  # sent at once; a screen has about as many columns
 SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
 KEPT_CURVES = 16
+UNKNOWN = math.nan  # in a column: not written, or not finite
 
 
 def smooth(
-    values: list[float], weight: float = SMOOTHING, state: tuple[float, int] = (0.0, 0)
+    values: Iterable[float], weight: float = SMOOTHING, state: tuple[float, int] = (0.0, 0)
 ) -> tuple[list[float], tuple[float, int]]:
     """Exponential moving average, bias-corrected, so that the first smoothed value is the first value.
 
@@ -37,16 +42,54 @@ def smooth(
     return smoothed, (average, seen)
 
 
-def thin(y: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """Indices of at most `most` points of y: of each bucket its smallest and largest, so that no spike is lost."""
-    if len(y) <= most:
-        return np.arange(len(y))
-    buckets = most // 2 - 1
-    width = -(-len(y) // buckets)
-    padded = np.pad(y, (0, buckets * width - len(y)), mode="edge").reshape(buckets, width)
+def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
+    """Indices of at most `most` points of equally long columns: of each bucket the smallest and the largest value of each
+    column, so that no spike of any is lost. An unknown value (nan) counts as the column's median."""
+    count = len(columns[0])
+    if count <= most:
+        return np.arange(count)
+    buckets = (most - 2) // (2 * len(columns))
+    width = -(-count // buckets)
     starts = np.arange(buckets) * width
-    chosen = np.concatenate([[0], starts + padded.argmin(1), starts + padded.argmax(1), [len(y) - 1]])
-    return np.unique(chosen[chosen < len(y)])
+    chosen = [[0, count - 1]]
+    for column in columns:
+        values = _filled(np.asarray(column, float))
+        padded = np.pad(values, (0, buckets * width - count), mode="edge").reshape(buckets, width)
+        chosen += [starts + padded.argmin(1), starts + padded.argmax(1)]
+    indices = np.unique(np.concatenate(chosen))
+    return indices[indices < count]
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    known = values[~np.isnan(values)]
+    return np.nan_to_num(values, nan=float(np.median(known)) if len(known) else 0.0)
+
+
+class Columns:
+    """Points as columns of numbers, in the order of their steps; nan where a number is unknown."""
+
+    def __init__(self, *names: str):
+        self.steps = array("q")
+        self.values = {name: array("d") for name in names}
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def add(self, step: int, *values: float) -> None:
+        self.steps.append(step)
+        for column, value in zip(self.values.values(), values, strict=True):
+            column.append(value)
+
+    def keep_before(self, step: int) -> None:
+        keep = next((i for i, s in enumerate(self.steps) if s >= step), len(self))
+        for column in (self.steps, *self.values.values()):
+            del column[keep:]
+
+    def points(self, start: int, thinned_by: tuple[str, ...] = ()) -> dict[str, list]:
+        """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
+        chosen = thin(*(self.values[name] for name in thinned_by)) if thinned_by else range(start, len(self))
+        found: dict[str, list] = {"step": [self.steps[i] for i in chosen]}
+        return found | {name: [_five_digits(column[i]) for i in chosen] for name, column in self.values.items()}
 
 
 @dataclass
@@ -56,11 +99,11 @@ class Curve:
     version: int = 0
     offset: int = 0
     attempt: int = 0
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    smoothed: list[float] = field(default_factory=list)
+    train: Columns = field(default_factory=lambda: Columns("loss", "smoothed", "rate", "norm", "speed"))
+    evals: Columns = field(default_factory=lambda: Columns("loss"))
+    memory: Columns = field(default_factory=lambda: Columns("used"))
+    memory_total: float = UNKNOWN
     average: tuple[float, int] = (0.0, 0)
-    evals: list[tuple[int, float]] = field(default_factory=list)
     nonfinite: list[int] = field(default_factory=list)
     reading: threading.Lock = field(default_factory=threading.Lock)
 
@@ -75,38 +118,57 @@ class Curve:
             if not moved:
                 return
 
+    def here(self) -> list[int]:
+        """What a cursor says: the version, and how many points of each kind there are."""
+        return [self.version, len(self.train), len(self.evals), len(self.memory), len(self.nonfinite)]
+
     def _add(self, record: dict[str, Any]) -> None:
         kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
-        if kind not in ("train", "eval") or not _is_count(step) or not _is_count(attempt):
+        if kind not in ("train", "eval", "gpu") or not _is_count(step) or not _is_count(attempt):
             return
         if attempt > self.attempt:
             if self.attempt:
                 self._forget(step)
             self.attempt = attempt
-        value = record.get("loss" if kind == "train" else "eval_loss")
-        if not isinstance(value, int | float):
+        if kind == "gpu":
+            self.memory.add(step, _number(record.get("memory_bytes")))
+            self.memory_total = _number(record.get("memory_total_bytes"))
+            return
+        loss = _number(record.get("loss" if kind == "train" else "eval_loss"))
+        if math.isnan(loss):
             if record.get("nonfinite"):
                 self.nonfinite.append(step)
         elif kind == "train":
-            smoothed, self.average = smooth([value], state=self.average)
-            self.steps.append(step)
-            self.losses.append(value)
-            self.smoothed += smoothed
+            (smoothed,), self.average = smooth([loss], state=self.average)
+            rest = (_number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second"))
+            self.train.add(step, loss, smoothed, *rest)
         else:
-            self.evals.append((step, value))
+            self.evals.add(step, loss)
 
     def _forget(self, step: int) -> None:
         """Take back what an earlier attempt wrote from `step` on: the run was resumed before it."""
-        keep = next((i for i, s in enumerate(self.steps) if s >= step), len(self.steps))
-        self.steps, self.losses = self.steps[:keep], self.losses[:keep]
-        self.smoothed, self.average = smooth(self.losses)
-        self.evals = [point for point in self.evals if point[0] < step]
+        for columns in (self.train, self.evals, self.memory):
+            columns.keep_before(step)
+        _, self.average = smooth(self.train.values["loss"])
         self.nonfinite = [s for s in self.nonfinite if s < step]
         self.version += 1
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53  # what a browser counts to
+
+
+def _number(value: object) -> float:
+    """A finite number as it is, anything else (a file may hold any JSON) as unknown."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else UNKNOWN
+    except OverflowError:
+        return UNKNOWN
+    return number if math.isfinite(number) else UNKNOWN
+
+
+def _five_digits(value: float) -> float | None:
+    return None if math.isnan(value) else float(f"{value:.5g}")
 
 
 @dataclass
@@ -118,25 +180,20 @@ class Curves:
     def since(self, run_id: str, cursor: Any = None) -> dict[str, Any]:
         """New points of a run for a page that was last given `cursor` (anything else than a cursor counts as none).
 
-        Returns run, cursor, reset (throw away what you have), x and y and s (step, loss, smoothed), ex and ey (evaluation),
-        bx (steps whose loss was not finite). An unknown run gives an empty curve.
+        Returns run, cursor, reset (throw away what you have), and by step, null where unknown: x with y, s, rate, norm and
+        speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey (evaluation), mx with my
+        (memory in bytes, total its limit), bx (steps whose loss was not finite). About 70 bytes a new step.
+        An unknown run gives empty curves.
         """
         try:
             run = self.runs.get(run_id)
         except (RunError, TypeError):
-            return {"run": "", "cursor": None, "reset": True, **_points([], [], [], [], [])}
+            return {"run": "", "cursor": None, "reset": True, **_reply(Curve(), None)}
         curve = self._curve(run.id)
         with curve.reading:
             curve.catch_up(run)
-            here = [curve.version, len(curve.steps), len(curve.evals), len(curve.nonfinite)]
-            known = _known(cursor, run.id, here)
-            _, points, evals, bad = known or (0, 0, 0, 0)
-            x, y, s = curve.steps[points:], curve.losses[points:], curve.smoothed[points:]
-            if known is None:
-                chosen = thin(np.asarray(y, float))
-                x, y, s = ([values[i] for i in chosen] for values in (x, y, s))
-            found = _points(x, y, s, curve.evals[evals:], curve.nonfinite[bad:])
-        return {"run": run.id, "cursor": [run.id, *here], "reset": known is None, **found}
+            known = _known(cursor, run.id, curve.here())
+            return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": known is None, **_reply(curve, known)}
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:
@@ -149,22 +206,27 @@ class Curves:
 
 def _known(cursor: Any, run_id: str, here: list[int]) -> list[int] | None:
     """The numbers of a cursor that fits this curve and is not too far behind, else None."""
-    if not isinstance(cursor, list) or len(cursor) != 5 or cursor[0] != run_id:
+    if not isinstance(cursor, list) or len(cursor) != 1 + len(here) or cursor[0] != run_id:
         return None
     numbers = cursor[1:]
     if not all(_is_count(n) for n in numbers) or numbers[0] != here[0]:
         return None
-    if any(n > most for n, most in zip(numbers[1:], here[1:], strict=True)) or here[1] - numbers[1] > MOST_POINTS:
+    if any(not 0 <= now - n <= MOST_POINTS for n, now in zip(numbers[1:], here[1:], strict=True)):
         return None
     return numbers
 
 
-def _points(x: list, y: list, s: list, evals: list, bad: list) -> dict[str, list]:
+def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
+    """The points after those that a page knows, or all of them, thinned."""
+    whole = known is None
+    _, trained, evaluated, looked, bad = known or (0, 0, 0, 0, 0)
+    train = curve.train.points(trained, ("loss", "norm") if whole else ())
+    evals = curve.evals.points(evaluated, ("loss",) if whole else ())
+    memory = curve.memory.points(looked, ("used",) if whole else ())
     return {
-        "x": x,
-        "y": [float(f"{v:.5g}") for v in y],
-        "s": [float(f"{v:.5g}") for v in s],
-        "ex": [step for step, _ in evals],
-        "ey": [float(f"{v:.5g}") for _, v in evals],
-        "bx": bad,
-    }
+        "x": train["step"], "y": train["loss"], "s": train["smoothed"],
+        "rate": train["rate"], "norm": train["norm"], "speed": train["speed"],
+        "ex": evals["step"], "ey": evals["loss"],
+        "mx": memory["step"], "my": memory["used"], "total": _five_digits(curve.memory_total),
+        "bx": curve.nonfinite[bad:],
+    }  # fmt: skip

@@ -1,7 +1,7 @@
-"""The loss curve on the page: uPlot in gr.HTML, polled by cursor.
+"""The curves of a run on the page: uPlot in gr.HTML, polled by cursor, one request for all charts.
 
-Why not gr.LinePlot: at 5,000 points it takes a second of the browser per refresh; this takes 35 ms at 50,000
-(Chromium 156, 2 cores). The template is constant and holds no data: gradio would run data in it as code.
+Why not gr.LinePlot: at 5,000 points it takes a second of the browser per refresh; what this takes at 50,000 is measured
+by benchmarks/live_chart.py. The template is constant and holds no data: gradio would run data in it as code.
 """
 
 from __future__ import annotations
@@ -19,9 +19,17 @@ from webui.wording import Wording
 
 ASSETS = Path(__file__).parent / "assets"
 POLL_MS, IDLE_POLL_MS = 1000, 3000
-WORDS = ("empty", "offline", "step", "loss", "smoothed", "eval", "nonfinite", "summary")
+WORDS = (
+    "empty", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
+    "more", "reset", "newest", "nonfinite", "summary",
+)  # fmt: skip
 TEMPLATE = (
-    "<p class='lc-note'></p><div class='lc-plot' role='img' aria-label='-' hidden></div>"
+    "<p class='lc-note'></p>"
+    "<div class='lc-body' hidden>"
+    "<div class='lc-head'><p class='lc-legend'></p><button class='lc-reset' type='button' hidden></button></div>"
+    "<div class='lc-plot' role='img' aria-label='-'></div>"
+    "<details class='lc-more'><summary></summary><div class='lc-grid'></div></details>"
+    "</div>"
     "<div class='lc-spoken' role='status' aria-live='polite'></div>"
 )
 

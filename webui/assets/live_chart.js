@@ -1,44 +1,151 @@
-// A run's loss, drawn by uPlot and fed by cursor. Data reaches the page as numbers and through textContent only.
+// A run's curves, drawn by uPlot and fed by cursor. Data reaches the page as numbers and through textContent only.
 // props.value: the run to show; "" lets the server choose (the run that trains, else the newest); null shows nothing.
-// Its sentences, in the page's language: {empty, offline, step, loss, smoothed, eval, nonfinite, summary}.
+// Its sentences, in the page's language, are those that live_chart.py lists in WORDS.
 const words = __WORDS__;
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6]; // steps are whole
-const MOST_HELD = 6000; // then the curve is asked for again, thinned
-let host, note, spoken;
-let points = { x: [], y: [], s: [] }, evals = { x: [], y: [] }, bad = [];
-let run = '', cursor = null, plot = null, busy = false, zoomed = false, saidAt = 0, timer = 0, asked;
+const MOST_HELD = 6000; // then the curves are asked for again, thinned
+const GIB = 2 ** 30, NARROW = 720; // px
+const SMALL = { rate: 'x', norm: 'x', speed: 'x', memory: 'mx' }; // each with the column of its steps
+const LINES = { step: '', loss: 'lc-raw', smoothed: 'lc-smooth', eval: 'lc-dashed' }; // the legend, in the order of table()
+const POINTER = type => type === 'mousemove' || type === 'mouseleave'; // what the charts tell each other; zoom is `zoom`
+const group = `lc${Math.random()}`;
 
-function find() {
-  host = element.querySelector('.lc-plot');
-  note = element.querySelector('.lc-note');
-  spoken = element.querySelector('.lc-spoken');
+let note, body, reset, more, spoken, charts = [];
+let held = nothing(), total = null, zoom = null; // zoom: [first step, last step] of every chart, null for all there is
+let run = '', cursor = null, busy = false, dark, saidAt = 0, timer = 0, asked;
+
+function nothing() {
+  return { x: [], y: [], s: [], rate: [], norm: [], speed: [], ex: [], ey: [], mx: [], memory: [], bx: [] };
+}
+function add(parent, tag, name, text = '') {
+  const made = parent.appendChild(document.createElement(tag));
+  made.className = name;
+  made.textContent = text;
+  return made;
 }
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim() || '#888';
 const isDark = () => document.body.classList.contains('dark');
+// Okabe and Ito's colours, which colour-blind people tell apart; on white the darker orange, which stands out enough.
+const colours = () => isDark()
+  ? { loss: '#56B4E9', eval: '#E69F00', small: '#2BC49A', bad: '#ff8a8a' }
+  : { loss: '#0072B2', eval: '#D55E00', small: '#009E73', bad: '#b91c1c' };
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
-const short = value => value == null ? '–' : value.toPrecision(4).replace(/\.?0+$/, '');
+const short = value => value == null ? '–' : String(Number(value.toPrecision(4)));
+// Along an axis; uPlot itself would write a learning rate of 0.0001 as 0.
+const tick = value => value && Math.abs(value) < 1e-3 ? Number(value.toPrecision(4)).toExponential() : short(value);
+const values = (plot, ticks) => ticks.map(tick);
+const dots = column => ({ show: () => held[column].length === 1 }); // one point makes no line
+const known = column => column.some(value => value != null);
+
+// The place, and the value there or at the nearest step before that has one; without a place the newest.
+function latest(column, place) {
+  let i = place ?? column.length - 1;
+  while (i > 0 && column[i] == null) i--;
+  return column[i];
+}
+
+function find() {
+  for (const chart of charts) drop(chart);
+  const at = name => element.querySelector(`.lc-${name}`);
+  [note, body, reset, more, spoken] = ['note', 'body', 'reset', 'more', 'spoken'].map(at);
+  reset.textContent = words.reset;
+  reset.onclick = () => show(null);
+  more.querySelector('summary').textContent = words.more;
+  more.open = remembered();
+  more.ontoggle = () => { remember(more.open); draw(); };
+  charts = [loss(at('plot'), at('legend')), ...Object.keys(SMALL).map(name => small(name, at('grid')))];
+}
+function remembered() {
+  try { return (localStorage.getItem('lc-more') ?? (innerWidth < NARROW ? 'no' : 'yes')) === 'yes'; } catch { return true; } // storage may be forbidden
+}
+function remember(open) {
+  try { localStorage.setItem('lc-more', open ? 'yes' : 'no'); } catch { /* then it is open again next time */ }
+}
+
+// ---- a chart: {name, host, plot, stale, some(), table(), options(), say(place), sentence()} --------------------------
+function loss(host, legend) {
+  legend.textContent = '';
+  const shown = Object.entries(LINES).map(([name, line]) => {
+    const item = add(legend, 'span', 'lc-item');
+    if (line) add(item, 'i', line);
+    add(item, 'span', '', words[name]);
+    return add(item, 'b', '');
+  });
+  return {
+    name: 'loss', host, plot: null,
+    some: () => true,
+    table: merged,
+    options() {
+      const of = colours(), line = { spanGaps: true, points: dots('x') };
+      return {
+        height: Math.min(320, Math.max(220, innerHeight * 0.38)),
+        axes: [{ incrs: WHOLE, label: words.step, labelSize: 18, size: 34 }, { values, label: words.loss, labelSize: 18, size: 50 }],
+        series: [
+          {},
+          { ...line, stroke: of.loss + '99', width: 1 },
+          { ...line, stroke: of.loss, width: 2.5 },
+          { ...line, stroke: of.eval, width: 2, dash: [6, 4], points: { show: true, size: 7, fill: of.eval } },
+        ],
+        hooks: { draw: [marks] },
+      };
+    },
+    say(place) {
+      this.plot?.data.forEach((column, i) => { shown[i].textContent = i ? short(latest(column, place)) : latest(column, place) ?? '–'; });
+    },
+    sentence() {
+      const { x, y, s, ey } = held;
+      if (!x.length) return words.empty;
+      return fill(words.summary, { step: x.at(-1), loss: short(y.at(-1)), smoothed: short(s.at(-1)), eval: short(ey.at(-1)), first: short(y[0]) });
+    },
+  };
+}
+
+function small(name, grid) {
+  const section = add(grid, 'div', 'lc-small'), title = add(section, 'p', 'lc-title');
+  add(title, 'span', '', words[name]);
+  const value = add(title, 'b', ''), host = add(section, 'div', 'lc-box');
+  const told = place => short(latest(held[name], place)) + (name === 'memory' && total ? ` / ${short(total / GIB)}` : '');
+  host.setAttribute('role', 'img');
+  return {
+    name, host, plot: null,
+    some() {
+      section.hidden = !known(held[name]);
+      return more.open && !section.hidden;
+    },
+    table: () => [held[SMALL[name]], held[name]],
+    options: () => ({
+      height: 150,
+      axes: [{ incrs: WHOLE, size: 28 }, { values, size: 52 }],
+      scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+      series: [{}, { stroke: colours().small, width: 2, spanGaps: name === 'memory', points: dots(SMALL[name]) }],
+    }),
+    say(place) { value.textContent = told(place); },
+    sentence: () => fill(words.newest, { what: words[name], value: told(null), step: held[SMALL[name]].at(-1) ?? '–' }),
+  };
+}
 
 // Train and eval points on one axis: a step that has only one of them has null for the other.
-function table() {
-  const X = [], Y = [], S = [], E = [];
+function merged() {
+  const { x, y, s, ex, ey } = held, X = [], Y = [], S = [], E = [];
   let i = 0, j = 0;
-  while (i < points.x.length || j < evals.x.length) {
-    const a = i < points.x.length ? points.x[i] : Infinity, b = j < evals.x.length ? evals.x[j] : Infinity;
+  while (i < x.length || j < ex.length) {
+    const a = i < x.length ? x[i] : Infinity, b = j < ex.length ? ex[j] : Infinity;
     X.push(Math.min(a, b));
-    if (a <= b) { Y.push(points.y[i]); S.push(points.s[i]); i++; } else { Y.push(null); S.push(null); }
-    if (b <= a) { E.push(evals.y[j]); j++; } else { E.push(null); }
+    if (a <= b) { Y.push(y[i]); S.push(s[i]); i++; } else { Y.push(null); S.push(null); }
+    if (b <= a) { E.push(ey[j]); j++; } else { E.push(null); }
   }
   return [X, Y, S, E];
 }
 
-function marks(chart) {
-  const { ctx, bbox } = chart, ratio = devicePixelRatio || 1;
+// Where the loss was no number: a dashed line with a cross, so that it does not depend on its colour.
+function marks(plot) {
+  const { ctx, bbox } = plot, ratio = devicePixelRatio || 1;
   ctx.save();
-  ctx.strokeStyle = ctx.fillStyle = isDark() ? '#ff8a8a' : '#b91c1c';
+  ctx.strokeStyle = ctx.fillStyle = colours().bad;
   ctx.lineWidth = 2 * ratio;
   ctx.setLineDash([4 * ratio, 3 * ratio]);
-  for (const step of bad) {
-    const x = chart.valToPos(step, 'x', true);
+  for (const step of held.bx) {
+    const x = plot.valToPos(step, 'x', true);
     if (x < bbox.left || x > bbox.left + bbox.width) continue;
     ctx.beginPath(); ctx.moveTo(x, bbox.top); ctx.lineTo(x, bbox.top + bbox.height); ctx.stroke();
     ctx.font = `bold ${13 * ratio}px system-ui, sans-serif`; ctx.textAlign = 'center';
@@ -47,57 +154,100 @@ function marks(chart) {
   ctx.restore();
 }
 
-function build() {
-  if (plot) { plot.destroy(); plot = null; }
-  zoomed = false;
-  const blue = isDark() ? '#56B4E9' : '#0072B2', orange = isDark() ? '#E69F00' : '#B35900';
-  const axis = { stroke: css('--body-text-color-subdued'), grid: { stroke: css('--border-color-primary'), width: 1 }, ticks: { show: false } };
-  plot = new uPlot({
-    width: Math.max(host.clientWidth, 200), height: Math.min(320, Math.max(220, innerHeight * 0.38)),
-    scales: { x: { time: false } }, cursor: { drag: { x: true, y: false } },
-    axes: [{ ...axis, incrs: WHOLE, label: words.step, labelSize: 18, size: 34 }, { ...axis, label: words.loss, labelSize: 18, size: 50 }],
-    series: [
-      { label: words.step },
-      { label: words.loss, stroke: blue + 'aa', width: 1, spanGaps: true, points: { show: false } },
-      { label: words.smoothed, stroke: blue, width: 2.5, spanGaps: true, points: { show: false } },
-      { label: words.eval, stroke: orange, width: 2, dash: [6, 4], spanGaps: true, points: { show: true, size: 7, fill: orange } },
-    ],
-    hooks: {
-      draw: [marks],
-      setScale: [(chart, key) => {
-        const X = chart.data && chart.data[0];
-        if (key === 'x' && X && X.length) zoomed = chart.scales.x.min > X[0] + 1e-9 || chart.scales.x.max < X[X.length - 1] - 1e-9;
-      }],
+// ---- drawing --------------------------------------------------------------------------------------------------------
+function build(chart) {
+  const own = chart.options(), bare = { stroke: css('--body-text-color-subdued'), grid: { stroke: css('--border-color-primary'), width: 1 }, ticks: { show: false } };
+  chart.plot = new uPlot({
+    ...own,
+    width: chart.host.clientWidth,
+    padding: [8, 20, 0, 0], // half a number stands beyond the last step
+    legend: { show: false },
+    scales: { x: { time: false }, ...own.scales },
+    axes: own.axes.map(axis => ({ ...bare, ...axis })),
+    cursor: {
+      y: false,
+      drag: { x: true, y: false, setScale: false },
+      bind: { dblclick: () => () => { show(null); } },
+      sync: { key: group, scales: ['x', null], filters: { pub: POINTER, sub: POINTER } },
     },
-  }, table(), host);
+    hooks: { ...own.hooks, setSelect: [chosen], setCursor: [plot => chart.say(plot.cursor.idx)] },
+  }, chart.table(), chart.host);
+  chart.plot.setScale('x', span());
+}
+function drop(chart) {
+  chart.plot?.destroy();
+  chart.plot = null;
 }
 
+// The steps that are shown: of every column there is, so that all charts have the same.
+function span() {
+  const columns = [held.x, held.ex, held.mx, held.bx].filter(column => column.length);
+  const first = Math.min(...columns.map(column => column[0])), last = Math.max(...columns.map(column => column.at(-1)));
+  if (zoom && zoom[0] >= last) show(null); // a resumed run may have taken those steps back
+  if (zoom) return { min: zoom[0], max: zoom[1] };
+  return first < last ? { min: first, max: last } : { min: first - 1, max: first + 1 };
+}
+function chosen(plot) {
+  const { left, width } = plot.select;
+  plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+  if (width >= 4) show([plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x')]); // less is a click
+}
+function show(range) {
+  zoom = range;
+  reset.hidden = !zoom;
+  for (const chart of charts) chart.plot?.setScale('x', span());
+}
+
+// Those that can be seen; the others, in a hidden tab (no width) or folded away, once they can be.
+const seen = chart => chart.some() && chart.host.clientWidth > 0;
 function draw() {
-  if (!plot) return build();
-  const keep = zoomed;
-  plot.setData(table(), !keep);
-  if (keep) { zoomed = true; plot.redraw(false); }
+  more.hidden = !Object.keys(SMALL).some(name => known(held[name]));
+  for (const chart of charts) {
+    chart.stale = !seen(chart);
+    if (chart.stale) continue;
+    const start = performance.now();
+    if (!chart.plot) build(chart);
+    else chart.plot.batch(plot => { plot.setData(chart.table(), false); plot.setScale('x', span()); });
+    chart.say(chart.plot.cursor.idx);
+    performance.measure(`lc-draw-${chart.name}`, { start }); // what benchmarks/live_chart.py reads
+    performance.clearMeasures(`lc-draw-${chart.name}`);
+  }
+}
+function fit() {
+  if (charts.some(chart => chart.stale && seen(chart))) draw();
+  for (const { plot, host } of charts) {
+    if (plot && host.clientWidth && host.clientWidth !== plot.width) plot.setSize({ width: host.clientWidth, height: plot.height });
+  }
+}
+function recolour() {
+  if (dark === isDark()) return;
+  dark = isDark();
+  for (const [name, value] of Object.entries(colours())) element.style.setProperty(`--lc-${name}`, value);
+  for (const chart of charts) drop(chart);
+  if (!body.hidden) draw();
 }
 
+// ---- what arrives ---------------------------------------------------------------------------------------------------
 function tell() {
-  const n = points.x.length, m = evals.x.length;
-  if (!n) return host.setAttribute('aria-label', words.empty);
-  const values = { step: points.x[n - 1], loss: short(points.y[n - 1]), smoothed: short(points.s[n - 1]), eval: short(m ? evals.y[m - 1] : null), first: short(points.y[0]) };
-  const sentence = fill(words.summary, values);
-  host.setAttribute('aria-label', sentence);
-  if (Date.now() - saidAt > 30000) { saidAt = Date.now(); spoken.textContent = sentence; }
+  for (const chart of charts) chart.host.setAttribute('aria-label', chart.sentence());
+  if (held.x.length && Date.now() - saidAt > 30000) { saidAt = Date.now(); spoken.textContent = charts[0].sentence(); }
 }
 
 function take(reply) {
-  if (reply.reset) { points = { x: [], y: [], s: [] }; evals = { x: [], y: [] }; bad = []; zoomed = false; saidAt = 0; }
-  points.x.push(...reply.x); points.y.push(...reply.y); points.s.push(...reply.s);
-  evals.x.push(...reply.ex); evals.y.push(...reply.ey); bad.push(...reply.bx);
-  run = reply.run; cursor = points.x.length > MOST_HELD ? null : reply.cursor;
-  const some = points.x.length + evals.x.length + bad.length > 0;
-  note.textContent = bad.length ? fill(words.nonfinite, { step: bad[bad.length - 1] }) : some ? '' : words.empty;
-  note.classList.toggle('lc-bad', bad.length > 0);
-  if (!some) { if (plot) { plot.destroy(); plot = null; } host.hidden = true; }
-  else if (reply.reset || reply.x.length || reply.ex.length || reply.bx.length || !plot) { host.hidden = false; draw(); }
+  if (reply.run !== run) { show(null); saidAt = 0; }
+  if (reply.reset) held = nothing();
+  const { mx, my, x, ex, bx } = reply;
+  for (const name of ['x', 'y', 's', 'rate', 'norm', 'speed', 'ex', 'ey', 'mx', 'bx']) held[name].push(...reply[name]);
+  held.memory.push(...my.map(bytes => bytes == null ? null : bytes / GIB));
+  total = reply.total;
+  run = reply.run;
+  cursor = Math.max(held.x.length, held.ex.length, held.mx.length) > MOST_HELD ? null : reply.cursor;
+  const some = held.x.length + held.ex.length + held.bx.length > 0;
+  note.textContent = held.bx.length ? fill(words.nonfinite, { step: held.bx.at(-1) }) : some ? '' : words.empty;
+  note.classList.toggle('lc-bad', held.bx.length > 0);
+  body.hidden = !some;
+  if (!some) charts.forEach(drop);
+  else if (reply.reset || x.length || ex.length || mx.length || bx.length) draw();
   tell();
 }
 
@@ -106,7 +256,7 @@ async function poll() {
   clearTimeout(timer);
   let wait = 1500;
   if (!document.hidden && element.isConnected) {
-    if (!host || !host.isConnected) { find(); plot = null; cursor = null; }
+    if (!body.isConnected) { find(); cursor = null; }
     busy = true;
     const wanted = props.value;
     try {
@@ -125,8 +275,9 @@ async function poll() {
 }
 
 find();
-new ResizeObserver(() => { if (plot && host.clientWidth) plot.setSize({ width: host.clientWidth, height: plot.height }); }).observe(element);
-new MutationObserver(() => { if (plot) build(); }).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+recolour();
+new ResizeObserver(fit).observe(element);
+new MutationObserver(recolour).observe(document.body, { attributes: true, attributeFilter: ['class'] });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
 watch('value', poll);
 poll();

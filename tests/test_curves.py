@@ -1,0 +1,231 @@
+"""The numbers of the charts: what a page is sent, when, and that nothing in a file or a cursor ends them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from core.memory_use import EVERY_S, MemoryUse
+from core.recipe import Recipe
+from core.run_folder import RunFolder
+from core.runs import Runs
+from core.workspace import Workspace
+from webui.curves import MOST_POINTS, Curves, smooth, thin
+
+
+def make_run(workspace: Workspace) -> RunFolder:
+    return Runs(workspace).create(Recipe.parse({"name": "a run", "data": {"source": "sample:pirate_answers"}}), "test", {})
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> RunFolder:
+    return make_run(workspace)
+
+
+@pytest.fixture
+def curves(workspace: Workspace) -> Curves:
+    return Curves(Runs(workspace))
+
+
+def log(run: RunFolder, step: int, attempt: int = 1, **numbers: float | None) -> None:
+    usual = {"loss": 1.0, "learning_rate": 2e-4, "grad_norm": 0.5, "tokens_per_second": 800.0, "tokens_seen": 9, "epoch": 0.1}
+    run.log_metrics("train", attempt, step, **(usual | numbers))
+
+
+# ---- smoothing and thinning -------------------------------------------------------------------------------------------
+
+
+def test_the_first_smoothed_loss_equals_the_first_loss():
+    assert smooth([2.5])[0] == [2.5]
+    assert smooth([3.0] * 50)[0] == pytest.approx([3.0] * 50)
+
+
+def test_smoothing_in_two_parts_equals_smoothing_at_once():
+    values = [3.0, 1.0, 2.0, 5.0, 4.0]
+    first, state = smooth(values[:2])
+    assert first + smooth(values[2:], state=state)[0] == smooth(values)[0]
+
+
+@pytest.mark.parametrize("count", [1, 1499, 1500, 1501, 4000, 50_000])
+def test_thinning_keeps_the_ends_and_the_spikes_of_every_column(count: int):
+    loss, norm = np.random.default_rng(0).normal(size=(2, count))
+    loss[count // 2] = 99.0
+    norm[count // 3] = 77.0
+    for columns, spikes in (((loss,), [count // 2]), ((loss, norm), [count // 2, count // 3])):
+        chosen = thin(*columns)
+        assert len(chosen) <= MOST_POINTS and chosen[0] == 0 and chosen[-1] == count - 1
+        assert set(spikes) <= set(chosen.tolist()) and (np.diff(chosen) > 0).all()
+
+
+def test_what_is_unknown_hides_no_spike():
+    norm = np.full(9000, np.nan)
+    norm[4000:4003] = 1.0, 50.0, -7.0
+    assert {4001, 4002} <= set(thin(np.zeros(9000), norm).tolist())
+    assert len(thin(np.full(9000, np.nan))) <= MOST_POINTS
+
+
+# ---- what a page gets -------------------------------------------------------------------------------------------------
+
+
+def test_a_page_gets_only_what_is_new(run: RunFolder, curves: Curves):
+    for step in (1, 2):
+        log(run, step, loss=4.0 - step)
+    run.log_metrics("eval", 1, 2, eval_loss=2.5)
+    first = curves.since(run.id)
+    assert (first["reset"], first["x"], first["y"], first["ex"], first["ey"]) == (True, [1, 2], [3.0, 2.0], [2], [2.5])
+    log(run, 3, loss=1.5)
+    second = curves.since(run.id, first["cursor"])
+    assert (second["reset"], second["x"], second["ex"]) == (False, [3], [])
+    assert curves.since(run.id, second["cursor"])["x"] == []
+
+
+def test_every_number_of_a_step_arrives_with_five_digits_in_less_than_1_kb(run: RunFolder, curves: Curves):
+    cursor = curves.since(run.id)["cursor"]
+    log(run, 10**6, loss=math.pi, learning_rate=1.23456789e-4, grad_norm=0.1 + 0.2, tokens_per_second=12345.678)
+    run.log_metrics("gpu", 1, 10**6, memory_bytes=6_123_456_789, memory_total_bytes=8 << 30)
+    run.log_metrics("eval", 1, 10**6, eval_loss=math.e)
+    found = curves.since(run.id, cursor)
+    assert (found["y"], found["s"], found["rate"], found["norm"], found["speed"]) == (
+        [3.1416], [3.1416], [1.2346e-4], [0.3], [12346.0],
+    )  # fmt: skip
+    assert (found["mx"], found["my"], found["total"], found["ey"]) == ([10**6], [6.1235e9], 8.5899e9, [2.7183])
+    assert len(json.dumps(found)) < 1024
+
+
+def test_a_number_that_is_missing_or_not_finite_is_null_and_its_step_stays(run: RunFolder, curves: Curves):
+    log(run, 1, grad_norm=math.inf, tokens_per_second=None)
+    run.log_metrics("train", 1, 2, loss=1.0)
+    run.log_metrics("gpu", 1, 2, memory_bytes=None)
+    found = curves.since(run.id)
+    assert (found["x"], found["norm"], found["speed"], found["rate"]) == ([1, 2], [None, None], [None, None], [2e-4, None])
+    assert (found["bx"], found["my"], found["total"]) == ([], [None], None)
+
+
+def test_a_loss_that_is_no_number_is_told_and_never_drawn_as_one(run: RunFolder, curves: Curves):
+    log(run, 1)
+    log(run, 2, loss=math.nan)
+    found = curves.since(run.id)
+    assert (found["x"], found["bx"]) == ([1], [2])
+    assert "NaN" not in json.dumps(found, allow_nan=False)
+
+
+def test_a_long_run_is_sent_thinned_with_its_spikes_and_then_by_row(run: RunFolder, curves: Curves):
+    lines = []
+    for step in range(1, 9001):
+        numbers = {"loss": 99.0 if step == 4567 else 1.0 + step % 7, "grad_norm": 55.0 if step == 7001 else 0.1 * (step % 5)}
+        lines.append(json.dumps({"kind": "train", "attempt": 1, "step": step, **numbers}))
+        lines.append(json.dumps({"kind": "eval", "attempt": 1, "step": step, "eval_loss": 2.0}))
+        lines.append(json.dumps({"kind": "gpu", "attempt": 1, "step": step, "memory_bytes": 1e9}))
+    (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    found = curves.since(run.id)
+    assert all(len(found[name]) <= MOST_POINTS for name in ("x", "ex", "mx"))
+    assert found["y"][found["x"].index(4567)] == 99.0 and found["norm"][found["x"].index(7001)] == 55.0
+    assert {len(found[name]) for name in ("x", "y", "s", "rate", "norm", "speed")} == {len(found["x"])}
+    log(run, 9001)
+    assert curves.since(run.id, found["cursor"])["x"] == [9001]
+    behind = [run.id, 0, 9001 - MOST_POINTS - 1, 9000, 9000, 0]
+    assert curves.since(run.id, behind)["reset"] is True
+
+
+@pytest.mark.parametrize(
+    "cursor", [None, 1, "x", [], [1, 2], ["?", 0, 0, 0, 0, 0], [None] * 6, {"a": 1}, [1e30] * 6, [[]] * 6, "own, but too far on"]
+)
+def test_a_cursor_that_is_none_gets_the_whole_curve(run: RunFolder, curves: Curves, cursor: object):
+    log(run, 1)
+    given = [run.id, 0, 2, 0, 0, 0] if cursor == "own, but too far on" else cursor
+    assert curves.since(run.id, given)["reset"] is True
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])
+def test_an_unknown_run_has_an_empty_curve(curves: Curves, run_id: object):
+    found = curves.since(run_id)  # type: ignore[arg-type]
+    assert all(found[name] == [] for name in ("x", "y", "s", "rate", "norm", "speed", "ex", "ey", "mx", "my", "bx"))
+
+
+def test_after_a_resume_the_points_beyond_it_are_gone(run: RunFolder, curves: Curves):
+    for step in (1, 2, 3):
+        log(run, step, loss=float(step))
+        run.log_metrics("gpu", 1, step, memory_bytes=step)
+    run.log_metrics("eval", 1, 3, eval_loss=9.0)
+    before = curves.since(run.id)
+    log(run, 2, attempt=2, loss=20.0)
+    after = curves.since(run.id, before["cursor"])
+    assert (after["reset"], after["x"], after["y"], after["ex"], after["mx"]) == (True, [1, 2], [1.0, 20.0], [], [1])
+
+
+def test_damaged_lines_do_not_end_a_curve(run: RunFolder, curves: Curves):
+    strange = [
+        '{"kind":"train","step":"x"}',
+        "[]",
+        "not json",
+        '{"kind":"train","attempt":1,"step":1,"loss":2.0,"grad_norm":"big","learning_rate":[1],"tokens_per_second":true}',
+        '{"kind":"train","attempt":1,"step":2,"loss":1' + "0" * 400 + "}",
+        '{"kind":"gpu","attempt":1,"step":3,"memory_bytes":{}}',
+        '{"kind":"train","att',
+    ]
+    (run.path / "metrics.jsonl").write_text("\n".join(strange), "utf-8")
+    found = curves.since(run.id)
+    assert (found["x"], found["norm"], found["rate"], found["speed"], found["my"]) == ([1], [None], [None], [None], [None])
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------------
+
+
+class FakeReporter:
+    def __init__(self, run: RunFolder):
+        self.run = run
+
+    def metrics(self, kind: str, step: int, **numbers: int) -> None:
+        self.run.log_metrics(kind, 1, step, **numbers)
+
+
+def looked_at(run: RunFolder) -> list[int]:
+    return [line["step"] for line in run.metrics().records if line["kind"] == "gpu"]
+
+
+def test_memory_is_looked_at_at_the_first_step_each_two_seconds_and_at_the_last(run: RunFolder):
+    now = [100.0]
+    memory = MemoryUse(FakeReporter(run), on_card=False, clock=lambda: now[0])
+    for step in range(1, 12):
+        memory.note(step, last=step == 11)
+        now[0] += EVERY_S / 4
+    assert looked_at(run) == [1, 5, 9, 11]
+    line = run.metrics().records[0]
+    assert 10e6 < line["memory_bytes"] < line["memory_total_bytes"] == psutil.virtual_memory().total
+    memory.keep_peak()
+    assert run.facts()["peak_memory_bytes"] >= line["memory_bytes"]
+
+
+def test_memory_that_cannot_be_asked_leaves_no_line_and_ends_no_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "Process", refuse)
+    memory = MemoryUse(FakeReporter(run), on_card=False)
+    memory.note(1)
+    memory.keep_peak()
+    assert looked_at(run) == [] and "peak_memory_bytes" not in run.facts()
+
+
+def test_on_a_card_the_peak_is_the_allocators_own(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 << 30)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 7 << 30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 8 << 30))
+    memory = MemoryUse(FakeReporter(run), on_card=True)
+    memory.note(1)
+    line = run.metrics().records[0]
+    assert (line["memory_bytes"], line["memory_total_bytes"]) == (5 << 30, 8 << 30)
+    memory.keep_peak()
+    assert run.facts()["peak_memory_bytes"] == 7 << 30
