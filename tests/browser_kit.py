@@ -4,13 +4,20 @@ The browser is LORA_GARAGE_BROWSER, else /usr/bin/chromium; where there is none 
 
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
-  tabs          get_by_role("tab", name="Train" | "Chat" | "Runs"); panels #tab-train #tab-chat #tab-runs
-  Train, form   #model, #data (radio, value = data set id), #file (input[type=file]), #data-report, #method, #rank,
-                #more-settings (accordion), #setting-learning_rate, #setting-num_train_epochs, #setting-max_steps,
-                #setting-per_device_train_batch_size, #setting-max_length, #setting-seed, #run-name, #start, #start-notice,
-                #form-column (hidden while something trains)
-  Train, run    #run-card (name, state, phase, progress bar), #run-notice, #stop, #run-open-chat, #live-chart,
-                #run-settings-fold > #run-settings, #run-story-fold > #run-story
+  header        #header-hardware (what trains, and how full it is)
+  tabs          get_by_role("tab", name="Train" | "Chat" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-runs #tab-settings
+  Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
+                accordions whose first button tells their summary; what is folded is not in the page at all
+                goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
+                model: #model, #model-about, #next-model
+                data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #data-report, #learned > #learned-counters,
+                #learned-row, #row-before, #row-after, #next-data
+                plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
+                #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
+                train: #run-name; always there: #start, #start-notice
+  Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar), #run-notice,
+                #stop, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story
+  Settings      #hardware, #places, #languages, #kept-preset, #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
   Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
 ]
-PAGES = {"en": ("/?lang=en", ("Train", "Chat", "Runs")), "zh": ("/?lang=zh", ("训练", "对话", "记录"))}
+PAGES = {"en": ("/?lang=en", ("Train", "Chat", "Runs", "Settings")), "zh": ("/?lang=zh", ("训练", "对话", "记录", "设置"))}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,9 @@ def test_a_file_that_is_no_data_is_refused_in_a_sentence(chrome: Browser, empty_
     page, watch = kit.open_page(chrome, empty_app)
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     page.locator("#file input[type=file]").set_input_files(tmp_path / "picture.jsonl")
-    expect(page.locator("#data-report")).to_contain_text("picture")
+    expect(page.locator("#file-notice")).to_contain_text("picture")
+    kit.choose(page, "#data", "sample:pirate_answers")
+    expect(page.locator("#file-notice")).to_be_hidden()
     watch.check()
     page.context.close()
 
@@ -161,22 +163,6 @@ def test_a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(chrome:
     expect(page.locator("#data input:checked")).to_have_count(1)
     expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 4 rows")
     watch.check()
-    page.context.close()
-
-
-def test_a_sample_fills_the_settings_that_were_not_edited(chrome: Browser, empty_app: kit.App):
-    page, _ = kit.open_page(chrome, empty_app)
-    kit.unfold(page, "#more-settings")
-    rate, steps, seed = (page.locator(f"#setting-{name} input") for name in ("learning_rate", "max_steps", "seed"))
-    expect(seed).to_have_value("42")
-    seed.fill("7")
-    seed.blur()
-    kit.choose(page, "#data", "sample:pirate_answers")
-    expect(steps).to_have_value("80")
-    expect(rate).to_have_value("0.001")
-    kit.choose(page, "#data", "sample:kettlewisp_facts")
-    expect(steps).to_have_value("-1")
-    expect(seed).to_have_value("7")
     page.context.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -12,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from core.recipe import Recipe
@@ -22,7 +20,6 @@ from core.states import State
 from core.text import LANGUAGES, text
 from core.workspace import Workspace
 from webui import format
-from webui.curves import MOST_POINTS, Curves, smooth, thin
 from webui.guard import Guard
 from webui.language import LanguageDoor, preferred
 from webui.markup import notice, tag
@@ -81,9 +78,14 @@ def test_every_state_stage_and_setting_has_words(language: str):
 
 def test_every_key_that_the_page_names_exists():
     source = "".join(path.read_text("utf-8") for path in (PROJECT / "webui").glob("*.py"))
-    keys = set(re.findall(r"""["']((?:page|units|chart|train_page|chat_page|runs_page)\.[a-z0-9_]+)["']""", source))
+    keys = set(
+        re.findall(
+            r"""["']((?:page|units|chart|train_page|chat_page|runs_page|wizard|plan_view|settings_page|hardware_view|learned_view)\.[a-z0-9_]+)["']""",
+            source,
+        )
+    )
     assert len(keys) > 60
-    assert [key for key in sorted(keys) if not EN.knows(key) and key != "page.css"] == []
+    assert [key for key in sorted(keys) if not EN.knows(key) and not key.endswith(".css")] == []
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------------
@@ -142,137 +144,7 @@ def test_what_people_wrote_stays_text():
     assert tag("p", tag("b", "x")) == "<p><b>x</b></p>" and notice("") == ""
 
 
-# ---- curves -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_first_smoothed_loss_equals_the_first_loss():
-    assert smooth([2.5])[0] == [2.5]
-    assert smooth([3.0] * 50)[0] == pytest.approx([3.0] * 50)
-
-
-def test_smoothing_in_two_parts_equals_smoothing_at_once():
-    values = [3.0, 1.0, 2.0, 5.0, 4.0]
-    first, state = smooth(values[:2])
-    assert first + smooth(values[2:], state=state)[0] == smooth(values)[0]
-
-
-@pytest.mark.parametrize("count", [1, 1499, 1500, 1501, 4000, 50_000])
-def test_thinning_keeps_the_ends_and_every_spike(count: int):
-    y = np.random.default_rng(0).normal(size=count)
-    y[count // 2] = 99.0
-    chosen = thin(y)
-    assert len(chosen) <= MOST_POINTS and chosen[0] == 0 and chosen[-1] == count - 1 and 99.0 in y[chosen]
-    assert (np.diff(chosen) > 0).all()
-
-
-def test_a_page_gets_only_what_is_new(workspace: Workspace):
-    run, curves = make_run(workspace), Curves(Runs(workspace))
-    for step in (1, 2):
-        run.log_metrics("train", 1, step, loss=4.0 - step)
-    run.log_metrics("eval", 1, 2, eval_loss=2.5)
-    first = curves.since(run.id)
-    assert (first["reset"], first["x"], first["y"], first["ex"], first["ey"]) == (True, [1, 2], [3.0, 2.0], [2], [2.5])
-    run.log_metrics("train", 1, 3, loss=1.5)
-    second = curves.since(run.id, first["cursor"])
-    assert (second["reset"], second["x"], second["ex"]) == (False, [3], [])
-    assert curves.since(run.id, second["cursor"])["x"] == []
-    assert len(json.dumps(second)) < 1000
-
-
-@pytest.mark.parametrize("cursor", [None, 1, "x", [], [1, 2], ["?", 0, 0, 0, 0], [None] * 5, {"a": 1}, [1e30] * 5, [[]] * 5])
-def test_a_cursor_that_is_none_gets_the_whole_curve(workspace: Workspace, cursor: object):
-    run = make_run(workspace)
-    run.log_metrics("train", 1, 1, loss=1.0)
-    assert Curves(Runs(workspace)).since(run.id, cursor)["reset"] is True
-
-
-@pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])
-def test_an_unknown_run_has_an_empty_curve(workspace: Workspace, run_id: object):
-    assert Curves(Runs(workspace)).since(run_id)["x"] == []  # type: ignore[arg-type]
-
-
-def test_after_a_resume_the_points_beyond_it_are_gone(workspace: Workspace):
-    run, curves = make_run(workspace), Curves(Runs(workspace))
-    for step in (1, 2, 3):
-        run.log_metrics("train", 1, step, loss=float(step))
-    run.log_metrics("eval", 1, 3, eval_loss=9.0)
-    before = curves.since(run.id)
-    run.log_metrics("train", 2, 2, loss=20.0)
-    after = curves.since(run.id, before["cursor"])
-    assert (after["reset"], after["x"], after["y"], after["ex"]) == (True, [1, 2], [1.0, 20.0], [])
-
-
-def test_a_loss_that_is_no_number_is_told_and_never_drawn_as_one(workspace: Workspace):
-    run = make_run(workspace)
-    run.log_metrics("train", 1, 1, loss=1.0)
-    run.log_metrics("train", 1, 2, loss=math.nan)
-    found = Curves(Runs(workspace)).since(run.id)
-    assert (found["x"], found["bx"]) == ([1], [2])
-    assert "NaN" not in json.dumps(found, allow_nan=False)
-
-
-def test_damaged_lines_do_not_end_a_curve(workspace: Workspace):
-    run = make_run(workspace)
-    with open(run.path / "metrics.jsonl", "w", encoding="utf-8") as file:
-        file.write(
-            '{"kind":"train","step":"x"}\n[]\nnot json\n{"kind":"train","attempt":1,"step":1,"loss":2.0}\n{"kind":"train","att'
-        )
-    assert Curves(Runs(workspace)).since(run.id)["x"] == [1]
-
-
 # ---- the form ---------------------------------------------------------------------------------------------------------
-
-
-def form(**changes: object):
-    from webui.train_page import MORE, Form, settings_for
-
-    data = changes.get("data", "sample:pirate_answers")
-    values = settings_for(data if isinstance(data, str) else None)
-    more = tuple(changes.get(name, values[name]) for _, name in MORE)
-    return Form(
-        changes.get("model", "starter"),
-        data,
-        changes.get("method", "lora"),
-        changes.get("r", values["r"]),
-        more,
-        changes.get("name", ""),
-    )
-
-
-def test_a_sample_set_brings_its_own_settings():
-    from webui.train_page import recipe_of
-
-    recipe = recipe_of(form())
-    assert (recipe.train.max_steps, recipe.train.learning_rate, recipe.train.warmup_steps, recipe.goal) == (80, 1e-3, 4, "style")
-    assert (recipe.adapter.r, recipe.adapter.lora_alpha) == (8, 16)
-    assert recipe_of(form(r=16)).lora_alpha == 32  # the sample's alpha belonged to its rank
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"data": None}, "Choose a data set first"),
-        ({"data": ["x"]}, "Choose a data set first"),
-        ({"model": "  "}, "Choose a base model first"),
-        ({"model": "../../etc"}, "is no model name"),
-        ({"learning_rate": 0}, "learning_rate is 0"),
-        ({"learning_rate": math.nan}, "learning_rate"),
-        ({"max_length": 2.5}, "whole number"),
-        ({"per_device_train_batch_size": 10**9}, "from 1 to 1024"),
-        ({"seed": -1}, "seed is -1"),
-        ({"seed": "7; rm"}, "seed is 7; rm"),
-        ({"r": 10**9}, "r"),
-        ({"method": "full"}, "method"),
-    ],
-)
-def test_the_form_refuses_in_a_sentence(changes: dict, said: str):
-    from core.errors import GarageError
-    from webui.train_page import recipe_of
-
-    with pytest.raises(GarageError) as refused:
-        recipe_of(form(**changes))
-    assert said in EN.of(refused.value.text)
-    assert ZH.of(refused.value.text) != EN.of(refused.value.text)
 
 
 @pytest.mark.parametrize(

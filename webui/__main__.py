@@ -83,6 +83,7 @@ def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
 
     services = Services.open(workspace)
     services.supervisor.start()
+    services.monitor.start()
     try:
         demo, url = launch(services, options.port, options.host, options.auth)
     except OSError as error:

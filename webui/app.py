@@ -9,7 +9,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from core.text import LANGUAGES
-from webui import run_panel
+from webui import hardware_view, run_panel
 from webui.before_gradio import one_app
 from webui.chat_page import ChatPage
 from webui.guard import Guard
@@ -19,7 +19,8 @@ from webui.live_chart import uplot_head
 from webui.markup import tag
 from webui.runs_page import RunsPage
 from webui.services import Services
-from webui.theme import CSS, theme
+from webui.settings_page import SettingsPage
+from webui.theme import styles, theme
 from webui.train_page import TrainPage
 from webui.wording import Wording
 
@@ -51,24 +52,31 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     gr.Navbar(visible=False)
     opened = gr.State(None)
     train, chat, runs = TrainPage(services, w), ChatPage(services, w), RunsPage(services, w, opened)
+    settings = SettingsPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         status = gr.HTML(run_panel.headline(services.moments.now().shown, w), elem_id="header-status")
+        chip = gr.HTML(hardware_view.chip(services.monitor.newest(), w), elem_id="header-hardware")
         gr.HTML(language_link(w), elem_id="language")
     with gr.Tabs(elem_id="pages") as tabs:
-        with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train") as train_tab:
+        with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train"):
             train.build()
         with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat"):
             chat.build()
         with gr.Tab(w.t("page.runs"), id="runs", elem_id="tab-runs"):
             runs.build()
-    del train_tab
-    header = LivePart(status, lambda look: gr.update(value=run_panel.headline(look.moment.shown, w)))
-    pulse = Pulse(services, [header, *train.parts(), *chat.parts(), *runs.parts()], opened)
+        with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
+            settings.build()
+    header = [
+        LivePart(status, lambda look: gr.update(value=run_panel.headline(look.moment.shown, w))),
+        LivePart(chip, lambda look: gr.update(value=hardware_view.chip(services.monitor.newest(), w))),
+    ]
+    pulse = Pulse(services, [*header, *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()], opened)
     train.wire(demo, pulse)
     chat.wire(demo)
     runs.wire(pulse, tabs, chat.target)
-    train.open_chat.click(
+    settings.wire(demo, settings_tab)
+    train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.moments.now().shown) else None),
         None, [tabs, chat.target], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip
@@ -105,7 +113,7 @@ def launch(services: Services, port: int, host: str = "127.0.0.1", auth: tuple[s
         "inbrowser": False,
         "prevent_thread_lock": True,
         "theme": theme(),
-        "css": CSS.read_text("utf-8"),
+        "css": styles(),
         "head": HTML_LANG + uplot_head(),
         "app_kwargs": {
             "docs_url": None,

@@ -16,11 +16,10 @@ from core.models import ModelRef
 from core.questions import target_of, target_of_adapter
 from core.states import BUSY
 from webui import format, run_panel
-from webui.live import LivePart
+from webui.live import LivePart, shown
 from webui.markup import Html, notice, tag
 from webui.moment import RunRow
 from webui.services import Services
-from webui.train_page import shown
 from webui.wording import Wording
 
 LOAD_POLL_S = 0.1
@@ -425,7 +424,7 @@ def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any) ->
             continue
         low, high = limits[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
-            raise ChatError("train_page.bad_number", field=name, found=str(value)[:40], low=low, high=high)
+            raise ChatError("wizard.bad_number", field=name, found=str(value)[:40], low=low, high=high)
         values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
     drawn = values.get("temperature", 0) > 0
     return Sampling(do_sample=drawn, **values)

@@ -76,3 +76,21 @@ def moment(seconds_since_1970: float | None) -> str:
 
 def clock(seconds_since_1970: float | None) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds_since_1970)) if seconds_since_1970 else ""
+
+
+def about(wording: Wording, seconds: float | None) -> str:
+    """ "about 25 min": a duration that is only estimated; "" while it is not known."""
+    if seconds is None or seconds != seconds or seconds < 0:
+        return ""
+    if seconds < 50:
+        return wording.t("units.about_seconds", seconds=max(5, 5 * round(seconds / 5)))
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return wording.t("units.about_minutes", minutes=minutes)
+    return wording.t("units.about_hours", hours=minutes // 60, minutes=minutes % 60)
+
+
+def parameters(wording: Wording, count: int) -> str:
+    """ "135M parameters", "7.2B parameters": as models are spoken of."""
+    value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B"
+    return wording.t("units.parameters", count=value)

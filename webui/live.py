@@ -80,3 +80,8 @@ class Pulse:
 
 def _mark(update: Update) -> str:
     return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def shown(value: str) -> Update:
+    """An HTML component takes no room while it has nothing to say."""
+    return gr.update(value=value, visible=bool(value))

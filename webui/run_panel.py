@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.presets import goal as goal_preset
 from core.presets import sample_of
 from core.run_folder import Status
 from core.states import BUSY, State
@@ -133,9 +134,31 @@ def settings(view: RunView, w: Wording) -> Html:
             continue
         if (section, name) == ("train", "num_train_epochs") and view.recipe.train.max_steps > 0:
             continue
-        pairs.append((w.t(f"train_page.field_{name}"), "–" if value is None else format.number(value)))
+        pairs.append((w.t(f"wizard.field_{name}"), "–" if value is None else format.number(value)))
     pairs += _learned(view.facts, w)
     return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
+
+
+def frozen(view: RunView, w: Wording) -> Html:
+    """What this run was asked for, as the five steps of the form: goal, model, data, plan, name. Nothing of it can change."""
+    recipe = view.recipe
+    if recipe is None:
+        return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
+    goal = goal_preset(recipe.goal) if recipe.goal else None
+    method = {"lora": "LoRA", "qlora": "QLoRA"}[recipe.adapter.method]
+    rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
+    data = data_name(view.row, w)
+    steps = (
+        ("goal", goal.title[w.language] if goal else w.t("wizard.none_yet")),
+        ("model", model_name(view.row.model, w)),
+        ("data", f"{data} · {w.t('wizard.rows', rows=rows)}" if isinstance(rows, int) else data),
+        ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),
+        ("train", view.row.name),
+    )
+    lines = [tag("li", tag("strong", w.t(f"wizard.step_{step}")), tag("span", said)) for step, said in steps]
+    return join(
+        [tag("ol", *lines, class_="lg-frozen"), settings(view, w), tag("p", w.t("train_page.frozen_info"), class_="lg-quiet")]
+    )
 
 
 def _learned(facts: dict[str, Any], w: Wording) -> list[tuple[str, str]]:

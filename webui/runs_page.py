@@ -10,12 +10,11 @@ from core.errors import GarageError
 from core.export import QUANTS, ExportCheck, ExportResult, ExportStatus
 from core.states import BUSY
 from webui import format, run_panel
-from webui.live import LivePart, Look, Pulse
+from webui.live import LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
 from webui.markup import Html, join, notice, tag
 from webui.moment import RunRow
 from webui.services import Services
-from webui.train_page import shown
 from webui.wording import Wording
 
 QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}

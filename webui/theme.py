@@ -1,4 +1,4 @@
-"""How the page looks: gradio's theme variables where there are some, page.css for the rest. Contrast is 4.5:1 or better."""
+"""How the page looks: gradio's theme variables where there are some, our sheets for the rest. Contrast is 4.5:1 or better."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from pathlib import Path
 
 import gradio as gr
 
-CSS = Path(__file__).parent / "assets" / "page.css"
+ASSETS = Path(__file__).parent / "assets"
+SHEETS = ("page.css", "wizard.css", "learned.css")
+
+
+def styles() -> str:
+    return "\n".join((ASSETS / sheet).read_text("utf-8") for sheet in SHEETS)
 
 
 def theme() -> gr.themes.Base:

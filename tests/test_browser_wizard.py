@@ -1,0 +1,255 @@
+"""The wizard walked through as a newcomer (only Next and Start) and by somebody who comes back, in a real browser.
+
+Cards are a fake driver library under the real pynvml. The device is held meanwhile, so that a run starts and waits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core import lease
+from core.runs import Runs
+from core.states import State
+from core.text import text
+from core.workspace import Workspace
+from tests import browser_kit as kit
+from tests import fake_nvml
+from tests.conftest import wait_until
+from tests.scripted_run import ScriptedRun
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytest.importorskip("playwright")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
+]
+START = {"en": "Start training", "zh": "开始训练"}
+WALKS = [("en", kit.DESKTOP, False), ("zh", kit.PHONE, True), ("zh", kit.DESKTOP, False), ("en", kit.PHONE, True)]
+NAMES = ["en-desktop-no_card", "zh-phone-8_gb", "zh-desktop-no_card", "en-phone-8_gb"]
+
+
+def expect(thing: object):
+    from playwright.sync_api import expect
+
+    return expect(thing)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with kit.browser() as started:
+        yield started
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def serve(workspace: Workspace, tmp_path: Path, fake_driver: Callable[[], Path]) -> Iterator[Callable[[bool], kit.App]]:
+    """serve(card): the app on workspace, with a card of 8 GB or without any driver."""
+    apps = []
+
+    def started(card: bool) -> kit.App:
+        environment = {}
+        if card:
+            file = fake_nvml.write(tmp_path / "cards.txt", fake_nvml.EIGHT_GB)
+            environment = fake_nvml.environment(fake_driver(), file)
+        apps.append(kit.start_app(workspace.root, **environment))
+        return apps[-1]
+
+    yield started
+    for app in apps:
+        app.stop()
+
+
+@pytest.fixture(scope="module")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """The folder of the compiled library; the test that asks is skipped, saying so, where there is no compiler."""
+    return lambda: fake_nvml.compile(tmp_path_factory.mktemp("driver"))
+
+
+def started_run(page: Page, workspace: Workspace):
+    """The one run that Start made, seen on the page with its frozen settings; then stopped."""
+    run = wait_until(lambda: next(iter(Runs(workspace).list()), None), 10)
+    expect(page.locator("#form-column")).to_be_hidden()
+    expect(page.locator("#frozen")).to_contain_text(run.name)
+    page.locator("#stop").click()
+    wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 20)
+    expect(page.locator("#form-column")).to_be_visible()
+    return run
+
+
+@pytest.mark.parametrize(("language", "viewport", "card"), WALKS, ids=NAMES)
+def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
+):
+    page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
+    expect(page.locator("#header-hardware")).to_contain_text("RTX 4060" if card else {"en": "processor", "zh": "处理器"}[language])
+    expect(page.locator("#goal")).to_be_visible()
+    page.locator("#next-goal").click()
+    expect(page.locator("#goal")).to_be_hidden()
+    expect(page.locator("#model-about")).to_contain_text("SmolLM2")
+    page.locator("#next-model").click()
+    expect(page.locator("#next-data")).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
+    page.locator("#next-data").click()
+    plan = page.locator("#plan-card")
+    expect(plan).to_contain_text({"en": "LoRA, rank 8", "zh": "LoRA，秩 8"}[language])
+    expect(plan).to_contain_text(re.compile("80 (optimizer steps|个优化步)"))
+    expect(plan).to_contain_text("RTX 4060" if card else {"en": "no graphics card", "zh": "不使用显卡"}[language])
+    plan.locator("summary").first.click()
+    assert kit.overflow(page) <= 0
+    page.locator("#next-plan").click()
+    expect(page.locator("#run-name")).to_be_visible()
+    expect(page.locator("#start")).to_have_text(START[language])
+    with lease.hold(workspace, text("lease.somebody")):
+        page.locator("#start").click()
+        run = started_run(page, workspace)
+    recipe, facts = run.recipe(), run.facts()
+    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
+    assert recipe.train.optim == ("paged_adamw_8bit" if card else "adamw_torch")
+    assert facts["advice"]["budget"]["kind"] == ("card" if card else "cpu")
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.parametrize(("language", "viewport", "card"), WALKS[1:3], ids=NAMES[1:3])
+def test_somebody_who_comes_back_needs_two_actions(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
+):
+    ScriptedRun(workspace, "the first one").to(State.RUNNING).train(10).to(State.COMPLETED, text("run.completed", step=10))
+    page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
+    expect(page.locator("#run-card")).to_contain_text("the first one")
+    expect(page.locator("#goal")).to_be_hidden()
+    kit.choose(page, "#data", "sample:shop_messages")
+    expect(page.locator("#step-goal > button")).to_contain_text({"en": "Sorting texts", "zh": "分类"}[language])
+    with lease.hold(workspace, text("lease.somebody")):
+        page.locator("#start").click()
+        wait_until(lambda: len(Runs(workspace).list()) == 2, 10)
+        run = started_run(page, workspace)
+    assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
+    watch.check()
+    page.context.close()
+
+
+def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace
+):
+    app = serve(False)
+    for language, viewport in (("en", kit.DESKTOP), ("zh", kit.PHONE)):
+        page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+        expect(page.locator("#goal")).to_be_visible()
+        kit.choose(page, "#data", "sample:kettlewisp_facts")
+        for step in ("#step-model", "#step-plan", "#step-train", "#start-from", "#all-settings", "#save-preset"):
+            kit.unfold(page, step)
+        page.locator("#plan-for input").click()
+        page.get_by_role("option").filter(has_text="12 GB").click()
+        expect(page.locator("#start")).to_contain_text({"en": "another card", "zh": "另一张显卡"}[language])
+        for summary in page.locator(".lg-plan summary").all():
+            summary.click()
+        expect(page.locator("#plan-card table")).to_be_visible()
+        for dark in (False, True):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == [], (language, dark)
+        assert kit.overflow(page) <= 0
+        page.locator("#start").click()
+        expect(page.locator("#start-notice")).to_contain_text("12 GB")
+        assert not Runs(workspace).list()
+        watch.check()
+        page.context.close()
+
+
+def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, serve: Callable[[bool], kit.App]):
+    page, watch = kit.open_page(chrome, serve(False))
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    rate, steps, seed = (page.locator(f"#setting-{name} input") for name in ("learning_rate", "max_steps", "seed"))
+    expect(steps).to_have_value("80")
+    page.locator("#settings-search input, #settings-search textarea").first.press_sequentially("random seed")
+    expect(rate).to_be_hidden()
+    expect(seed).to_be_visible()
+    seed.fill("7")
+    seed.blur()
+    expect(page.locator("#reset-settings")).to_contain_text("1 settings are yours")
+    kit.choose(page, "#data", "sample:kettlewisp_facts")
+    page.locator("#settings-search input, #settings-search textarea").first.fill("")
+    expect(steps).to_have_value("-1")
+    expect(seed).to_have_value("7")
+    page.locator("#reset-settings").click()
+    expect(seed).to_have_value("42")
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(
+    chrome: Browser, make_workspace: Callable[[], Workspace], serve: Callable[[bool], kit.App]
+):
+    make_workspace()
+    page, watch = kit.open_page(chrome, serve(False))
+    kit.choose(page, "#data", "sample:pirate_answers")
+    marked = page.locator("#learned-row mark.lg-learned")
+    expect(marked.first).to_contain_text("Arr, matey! Rome be the capital of Italy")
+    expect(page.locator("#learned-counters")).to_contain_text("42.4 %")
+    page.locator("#row-after").click()
+    expect(page.locator("#learned-row")).to_contain_text("2 of 68")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    longest = page.locator("#setting-max_length input")
+    expect(longest).to_have_value("128")
+    longest.fill("50")
+    longest.blur()
+    expect(page.locator("#learned-row .lg-cut").first).to_be_visible()
+    longest.fill("16")
+    longest.blur()
+    expect(page.locator("#learned-counters")).to_contain_text("68")
+    page.locator("#start").click()
+    expect(page.locator("#start-notice")).to_contain_text("None of the 68 rows has anything to learn within the first 16 tokens")
+    watch.check()
+    page.context.close()
+
+
+def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(
+    chrome: Browser, serve: Callable[[bool], kit.App], tmp_path: Path
+):
+    page, watch = kit.open_page(chrome, serve(True))
+    expect(page.locator("#header-hardware")).to_contain_text("0.6 of 8.0 GiB")
+    kit.go_to_tab(page, "Settings")
+    expect(page.locator("#hardware")).to_contain_text("580.65.06")
+    fake_nvml.write(tmp_path / "cards.txt", fake_nvml.dead(fake_nvml.EIGHT_GB))
+    expect(page.locator("#header-hardware .lg-bad")).to_contain_text("RTX 4060", timeout=10_000)
+    assert kit.violations(page) == []
+    watch.check()
+    page.context.close()
+
+
+def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, tmp_path: Path
+):
+    page, watch = kit.open_page(chrome, serve(False))
+    page.on("dialog", lambda dialog: dialog.accept())
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.jsonl")
+    expect(page.locator("#step-data > button")).to_contain_text("mine · 1 rows")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#save-preset")
+    page.locator("#preset-name input, #preset-name textarea").first.fill("我的设置")
+    page.locator("#preset-save").click()
+    expect(page.locator("#preset-notice")).to_contain_text("is saved")
+    kit.go_to_tab(page, "Settings")
+    for kind, label in (("preset", "我的设置"), ("dataset", "mine")):
+        page.locator(f"#kept-{kind} input").click()
+        page.get_by_role("option").filter(has_text=label).click()
+        page.locator(f"#delete-{kind}").click()
+        expect(page.locator("#settings-notice")).to_contain_text("Deleted")
+    assert not list(workspace.recipes.glob("*.yaml")) and not (workspace.datasets / "mine").exists()
+    watch.check()
+    page.context.close()

@@ -1,0 +1,210 @@
+"""What the Train page's form amounts to: one look at its answers gives the plan, the preview, and what is missing.
+
+No gradio. Nothing is downloaded here except a model's config.json (hub, for its shape), whose failure is remembered for a
+minute so that typing goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from core import budget, pace, plan
+from core.budget import Budget
+from core.errors import GarageError
+from core.models import ModelRef
+from core.pace import Pace
+from core.plan import Grounds, Plan
+from core.preview import Preview
+from core.recipe import Recipe
+from core.shapes import ModelShape
+from core.text import Text, text
+from core.user_presets import NO_DATA
+from webui import samples
+from webui.services import Services
+from webui.settings_fields import Answers
+from webui.wording import Wording
+
+HERE, PROCESSOR, CARD, SIZE = "here", "cpu", "card:", "size:"
+FAILURE_KEPT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """The answers of the form as they arrived: any JSON may be in them until a Planner has looked."""
+
+    goal: Any
+    model: Any
+    data: Any
+    memory: Any  # HERE, PROCESSOR, "card:<uuid>" or "size:<GB>"
+    name: Any
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """missing: what has to be given before Start. problem: what cannot be. Both None: Start may be pressed.
+
+    preview, shape, pace are None where they could not be had; shape_problem and preview_problem then say why.
+    """
+
+    plan: Plan | None = None
+    preview: Preview | None = None
+    shape: ModelShape | None = None
+    pace: Pace | None = None
+    missing: Text | None = None
+    problem: Text | None = None
+    shape_problem: Text | None = None
+    preview_problem: Text | None = None
+    note: Text | None = None  # about this PC, beside the plan
+    measuring: bool = False  # the pace will be known in some seconds
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the planned steps take at the pace that is known; None where something is not."""
+        if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
+            return None
+        return pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
+
+
+def planned_tokens(made: Plan, preview: Preview) -> float:
+    """Tokens that the planned steps read, after cutting to max_length."""
+    counts = preview.counts(made.recipe.data.max_length)
+    kept = max(1, counts.rows - counts.rows_dropped)
+    train = made.recipe.train
+    examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return examples * counts.tokens / kept
+
+
+@dataclass
+class Planner:
+    services: Services
+    _failures: dict[tuple[str, str | None], tuple[float, Text]] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self, form: Form, w: Wording) -> Outlook:
+        """Never raises a GarageError: whatever is wrong is in the answer."""
+        missing = None
+        if not isinstance(form.data, str) or not form.data:
+            missing = text("wizard.missing_data")
+        elif not isinstance(form.model, str) or not form.model.strip():
+            missing = text("wizard.missing_model")
+        try:
+            recipe = recipe_of(form)
+            budgeted = self.budget(form.memory)
+        except GarageError as error:
+            return Outlook(missing=missing, problem=error.text)
+        shape, shape_problem = self._shape(recipe)
+        preview, preview_problem = self._preview(recipe)
+        facts = preview.facts() if preview else None
+        try:
+            made = plan.make(recipe, Grounds(budgeted, shape, facts), self._data_name(recipe, w))
+        except GarageError as error:
+            return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
+        problem = preview.problem(made.recipe.data.max_length) if preview else preview_problem
+        if problem is None and missing is None and budgeted.planned:
+            problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
+        known_pace = self._pace(made, shape) if preview and not budgeted.planned else None
+        note = (
+            text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
+        )
+        measuring = self.services.pace_probe.busy
+        return Outlook(made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note, measuring)
+
+    def device(self, choice: Any) -> str | None:
+        """What a run's process is to see: "cpu", the uuid of one card of several, or None for whatever torch finds."""
+        if choice == PROCESSOR:
+            return "cpu"
+        cards = [card for card in self.services.monitor.newest().nvidia.cards if not card.lost]
+        return self.budget(choice).card_uuid if len(cards) > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ else None
+
+    def budget(self, choice: Any) -> Budget:
+        """Raises RecipeError for a size that cannot be; a card that went away becomes what is here."""
+        machine = self.services.monitor.newest()
+        if isinstance(choice, str) and choice.startswith(SIZE):
+            try:
+                size = float(choice.removeprefix(SIZE))
+            except ValueError:
+                size = 0.0
+            return budget.planned(size, platform.system())
+        if choice == PROCESSOR:
+            return budget.of_cpu(machine)
+        if isinstance(choice, str) and choice.startswith(CARD):
+            for card in machine.nvidia.cards:
+                if card.uuid == choice.removeprefix(CARD) and not card.lost:
+                    return budget.of_card(card)
+        return budget.of_machine(machine)
+
+    def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Text | None]:
+        key = (recipe.model.id, recipe.model.revision)
+        with self._guard:
+            failed = self._failures.get(key)
+        if failed and time.monotonic() - failed[0] < FAILURE_KEPT_S:
+            return None, failed[1]
+        try:
+            return self.services.models.shape(*key), None
+        except GarageError as error:
+            with self._guard:
+                self._failures = {k: v for k, v in self._failures.items() if time.monotonic() - v[0] < FAILURE_KEPT_S}
+                self._failures[key] = (time.monotonic(), error.text)
+            return None, error.text
+
+    def _preview(self, recipe: Recipe) -> tuple[Preview | None, Text | None]:
+        if recipe.data.source == NO_DATA:
+            return None, None
+        try:
+            return self.services.previews.of(recipe.data.source, recipe.model.id, recipe.data.train_on, recipe.data.format), None
+        except GarageError as error:
+            return None, error.text
+
+    def _data_name(self, recipe: Recipe, w: Wording) -> str:
+        if recipe.data.source == NO_DATA:
+            return ""
+        try:
+            return samples.title(self.services.datasets.get(recipe.data.source), w)
+        except GarageError:
+            return ""
+
+    def _pace(self, made: Plan, shape: ModelShape | None) -> Pace | None:
+        """From a run of the same kind on this PC, else from the measured speed of its products (None until measured)."""
+        recipe = made.recipe
+        on_card = made.advice.budget.kind == "card"
+        found = pace.from_runs(self.services.runs, recipe.model.id, recipe.adapter.method, on_card)
+        if found is not None or shape is None:
+            return found
+        tflops = self.services.pace_probe.measured()
+        if tflops is None:
+            self.services.pace_probe.begin()
+            return None
+        return pace.from_probe(tflops, shape.params, bool(recipe.train.gradient_checkpointing))
+
+
+@lru_cache(maxsize=1)
+def torch_is_cpu_only() -> bool:
+    """By its version (2.13.0+cpu), because importing it takes seconds and memory."""
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def recipe_of(form: Form) -> Recipe:
+    """The recipe that a form asks for, only what the person decided in it. Raises GarageError for what cannot be."""
+    model = form.model.strip() if isinstance(form.model, str) and form.model.strip() else "starter"
+    ModelRef.parse(model)
+    sections = form.answers.sections()
+    value = {
+        "name": form.name if isinstance(form.name, str) else "",
+        "goal": form.goal if isinstance(form.goal, str) and form.goal else None,
+        "model": sections.get("model", {}) | {"id": model},
+        "data": sections.get("data", {}) | {"source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
+        "adapter": sections.get("adapter", {}),
+        "train": sections.get("train", {}),
+    }
+    return Recipe.parse(value, where="form")

@@ -1,0 +1,86 @@
+"""The right half of the Train page: the run that is at work, else the newest, with its card, Stop, and its curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.states import BUSY, State, may_stop
+from webui import run_panel
+from webui.live import LivePart, Look, Pulse, shown
+from webui.live_chart import live_chart
+from webui.markup import notice, tag
+from webui.services import Services
+from webui.wording import Wording
+
+CONTROL = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
+
+
+class RunColumn:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("train_page.run")))
+            self.notice = gr.HTML("", elem_id="run-notice", visible=False)
+            self.card = gr.HTML(run_panel.empty(w), elem_id="run-card")
+            self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
+            with gr.Row(visible=False, elem_id="run-actions") as self.actions:
+                self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
+            with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
+                self.chart = live_chart(self.services, w, "", "live-chart")
+            with gr.Accordion(
+                w.t("train_page.run_settings"), open=False, visible=False, elem_id="run-settings-fold"
+            ) as self.settings_fold:
+                self.settings = gr.HTML("", elem_id="run-settings")
+            with gr.Accordion(w.t("train_page.story"), open=False, visible=False, elem_id="run-story-fold") as self.story_fold:
+                self.story = gr.HTML("", elem_id="run-story")
+
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.card, self._card),
+            LivePart(self.stop, self._stop_button),
+            LivePart(self.chart_column, lambda look: gr.update(visible=look.moment.shown is not None)),
+            LivePart(self.actions, lambda look: gr.update(visible=bool(look.moment.shown and look.moment.shown.row.can_chat))),
+            LivePart(self.settings, lambda look: self._about(look, run_panel.settings)),
+            # While it is at work the left column shows them.
+            LivePart(
+                self.settings_fold, lambda look: gr.update(visible=look.moment.shown is not None and look.moment.busy is None)
+            ),
+            LivePart(self.story, lambda look: self._about(look, run_panel.story)),
+            LivePart(self.story_fold, lambda look: gr.update(visible=look.moment.shown is not None)),
+        ]
+
+    def _card(self, look: Look) -> dict[str, Any]:
+        view = look.moment.shown
+        return gr.update(value=run_panel.card(view, self.w) if view else run_panel.empty(self.w))
+
+    def _about(self, look: Look, show: Any) -> dict[str, Any]:
+        return gr.update(value=show(look.moment.shown, self.w) if look.moment.shown else "")
+
+    def _stop_button(self, look: Look) -> dict[str, Any]:
+        """Says what it would do now; cannot be pressed where there is nothing to stop any more."""
+        busy = look.moment.busy
+        if busy is None:
+            return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
+        state = busy.status.state
+        key = {State.RUNNING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
+        return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
+
+    def wire(self, pulse: Pulse) -> None:
+        pulse.after(self.stop.click(self.stop_run, None, [self.notice], **CONTROL))
+
+    def stop_run(self) -> Any:
+        """Outputs: notice. Stops whatever is at work; there is at most one."""
+        busy = self.services.moments.now(fresh=True).busy
+        if busy is None or busy.status.state not in BUSY:
+            return shown(notice(self.w.t("train_page.nothing_to_stop"), "plain"))
+        try:
+            self.services.supervisor.stop(self.services.runs.get(busy.id))
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text), "plain"))
+        return shown("")

@@ -1,0 +1,372 @@
+"""The left half of the Train page: five numbered steps that fold to a line each, and Start.
+
+Every change asks `refresh` once, which looks at the whole form (planner) and puts the plan's values into the fields that
+nobody edited. What was edited travels with the form; the server keeps nothing of a visitor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.errors import BusyError, GarageError
+from core.presets import vram_table
+from core.recipe import Recipe
+from core.run_folder import RunFolder
+from core.user_presets import NO_DATA
+from webui import data_step, goal_step, model_step, plan_view, samples
+from webui.data_step import DataStep
+from webui.goal_step import GoalStep
+from webui.live import Pulse, shown
+from webui.markup import notice, tag
+from webui.model_step import ModelStep
+from webui.plan_step import PlanStep, rank_choices
+from webui.planner import HERE, Form, Outlook, Planner
+from webui.run_column import CONTROL
+from webui.services import Services
+from webui.settings_fields import FIELDS, Answers, explicit_of, name_of
+from webui.wording import Wording
+
+STEPS = ("goal", "model", "data", "plan", "train")
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+FOCUS = "() => setTimeout(() => document.querySelector('#step-{step} button')?.focus(), 120)"
+R = ("adapter", "r")
+
+
+class Wizard:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+        self.planner = Planner(services)
+        self.table = vram_table()
+        self.goal_step = GoalStep(services, wording)
+        self.model_step = ModelStep(services, wording)
+        self.data_step = DataStep(services, wording)
+        self.plan_step = PlanStep(services, wording)
+
+    # ---- widgets --------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        w = self.w
+        self.folds: dict[str, gr.Accordion] = {}
+        with self._step("goal"):
+            self.goal_step.build()
+        with self._step("model"):
+            self.model_step.build(self.planner.budget(HERE))
+        with self._step("data", open=True):
+            self.data_step.build()
+        with self._step("plan"):
+            self.plan_step.build()
+        with self._step("train"):
+            self.name = gr.Textbox(
+                label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
+            )
+            self.where = gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
+        with gr.Column(elem_id="start-bar"):
+            self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
+            self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
+        # In the browser beside the fields, not in gr.State: what was shown must be as old as the values it is compared with.
+        self.state = gr.JSON(Answers.fresh().state(), visible=False)
+        self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured
+
+    def _step(self, step: str, open: bool = False) -> gr.Accordion:
+        fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
+        self.folds[step] = fold
+        return fold
+
+    def _title(self, step: str, summary: str = "") -> str:
+        title = f"{STEPS.index(step) + 1} · {self.w.t(f'wizard.step_{step}')}"
+        return f"{title} — {summary}" if summary else title
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    @property
+    def _form(self) -> list[Any]:
+        return [
+            self.goal_step.goal, self.model_step.model, self.data_step.data, self.plan_step.memory, self.name, self.data_step.index,
+            self.state, *self.plan_step.fields,
+        ]  # fmt: skip
+
+    @property
+    def _drawn(self) -> list[Any]:
+        """What `refresh` draws anew, in the order of its answer."""
+        data, plan = self.data_step, self.plan_step
+        return [
+            self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
+            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *plan.fields,
+        ]  # fmt: skip
+
+    def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML) -> None:
+        """run_notice: beside the run, for a refusal that must be seen when a run that began elsewhere hides the form."""
+        goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
+        self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
+        self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
+        self._redraw_on(self.again.tick)
+        self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
+        follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
+        self._then_redraw(follow)
+        added = data.file.upload(
+            self.add_file, [data.file], [data.file, *self._filled, data.notice],
+            show_progress="minimal", concurrency_limit=2, api_visibility="private",
+        )  # fmt: skip
+        self._then_redraw(added)
+        data.data.input(lambda: shown(""), None, [data.notice], queue=False, **QUIET)
+        opened = goal.recipe.upload(self.open_recipe, [goal.recipe], [goal.recipe, *self._filled, goal.notice], **QUIET)
+        self._then_redraw(opened)
+        taken = goal.preset.input(self.take_preset, [goal.preset], [*self._filled, goal.notice], **QUIET)
+        self._then_redraw(taken)
+        self._then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
+        plan.save.click(
+            self.save_preset, [plan.preset_name, *self._form], [plan.save_notice, goal.preset, plan.preset_name], **QUIET
+        )
+        for step, button in zip(STEPS, (goal.next, model.next, data.next, plan.next), strict=False):
+            self._wire_next(step, button)
+        for button, way in ((data.before, -1), (data.after, 1)):
+            button.click(self.turn(way), self._form, [data.index, data.row], **QUIET)
+        begun = self.start.click(self.begin, self._form, [self.start_notice, run_notice, self.name, *self._folds], **CONTROL)
+        pulse.after(begun)
+        arrived = page.load(
+            self.arrive, None, [model.model, data.data, goal.preset, plan.memory, self.folds["goal"]], queue=False, **QUIET
+        )
+        self._then_redraw(arrived)
+
+    @property
+    def _folds(self) -> list[Any]:
+        return [self.folds[step] for step in STEPS]
+
+    @property
+    def _filled(self) -> list[Any]:
+        """What a recipe or a preset fills."""
+        return [self.goal_step.goal, self.model_step.model, self.data_step.data, self.name, self.state]
+
+    def _redraw_on(self, *listeners: Any) -> None:
+        for listen in listeners:
+            listen(self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET)
+
+    def _then_redraw(self, event: Any) -> Any:
+        return event.then(self.refresh, self._form, self._drawn, **QUIET)
+
+    def _wire_next(self, step: str, button: gr.Button) -> None:
+        following = STEPS[STEPS.index(step) + 1]
+        if step == "data":
+            moved = button.click(
+                self.data_done, [self.data_step.data, self.goal_step.goal], [self.data_step.data, *self._folds], **QUIET
+            )
+        else:
+            moved = button.click(lambda: self.only_open(step, following), None, self._folds, queue=False, **QUIET)
+        self._then_redraw(moved)
+        moved.then(None, None, None, js=FOCUS.replace("{step}", following), **QUIET)
+
+    # ---- handlers -------------------------------------------------------------------------------------------------
+    def arrive(self) -> list[Any]:
+        """Outputs: model, data, preset, plan-for (their choices as they are now), goal fold: open for a first visit."""
+        budgeted = self.planner.budget(HERE)
+        machine = self.services.monitor.newest()
+        return [
+            gr.update(choices=self.model_step.choices(budgeted)),
+            gr.update(choices=self.data_step.choices()),
+            gr.update(choices=self.goal_step.preset_choices()),
+            gr.update(choices=self.plan_step.memory_choices(machine)),
+            gr.update(open=not self.services.moments.now().rows),
+        ]
+
+    def refresh(self, *answers: Any) -> list[Any]:
+        """Inputs: the form. Outputs: everything that follows from it, and the plan's values in fields nobody edited."""
+        form, index = self._read(answers)
+        outlook = self.planner.look(form, self.w)
+        answered = form.answers.showing(outlook.plan.recipe) if outlook.plan else form.answers
+        max_length = outlook.plan.recipe.data.max_length if outlook.plan else 512
+        preview = outlook.preview
+        return [
+            answered.state(),
+            *(gr.update(label=self._title(step, line)) for step, line in zip(STEPS, self._summaries(form, outlook), strict=True)),
+            goal_step.about(goal_step.chosen(form.goal), self.w),
+            model_step.about(form.model, outlook, self.services, self.w),
+            shown(self.data_step.report_of(form.data)),
+            gr.update(visible=preview is not None),
+            self.data_step.counters_of(preview, max_length) if preview else "",
+            self.data_step.row_of(preview, index, max_length) if preview else "",
+            gr.update(visible=bool(preview and preview.tokenizer)),
+            gr.update(value=self.data_step.next_label(form.data, form.goal)),
+            plan_view.card(outlook, self.table, self.w),
+            gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
+            self._start_button(outlook),
+            gr.Timer(active=outlook.measuring),
+            *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
+        ]
+
+    def _read(self, answers: Sequence[Any]) -> tuple[Form, int]:
+        goal, model, data, memory, name, index, state, *values = answers
+        current = Answers.of_state(state).with_values(values)
+        return Form(goal, model, data, memory, name, current), index if isinstance(index, int) else 0
+
+    def _summaries(self, form: Form, outlook: Outlook) -> list[str]:
+        goal = goal_step.chosen(form.goal)
+        name = form.name.strip() if isinstance(form.name, str) else ""
+        return [
+            goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
+            model_step.summary(form.model, outlook, self.w),
+            self.data_step.summary(form.data, outlook),
+            plan_view.summary(outlook, self.w),
+            name or self.w.t("wizard.named_after_data"),
+        ]
+
+    def _start_button(self, outlook: Outlook) -> dict[str, Any]:
+        """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
+        if outlook.missing is not None:
+            key = "start_missing_data" if outlook.missing.key == "wizard.missing_data" else "start_missing_model"
+        elif outlook.problem is not None:
+            key = "start_only_planned" if outlook.problem.key == "wizard.only_planned" else "start_problem"
+        else:
+            key = "start"
+        return gr.update(value=self.w.t(f"wizard.{key}"), variant="primary" if key == "start" else "secondary")
+
+    def _field_updates(self, values: Sequence[Any], answers: Answers) -> list[Any]:
+        """Only fields that show something else than they should are sent, so that nobody's typing is overwritten."""
+        updates = []
+        for key, value in zip(FIELDS, values, strict=True):
+            wanted = answers.shown.get(name_of(key), value)
+            if wanted == value:
+                updates.append(gr.skip())
+            elif key == R:
+                updates.append(gr.update(value=wanted, choices=rank_choices(wanted)))
+            else:
+                updates.append(gr.update(value=wanted))
+        return updates
+
+    def follow_sample(self, data: Any, goal: Any) -> tuple[Any, int]:
+        """Inputs: data, goal. Outputs: goal (the sample set's own), the row that is looked at (the first)."""
+        wanted = data_step.goal_for(data, goal)
+        return gr.update(value=wanted) if wanted else gr.skip(), 0
+
+    def turn(self, way: int) -> Any:
+        def turned(*answers: Any) -> tuple[int, Any]:
+            """Inputs: the form. Outputs: the number of the row, the row."""
+            form, index = self._read(answers)
+            outlook = self.planner.look(form, self.w)
+            if outlook.preview is None or outlook.plan is None:
+                return 0, gr.skip()
+            index = (index + way) % max(1, len(outlook.preview.rows))
+            return index, self.data_step.row_of(outlook.preview, index, outlook.plan.recipe.data.max_length)
+
+        return turned
+
+    def only_open(self, close: str, open: str) -> list[Any]:
+        return [gr.update(open=True) if step == open else gr.update(open=False) if step == close else gr.skip() for step in STEPS]
+
+    def data_done(self, data: Any, goal: Any) -> list[Any]:
+        """Inputs: data, goal. Outputs: data (the goal's sample set where none was chosen), the folds."""
+        chosen = gr.skip() if isinstance(data, str) and data else gr.update(value=data_step.sample_for(goal))
+        return [chosen, *self.only_open("data", "plan")]
+
+    def forget_edits(self, state: Any) -> dict[str, Any]:
+        return Answers({}, Answers.of_state(state).shown).state()
+
+    # ---- filling the form from a file ------------------------------------------------------------------------------
+    def add_file(self, path: str | None) -> list[Any]:
+        """Inputs: file. Outputs: file (emptied), what a recipe fills (a dropped recipe is one), notice."""
+        if not path:
+            return [gr.skip()] * (2 + len(self._filled))
+        if path.lower().endswith(data_step.RECIPES):
+            return self.open_recipe(path)
+        added, problem = self.data_step.add(path)
+        filled = [gr.skip()] * len(self._filled)
+        if added is not None:
+            filled[2] = gr.update(choices=self.data_step.choices(), value=added)
+        return [gr.update(value=None), *filled, shown(problem)]
+
+    def open_recipe(self, path: str | None) -> list[Any]:
+        """Inputs: file. Outputs: file (emptied), what a recipe fills, notice."""
+        if not path:
+            return [gr.skip()] * (2 + len(self._filled))
+        given = Path(path)
+        try:
+            filled = self._fill(Recipe.read(given), given.name)
+        except GarageError as error:
+            filled = self._unfilled(notice(self.w.of(error.text)))
+        finally:
+            given.unlink(missing_ok=True)  # gradio's own copy
+        return [gr.update(value=None), *filled]
+
+    def take_preset(self, preset_id: Any) -> list[Any]:
+        """Inputs: preset. Outputs: what a recipe fills, notice."""
+        if not preset_id:
+            return self._unfilled("")
+        try:
+            preset = self.services.presets.get(preset_id)
+        except GarageError as error:
+            return self._unfilled(notice(self.w.of(error.text)))
+        return (
+            self._unfilled(notice(self.w.of(preset.problem))) if preset.recipe is None else self._fill(preset.recipe, preset.title)
+        )
+
+    def _unfilled(self, said: str) -> list[Any]:
+        return [*[gr.skip()] * len(self._filled), shown(said)]
+
+    def _fill(self, recipe: Recipe, title: str) -> list[Any]:
+        """Goal, model, data, name, state and notice as a recipe wants them; what it leaves out stays with the plan."""
+        answers = Answers(explicit_of(recipe), {})
+        said, tone, data = self.w.t("wizard.filled", title=title, count=len(answers.explicit)), "ok", gr.skip()
+        if recipe.data.source != NO_DATA:
+            try:
+                data = gr.update(value=self.services.datasets.get(recipe.data.source).id)
+            except GarageError:
+                said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
+        return [
+            gr.update(value=recipe.goal) if recipe.goal else gr.skip(),
+            gr.update(value=recipe.model.id),
+            data,
+            recipe.name[:60] or gr.skip(),
+            answers.state(),
+            shown(notice(said, tone)),
+        ]
+
+    def save_preset(self, title: Any, *answers: Any) -> list[Any]:
+        """Inputs: name, the form. Outputs: notice, the presets to choose from, name (emptied)."""
+        from webui.planner import recipe_of
+
+        form, _ = self._read(answers)
+        try:
+            saved = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(form))
+        except GarageError as error:
+            return [shown(notice(self.w.of(error.text))), gr.skip(), gr.skip()]
+        said = self.w.t("wizard.saved", title=saved.title, count=len(form.answers.explicit))
+        return [shown(notice(said, "ok")), gr.update(choices=self.goal_step.preset_choices()), ""]
+
+    # ---- Start ----------------------------------------------------------------------------------------------------
+    def begin(self, *answers: Any) -> list[Any]:
+        """Inputs: the form. Outputs: start_notice, run_notice, name, the folds. Two Starts at once give one run."""
+        form, _ = self._read(answers)
+        outlook = self.planner.look(form, self.w)
+        stay = [gr.skip()] * len(STEPS)
+        if outlook.missing is not None:
+            step = "data" if outlook.missing.key == "wizard.missing_data" else "model"
+            folds = [gr.update(open=True) if name == step else gr.skip() for name in STEPS]
+            return [shown(notice(self.w.of(outlook.missing))), gr.skip(), gr.skip(), *folds]
+        if outlook.problem is not None or outlook.plan is None:
+            return [shown(notice(self.w.of(outlook.problem))), gr.skip(), gr.skip(), *stay]
+        try:
+            self._submit(outlook, form)
+        except BusyError as error:
+            said = notice(self.w.of(error.text), "warn")
+            return [shown(said), shown(said), gr.skip(), *stay]  # gradio empties an update that it has used
+        except GarageError as error:
+            return [shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *stay]
+        return [shown(""), shown(""), "", *stay]
+
+    def _submit(self, outlook: Outlook, form: Form) -> RunFolder:
+        recipe, advice = outlook.plan.recipe, outlook.plan.advice
+        info = self.services.datasets.get(recipe.data.source)
+        report = self.services.datasets.report(info.id)
+        name = info.id if info.origin == "sample" else samples.title(info, self.w)
+        facts = {
+            "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.rows},
+            "advice": advice.model_dump(mode="json"),
+            "wanted_device": self.planner.device(form.memory),
+        }
+        return self.services.supervisor.submit(recipe, facts)
+
+
+def _chosen(field: Any) -> bool:
+    """Whether a component is chosen from (and heard at once) rather than typed into (and heard when it is left)."""
+    return isinstance(field, gr.Radio | gr.Dropdown | gr.Checkbox)
