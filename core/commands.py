@@ -29,6 +29,7 @@ from core.runs import Runs
 from core.states import TERMINAL, State
 from core.supervisor import spawn_worker
 from core.text import Text, terminal_language, text
+from core.tokenizer import LongExamples
 from core.workspace import Workspace, expand
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -97,7 +98,12 @@ def dataset_id(space: Workspace, source: str, relative_to: Path) -> str:
 
 @app.command()
 def inspect(
-    data: str, model: str | None = None, workspace: WorkspaceOption = None, as_json: JsonOption = False, max_length: int = 512
+    data: str,
+    model: str | None = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    max_length: int = 512,
+    long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
 ) -> None:
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
     from core.data_formats import examples_of, inspect_file
@@ -108,7 +114,7 @@ def inspect(
     report = inspect_file(path)
     learned = None
     if model is not None:
-        learned = what_is_learned(space, model, [example for _, example in examples_of(path)], max_length)
+        learned = what_is_learned(space, model, [example for _, example in examples_of(path)], max_length, long_examples)
     if as_json:
         value = {"file": str(path), **report.model_dump(mode="json")}
         print_json(in_words(value | ({"learned": learned} if learned else {})))
@@ -126,7 +132,7 @@ def inspect(
         print(text("command.inspect_learned", **learned).render(language))
 
 
-def what_is_learned(space: Workspace, model: str, examples: list, max_length: int) -> dict[str, Any]:
+def what_is_learned(space: Workspace, model: str, examples: list, max_length: int, long_examples: LongExamples) -> dict[str, Any]:
     """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
     from core.models import Models
     from core.preview import Preview
@@ -135,12 +141,14 @@ def what_is_learned(space: Workspace, model: str, examples: list, max_length: in
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: whoever asks in a terminal waits for exact numbers.
     preview = Preview.measure(list(enumerate(examples, 1)), Tokenizer(folder), every_row=True)
-    counts = preview.counts(max_length)
+    counts = preview.counts(max_length, long_examples)
     return {
         "tokens": counts.tokens,
         "learned": counts.learned,
         "learned_percent": counts.learned_percent,
         "rows_cut": counts.rows_cut,
+        "rows_split": counts.rows_split,
+        "pieces": counts.pieces,
         "rows_without_answer": counts.rows_dropped,
         "median_length": counts.median,
         "longest": counts.longest,

@@ -28,7 +28,7 @@ from core.datasets_store import DatasetStore
 from core.errors import DataError
 from core.models import Models
 from core.text import Text, text
-from core.tokenizer import Tokenizer, Whole, conversation
+from core.tokenizer import LongExamples, Tokenizer, Whole, conversation, fit
 
 if TYPE_CHECKING:
     import datasets
@@ -55,21 +55,26 @@ Kind = Literal["given", "learned", "cut_given", "cut_learned", "more"]
 
 @dataclass(frozen=True)
 class Counts:
-    """What one max_length does to a set: the same rows and tokens as core.worker.tokenize, projected if counted < rows.
+    """What one max_length does to a set: the same rows and tokens as core.training_rows, projected if counted < rows.
 
-    max_length: as it will be used, never above what the model can read. tokens, learned: of the rows that are trained
-    on, after the cut. rows_cut, tokens_cut: of those rows too. rows_dropped: nothing to learn within max_length;
+    max_length: as it will be used, never above what the model can read. long_examples: what is done to longer rows.
+    tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where long
+    ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
+    pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
     first_dropped: up to five of them by their number in the file. longest, p99, median: whole lengths of counted rows.
     exact: False where lengths are estimated from characters.
     """
 
     max_length: int
+    long_examples: LongExamples
     rows: int
     counted: int
     tokens: int
     learned: int
+    pieces: int
     rows_cut: int
     tokens_cut: int
+    rows_split: int
     rows_dropped: int
     first_dropped: tuple[int, ...]
     longest: int
@@ -104,7 +109,8 @@ class Piece:
 class RowView:
     """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
 
-    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; dropped: nothing of it is learned.
+    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into;
+    dropped: nothing of it is learned.
     special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
     """
 
@@ -115,6 +121,7 @@ class RowView:
     length: int
     learned: int
     cut: int
+    parts: int
     dropped: bool
     special: tuple[str, ...]
 
@@ -181,18 +188,29 @@ class Preview:
     def _projected(self, count: int | np.integer) -> int:
         return round(int(count) * len(self.rows) / len(self.lengths))
 
-    def counts(self, max_length: int) -> Counts:
+    def counts(self, max_length: int, long_examples: LongExamples = "cut") -> Counts:
         limit = self.limit(max_length)
-        learned = self._learned(limit)
-        kept, lost = learned > 0, np.maximum(self.lengths - limit, 0)
+        is_long = self.lengths > limit
+        if long_examples == "split":
+            learned, (pieces, tokens) = self._learned(self.longest), self._split(limit)
+            lost = np.zeros_like(self.lengths)
+        else:
+            learned, lost = self._learned(limit), np.maximum(self.lengths - limit, 0)
+            if long_examples == "drop":
+                learned = np.where(is_long, 0, learned)
+            pieces, tokens = (learned > 0).astype(int), np.where(learned > 0, self.lengths - lost, 0)
+        kept = learned > 0
         return Counts(
             max_length=limit,
+            long_examples=long_examples,
             rows=len(self.rows),
             counted=len(self.lengths),
-            tokens=self._projected((self.lengths - lost)[kept].sum()),
+            tokens=self._projected(tokens.sum()),
             learned=self._projected(learned.sum()),
+            pieces=self._projected(pieces.sum()),
             rows_cut=self._projected((lost[kept] > 0).sum()),
             tokens_cut=self._projected(lost[kept].sum()),
+            rows_split=self._projected((is_long & kept).sum()) if long_examples == "split" else 0,
             rows_dropped=self._projected((~kept).sum()),
             first_dropped=tuple(map(int, self.numbers[~kept][:5])),
             longest=self.longest,
@@ -200,6 +218,21 @@ class Preview:
             median=self.median,
             exact=self.exact,
         )
+
+    def _split(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """(C,) pieces of at most limit tokens in which something is learned, and the tokens of those pieces.
+
+        Piece p holds the tokens from p (limit - 1) on, limit of them: token t is predicted in piece (t - 1) // (limit - 1).
+        """
+        row, start, end = self.runs.T
+        first, last = (start - 1) // (limit - 1), (end - 2) // (limit - 1)
+        same = np.zeros(len(row), bool)  # whether a run begins in the piece in which the one before it ended
+        same[1:] = (row[1:] == row[:-1]) & (first[1:] == last[:-1])
+        pieces = np.bincount(row, weights=last - first + 1 - same, minlength=len(self.lengths)).astype(int)
+        ends_with = (self.lengths - 2) // (limit - 1)  # the number of a row's last piece, which is shorter than limit
+        reaches_end = np.bincount(row, weights=last == ends_with[row], minlength=len(self.lengths)) > 0
+        missing = limit - (self.lengths - ends_with * (limit - 1))
+        return pieces, pieces * limit - np.where(reaches_end, missing, 0)
 
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
         """At most MOST_BINS bins, equally wide but for the last, which takes what is far longer than most rows."""
@@ -222,38 +255,43 @@ class Preview:
             median_length=self.median,
             p99_length=self.p99,
             longest=self.longest,
-            most_learned=int(learned.max()),
             exact=self.exact and len(self.lengths) == len(self.rows),
             estimated=not self.exact,
         )
 
-    def problem(self, max_length: int) -> Text | None:
+    def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Text | None:
         """Why training must not be started: nothing would be learned. An estimate refuses nothing."""
         limit = self.limit(max_length)
-        if not self.exact or self._learned(limit).any():
+        if not self.exact or self.counts(max_length, long_examples).learned:
             return None
         if len(self.lengths) < len(self.rows):
             return text("preview.nothing_in_sample", counted=len(self.lengths), rows=len(self.rows), max_length=limit)
         return text("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
 
-    def row(self, index: int, max_length: int) -> RowView | None:
+    def row(self, index: int, max_length: int, long_examples: LongExamples = "cut") -> RowView | None:
         """Any row with its tokens marked; None where the tokenizer is not here. Raises DataError, TemplateError."""
         if not 0 <= index < len(self.rows):
             raise DataError("preview.no_such_row", row=index + 1, rows=len(self.rows))
         if self.tokenizer is None:
             return None
-        limit = self.limit(max_length)
         number, example = self.rows[index]
         whole = self.tokenizer.encode_whole(example, self.train_on)
+        length, limit = len(whole.input_ids), self.limit(max_length)
+        pieces = 1
+        if length > limit and long_examples == "split":
+            pieces, limit = len(fit(whole, limit, long_examples)), length
+        elif length > limit and long_examples == "drop":
+            limit = 0
         learned = sum(whole.learned[1:limit])
         return RowView(
             index=index,
             of=len(self.rows),
             row_number=number,
             pieces=_shortened(_pieces(whole, limit)),
-            length=len(whole.input_ids),
+            length=length,
             learned=learned,
-            cut=max(0, len(whole.input_ids) - limit),
+            cut=max(0, length - limit),
+            parts=pieces,
             dropped=learned == 0,
             special=tuple(sorted(token for token in self.tokenizer.template.all_special if token in whole.text)),
         )

@@ -49,8 +49,12 @@ class Data(_Section):
         None, description="How rows are laid out; empty means recognised from the rows themselves."
     )
     max_length: int = Field(
-        512, ge=8, le=131072, description="Longest example in tokens; what is longer is cut at its end and counted."
+        512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )
+    long_examples: Literal["cut", "split", "drop"] = Field(
+        "cut", description="What happens to a longer example: cut at its end, split into pieces, or left out."
+    )
+    packing: bool = Field(True, description="Lay examples end to end instead of padding them: faster, and nothing else changes.")
     eval_fraction: float = Field(
         0.05, ge=0, le=0.5, description="Share of the rows kept apart to measure what was not simply memorised."
     )

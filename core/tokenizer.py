@@ -9,12 +9,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from tokenizers import Tokenizer as FastTokenizer
 
 from core.data_formats import Example
 from core.errors import ModelError
 from core.template import PLAIN, ChatTemplate, Turn
+
+LongExamples = Literal["cut", "split", "drop"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,7 @@ class Tokenizer:
 
     def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
         """One row as training sees it, cut at its end to max_length tokens. Raises TemplateError."""
-        whole = self.encode_whole(example, train_on)
-        ids = whole.input_ids
-        return Encoded(ids[:max_length], whole.learned[:max_length], max(0, len(ids) - max_length))
+        return fit(self.encode_whole(example, train_on), max_length)[0]
 
     def encode_whole(self, example: Example, train_on: str = "assistant") -> Whole:
         """One row as training would see it if it were never cut. Raises TemplateError."""
@@ -137,6 +138,23 @@ class Tokenizer:
             # An all-space token may have an empty range where the tokenizer trims its offsets.
             learned.append(start <= token_start < end and token_end <= end)
         return Whole(encoding.ids, learned, rendered.text, offsets)
+
+
+def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> list[Encoded]:
+    """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
+
+    cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
+    before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
+    """
+    ids, learned = whole.input_ids, whole.learned
+    if len(ids) <= max_length:
+        return [Encoded(ids, learned)]
+    if long_examples == "drop":
+        return []
+    if long_examples == "split":
+        starts = range(0, len(ids) - 1, max_length - 1)
+        return [Encoded(ids[start : start + max_length], learned[start : start + max_length]) for start in starts]
+    return [Encoded(ids[:max_length], learned[:max_length], cut=len(ids) - max_length)]
 
 
 def conversation(example: Example) -> list[Turn]:

@@ -11,12 +11,11 @@ import argparse
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from core import lease, model_card
-from core.data_formats import Example
 from core.datasets_store import DatasetStore, Examples
 from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
 from core.faults import is_disk_full, is_out_of_memory
@@ -24,15 +23,13 @@ from core.models import Models
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.reporter import STOPPED_EXIT, Reporter
-from core.run_folder import Progress, RunFolder
+from core.run_folder import RunFolder
 from core.runs import Runs
-from core.schedule import SMALLEST_SPLIT, split
 from core.states import State
 from core.text import Text, text
-from core.tokenizer import Encoded, Tokenizer, conversation
+from core.tokenizer import Tokenizer
+from core.training_rows import tokenize
 from core.workspace import Workspace
-
-PROBE_ROWS = 8
 
 
 def main() -> int:
@@ -151,44 +148,6 @@ def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> E
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format))
-
-
-def tokenize(
-    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
-) -> tuple[list[Encoded], list[Encoded]]:
-    """Rows to train and rows to measure. Rows with nothing to learn are left out and counted; none left is an error."""
-    train_on, max_length = recipe.data.train_on, recipe.data.max_length
-    if tokenizer.position_limit and max_length > tokenizer.position_limit:
-        reporter.warn(text("run.length_limited", wanted=max_length, limit=tokenizer.position_limit))
-        max_length = tokenizer.position_limit
-    encoded: dict[int, Encoded] = {}
-    cut = 0
-    for i, example in enumerate(examples):
-        if i % 50 == 0:
-            reporter.check()
-            reporter.stage("tokenizing", Progress(done=i, total=len(examples), unit="rows"))
-        row = tokenizer.encode_example(example, max_length, train_on)
-        if row.learned_count:
-            encoded[i] = row
-            cut += row.cut > 0
-    if not encoded:
-        raise DataError("run.nothing_to_learn", rows=len(examples), max_length=max_length)
-    if cut:
-        reporter.warn(text("run.rows_cut", rows=cut, max_length=max_length))
-    if len(encoded) < len(examples):
-        reporter.warn(text("run.rows_dropped", rows=len(examples) - len(encoded), max_length=max_length))
-    if recipe.data.eval_fraction and len(encoded) < SMALLEST_SPLIT:
-        reporter.warn(text("run.eval_split_skipped", rows=len(encoded), least=SMALLEST_SPLIT))
-    kept = list(encoded)
-    train, evaluation = split(len(kept), recipe.data.eval_fraction, recipe.train.seed)
-    probes = [probe_row(examples[kept[i]]) for i in (evaluation + train)[:PROBE_ROWS]]
-    reporter.run.add_facts(probe_rows=[probe for probe in probes if probe])
-    return [encoded[kept[i]] for i in train], [encoded[kept[i]] for i in evaluation]
-
-
-def probe_row(example: Example) -> dict | None:
-    """A row as the conversation an export is later asked about; plain text has none."""
-    return None if example.text is not None else {"messages": [dict(turn) for turn in conversation(example)]}
 
 
 def versions() -> dict[str, str]:

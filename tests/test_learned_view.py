@@ -17,11 +17,11 @@ from webui.wording import Wording
 
 EN, ZH = Wording("en"), Wording("zh")
 COUNTS = Counts(
-    max_length=64, rows=1200, counted=1200, tokens=40_000, learned=10_000, rows_cut=30, tokens_cut=900, rows_dropped=2,
-    first_dropped=(17, 1041), longest=700, p99=300, median=50, exact=True,
+    max_length=64, long_examples="cut", rows=1200, counted=1200, tokens=40_000, learned=10_000, pieces=1198, rows_cut=30,
+    tokens_cut=900, rows_split=0, rows_dropped=2, first_dropped=(17, 1041), longest=700, p99=300, median=50, exact=True,
 )  # fmt: skip
 VIEW = RowView(
-    index=3, of=68, row_number=5, length=60, learned=9, cut=20, dropped=False, special=("<|im_end|>",),
+    index=3, of=68, row_number=5, length=60, learned=9, cut=20, parts=1, dropped=False, special=("<|im_end|>",),
     pieces=(Piece("Hi\n", "given"), Piece("ok<|im_end|>", "learned"), Piece("later", "cut_given"), Piece("gone", "cut_learned")),
 )  # fmt: skip
 
@@ -59,6 +59,18 @@ def test_counters_of_a_set_that_fits_warn_of_nothing() -> None:
     assert "lg-counter-warn" not in learned_view.counters(fits, EN)
 
 
+@pytest.mark.parametrize("wording", [EN, ZH], ids=["en", "zh"])
+def test_split_and_left_out_rows_are_said_as_such(wording: Wording) -> None:
+    split = plain(learned_view.counters(replace(COUNTS, long_examples="split", rows_cut=0, rows_split=30, pieces=1277), wording))
+    assert "1,277" in split and wording.t("learned_view.split_short") in split and "900" not in split
+    dropped = plain(
+        learned_view.counters(replace(COUNTS, long_examples="drop", rows_cut=0, tokens_cut=0, rows_dropped=32), wording)
+    )
+    assert "32" in dropped and wording.t("learned_view.cut_none") in dropped
+    row = plain(learned_view.row(replace(VIEW, cut=0, parts=7), wording))
+    assert " 7 " in row
+
+
 def test_the_histogram_is_well_formed_and_told_to_screen_readers() -> None:
     drawn = ElementTree.fromstring(learned_view.histogram(preview([30, 40, 40, 100]), 64, EN))
     svg = drawn.find("svg")
@@ -85,7 +97,7 @@ def test_bars_and_line_lie_where_the_lengths_are() -> None:
 
 def test_a_max_length_beyond_all_rows_is_shown_at_the_edge_with_an_arrow() -> None:
     html = learned_view.histogram(preview([30, 40]), 4096, ZH)
-    assert "4,096 处截断 →" in html and "lg-bar-cut" not in html
+    assert "max_length 4,096 →" in html and "lg-bar-cut" not in html
 
 
 def test_rows_of_one_length_and_one_row_alone_can_be_drawn() -> None:

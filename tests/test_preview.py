@@ -14,7 +14,6 @@ import pytest
 from conftest import link_or_copy
 
 from core import preview as preview_module
-from core import worker
 from core.data_formats import Example, Message, examples_of
 from core.datasets_store import DatasetStore
 from core.errors import DataError, ModelError, TemplateError
@@ -23,6 +22,7 @@ from core.presets import PRESETS
 from core.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView, facts_of
 from core.recipe import Recipe
 from core.tokenizer import Tokenizer
+from core.training_rows import tokenize
 from core.workspace import PROJECT, Workspace
 
 SAMPLES = ("pirate_answers", "kettlewisp_facts", "shop_messages")
@@ -88,26 +88,39 @@ def sets() -> dict[str, list[Example]]:
     return samples | {"uneven": UNEVEN}
 
 
+@pytest.mark.parametrize("long_examples", ["cut", "split", "drop"])
 @pytest.mark.parametrize("train_on", ["assistant", "everything"])
 @pytest.mark.parametrize("name", [*SAMPLES, "uneven"])
-def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, tokenizer: Tokenizer) -> None:
+def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, long_examples: str, tokenizer: Tokenizer) -> None:
     """At lengths that cut all, some and none of the rows, and at one beyond what the starter can read (8,192)."""
     examples = sets()[name]
     preview = Preview.measure(numbered(examples), tokenizer, train_on)
     cut_or_dropped = 0
-    for max_length in (40, 48, 64, 512, 100_000):
+    for max_length in (8, 40, 48, 64, 512, 100_000):
         data = {"source": "x", "max_length": max_length, "eval_fraction": 0.2, "train_on": train_on}
-        listener = Listener()
-        train, evaluation = worker.tokenize(examples, Recipe.parse({"data": data}), tokenizer, listener)
-        rows, counts = train + evaluation, preview.counts(max_length)
+        recipe, listener = Recipe.parse({"data": data | {"long_examples": long_examples}}), Listener()
+        counts = preview.counts(max_length, long_examples)
+        if preview.problem(max_length, long_examples):
+            with pytest.raises(DataError):
+                tokenize(examples, recipe, tokenizer, listener)
+            cut_or_dropped += counts.rows_dropped
+            continue
+        train, evaluation = tokenize(examples, recipe, tokenizer, listener)
+        rows = train + evaluation
+
+        def said(key: str, name: str = "rows", warned: dict = listener.warned) -> int:
+            return warned.get(f"run.{key}", {name: 0})[name]
+
         assert (counts.rows, counts.counted) == (len(examples), len(examples))
         assert counts.tokens == sum(len(row.input_ids) for row in rows)
         assert counts.learned == sum(row.learned_count for row in rows)
         assert counts.tokens_cut == sum(row.cut for row in rows)
-        assert counts.rows_cut == listener.warned.get("run.rows_cut", {"rows": 0})["rows"]
-        assert counts.rows_dropped == len(examples) - len(rows)
+        assert counts.pieces == len(rows)
+        assert (counts.rows_cut, counts.rows_split) == (said("rows_cut"), said("rows_split"))
+        assert counts.rows_dropped == said("rows_dropped") + said("rows_too_long")
+        assert counts.pieces >= counts.rows - counts.rows_dropped
         assert counts.max_length == min(max_length, 8192)
-        cut_or_dropped += counts.rows_cut + counts.rows_dropped
+        cut_or_dropped += counts.rows_cut + counts.rows_dropped + counts.rows_split
     assert cut_or_dropped, "the lengths do cut"
 
 
@@ -122,7 +135,6 @@ def test_facts_are_before_the_cut(tokenizer: Tokenizer) -> None:
     assert (facts.rows, facts.exact) == (len(UNEVEN), True)
     assert facts.tokens == sum(len(row.input_ids) for row in whole)
     assert facts.learned_tokens == sum(row.learned_count for row in whole)
-    assert facts.most_learned == max(row.learned_count for row in whole)
     assert facts.longest == max(len(row.input_ids) for row in whole)
 
 
@@ -149,7 +161,7 @@ def test_start_is_refused_only_where_it_is_known_that_nothing_is_learned(tokeniz
     assert preview.problem(64).key == "run.nothing_to_learn" and preview.problem(64).params == {"rows": 4, "max_length": 64}
     with pytest.raises(DataError) as raised:
         recipe = Recipe.parse({"data": {"source": "x", "max_length": 64}})
-        worker.tokenize(examples, recipe, tokenizer, Listener())
+        tokenize(examples, recipe, tokenizer, Listener())
     assert raised.value.text == preview.problem(64), "the worker's own sentence"
     assert Preview.measure(numbered(examples), None).problem(64) is None, "an estimate refuses nothing"
     monkeypatch.setattr(preview_module, "MOST_ROWS", 2)

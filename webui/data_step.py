@@ -10,6 +10,7 @@ import gradio as gr
 from core.errors import DataError, GarageError
 from core.presets import sample_of
 from core.preview import Preview
+from core.tokenizer import LongExamples
 from webui import goal_step, learned_view, samples
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
@@ -98,20 +99,20 @@ class DataStep:
                 lines.append(tag("p", w.t("wizard.more_problems", count=report.problem_count - len(first)), class_="lg-quiet"))
         return tag("div", join(lines), class_="lg-report")
 
-    def counters_of(self, preview: Preview, max_length: int) -> Html:
+    def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples) -> Html:
         w = self.w
         return join(
             [
                 tag("h2", w.t("wizard.learned")),
-                learned_view.counters(preview.counts(max_length), w),
+                learned_view.counters(preview.counts(max_length, long_examples), w),
                 learned_view.histogram(preview, max_length, w),
             ]
         )
 
-    def row_of(self, preview: Preview, index: int, max_length: int) -> Html:
+    def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples) -> Html:
         """One row with its tokens marked; "" where the model's tokenizer is not on this PC yet."""
         try:
-            return learned_view.row(preview.row(index, max_length), self.w)
+            return learned_view.row(preview.row(index, max_length, long_examples), self.w)
         except GarageError as error:
             return notice(self.w.of(error.text))
 

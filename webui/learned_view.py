@@ -33,7 +33,10 @@ def counters(counts: Counts, w: Wording) -> Html:
     values = {"all": f"{counts.rows:,}", "max_length": f"{counts.max_length:,}"}
     learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
     cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values) if counts.rows_cut else w.t("learned_view.cut_none")
-    dropped = w.t("learned_view.dropped", **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
+    if counts.rows_split:
+        cut = w.t("learned_view.split", pieces=number(counts.pieces), **values)
+    left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
+    dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
     if counts.first_dropped:
         listed = ", ".join(f"{row:,}" for row in counts.first_dropped)
         more = ", …" if counts.rows_dropped > len(counts.first_dropped) else ""
@@ -48,7 +51,12 @@ def counters(counts: Counts, w: Wording) -> Html:
         tag(
             "dl",
             _counter(w.t("learned_view.learned_short"), number(counts.learned_percent) + " %", learned, "plain"),
-            _counter(w.t("learned_view.cut_short"), number(counts.rows_cut), cut, "warn" if counts.rows_cut else "plain"),
+            _counter(
+                w.t("learned_view.split_short" if counts.long_examples == "split" else "learned_view.cut_short"),
+                number(counts.rows_split or counts.rows_cut),
+                cut,
+                "warn" if counts.rows_cut else "plain",
+            ),
             _counter(
                 w.t("learned_view.dropped_short"), number(counts.rows_dropped), dropped, "warn" if counts.rows_dropped else "plain"
             ),
@@ -164,9 +172,11 @@ def row(view: RowView | None, w: Wording) -> Html:
     """A row as the model reads it, what is learned marked, with its legend. None: its tokenizer is not on this PC."""
     if view is None:
         return notice(w.t("learned_view.no_tokenizer"), "plain")
-    numbers = {"length": f"{view.length:,}", "learned": f"{view.learned:,}", "cut": f"{view.cut:,}"}
+    numbers = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
+    numbers = {name: f"{number:,}" for name, number in numbers.items()}
     where = w.t("learned_view.row", row=f"{view.row_number:,}", index=f"{view.index + 1:,}", of=f"{view.of:,}")
-    how_much = w.t("learned_view.row_cut" if view.cut else "learned_view.row_whole", **numbers)
+    key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
+    how_much = w.t(f"learned_view.{key}", **numbers)
     text_of_row = tag(
         "div",
         *(_piece(piece, view.special, w) for piece in view.pieces),

@@ -25,6 +25,7 @@ from core.preview import Preview
 from core.recipe import Recipe
 from core.shapes import ModelShape
 from core.text import Text, text
+from core.tokenizer import LongExamples
 from core.user_presets import NO_DATA
 from webui import samples
 from webui.services import Services
@@ -66,6 +67,12 @@ class Outlook:
     measuring: bool = False  # the pace will be known in some seconds
 
     @property
+    def limits(self) -> tuple[int, LongExamples]:
+        """max_length and what is done to longer rows, as the plan has them."""
+        data = self.plan.recipe.data if self.plan else None
+        return (data.max_length, data.long_examples) if data else (512, "cut")
+
+    @property
     def seconds(self) -> float | None:
         """How long the planned steps take at the pace that is known; None where something is not."""
         if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
@@ -74,12 +81,11 @@ class Outlook:
 
 
 def planned_tokens(made: Plan, preview: Preview) -> float:
-    """Tokens that the planned steps read, after cutting to max_length."""
-    counts = preview.counts(made.recipe.data.max_length)
-    kept = max(1, counts.rows - counts.rows_dropped)
+    """Tokens that the planned steps read, after what max_length does to long rows."""
+    counts = preview.counts(made.recipe.data.max_length, made.recipe.data.long_examples)
     train = made.recipe.train
     examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
-    return examples * counts.tokens / kept
+    return examples * counts.tokens / max(1, counts.pieces)
 
 
 @dataclass
@@ -107,7 +113,7 @@ class Planner:
             made = plan.make(recipe, Grounds(budgeted, shape, facts), self._data_name(recipe, w))
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
-        problem = preview.problem(made.recipe.data.max_length) if preview else preview_problem
+        problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
         if problem is None and missing is None and budgeted.planned:
             problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape) if preview and not budgeted.planned else None

@@ -175,7 +175,6 @@ class Wizard:
         form, index = self._read(answers)
         outlook = self.planner.look(form, self.w)
         answered = form.answers.showing(outlook.plan.recipe) if outlook.plan else form.answers
-        max_length = outlook.plan.recipe.data.max_length if outlook.plan else 512
         preview = outlook.preview
         return [
             answered.state(),
@@ -184,8 +183,8 @@ class Wizard:
             model_step.about(form.model, outlook, self.services, self.w),
             shown(self.data_step.report_of(form.data)),
             gr.update(visible=preview is not None),
-            self.data_step.counters_of(preview, max_length) if preview else "",
-            self.data_step.row_of(preview, index, max_length) if preview else "",
+            self.data_step.counters_of(preview, *outlook.limits) if preview else "",
+            self.data_step.row_of(preview, index, *outlook.limits) if preview else "",
             gr.update(visible=bool(preview and preview.tokenizer)),
             gr.update(value=self.data_step.next_label(form.data, form.goal)),
             plan_view.card(outlook, self.table, self.w),
@@ -247,7 +246,7 @@ class Wizard:
             if outlook.preview is None or outlook.plan is None:
                 return 0, gr.skip()
             index = (index + way) % max(1, len(outlook.preview.rows))
-            return index, self.data_step.row_of(outlook.preview, index, outlook.plan.recipe.data.max_length)
+            return index, self.data_step.row_of(outlook.preview, index, *outlook.limits)
 
         return turned
 

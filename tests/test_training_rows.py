@@ -1,0 +1,145 @@
+"""Rows for training: long ones cut, split or left out; no more encoded than the steps need; left when asked to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.data_formats import Example
+from core.errors import StopRequested
+from core.recipe import Recipe
+from core.text import Text
+from core.tokenizer import Encoded, Tokenizer, Whole, fit
+from core.training_rows import CHECK_EVERY, tokenize
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter_folder: Path) -> Tokenizer:
+    return Tokenizer(starter_folder)
+
+
+class Listener:
+    """Stands where the worker's reporter stands."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.said: list[Text] = []
+        self.facts: dict[str, Any] = {}
+        self.progress: list[tuple[int, int]] = []
+        self.checks, self.stop_after = 0, stop_after
+        self.run = self
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks == self.stop_after:
+            raise StopRequested
+
+    def stage(self, stage: str, progress: Any) -> None:
+        self.progress.append((progress.done, progress.total))
+
+    def warn(self, message: Text) -> None:
+        self.said.append(message)
+
+    def log_event(self, kind: str, message: Text) -> None:
+        self.said.append(message)
+
+    def add_facts(self, **facts: Any) -> None:
+        self.facts |= facts
+
+
+class Counting:
+    """A tokenizer that counts what it is asked to encode."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.encoded = tokenizer, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode_whole(self, *args: Any) -> Whole:
+        self.encoded += 1
+        return self._tokenizer.encode_whole(*args)
+
+
+def recipe(data: dict | None = None, **train: Any) -> Recipe:
+    return Recipe.parse({"data": {"source": "x", "eval_fraction": 0.1} | (data or {}), "train": train})
+
+
+def questions(count: int) -> list[Example]:
+    return [Example(prompt=f"What is {i}?", completion=f"It is number {i}.") for i in range(count)]
+
+
+def learned_tokens(rows: list[Encoded]) -> list[int]:
+    return [token for row in rows for token, learned in list(zip(row.input_ids, row.learned, strict=True))[1:] if learned]
+
+
+@pytest.mark.parametrize("length", [2, 15, 16, 17, 31, 32, 100])
+def test_split_learns_every_token_once_and_cut_and_drop_say_what_they_do(length: int) -> None:
+    whole = Whole(list(range(length)), [t % 3 > 0 for t in range(length)], "", [])
+    pieces = fit(whole, 16, "split")
+    assert learned_tokens(pieces) == [t for t in range(1, length) if t % 3]
+    assert all(1 < len(piece.input_ids) <= 16 for piece in pieces)
+    assert all(a.input_ids[-1] == b.input_ids[0] for a, b in zip(pieces, pieces[1:], strict=False))
+    [cut] = fit(whole, 16, "cut")
+    assert (cut.input_ids, cut.cut) == (list(range(min(length, 16))), max(0, length - 16))
+    assert fit(whole, 16, "drop") == ([] if length > 16 else [Encoded(whole.input_ids, whole.learned)])
+
+
+def test_a_short_run_encodes_only_the_rows_that_its_steps_read(tokenizer: Tokenizer) -> None:
+    """It looked like this elsewhere: 52,000 rows tokenised for 30 steps (unsloth #8890)."""
+    counting, listener = Counting(tokenizer), Listener()
+    wanted = recipe(max_steps=5, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    train, evaluation = tokenize(questions(2000), wanted, counting, listener)
+    assert (len(train), len(evaluation)) == (40, 40) and counting.encoded == 80
+    assert listener.said[-1].key == "run.rows_enough" and listener.said[-1].params["read"] == 80
+    assert listener.progress[-1][1] == 80
+    again, _ = tokenize(questions(2000), wanted, tokenizer, Listener())
+    assert again == train, "the seed decides which"
+    other, _ = tokenize(questions(2000), recipe(max_steps=5, per_device_train_batch_size=8, seed=1), tokenizer, Listener())
+    assert other != train
+    everything, _ = tokenize(questions(100), recipe(max_steps=500), tokenizer, Listener())
+    assert len(everything) == 90
+
+
+def test_tokenising_shows_progress_and_stops_when_asked(tokenizer: Tokenizer) -> None:
+    counting, listener = Counting(tokenizer), Listener(stop_after=3)
+    with pytest.raises(StopRequested):
+        tokenize(questions(500), recipe(), counting, listener)
+    assert counting.encoded == 2 * CHECK_EVERY
+    assert listener.progress == [(0, 500), (CHECK_EVERY, 500)]
+
+
+def test_each_choice_is_counted_and_said(tokenizer: Tokenizer) -> None:
+    examples = questions(30) + [Example(prompt="Tell me.", completion="word " * 200)] * 2
+
+    def said(choice: str) -> dict[str, Any]:
+        listener = Listener()
+        tokenize(examples, recipe({"max_length": 64, "long_examples": choice, "eval_fraction": 0.0}), tokenizer, listener)
+        [message] = listener.said
+        return {"key": message.key} | message.params
+
+    assert said("cut") == {"key": "run.rows_cut", "rows": 2, "max_length": 64}
+    assert said("drop") == {"key": "run.rows_too_long", "rows": 2, "max_length": 64}
+    split = said("split")
+    assert (split["key"], split["rows"]) == ("run.rows_split", 2) and split["pieces"] >= 2 * 3
+
+
+def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokenizer) -> None:
+    """All that can be learned lay among the rows kept apart, and the run failed with "nothing to learn"."""
+    examples = [Example(prompt="a", completion="b " * 3)] * 20
+    wanted = recipe({"eval_fraction": 0.1})
+    from core.schedule import split
+
+    _, apart = split(20, 0.1, wanted.train.seed)
+    long = Example(prompt="word " * 600, completion="b")
+    mixed = [example if i in apart else long for i, example in enumerate(examples)]
+    train, evaluation = tokenize(mixed, wanted, tokenizer, Listener())
+    assert len(train) == len(apart) and evaluation == []
+
+
+def test_the_rows_an_export_is_asked_about_are_those_kept_apart_first(tokenizer: Tokenizer) -> None:
+    listener = Listener()
+    tokenize(questions(40), recipe(), tokenizer, listener)
+    probes = [probe["messages"][0]["content"] for probe in listener.facts["probe_rows"]]
+    assert len(probes) == len(set(probes)) == 8
