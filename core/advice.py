@@ -166,7 +166,6 @@ class Case:
             target_modules=draft.target_modules,
             micro_batch=draft.micro_batch,
             max_length=draft.max_length,
-            supervised_tokens=min(self.data.most_learned, draft.max_length) if self.data else None,
             optim=draft.optim,
             gradient_checkpointing=draft.gradient_checkpointing,
             device=self.budget.kind,

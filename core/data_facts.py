@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class DataFacts(BaseModel):
     """Of the rows that can be learned from; tokens before anything is cut. Lengths in tokens.
 
-    learned_tokens: of all rows together, those the loss counts. most_learned: in the row that has most of them.
+    learned_tokens: of all rows together, those the loss counts.
     exact: False where only some rows were counted. estimated: the tokenizer was not here, so tokens are guessed from
     characters, which may be wrong by a factor of two.
     """
@@ -21,6 +21,5 @@ class DataFacts(BaseModel):
     median_length: int
     p99_length: int
     longest: int
-    most_learned: int
     exact: bool = True
     estimated: bool = False

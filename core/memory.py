@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.logit_chunk import rows_at_once
 from core.presets import memory_constants
 from core.shapes import ModelShape
 from core.text import Text
@@ -39,7 +40,7 @@ class Setup(BaseModel):
 
     @property
     def tokens(self) -> int:
-        """T: rows are padded to the longest."""
+        """T: the most that a micro-batch holds, packed or padded to the longest."""
         return self.micro_batch * self.max_length
 
     @property
@@ -82,7 +83,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "logits": max(0.0, logits - hump),
         "dequantised": dequantised(shape, setup),
     }
-    outside = {"context": context(setup), "slack": slack(shape, setup, step["activations"] + step["logits"])}
+    outside = {"context": context(setup), "slack": slack(setup, step["activations"] + step["logits"])}
     terms = {name: size / GIB for name, size in (idle | step | outside).items()}
     return Estimate(
         trainable_params=n,
@@ -149,13 +150,16 @@ def layer_hump(shape: ModelShape, setup: Setup) -> float:
 
 
 def logits_peak(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of head and cross-entropy, section 1.5. A family that bends its logits has them at every position."""
+    """Bytes of head and cross-entropy. Ours (supervised): the logits of one chunk, and two hidden states of each learned
+    position; those of other trainers by section 1.5."""
     constants = memory_constants()
+    if setup.loss == "full":
+        return setup.tokens * shape.vocab_size * constants.logit_bytes["full"]
     if setup.loss == "chunked":
         return setup.tokens * shape.hidden_size * constants.chunked_bytes
-    loss = "supervised" if setup.loss == "supervised" and shape.head_alone else "full"
-    positions = setup.learned if loss == "supervised" else setup.tokens
-    return positions * shape.vocab_size * constants.logit_bytes[loss]
+    at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
+    picked = setup.learned * shape.hidden_size * 2 * setup.base_bytes
+    return at_once * shape.vocab_size * constants.logit_bytes["supervised"] + picked
 
 
 def dequantised(shape: ModelShape, setup: Setup) -> float:
@@ -170,18 +174,12 @@ def context(setup: Setup) -> float:
     return memory_constants().context_gib[setup.device] * GIB
 
 
-def slack(shape: ModelShape, setup: Setup, moving: float) -> float:
-    """Bytes that the allocator holds beyond what was asked of it, a share of what comes and goes. Section 1.6.
-
-    With the head at the learned positions the share lies between a loss without logits and one with all of them.
-    """
+def slack(setup: Setup, moving: float) -> float:
+    """Bytes that the allocator holds beyond what was asked of it, a share of what comes and goes. Section 1.6."""
     share = memory_constants().slack
     if setup.device == "cpu":
         return share["cpu"] * moving
-    if setup.loss == "supervised" and shape.head_alone:
-        part = setup.learned / setup.tokens
-        return (share["chunked"] + part * (share["full"] - share["chunked"])) * moving
-    return share["chunked" if setup.loss == "chunked" else "full"] * moving
+    return share["full" if setup.loss == "full" else "chunked"] * moving
 
 
 def _reaches_mlp(shape: ModelShape, setup: Setup) -> bool:

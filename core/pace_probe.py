@@ -49,7 +49,9 @@ def tflops(compute: device.Compute) -> float:
     parameters = sum(p.numel() for p in model.get_base_model().get_decoder().layers.parameters() if not p.requires_grad)
     ids = torch.arange(ROWS * LENGTH, device=compute.device) % VOCABULARY
     learned = torch.arange(0, ROWS * LENGTH, 2, device=compute.device)
-    batch = Batch(ids.view(ROWS, LENGTH), torch.ones_like(ids).view(ROWS, LENGTH), learned, ids[learned])
+    batch = Batch(
+        ids.view(ROWS, LENGTH), learned, ids[learned], ROWS * LENGTH, attention_mask=torch.ones_like(ids).view(ROWS, LENGTH)
+    )
 
     def step() -> None:
         summed_loss(model, batch).backward()

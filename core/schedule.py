@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from core.packing import best_fit
+
 SMALLEST_SPLIT = 20  # rows; below it all are trained
 
 
@@ -17,6 +19,17 @@ def split(rows: int, eval_fraction: float, seed: int) -> tuple[list[int], list[i
         held = max(2, held)
     chosen = set(random.Random(seed).sample(range(rows), held))
     return [i for i in range(rows) if i not in chosen], sorted(chosen)
+
+
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
+
+
+def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """rows (positions in lengths) as micro-batches of at most capacity tokens."""
+    return [[rows[i] for i in chosen] for chosen in best_fit([lengths[row] for row in rows], capacity)]
 
 
 def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -43,6 +56,7 @@ class Schedule:
     num_train_epochs: float
     max_steps: int
     seed: int
+    capacity: int | None = None  # tokens of a micro-batch that is packed; None: micro-batches are padded
 
     @property
     def steps_per_epoch(self) -> int:
@@ -59,5 +73,14 @@ class Schedule:
         for step in range(done, self.total_steps):
             epoch, within = divmod(step, self.steps_per_epoch)
             if step == done or within == 0:
-                batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
-            yield batches[within * self.accumulation : (within + 1) * self.accumulation]
+                batches = self._epoch(epoch)
+            yield batches[within]
+
+    def _epoch(self, epoch: int) -> list[list[list[int]]]:
+        """The micro-batches of every step of an epoch; each row once."""
+        if self.capacity is None:
+            batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
+            return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
+        order = shuffled(len(self.lengths), self.seed, epoch)
+        size = self.batch_size * self.accumulation
+        return [packed(order[i : i + size], self.lengths, self.capacity) for i in range(0, len(order), size)]

@@ -107,11 +107,6 @@ _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedi
 _HYBRID_KEYS = ("linear_num_value_heads", "hybrid_override_pattern", "attn_layer_period", "ssm_cfg", "state_size")
 _HYBRID_PREFIXES = ("mamba_", "ssm_", "lru_", "conv_L")
 _ORDINARY_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-# The families for which core.loss uses the model's own forward, with the logits of every position.
-BENT_LOGITS = (
-    "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier",
-    "output_multiplier_scale",
-)  # fmt: skip
 
 SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)
 _SMALLEST, _LARGEST = 50e6, 500e9
@@ -139,7 +134,6 @@ class ModelShape(BaseModel):
     expert_layers: _Optional = 0
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
-    head_alone: bool = True  # whether the head may be applied to the learned positions alone (core.loss)
     low_confidence: tuple[Text, ...] = ()
     source: Literal["config", "catalogue", "size"] = "config"
 
@@ -161,7 +155,6 @@ class ModelShape(BaseModel):
                 model_type=model_type,
                 tie_word_embeddings=tied if isinstance(tied, bool) else bool(_TIED_BY_DEFAULT & {model_type, config["model_type"]}),
                 mlp="gated" if _names(model_type).gated else "plain",
-                head_alone=all(inner.get(name, config.get(name)) in (None, 1, 1.0) for name in BENT_LOGITS),
                 low_confidence=_doubts(config, inner, values),
             )
         except ValidationError as error:

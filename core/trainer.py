@@ -18,15 +18,17 @@ from typing import Any
 
 import torch
 
-from core.batches import collate
+from core import fused_lora, packed_attention
+from core.batches import Batch, collate, collate_packed
 from core.device import Compute
 from core.errors import GarageError
-from core.loss import head_agrees, head_applies_alone, summed_loss
+from core.loss import Head, summed_loss
 from core.memory_use import MemoryUse
 from core.recipe import Recipe
 from core.reporter import Reporter
 from core.run_folder import Progress
-from core.schedule import Schedule
+from core.schedule import Schedule, packed
+from core.text import text
 from core.tokenizer import Encoded
 
 
@@ -66,6 +68,9 @@ class Trainer:
         self.tuned, self.recipe, self.data, self.compute = tuned, recipe, data, compute
         self.reporter, self.save_adapter = reporter, save_adapter
         train = recipe.train
+        self.packed = recipe.data.packing and packed_attention.enable(tuned.get_base_model())
+        if recipe.data.packing and not self.packed:
+            reporter.warn(text("run.not_packed"))
         self.schedule = Schedule(
             lengths=tuple(len(row.input_ids) for row in data.train),
             batch_size=train.per_device_train_batch_size,
@@ -73,12 +78,13 @@ class Trainer:
             num_train_epochs=train.num_train_epochs,
             max_steps=train.max_steps,
             seed=train.seed,
+            capacity=train.per_device_train_batch_size * recipe.data.max_length if self.packed else None,
         )
         a_fifth = max(1, math.ceil(self.schedule.total_steps / 5))
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, recipe)
-        self.head_alone = head_applies_alone(tuned.get_base_model()) and head_agrees(tuned.get_base_model(), compute.device)
+        self.head = Head.of(tuned.get_base_model())
         self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
         self.memory = MemoryUse(reporter, compute.on_card)
         self.position = Position()
@@ -90,11 +96,15 @@ class Trainer:
         if self.recipe.train.gradient_checkpointing:
             self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+        fused = fused_lora.fuse(self.tuned)
+        if fused.reason:
+            self.reporter.run.log_event("decision", message=fused.reason)
         try:
             with stop_inside_layers(self.tuned, self.reporter.check):
                 self.evaluate(0)
                 self._steps()
         finally:
+            fused.release()
             self.memory.keep_peak()
         return self.position
 
@@ -123,12 +133,12 @@ class Trainer:
         """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
         self.tuned.train()
         learning_rate = self._set_learning_rate(step)
-        batches = [self._batch(rows) for rows in micro_batches]
+        batches = [self._batch([self.data.train[i] for i in rows]) for rows in micro_batches]
         learned = sum(batch.targets.numel() for batch in batches)
         loss_sum = torch.zeros((), device=self.compute.device)
         for batch in batches:
             self.reporter.check()
-            loss = summed_loss(self.tuned, batch, self.head_alone)
+            loss = summed_loss(self.tuned, batch, self.head)
             self.scaler.scale(loss / learned).backward()
             loss_sum += loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -147,8 +157,10 @@ class Trainer:
             raise NotFiniteError("run.not_finite", step=step, loss=str(loss), grad_norm=str(grad_norm))
         return {**numbers, "learned": learned}
 
-    def _batch(self, rows: Sequence[int]) -> Any:
-        return collate([self.data.train[i] for i in rows], self.data.pad_token_id, self.compute.device)
+    def _batch(self, rows: Sequence[Encoded]) -> Batch:
+        if self.packed:
+            return collate_packed(rows, self.compute.device)
+        return collate(rows, self.data.pad_token_id, self.compute.device)
 
     def _set_learning_rate(self, step: int) -> float:
         train = self.recipe.train
@@ -167,14 +179,13 @@ class Trainer:
         if not rows:
             return
         self.tuned.eval()
-        size = self.recipe.train.per_device_eval_batch_size
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-        loss_sum, learned = 0.0, 0
-        for start in range(0, len(order), size):
-            self.reporter.stage("measuring", Progress(done=start, total=len(order), unit="rows"))
+        loss_sum, learned, done = 0.0, 0, 0
+        for chosen in self._eval_batches():
+            self.reporter.stage("measuring", Progress(done=done, total=len(rows), unit="rows"))
             self.reporter.check()
-            batch = collate([rows[i] for i in order[start : start + size]], self.data.pad_token_id, self.compute.device)
-            loss_sum += float(summed_loss(self.tuned, batch, self.head_alone))
+            batch = self._batch([rows[i] for i in chosen])
+            done += len(chosen)
+            loss_sum += float(summed_loss(self.tuned, batch, self.head))
             learned += batch.targets.numel()
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
@@ -185,6 +196,13 @@ class Trainer:
             self.reporter.run.add_facts(best_checkpoint=checkpoint_name(step), best_eval_loss=eval_loss)
             if step % self.save_every:
                 self.checkpoint()
+
+    def _eval_batches(self) -> list[list[int]]:
+        rows, size = self.data.evaluation, self.recipe.train.per_device_eval_batch_size
+        if self.packed:
+            return packed(range(len(rows)), [len(row.input_ids) for row in rows], size * self.recipe.data.max_length)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
     def checkpoint(self) -> None:

@@ -25,8 +25,7 @@ ROOMY = Budget(kind="cpu", free_gib=64.0)
 
 def facts(**changes: Any) -> DataFacts:
     """400 rows, half of each of 200 tokens learned; what a test is about is named by it."""
-    plain = {"rows": 400, "tokens": 80_000, "learned_tokens": 40_000, "median_length": 200, "p99_length": 371, "longest": 380,
-             "most_learned": 190}  # fmt: skip
+    plain = {"rows": 400, "tokens": 80_000, "learned_tokens": 40_000, "median_length": 200, "p99_length": 371, "longest": 380}
     return DataFacts(**plain | changes)
 
 

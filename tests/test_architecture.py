@@ -14,7 +14,10 @@ from core.workspace import PROJECT
 # What may be loaded only inside a worker process. tokenizers and datasets are fine, transformers pulls torch in.
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 # core modules that import them at the top, and so are imported by workers only (docs/map.md names them).
-WORKERS = {"base_model", "batches", "device", "duel", "export_check", "gguf_export", "loss", "merge", "pace_probe", "trainer"}
+WORKERS = {
+    "base_model", "batches", "cpu_attention", "device", "duel", "export_check", "fast_loss", "fused_lora", "gguf_export", "loss",
+    "merge", "pace_probe", "packed_attention", "trainer",
+}  # fmt: skip
 
 
 def imports(file: Path, top_level_only: bool = False) -> set[str]:

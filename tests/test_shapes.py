@@ -12,9 +12,9 @@ from core import hub
 from core.errors import ModelError, RecipeError
 from core.models import Models, shape_of
 from core.presets import models, typical_shapes
-from core.shapes import BENT_LOGITS, ModelShape
+from core.shapes import ModelShape
 from core.text import LANGUAGES
-from core.workspace import PROJECT, Workspace
+from core.workspace import Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
 REPO = "owner/model"
@@ -159,12 +159,6 @@ def test_what_the_arithmetic_does_not_model_is_said(doubt: str) -> None:
 def test_ordinary_models_leave_no_doubt() -> None:
     sliding = GEMMA_2_9B | {"layer_types": ["sliding_attention", "full_attention"] * 21, "eos_token_id": [1, 106, 107]}
     assert not any(ModelShape.from_config(config).low_confidence for config in (LLAMA, sliding, GPT_2, FALCON_7B))
-
-
-def test_bent_logits_are_those_for_which_the_loss_needs_every_position() -> None:
-    loss = (PROJECT / "core" / "loss.py").read_text("utf-8")
-    assert all(f'"{name}"' in loss for name in BENT_LOGITS)
-    assert ModelShape.from_config(LLAMA).head_alone and not ModelShape.from_config(GEMMA_2_9B).head_alone
 
 
 BAD_CONFIGS = {

@@ -1,0 +1,104 @@
+"""Attention over examples that lie end to end in one row: each sees itself alone. Imports torch: workers only.
+
+transformers can isolate them too, by a mask of T x T; here each example is one causal `scaled_dot_product_attention`
+of its own, which never computes what the mask would throw away and runs on every platform; 16-bit types on a processor
+take core/cpu_attention instead. Positions restart in the batch's position_ids. What a family does beyond that (hybrid layers, ALiBi, soft-capped attention) may not be isolated:
+`holds` finds out on the very model before it is trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from core import cpu_attention
+
+NAME = "lora_garage_packed"
+FIRST, SECOND = 9, 7  # tokens of the two examples of the proof
+
+
+def packed_sdpa(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    lengths: tuple[int, ...] | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, their sum is T;
+    None: one example a row. Returns (B, T, heads, d). Raises NotImplementedError for attention that it does not compute.
+    """
+    bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
+    if bent or query.shape[2] != key.shape[2]:
+        raise NotImplementedError("packed attention with a mask, a soft cap, a bias or a cache")
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[0] == 1 and not dropout:
+        width = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return cpu_attention.attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    parts = [whole.split(lengths, 2) if lengths else (whole,) for whole in (query, key, value)]
+    seen = [
+        functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=_window(q, sliding_window), dropout_p=dropout, is_causal=not _cuts(q, sliding_window), scale=scaling
+        )
+        for q, k, v in zip(*parts, strict=True)
+    ]
+    return torch.cat(seen, 2).transpose(1, 2).contiguous(), None
+
+
+def _cuts(query: torch.Tensor, window: int | None) -> bool:
+    """Whether the window of sliding attention is shorter than the example."""
+    return window is not None and query.shape[2] > window
+
+
+def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
+    """(T, T) True where a token of the window may be seen; None where causal attention needs no mask."""
+    if not _cuts(query, window):
+        return None
+    steps = torch.arange(query.shape[2], device=query.device)
+    behind = steps[:, None] - steps[None, :]
+    return (behind >= 0) & (behind < window)
+
+
+def enable(model: Any) -> bool:
+    """Make model compute packed rows, if it provably isolates their examples; else leave it as it was and say False."""
+    before = model.config._attn_implementation
+    AttentionInterface.register(NAME, packed_sdpa)
+    try:
+        model.set_attn_implementation(NAME)
+        if holds(model):
+            return True
+    except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        pass  # a family that is put together otherwise: it is trained on padded batches
+    model.set_attn_implementation(before)
+    return False
+
+
+@torch.no_grad()
+def holds(model: Any) -> bool:
+    """Two examples in one row: each as if it were alone, and a change of the first changes nothing of the second."""
+    was_training = model.training
+    model.eval()
+    try:
+        device, vocabulary = next(model.parameters()).device, model.config.get_text_config().vocab_size
+        ids = torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
+        changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
+        together, other = (_hidden(model, row, (FIRST, SECOND)) for row in (ids, changed))
+        alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
+        close = (together - alone).abs().max() <= 0.02 * alone.abs().max()  # 16-bit sums in another order
+        return bool(close) and torch.equal(together[:, FIRST:], other[:, FIRST:])
+    finally:
+        model.train(was_training)
+
+
+def _hidden(model: Any, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+    positions = torch.cat([torch.arange(length) for length in lengths])[None].to(ids.device)
+    decoder = model.get_decoder()
+    return decoder(input_ids=ids, position_ids=positions, lengths=lengths, use_cache=False).last_hidden_state.float()

@@ -1,0 +1,217 @@
+"""The head at the learned positions, in chunks, gives what transformers' own loss gives, whatever a family does to its logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from core import adapter, fast_loss, logit_chunk, packed_attention
+from core.batches import Batch, collate, collate_packed
+from core.loss import Head, head_loss, summed_loss
+from core.recipe import Adapter
+from core.tokenizer import Encoded
+
+CPU = torch.device("cpu")
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+# Caps and factors far from 1, so that leaving one out would be seen. tied: the head is the embedding.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {}, "llama tied": {"tie_word_embeddings": True}, "qwen2": {}, "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "mistral": {}, "gemma": {"head_dim": 8}, "gemma2": {"head_dim": 8, "final_logit_softcapping": 0.05},
+    "gemma3_text": {"head_dim": 8, "final_logit_softcapping": 0.05}, "cohere": {"logit_scale": 0.0625},
+    "cohere2": {"logit_scale": 0.0625}, "granite": {"logits_scaling": 8.0}, "phi": {"num_key_value_heads": 4}, "phi3": {},
+    "olmo2": {}, "smollm3": {}, "starcoder2": {}, "gpt_neox": {}, "stablelm": {},
+}  # fmt: skip
+
+
+def tiny(family: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    settings = {"vocab_size": 97, "pad_token_id": 0, "use_cache": False} | SIZES | FAMILIES[family]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.split()[0], **settings))
+    return model.requires_grad_(False).eval()
+
+
+def rows() -> list[Encoded]:
+    chance = torch.Generator().manual_seed(1)
+    ids = [torch.randint(3, 97, (5 + 4 * i,), generator=chance).tolist() for i in range(5)]
+    return [Encoded(row, [False] * 3 + [True] * (len(row) - 3)) for row in ids]
+
+
+def labels_of(batch: Batch) -> torch.Tensor:
+    """As transformers wants them: the target of a position stands one further on."""
+    labels = torch.full((batch.input_ids.numel(),), -100)
+    labels[batch.index + 1] = batch.targets
+    return labels.view_as(batch.input_ids)
+
+
+def with_adapter(model: Any, targets: str = "all-linear") -> Any:
+    tuned = adapter.add(model, Adapter(r=4, target_modules=targets), "tiny", None)
+    torch.manual_seed(2)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return tuned
+
+
+def gradients(tuned: Any) -> torch.Tensor:
+    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+    tuned.zero_grad()
+    return found
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 positions of 97 words, so that a batch has several chunks."""
+    monkeypatch.setitem(logit_chunk.CHUNK_BYTES, "cpu", 16 * 97 * 4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_of_each_family_equal_those_of_transformers(family: str, small_chunks: None) -> None:
+    tuned = with_adapter(tiny(family))
+    batch = collate(rows(), 0, CPU)
+    expected = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels_of(batch)).loss
+    expected.backward()
+    expected_gradients = gradients(tuned)
+    head = Head.of(tuned.get_base_model())
+    assert head.alone, "the head was not proven, so the slow way would be taken"
+    assert head.bends == bool({"final_logit_softcapping", "logit_scale", "logits_scaling"} & set(FAMILIES[family]))
+    ours = summed_loss(tuned, batch, head) / batch.targets.numel()
+    ours.backward()
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(gradients(tuned), expected_gradients)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "cohere", "granite"])
+def test_a_bend_that_nobody_listed_is_noticed(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(family)
+    assert Head.of(model).alone
+    monkeypatch.setattr(Head, "of_config", classmethod(lambda cls, config: Head()))
+    assert not Head.of(model).alone
+
+
+def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions_alone() -> None:
+    """As one that scales in a way no configuration names: its own forward decides, without the logits of every position."""
+    from transformers import LlamaForCausalLM
+
+    class Odd(LlamaForCausalLM):
+        asked: Any = None
+
+        def forward(self, *args: Any, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
+            Odd.asked = logits_to_keep
+            found = super().forward(*args, logits_to_keep=logits_to_keep, **kwargs)
+            found.logits = found.logits * 3
+            return found
+
+    model = Odd(tiny("llama").config).requires_grad_(False).eval()
+    head = Head.of(model)
+    assert not head.alone
+    assert packed_attention.enable(model)
+    for batch in (collate(rows(), 0, CPU), collate_packed(rows(), CPU)):
+        logits = model(**batch.inputs()).logits.flatten(0, 1)[batch.index]
+        expected = functional.cross_entropy(logits, batch.targets, reduction="sum")
+        torch.testing.assert_close(summed_loss(model, batch, head), expected)
+        assert len(Odd.asked) == len(set((batch.index % batch.input_ids.shape[1]).tolist())) < batch.input_ids.shape[1]
+
+
+def test_a_head_with_an_adapter_or_a_trained_head_learns_too(small_chunks: None) -> None:
+    tuned = with_adapter(tiny("llama"), "q_proj,lm_head")
+    batch = collate(rows(), 0, CPU)
+    expected = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels_of(batch)).loss
+    expected.backward()
+    expected_gradients = gradients(tuned)
+    ours = summed_loss(tuned, batch) / batch.targets.numel()
+    ours.backward()
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(gradients(tuned), expected_gradients)
+
+    layer = torch.nn.Linear(32, 97, bias=False)
+    hidden, targets = torch.randn(40, 32, requires_grad=True), torch.randint(97, (40,))
+    expected = torch.autograd.grad(functional.cross_entropy(layer(hidden), targets, reduction="sum"), [layer.weight, hidden])
+    found = torch.autograd.grad(head_loss(layer, hidden, targets, Head()), [layer.weight, hidden])
+    torch.testing.assert_close(found, expected)
+
+
+class Largest(torch.overrides.TorchFunctionMode):
+    """The most elements that any tensor had that a torch function returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.numel = max(self.numel, found.numel())
+        return found
+
+
+def test_no_logits_are_made_but_those_of_a_chunk(small_chunks: None) -> None:
+    layer = torch.nn.Linear(32, 97, bias=False).requires_grad_(False)
+    hidden, targets = torch.randn(400, 32, requires_grad=True), torch.randint(97, (400,))
+    with Largest() as largest:
+        head_loss(layer, hidden, targets, Head())
+    assert largest.numel <= max(16 * 97, hidden.numel())
+    with Largest() as whole:
+        functional.cross_entropy(layer(hidden), targets)
+    assert whole.numel == 400 * 97, "the measure would not have seen them"
+
+
+def test_in_16_bit_the_gradient_is_as_near_the_truth_as_that_of_pytorch(small_chunks: None) -> None:
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(32, 97, bias=False).requires_grad_(False)
+    hidden, targets = 3 * torch.randn(200, 32), torch.randint(97, (200,))
+
+    def gradient(dtype: torch.dtype, ours: bool) -> torch.Tensor:
+        narrow, h = layer.to(dtype), hidden.to(dtype).requires_grad_()
+        if ours:
+            loss = head_loss(narrow, h, targets, Head())
+        else:
+            loss = functional.cross_entropy(narrow(h).float(), targets, reduction="sum")
+        return torch.autograd.grad(loss, h)[0].double()
+
+    truth = gradient(torch.float64, False)
+    error = [(gradient(torch.bfloat16, ours) - truth).norm() / truth.norm() for ours in (True, False)]
+    assert error[0] <= 1.2 * error[1] and error[1] > 1e-4
+
+
+# ---- a faster kernel --------------------------------------------------------------------------------------------------
+
+
+def plain_kernel(scale: float, cap: float | None, mistake: float = 1.0) -> fast_loss.Kernel:
+    def kernel(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(Head(scale, cap).bend(hidden @ weight.t()) * mistake, targets, reduction="sum")
+
+    return kernel
+
+
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (1.0, 0.5)])
+def test_a_kernel_is_used_only_where_it_gives_our_numbers(scale: float, cap: float | None) -> None:
+    weight = torch.randn(97, 32)
+
+    def raising(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise TypeError("unexpected keyword argument 'softcap'")
+
+    right = plain_kernel(scale, cap)
+    assert fast_loss.proven(right, weight, scale, cap) is right
+    assert fast_loss.proven(plain_kernel(scale, cap, mistake=1.1), weight, scale, cap) is None
+    assert fast_loss.proven(plain_kernel(scale, 0.1), weight, scale, cap) is None
+    assert fast_loss.proven(raising, weight, scale, cap) is None
+    assert fast_loss.proven(None, weight, scale, cap) is None
+    assert fast_loss.find(weight, scale, cap) is None, "no kernel on a processor"
+
+
+def test_a_proven_kernel_computes_the_loss() -> None:
+    layer = torch.nn.Linear(32, 97, bias=False).requires_grad_(False)
+    hidden, targets = torch.randn(40, 32), torch.randint(97, (40,))
+    calls = []
+
+    def kernel(*args: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return plain_kernel(1.0, None)(*args)
+
+    torch.testing.assert_close(head_loss(layer, hidden, targets, Head(kernel=kernel)), head_loss(layer, hidden, targets, Head()))
+    assert calls
