@@ -346,9 +346,7 @@ def micro_batch(case: Case, draft: Draft) -> tuple[int, Text]:
 
 
 def checkpointing(case: Case, draft: Draft) -> tuple[bool, Text]:
-    """On with a card. On a processor off where the RAM suffices: it costs a third of the time."""
-    if not case.on_cpu:
-        return True, text("advise.checkpointing_card")
+    """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes first."""
     without = replace(draft, gradient_checkpointing=False)
     if case.holds(without):
         return False, text("advise.checkpointing_off", **case.numbers(without))
@@ -433,8 +431,8 @@ DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Text]]] = {
     "target_modules": target_modules,
     "method": method,
     "micro_batch": micro_batch,
-    "gradient_checkpointing": checkpointing,
     "r": rank,
+    "gradient_checkpointing": checkpointing,
     "lora_alpha": alpha,
     "num_train_epochs": epochs,
     "gradient_accumulation": accumulation,

@@ -98,7 +98,10 @@ class Train(_Section):
     weight_decay: float = Field(0.0, ge=0, le=1, description="Pulls the adapter back towards zero a little each step.")
     max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Longest correction allowed; 0 means no limit.")
     gradient_checkpointing: bool | None = Field(
-        None, description="Compute parts twice to save memory; about a third slower. Empty: on with a graphics card."
+        None, description="Compute parts twice to save memory; about a third slower. Empty: on where the memory needs it."
+    )
+    activation_offload: bool = Field(
+        False, description="Keep what layers leave for the way back in RAM instead of on the card: for the last gigabyte; slower."
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")

@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from core.device import Compute
 from core.errors import GarageError
 from core.loss import Head, summed_loss
 from core.memory_use import MemoryUse
+from core.offload import Offload
 from core.recipe import Recipe
 from core.reporter import Reporter
 from core.run_folder import Progress
@@ -86,6 +87,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, recipe)
         self.head = Head.of(tuned.get_base_model())
         self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
+        offloads = train.activation_offload and compute.on_card
+        self.offload = Offload(tuned) if offloads else nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
         self.position = Position()
 
@@ -138,8 +141,9 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.compute.device)
         for batch in batches:
             self.reporter.check()
-            loss = summed_loss(self.tuned, batch, self.head)
-            self.scaler.scale(loss / learned).backward()
+            with self.offload:
+                loss = summed_loss(self.tuned, batch, self.head)
+                self.scaler.scale(loss / learned).backward()
             loss_sum += loss.detach()
         self.scaler.unscale_(self.optimizer)
         limit = self.recipe.train.max_grad_norm or math.inf

@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 # core modules that import them at the top, and so are imported by workers only (docs/map.md names them).
 WORKERS = {
     "base_model", "batches", "cpu_attention", "device", "duel", "export_check", "fast_loss", "fused_lora", "gguf_export", "loss",
-    "merge", "pace_probe", "packed_attention", "trainer",
+    "merge", "offload", "pace_probe", "packed_attention", "trainer",
 }  # fmt: skip
 
 
@@ -67,6 +67,14 @@ def test_nothing_but_workers_imports_a_worker_module(file: Path) -> None:
 
 def test_launch_uses_the_standard_library_alone() -> None:
     assert packages(PROJECT / "launch.py") <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("file", CORE + WEBUI, ids=lambda f: f"{f.parent.name}.{f.stem}")
+def test_no_pool_of_processes_reads_data(file: Path) -> None:
+    """Under Windows' spawn a pool of `datasets` runs the app's main again; peers died of it (unsloth #4473)."""
+    tree = ast.parse(file.read_text("utf-8"))
+    keywords = {keyword.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords}
+    assert not keywords & {"num_proc", "num_workers"} and not packages(file) & {"multiprocessing", "concurrent.futures.process"}
 
 
 def test_presets_are_named_in_one_module() -> None:

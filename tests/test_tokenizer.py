@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,39 @@ def test_prompt_and_completion_are_asked_in_the_same_frame_as_a_chat(tokenizer: 
 def test_plain_text_is_learned_whole_and_ends(tokenizer: Tokenizer) -> None:
     row = tokenizer.encode_example(Example(text="Once upon a time"), 512)
     assert all(row.learned) and row.input_ids[-1] == tokenizer.eos_token_id
+
+
+def test_no_begin_or_end_token_stands_twice(starter_folder: Path, tmp_path: Path) -> None:
+    """With a tokenizer that frames every text by itself, as Llama's does, under a template that has its own frame."""
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(starter_folder / name, tmp_path / name)
+    config = json.loads((starter_folder / "tokenizer.json").read_text("utf-8"))
+    frame = [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+             {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}]  # fmt: skip
+    config["post_processor"] = {
+        "type": "TemplateProcessing", "single": frame, "pair": [*frame, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in (("<|im_start|>", 1), ("<|im_end|>", 2))},
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(config), "utf-8")
+    framing, plain = Tokenizer(tmp_path), Tokenizer(starter_folder)
+    assert framing.encode_example(STYLE, 512) == plain.encode_example(STYLE, 512)
+    text = framing.encode_example(Example(text="Once upon a time"), 512).input_ids
+    assert (text[0], text[-1]) == (1, 2) and text.count(1) == text.count(2) == 1
+
+
+def test_padding_that_looks_like_the_end_token_is_not_mistaken_for_it(tokenizer: Tokenizer) -> None:
+    """Labels masked by pad_token_id lost every end token, and the model never learned to stop (pad is eos here)."""
+    import torch
+
+    from core.batches import collate
+
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    short = tokenizer.encode_example(STYLE, 512)
+    long = tokenizer.encode_example(Example(prompt="What is a book?", completion="Arr, matey! " * 9), 512)
+    batch = collate([short, long], tokenizer.pad_token_id, torch.device("cpu"))
+    ends = [row for row in (0, 1) for i, target in zip(batch.index, batch.targets, strict=True)
+            if target == tokenizer.eos_token_id and i // batch.input_ids.shape[1] == row]  # fmt: skip
+    assert ends == [0, 1], "each row learns its end once"
 
 
 def test_a_long_row_is_cut_at_its_end_and_counted(tokenizer: Tokenizer) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import adapter, base_model, device
+from core import adapter, base_model, device, offload, plan
 from core.batches import collate
 from core.loss import summed_loss
-from core.recipe import Adapter
+from core.recipe import Adapter, Recipe
 from core.schedule import Schedule, grouped, split
 from core.text import text
 from core.tokenizer import Encoded
-from core.trainer import schedule_factor, stop_inside_layers
+from core.trainer import Trainer, TrainingData, schedule_factor, stop_inside_layers
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
@@ -167,6 +167,110 @@ def test_a_step_can_be_left_between_two_layers_forwards_and_backwards() -> None:
             summed_loss(tuned, collate(rows(), 0, FP32.device)).backward()
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in tuned.modules())
     assert hooks == 0
+
+
+class Silent:
+    """Stands where the reporter stands; keeps the numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run, self.path, self.numbers, self.said = self, folder, [], []
+
+    def metrics(self, kind: str, step: int, **numbers: float) -> None:
+        self.numbers.append((kind, step, numbers))
+
+    def warn(self, message: object) -> None:
+        self.said.append(message)
+
+    def __getattr__(self, name: str):
+        return lambda *args, **kwargs: [] if name == "checkpoints" else None
+
+
+def trainer_of(tuned: torch.nn.Module, folder: Path, evaluation: int = 3, **settings) -> Trainer:
+    sections = {"data": {"source": "x", "max_length": 64, **settings.pop("data", {})}, "train": settings}
+    recipe = plan.resolve(Recipe.parse(sections), "x", has_card=False)
+    data = TrainingData(rows(6), rows(evaluation), 0)
+    return Trainer(tuned, recipe, data, FP32, Silent(folder), lambda target: target.mkdir())
+
+
+def test_measuring_drops_nothing_out_and_training_goes_on_with_dropout(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    tuned = adapter.add(tiny_llama(), Adapter(r=4, lora_dropout=0.5), "tiny", None)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    trainer = trainer_of(tuned, tmp_path, max_steps=1, eval_steps=1)
+    trainer.evaluate(0)
+    trainer.evaluate(0)
+    (_, _, first), (_, _, second) = trainer.reporter.numbers
+    with torch.no_grad():
+        expected = summed_loss(tuned.eval(), collate(rows(3), 0, FP32.device)) / sum(row.learned_count for row in rows(3))
+    assert first == second and first["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
+    trainer._step(1, [[0, 1]])
+    assert tuned.training, "a step trains with dropout again"
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_steps_of_the_trainer_are_those_of_adamw_on_transformers_own_loss(packing: bool, tmp_path: Path) -> None:
+    """Three whole steps, two micro-batches each: packed, fused and in chunks, or padded, against the textbook."""
+    tuned, reference = trained(tiny_llama()), trained(tiny_llama()).train()
+    trainer = trainer_of(
+        tuned, tmp_path, 0, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2,
+        lr_scheduler_type="constant", data={"packing": packing},
+    )  # fmt: skip
+    assert trainer.packed == packing
+    parameters = [p for p in reference.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
+    losses = []
+    for micro_batches in trainer.schedule.steps():
+        chosen = [rows(6)[i] for micro in micro_batches for i in micro]
+        batch = collate(chosen, 0, FP32.device)
+        labels = torch.full((batch.input_ids.numel(),), -100)
+        labels[batch.index + 1] = batch.targets
+        loss = reference(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels.view_as(batch.input_ids)
+        ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    trainer.run()
+    assert [numbers["loss"] for kind, _, numbers in trainer.reporter.numbers if kind == "train"] == pytest.approx(losses, rel=1e-5)
+    ours = [p for p in tuned.parameters() if p.requires_grad]
+    for a, b in zip(ours, parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_is_put_aside_in_ram_changes_no_gradient_and_no_weight_moves(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offload, "SMALLEST_BYTES", 1024)
+    tuned = trained(tiny_llama()).train()
+    if checkpointing:
+        tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        tuned.enable_input_require_grads()
+    batch = collate(rows(), 0, FP32.device)
+    summed_loss(tuned, batch).backward()
+    expected = gradients(tuned)
+    tuned.zero_grad()
+    aside = offload.Offload(tuned, pin_memory=False)
+    with aside:
+        summed_loss(tuned, batch).backward()
+    assert torch.equal(gradients(tuned), expected)
+    width = batch.input_ids.numel() * 32 * 4
+    assert aside.moved_bytes >= 2 * width, "at least the input of each layer"
+    if checkpointing:
+        assert aside.moved_bytes <= 8 * width, "not what is inside the layers"
+
+
+def test_what_is_put_aside_are_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "SMALLEST_BYTES", 1)
+    layer = torch.nn.Linear(64, 64)
+    x = torch.ones(2, 64, requires_grad=True)
+    with (aside := offload.Offload(layer, pin_memory=False)):
+        (layer(x * 2) ** 2).sum().backward()
+    assert 0 < aside.moved_bytes < layer.weight.numel() * 4
 
 
 def test_4bit_gradients_are_right_after_an_evaluation(starter_folder: Path) -> None:

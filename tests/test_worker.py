@@ -99,7 +99,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     facts = run.facts()
     assert facts["best_checkpoint"] in [folder.name for folder in run.checkpoints()]
     assert facts["dtype"] in ("bfloat16", "float32") and facts["dtype_reason"]["key"].startswith("device.")
-    assert facts["rows_trained"] + facts["rows_measured"] == 68 and facts["versions"]["torch"]
+    assert (facts["rows_trained"], facts["rows_measured"]) == (8 * 4, 3) and facts["versions"]["torch"]
     assert not run.is_locked()
     recipe = run.recipe()
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
@@ -153,7 +153,7 @@ def test_a_loss_that_is_no_number_is_shown_as_such_and_ends_the_run_with_the_las
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
     info = DatasetStore(workspace.datasets, PRESETS).import_file(file, "rows")
-    chosen = {"seed": 3, "per_device_train_batch_size": 1, "max_steps": 12}
+    chosen = {"seed": 6, "per_device_train_batch_size": 1, "max_steps": 12}
     run, code = carried_out(workspace, tiny_recipe(model={"id": model}, data={"source": info.id}, train=chosen))
     status = run.status()
     assert (code, status.state, status.message.key) == (1, State.FAILED, "run.not_finite"), run.log_tail()

@@ -1,0 +1,42 @@
+"""What layers leave for the way back, kept in RAM instead of on the card, for the last gigabyte. Imports torch: workers only.
+
+Each large tensor that autograd saves is copied into pinned RAM and fetched when its layer is computed again; weights, which
+are on the card anyway, and small tensors stay. With gradient checkpointing those are the inputs of the layers alone. Costs
+the copies (twice tokens x layers x hidden size x 2 bytes a step over PCIe); on a processor there is nothing to gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+SMALLEST_BYTES = 1 << 20  # below it a copy costs more than it saves
+
+
+@dataclass(frozen=True)
+class _Aside:
+    copy: torch.Tensor
+    device: torch.device
+
+
+class Offload(torch.autograd.graph.saved_tensors_hooks):
+    """A context around forward and backward. moved_bytes: of all that it has put aside so far."""
+
+    def __init__(self, model: torch.nn.Module, pin_memory: bool = True):
+        super().__init__(self._put_aside, self._fetch)
+        self.moved_bytes = 0
+        self._pin = pin_memory
+        self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+
+    def _put_aside(self, tensor: torch.Tensor) -> torch.Tensor | _Aside:
+        size = tensor.numel() * tensor.element_size()
+        if size < SMALLEST_BYTES or tensor.untyped_storage().data_ptr() in self._weights:
+            return tensor
+        copy = torch.empty(tensor.size(), dtype=tensor.dtype, device="cpu", pin_memory=self._pin)
+        copy.copy_(tensor)
+        self.moved_bytes += size
+        return _Aside(copy, tensor.device)
+
+    def _fetch(self, kept: torch.Tensor | _Aside) -> torch.Tensor:
+        return kept.copy.to(kept.device, non_blocking=self._pin) if isinstance(kept, _Aside) else kept
