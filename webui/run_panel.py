@@ -149,9 +149,9 @@ def frozen(view: RunView, w: Wording) -> Html:
     rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
     data = data_name(view.row, w)
     steps = (
-        ("goal", goal.title[w.language] if goal else w.t("wizard.none_yet")),
+        ("goal", goal.title[w.language] if goal else w.t("wizard.none_given")),
         ("model", model_name(view.row.model, w)),
-        ("data", f"{data} · {w.t('wizard.rows', rows=rows)}" if isinstance(rows, int) else data),
+        ("data", f"{data} · {format.rows(w, rows)}" if isinstance(rows, int) else data),
         ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),
         ("train", view.row.name),
     )

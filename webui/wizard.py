@@ -360,7 +360,7 @@ class Wizard:
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
         facts = {
-            "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.rows},
+            "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.good_rows},
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
         }
