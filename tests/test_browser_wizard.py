@@ -145,6 +145,38 @@ def test_somebody_who_comes_back_needs_two_actions(
     page.context.close()
 
 
+def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace):
+    page, watch = kit.open_page(chrome, serve(False))
+    expect(page.locator("#goal")).to_be_visible()
+    passed: list[str] = []
+    for step, following in (("goal", "model"), ("model", "data"), ("data", "plan"), ("plan", "train")):
+        passed += tab_to(page, f"next-{step}")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
+    passed += tab_to(page, "start")
+    assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
+    with lease.hold(workspace, text("lease.somebody")):
+        page.keyboard.press("Enter")
+        assert started_run(page, workspace).recipe().data.source == "sample:pirate_answers"
+    watch.check()
+    page.context.close()
+
+
+def tab_to(page: Page, wanted: str) -> list[str]:
+    """Press Tab until the element with that id has the focus; the ids of what it is inside of, all along the way."""
+    passed: list[str] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        around = page.evaluate(
+            "() => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) ids.push(at.id);"
+            " return ids; }"
+        )
+        passed += around
+        if wanted in around:
+            return passed
+    raise AssertionError(f"#{wanted} is not reached with Tab; passed {passed}")
+
+
 def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace
 ):
