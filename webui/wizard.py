@@ -167,7 +167,8 @@ class Wizard:
             gr.update(choices=self.data_step.choices()),
             gr.update(choices=self.goal_step.preset_choices()),
             gr.update(choices=self.plan_step.memory_choices(machine)),
-            gr.update(open=not self.services.moments.now().rows),
+            # It is closed at first; closing it again would close what a quick hand has opened meanwhile.
+            gr.skip() if self.services.moments.now().rows else gr.update(open=True),
         ]
 
     def refresh(self, *answers: Any) -> list[Any]:
