@@ -80,8 +80,7 @@ def main() -> int:
         try:
             if sys.argv[1:] != ["own"]:
                 page, _ = kit.open_page(chrome, app)
-                phone = {"viewport": kit.PHONE, "color_scheme": "dark", "locale": "zh-CN"}
-                a_sample_set(page, space, lambda: kit.open_page(chrome, app, "/?lang=zh", **phone)[0])
+                a_sample_set(page, space)
                 page.context.close()
             page, _ = kit.open_page(chrome, app)
             data_of_ones_own(page, space, club_file(Path(folder)))
@@ -90,7 +89,7 @@ def main() -> int:
     return 0
 
 
-def a_sample_set(page: Page, space: Workspace, open_phone: Callable[[], Page]) -> None:
+def a_sample_set(page: Page, space: Workspace) -> None:
     page.wait_for_timeout(2000)
     shoot(page, "train-form")
     for step in ("goal", "model", "data"):
@@ -104,10 +103,6 @@ def a_sample_set(page: Page, space: Workspace, open_phone: Callable[[], Page]) -
     wait_for(lambda: Runs(space).list() and Runs(space).list()[0].status().step >= 44)
     page.wait_for_timeout(2500)
     shoot(page, "train-running")
-    phone = open_phone()
-    phone.wait_for_timeout(2500)
-    shoot(phone, "train-running-phone-zh")
-    phone.context.close()
     chat(page, space, QUESTIONS)
     shoot(page, "chat-used")
 
@@ -164,7 +159,7 @@ def shoot(page: Page, name: str, part: str = "") -> None:
         page.screenshot(path=path, full_page=True)
 
 
-def wait_for(condition, timeout_s: float = 600.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 600.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
