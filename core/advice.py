@@ -235,6 +235,10 @@ def decide(case: Case, chosen: Mapping[str, Any]) -> tuple[Draft, list[Reason]]:
         value, why = decision(case, draft)
         draft = replace(draft, **{name: value})
         reasons.append(Reason(field=name, text=why))
+    if "micro_batch" not in chosen:  # its numbers once more: the rank came after it, and costs memory
+        value, why = micro_batch(case, draft)
+        if value == draft.micro_batch:
+            reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
     if "max_steps" in chosen:
         reasons.append(Reason(field="max_steps", text=text("advise.chosen")))
     return draft, sorted(reasons, key=lambda reason: list(Advice.model_fields).index(reason.field))

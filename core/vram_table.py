@@ -46,7 +46,7 @@ class Rule(_Value):
 class Source(_Value):
     document: dict[str, str]
     file: str
-    section: str
+    section: dict[str, str]
 
 
 class VramTable(_Value):
@@ -73,9 +73,8 @@ class VramTable(_Value):
     def document(self, language: str) -> str:
         return self.source.document[language]
 
-    @property
-    def section(self) -> str:
-        return self.source.section
+    def section(self, language: str) -> str:
+        return self.source.section[language]
 
     def rule(self, rule_id: str) -> Text:
         """The rule as a sentence. Raises StopIteration for an id that the data has not."""

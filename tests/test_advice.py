@@ -106,6 +106,13 @@ def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin()
     assert verdicts == ["does_not_fit", "tight", "tight", "fits"]
 
 
+@pytest.mark.parametrize("gb", [8, 12, 24])
+def test_the_batch_and_the_verdict_name_the_same_need(gb: float) -> None:
+    """Seen: "4 examples at once fit: 7.1 GiB" beside "needs 7.2 GiB", for the rank is decided after the batch."""
+    advice = advise("7B", gb, goal=goal("style"), data=facts(rows=60))
+    assert advice.estimate and f"{advice.estimate.needed_gib:.1f} GiB" in why(advice, "micro_batch")
+
+
 # ---- what would fit ---------------------------------------------------------------------------------------------------
 
 

@@ -16,14 +16,13 @@ from core.presets import PRESETS
 from core.runs import Runs
 from core.states import State
 from core.workspace import Workspace
-from tests.browser_kit import App, browser, chromium, go_to_tab, open_page, start_app, unfold
+from tests.browser_kit import App, browser, chromium, go_to_tab, open_page, set_dark, start_app, unfold, violations
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.skipif(not chromium(), reason="no Chromium or Chrome could be had"),
 ]
-STEPS = 50  # the sample's own 80 would be safer and slower; the loss is below 0.5 from step 30 on (facts, section 3)
 ASKED = 3  # held-out prompts asked on the page; benchmarks/quickstart asks all 20
 
 
@@ -51,12 +50,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         unfold(page, "#step-plan")
         if method == "qlora":
             page.locator("#method").get_by_role("radio", name=re.compile("^QLoRA")).check()
-        unfold(page, "#all-settings")
-        steps = page.locator("#setting-max_steps input")
-        expect(steps).to_have_value("80")
-        steps.fill(str(STEPS))
-        steps.blur()
-        expect(page.locator("#plan-card")).to_contain_text(f"{STEPS} optimizer steps")
+        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
         page.locator("#start").click()
 
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
@@ -71,7 +65,8 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         wait_until(lambda: run.status().state not in (State.PREPARING, State.RUNNING, State.QUEUED), 600)
         assert run.status().state == State.COMPLETED, run.log_tail()
         losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
-        assert losses[0] > 2.5 and losses[-1] < 0.5, losses
+        # 80 steps: 3.9 falls to 0.25 (README, Measured); after 50 it was 1.1, so fewer would not do.
+        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < 0.6, losses
         expect(second.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method
 
@@ -90,6 +85,10 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
                 answers = second.locator(f"#chat-{column} [data-testid=bot]")
                 expect(answers).to_have_count(1, timeout=30_000)
                 hits[column] += passes(item.check, answers.last.inner_text())
+            if item is held[0]:
+                for dark in (True, False):
+                    set_dark(second, dark)
+                    assert violations(second) == [], dark
             second.locator("#chat-clear").click()
             expect(second.locator("#chat-empty")).to_be_visible()
         assert hits["tuned"] == ASKED and hits["base"] == 0, hits

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core import lease
+from core.datasets_store import DatasetStore
+from core.presets import PRESETS
 from core.runs import Runs
 from core.states import State
 from core.text import text
@@ -116,6 +118,41 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
         assert kit.overflow(page) <= 0
         watch.check()
         page.context.close()
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
+def test_every_page_is_accessible_while_a_run_is_at_work_and_after_it(
+    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path, language: str, viewport: dict
+):
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).import_file(tmp_path / "mine.jsonl", "mine")
+    path, tabs = PAGES[language]
+    with ScriptedRun(workspace, "at work") as run:
+        run.to(State.RUNNING).train(20, seconds_left=1500)
+        page, watch = kit.open_page(chrome, app, path, viewport=viewport)
+        expect(page.locator("#run-card")).to_contain_text("at work")
+        nothing_found_on(page, tabs)
+        run.to(State.COMPLETED, text("run.completed", step=20))
+    expect(page.locator("#form-column")).to_be_attached()
+    kit.go_to_tab(page, tabs[0])
+    expect(page.locator("#form-column")).to_be_visible()
+    nothing_found_on(page, tabs)
+    expect(page.locator("#kept-dataset")).to_be_visible()
+    expect(page.locator("#no-preset")).to_be_visible()
+    watch.check()
+    page.context.close()
+
+
+def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
+    for tab in tabs:
+        kit.go_to_tab(page, tab)
+        if page.locator("#runs-list label").first.is_visible():
+            page.locator("#runs-list label").first.click()
+            expect(page.locator("#details-card")).to_be_visible()
+        for dark in (False, True):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == [], (tab, dark)
+        assert kit.overflow(page) <= 0, tab
 
 
 def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, empty_app: kit.App):

@@ -31,8 +31,14 @@ pytestmark = [
     pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
 ]
 START = {"en": "Start training", "zh": "开始训练"}
-WALKS = [("en", kit.DESKTOP, False), ("zh", kit.PHONE, True), ("zh", kit.DESKTOP, False), ("en", kit.PHONE, True)]
-NAMES = ["en-desktop-no_card", "zh-phone-8_gb", "zh-desktop-no_card", "en-phone-8_gb"]
+WALKS = [
+    pytest.param(
+        language, size, card, id=f"{language}-{'desktop' if size is kit.DESKTOP else 'phone'}-{'8_gb' if card else 'no_card'}"
+    )
+    for language in ("en", "zh")
+    for size in (kit.DESKTOP, kit.PHONE)
+    for card in (False, True)
+]
 
 
 def expect(thing: object):
@@ -87,7 +93,7 @@ def started_run(page: Page, workspace: Workspace):
     return run
 
 
-@pytest.mark.parametrize(("language", "viewport", "card"), WALKS, ids=NAMES)
+@pytest.mark.parametrize(("language", "viewport", "card"), WALKS)
 def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
 ):
@@ -120,7 +126,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     page.context.close()
 
 
-@pytest.mark.parametrize(("language", "viewport", "card"), WALKS[1:3], ids=NAMES[1:3])
+@pytest.mark.parametrize(("language", "viewport", "card"), WALKS)
 def test_somebody_who_comes_back_needs_two_actions(
     chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
 ):
@@ -137,6 +143,38 @@ def test_somebody_who_comes_back_needs_two_actions(
     assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
     watch.check()
     page.context.close()
+
+
+def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace):
+    page, watch = kit.open_page(chrome, serve(False))
+    expect(page.locator("#goal")).to_be_visible()
+    passed: list[str] = []
+    for step, following in (("goal", "model"), ("model", "data"), ("data", "plan"), ("plan", "train")):
+        passed += tab_to(page, f"next-{step}")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
+    passed += tab_to(page, "start")
+    assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
+    with lease.hold(workspace, text("lease.somebody")):
+        page.keyboard.press("Enter")
+        assert started_run(page, workspace).recipe().data.source == "sample:pirate_answers"
+    watch.check()
+    page.context.close()
+
+
+def tab_to(page: Page, wanted: str) -> list[str]:
+    """Press Tab until the element with that id has the focus; the ids of what it is inside of, all along the way."""
+    passed: list[str] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        around = page.evaluate(
+            "() => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) ids.push(at.id);"
+            " return ids; }"
+        )
+        passed += around
+        if wanted in around:
+            return passed
+    raise AssertionError(f"#{wanted} is not reached with Tab; passed {passed}")
 
 
 def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
@@ -178,11 +216,14 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, ser
     expect(seed).to_be_visible()
     seed.fill("7")
     seed.blur()
-    expect(page.locator("#reset-settings")).to_contain_text("1 settings are yours")
+    expect(page.locator("#reset-settings")).to_contain_text("changed by you: 1")
+    reasons = page.locator(".lg-plan details").first
+    reasons.locator("summary").click()
     kit.choose(page, "#data", "sample:kettlewisp_facts")
     page.locator("#settings-search input, #settings-search textarea").first.fill("")
     expect(steps).to_have_value("-1")
     expect(seed).to_have_value("7")
+    expect(reasons).to_have_attribute("open", "")  # seen: the plan was drawn anew and folded itself while it was read
     page.locator("#reset-settings").click()
     expect(seed).to_have_value("42")
     watch.check()
@@ -238,7 +279,7 @@ def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
     page.on("dialog", lambda dialog: dialog.accept())
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.jsonl")
-    expect(page.locator("#step-data > button")).to_contain_text("mine · 1 rows")
+    expect(page.locator("#step-data > button")).to_contain_text("mine · 1 row")
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#save-preset")
     page.locator("#preset-name input, #preset-name textarea").first.fill("我的设置")

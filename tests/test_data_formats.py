@@ -99,7 +99,7 @@ def test_an_unknown_shape_lists_columns_and_shapes():
         recognise([Row(1, {"foo": 1, "bar": 2})])
     assert str(caught.value) == (
         "The columns foo, bar fit no format known here. Expected one of: messages; conversations; instruction + output (input "
-        "optional); question + answer; prompt + completion; text + label; text. Rename the columns, or choose the format yourself."
+        "optional); question + answer; prompt + completion; text + label; text. Rename the columns and add the file again."
     )
     assert "foo、bar" in caught.value.text.render("zh")
 

@@ -184,6 +184,22 @@ def test_a_history_becomes_turns_without_unanswered_ones():
 # ---- run panel --------------------------------------------------------------------------------------------------------
 
 
+def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace):
+    """Seen: 60 %, then 0 % while the first of three rows kept apart was read, then 60 % again."""
+    from core.chat_client import ChatClient
+    from core.export import Exports
+    from webui import run_panel
+    from webui.moment import Moments
+
+    run = make_run(workspace)
+    progress = Progress(done=0, total=3, unit="rows")
+    status = Status(state=State.RUNNING, stage="measuring", step=48, total_steps=80, progress=progress)
+    (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
+    with run.lock():
+        shown = Moments(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
+        assert "60 %" in run_panel.headline(shown, EN)
+
+
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, language: str):

@@ -20,7 +20,7 @@ from webui.markup import tag
 from webui.runs_page import RunsPage
 from webui.services import Services
 from webui.settings_page import SettingsPage
-from webui.theme import styles, theme
+from webui.theme import ASSETS, styles, theme
 from webui.train_page import TrainPage
 from webui.wording import Wording
 
@@ -114,7 +114,7 @@ def launch(services: Services, port: int, host: str = "127.0.0.1", auth: tuple[s
         "prevent_thread_lock": True,
         "theme": theme(),
         "css": styles(),
-        "head": HTML_LANG + uplot_head(),
+        "head": HTML_LANG + uplot_head() + f"<script>{(ASSETS / 'folds.js').read_text('utf-8')}</script>",
         "app_kwargs": {
             "docs_url": None,
             "redoc_url": None,

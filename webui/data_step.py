@@ -11,7 +11,7 @@ from core.errors import DataError, GarageError
 from core.presets import sample_of
 from core.preview import Preview
 from core.tokenizer import LongExamples
-from webui import goal_step, learned_view, samples
+from webui import format, goal_step, learned_view, samples
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
 from webui.services import Services
@@ -69,10 +69,12 @@ class DataStep:
             return self.w.t("wizard.no_data_yet")
         try:
             info = self.services.datasets.get(data)
-            rows = self.services.datasets.report(data).good_rows
+            report = self.services.datasets.report(data)
         except GarageError as error:
             return self.w.of(error.text)
-        return f"{samples.title(info, self.w)} · {self.w.t('wizard.rows', rows=rows)}"
+        good, rows = report.good_rows, report.rows
+        said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
+        return f"{samples.title(info, self.w)} · {said}"
 
     def report_of(self, data: Any) -> Html:
         """What is in a data set and what is wrong with it, by row."""

@@ -31,6 +31,10 @@ def number(value: float | int) -> str:
     return f"{value:.10f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1e6 else f"{value:g}"
 
 
+def rows(wording: Wording, count: int) -> str:
+    return wording.t("wizard.row_one") if count == 1 else wording.t("wizard.rows", rows=count)
+
+
 def time_left(wording: Wording, seconds: float | None) -> str:
     """ "about 25 min left"; "" while it is not known."""
     if seconds is None or seconds != seconds or seconds < 0:

@@ -88,6 +88,8 @@ def time_line(outlook: Outlook, w: Wording) -> Html | None:
     if outlook.seconds is not None and outlook.pace is not None:
         about = w.t("plan_view.time", steps=steps, time=format.about(w, outlook.seconds), source=w.of(outlook.pace.source))
         return tag("p", about)
+    if outlook.plan.advice.budget.planned:
+        return tag("p", w.t("plan_view.time_elsewhere", steps=steps))
     return tag("p", w.t("plan_view.time_measuring" if outlook.measuring else "plan_view.time_unknown", steps=steps))
 
 
@@ -192,7 +194,11 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
             aria_label=w.t("plan_view.table"),
         ),
         tag("p", rule),
-        tag("p", w.t("plan_view.table_source", document=table.document(w.language), section=table.section), class_="lg-quiet"),
+        tag(
+            "p",
+            w.t("plan_view.table_source", document=table.document(w.language), section=table.section(w.language)),
+            class_="lg-quiet",
+        ),
     )
 
 

@@ -149,9 +149,9 @@ def frozen(view: RunView, w: Wording) -> Html:
     rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
     data = data_name(view.row, w)
     steps = (
-        ("goal", goal.title[w.language] if goal else w.t("wizard.none_yet")),
+        ("goal", goal.title[w.language] if goal else w.t("wizard.none_given")),
         ("model", model_name(view.row.model, w)),
-        ("data", f"{data} · {w.t('wizard.rows', rows=rows)}" if isinstance(rows, int) else data),
+        ("data", f"{data} · {format.rows(w, rows)}" if isinstance(rows, int) else data),
         ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),
         ("train", view.row.name),
     )
@@ -211,8 +211,9 @@ def headline(view: RunView | None, w: Wording) -> Html:
     if view is None or view.row.status.state not in BUSY:
         return tag("span", w.t("page.idle"), class_="lg-quiet")
     status = view.row.status
-    _, fraction = numbers_of(status, w)
-    percent = f"{round(100 * fraction)} %" if fraction is not None and status.state == State.RUNNING else ""
+    # Of all steps, also while something else is counted: measuring three rows is not 0 % of a run.
+    running = status.state == State.RUNNING and status.total_steps
+    percent = f"{round(100 * min(1.0, status.step / status.total_steps))} %" if running else ""
     state = w.t(f"state.{status.state.value}")
     parts = [part for part in (percent, format.time_left(w, status.seconds_left)) if part]
     return join(

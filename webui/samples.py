@@ -15,5 +15,5 @@ def title(info: DatasetInfo, wording: Wording) -> str:
 
 def choice(info: DatasetInfo, wording: Wording) -> tuple[str, str]:
     """(label, id) for a list: name, where it comes from, how many rows; unread files say their size."""
-    size = wording.t("wizard.rows", rows=info.rows) if info.rows is not None else format.bytes_used(info.bytes)
+    size = format.rows(wording, info.rows) if info.rows is not None else format.bytes_used(info.bytes)
     return wording.t(f"wizard.data_{info.origin}", name=title(info, wording), size=size), info.id

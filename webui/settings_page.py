@@ -41,19 +41,21 @@ class SettingsPage:
                     gr.HTML(self._languages(), elem_id="languages")
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.presets")))
-                    self.preset, self.delete_preset = self._kept("preset", self._preset_choices())
+                    self.presets = self._kept("preset", self._preset_choices())
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.datasets")))
-                    self.dataset, self.delete_dataset = self._kept("dataset", self._dataset_choices())
+                    self.datasets = self._kept("dataset", self._dataset_choices())
                 self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
 
-    def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button]:
-        """A list and a button that deletes what is chosen in it; pressed twice, since it cannot be undone."""
+    def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
+        """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is none."""
         w = self.w
+        none = gr.HTML(tag("p", w.t(f"settings_page.{kind}_none"), class_="lg-quiet"), visible=not choices, elem_id=f"no-{kind}")
         chosen = gr.Dropdown(
-            choices, value=None, label=w.t(f"settings_page.{kind}"), info=w.t(f"settings_page.{kind}_info"), elem_id=f"kept-{kind}"
-        )
-        return chosen, gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}")
+            choices, value=None, label=w.t(f"settings_page.{kind}"), info=w.t(f"settings_page.{kind}_info"), elem_id=f"kept-{kind}",
+            visible=bool(choices),
+        )  # fmt: skip
+        return chosen, gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}", visible=bool(choices)), none
 
     def _preset_choices(self) -> list[tuple[str, str]]:
         return [(preset.title, preset.id) for preset in self.services.presets.list()]
@@ -105,29 +107,37 @@ class SettingsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        lists = [self.preset, self.dataset]
+        lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
         outputs = [*lists, self.notice]
-        self._wire_delete(self.delete_preset, self.preset, self.forget_preset, outputs)
-        self._wire_delete(self.delete_dataset, self.dataset, self.forget_dataset, outputs)
+        self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
+        self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)
 
-    def _wire_delete(self, button: gr.Button, chosen: gr.Dropdown, forget: Any, outputs: list[Any]) -> None:
+    def _wire_delete(self, chosen: gr.Dropdown, button: gr.Button, forget: Any, outputs: list[Any]) -> None:
         sure = "(id) => id && !confirm(SURE) ? null : id".replace(
             "SURE", json.dumps(self.w.t("settings_page.sure"), ensure_ascii=False)
         )
         button.click(forget, [chosen], outputs, js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
-        """Outputs: presets, data sets (their choices), places."""
-        return [gr.update(choices=self._preset_choices()), gr.update(choices=self._dataset_choices()), self._places()]
+        """Outputs: what is shown of presets and of data sets, places."""
+        return [*self._lists(), self._places()]
+
+    def _lists(self, **chosen: None) -> list[Any]:
+        """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose nothing."""
+        found = []
+        for choices in (self._preset_choices(), self._dataset_choices()):
+            there = bool(choices)
+            found += [gr.update(choices=choices, visible=there, **chosen), gr.update(visible=there), gr.update(visible=not there)]
+        return found
 
     def forget_preset(self, preset_id: Any) -> list[Any]:
-        """Inputs: preset. Outputs: presets, data sets, notice."""
+        """Inputs: preset. Outputs: what is shown of presets and of data sets, notice."""
         return self._forget(preset_id, self.services.presets.delete)
 
     def forget_dataset(self, dataset_id: Any) -> list[Any]:
-        """Inputs: data set. Outputs: presets, data sets, notice."""
+        """Inputs: data set. Outputs: what is shown of presets and of data sets, notice."""
         return self._forget(dataset_id, self.services.datasets.delete)
 
     def _forget(self, chosen: Any, delete: Any) -> list[Any]:
@@ -139,5 +149,4 @@ class SettingsPage:
                 delete(chosen)
             except GarageError as error:
                 said = notice(self.w.of(error.text))
-        presets, datasets = self._preset_choices(), self._dataset_choices()
-        return [gr.update(choices=presets, value=None), gr.update(choices=datasets, value=None), shown(said)]
+        return [*self._lists(value=None), shown(said)]

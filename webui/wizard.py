@@ -167,7 +167,8 @@ class Wizard:
             gr.update(choices=self.data_step.choices()),
             gr.update(choices=self.goal_step.preset_choices()),
             gr.update(choices=self.plan_step.memory_choices(machine)),
-            gr.update(open=not self.services.moments.now().rows),
+            # It is closed at first; closing it again would close what a quick hand has opened meanwhile.
+            gr.skip() if self.services.moments.now().rows else gr.update(open=True),
         ]
 
     def refresh(self, *answers: Any) -> list[Any]:
@@ -359,7 +360,7 @@ class Wizard:
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
         facts = {
-            "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.rows},
+            "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.good_rows},
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
         }
