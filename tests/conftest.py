@@ -15,7 +15,7 @@ import pytest
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from core import starter  # noqa: E402 - the line above must come first
+from core import gpu, starter  # noqa: E402 - the line above must come first
 from core.workspace import Workspace  # noqa: E402
 
 
@@ -66,6 +66,9 @@ def link_or_copy(file: Path, target: Path) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`python launch.py test` says why there is no browser, where it could get none."""
     reason = os.environ.get("LORA_GARAGE_NO_BROWSER")
+    has_card = bool(gpu.probe().cards)
     for item in items:
+        if not has_card and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no graphics card: NVML names none"))
         if reason and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason=f"no browser: {reason}"))

@@ -1,0 +1,27 @@
+"""The loss on held-out rows, by our own measuring: `python -m benchmarks.peers.held_out JOB.json [ADAPTER]`.
+
+JOB's rows are the held-out ones. ADAPTER: any trainer's adapter in PEFT's format; without it, the base's loss.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks import engine
+from benchmarks.peers.job import Job
+from benchmarks.peers.meter import say
+
+
+def main() -> None:
+    job = Job.read(sys.argv[1])
+    adapter_folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    with engine.opened(job, adapter_folder=adapter_folder) as opened:
+        losses = []
+        opened.reporter.hear = lambda kind, step, numbers: losses.append(numbers["eval_loss"])
+        opened.trainer(evaluation=opened.rows).evaluate(0)
+        say({"eval_loss": losses[0]})
+
+
+if __name__ == "__main__":
+    main()

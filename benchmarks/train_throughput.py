@@ -1,0 +1,165 @@
+"""Supervised tokens a second, memory and what is learned: LoRA Garage against TRL and LLaMA-Factory.
+
+    python launch.py test --collect-only -q      # once: makes the environment
+    .venv/bin/python -m benchmarks.train_throughput --data FILE [--rounds 5] [--steps 5] [--only NAME ...]
+
+Everyone trains the starter (bf16, LoRA r 8 on all linear layers, alpha 16, one learning rate without warm-up or decay, AdamW,
+seed 42) for one epoch over the same rows, none longer than 512 tokens, in a process and an environment of its own, one
+after the other, in an order that turns with each round. A step holds 16 examples on average: 4 x 4 where rows are padded;
+packed rows come in whole numbers, and the supervised tokens a step are printed. Rates are of the steps after the first.
+Each tenth row is kept apart; the loss on them is measured by our own engine on each trainer's saved adapter.
+Peers are installed from PyPI below --peers-cache the first time. Prints one line a run, then a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import child, machine, rows
+from benchmarks.peers.environment import DEFAULT_CACHE, LLAMA_FACTORY, TRL, Peer, python_of
+from benchmarks.peers.job import Job
+from core import gpu
+
+EXAMPLES, AT_ONCE = 16, 4  # in a step; in a micro-batch
+WARM_UP = 1  # steps that are not timed: the first one warms caches up
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """peer: None for LoRA Garage. how: what the table's legend says of its settings."""
+
+    title: str
+    peer: Peer | None
+    packing: bool
+    how: str
+
+
+CONTESTANTS = {
+    "garage": Contestant("LoRA Garage", None, True, "as the app trains on a PC like this; no checkpointing"),
+    "trl": Contestant(
+        f"TRL {TRL.version} at its best",
+        TRL,
+        True,
+        "SFTTrainer: packing bfd, assistant_only_loss with a marked template, its loss in chunks without full logits, "
+        "bf16 base, no checkpointing, adamw_torch_fused",
+    ),
+    "llamafactory": Contestant(
+        f"LLaMA-Factory {LLAMA_FACTORY.version} as shipped",
+        LLAMA_FACTORY,
+        False,
+        "llamafactory-cli train: template smollm2, bf16, padded rows 4 x 4, checkpointing on (its default)",
+    ),
+    "llamafactory_packed": Contestant(
+        f"LLaMA-Factory {LLAMA_FACTORY.version} with packing",
+        LLAMA_FACTORY,
+        True,
+        "the same with packing and neat_packing",
+    ),
+}
+
+
+def job_of(contestant: Contestant, base: Job, mean_tokens: float) -> Job:
+    """base with its batch laid out: EXAMPLES rows of mean_tokens each, padded or packed."""
+    if not contestant.packing:
+        return replace(base, batch=AT_ONCE, accumulation=EXAMPLES // AT_ONCE, packing=False)
+    packed_rows = EXAMPLES * mean_tokens / base.max_length
+    accumulation = math.ceil(packed_rows / AT_ONCE)
+    return replace(base, batch=max(1, round(packed_rows / accumulation)), accumulation=accumulation, packing=True)
+
+
+def measure(name: str, job: Job, folder: Path, peers_cache: Path) -> dict[str, Any]:
+    contestant = CONTESTANTS[name]
+    job = replace(job, output=str(folder / "adapter"))
+    path, log = job.write(folder / "job.json"), folder / "output.txt"
+    if contestant.peer is None:
+        return child.run("benchmarks.peers.garage", path, log=log)
+    return child.run(contestant.peer.module, path, python=python_of(contestant.peer, peers_cache), log=log)
+
+
+def table(results: dict[str, list[dict[str, Any]]], losses: dict[str, float]) -> list[str]:
+    rates = {name: [child.rate(result, "supervised", WARM_UP) for result in found] for name, found in results.items()}
+    lines = [
+        "| trainer | supervised tokens/s | garage over it | of all computed | tokens a step | peak MiB | eval loss |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        over = child.ratio(rates["garage"], rates[name]) if "garage" in rates else "-"
+        useful = sum(found[0]["supervised"]) / sum(found[0]["computed"])
+        a_step = statistics.median(found[0]["supervised"][:-1])
+        peak = statistics.median(result["peak_mib"] for result in found)
+        lines.append(
+            f"| {CONTESTANTS[name].title} | {child.spread(rates[name])} | {over} | {useful:.0%} | {a_step:,.0f} "
+            f"| {peak:,.0f} | {losses[name]:.4f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a data file of any format that the app reads")
+    parser.add_argument("--rows", type=int, default=300, help="of its first rows")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="of 16 examples, one epoch in all")
+    parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    parser.add_argument("--learning-rate", type=float, default=Job.learning_rate)
+    parser.add_argument("--peers-cache", type=Path, default=DEFAULT_CACHE, help=f"default {DEFAULT_CACHE}")
+    parser.add_argument("--workspace", type=Path, help="a workspace that has, or gets, the starter model")
+    chosen = parser.parse_args()
+    model = rows.starter(chosen.workspace)
+    found, too_long = rows.read(chosen.data, model, chosen.rows, Job.max_length)
+    train, held_out = found.split()
+    train = train.part(range(min(chosen.steps * EXAMPLES, len(train.examples))))
+    on_card = bool(gpu.probe().cards)
+    for contestant in (CONTESTANTS[name] for name in chosen.only):
+        if contestant.peer:
+            python_of(contestant.peer, chosen.peers_cache)
+    print(machine.line("torch", "transformers", "peft"), flush=True)
+    print(
+        f"{len(train.examples)} rows to train ({train.tokens:,} tokens, {train.supervised:,} supervised), "
+        f"{len(held_out.examples)} held out, {too_long} longer than {Job.max_length} tokens left out\n",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        base = Job(str(model), str(train.write(folder / "rows.jsonl")), "", 1, 1, EXAMPLES, False, on_card)
+        base = replace(base, learning_rate=chosen.learning_rate)
+        mean_tokens = train.tokens / len(train.examples)
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen.only}
+        for number in range(chosen.rounds):
+            turn = number % len(chosen.only)
+            for name in chosen.only[turn:] + chosen.only[:turn]:
+                place = folder / f"{name}-{number}"
+                place.mkdir()
+                result = measure(name, job_of(CONTESTANTS[name], base, mean_tokens), place, chosen.peers_cache)
+                results[name].append(result)
+                rate = child.rate(result, "supervised", WARM_UP)
+                print(
+                    f"round {number + 1}, {name}: {rate:,.0f} supervised tokens/s ({sum(result['supervised']):,} in "
+                    f"{len(result['ends'])} steps), {result['loaded_mib']:,.0f} MiB loaded, {result['peak_mib']:,.0f} at most",
+                    flush=True,
+                )
+        held = replace(base, rows=str(held_out.write(folder / "held_out.jsonl"))).write(folder / "held_out.json")
+        base_loss = child.run("benchmarks.peers.held_out", held)["eval_loss"]
+        losses = {
+            name: child.run("benchmarks.peers.held_out", held, folder / f"{name}-0" / "adapter")["eval_loss"]
+            for name in chosen.only
+        }
+    print(f"\nmedian (range) of {chosen.rounds} rounds; eval loss of the base {base_loss:.4f}\n")
+    print("\n".join(table(results, losses)) + "\n")
+    for name in chosen.only:
+        laid_out = (
+            results[name][0].get("layout") or f"{(job := job_of(CONTESTANTS[name], base, mean_tokens)).batch} x {job.accumulation}"
+        )
+        print(
+            f"{CONTESTANTS[name].title}: {CONTESTANTS[name].how}; {laid_out} rows a step; {', '.join(results[name][0]['versions'])}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What only a graphics card can show. Skipped without one; `python -m benchmarks.gpu_report` runs all of it and writes a report.
+
+Written for CUDA and never run so far: see "What was never tried" in the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.data_formats import Example
+from core.recipe import Adapter, Recipe
+from core.tokenizer import Encoded, Tokenizer
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
+QUESTIONS = [Example(prompt=f"What is {i} and {i}?", completion=f"It is {2 * i}, matey. " * (1 + i % 5)) for i in range(1, 13)]
+
+
+@pytest.fixture(scope="module")
+def examples(starter_folder: Path) -> list[Encoded]:
+    tokenizer = Tokenizer(starter_folder)
+    return [tokenizer.encode_example(question, 256) for question in QUESTIONS]
+
+
+def adapted(folder: Path, four_bit: bool = False) -> Any:
+    import torch
+
+    from core import adapter, base_model, device
+
+    torch.manual_seed(0)
+    tuned = adapter.add(base_model.load(folder, device.choose(), four_bit), Adapter(r=8), "starter", None)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return tuned.train()
+
+
+def gradient(tuned: Any, batch: Any, head: Any = None) -> Any:
+    import torch
+
+    from core.loss import summed_loss
+
+    tuned.zero_grad()
+    (summed_loss(tuned, batch, head) / batch.targets.numel()).backward()
+    return torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+
+
+def same_direction(a: Any, b: Any, cosine: float = 0.999) -> bool:
+    import torch
+
+    return bool(torch.nn.functional.cosine_similarity(a, b, 0) > cosine and torch.isclose(a.norm(), b.norm(), rtol=0.02))
+
+
+def test_the_card_decides_the_dtype_and_says_why() -> None:
+    import torch
+
+    from core import device
+
+    chosen = device.choose()
+    ampere = torch.cuda.get_device_capability(0)[0] >= 8
+    assert chosen.on_card and chosen.dtype == (torch.bfloat16 if ampere else torch.float16)
+    assert torch.cuda.get_device_name(0) in chosen.reason.render("en")
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
+    four_bit: bool, checkpointing: bool, starter_folder: Path, examples: list[Encoded]
+) -> None:
+    from core import fused_lora, packed_attention
+    from core.batches import collate, collate_packed
+
+    tuned = adapted(starter_folder, four_bit)
+    if checkpointing:
+        tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        tuned.enable_input_require_grads()
+    device = next(tuned.parameters()).device
+    expected = gradient(tuned, collate(examples, 0, device))
+    assert packed_attention.enable(tuned.get_base_model())
+    fused = fused_lora.fuse(tuned)
+    assert fused.count == fused.total
+    assert same_direction(gradient(tuned, collate_packed(examples, device)), expected)
+
+
+def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(starter_folder: Path, examples: list[Encoded]) -> None:
+    import torch
+
+    from core.batches import collate
+    from core.loss import summed_loss
+    from core.offload import Offload
+
+    tuned = adapted(starter_folder)
+    batch = collate(examples * 8, 0, next(tuned.parameters()).device)
+    expected = gradient(tuned, batch)
+    torch.cuda.reset_peak_memory_stats()
+    gradient(tuned, batch)
+    peak = torch.cuda.max_memory_allocated()
+    tuned.zero_grad()
+    torch.cuda.reset_peak_memory_stats()
+    with Offload(tuned) as aside:
+        (summed_loss(tuned, batch) / batch.targets.numel()).backward()
+    assert aside.moved_bytes > 0 and torch.cuda.max_memory_allocated() < 0.8 * peak
+    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+    assert same_direction(found, expected)
+
+
+def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
+    starter_folder: Path, examples: list[Encoded]
+) -> None:
+    pytest.importorskip("liger_kernel", reason="liger-kernel is not installed; it is never required")
+    from dataclasses import replace
+
+    from core.batches import collate
+    from core.loss import Head
+
+    tuned = adapted(starter_folder)
+    batch = collate(examples, 0, next(tuned.parameters()).device)
+    head = Head.of(tuned.get_base_model())
+    assert head.kernel is not None
+    assert same_direction(gradient(tuned, batch, head), gradient(tuned, batch, replace(head, kernel=None)))
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "paged_adamw_8bit"])
+def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: str, make_workspace: Callable) -> None:
+    from core import plan
+    from core.commands import follow
+    from core.memory import Setup, estimate
+    from core.presets import models
+    from core.runs import Runs
+    from core.states import State
+
+    space = make_workspace()
+    value = {
+        "data": {"source": "sample:pirate_answers", "max_length": 128},
+        "adapter": {"method": method, "r": 8},
+        "train": {"optim": optim, "max_steps": 60, "learning_rate": 1e-3, "gradient_checkpointing": True},
+    }
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "card", has_card=True), "command", {})
+    status = follow(run, space, quiet=True)
+    assert status.state == State.COMPLETED, status.message
+    losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
+    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+    setup = Setup(method=method, r=8, micro_batch=4, max_length=128, optim=optim)
+    expected = estimate(next(model.shape for model in models() if model.id == "starter"), setup)
+    measured = run.facts()["peak_memory_bytes"] / 2**30
+    print(f"{method} {optim}: measured {measured:.2f} GiB reserved, estimated {expected.allocated_gib:.2f} GiB")
+    assert measured < expected.on_card_gib
