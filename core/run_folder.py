@@ -144,6 +144,10 @@ class RunFolder:
         command = record.get("command") if isinstance(record, dict) else None
         return command if command in COMMANDS else None
 
+    def forget_asked(self) -> None:
+        """Before a new attempt: what was asked of the one before is done."""
+        (self.path / "control.json").unlink(missing_ok=True)
+
     # ---- lines ----------------------------------------------------------------------------------------------------
     def log_metrics(self, kind: str, attempt: int, step: int, **numbers: float | int | None) -> None:
         """One line of metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""

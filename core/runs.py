@@ -15,7 +15,7 @@ from core import atomic, slug
 from core.errors import RunError
 from core.recipe import Recipe
 from core.run_folder import RUN_ID, RunFolder, Status
-from core.states import ACTIVE, BUSY, State
+from core.states import ACTIVE, BUSY, State, may_resume
 from core.text import text
 from core.workspace import Workspace
 
@@ -77,6 +77,24 @@ class Runs:
         if status.state == State.QUEUED and self._was_left(run):
             return status.model_copy(update={"state": State.STOPPED, "message": text("run.dropped")})
         return status
+
+    def queue_again(self, run: RunFolder, launcher: str) -> None:
+        """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest checkpoint.
+
+        launcher: as in `create`. Raises RunError for a run that is over or at work.
+        """
+        status = self.status(run)
+        if not may_resume(status.state):
+            raise RunError("run.not_resumable", name=run.name, state=text(f"state.{status.state.value}"))
+        if run.status().state != status.state:
+            run.write_status(status)  # it was found interrupted, and nobody had written so yet
+        run.forget_asked()
+        run.add_facts(launcher=launcher, launcher_pid=os.getpid())
+        fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
+        run.write_status(
+            status.model_copy(update={"state": State.QUEUED, "since": time.time(), "attempt": status.attempt + 1, **fresh})
+        )
+        run.log_event("state", state=State.QUEUED.value)
 
     def _was_left(self, run: RunFolder) -> bool:
         """A command made this run and went away before its worker began: nobody will ever start it."""

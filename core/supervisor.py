@@ -20,7 +20,7 @@ from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
 from core.runs import Runs, interrupted
-from core.states import ACTIVE, BUSY, MOVES, State, may_stop
+from core.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.text import text
 from core.workspace import Workspace
 
@@ -44,7 +44,7 @@ def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
 
 
 class Supervisor:
-    """start() begins the thread, close() stops and saves what runs, then ends it.
+    """start() begins the thread, close() pauses what runs, then ends it.
 
     before_start is called with the run just before its worker starts: the chat gives up the device there.
     """
@@ -78,12 +78,27 @@ class Supervisor:
         run.ask("stop")
         self._stop_asked.setdefault(run.id, time.monotonic())
 
+    def pause(self, run: RunFolder) -> None:
+        """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
+        state = self.runs.status(run).state
+        if not may_pause(state):
+            raise RunError("run.not_pausable", name=run.name, state=text(f"state.{state.value}"))
+        run.ask("pause")
+        self._stop_asked.setdefault(run.id, time.monotonic())
+
+    def resume(self, run: RunFolder) -> None:
+        """Let a run that was paused, interrupted or failed go on from its newest checkpoint. Raises BusyError or RunError."""
+        with self._submitting:
+            if busy := self.runs.busy():
+                raise BusyError("run.already_training", name=busy.name)
+            self.runs.queue_again(run, "app")
+
     def close(self, wait_s: float = 30.0) -> None:
-        """Stop and save what runs, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
+        """Pause what runs, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
-            worker[0].ask("stop")
+            worker[0].ask("pause")
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._over.set()
@@ -133,7 +148,7 @@ class Supervisor:
 
     def _begin(self, run: RunFolder) -> None:
         if run.asked():
-            run.write_status(run.status().model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
+            self._drop(run)
             return
         try:
             self._before_start(run)
@@ -149,12 +164,20 @@ class Supervisor:
         self._stop_asked.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.asked():
-            run.write_status(status.model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
+            self._drop(run)
         elif status.state == State.QUEUED:
             crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
         elif status.state in ACTIVE:
             self._mark_interrupted(run)
+
+    def _drop(self, run: RunFolder) -> None:
+        """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
+        status = run.status()
+        dropped = {"state": State.STOPPED, "message": text("run.dropped"), "since": time.time()}
+        if status.attempt > 1:
+            dropped |= {"state": State.PAUSED, "message": text("run.paused", step=status.step)}
+        run.write_status(status.model_copy(update=dropped))
 
     def _mark_interrupted(self, run: RunFolder) -> None:
         with run.lock().acquire(timeout=5):

@@ -2,7 +2,7 @@
 
 Obtain the model, read and tokenise the data, load the base, train, save. Writes nothing but the run folder; what any
 library prints goes to train.log, which whoever starts this process opens as its output. Exit: 0 completed, 1 failed,
-3 stopped.
+3 stopped, 4 paused.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from core import lease, model_card
 from core.datasets_store import DatasetStore, Examples
-from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
+from core.errors import BusyError, DataError, GarageError, ModelError, PauseRequested, RecipeError, StopRequested, TemplateError
 from core.faults import is_disk_full, is_out_of_memory
 from core.models import Models
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.reporter import STOPPED_EXIT, Reporter
+from core.reporter import PAUSED_EXIT, STOPPED_EXIT, Reporter
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.states import State
@@ -46,9 +46,14 @@ def main() -> int:
 def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     """The run from queued to its end, whatever happens on the way; returns the exit status."""
     try:
-        reporter.state(State.PREPARING)
-        with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
-            _train(run, workspace, reporter)
+        try:
+            reporter.state(State.PREPARING)
+            with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
+                _train(run, workspace, reporter)
+        except PauseRequested:
+            paused = text("run.paused", step=run.status().step)
+            reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
+            return PAUSED_EXIT
     except StopRequested:
         reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
         return STOPPED_EXIT
@@ -128,9 +133,21 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
     trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
     run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
-    reporter.state(State.RUNNING, total_steps=trainer.schedule.total_steps, progress=None)
+    if reporter.status.attempt > 1 and (saved := run.checkpoints()):
+        trainer.restore(saved[-1])
+        run.log_event("decision", message=text("run.resumed", step=trainer.position.step))
+    reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
         trainer.run()
+    except PauseRequested:
+        if trainer.position.step:
+            trainer.checkpoint()
+        reporter.step(trainer.position.step, trainer.schedule.total_steps, None)
+        if not reporter.stop_asked:
+            raise
+        if trainer.position.step:
+            _keep(run, reporter, save_adapter)
+        raise StopRequested from None
     except (StopRequested, NotFiniteError):
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
