@@ -139,7 +139,9 @@ class Reporter:
         """End the process, whatever its main thread is in: there is nothing that could be lost."""
         state, message, code = State.PAUSED, text("run.paused", step=self._status.step), PAUSED_EXIT
         if self._stop.is_set():
-            state, message, code = State.STOPPED, text("run.stopped_before_training"), STOPPED_EXIT
+            kept = self.run.keep_newest_checkpoint()
+            message = text("run.stopped_kept", step=self._status.step) if kept else text("run.stopped_before_training")
+            state, code = State.STOPPED, STOPPED_EXIT
         try:
             self.state(state, message, progress=None, seconds_left=None)
         finally:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +205,16 @@ class RunFolder:
             if folder.name == name:
                 return folder
         raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
+
+    def keep_newest_checkpoint(self) -> bool:
+        """Make the newest checkpoint's adapter the run's own, where it has none: an earlier attempt had learned it."""
+        if self.has_adapter() or not (saved := self.checkpoints()):
+            return self.has_adapter()
+        aside = self.path / ".adapter.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(saved[-1] / "adapter", aside)
+        aside.rename(self.adapter)
+        return True
 
     def bytes_used(self) -> int:
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())

@@ -69,8 +69,9 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 
 def _stopped_message(run: RunFolder) -> Text:
+    """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
     step = run.status().step
-    return text("run.stopped_kept", step=step) if run.has_adapter() else text("run.stopped_before_training")
+    return text("run.stopped_kept", step=step) if run.keep_newest_checkpoint() else text("run.stopped_before_training")
 
 
 def advice_for(error: GarageError) -> str:

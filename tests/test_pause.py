@@ -247,6 +247,20 @@ def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space
     assert ended(spawn_worker(space, run), run) == 0 and sorted(losses(run)) == [1, 2, 3, 4]
 
 
+def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned(space: Workspace) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(200), "command", {})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: run.status().step >= 2, 60)
+    run.ask("pause")
+    assert ended(worker, run) == 4
+    runs.queue_again(run, "command")
+    run.ask("stop")
+    assert ended(spawn_worker(space, run), run) == 3, run.log_tail()
+    status = run.status()
+    assert status.state == State.STOPPED and run.has_adapter() and status.message.key == "run.stopped_kept"
+
+
 def test_only_what_stands_still_can_go_on(space: Workspace) -> None:
     runs = Runs(space)
     run = runs.create(recipe(4), "command", {})
