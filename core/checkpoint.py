@@ -11,6 +11,7 @@ A crash while one is written leaves a hidden `.checkpoint-*.part`, which the nex
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from core import atomic
 from core.errors import RunError
@@ -76,6 +78,7 @@ class Checkpoints:
             self.save_adapter(aside / "adapter")
             torch.save(states, aside / "trainer.pt")
             (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8")
+            _to_disk(aside)  # else a power cut leaves the marker beside halves
             (aside / "COMPLETE").write_text("1", "ascii")
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
@@ -92,12 +95,30 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def read(folder: Path) -> tuple[Position, States]:
+def _to_disk(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint, read. weights: the adapter's, by PEFT's names."""
+
+    position: Position
+    states: States
+    weights: dict[str, torch.Tensor]
+
+
+def read(folder: Path) -> Saved:
     """Raises RunError for a checkpoint that cannot be gone on from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
         known = {field.name for field in fields(Position)}
-        return Position(**{name: value[name] for name in known & set(value)}), torch.load(folder / "trainer.pt", weights_only=True)
+        position = Position(**{name: value[name] for name in known & set(value)})
+        states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
+        return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RunError("run.bad_checkpoint", checkpoint=folder.name, reason=reason) from error

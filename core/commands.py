@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from filelock import Timeout
 
 from core import plan
 from core.advice import METHOD_NAMES, Advice, recommend
@@ -262,7 +263,8 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
         status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
-        run.write_status(status)
+        with contextlib.suppress(Timeout), run.lock().acquire(timeout=0):  # held: another process is about it
+            run.write_status(status)
     return status
 
 

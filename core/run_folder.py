@@ -199,6 +199,11 @@ class RunFolder:
         folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
         return [folder for folder in folders if (folder / "COMPLETE").exists()]
 
+    def saved_step(self) -> int:
+        """The step of the newest complete checkpoint, 0 where there is none."""
+        saved = self.checkpoints()
+        return int(saved[-1].name.removeprefix("checkpoint-")) if saved else 0
+
     def checkpoint(self, name: str) -> Path:
         """Raises RunError for a name that is not one of this run's complete checkpoints."""
         for folder in self.checkpoints():

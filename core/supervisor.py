@@ -19,7 +19,7 @@ from core.child import device_environment, is_ours, kill_tree, own_group, worker
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
-from core.runs import Runs, interrupted
+from core.runs import Runs, dropped, interrupted
 from core.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.text import text
 from core.workspace import Workspace
@@ -27,6 +27,7 @@ from core.workspace import Workspace
 POLL_S = 0.25
 TERMINATE_AFTER_S = 45.0  # a stop that nothing came of: saving a large adapter to a slow disk may take half of this
 KILL_AFTER_S = 60.0
+FRESH_S = 10.0  # of a heartbeat that comes each two seconds
 
 
 def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
@@ -52,7 +53,7 @@ class Supervisor:
     def __init__(self, workspace: Workspace, before_start: Callable[[RunFolder], None] = lambda run: None):
         self.workspace, self.runs = workspace, Runs(workspace)
         self._before_start = before_start
-        self._worker: tuple[RunFolder, subprocess.Popen] | None = None
+        self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
@@ -115,12 +116,15 @@ class Supervisor:
 
     def _look(self) -> None:
         if self._worker:
-            run, process = self._worker
+            run, process, attempt = self._worker
+            is_current = run.status().attempt == attempt  # else the run was let go on before this process was quite gone
             if process.poll() is None:
-                self._escalate(run, process.pid)
+                if is_current:
+                    self._escalate(run, process.pid)
                 return
             self._worker = None
-            self._settle(run, process.returncode)
+            if is_current:
+                self._settle(run, process.returncode)
         for run, status in self._unsettled():
             if status.state in ACTIVE:
                 if self.runs.status(run).state == State.INTERRUPTED:
@@ -152,7 +156,7 @@ class Supervisor:
             return
         try:
             self._before_start(run)
-            self._worker = (run, spawn_worker(self.workspace, run))
+            self._worker = (run, spawn_worker(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
             reason = getattr(error, "strerror", None) or str(error)
@@ -174,10 +178,7 @@ class Supervisor:
     def _drop(self, run: RunFolder) -> None:
         """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
         status = run.status()
-        dropped = {"state": State.STOPPED, "message": text("run.dropped"), "since": time.time()}
-        if status.attempt > 1:
-            dropped |= {"state": State.PAUSED, "message": text("run.paused", step=status.step)}
-        run.write_status(status.model_copy(update=dropped))
+        run.write_status(dropped(status, was_paused=run.asked() == "pause"))
 
     def _mark_interrupted(self, run: RunFolder) -> None:
         with run.lock().acquire(timeout=5):
@@ -188,11 +189,12 @@ class Supervisor:
 
     def _escalate(self, run: RunFolder, pid: int) -> None:
         """Ask, wait, terminate, kill: a stop that the worker does not carry out is carried out here."""
-        asked = self._stop_asked.get(run.id)
-        if asked is None and run.asked():
-            asked = self._stop_asked.setdefault(run.id, time.monotonic())
-        if asked is None:
+        if not run.asked():  # or not any more: the run was let go on since
+            self._stop_asked.pop(run.id, None)
             return
+        asked = self._stop_asked.setdefault(run.id, time.monotonic())
+        if run.status().stage == "saving" and (run.heartbeat_age_s() or 0.0) < FRESH_S:
+            return  # a large adapter on a slow disk
         waited = time.monotonic() - asked
         if waited > KILL_AFTER_S or run.status().state == State.QUEUED:  # still importing: nothing to save
             kill_tree(pid)

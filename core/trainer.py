@@ -18,7 +18,7 @@ import torch
 
 from core import checkpoint, fused_lora, packed_attention
 from core.batches import Batch, collate, collate_packed
-from core.checkpoint import Checkpoints, Position, States
+from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
 from core.errors import GarageError
 from core.loss import Head, summed_loss
@@ -204,8 +204,9 @@ class Trainer:
                 self.checkpoint()
 
     def _eval_batches(self) -> list[list[int]]:
-        rows, size = self.data.evaluation, self.recipe.train.per_device_eval_batch_size
-        if self.packed:
+        train = self.recipe.train
+        rows, size = self.data.evaluation, min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
+        if self.packed:  # no more at once than in training, which the plan has reckoned with
             return packed(range(len(rows)), [len(row.input_ids) for row in rows], size * self.recipe.data.max_length)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
         return [order[start : start + size] for start in range(0, len(order), size)]
@@ -217,16 +218,14 @@ class Trainer:
         states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self._random}
         self.checkpoints.write(self.position, states)
 
-    def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint, bit for bit on a processor. Raises RunError for one that cannot be read."""
+    def restore(self, saved: Saved) -> None:
+        """Go on from a checkpoint, bit for bit on a processor."""
         from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
 
-        position, states = checkpoint.read(folder)
-        set_peft_model_state_dict(self.tuned, load_file(folder / "adapter" / "adapter_model.safetensors"))
-        self.optimizer.load_state_dict(states["optimizer"])
-        self.scaler.load_state_dict(states["scaler"])
-        self.position, self._random = position, states["random"]
+        set_peft_model_state_dict(self.tuned, saved.weights)
+        self.optimizer.load_state_dict(saved.states["optimizer"])
+        self.scaler.load_state_dict(saved.states["scaler"])
+        self.position, self._random = saved.position, saved.states["random"]
 
 
 class _Clock:

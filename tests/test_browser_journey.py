@@ -128,12 +128,12 @@ def test_stop_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
         expect(page.locator("#run-card")).to_contain_text("Pirate", timeout=30_000)
         page.locator("#stop").click()
         expect(page.locator("#run-card")).to_contain_text("stopped", timeout=60_000)
-        assert run.status().state == State.STOPPED and run.has_adapter()
+        assert run.status().state == State.PAUSED and run.saved_step() == run.status().step
         expect(page.locator("#run-open-chat")).to_be_visible(timeout=20_000)
         watch.check()
 
 
-def test_ctrl_c_in_the_terminal_stops_and_saves_what_runs(app: App) -> None:
+def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
     recipe = PRESETS / "recipes" / "quickstart.yaml"
     from core import plan
     from core.recipe import Recipe

@@ -12,9 +12,9 @@ import pytest
 import torch
 from conftest import wait_until
 
-from core import adapter, base_model, device, plan
+from core import adapter, base_model, device, lease, plan
 from core.checkpoint import read
-from core.errors import PauseRequested, RunError
+from core.errors import BusyError, PauseRequested, RunError
 from core.recipe import Adapter, Recipe
 from core.run_folder import RunFolder
 from core.runs import Runs
@@ -102,7 +102,7 @@ def run_paused(folder: Path, pauses: list[int], **how: Any) -> tuple[Numbers, to
     for at in [*pauses, None]:
         trainer = trainer_of(folder, at, **how)
         if saved := RunFolder(folder).checkpoints():
-            trainer.restore(saved[-1])
+            trainer.restore(read(saved[-1]))
         try:
             trainer.run()
         except PauseRequested:
@@ -210,7 +210,8 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
     status = run.status()
     assert status.state == State.PAUSED and 3 <= status.step < 30 and not run.is_locked()
     assert [folder.name for folder in run.checkpoints()][-1] == f"checkpoint-{status.step:06d}"
-    assert not (space.root / "gpu.lock").exists() or runs.busy() is None
+    with lease.hold(space, text("lease.training", name="a game"), wait_s=0):
+        pass  # the device is free at once
     runs.queue_again(run, "command")
     assert run.status().attempt == 2 and run.asked() is None
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
@@ -259,6 +260,61 @@ def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned
     assert ended(spawn_worker(space, run), run) == 3, run.log_tail()
     status = run.status()
     assert status.state == State.STOPPED and run.has_adapter() and status.message.key == "run.stopped_kept"
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(space: Workspace) -> None:
+    runs = Runs(space)
+    wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
+    run = runs.create(wanted, "command", {})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: len(run.checkpoints()) >= 2, 60)
+    worker.kill()
+    worker.wait()
+    before, newest = run.checkpoints()[-2:]
+    (newest / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    runs.queue_again(run, "command")
+    assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
+    said = [event["message"]["key"] for event in run.events() if isinstance(event.get("message"), dict)]
+    assert "run.bad_checkpoint" in said and "run.resumed" in said
+    second = [line["step"] for line in run.all_metrics() if line["attempt"] == 2 and line["kind"] == "train"]
+    assert second[0] == int(before.name[-6:]) + 1 and run.status().state == State.COMPLETED
+
+
+def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Path) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(400), "command", {"data": {"sha256": "of another file"}})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: run.status().step >= 2, 60)
+    run.ask("pause")
+    assert ended(worker, run) == 4
+    runs.queue_again(run, "command")
+    assert ended(spawn_worker(space, run), run) == 1
+    assert run.status().message.key == "run.data_changed" and run.checkpoints(), "and it can go on once the file is back"
+
+
+def test_a_second_attempt_waits_for_nobody_and_two_cannot_be_queued(space: Workspace) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(4), "command", {})
+    run.ask("pause")
+    assert ended(spawn_worker(space, run), run) == 4
+    with run.lock().acquire(timeout=0), pytest.raises(BusyError):
+        runs.queue_again(run, "command")
+    runs.queue_again(run, "command")
+    with pytest.raises(RunError):
+        runs.queue_again(run, "command")
+
+
+def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -> None:
+    """Its command died before the worker began: it became "stopped", which is final."""
+    runs = Runs(space)
+    run = runs.create(recipe(4), "command", {})
+    run.ask("pause")
+    assert ended(spawn_worker(space, run), run) == 4
+    runs.queue_again(run, "command")
+    run.add_facts(launcher_started=1.0)  # another program has the number of the command that died
+    assert runs.status(run).state == State.PAUSED
+    runs.queue_again(run, "command")
+    assert run.status().attempt == 3
 
 
 def test_only_what_stands_still_can_go_on(space: Workspace) -> None:

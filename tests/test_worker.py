@@ -292,12 +292,12 @@ def test_a_queued_run_that_is_stopped_never_starts(workspace: Workspace) -> None
         supervisor.close()
 
 
-def test_closing_the_app_stops_and_saves(workspace: Workspace) -> None:
+def test_closing_the_app_pauses_and_saves(workspace: Workspace) -> None:
     supervisor = supervisor_of(workspace)
     run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000}), {})
     wait_until(lambda: run.status().step >= 2, 60)
     supervisor.close()
-    assert run.status().state == State.STOPPED and run.has_adapter()
+    assert run.status().state == State.PAUSED and run.saved_step() == run.status().step >= 2
 
 
 def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: Workspace) -> None:
