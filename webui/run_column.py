@@ -75,7 +75,7 @@ class RunColumn:
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
         state = busy.status.state
-        key = {State.RUNNING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
+        key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
     def _pause_button(self, look: Look) -> dict[str, Any]:
