@@ -57,7 +57,7 @@ def one(job: Job, way: str, checkpointing: bool) -> None:
 
     from benchmarks import engine
     from benchmarks.peers.meter import Meter
-    from core.batches import collate, collate_packed
+    from core.batches import collate
     from core.tokenizer import Encoded
 
     with engine.opened(job, checkpointing) as opened:
@@ -66,12 +66,13 @@ def one(job: Job, way: str, checkpointing: bool) -> None:
         row = Encoded(ids[: job.max_length], learned[: job.max_length])
         tuned, device = opened.tuned.train(), opened.compute.device
         meter = Meter(job.on_card)
+        opened.rows[:] = [row]
+        trainer = opened.trainer(max_steps=2)  # also where it is not used: it runs the model once, as a warm-up for both
         if way == "ours":
-            opened.rows[:] = [row]
-            trainer = opened.trainer(max_steps=2)
             meter.loaded()
             trainer.run()
         else:
+            tuned.get_base_model().set_attn_implementation("sdpa")
             if checkpointing:
                 tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
                 tuned.enable_input_require_grads()
@@ -82,7 +83,7 @@ def one(job: Job, way: str, checkpointing: bool) -> None:
             optimizer = torch.optim.AdamW(parameters, lr=job.learning_rate, fused=True)
             meter.loaded()
             for _ in range(2):
-                tuned(**collate_packed([row], device).inputs() | {"lengths": None}, labels=labels[None]).loss.backward()
+                tuned(input_ids=batch.input_ids, labels=labels[None], use_cache=False).loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
         meter.report()

@@ -7,6 +7,7 @@ Never trains, never adds adapters.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
@@ -20,17 +21,7 @@ def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
     """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=compute.dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            quantization_config=_nf4(compute) if four_bit else None,
-            device_map={"": compute.device},
-        )
+        model = _load(folder, config, compute, four_bit)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
@@ -41,6 +32,28 @@ def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
     if four_bit:
         close_cpu_gradient_trap(model)
     return model.eval()
+
+
+def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTrainedModel:
+    def attempt(attention: str) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=compute.dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            quantization_config=_nf4(compute) if four_bit else None,
+            device_map={"": compute.device},
+        )
+
+    try:
+        return attempt("sdpa")
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+        return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa cannot compute
 
 
 def _nf4(compute: Compute) -> BitsAndBytesConfig:

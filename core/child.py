@@ -34,7 +34,7 @@ def device_environment(wanted: object) -> dict[str, str]:
 
 
 def own_group() -> dict[str, Any]:
-    """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to stop and save."""
+    """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to pause."""
     if os.name == "nt":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}

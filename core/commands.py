@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from filelock import Timeout
 
 from core import plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
-from core.errors import GarageError, ModelError, RecipeError
+from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
-from core.states import TERMINAL, State
+from core.states import TERMINAL, State, may_pause
 from core.supervisor import spawn_worker
 from core.text import Text, terminal_language, text
 from core.tokenizer import LongExamples
@@ -36,7 +37,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3}
+EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
 
 def say(message: Text | str) -> None:
@@ -167,7 +168,7 @@ def train(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped."""
+    """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     from core.models import ModelRef, Models
     from core.recipe import apply_settings, read_yaml
 
@@ -184,10 +185,7 @@ def train(
         for warning in made.advice.warnings:
             say(warning)
     runs = Runs(space)
-    if busy := runs.busy():
-        from core.errors import BusyError
-
-        raise BusyError("run.already_training", name=busy.name)
+    refuse_while_busy(runs)
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
         "advice": made.advice.model_dump(mode="json"),
@@ -196,6 +194,35 @@ def train(
     status = follow(run, space, quiet=as_json)
     report_end(run, status, as_json)
     raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+@app.command()
+def pause(run: str, workspace: WorkspaceOption = None) -> None:
+    """Ask a run at work, here or in the app, to save where it is and give the device free."""
+    found = Runs(Workspace.open(workspace)).find(run)
+    state = Runs(Workspace.open(workspace)).status(found).state
+    if not may_pause(state):
+        raise RunError("run.not_pausable", name=found.name, state=text(f"state.{state.value}"))
+    found.ask("pause")
+    say(text("command.pause_asked", name=found.name, run=found.id))
+
+
+@app.command()
+def resume(run: str, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Go on with a run that was paused, interrupted or failed, in the foreground. Exit as `train`."""
+    space = Workspace.open(workspace)
+    runs = Runs(space)
+    found = runs.find(run)
+    refuse_while_busy(runs)
+    runs.queue_again(found, "command")
+    status = follow(found, space, quiet=as_json)
+    report_end(found, status, as_json)
+    raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+def refuse_while_busy(runs: Runs) -> None:
+    if busy := runs.busy():
+        raise BusyError("run.already_training", name=busy.name)
 
 
 def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
@@ -213,7 +240,7 @@ def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
 
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
-    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to stop and save."""
+    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause."""
     process = spawn_worker(space, run)
     runs = Runs(space)
     shown = ""
@@ -228,15 +255,16 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
             if run.asked():
                 kill_tree(process.pid)
             else:
-                say(text("command.stopping"))
-                run.ask("stop")
+                say(text("command.pausing", run=run.id))
+                run.ask("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
     status = runs.status(run)
-    if status.state not in TERMINAL:
+    if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
         status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
-        run.write_status(status)
+        with contextlib.suppress(Timeout), run.lock().acquire(timeout=0):  # held: another process is about it
+            run.write_status(status)
     return status
 
 
@@ -402,17 +430,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-# ---- planned ----------------------------------------------------------------------------------------------------------
-
-_REST = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.command(context_settings=_REST)
-def resume() -> None:
-    """Go on with a paused or interrupted run (not built yet)."""
-    raise RecipeError("command.not_built", command="resume")
 
 
 # ---- what fits --------------------------------------------------------------------------------------------------------

@@ -27,8 +27,18 @@ class Compute:
         return self.device.type == "cuda"
 
 
-def choose() -> Compute:
-    """bf16 on cards from Ampere on and on CPUs that multiply it natively, fp16 on older cards, else fp32."""
+def choose(before: str | None = None) -> Compute:
+    """bf16 on cards from Ampere on and on CPUs that multiply it natively, fp16 on older cards, else fp32.
+
+    before: the dtype of an earlier attempt of the same run, which is kept, whatever a product takes today.
+    """
+    chosen = _choose()
+    if before is None or before == chosen.dtype_name:
+        return chosen
+    return Compute(chosen.device, getattr(torch, before), text("device.as_before", dtype=before))
+
+
+def _choose() -> Compute:
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(0)
         name = torch.cuda.get_device_name(0)

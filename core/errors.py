@@ -57,3 +57,7 @@ class ExportError(GarageError): ...
 
 class StopRequested(Exception):
     """The person asked to stop; raised at the next sub-step of whatever the worker is doing. Not an error."""
+
+
+class PauseRequested(Exception):
+    """As StopRequested, but to go on later from exactly here."""

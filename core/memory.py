@@ -34,7 +34,6 @@ class Setup(BaseModel):
     supervised_tokens: int | None = Field(None, ge=0)
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "paged_adamw_8bit"
     gradient_checkpointing: bool = True
-    activation_offload: bool = False
     loss: Literal["supervised", "chunked", "full"] = "supervised"
     base_bytes: Literal[2, 4] = 2
     device: Literal["card", "cpu"] = "card"
@@ -137,10 +136,7 @@ def layer_kept(shape: ModelShape, setup: Setup) -> float:
 
 
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that all layers keep at once: everything, or with checkpointing each layer's input; nothing where that is in RAM.
-    Section 1.4."""
-    if setup.activation_offload and setup.device == "card":
-        return 0.0
+    """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
     a_token = setup.base_bytes * shape.hidden_size if setup.gradient_checkpointing else layer_kept(shape, setup)
     return setup.tokens * shape.num_hidden_layers * a_token
 

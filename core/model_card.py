@@ -25,7 +25,7 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
         ("target_modules", adapter.target_modules), ("learning_rate", train.learning_rate),
         ("batch", f"{train.per_device_train_batch_size} x {train.gradient_accumulation_steps}"),
-        ("steps", sum(line.get("kind") == "train" for line in metrics)), ("max_length", recipe.data.max_length),
+        ("steps", max((line["step"] for line in metrics if line.get("kind") == "train"), default=0)), ("max_length", recipe.data.max_length),
         ("seed", train.seed), ("rows trained", facts.get("rows_trained")), ("base dtype", facts.get("dtype")),
         ("last loss", f"{losses[-1]:.4f}" if losses else "none yet"),
         ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),

@@ -70,29 +70,69 @@ def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
 def enable(model: Any) -> bool:
     """Make model compute packed rows, if it provably isolates their examples; else leave it as it was and say False."""
     before = model.config._attn_implementation
-    AttentionInterface.register(NAME, packed_sdpa)
+    own = _own_hidden(model)
+    windows: list[int | None] = []
+
+    def noting(*states: Any, sliding_window: int | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        windows.append(sliding_window)
+        return packed_sdpa(*states, sliding_window=sliding_window, **kwargs)
+
+    AttentionInterface.register(NAME, noting)
     try:
         model.set_attn_implementation(NAME)
-        if holds(model):
+        if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
             return True
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         pass  # a family that is put together otherwise: it is trained on padded batches
+    finally:
+        AttentionInterface.register(NAME, packed_sdpa)
     model.set_attn_implementation(before)
     return False
 
 
+def _sees_a_part(config: Any) -> bool:
+    """Whether some layer looks back over a window or a chunk only. Families that keep that in the mask alone would lose it."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds:
+        return bool(kinds - {"full_attention"})
+    uses = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    return bool(uses or getattr(config, "attention_chunk_size", None))
+
+
+def _probe(model: Any) -> torch.Tensor:
+    """(1, FIRST + SECOND) token ids of two examples."""
+    vocabulary, device = model.config.get_text_config().vocab_size, next(model.parameters()).device
+    return torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
+
+
 @torch.no_grad()
-def holds(model: Any) -> bool:
-    """Two examples in one row: each as if it were alone, and a change of the first changes nothing of the second."""
+def _own_hidden(model: Any) -> torch.Tensor | None:
+    """What the first example is to the model with its own attention; None for a family that is put together otherwise."""
     was_training = model.training
     model.eval()
     try:
-        device, vocabulary = next(model.parameters()).device, model.config.get_text_config().vocab_size
-        ids = torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
+        return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        return None
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def holds(model: Any, own: torch.Tensor) -> bool:
+    """Two examples in one row: each as if it were alone, the first as with the model's own attention, and a change of the
+    first changes nothing of the second."""
+    was_training = model.training
+    model.eval()
+    try:
+        ids = _probe(model)
+        vocabulary = model.config.get_text_config().vocab_size
         changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
         together, other = (_hidden(model, row, (FIRST, SECOND)) for row in (ids, changed))
         alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
-        close = (together - alone).abs().max() <= 0.02 * alone.abs().max()  # 16-bit sums in another order
+        expected = torch.cat([own, alone[:, FIRST:]], 1)
+        allowed = 0.02 * expected.abs().max()  # 16-bit sums in another order
+        close = (together - alone).abs().max() <= allowed and (together - expected).abs().max() <= allowed
         return bool(close) and torch.equal(together[:, FIRST:], other[:, FIRST:])
     finally:
         model.train(was_training)

@@ -1,7 +1,6 @@
 """Examples of one optimizer step laid end to end into micro-batches, so that no token is padding. No torch.
 
-A step always takes the same examples, packed or not: packing changes how they are computed, never what is learned. A
-micro-batch holds at most per_device_train_batch_size x max_length tokens, the most that a padded one would hold; best fit,
+A step takes as many examples, packed or not (which ones differs: padded batches are grouped by length). A micro-batch holds at most per_device_train_batch_size x max_length tokens, the most that a padded one would hold; best fit,
 longest first, needs at most as many of them as there would be padded ones and mostly far fewer.
 """
 

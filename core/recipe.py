@@ -54,7 +54,7 @@ class Data(_Section):
     long_examples: Literal["cut", "split", "drop"] = Field(
         "cut", description="What happens to a longer example: cut at its end, split into pieces, or left out."
     )
-    packing: bool = Field(True, description="Lay examples end to end instead of padding them: faster, and nothing else changes.")
+    packing: bool = Field(True, description="Lay examples end to end instead of padding them: faster, and no example sees another.")
     eval_fraction: float = Field(
         0.05, ge=0, le=0.5, description="Share of the rows kept apart to measure what was not simply memorised."
     )
@@ -101,7 +101,8 @@ class Train(_Section):
         None, description="Compute parts twice to save memory; about a third slower. Empty: on where the memory needs it."
     )
     activation_offload: bool = Field(
-        False, description="Keep what layers leave for the way back in RAM instead of on the card: for the last gigabyte; slower."
+        False,
+        description="Keep what layers leave for the way back in RAM instead of on the card: for the last gigabyte, which the plan does not count; slower.",
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")

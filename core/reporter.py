@@ -13,7 +13,7 @@ import time
 import traceback
 from types import TracebackType
 
-from core.errors import GarageError, StopRequested
+from core.errors import GarageError, PauseRequested, StopRequested
 from core.run_folder import Progress, RunFolder, Status
 from core.states import MOVES, State
 from core.text import Text, text
@@ -21,17 +21,17 @@ from core.text import Text, text
 POLL_S = 0.15
 GRACE_S = 1.0  # how long the main thread may take to notice a stop while there is nothing to save
 HEARTBEAT_S = 2.0
-STOPPED_EXIT = 3
+STOPPED_EXIT, PAUSED_EXIT = 3, 4
 
 
 class Reporter:
     """Use as a context manager around the worker's life; single writer of state.json while run.lock is held."""
 
-    def __init__(self, run: RunFolder, attempt: int = 1):
+    def __init__(self, run: RunFolder):
         self.run = run
         self._guard = threading.RLock()
-        self._status = run.status().model_copy(update={"attempt": attempt, "pid": os.getpid()})
-        self._stop = threading.Event()
+        self._status = run.status().model_copy(update={"pid": os.getpid()})
+        self._stop, self._pause = threading.Event(), threading.Event()
         self._over = threading.Event()
         self._nothing_to_save = True
         self._written = 0.0
@@ -58,11 +58,13 @@ class Reporter:
             self._written = time.monotonic()
 
     def state(self, state: State, message: Text | None = None, advice: Text | None = None, **changes: object) -> None:
-        """Raises StopRequested instead of beginning to train when a stop was announced at the last moment."""
+        """Raises what was asked instead of beginning to train, or of pausing, when it was announced at the last moment."""
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
-            if state == State.RUNNING and self._status.state == State.STOPPING:
+            if state in (State.RUNNING, State.PAUSED) and self._status.state == State.STOPPING:
                 raise StopRequested
+            if state == State.RUNNING and self._status.state == State.PAUSING:
+                raise PauseRequested
             self._put(state=state, since=time.time(), message=message, advice=advice, **changes)
         self.run.log_event("state", state=state.value, message=message)
 
@@ -89,9 +91,15 @@ class Reporter:
 
     # ---- in -------------------------------------------------------------------------------------------------------
     def check(self) -> None:
-        """Call between sub-steps. Raises StopRequested once the person has asked to stop."""
+        """Call between sub-steps. Raises StopRequested or PauseRequested once the person has asked for it; stopping wins."""
         if self._stop.is_set():
             raise StopRequested
+        if self._pause.is_set():
+            raise PauseRequested
+
+    @property
+    def stop_asked(self) -> bool:
+        return self._stop.is_set()
 
     def has_something_to_save(self) -> None:
         """From here on a stop is the main thread's to carry out, because the adapter must be kept."""
@@ -106,18 +114,35 @@ class Reporter:
                 traceback.print_exc()
 
     def _look(self, now: float) -> None:
-        if not self._stop.is_set():
-            if self.run.asked() in ("stop", "stop-now"):
-                self._asked_at = now
-                self._stop.set()
-                with self._guard:
-                    if State.STOPPING in MOVES[self._status.state]:
-                        self.state(State.STOPPING)
-        elif self._nothing_to_save and now - self._asked_at > GRACE_S:
-            try:
-                self.state(State.STOPPED, text("run.stopped_before_training"), progress=None, seconds_left=None)
-            finally:
-                os._exit(STOPPED_EXIT)
+        asked = self.run.asked()
+        if asked in ("stop", "stop-now"):
+            self._hear(self._stop, State.STOPPING, now)
+        elif asked == "pause":
+            self._hear(self._pause, State.PAUSING, now)
+        is_asked = self._stop.is_set() or self._pause.is_set()
+        if is_asked and self._nothing_to_save and now - self._asked_at > GRACE_S:
+            self._leave()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             os.utime(self.run.path / "run.lock")
+
+    def _hear(self, wish: threading.Event, state: State, now: float) -> None:
+        if wish.is_set():
+            return
+        self._asked_at = now
+        wish.set()
+        with self._guard:
+            if state in MOVES[self._status.state]:
+                self.state(state)
+
+    def _leave(self) -> None:
+        """End the process, whatever its main thread is in: there is nothing that could be lost."""
+        state, message, code = State.PAUSED, text("run.paused", step=self._status.step), PAUSED_EXIT
+        if self._stop.is_set():
+            kept = self.run.keep_newest_checkpoint()
+            message = text("run.stopped_kept", step=self._status.step) if kept else text("run.stopped_before_training")
+            state, code = State.STOPPED, STOPPED_EXIT
+        try:
+            self.state(state, message, progress=None, seconds_left=None)
+        finally:
+            os._exit(code)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,10 @@ class RunFolder:
         command = record.get("command") if isinstance(record, dict) else None
         return command if command in COMMANDS else None
 
+    def forget_asked(self) -> None:
+        """Before a new attempt: what was asked of the one before is done."""
+        (self.path / "control.json").unlink(missing_ok=True)
+
     # ---- lines ----------------------------------------------------------------------------------------------------
     def log_metrics(self, kind: str, attempt: int, step: int, **numbers: float | int | None) -> None:
         """One line of metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""
@@ -194,12 +199,27 @@ class RunFolder:
         folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
         return [folder for folder in folders if (folder / "COMPLETE").exists()]
 
+    def saved_step(self) -> int:
+        """The step of the newest complete checkpoint, 0 where there is none."""
+        saved = self.checkpoints()
+        return int(saved[-1].name.removeprefix("checkpoint-")) if saved else 0
+
     def checkpoint(self, name: str) -> Path:
         """Raises RunError for a name that is not one of this run's complete checkpoints."""
         for folder in self.checkpoints():
             if folder.name == name:
                 return folder
         raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
+
+    def keep_newest_checkpoint(self) -> bool:
+        """Make the newest checkpoint's adapter the run's own, where it has none: an earlier attempt had learned it."""
+        if self.has_adapter() or not (saved := self.checkpoints()):
+            return self.has_adapter()
+        aside = self.path / ".adapter.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(saved[-1] / "adapter", aside)
+        aside.rename(self.adapter)
+        return True
 
     def bytes_used(self) -> int:
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+from filelock import Timeout
 
 from core import atomic, slug
-from core.errors import RunError
+from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RUN_ID, RunFolder, Status
-from core.states import ACTIVE, BUSY, State
+from core.states import ACTIVE, BUSY, State, may_resume
 from core.text import text
 from core.workspace import Workspace
+
+LOCK_S = 3.0  # a worker that has said "paused" still needs a moment to be gone
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Runs:
             (aside / "checkpoints").mkdir(parents=True)
             run = RunFolder(aside)
             recipe.write(aside / "recipe.yaml")
-            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, "launcher_pid": os.getpid()}
+            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, **_this_process()}
             atomic.replace_json(aside / "run.json", created | facts)
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             aside.rename(self.workspace.runs / folder)
@@ -75,15 +78,45 @@ class Runs:
             if status.state in ACTIVE:
                 return interrupted(run, status)
         if status.state == State.QUEUED and self._was_left(run):
-            return status.model_copy(update={"state": State.STOPPED, "message": text("run.dropped")})
+            return dropped(status)
         return status
+
+    def queue_again(self, run: RunFolder, launcher: str) -> None:
+        """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest checkpoint.
+
+        launcher: as in `create`. Raises RunError for a run that is over or at work, BusyError where somebody else is about it.
+        """
+        status = self.status(run)
+        if not may_resume(status.state):
+            raise RunError("run.not_resumable", name=run.name, state=text(f"state.{status.state.value}"))
+        try:
+            with run.lock().acquire(timeout=LOCK_S):
+                if run.status().attempt != status.attempt:  # let go on by somebody else between the two looks
+                    raise BusyError("run.already_training", name=run.name)
+                self._queue_again(run, status, launcher)
+        except Timeout:
+            raise BusyError("run.already_training", name=run.name) from None
+
+    def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
+        if run.status().state != status.state:
+            run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
+        run.forget_asked()
+        run.add_facts(launcher=launcher, **_this_process())
+        fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
+        again = {"state": State.QUEUED, "since": time.time(), "attempt": status.attempt + 1, "step": run.saved_step()}
+        run.write_status(status.model_copy(update=again | fresh))
+        run.log_event("state", state=State.QUEUED.value)
 
     def _was_left(self, run: RunFolder) -> bool:
         """A command made this run and went away before its worker began: nobody will ever start it."""
         facts = run.facts()
         if facts.get("launcher") != "command" or run.is_locked():
             return False
-        return not psutil.pid_exists(facts.get("launcher_pid", 0))
+        try:
+            started = psutil.Process(facts.get("launcher_pid", 0)).create_time()
+        except (psutil.Error, ValueError, TypeError):
+            return True
+        return abs(started - facts.get("launcher_started", started)) > 2  # another program has its number by now
 
     def busy(self) -> RunFolder | None:
         """The run that is queued or at work, in this app or in any other process on this workspace."""
@@ -105,6 +138,19 @@ class Runs:
             shutil.rmtree(aside)
         except OSError as error:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
+
+
+def dropped(status: Status, was_paused: bool = False) -> Status:
+    """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
+    if was_paused or status.attempt > 1:
+        changes = {"state": State.PAUSED, "message": text("run.paused", step=status.step)}
+    else:
+        changes = {"state": State.STOPPED, "message": text("run.dropped")}
+    return status.model_copy(update=changes | {"since": time.time()})
+
+
+def _this_process() -> dict[str, float]:
+    return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}
 
 
 def interrupted(run: RunFolder, status: Status) -> Status:

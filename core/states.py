@@ -20,10 +20,10 @@ class State(StrEnum):
 
 S = State
 MOVES: dict[State, frozenset[State]] = {
-    S.QUEUED: frozenset({S.PREPARING, S.STOPPED, S.FAILED}),
+    S.QUEUED: frozenset({S.PREPARING, S.PAUSED, S.STOPPED, S.FAILED}),  # paused: a later attempt that was taken back
     S.PREPARING: frozenset({S.RUNNING, S.PAUSING, S.STOPPING, S.STOPPED, S.FAILED, S.INTERRUPTED}),
     S.RUNNING: frozenset({S.PAUSING, S.STOPPING, S.COMPLETED, S.FAILED, S.INTERRUPTED}),
-    S.PAUSING: frozenset({S.PAUSED, S.STOPPING, S.FAILED, S.INTERRUPTED}),
+    S.PAUSING: frozenset({S.PAUSED, S.STOPPING, S.COMPLETED, S.FAILED, S.INTERRUPTED}),  # completed: asked while it ended
     S.PAUSED: frozenset({S.QUEUED, S.STOPPED}),
     S.STOPPING: frozenset({S.STOPPED, S.COMPLETED, S.FAILED, S.INTERRUPTED}),  # completed: asked while it ended
     S.INTERRUPTED: frozenset({S.QUEUED, S.STOPPED}),
@@ -38,6 +38,15 @@ TERMINAL = frozenset({S.STOPPED, S.COMPLETED, S.FAILED})
 
 def may_move(old: State, new: State) -> bool:
     return new == old or new in MOVES[old]
+
+
+def may_pause(state: State) -> bool:
+    """Whether a worker is there that can save where it is and give the device free."""
+    return S.PAUSING in MOVES[state]
+
+
+def may_resume(state: State) -> bool:
+    return S.QUEUED in MOVES[state]
 
 
 def may_stop(state: State) -> bool:

@@ -19,14 +19,15 @@ from core.child import device_environment, is_ours, kill_tree, own_group, worker
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
-from core.runs import Runs, interrupted
-from core.states import ACTIVE, BUSY, MOVES, State, may_stop
+from core.runs import Runs, dropped, interrupted
+from core.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.text import text
 from core.workspace import Workspace
 
 POLL_S = 0.25
 TERMINATE_AFTER_S = 45.0  # a stop that nothing came of: saving a large adapter to a slow disk may take half of this
 KILL_AFTER_S = 60.0
+FRESH_S = 10.0  # of a heartbeat that comes each two seconds
 
 
 def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
@@ -44,7 +45,7 @@ def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
 
 
 class Supervisor:
-    """start() begins the thread, close() stops and saves what runs, then ends it.
+    """start() begins the thread, close() pauses what runs, then ends it.
 
     before_start is called with the run just before its worker starts: the chat gives up the device there.
     """
@@ -52,7 +53,7 @@ class Supervisor:
     def __init__(self, workspace: Workspace, before_start: Callable[[RunFolder], None] = lambda run: None):
         self.workspace, self.runs = workspace, Runs(workspace)
         self._before_start = before_start
-        self._worker: tuple[RunFolder, subprocess.Popen] | None = None
+        self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
@@ -78,12 +79,27 @@ class Supervisor:
         run.ask("stop")
         self._stop_asked.setdefault(run.id, time.monotonic())
 
+    def pause(self, run: RunFolder) -> None:
+        """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
+        state = self.runs.status(run).state
+        if not may_pause(state):
+            raise RunError("run.not_pausable", name=run.name, state=text(f"state.{state.value}"))
+        run.ask("pause")
+        self._stop_asked.setdefault(run.id, time.monotonic())
+
+    def resume(self, run: RunFolder) -> None:
+        """Let a run that was paused, interrupted or failed go on from its newest checkpoint. Raises BusyError or RunError."""
+        with self._submitting:
+            if busy := self.runs.busy():
+                raise BusyError("run.already_training", name=busy.name)
+            self.runs.queue_again(run, "app")
+
     def close(self, wait_s: float = 30.0) -> None:
-        """Stop and save what runs, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
+        """Pause what runs, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
-            worker[0].ask("stop")
+            worker[0].ask("pause")
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._over.set()
@@ -100,12 +116,15 @@ class Supervisor:
 
     def _look(self) -> None:
         if self._worker:
-            run, process = self._worker
+            run, process, attempt = self._worker
+            is_current = run.status().attempt == attempt  # else the run was let go on before this process was quite gone
             if process.poll() is None:
-                self._escalate(run, process.pid)
+                if is_current:
+                    self._escalate(run, process.pid)
                 return
             self._worker = None
-            self._settle(run, process.returncode)
+            if is_current:
+                self._settle(run, process.returncode)
         for run, status in self._unsettled():
             if status.state in ACTIVE:
                 if self.runs.status(run).state == State.INTERRUPTED:
@@ -133,11 +152,11 @@ class Supervisor:
 
     def _begin(self, run: RunFolder) -> None:
         if run.asked():
-            run.write_status(run.status().model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
+            self._drop(run)
             return
         try:
             self._before_start(run)
-            self._worker = (run, spawn_worker(self.workspace, run))
+            self._worker = (run, spawn_worker(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
             reason = getattr(error, "strerror", None) or str(error)
@@ -149,12 +168,17 @@ class Supervisor:
         self._stop_asked.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.asked():
-            run.write_status(status.model_copy(update={"state": State.STOPPED, "message": text("run.dropped")}))
+            self._drop(run)
         elif status.state == State.QUEUED:
             crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
         elif status.state in ACTIVE:
             self._mark_interrupted(run)
+
+    def _drop(self, run: RunFolder) -> None:
+        """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
+        status = run.status()
+        run.write_status(dropped(status, was_paused=run.asked() == "pause"))
 
     def _mark_interrupted(self, run: RunFolder) -> None:
         with run.lock().acquire(timeout=5):
@@ -165,11 +189,12 @@ class Supervisor:
 
     def _escalate(self, run: RunFolder, pid: int) -> None:
         """Ask, wait, terminate, kill: a stop that the worker does not carry out is carried out here."""
-        asked = self._stop_asked.get(run.id)
-        if asked is None and run.asked():
-            asked = self._stop_asked.setdefault(run.id, time.monotonic())
-        if asked is None:
+        if not run.asked():  # or not any more: the run was let go on since
+            self._stop_asked.pop(run.id, None)
             return
+        asked = self._stop_asked.setdefault(run.id, time.monotonic())
+        if run.status().stage == "saving" and (run.heartbeat_age_s() or 0.0) < FRESH_S:
+            return  # a large adapter on a slow disk
         waited = time.monotonic() - asked
         if waited > KILL_AFTER_S or run.status().state == State.QUEUED:  # still importing: nothing to save
             kill_tree(pid)

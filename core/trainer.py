@@ -1,4 +1,4 @@
-"""The training loop: steps, measurements, checkpoints. Hands in everything it needs; its only way out is the Reporter.
+"""The training loop: steps and measurements. Hands in everything it needs; its only way out is the Reporter.
 
 One optimizer step: micro-batches weighted by their learned tokens (so accumulating equals one large batch), gradient
 norm clipped, AdamW, schedule. Does not load, tokenise or decide; does not know about processes.
@@ -6,9 +6,7 @@ norm clipped, AdamW, schedule. Does not load, tokenise or decide; does not know 
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,8 +16,9 @@ from typing import Any
 
 import torch
 
-from core import fused_lora, packed_attention
+from core import checkpoint, fused_lora, packed_attention
 from core.batches import Batch, collate, collate_packed
+from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
 from core.errors import GarageError
 from core.loss import Head, summed_loss
@@ -44,16 +43,6 @@ class TrainingData:
     pad_token_id: int
 
 
-@dataclass
-class Position:
-    """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it."""
-
-    step: int = 0
-    tokens_seen: int = 0
-    best_eval_loss: float | None = None
-    best_checkpoint: str | None = None
-
-
 class Trainer:
     """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format."""
 
@@ -67,7 +56,7 @@ class Trainer:
         save_adapter: Callable[[Path], None],
     ):
         self.tuned, self.recipe, self.data, self.compute = tuned, recipe, data, compute
-        self.reporter, self.save_adapter = reporter, save_adapter
+        self.reporter = reporter
         train = recipe.train
         self.packed = recipe.data.packing and packed_attention.enable(tuned.get_base_model())
         if recipe.data.packing and not self.packed:
@@ -90,12 +79,18 @@ class Trainer:
         offloads = train.activation_offload and compute.on_card
         self.offload = Offload(tuned) if offloads else nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
+        self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit)
         self.position = Position()
+        self._random: States | None = None  # at the end of the last finished step
 
     def run(self) -> Position:
-        """Train to the end. Raises StopRequested (adapter as it stands) or NotFiniteError (adapter of the last good step)."""
+        """Train to the end. Raises StopRequested or PauseRequested (adapter as it stands after the last finished step) or
+        NotFiniteError (adapter of the last good step)."""
         self.reporter.has_something_to_save()
         torch.manual_seed(self.recipe.train.seed)
+        if self._random:
+            checkpoint.set_random_states(self._random)
+        self._random = checkpoint.random_states(self.compute.on_card)
         if self.recipe.train.gradient_checkpointing:
             self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
@@ -104,7 +99,7 @@ class Trainer:
             self.reporter.run.log_event("decision", message=fused.reason)
         try:
             with stop_inside_layers(self.tuned, self.reporter.check):
-                self.evaluate(0)
+                self._after(self.position.step)
                 self._steps()
         finally:
             fused.release()
@@ -120,17 +115,23 @@ class Trainer:
             started = time.monotonic()
             numbers = self._step(step, micro_batches)
             self.position.step = step
+            self._random = checkpoint.random_states(self.compute.on_card)
             seconds = time.monotonic() - started
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
             self.memory.note(step, last=step == total)
             self.reporter.step(step, total, clock.seconds_left(step))
-            if step % self.eval_every == 0 or step == total:
-                self.evaluate(step)
-                self.reporter.stage("training")
-            if step % self.save_every == 0 or step == total:
-                self.checkpoint()
-                self.reporter.stage("training")
+            self._after(step)
+
+    def _after(self, step: int) -> None:
+        """What is due once a step is finished, and still due when a run that was paused in it goes on."""
+        last = step == self.schedule.total_steps
+        if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
+            self.evaluate(step)
+            self.reporter.stage("training")
+        if step and (step % self.save_every == 0 or last):
+            self.checkpoint()
+            self.reporter.stage("training")
 
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
         """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
@@ -193,57 +194,38 @@ class Trainer:
             learned += batch.targets.numel()
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
+        self.position.measured_step = step
         best = self.position.best_eval_loss
         if step and math.isfinite(eval_loss) and (best is None or eval_loss < best):
             self.position.best_eval_loss = eval_loss
-            self.position.best_checkpoint = checkpoint_name(step)
-            self.reporter.run.add_facts(best_checkpoint=checkpoint_name(step), best_eval_loss=eval_loss)
+            self.position.best_checkpoint = checkpoint.name_of(step)
+            self.reporter.run.add_facts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss)
             if step % self.save_every:
                 self.checkpoint()
 
     def _eval_batches(self) -> list[list[int]]:
-        rows, size = self.data.evaluation, self.recipe.train.per_device_eval_batch_size
-        if self.packed:
+        train = self.recipe.train
+        rows, size = self.data.evaluation, min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
+        if self.packed:  # no more at once than in training, which the plan has reckoned with
             return packed(range(len(rows)), [len(row.input_ids) for row in rows], size * self.recipe.data.max_length)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
     def checkpoint(self) -> None:
-        """checkpoints/checkpoint-<step>/: adapter, optimizer, random states, position; COMPLETE is written last."""
+        """Everything that the next step depends on, as it was at the end of the last finished one."""
         self.reporter.stage("saving")
-        root = self.reporter.run.path / "checkpoints"
-        target = root / checkpoint_name(self.position.step)
-        if (target / "COMPLETE").exists():
-            return
-        aside = root / f".{target.name}.part"
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            self._write_checkpoint(aside)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
-            raise
-        aside.rename(target)
-        self.reporter.run.log_event("checkpoint", step=self.position.step, checkpoint=target.name)
-        self._drop_old_checkpoints()
+        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self._random}
+        self.checkpoints.write(self.position, states)
 
-    def _write_checkpoint(self, aside: Path) -> None:
-        self.save_adapter(aside / "adapter")
-        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "cpu_rng": torch.get_rng_state()}
-        if self.compute.on_card:
-            states["cuda_rng"] = torch.cuda.get_rng_state()
-        torch.save(states, aside / "trainer.pt")
-        (aside / "position.json").write_text(json.dumps(self.position.__dict__), "utf-8")
-        (aside / "COMPLETE").write_text("1", "ascii")
+    def restore(self, saved: Saved) -> None:
+        """Go on from a checkpoint, bit for bit on a processor."""
+        from peft import set_peft_model_state_dict
 
-    def _drop_old_checkpoints(self) -> None:
-        complete = self.reporter.run.checkpoints()
-        keep = {folder.name for folder in complete[-self.recipe.train.save_total_limit :]} | {self.position.best_checkpoint}
-        for folder in complete:
-            if folder.name not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        set_peft_model_state_dict(self.tuned, saved.weights)
+        self.optimizer.load_state_dict(saved.states["optimizer"])
+        self.scaler.load_state_dict(saved.states["scaler"])
+        self.position, self._random = saved.position, saved.states["random"]
 
 
 class _Clock:
@@ -260,10 +242,6 @@ class _Clock:
             return None
         first_step, first_time = self.first
         return (now - first_time) / (step - first_step) * (self.total_steps - step)
-
-
-def checkpoint_name(step: int) -> str:
-    return f"checkpoint-{step:06d}"
 
 
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:

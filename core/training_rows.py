@@ -95,7 +95,7 @@ def tokenize(
     enough = needed(recipe)
     if enough is not None and enough < len(training):
         training = [training[i] for i in shuffled(len(training), seed, epoch=0)]
-        measuring = measuring[: max(enough, SMALLEST_SPLIT)]
+        measuring = [measuring[i] for i in shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
     else:
         enough = None
     expected = (len(training) if enough is None else enough) + len(measuring)

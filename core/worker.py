@@ -2,7 +2,7 @@
 
 Obtain the model, read and tokenise the data, load the base, train, save. Writes nothing but the run folder; what any
 library prints goes to train.log, which whoever starts this process opens as its output. Exit: 0 completed, 1 failed,
-3 stopped.
+3 stopped, 4 paused.
 """
 
 from __future__ import annotations
@@ -14,15 +14,26 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core import lease, model_card
 from core.datasets_store import DatasetStore, Examples
-from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, StopRequested, TemplateError
+from core.errors import (
+    BusyError,
+    DataError,
+    GarageError,
+    ModelError,
+    PauseRequested,
+    RecipeError,
+    RunError,
+    StopRequested,
+    TemplateError,
+)
 from core.faults import is_disk_full, is_out_of_memory
 from core.models import Models
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.reporter import STOPPED_EXIT, Reporter
+from core.reporter import PAUSED_EXIT, STOPPED_EXIT, Reporter
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.states import State
@@ -30,6 +41,9 @@ from core.text import Text, text
 from core.tokenizer import Tokenizer
 from core.training_rows import tokenize
 from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.trainer import Trainer
 
 
 def main() -> int:
@@ -46,9 +60,16 @@ def main() -> int:
 def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     """The run from queued to its end, whatever happens on the way; returns the exit status."""
     try:
-        reporter.state(State.PREPARING)
-        with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
-            _train(run, workspace, reporter)
+        try:
+            reporter.state(State.PREPARING)
+            with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
+                _train(run, workspace, reporter)
+        except PauseRequested:
+            paused = text("run.paused", step=reporter.status.step)
+            if reporter.status.state in (State.PREPARING, State.RUNNING):  # heard, and not written down yet
+                reporter.state(State.PAUSING)
+            reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
+            return PAUSED_EXIT
     except StopRequested:
         reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
         return STOPPED_EXIT
@@ -64,8 +85,9 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 
 def _stopped_message(run: RunFolder) -> Text:
+    """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
     step = run.status().step
-    return text("run.stopped_kept", step=step) if run.has_adapter() else text("run.stopped_before_training")
+    return text("run.stopped_kept", step=step) if run.keep_newest_checkpoint() else text("run.stopped_before_training")
 
 
 def advice_for(error: GarageError) -> str:
@@ -90,6 +112,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     recipe = run.recipe()
     model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
     tokenizer = Tokenizer(model_folder)
+    if reporter.status.attempt > 1:
+        _same_data(run, recipe, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
     reporter.check()
@@ -101,7 +125,10 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     from core.trainer import NotFiniteError, Trainer, TrainingData
 
     torch.manual_seed(recipe.train.seed)
-    compute = device.choose()
+    before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else {}
+    compute = device.choose(before.get("dtype"))
+    if before and str(compute.device) != before.get("device"):
+        raise RunError("run.other_device", then=before.get("device"), now=str(compute.device))
     run.add_facts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason.model_dump())
     run.log_event("decision", message=compute.reason)
     reporter.check()
@@ -128,15 +155,56 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
     trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
     run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
-    reporter.state(State.RUNNING, total_steps=trainer.schedule.total_steps, progress=None)
+    if reporter.status.attempt > 1:
+        _restore(trainer, run, reporter)
+    reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
         trainer.run()
+    except PauseRequested:
+        if trainer.position.step:
+            trainer.checkpoint()
+        reporter.step(trainer.position.step, trainer.schedule.total_steps, None)
+        if not reporter.stop_asked:
+            raise
+        if trainer.position.step:
+            _keep(run, reporter, save_adapter)
+        raise StopRequested from None
     except (StopRequested, NotFiniteError):
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise
     _keep(run, reporter, save_adapter)
     reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
+
+
+def _same_data(run: RunFolder, recipe: Recipe, workspace: Workspace) -> None:
+    """Raises RunError where the data is not what the run began with: its steps would be others."""
+    then = (run.facts().get("data") or {}).get("sha256")
+    now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(recipe.data.source).sha256
+    if then and run.checkpoints() and now != then:
+        raise RunError("run.data_changed", data=recipe.data.source)
+
+
+def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
+    """From the newest checkpoint that can be read. Raises RunError where there are some and none can be."""
+    from core import checkpoint
+
+    failure = None
+    for folder in reversed(run.checkpoints()):
+        try:
+            trainer.restore(checkpoint.read(folder))
+        except RunError as error:
+            failure = failure or error
+            reporter.warn(error.text)
+            (folder / "COMPLETE").unlink(missing_ok=True)  # it is none, and must not be taken for one again
+            continue
+        run.log_event("decision", message=text("run.resumed", step=trainer.position.step))
+        break
+    else:
+        if failure:
+            raise failure
+    if run.has_adapter():  # of an attempt that failed later than where this one goes on
+        run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
 
 
 def _keep(run: RunFolder, reporter: Reporter, save_adapter: Callable[[Path], None]) -> None:

@@ -39,6 +39,24 @@ def starter_folder() -> Path:
     return starter.ensure(Workspace.open(cache).models, lambda stage, progress: None, lambda: None)
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Path:
+    """A llama of 2 layers and 32 wide with the starter's tokenizer: loads in a second, knows nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    folder = tmp_path_factory.mktemp("library") / "tiny"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(starter_folder / name, folder / name)
+    return folder
+
+
 @pytest.fixture
 def make_workspace(tmp_path: Path, starter_folder: Path) -> Callable[[], Workspace]:
     """Makes the test's own workspace, which has the starter model as links to its files (copies where links cannot be)."""

@@ -140,6 +140,8 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
             Shot("runs-unfolded", RUNS, lambda page: unfold_all(page, "#export-fold", "#manage-fold")),
         ],
     )
+    ScriptedRun(workspace, "Game night").to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
+    studio.shoot(app, [Shot("paused")])
     with ScriptedRun(workspace, "Pirate answers") as run:
         run.to(State.RUNNING).train(64, seconds_left=140)
         more = Shot("training-more-curves", arrange=lambda page: open_details(page, "#live-chart .lc-more"))

@@ -20,6 +20,8 @@ PATHS = {
     State.PREPARING: (State.PREPARING,),
     State.RUNNING: (State.PREPARING, State.RUNNING),
     State.STOPPING: (State.PREPARING, State.RUNNING, State.STOPPING),
+    State.PAUSING: (State.PREPARING, State.RUNNING, State.PAUSING),
+    State.PAUSED: (State.PREPARING, State.RUNNING, State.PAUSING, State.PAUSED),
     State.STOPPED: (State.PREPARING, State.RUNNING, State.STOPPING, State.STOPPED),
     State.COMPLETED: (State.PREPARING, State.RUNNING, State.COMPLETED),
     State.FAILED: (State.PREPARING, State.RUNNING, State.FAILED),

@@ -97,8 +97,9 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         other_watch.check()
 
 
-def test_stop_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
-    """The bare base answers before any run exists; a run takes the device from the chat and says so; Stop keeps it."""
+def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
+    """The bare base answers before any run exists; a run takes the device from the chat and says so; Pause and Stop
+    keep what was learned."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -126,6 +127,12 @@ def test_stop_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
 
         page.reload()
         expect(page.locator("#run-card")).to_contain_text("Pirate", timeout=30_000)
+        page.locator("#pause").click()
+        expect(page.locator("#run-card")).to_contain_text("Paused at step", timeout=60_000)
+        step = run.status().step
+        assert run.status().state == State.PAUSED and run.saved_step() == step >= 2
+        page.locator("#resume").click()
+        wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 120)
         page.locator("#stop").click()
         expect(page.locator("#run-card")).to_contain_text("stopped", timeout=60_000)
         assert run.status().state == State.STOPPED and run.has_adapter()
@@ -133,7 +140,7 @@ def test_stop_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
         watch.check()
 
 
-def test_ctrl_c_in_the_terminal_stops_and_saves_what_runs(app: App) -> None:
+def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
     recipe = PRESETS / "recipes" / "quickstart.yaml"
     from core import plan
     from core.recipe import Recipe
@@ -142,7 +149,7 @@ def test_ctrl_c_in_the_terminal_stops_and_saves_what_runs(app: App) -> None:
     run = Runs(Workspace.open(app.workspace)).create(wanted, "app", {})
     wait_until(lambda: run.status().step >= 2, 180)
     assert app.stop() == 0
-    assert run.status().state == State.STOPPED and run.has_adapter()
+    assert run.status().state == State.PAUSED and run.saved_step() == run.status().step
 
 
 def test_an_adapter_loads_without_us_and_without_a_network(app: App) -> None:

@@ -245,6 +245,30 @@ def test_stop_on_the_page_reaches_the_run(chrome: Browser, app: kit.App, workspa
         page.context.close()
 
 
+def test_pause_on_the_page_reaches_the_run_and_a_paused_run_offers_to_go_on(
+    chrome: Browser, app: kit.App, workspace: Workspace
+):
+    with ScriptedRun(workspace, "pause me") as run:
+        run.to(State.RUNNING).train(5)
+        page, watch = kit.open_page(chrome, app)
+        expect(page.locator("#resume")).to_be_hidden()
+        page.locator("#pause").click()
+        wait_until(lambda: run.run.asked() == "pause", 10)
+        run.to(State.PAUSING)
+        expect(page.locator("#pause")).to_be_disabled()
+        expect(page.locator("#stop")).to_be_enabled()  # stopping wins over pausing
+        run.to(State.PAUSED, text("run.paused", step=5))
+    expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
+    expect(page.locator("#resume")).to_be_visible()
+    expect(page.locator("#pause")).to_be_hidden()
+    assert kit.violations(page) == []
+    kit.go_to_tab(page, "Runs")
+    page.locator("#runs-list label").first.click()
+    expect(page.locator("#details-resume")).to_be_visible()
+    watch.check()
+    page.context.close()
+
+
 def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspace: Workspace):
     with ScriptedRun(workspace, "unlucky") as run:
         run.to(State.RUNNING).train(12)

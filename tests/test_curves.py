@@ -163,6 +163,15 @@ def test_after_a_resume_the_points_beyond_it_are_gone(run: RunFolder, curves: Cu
     assert (after["reset"], after["x"], after["y"], after["ex"], after["mx"]) == (True, [1, 2], [1.0, 20.0], [], [1])
 
 
+def test_a_run_that_was_paused_in_a_measurement_keeps_the_step_before_it(run: RunFolder, curves: Curves):
+    for step in (1, 2, 3):
+        log(run, step, loss=float(step))
+    run.log_metrics("eval", 2, 2, eval_loss=9.0)
+    log(run, 3, attempt=2, loss=30.0)
+    found = curves.since(run.id)
+    assert (found["x"], found["y"], found["ex"]) == ([1, 2, 3], [1.0, 2.0, 30.0], [2])
+
+
 def test_damaged_lines_do_not_end_a_curve(run: RunFolder, curves: Curves):
     strange = [
         '{"kind":"train","step":"x"}',

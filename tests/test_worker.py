@@ -29,24 +29,6 @@ from core.tokenizer import Tokenizer
 from core.workspace import Workspace
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Path:
-    """A llama of 2 layers and 32 wide with the starter's tokenizer: loads in a second, knows nothing."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    folder = tmp_path_factory.mktemp("library") / "tiny"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(starter_folder / name, folder / name)
-    return folder
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
     (tmp_path / "ws").mkdir()
@@ -310,12 +292,12 @@ def test_a_queued_run_that_is_stopped_never_starts(workspace: Workspace) -> None
         supervisor.close()
 
 
-def test_closing_the_app_stops_and_saves(workspace: Workspace) -> None:
+def test_closing_the_app_pauses_and_saves(workspace: Workspace) -> None:
     supervisor = supervisor_of(workspace)
     run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000}), {})
     wait_until(lambda: run.status().step >= 2, 60)
     supervisor.close()
-    assert run.status().state == State.STOPPED and run.has_adapter()
+    assert run.status().state == State.PAUSED and run.saved_step() == run.status().step >= 2
 
 
 def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: Workspace) -> None:

@@ -73,7 +73,7 @@ def check_port(host: str, port: int, w: Wording) -> None:
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
-    """Until Ctrl-C or SIGTERM; then what trains is asked to stop and save, and waited for."""
+    """Until Ctrl-C or SIGTERM; then what trains is asked to pause, and waited for."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):

@@ -128,7 +128,7 @@ class Curve:
             return
         if attempt > self.attempt:
             if self.attempt:
-                self._forget(step)
+                self._forget(step, step if kind == "train" else step + 1)
             self.attempt = attempt
         if kind == "gpu":
             self.memory.add(step, _number(record.get("memory_bytes")))
@@ -145,9 +145,13 @@ class Curve:
         else:
             self.evals.add(step, loss)
 
-    def _forget(self, step: int) -> None:
-        """Take back what an earlier attempt wrote from `step` on: the run was resumed before it."""
-        for columns in (self.train, self.evals, self.memory):
+    def _forget(self, step: int, trained: int | None = None) -> None:
+        """Take back what an earlier attempt wrote from `step` on: the run was resumed before it.
+
+        trained: the first step that is trained again, where it is another: a measurement may be what was resumed in.
+        """
+        self.train.keep_before(step if trained is None else trained)
+        for columns in (self.evals, self.memory):
             columns.keep_before(step)
         _, self.average = smooth(self.train.values["loss"])
         self.nonfinite = [s for s in self.nonfinite if s < step]

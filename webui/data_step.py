@@ -50,7 +50,7 @@ class DataStep:
         try:
             return self.services.datasets.import_file(given, given.stem).id, Html("")
         except DataError as error:
-            return None, notice(self.w.of(error.text))
+            return None, notice(f"{self.w.of(error.text)} {self.w.t('wizard.not_added')}")
         finally:
             given.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
 

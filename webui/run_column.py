@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from core.errors import GarageError
-from core.states import BUSY, State, may_stop
+from core.states import BUSY, State, may_pause, may_resume, may_stop
 from webui import run_panel
 from webui.live import LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
 from webui.markup import notice, tag
+from webui.moment import Moment, RunRow
 from webui.services import Services
 from webui.wording import Wording
 
@@ -28,7 +30,10 @@ class RunColumn:
             gr.HTML(tag("h2", w.t("train_page.run")))
             self.notice = gr.HTML("", elem_id="run-notice", visible=False)
             self.card = gr.HTML(run_panel.empty(w), elem_id="run-card")
-            self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
+            with gr.Row(elem_classes="lg-tight"):
+                self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
+                self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
+                self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
             with gr.Row(visible=False, elem_id="run-actions") as self.actions:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
             with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
@@ -43,6 +48,8 @@ class RunColumn:
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.card, self._card),
+            LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.moment) is not None)),
+            LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
             LivePart(self.chart_column, lambda look: gr.update(visible=look.moment.shown is not None)),
             LivePart(self.actions, lambda look: gr.update(visible=bool(look.moment.shown and look.moment.shown.row.can_chat))),
@@ -68,19 +75,50 @@ class RunColumn:
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
         state = busy.status.state
-        key = {State.RUNNING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
+        key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
+
+    def _pause_button(self, look: Look) -> dict[str, Any]:
+        busy = look.moment.busy
+        if busy is None or busy.status.state not in (State.PREPARING, State.RUNNING, State.PAUSING):
+            return gr.update(visible=False, interactive=False)
+        key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
+        return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
+
+    def _resumable(self, moment: Moment) -> RunRow | None:
+        """The run that is shown, where it could go on and nothing else is at work."""
+        row = moment.shown.row if moment.shown else None
+        return row if row and moment.busy is None and may_resume(row.status.state) else None
 
     def wire(self, pulse: Pulse) -> None:
         pulse.after(self.stop.click(self.stop_run, None, [self.notice], **CONTROL))
+        pulse.after(self.pause.click(self.pause_run, None, [self.notice], **CONTROL))
+        pulse.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
+
+    def pause_run(self) -> Any:
+        """Outputs: notice. Pauses whatever is at work."""
+        busy = self.services.moments.now(fresh=True).busy
+        if busy is None:
+            return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
+        return self._said(lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)))
+
+    def resume_run(self) -> Any:
+        """Outputs: notice. Lets the run that is shown go on."""
+        row = self._resumable(self.services.moments.now(fresh=True))
+        if row is None:
+            return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))
+        return self._said(lambda: self.services.supervisor.resume(self.services.runs.get(row.id)))
+
+    def _said(self, act: Callable[[], None]) -> Any:
+        try:
+            act()
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text), "plain"))
+        return shown("")
 
     def stop_run(self) -> Any:
         """Outputs: notice. Stops whatever is at work; there is at most one."""
         busy = self.services.moments.now(fresh=True).busy
         if busy is None or busy.status.state not in BUSY:
             return shown(notice(self.w.t("train_page.nothing_to_stop"), "plain"))
-        try:
-            self.services.supervisor.stop(self.services.runs.get(busy.id))
-        except GarageError as error:
-            return shown(notice(self.w.of(error.text), "plain"))
-        return shown("")
+        return self._said(lambda: self.services.supervisor.stop(self.services.runs.get(busy.id)))

@@ -68,8 +68,8 @@ def data_name(row: RunRow, w: Wording) -> str:
 def _at_work(status: Status, w: Wording) -> list[Html]:
     numbers, fraction = numbers_of(status, w)
     phase = w.t(f"stage.{status.stage}")
-    if status.state == State.STOPPING:
-        phase = w.t("train_page.stopping")
+    if status.state in (State.STOPPING, State.PAUSING):
+        phase = w.t(f"train_page.{status.state.value}")
     detail = [part for part in (numbers, format.time_left(w, status.seconds_left)) if part]
     percent = None if fraction is None else round(100 * fraction)
     bar = tag(
@@ -98,7 +98,7 @@ def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
     if status.progress is not None:
         done = status.progress.done / status.progress.total if status.progress.total else None
         return format.progress(w, status.progress), done if done is None else min(1.0, max(0.0, done))
-    if status.total_steps and status.state in (State.RUNNING, State.STOPPING):
+    if status.total_steps and status.state in (State.RUNNING, State.PAUSING, State.STOPPING):
         return w.t("train_page.step_of", step=status.step, total=status.total_steps), min(1.0, status.step / status.total_steps)
     return "", None
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.export import QUANTS, ExportCheck, ExportResult, ExportStatus
-from core.states import BUSY
+from core.states import BUSY, may_resume
 from webui import format, run_panel
 from webui.live import LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
@@ -49,7 +49,12 @@ class RunsPage:
                 self.card = gr.HTML("", visible=False, elem_id="details-card")
                 with gr.Column(visible=False, elem_id="details") as self.details:
                     self.chart = live_chart(self.services, w, None, "details-chart")
-                    self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
+                    self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
+                    with gr.Row(elem_classes="lg-tight"):
+                        self.resume = gr.Button(
+                            w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume"
+                        )
+                        self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
                     with gr.Accordion(w.t("train_page.run_settings"), open=False):
                         self.settings = gr.HTML("", elem_id="details-settings")
                     with gr.Accordion(w.t("train_page.story"), open=False):
@@ -101,6 +106,7 @@ class RunsPage:
             LivePart(self.card, lambda look: self._about(look, run_panel.card)),
             LivePart(self.settings, lambda look: self._about(look, run_panel.settings)),
             LivePart(self.story, lambda look: self._about(look, run_panel.story)),
+            LivePart(self.resume, lambda look: gr.update(visible=self._may_go_on(look))),
             LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := self._row(look)) and row.can_chat))),
             LivePart(self.export, self._export_button),
             LivePart(self.cancel, self._cancel_button),
@@ -109,6 +115,10 @@ class RunsPage:
 
     def _row(self, look: Look) -> RunRow | None:
         return next((row for row in look.moment.rows if row.id == look.opened), None)
+
+    def _may_go_on(self, look: Look) -> bool:
+        row = self._row(look)
+        return bool(row and look.moment.busy is None and may_resume(row.status.state))
 
     def _about(self, look: Look, show: Any) -> dict[str, Any]:
         view = self.services.moments.view(look.opened) if self._row(look) else None
@@ -203,11 +213,12 @@ class RunsPage:
             self.list.select(
                 self.open,
                 [self.list],
-                [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.export_notice],
+                [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.export_notice, self.run_notice],
                 **QUIET,
             )
         )
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], **QUIET)
+        pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **control))
         self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **QUIET)
         pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **control))
         self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **QUIET)
@@ -224,10 +235,18 @@ class RunsPage:
         pulse.after(self.cancel.click(self.cancel_exports, [self.opened], [self.export_notice], **control))
 
     def open(self, run_id: Any) -> tuple[Any, ...]:
-        """Inputs: list. Outputs: opened, chart, new_name, sure, and the two notices (emptied)."""
+        """Inputs: list. Outputs: opened, chart, new_name, sure, and the three notices (emptied)."""
         view = self.services.moments.view(run_id if isinstance(run_id, str) else None)
         found = view.row.id if view else None
-        return found, gr.update(value=found), view.row.name if view else "", gr.update(visible=False), shown(""), shown("")
+        return (
+            found,
+            gr.update(value=found),
+            view.row.name if view else "",
+            gr.update(visible=False),
+            shown(""),
+            shown(""),
+            shown(""),
+        )
 
     def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: tabs, chat_target."""
@@ -235,6 +254,14 @@ class RunsPage:
         if row is None or not row.can_chat:
             return gr.skip(), gr.skip()
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
+
+    def go_on(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen)."""
+        try:
+            self.services.supervisor.resume(self.services.runs.get(run_id or ""))
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text))), gr.skip()
+        return shown(""), gr.update(selected="train")
 
     def give_name(self, run_id: str | None, name: Any) -> Any:
         """Inputs: opened, new_name. Outputs: manage_notice."""

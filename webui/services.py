@@ -60,7 +60,7 @@ class Services:
         )
 
     def close(self) -> None:
-        """For Ctrl-C: ask what trains to stop and save, wait for it, free the device."""
+        """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
         self.monitor.close()
         self.supervisor.close()
         self.chat.unload()
