@@ -1,6 +1,6 @@
 """Examples of one optimizer step laid end to end into micro-batches, so that no token is padding. No torch.
 
-A step takes as many examples, packed or not (which ones differs: padded batches are grouped by length). A micro-batch holds at most per_device_train_batch_size x max_length tokens, the most that a padded one would hold; best fit,
+An epoch has as many steps and reads the same examples, packed or not; which of them meet in a step differs. A micro-batch holds at most per_device_train_batch_size x max_length tokens, the most that a padded one would hold; best fit,
 longest first, needs at most as many of them as there would be padded ones and mostly far fewer.
 """
 
