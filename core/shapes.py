@@ -112,8 +112,23 @@ SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.
 _SMALLEST, _LARGEST = 50e6, 500e9
 
 
+class Held(BaseModel):
+    """What the weight files themselves hold (core/weight_headers), in parameters. four_bit: in matrices that QLoRA would
+    hold in 4 bit. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    params: int = Field(ge=1)
+    four_bit: int = Field(ge=0)
+    stored_bytes: int | None = None
+    quantised: str | None = None
+
+
 class ModelShape(BaseModel):
-    """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters."""
+    """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters.
+
+    held: what its files hold, where that was read; it then counts, and what is computed from the widths does not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -135,7 +150,9 @@ class ModelShape(BaseModel):
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Text, ...] = ()
-    source: Literal["config", "catalogue", "size"] = "config"
+    source: Literal["headers", "config", "catalogue", "size"] = "config"
+    stands_for: str | None = None  # a bare size: the model whose shape was taken
+    held: Held | None = None
 
     @classmethod
     def from_config(cls, config: Any) -> ModelShape:
@@ -172,13 +189,28 @@ class ModelShape(BaseModel):
         if not _SMALLEST <= params <= _LARGEST:
             raise ModelError("shape.bad_size", found=size[:60])
         typical = typical_shapes()
-        shape = typical.get(f"{match[1]}{match[2].upper()}")
+        name = f"{match[1]}{match[2].upper()}"
+        shape = typical.get(name)
         if shape is None:
-            nearest = min(typical.values(), key=lambda known: abs(params / known.params - 1) / max(1, params / known.params))
+            name = min(typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params))
+            nearest = typical[name]
             outside = nearest.embedding_params + nearest.head_params
             a_layer = (nearest.params - outside) / nearest.num_hidden_layers
             shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
-        return shape.model_copy(update={"source": "size"})
+        return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
+
+    def describe(self) -> str:
+        """ "llama, 32 layers of 4096, MLP 11008, 32 heads, vocabulary 32000": the same in every language."""
+        heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
+        return f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, {heads}, V {self.vocab_size}"
+
+    def with_held(self, held: Held | None) -> ModelShape:
+        """This shape with what the model's files hold; what was doubtful about its weights alone is no doubt any more."""
+        if held is None:
+            return self
+        settled = ("shape.quantised", "shape.other_senses") if held.stored_bytes or not held.quantised else ()
+        doubts = tuple(doubt for doubt in self.low_confidence if doubt.key not in settled)
+        return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
 
     @property
     def q_width(self) -> int:
@@ -246,8 +278,23 @@ class ModelShape(BaseModel):
         return (2 * self.num_hidden_layers + 1) * self.hidden_size
 
     @property
+    def four_bit_params(self) -> int:
+        """What QLoRA holds in 4 bit."""
+        return self.held.four_bit if self.held else self.linear_params
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of a repository that is quantised already; None for all others."""
+        return self.held.stored_bytes if self.held else None
+
+    @property
     def params(self) -> int:
         """All parameters, tied ones once."""
+        return self.held.params if self.held else self.counted_params
+
+    @property
+    def counted_params(self) -> int:
+        """All parameters as they follow from the widths."""
         return self.embedding_params + self.head_params + self.linear_params + self.expert_params + self.norm_params
 
     @property
