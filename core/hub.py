@@ -170,7 +170,12 @@ def fetch_config(
 
 
 def fetch_start(
-    repo_id: str, name: str, revision: str | None = None, endpoint: str | None = None, timeout_s: float = 8.0, first: int | None = None
+    repo_id: str,
+    name: str,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    timeout_s: float = 8.0,
+    first: int | None = None,
 ) -> bytes:
     """A small file of a repository, or the first bytes of any, within about timeout_s; kept nowhere.
 

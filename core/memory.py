@@ -188,7 +188,10 @@ def gradients(n: int, stored: float, setup: Setup) -> float:
 def kept(shape: ModelShape, setup: Setup) -> Widths:
     """Values that one layer keeps for its backward, a token, by width; section 1.4."""
     found = Widths(setup.trainer.kept[shape.mlp])
-    for more in (memory_constants().kept_besides.get(shape.model_type), setup.trainer.kept_4bit if setup.method == "qlora" else None):
+    for more in (
+        memory_constants().kept_besides.get(shape.model_type),
+        setup.trainer.kept_4bit if setup.method == "qlora" else None,
+    ):
         for width, times in (more or {}).items():
             found[width] = found.get(width, 0) + times
     readers = _readers(shape, setup)

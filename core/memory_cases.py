@@ -38,6 +38,7 @@ class Case:
     """One line. counter: what `measured_gib` counts; None where the line has no measurement."""
 
     id: str
+    model: str
     shape: ModelShape
     setup: Setup
     counter: Counter | None = None
@@ -83,7 +84,9 @@ def _cases(rows: Iterable[Mapping[str, str | None]], shape_of: Callable[[str], M
         return known[name]
 
     for line, raw in enumerate(rows, 2):
-        row = {key: value.strip() for key, value in raw.items() if isinstance(key, str) and isinstance(value, str) and value.strip()}
+        row = {
+            key: value.strip() for key, value in raw.items() if isinstance(key, str) and isinstance(value, str) and value.strip()
+        }
         try:
             yield _case(row, once)
         except GarageError as error:
@@ -94,7 +97,7 @@ def _case(row: dict[str, str], shape_of: Callable[[str], ModelShape]) -> Case:
     by_widths = all(name in row for name in _SHAPE)
     shape = _shape(row) if by_widths else shape_of(row.get("model", ""))
     measured, counter = _measured(row)
-    return Case(row.get("id", ""), shape, _setup(row), counter, measured)
+    return Case(row.get("id", ""), row.get("model", ""), shape, _setup(row), counter, measured)
 
 
 def _shape(row: Mapping[str, str]) -> ModelShape:
@@ -203,8 +206,18 @@ def _spread(errors: list[float]) -> dict[str, float]:
     return {"median": at(0.5), "p90": at(0.9), "worst": errors[-1]}
 
 
+def source_of(shape: ModelShape) -> Text:
+    """Where the numbers of a shape come from, as a sentence; for a bare size, which model stands for it."""
+    if shape.stands_for:
+        return text("memory.source_size", model=shape.stands_for)
+    if shape.held and shape.held.quantised:
+        return text("memory.source_quantised", method=shape.held.quantised, shape=shape.describe())
+    return text(f"memory.source_{shape.source}", shape=shape.describe())
+
+
 def line(answer: Answer) -> Text:
     """One row of the printed table."""
     error = "-" if answer.error is None else f"{100 * answer.error:+.1f} %"
     measured = "-" if answer.case.measured_gib is None else f"{answer.case.measured_gib:.2f}"
-    return text("memory.case", id=answer.case.id or "-", predicted=answer.predicted_gib, measured=measured, error=error)
+    facts = {"id": answer.case.id or "-", "model": answer.case.model or "-", "method": answer.case.setup.method}
+    return text("memory.case", **facts, predicted=answer.predicted_gib, measured=measured, error=error)

@@ -90,6 +90,7 @@ def vram_table() -> VramTable:
 class KnownModel(BaseModel):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
+    family: models of one name in several sizes. billions: parameters, as the model's own page tells.
     gated: the hub gives it only to people who accepted its licence. note: by language, empty where there is nothing to say.
     """
 
@@ -98,6 +99,8 @@ class KnownModel(BaseModel):
     id: str
     hub: str
     title: str
+    family: str
+    billions: float
     licence: str
     gated: bool
     languages: tuple[str, ...]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -229,23 +230,13 @@ class ModelShape(BaseModel):
 
     @property
     def attention_matrices(self) -> tuple[Matrix, ...]:
-        names, h, layers = _names(self.model_type), self.hidden_size, self.num_hidden_layers
-        widths = (self.q_width, self.kv_width, self.kv_width)
-        widths = widths if len(names.attention) == 3 else (sum(widths),)
-        inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]
-        return (*inputs, Matrix(names.output, self.q_width, h, layers))
+        return _attention(self.model_type, self.hidden_size, self.num_hidden_layers, self.q_width, self.kv_width)
 
     @property
     def mlp_matrices(self) -> tuple[Matrix, ...]:
         """Of dense layers and shared experts; routed experts are no linear layers (expert_params)."""
-        names, h, layers = _names(self.model_type), self.hidden_size, self.num_hidden_layers
-        found = []
-        for width, count in ((self.intermediate_size, layers - self.expert_layers), (self.shared_expert_size, self.expert_layers)):
-            if width and count:
-                joined = self.mlp == "gated" and len(names.mlp) == 2
-                found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
-                found.append(Matrix(names.mlp[-1], width, h, count))
-        return tuple(found)
+        dense = (self.intermediate_size, self.num_hidden_layers - self.expert_layers)
+        return _mlp(self.model_type, self.mlp, self.hidden_size, (dense, (self.shared_expert_size, self.expert_layers)))
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -331,6 +322,27 @@ class ModelShape(BaseModel):
 
 def _names(model_type: str) -> _Names:
     return _FAMILIES.get(model_type, _LLAMA)
+
+
+# Cached: advice asks for the same few models some hundred times.
+@lru_cache(maxsize=512)
+def _attention(model_type: str, h: int, layers: int, query: int, key_value: int) -> tuple[Matrix, ...]:
+    names = _names(model_type)
+    widths = (query, key_value, key_value) if len(names.attention) == 3 else (query + 2 * key_value,)
+    inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]
+    return (*inputs, Matrix(names.output, query, h, layers))
+
+
+@lru_cache(maxsize=512)
+def _mlp(model_type: str, kind: str, h: int, parts: tuple[tuple[int, int], ...]) -> tuple[Matrix, ...]:
+    """parts: width and number of layers that have it."""
+    names, found = _names(model_type), []
+    joined = kind == "gated" and len(names.mlp) == 2
+    for width, count in parts:
+        if width and count:
+            found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
+            found.append(Matrix(names.mlp[-1], width, h, count))
+    return tuple(found)
 
 
 def _read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:

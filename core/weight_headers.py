@@ -23,9 +23,13 @@ _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16,
     "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
-_EMBEDDING = re.compile(r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions)\.")
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions)\."
+)
 _HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
-_OTHER_SENSES = re.compile(r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)")
+_OTHER_SENSES = re.compile(
+    r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)"
+)
 _ROUTER = re.compile(r"(?:\.|_)(gate|router|shared_expert_gate)\.(weight|wg\.weight|layer\.weight)$")
 _EXPERTS = re.compile(r"\.experts(?:\.|_|$)")
 _OF_QUANTISATION = re.compile(
