@@ -153,7 +153,12 @@ def shape_of(models: Models, name: str) -> ModelShape:
         ModelRef.parse(models.hub_id(name))
     except ModelError:
         raise ModelError("shape.unknown_model", found=name[:100]) from None
-    return models.shape(name)
+    try:
+        return models.shape(name)
+    except ModelError as error:
+        if error.text.key != "hub.no_network":
+            raise
+        raise ModelError("shape.no_network", model=name, why=error.text) from None
 
 
 def _shape_in(folder: Path) -> ModelShape:
