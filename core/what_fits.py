@@ -1,162 +1,138 @@
-"""What would fit: the arithmetic asked the other way round, for a card that is here or one that somebody thinks of. No torch.
+"""What fits, counted and not guessed: how far one plan could be stretched here, and how it would do on other cards. No torch.
 
-Verdicts as in ../shared/design.md, section 5: *fits* with the margin and not below the documented table's minimum for the card,
-*tight* without one of the two, *does not fit*. Everything is computed from one shape and one `Setup`; nothing is canned. Free
-memory is the caller's: a `Budget` of this PC, or `budget.planned` for a card that is not here. correction: what earlier runs
-on this PC measured, over what was predicted.
+Everything is core.memory's arithmetic with its margin against free memory; verdicts on cards are core.advice's, so that
+the documented table has its say. Costs some milliseconds a card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-from core import presets
-from core.budget import Budget, planned
-from core.memory import Estimate, Setup, estimate
+from core import advice, budget, memory, presets
+from core.advice import LENGTH_STEP, Advice, Method, Verdict
+from core.budget import Budget
+from core.data_facts import DataFacts
+from core.memory import Setup
+from core.presets import Goal, KnownModel
 from core.shapes import ModelShape
 
-Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
-Method = Literal["lora", "qlora", "full"]
-
-COMMON_CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)
-METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
+CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS = (4, 8, 16, 32, 64, 128, 256)
-LENGTH_STEP = 64  # tokens
-LONGEST = 131_072  # tokens that are tried where the model does not say how many it reads
+FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+KEPT = ("method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A verdict with its numbers, in GiB: what is needed with and without margin, and what is free (None: not known).
-    minimum_gb: of the documented table for this size and method, None where it has none."""
+class Limits:
+    """The most of one setting that still fits with the margin while all others stay. None: not even the least does.
 
+    max_length: a multiple of 64 tokens, or what the model can read. model: the largest known one of the same family.
+    """
+
+    max_length: int | None
+    r: int | None
+    method: Method | None
+    model: KnownModel | None
+
+
+@dataclass(frozen=True)
+class OnCard:
+    """A plan on a card of gb GB as sold: the plan as it is, how long its rows could be, and what would be advised there."""
+
+    gb: int
     verdict: Verdict
     needed_gib: float
-    on_card_gib: float
-    free_gib: float | None
-    minimum_gb: float | None
-    estimate: Estimate
-
-    @property
-    def left_gib(self) -> float | None:
-        """Free beyond what is needed with the margin; negative: what is missing."""
-        return None if self.free_gib is None else self.free_gib - self.needed_gib
+    free_gib: float
+    max_length: int | None
+    advised: Advice
 
 
-def fits(shape: ModelShape, setup: Setup, budget: Budget, correction: float = 1.0) -> Fit:
-    """Whether this training fits. Raises RecipeError for target modules that the model does not have."""
-    found = estimate(shape, setup)
-    bare, needed, free = found.on_card_gib * correction, found.needed_gib * correction, budget.free_gib
-    table = presets.vram_table()
-    minimum = table.minimum(table.row_of(shape.params), setup.method) if budget.kind == "card" else None
-    verdict: Verdict = "fits"
-    if free is None:
-        verdict = "unknown"
-    elif bare > free:
-        verdict = "does_not_fit"
-    elif needed > free or (minimum is not None and budget.sold_gb is not None and budget.sold_gb < minimum):
-        verdict = "tight"
-    return Fit(verdict, needed, bare, free, minimum, found)
+@dataclass(frozen=True)
+class Curve:
+    """GiB needed with the margin, at each of lengths, for one method."""
+
+    method: Method
+    lengths: tuple[int, ...]
+    needed_gib: tuple[float, ...]
 
 
-def on_every_card(
-    shape: ModelShape, setup: Setup, system: str, cards_gb: Iterable[float] = COMMON_CARDS_GB, correction: float = 1.0
-) -> dict[float, Fit]:
-    """What if: the same training on each card size as sold, less the desktop's reserve of `system` (platform.system())."""
-    return {gb: fits(shape, setup.model_copy(update={"device": "card"}), planned(gb, system), correction) for gb in cards_gb}
+def setup_of(plan: Advice) -> Setup:
+    """The arithmetic's view of a plan."""
+    values = {name: getattr(plan, name) for name in (*KEPT, "optim")}
+    return Setup(**values, device=plan.budget.kind)
 
 
-def by_method(shape: ModelShape, setup: Setup, budget: Budget, correction: float = 1.0) -> dict[Method, Fit]:
-    """The same training by each method."""
-    return {method: fits(shape, setup.model_copy(update={"method": method}), budget, correction) for method in METHODS}
+def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Limits:
+    """model: the known model that shape is of; without it no family is looked through."""
+    other: Method = "lora" if setup.method == "qlora" else "qlora"
+    return Limits(
+        max_length=longest(shape, setup, free_gib),
+        r=largest_rank(shape, setup, free_gib),
+        method=other if _needed(shape, setup, method=other) <= free_gib else None,
+        model=largest_of_family(model, setup, free_gib) if model else None,
+    )
 
 
-def badges(budget: Budget, setup: Setup, correction: float = 1.0) -> dict[str, dict[Method, Fit]]:
-    """For each model of the catalogue, by its id, whether each method fits."""
-    every = setup.model_copy(update={"target_modules": "all-linear"})
-    return {known.id: by_method(known.shape, every, budget, correction) for known in presets.models()}
+def longest(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
+    """The largest max_length, by 64 tokens; what the model reads where that is less. None where 64 tokens do not fit."""
+    most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
+    steps = most // LENGTH_STEP
+    found = _most(steps, lambda count: _needed(shape, setup, max_length=count * LENGTH_STEP) <= free_gib)
+    return min(most, found * LENGTH_STEP) if found else None
 
 
-def longest(shape: ModelShape, setup: Setup, budget: Budget, correction: float = 1.0) -> int | None:
-    """The largest max_length that fits with its margin, a multiple of 64, no more than the model reads; None: not even 64."""
-    most = min(shape.max_position_embeddings or LONGEST, 10_000_000)
-    steps = _last_that(lambda step: _holds(shape, setup, budget, correction, max_length=step * LENGTH_STEP), most // LENGTH_STEP)
-    return steps * LENGTH_STEP if steps else None
+def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
+    fitting = [r for r in RANKS if _needed(shape, setup, r=r) <= free_gib]
+    return max(fitting, default=None)
 
 
-def highest_rank(
-    shape: ModelShape, setup: Setup, budget: Budget, ranks: Sequence[int] = RANKS, correction: float = 1.0
-) -> int | None:
-    """The largest of `ranks` that fits with its margin; None: not even the first, or the whole model is trained."""
-    if setup.method == "full":
-        return None
-    count = _last_that(lambda number: _holds(shape, setup, budget, correction, r=ranks[number - 1]), len(ranks))
-    return ranks[count - 1] if count else None
+def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
+    """The largest known model of the same family that fits as setup has it, itself included."""
+    fitting = [other for other in presets.models() if other.family == model.family and _needed(other.shape, setup) <= free_gib]
+    return max(fitting, key=lambda other: other.shape.params, default=None)
 
 
-def largest_micro_batch(shape: ModelShape, setup: Setup, budget: Budget, most: int = 64, correction: float = 1.0) -> int | None:
-    return _last_that(lambda rows: _holds(shape, setup, budget, correction, micro_batch=rows), most) or None
+def by_length(shape: ModelShape, setup: Setup, method: Method) -> Curve:
+    """What one method needs at lengths up to what the model reads, this plan's own among them."""
+    most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
+    lengths = sorted({length for length in (*LENGTHS, setup.max_length) if length <= most})
+    return Curve(method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths))
 
 
-def other_method(shape: ModelShape, setup: Setup, budget: Budget, correction: float = 1.0) -> tuple[Method, Fit] | None:
-    """The dearest method that fits with its margin where this one does not; None where none does, or this one fits."""
-    if _holds(shape, setup, budget, correction):
-        return None
-    found = by_method(shape, setup, budget, correction)
-    cheaper = ("lora", "qlora") if setup.method == "full" else ("qlora",)
-    return next(((method, found[method]) for method in cheaper if found[method].verdict in ("fits", "tight")), None)
+def on_cards(
+    plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None, goal: Goal | None = None
+) -> Sequence[OnCard]:
+    """plan on each common card. system: of platform.system(), for what its desktop takes."""
+    return [_on_card(plan, shape, budget.planned(gb, system), data, goal) for gb in CARDS_GB]
 
 
-def largest_of_family(family: str, setup: Setup, budget: Budget, correction: float = 1.0) -> tuple[presets.KnownModel, Fit] | None:
-    """The largest model of a family of the catalogue that fits with its margin, trained the same way; None where none does."""
-    members = [known for known in presets.models() if known.family == family]
-    for known in sorted(members, key=lambda known: known.shape.params, reverse=True):
-        found = fits(known.shape, setup.model_copy(update={"target_modules": "all-linear"}), budget, correction)
-        if found.left_gib is not None and found.left_gib >= 0:
-            return known, found
-    return None
+def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | None, goal: Goal | None) -> OnCard:
+    same = advice.recommend(shape, there, data, goal, {name: getattr(plan, name) for name in KEPT})
+    assert same.estimate is not None and there.free_gib is not None and there.sold_gb is not None
+    return OnCard(
+        gb=int(there.sold_gb),
+        verdict=same.verdict,
+        needed_gib=same.estimate.needed_gib,
+        free_gib=there.free_gib,
+        max_length=longest(shape, setup_of(same), there.free_gib),
+        advised=advice.recommend(shape, there, data, goal),
+    )
 
 
-def family_of(shape: ModelShape) -> str | None:
-    """The family of the catalogue that a shape belongs to: its own entry's, else that of the nearest size of its model_type."""
-    members = presets.models()
-    same = [known for known in members if known.shape.model_type == shape.model_type]
-    exact = [known for known in same if known.shape.counted_params == shape.counted_params]
-    nearest = sorted(same, key=lambda known: abs(known.shape.params - shape.params))
-    return exact[0].family if exact else nearest[0].family if nearest else None
+def _needed(shape: ModelShape, setup: Setup, **changes: Any) -> float:
+    return memory.estimate(shape, setup.model_copy(update=changes)).needed_gib
 
 
-def by_length(
-    shape: ModelShape, setup: Setup, lengths: Iterable[int] | None = None, correction: float = 1.0
-) -> list[tuple[int, float]]:
-    """(max_length, GiB with the margin), for a chart; without lengths a ladder up to what the model reads."""
-    chosen = lengths if lengths is not None else ladder(shape)
-    return [(length, estimate(shape, setup.model_copy(update={"max_length": length})).needed_gib * correction) for length in chosen]
-
-
-def ladder(shape: ModelShape, first: int = 256, most: int = 32_768) -> list[int]:
-    """256, 512, 1024, ... and what lies half-way, up to what the model reads."""
-    top = min(shape.max_position_embeddings or most, most)
-    found = []
-    length = first
-    while length <= top:
-        found += [length] if length + length // 2 > top else [length, length + length // 2]
-        length *= 2
-    return found or [top]
-
-
-def _holds(shape: ModelShape, setup: Setup, budget: Budget, correction: float, **changes: int) -> bool:
-    """Whether it fits with its margin by arithmetic alone."""
-    needed = estimate(shape, setup.model_copy(update=changes)).needed_gib * correction
-    return budget.free_gib is not None and needed <= budget.free_gib
-
-
-def _last_that(holds: Callable[[int], bool], most: int) -> int:
-    """The largest number of 1 to most for which holds, which grows harder; 0 where not even 1 does."""
-    low, high = 0, most
+def _most(high: int, holds: Callable[[int], bool]) -> int:
+    """The largest count in [1, high] that holds, where every smaller one does too; 0 where none does."""
+    low = 0
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+        if holds(middle):
+            low = middle
+        else:
+            high = middle - 1
     return low
