@@ -303,7 +303,7 @@ def longest_that_holds(case: Case, draft: Draft, shortest: int) -> int | None:
 
 def target_modules(case: Case, draft: Draft) -> tuple[str, Text]:
     """Every linear layer, as the QLoRA paper found to matter most; q and v alone where only that fits."""
-    fewer = replace(draft, target_modules="q_proj,v_proj")
+    fewer = replace(draft, target_modules=case.shape.fewest_targets) if case.shape else draft
     if case.holds(draft) is False and case.holds(fewer):
         return fewer.target_modules, text("advise.targets_that_fit", **case.numbers(draft))
     return "all-linear", text("advise.targets_all")

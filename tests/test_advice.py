@@ -230,6 +230,14 @@ def test_where_only_q_and_v_fit_only_they_get_an_adapter() -> None:
     assert advise("7B", 8).target_modules == "all-linear"
 
 
+def test_fewer_targets_have_the_names_of_the_family() -> None:
+    """Phi has query, key and value in one matrix; "q_proj,v_proj" made the advice for it raise."""
+    shape = next(known.shape for known in models() if known.id == "phi-4")
+    free = estimate(shape, Setup(method="qlora", r=4, target_modules="qkv_proj")).needed_gib + 0.001
+    advice = recommend(shape, Budget(kind="card", sold_gb=16.0, free_gib=free), chosen={"max_length": 512})
+    assert advice.target_modules == "qkv_proj" and advice.verdict in ("fits", "tight")
+
+
 def test_the_rank_is_lowered_until_it_fits() -> None:
     shape = ModelShape.of_size("7B")
     chosen = {"micro_batch": 1, "max_length": 512}

@@ -17,7 +17,7 @@ BAR = (
     ("model", ("weights", "dequantised")),
     ("adapter", ("adapter", "gradients", "optimizer")),
     ("work", ("activations", "logits")),
-    ("rest", ("context", "slack")),
+    ("rest", ("workspace", "context", "slack")),
 )
 # What would fit, each in a fold of its own.
 FITS = (("stretched", fits_view.stretched), ("by_length", fits_view.by_length), ("on_cards", fits_view.on_cards))
