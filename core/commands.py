@@ -458,7 +458,9 @@ def plan_command(
     if as_json:
         print_json(in_words(plan_json(advice)))
     else:
-        print("\n".join(plan_page(advice, terminal_language())))
+        from core.memory_cases import source_of
+
+        print("\n".join([*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]))
 
 
 def plan_facts(space: Workspace, model: str, data: str) -> DataFacts:

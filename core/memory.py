@@ -10,6 +10,7 @@ At the peak of a step, all that the layers keep is there, and beside it either o
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -104,6 +105,7 @@ class Estimate(BaseModel):
         return self.on_card_gib * (1 + self.margin)
 
 
+@lru_cache(maxsize=4096)  # advice weighs the same few setups again and again
 def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
     margin = memory_constants().margin

@@ -200,6 +200,10 @@ class ModelShape(BaseModel):
             shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
         return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
 
+    def __hash__(self) -> int:  # its own, because sentences of doubt have none
+        widths = (self.hidden_size, self.num_hidden_layers, self.intermediate_size, self.vocab_size)
+        return hash((self.model_type, *widths, self.held))
+
     def describe(self) -> str:
         """ "llama, 32 layers of 4096, MLP 11008, 32 heads, vocabulary 32000": the same in every language."""
         heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
