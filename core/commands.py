@@ -18,11 +18,12 @@ from typing import Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
-from core import plan
+from core import line_commands, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
+from core.line import Line
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -167,8 +168,12 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it in the line of the app instead, and return at once.")] = False,
+    at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
+    if at is not None and not queue:
+        raise RecipeError("line.no_queue_at")
     from core.models import ModelRef, Models
     from core.recipe import apply_settings, read_yaml
 
@@ -185,15 +190,39 @@ def train(
         for warning in made.advice.warnings:
             say(warning)
     runs = Runs(space)
-    refuse_while_busy(runs)
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
         "advice": made.advice.model_dump(mode="json"),
     }
+    if queue:
+        run, said = line_commands.create(space, made.recipe, facts, at)
+        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
+        if not Line(space).read().app_is_open:
+            say(text("line.no_app"))
+        return
+    refuse_while_busy(runs)
     run = runs.create(made.recipe, "command", facts)
     status = follow(run, space, quiet=as_json)
     report_end(run, status, as_json)
     raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+@app.command("queue")
+def show_queue(
+    action: Annotated[line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")] = "list",
+    run: Annotated[str | None, typer.Argument(help="A run that waits: its id, or its name.")] = None,
+    at: Annotated[str | None, typer.Argument(help="For `at`: a time of day such as 23:00, or now.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The line of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
+    space = Workspace.open(workspace)
+    said = line_commands.act(space, action, run, at)
+    if as_json:
+        print_json(in_words(line_commands.listing(space)))
+        return
+    for sentence in said:
+        print(sentence.render(terminal_language()))
 
 
 @app.command()

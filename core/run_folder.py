@@ -88,6 +88,11 @@ class RunFolder:
         atomic.replace_json(self.path / "run.json", self.facts() | facts)
 
     @property
+    def is_of_app(self) -> bool:
+        """Whether the app's supervisor starts it; else the command that made it does."""
+        return self.facts().get("launcher") == "app"
+
+    @property
     def name(self) -> str:
         label = atomic.read_json(self.path / "label.json")
         if isinstance(label, dict) and label.get("name"):
@@ -133,17 +138,22 @@ class RunFolder:
             return None
 
     # ---- commands -------------------------------------------------------------------------------------------------
-    def ask(self, command: str) -> None:
-        """Leave a command for the worker; a weaker one never replaces a stronger one."""
+    def ask(self, command: str, by: str = "person") -> None:
+        """Leave a command for the worker; a weaker one never replaces a stronger one. by: "person" or "game" (core/turns)."""
         assert command in COMMANDS, command
         current = self.asked()
         if current is None or COMMANDS.index(command) >= COMMANDS.index(current):
-            atomic.replace_json(self.path / "control.json", {"v": 1, "command": command, "time": time.time()})
+            atomic.replace_json(self.path / "control.json", {"v": 1, "command": command, "by": by, "time": time.time()})
 
     def asked(self) -> str | None:
         record = atomic.read_json(self.path / "control.json")
         command = record.get("command") if isinstance(record, dict) else None
         return command if command in COMMANDS else None
+
+    def asked_by_game(self) -> bool:
+        """Whether what was asked last was asked by game mode, which then also lets it go on."""
+        record = atomic.read_json(self.path / "control.json")
+        return isinstance(record, dict) and record.get("by") == "game"
 
     def forget_asked(self) -> None:
         """Before a new attempt: what was asked of the one before is done."""

@@ -14,6 +14,7 @@ from filelock import Timeout
 
 from core import atomic, slug
 from core.errors import BusyError, RunError
+from core.line import Line, first
 from core.recipe import Recipe
 from core.run_folder import RUN_ID, RunFolder, Status
 from core.states import ACTIVE, BUSY, State, may_resume
@@ -107,6 +108,16 @@ class Runs:
         run.write_status(status.model_copy(update=again | fresh))
         run.log_event("state", state=State.QUEUED.value)
 
+    def drop(self, run: RunFolder) -> None:
+        """Take a run that waits out of the queue, where no app is there to do it."""
+        try:
+            with run.lock().acquire(timeout=LOCK_S):
+                status = run.status()
+                if status.state == State.QUEUED:
+                    run.write_status(dropped(status))
+        except Timeout:
+            raise BusyError("run.already_training", name=run.name) from None
+
     def _was_left(self, run: RunFolder) -> bool:
         """A command made this run and went away before its worker began: nobody will ever start it."""
         facts = run.facts()
@@ -119,8 +130,24 @@ class Runs:
         return abs(started - facts.get("launcher_started", started)) > 2  # another program has its number by now
 
     def busy(self) -> RunFolder | None:
-        """The run that is queued or at work, in this app or in any other process on this workspace."""
-        return next((run for run in self.list() if self.status(run).state in BUSY), None)
+        """The run that is at work or just about to be, in this app or in any other process on this workspace."""
+        waiting = {}
+        for run in self.list():
+            status = self.status(run)
+            if status.state in ACTIVE or (status.state == State.QUEUED and not run.is_of_app):
+                return run
+            if status.state == State.QUEUED:
+                waiting[run.id] = status.since
+        order = Line(self.workspace).read()
+        turn = first(order, sorted(waiting, key=waiting.__getitem__), time.time()) if order.app_is_open else None
+        return RunFolder(self.workspace.runs / turn) if turn else None
+
+    def waiting(self) -> Sequence[RunFolder]:
+        """Those that the app is to start when their turn comes, the longest waiting first (core/line has their order)."""
+        found = [(run.status(), run) for run in self.folders() if run.is_of_app]
+        return [
+            run for status, run in sorted(((s, r) for s, r in found if s.state == State.QUEUED), key=lambda pair: pair[0].since)
+        ]
 
     def rename(self, run: RunFolder, name: str) -> None:
         clean = slug.display_name(name)
