@@ -50,8 +50,8 @@ def _build(services: Services) -> gr.Blocks:
 
 def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     gr.Navbar(visible=False)
-    opened = gr.State(None)
-    train, chat, runs = TrainPage(services, w), ChatPage(services, w), RunsPage(services, w, opened)
+    opened, planning = gr.State(None), gr.State(False)
+    train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)
     settings = SettingsPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
@@ -71,7 +71,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         LivePart(status, lambda look: gr.update(value=run_panel.headline(look.moment.shown, w))),
         LivePart(chip, lambda look: gr.update(value=hardware_view.chip(services.monitor.newest(), w))),
     ]
-    pulse = Pulse(services, [*header, *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()], opened)
+    pulse = Pulse(services, [*header, *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()], opened, planning)
     train.wire(demo, pulse)
     chat.wire(demo)
     runs.wire(pulse, tabs, chat.target)

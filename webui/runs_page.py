@@ -118,7 +118,7 @@ class RunsPage:
 
     def _may_go_on(self, look: Look) -> bool:
         row = self._row(look)
-        return bool(row and look.moment.busy is None and may_resume(row.status.state))
+        return bool(row and may_resume(row.status.state))
 
     def _about(self, look: Look, show: Any) -> dict[str, Any]:
         view = self.services.moments.view(look.opened) if self._row(look) else None
@@ -256,7 +256,7 @@ class RunsPage:
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen)."""
+        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the line)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:

@@ -15,6 +15,7 @@ from core.preview import Previews
 from core.runs import Runs
 from core.supervisor import Supervisor
 from core.text import text
+from core.turns import Turns
 from core.user_presets import UserPresets
 from core.workspace import Workspace
 from webui.curves import Curves
@@ -40,9 +41,13 @@ class Services:
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
         runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
-        supervisor = Supervisor(workspace, before_start=lambda run: chat.unload(text("chat.unloaded_for_run", name=run.name)))
-        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
         monitor = Monitor()
+        supervisor = Supervisor(
+            workspace,
+            before_start=lambda run: chat.unload(text("chat.unloaded_for_run", name=run.name)),
+            turns=Turns(workspace, machine=monitor.newest),
+        )
+        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
         return cls(
             workspace=workspace,
             runs=runs,

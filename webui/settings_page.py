@@ -11,6 +11,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from webui import format, hardware_view
+from webui.automation_card import AutomationCard
 from webui.language import PATHS
 from webui.live import LivePart, shown
 from webui.markup import Html, join, notice, tag
@@ -24,6 +25,7 @@ VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
 class SettingsPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.automation = AutomationCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -35,6 +37,7 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
+                self.automation.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.language")))
@@ -107,6 +110,7 @@ class SettingsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        self.automation.wire(page, tab)
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)

@@ -6,6 +6,7 @@ nobody edited. What was edited travels with the form; the server keeps nothing o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import BusyError, GarageError
+from core.line import time_of_day
 from core.presets import vram_table
 from core.recipe import Recipe
 from core.run_folder import RunFolder
@@ -20,6 +22,7 @@ from core.user_presets import NO_DATA
 from webui import data_step, goal_step, model_step, plan_view, samples
 from webui.data_step import DataStep
 from webui.goal_step import GoalStep
+from webui.line_panel import at_time
 from webui.live import Pulse, shown
 from webui.markup import notice, tag
 from webui.model_step import ModelStep
@@ -62,6 +65,10 @@ class Wizard:
             self.name = gr.Textbox(
                 label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
             )
+            self.start_at = gr.Textbox(
+                label=w.t("line_panel.start_at"), info=w.t("line_panel.start_at_info"), placeholder="23:00", max_lines=1,
+                max_length=8, elem_id="start-at",
+            )  # fmt: skip
             self.where = gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
         with gr.Column(elem_id="start-bar"):
             self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
@@ -96,26 +103,26 @@ class Wizard:
             data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *plan.fields,
         ]  # fmt: skip
 
-    def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML) -> None:
-        """run_notice: beside the run, for a refusal that must be seen when a run that began elsewhere hides the form."""
+    def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
+        """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
         self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
         self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
         self._redraw_on(self.again.tick)
         self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
         follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
-        self._then_redraw(follow)
+        self.then_redraw(follow)
         added = data.file.upload(
             self.add_file, [data.file], [data.file, *self._filled, data.notice],
             show_progress="minimal", concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
-        self._then_redraw(added)
+        self.then_redraw(added)
         data.data.input(lambda: shown(""), None, [data.notice], queue=False, **QUIET)
         opened = goal.recipe.upload(self.open_recipe, [goal.recipe], [goal.recipe, *self._filled, goal.notice], **QUIET)
-        self._then_redraw(opened)
+        self.then_redraw(opened)
         taken = goal.preset.input(self.take_preset, [goal.preset], [*self._filled, goal.notice], **QUIET)
-        self._then_redraw(taken)
-        self._then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
+        self.then_redraw(taken)
+        self.then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
         plan.save.click(
             self.save_preset, [plan.preset_name, *self._form], [plan.save_notice, goal.preset, plan.preset_name], **QUIET
         )
@@ -123,12 +130,15 @@ class Wizard:
             self._wire_next(step, button)
         for button, way in ((data.before, -1), (data.after, 1)):
             button.click(self.turn(way), self._form, [data.index, data.row], **QUIET)
-        begun = self.start.click(self.begin, self._form, [self.start_notice, run_notice, self.name, *self._folds], **CONTROL)
+        begun = self.start.click(
+            self.begin_at, [self.start_at, *self._form],
+            [self.start_at, planning, self.start_notice, run_notice, self.name, *self._folds], **CONTROL,
+        )  # fmt: skip
         pulse.after(begun)
         arrived = page.load(
             self.arrive, None, [model.model, data.data, goal.preset, plan.memory, self.folds["goal"]], queue=False, **QUIET
         )
-        self._then_redraw(arrived)
+        self.then_redraw(arrived)
 
     @property
     def _folds(self) -> list[Any]:
@@ -143,7 +153,7 @@ class Wizard:
         for listen in listeners:
             listen(self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET)
 
-    def _then_redraw(self, event: Any) -> Any:
+    def then_redraw(self, event: Any) -> Any:
         return event.then(self.refresh, self._form, self._drawn, **QUIET)
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
@@ -154,7 +164,7 @@ class Wizard:
             )
         else:
             moved = button.click(lambda: self.only_open(step, following), None, self._folds, queue=False, **QUIET)
-        self._then_redraw(moved)
+        self.then_redraw(moved)
         moved.then(None, None, None, js=FOCUS.replace("{step}", following), **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
@@ -219,7 +229,9 @@ class Wizard:
             key = "start_only_planned" if outlook.problem.key == "wizard.only_planned" else "start_problem"
         else:
             key = "start"
-        return gr.update(value=self.w.t(f"wizard.{key}"), variant="primary" if key == "start" else "secondary")
+        moment = self.services.moments.now()
+        label = "line_panel.add" if key == "start" and (moment.busy or moment.line.order.game) else f"wizard.{key}"
+        return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     def _field_updates(self, values: Sequence[Any], answers: Answers) -> list[Any]:
         """Only fields that show something else than they should are sent, so that nobody's typing is overwritten."""
@@ -334,8 +346,20 @@ class Wizard:
         return [shown(notice(said, "ok")), gr.update(choices=self.goal_step.preset_choices()), ""]
 
     # ---- Start ----------------------------------------------------------------------------------------------------
-    def begin(self, *answers: Any) -> list[Any]:
-        """Inputs: the form. Outputs: start_notice, run_notice, name, the folds. Two Starts at once give one run."""
+    def begin_at(self, said: Any, *answers: Any) -> list[Any]:
+        """Inputs: start_at, the form. Outputs: start_at, planning (over once a run was made), and what `begin` gives."""
+        try:
+            not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+        except GarageError as error:
+            folds = [gr.update(open=True) if step == "train" else gr.skip() for step in STEPS]
+            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *folds]
+        done = self.begin(*answers, not_before=not_before)
+        was_made = done[2] == ""
+        return ["" if was_made else gr.skip(), False if was_made else gr.skip(), *done]
+
+    def begin(self, *answers: Any, not_before: float | None = None) -> list[Any]:
+        """Inputs: the form. Outputs: start_notice, run_notice, name (emptied once a run was made), the folds. Two Starts at once
+        give one run."""
         form, _ = self._read(answers)
         outlook = self.planner.look(form, self.w)
         stay = [gr.skip()] * len(STEPS)
@@ -346,15 +370,24 @@ class Wizard:
         if outlook.problem is not None or outlook.plan is None:
             return [shown(notice(self.w.of(outlook.problem))), gr.skip(), gr.skip(), *stay]
         try:
-            self._submit(outlook, form)
+            run = self._submit(outlook, form, not_before)
         except BusyError as error:
             said = notice(self.w.of(error.text), "warn")
             return [shown(said), shown(said), gr.skip(), *stay]  # gradio empties an update that it has used
         except GarageError as error:
             return [shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *stay]
-        return [shown(""), shown(""), "", *stay]
+        return [shown(""), shown(notice(self._waits(run), "ok")), "", *stay]
 
-    def _submit(self, outlook: Outlook, form: Form) -> RunFolder:
+    def _waits(self, run: RunFolder) -> str:
+        """Where the run is now, if it did not just begin: that is seen."""
+        entry = next((entry for row, entry in self.services.moments.now(fresh=True).line.waiting if row.id == run.id), None)
+        if entry is None:
+            return ""
+        if entry.not_before:
+            return self.w.t("line_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
+        return self.w.t("line_panel.added", name=run.name)
+
+    def _submit(self, outlook: Outlook, form: Form, not_before: float | None) -> RunFolder:
         recipe, advice = outlook.plan.recipe, outlook.plan.advice
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
@@ -364,7 +397,7 @@ class Wizard:
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
         }
-        return self.services.supervisor.submit(recipe, facts)
+        return self.services.supervisor.submit(recipe, facts, not_before)
 
 
 def _chosen(field: Any) -> bool:
