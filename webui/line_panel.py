@@ -38,7 +38,7 @@ class LinePanel:
             self.says_notice = gr.HTML("", visible=False, elem_id="line-says-notice")
 
     def build_list(self) -> None:
-        """Below the run: only there while somebody waits."""
+        """Below the form, or below what is trained: only there while somebody waits."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="line") as self.card:
             gr.HTML(tag("h2", w.t("line_panel.title")))

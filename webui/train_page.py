@@ -28,20 +28,21 @@ class TrainPage:
         w = self.w
         self.intro = gr.HTML(tag("p", w.t("wizard.intro"), class_="lg-quiet"), elem_id="train-intro")
         with gr.Row(elem_id="train-columns", equal_height=False) as self.columns:
-            with gr.Column(scale=6, min_width=320, elem_id="form-column") as self.form_column:
-                with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
-                    self.plan_says = gr.HTML("", elem_id="plan-says")
-                    self.back = gr.Button(w.t("line_panel.back"), size="sm", elem_id="plan-back")
-                self.wizard.build()
-            self.frozen_column = gr.Column(scale=6, min_width=320, elem_id="frozen-column", visible=False)
-            with self.frozen_column, gr.Column(elem_classes="lg-card"):
-                gr.HTML(tag("h2", w.t("train_page.frozen")))
-                self.frozen = gr.HTML("", elem_id="frozen")
-                self.plan_next = gr.Button(w.t("line_panel.plan_next"), elem_id="plan-next")
+            with gr.Column(scale=6, min_width=320, elem_id="left-column"):
+                with gr.Column(elem_id="form-column") as self.form_column:
+                    with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
+                        self.plan_says = gr.HTML("", elem_id="plan-says")
+                        self.back = gr.Button(w.t("line_panel.back"), size="sm", elem_id="plan-back")
+                    self.wizard.build()
+                self.frozen_column = gr.Column(elem_id="frozen-column", visible=False)
+                with self.frozen_column, gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("train_page.frozen")))
+                    self.frozen = gr.HTML("", elem_id="frozen")
+                    self.plan_next = gr.Button(w.t("line_panel.plan_next"), elem_id="plan-next")
+                self.line.build_list()
             with gr.Column(scale=6, min_width=320, elem_id="run-column"):
                 self.line.build_says()
                 self.run.build()
-                self.line.build_list()
 
     def parts(self) -> list[LivePart]:
         return [
