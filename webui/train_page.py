@@ -76,4 +76,4 @@ class TrainPage:
             )  # fmt: skip
             shown = pulse.after(pressed)
             if planning:
-                self.wizard.then_redraw(shown)
+                self.wizard.redraw_after(shown)

@@ -45,7 +45,7 @@ class Wizard:
         self.planner = Planner(services)
         self.table = vram_table()
         self.goal_step = GoalStep(services, wording)
-        self.model_step = ModelStep(services, wording)
+        self.model_step = ModelStep(services, self.planner, wording)
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
 
@@ -111,18 +111,19 @@ class Wizard:
         self._redraw_on(self.again.tick)
         self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
         follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
-        self.then_redraw(follow)
+        self._then_redraw(follow)
         added = data.file.upload(
             self.add_file, [data.file], [data.file, *self._filled, data.notice],
             show_progress="minimal", concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
-        self.then_redraw(added)
+        self._then_redraw(added)
+        model.list.wire(page, plan.memory, model.model)
         data.data.input(lambda: shown(""), None, [data.notice], queue=False, **QUIET)
         opened = goal.recipe.upload(self.open_recipe, [goal.recipe], [goal.recipe, *self._filled, goal.notice], **QUIET)
-        self.then_redraw(opened)
+        self._then_redraw(opened)
         taken = goal.preset.input(self.take_preset, [goal.preset], [*self._filled, goal.notice], **QUIET)
-        self.then_redraw(taken)
-        self.then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
+        self._then_redraw(taken)
+        self._then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
         plan.save.click(
             self.save_preset, [plan.preset_name, *self._form], [plan.save_notice, goal.preset, plan.preset_name], **QUIET
         )
@@ -138,7 +139,7 @@ class Wizard:
         arrived = page.load(
             self.arrive, None, [model.model, data.data, goal.preset, plan.memory, self.folds["goal"]], queue=False, **QUIET
         )
-        self.then_redraw(arrived)
+        self._then_redraw(arrived)
 
     @property
     def _folds(self) -> list[Any]:
@@ -153,7 +154,11 @@ class Wizard:
         for listen in listeners:
             listen(self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET)
 
-    def then_redraw(self, event: Any) -> Any:
+    def redraw_after(self, event: Any) -> Any:
+        """For others on the page: Start says something else while a run trains."""
+        return self._then_redraw(event)
+
+    def _then_redraw(self, event: Any) -> Any:
         return event.then(self.refresh, self._form, self._drawn, **QUIET)
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
@@ -164,7 +169,7 @@ class Wizard:
             )
         else:
             moved = button.click(lambda: self.only_open(step, following), None, self._folds, queue=False, **QUIET)
-        self.then_redraw(moved)
+        self._then_redraw(moved)
         moved.then(None, None, None, js=FOCUS.replace("{step}", following), **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
