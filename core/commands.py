@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
-from core import plan
+from core import further as further_runs
+from core import pausing, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
@@ -37,6 +38,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
 
@@ -164,20 +166,55 @@ def what_is_learned(space: Workspace, model: str, examples: list, max_length: in
 @app.command()
 def train(
     recipe: Path,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")] = None,
+    settings: SettingsOption = None,
+    parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this ended run.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
-    from core.models import ModelRef, Models
     from core.recipe import apply_settings, read_yaml
 
     space = Workspace.open(workspace)
     value = read_yaml(recipe)
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
+    found = Runs(space).find(parent) if parent else None
+    if found:
+        wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
+    train_in_foreground(space, wanted, recipe.absolute().parent, as_json, found)
+
+
+@app.command("further")
+def further(
+    run: str,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
+    from core.recipe import apply_settings
+
+    space = Workspace.open(workspace)
+    found = Runs(space).find(run)
+    value = further_runs.recipe_of(found).model_dump(mode="json")
+    names = {setting.partition("=")[0].strip() for setting in settings or []}
+    if "train.num_train_epochs" in names and "train.max_steps" not in names:
+        value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
+    wanted = Recipe.parse(apply_settings(value, settings or []), where=found.name)
+    train_in_foreground(space, wanted, Path.cwd(), as_json, found)
+
+
+def train_in_foreground(space: Workspace, wanted: Recipe, relative_to: Path, as_json: bool, parent: RunFolder | None) -> None:
+    from core import writable
+    from core.models import ModelRef, Models
+
+    writable.require(space)
+    if parent:
+        of_parent = further_runs.check(parent)
+        further_runs.require_alike(wanted, of_parent, parent.name)
+        wanted = further_runs.held_to(wanted, of_parent)
     if ModelRef.parse(wanted.model.id).kind == "library":
         Models(space).library_folder(wanted.model.id)
-    source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
+    source = dataset_id(space, wanted.data.source, relative_to)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
     made = plan.make(wanted, grounds_of(space, wanted), info.name)
@@ -189,6 +226,7 @@ def train(
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
         "advice": made.advice.model_dump(mode="json"),
+        **(further_runs.facts_of(parent) if parent else {}),
     }
     run = runs.create(made.recipe, "command", facts)
     status = follow(run, space, quiet=as_json)
@@ -259,6 +297,7 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
                 run.ask("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
+    pausing.process_is_gone(run)
     status = runs.status(run)
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
@@ -314,6 +353,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "r": recipe.adapter.r,
         "model": recipe.model.id,
         "data": recipe.data.source,
+        "parent": (run.facts().get("parent") or {}).get("run"),
         "first_loss": train_losses[0] if train_losses else None,
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,

@@ -15,11 +15,12 @@ from typing import Any
 
 import psutil
 
+from core import pausing
 from core.child import device_environment, is_ours, kill_tree, own_group, worker_environment
 from core.errors import BusyError, RunError
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
-from core.runs import Runs, dropped, interrupted
+from core.runs import Runs, dropped, interrupted, this_process
 from core.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.text import text
 from core.workspace import Workspace
@@ -57,6 +58,7 @@ class Supervisor:
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
+        self._trouble = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._drive, name="supervisor", daemon=True)
 
@@ -99,20 +101,38 @@ class Supervisor:
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
-            worker[0].ask("pause")
+            worker[0].ask("pause", by="close")
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
+            if worker[1].poll() is not None:
+                pausing.process_is_gone(worker[0])
+        elif adopted := self._adopted():
+            adopted.ask("pause", by="close")
+            pid = adopted.status().pid
+            while (adopted.is_locked() or is_ours(pid, adopted.id)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            pausing.process_is_gone(adopted)
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def _adopted(self) -> RunFolder | None:
+        """A run at work that an app before this one started, and that this one watches. A command's run is its own affair."""
+        if not self._thread.is_alive():
+            return None
+        at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
+        return next((run for run in at_work if run.facts().get("launcher") == "app"), None)
 
     # ---- the thread -----------------------------------------------------------------------------------------------
     def _drive(self) -> None:
         while not self._over.wait(POLL_S):
             try:
                 self._look()
-            except Exception:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
-                traceback.print_exc()
+                self._trouble = ""
+            except Exception as error:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
+                if repr(error) != self._trouble:  # four times a second the same is no news
+                    self._trouble = repr(error)
+                    traceback.print_exc()
 
     def _look(self) -> None:
         if self._worker:
@@ -156,6 +176,7 @@ class Supervisor:
             return
         try:
             self._before_start(run)
+            run.add_facts(**this_process())  # an app before this one may have queued it
             self._worker = (run, spawn_worker(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
@@ -174,6 +195,8 @@ class Supervisor:
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
         elif status.state in ACTIVE:
             self._mark_interrupted(run)
+        else:
+            pausing.process_is_gone(run)
 
     def _drop(self, run: RunFolder) -> None:
         """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
