@@ -15,6 +15,7 @@ from typing import Any
 from core.chat_client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export import QUANTS, ExportResult, Exports, ExportStatus
+from core.left_runs import LeftRun, left_run
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
@@ -64,6 +65,7 @@ class Moment:
     busy: RunRow | None
     shown: RunView | None  # the busy run, else the newest: what the Train page tells of
     chat: ChatState
+    left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
 
 class Moments:
@@ -112,9 +114,17 @@ class Moments:
                 continue
         self._rows = {row.id: self._rows[row.id] for row in rows}
         busy = next((row for row in rows if row.status.state in BUSY), None)
+        by_id = {row.id: row for row in rows}
+        left = tuple(found for run in runs if (row := by_id.get(run.id)) and (found := self._left(run, row)))
         chosen = busy or next(iter(rows), None)
         run = next((run for run in runs if chosen and run.id == chosen.id), None)
-        return Moment(tuple(rows), busy, self._view(run, chosen) if run and chosen else None, self._chat.state())
+        return Moment(tuple(rows), busy, self._view(run, chosen) if run and chosen else None, self._chat.state(), left)
+
+    def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
+        try:
+            return left_run(run, row.status)
+        except OSError:
+            return None
 
     def _row(self, run: RunFolder) -> RunRow:
         status = self._runs.status(run)
