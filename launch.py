@@ -32,7 +32,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 WINDOWS = os.name == "nt"
-COMMANDS = ("doctor", "plan", "estimate", "inspect", "train", "queue", "runs", "pause", "resume", "chat", "export")
+COMMANDS = ("doctor", "plan", "estimate", "inspect", "train", "queue", "runs", "pause", "resume", "further", "chat", "export")
 MARKER = ".lora-garage.json"
 MARKER_VERSION = 1
 NEWEST_TESTED = (3, 13)

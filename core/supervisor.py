@@ -16,12 +16,13 @@ from typing import Any
 
 import psutil
 
+from core import pausing
 from core.child import device_environment, is_ours, kill_tree, own_group, worker_environment
 from core.errors import BusyError, RecipeError, RunError
 from core.line import Hold
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
-from core.runs import Runs, dropped, interrupted
+from core.runs import Runs, dropped, interrupted, this_process
 from core.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.text import text
 from core.turns import Turns
@@ -62,10 +63,11 @@ class Supervisor:
         self.line = self.turns.line
         self._before_start = before_start
         self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
-        self._adopted: RunFolder | None = None  # at work for an app before this one
+        self._watched: RunFolder | None = None  # at work for an app before this one
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
+        self._trouble = ""
         self._closing, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._drive, name="supervisor", daemon=True)
 
@@ -155,20 +157,38 @@ class Supervisor:
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
-            worker[0].ask("pause")
+            worker[0].ask("pause", by="close")
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
+            if worker[1].poll() is not None:
+                pausing.process_is_gone(worker[0])
+        elif adopted := self._adopted():
+            adopted.ask("pause", by="close")
+            pid = adopted.status().pid
+            while (adopted.is_locked() or is_ours(pid, adopted.id)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            pausing.process_is_gone(adopted)
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def _adopted(self) -> RunFolder | None:
+        """A run at work that an app before this one started, and that this one watches. A command's run is its own affair."""
+        if not self._thread.is_alive():
+            return None
+        at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
+        return next((run for run in at_work if run.facts().get("launcher") == "app"), None)
 
     # ---- the thread -----------------------------------------------------------------------------------------------
     def _drive(self) -> None:
         while not self._over.wait(POLL_S):
             try:
                 self._look()
-            except Exception:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
-                traceback.print_exc()
+                self._trouble = ""
+            except Exception as error:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
+                if repr(error) != self._trouble:  # four times a second the same is no news
+                    self._trouble = repr(error)
+                    traceback.print_exc()
 
     def _look(self) -> None:
         active, is_of_app = self._at_work()
@@ -200,10 +220,10 @@ class Supervisor:
                 found = found or run
             elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:
                 found = found or run  # a command that lives is just about to start it
-        if self._adopted and (found is None or found.id != self._adopted.id):
-            self._ended(self._adopted)
-        self._adopted = found if found is not None and found.is_of_app else None
-        return found, self._adopted is not None
+        if self._watched and (found is None or found.id != self._watched.id):
+            self._ended(self._watched)
+        self._watched = found if found is not None and found.is_of_app else None
+        return found, self._watched is not None
 
     def _waiting(self, active: RunFolder | None) -> list[str]:
         """Ids of those that wait for their turn, the longest waiting first. One that was asked to stop is dropped here."""
@@ -236,6 +256,7 @@ class Supervisor:
         self._stop_asked.pop(run.id, None)
         try:
             self._before_start(run)
+            run.add_facts(**this_process())  # an app before this one may have queued it
             self._worker = (run, spawn_worker(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
@@ -255,6 +276,8 @@ class Supervisor:
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
         elif status.state in ACTIVE:
             self._mark_interrupted(run)
+        else:
+            pausing.process_is_gone(run)
         self._ended(run)
 
     def _ended(self, run: RunFolder) -> None:

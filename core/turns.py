@@ -6,6 +6,7 @@ thread calls this, the supervisor's; pages and commands change line.json beside 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,9 @@ class Turns:
 
     def app_started(self, waiting: Sequence[str]) -> None:
         """Nothing trains by itself because an app was opened: what waited before waits for the person (core/line.first)."""
+        if (game := self.line.read().game) and game.run:
+            with contextlib.suppress(GarageError):  # it is offered like any run that the end of the app paused
+                self.runs.get(game.run).ask("pause", by="close")
         here = App(pid=os.getpid(), started=psutil.Process().create_time())
         hold = Hold(why="restart", since=self.clock()) if waiting else None
         self.line.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)

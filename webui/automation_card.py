@@ -88,6 +88,7 @@ class AutomationCard:
     def keep(self, failure: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
         """Inputs: the fields. Outputs: hours and programs as they were understood, notice."""
         try:
+            self.services.require_write()
             wanted = Automation(
                 go_on_after_failure=failure is True,
                 sleep_when_empty=sleeps is True,

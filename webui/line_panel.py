@@ -86,10 +86,10 @@ class LinePanel:
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Pulse) -> None:
         for button, act in (
-            (self.go_on, lambda: self.services.supervisor.line.put(hold=None)),
+            (self.go_on, lambda: self.services.line.put(hold=None)),
             (self.anyway, self.services.supervisor.go_on_all_the_same),
             (self.stay, self.services.supervisor.stay_paused),
-            (self.awake, lambda: self.services.supervisor.line.put(sleep_at=None)),
+            (self.awake, lambda: self.services.line.put(sleep_at=None)),
         ):
             pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
         pulse.after(self.hold.click(self.hold_line, None, [self.notice], **CONTROL))
@@ -108,12 +108,12 @@ class LinePanel:
 
     def hold_line(self) -> Any:
         """Outputs: notice."""
-        return self._said(lambda: self.services.supervisor.line.put(hold=Hold(why="person", since=time.time())))
+        return self._said(lambda: self.services.line.put(hold=Hold(why="person", since=time.time())))
 
     def move(self, way: int) -> Callable[[Any], Any]:
         def moved(chosen: Any) -> Any:
             """Inputs: chosen. Outputs: notice."""
-            return self._said(lambda: self.services.supervisor.line.move(self._run(chosen).id, way, self._waiting()))
+            return self._said(lambda: self.services.line.move(self._run(chosen).id, way, self._waiting()))
 
         return moved
 
@@ -131,7 +131,7 @@ class LinePanel:
         try:
             run = self._run(chosen)
             not_before = time_of_day(said if isinstance(said, str) else None, time.time())
-            self.services.supervisor.line.set_time(run.id, not_before, self._waiting())
+            self.services.line.set_time(run.id, not_before, self._waiting())
         except GarageError as error:
             return [gr.skip(), shown(notice(self.w.of(error.text)))]
         return ["", shown("")]

@@ -15,6 +15,7 @@ from typing import Any
 from core.chat_client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export import QUANTS, ExportResult, Exports, ExportStatus
+from core.left_runs import LeftRun, left_run
 from core.line import Entry, Line, Order, arranged, first
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -81,6 +82,7 @@ class Moment:
     shown: RunView | None
     chat: ChatState
     line: LineView = LineView()
+    left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
 
 class Moments:
@@ -142,7 +144,15 @@ class Moments:
         )
         run = next((run for run in runs if chosen and run.id == chosen.id), None)
         view = self._view(run, chosen) if run and chosen else None
-        return Moment(tuple(rows), busy, view, self._chat.state(), LineView(order, behind))
+        by_id = {row.id: row for row in rows}
+        left = tuple(found for run in runs if (row := by_id.get(run.id)) and (found := self._left(run, row)))
+        return Moment(tuple(rows), busy, view, self._chat.state(), LineView(order, behind), left)
+
+    def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
+        try:
+            return left_run(run, row.status)
+        except OSError:
+            return None
 
     def _row(self, run: RunFolder) -> RunRow:
         status = self._runs.status(run)

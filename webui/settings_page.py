@@ -11,6 +11,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from webui import format, hardware_view
+from webui.alone_setting import AloneSetting
 from webui.automation_card import AutomationCard
 from webui.language import PATHS
 from webui.live import LivePart, shown
@@ -26,6 +27,7 @@ class SettingsPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.automation = AutomationCard(services, wording)
+        self.alone = AloneSetting(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -37,6 +39,7 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
+                self.alone.build()
                 self.automation.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
@@ -114,6 +117,7 @@ class SettingsPage:
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
+        self.alone.wire(page, tab)
         outputs = [*lists, self.notice]
         self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
         self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)

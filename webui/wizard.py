@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import BusyError, GarageError
+from core.further import facts_of
 from core.line import time_of_day
 from core.presets import vram_table
 from core.recipe import Recipe
@@ -21,13 +22,14 @@ from core.run_folder import RunFolder
 from core.user_presets import NO_DATA
 from webui import data_step, goal_step, model_step, plan_view, samples
 from webui.data_step import DataStep
+from webui.further_form import FurtherForm
 from webui.goal_step import GoalStep
 from webui.line_panel import at_time
 from webui.live import Pulse, shown
 from webui.markup import notice, tag
 from webui.model_step import ModelStep
 from webui.plan_step import PlanStep, rank_choices
-from webui.planner import HERE, Form, Outlook, Planner
+from webui.planner import HERE, Form, Outlook, Planner, parent_of
 from webui.run_column import CONTROL
 from webui.services import Services
 from webui.settings_fields import FIELDS, Answers, explicit_of, name_of
@@ -48,11 +50,13 @@ class Wizard:
         self.model_step = ModelStep(services, self.planner, wording)
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
+        self.further = FurtherForm(services, wording, self)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
         w = self.w
         self.folds: dict[str, gr.Accordion] = {}
+        self.further.build()
         with self._step("goal"):
             self.goal_step.build()
         with self._step("model"):
@@ -100,7 +104,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return [
             self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
-            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *plan.fields,
+            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *self.further.drawn, *plan.fields,
         ]  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -136,6 +140,7 @@ class Wizard:
             [self.start_at, planning, self.start_notice, run_notice, self.name, *self._folds], **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
+        self._then_redraw(begun.then(self.further.after_start, [self.state, self.start_notice], [self.state], **QUIET))
         arrived = page.load(
             self.arrive, None, [model.model, data.data, goal.preset, plan.memory, self.folds["goal"]], queue=False, **QUIET
         )
@@ -207,6 +212,7 @@ class Wizard:
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
             gr.Timer(active=outlook.measuring),
+            *self.further.draw(answered),
             *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
         ]
 
@@ -277,7 +283,8 @@ class Wizard:
         return [chosen, *self.only_open("data", "plan")]
 
     def forget_edits(self, state: Any) -> dict[str, Any]:
-        return Answers({}, Answers.of_state(state).shown).state()
+        answers = Answers.of_state(state)
+        return Answers({}, answers.shown, answers.parent).state()
 
     # ---- filling the form from a file ------------------------------------------------------------------------------
     def add_file(self, path: str | None) -> list[Any]:
@@ -320,9 +327,9 @@ class Wizard:
     def _unfilled(self, said: str) -> list[Any]:
         return [*[gr.skip()] * len(self._filled), shown(said)]
 
-    def _fill(self, recipe: Recipe, title: str) -> list[Any]:
+    def _fill(self, recipe: Recipe, title: str, parent: str | None = None) -> list[Any]:
         """Goal, model, data, name, state and notice as a recipe wants them; what it leaves out stays with the plan."""
-        answers = Answers(explicit_of(recipe), {})
+        answers = Answers(explicit_of(recipe), {}, parent)
         said, tone, data = self.w.t("wizard.filled", title=title, count=len(answers.explicit)), "ok", gr.skip()
         if recipe.data.source != NO_DATA:
             try:
@@ -402,6 +409,8 @@ class Wizard:
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
         }
+        if parent := parent_of(self.services, form.answers):
+            facts |= facts_of(parent)
         return self.services.supervisor.submit(recipe, facts, not_before)
 
 
