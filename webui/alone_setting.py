@@ -8,7 +8,7 @@ import gradio as gr
 
 from core import preferences
 from core.errors import GarageError
-from webui.live import shown
+from webui.live import LivePart, shown
 from webui.markup import notice, tag
 from webui.services import Services
 from webui.wording import Wording
@@ -33,9 +33,11 @@ class AloneSetting:
             )
             self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
 
-    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        for arrived in (page.load, tab.select):
-            arrived(self.fresh, None, [self.choice], queue=False, **QUIET)
+    def parts(self) -> list[LivePart]:
+        """Sent when it was changed elsewhere; sending it on each visit would undo what a quick hand has just chosen."""
+        return [LivePart(self.choice, lambda look: self.fresh())]
+
+    def wire(self) -> None:
         self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **QUIET)
 
     def fresh(self) -> Any:

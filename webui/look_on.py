@@ -58,8 +58,8 @@ class LeftRuns:
                 elem_id="left-runs-which",
             )
             with gr.Row(elem_classes="lg-tight"):
-                self.go_on = gr.Button(w.t("look_on.go_on"), variant="primary", elem_id="left-runs-go-on")
-                self.leave = gr.Button(w.t("look_on.leave"), elem_id="left-runs-leave")
+                self.go_on = gr.Button(w.t("look_on.go_on"), variant="primary", scale=0, min_width=150, elem_id="left-runs-go-on")
+                self.leave = gr.Button(w.t("look_on.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
         self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
 
     def _found(self, moment: Moment) -> Sequence[LeftRun]:

@@ -71,7 +71,7 @@ class SettingsPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.hardware, lambda look: gr.update(value=self._hardware()))]
+        return [LivePart(self.hardware, lambda look: gr.update(value=self._hardware())), *self.alone.parts()]
 
     def _hardware(self) -> Html:
         return hardware_view.details(self.services.monitor.newest(), self.w)
@@ -117,7 +117,7 @@ class SettingsPage:
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
-        self.alone.wire(page, tab)
+        self.alone.wire()
         outputs = [*lists, self.notice]
         self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
         self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)
