@@ -1,16 +1,13 @@
-"""What the app does by itself, as the person wants it: `<workspace>/automation.json`, written by the Settings page alone."""
+"""What the app does by itself, as the person wants it: a part of core/preferences, chosen on the Settings page."""
 
 from __future__ import annotations
 
 import re
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from core import atomic
 from core.errors import RecipeError
-from core.workspace import Workspace
 
-FILE = "automation.json"
 HOURS = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)\s*(?:-|–|—|到|至)\s*([01]?\d|2[0-3])[:：.]([0-5]\d)")
 MOST_PROGRAMS = 50
 
@@ -52,21 +49,6 @@ class Automation(BaseModel):
     @property
     def game_mode(self) -> bool:
         return self.watch_card or bool(self.programs) or bool(self.hours)
-
-
-def read(workspace: Workspace) -> Automation:
-    """The defaults where the file is missing or cannot be read."""
-    try:
-        return Automation.model_validate(atomic.read_json(workspace.root / FILE) or {})
-    except ValidationError:
-        return Automation()
-
-
-def write(workspace: Workspace, value: Automation) -> None:
-    try:
-        atomic.replace(workspace.root / FILE, value.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        raise RecipeError("line.cannot_write", file=workspace.root / FILE, reason=error.strerror or str(error)) from error
 
 
 def parse_hours(said: str) -> tuple[Hours, ...]:

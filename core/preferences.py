@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core import atomic
+from core.automation import Automation
 from core.errors import RecipeError
 from core.workspace import Workspace
 
@@ -21,6 +22,7 @@ class Preferences(BaseModel):
 
     v: int = 1
     when_alone: WhenAlone = Field("go_on", description="What a training does whose app has ended without a word.")
+    automation: Automation = Field(Automation(), description="What happens by itself between runs, and game mode.")
 
 
 def read(workspace: Workspace) -> Preferences:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import psutil
 
-from core import automation, game_mode, hardware, lease, sleep
+from core import game_mode, hardware, lease, preferences, sleep
 from core.automation import Automation
 from core.errors import GarageError
 from core.game_mode import Sight, Standing
@@ -76,7 +76,7 @@ class Turns:
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
         """A run that this app trained came to its end, or stands still. waiting: those behind it."""
-        now, wanted = self.clock(), automation.read(self.workspace)
+        now, wanted = self.clock(), preferences.read(self.workspace).automation
 
         def after(order: Order) -> Order:
             order = order.but(runs=tuple(entry for entry in order.runs if entry.run != run.id))
@@ -98,7 +98,7 @@ class Turns:
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
-        order, wanted = self.line.read(), automation.read(self.workspace)
+        order, wanted = self.line.read(), preferences.read(self.workspace).automation
         if order.sleep_at is not None:
             self._watch_sleep(order.sleep_at, is_idle=active is None and not waiting)
         if wanted.game_mode or order.game or order.ignore_game:

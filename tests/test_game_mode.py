@@ -12,7 +12,7 @@ import fake_nvml
 import pytest
 from test_line import World
 
-from core import automation, game_mode
+from core import game_mode, preferences
 from core.automation import Automation, Hours, parse_hours, parse_programs
 from core.errors import RecipeError
 from core.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
@@ -123,11 +123,11 @@ def test_programs_are_known_with_and_without_exe() -> None:
 def test_a_file_that_is_damaged_gives_the_defaults_which_do_nothing(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     wanted = Automation(hours=(NIGHT,), programs=("a",), min_gib=2.5)
-    automation.write(space, wanted)
-    assert automation.read(space) == wanted
-    for damage in ("", "[]", '{"hours": "late"}', '{"min_gib": -1}'):
-        (tmp_path / automation.FILE).write_text(damage, "utf-8")
-        assert automation.read(space) == Automation() and not Automation().game_mode
+    preferences.choose(space, automation=wanted)
+    assert preferences.read(space).automation == wanted
+    for damage in ("", "[]", '{"automation": {"hours": "late"}}', '{"automation": {"min_gib": -1}}'):
+        (tmp_path / "preferences.json").write_text(damage, "utf-8")
+        assert preferences.read(space).automation == Automation() and not Automation().game_mode
 
 
 # ---- who wants the card -----------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def with_programs(world: World, *names: str) -> None:
-    automation.write(world.space, Automation(programs=names, wanted_s=10, free_s=60))
+    preferences.choose(world.space, automation=Automation(programs=names, wanted_s=10, free_s=60))
 
 
 def test_a_game_pauses_the_run_says_why_and_the_run_goes_on_after_it(world: World) -> None:
@@ -246,7 +246,7 @@ def test_nothing_begins_while_a_game_runs(world: World) -> None:
 
 def test_chosen_hours_pause_and_end(world: World) -> None:
     noon = time.mktime((2026, 6, 15, 12, 0, 0, 0, 0, -1))
-    automation.write(world.space, Automation(hours=(Hours(begin=18 * 60, end=23 * 60),)))
+    preferences.choose(world.space, automation=Automation(hours=(Hours(begin=18 * 60, end=23 * 60),)))
     world.time = noon
     a = world.submit("a")
     assert world.look() == "a"
@@ -333,13 +333,13 @@ def test_a_restart_while_a_game_runs_offers_the_run_and_starts_nothing(world: Wo
 
 def test_switching_game_mode_off_lets_what_it_paused_go_on(world: World) -> None:
     paused_by_game(world)
-    automation.write(world.space, Automation())
+    preferences.choose(world.space, automation=Automation())
     world.look(after_s=5)
     assert world.look(after_s=130) == "a"
 
 
 def test_a_card_that_another_program_fills_pauses_the_run(world: World) -> None:
-    automation.write(world.space, Automation(watch_card=True, wanted_s=5, free_s=10))
+    preferences.choose(world.space, automation=Automation(watch_card=True, wanted_s=5, free_s=10))
     busy = Machine(system="Linux", nvidia=Nvidia(cards=(card(7.0, (999_999, 6.0)),)))
     idle = Machine(system="Linux", nvidia=Nvidia(cards=(card(0.5),)))
     world.supervisor.turns._machine = lambda: seen

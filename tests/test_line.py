@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from core import automation, line_commands, plan, sleep
+from core import line_commands, plan, preferences, sleep
 from core.automation import Automation
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.line import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
@@ -264,7 +264,7 @@ def test_a_time_that_passed_while_the_app_was_closed_waits_for_the_person(world:
 
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_after_a_failure_the_line_goes_on_or_waits_as_was_wished(world: World, goes_on: bool) -> None:
-    automation.write(world.space, Automation(go_on_after_failure=goes_on))
+    preferences.choose(world.space, automation=Automation(go_on_after_failure=goes_on))
     world.submit("a")
     world.submit("b")
     world.look()
@@ -277,7 +277,7 @@ def test_after_a_failure_the_line_goes_on_or_waits_as_was_wished(world: World, g
 
 
 def test_a_worker_that_died_counts_as_a_failure(world: World) -> None:
-    automation.write(world.space, Automation(go_on_after_failure=False))
+    preferences.choose(world.space, automation=Automation(go_on_after_failure=False))
     a = world.submit("a")
     world.submit("b")
     world.look()
@@ -374,7 +374,7 @@ def test_closing_the_app_begins_nothing_more(world: World) -> None:
 
 
 def test_the_pc_sleeps_after_a_countdown_when_the_line_is_empty_and_only_then(world: World) -> None:
-    automation.write(world.space, Automation(sleep_when_empty=True))
+    preferences.choose(world.space, automation=Automation(sleep_when_empty=True))
     for name in "ab":
         world.submit(name)
     world.look()
@@ -394,7 +394,7 @@ def test_the_pc_sleeps_after_a_countdown_when_the_line_is_empty_and_only_then(wo
 def test_the_pc_stays_awake(world: World, why: str) -> None:
     from core import lease
 
-    automation.write(world.space, Automation(sleep_when_empty=why != "off"))
+    preferences.choose(world.space, automation=Automation(sleep_when_empty=why != "off"))
     run = world.submit("a")
     world.look()
     if why in ("stopped", "paused"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from core import automation, game_mode, sleep
+from core import game_mode, preferences, sleep
 from core.automation import Automation, parse_hours, parse_programs
 from core.errors import GarageError
 from core.text import Text
@@ -25,7 +25,7 @@ class AutomationCard:
         self.services, self.w = services, wording
 
     def build(self) -> None:
-        w, now = self.w, automation.read(self.services.workspace)
+        w, now = self.w, preferences.read(self.services.workspace).automation
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
             gr.HTML(tag("h2", w.t("automation_card.title")))
             self.failure = gr.Checkbox(
@@ -79,7 +79,7 @@ class AutomationCard:
 
     def fresh(self) -> list[Any]:
         """Outputs: the fields as they are kept, doubt."""
-        now = automation.read(self.services.workspace)
+        now = preferences.read(self.services.workspace).automation
         return [
             now.go_on_after_failure, now.sleep_when_empty, _joined(now.hours), _joined(now.programs), now.watch_card, now.min_gib,
             self._doubt(),
@@ -97,7 +97,7 @@ class AutomationCard:
                 watch_card=card is True,
                 min_gib=min(MOST_GIB, max(0.1, float(gib))) if isinstance(gib, int | float) else 1.0,
             )
-            automation.write(self.services.workspace, wanted)
+            preferences.choose(self.services.workspace, automation=wanted.model_dump())
         except GarageError as error:
             return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text)))]
         return [_joined(wanted.hours), _joined(wanted.programs), shown(notice(self.w.t("automation_card.saved"), "ok"))]

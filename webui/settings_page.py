@@ -40,11 +40,11 @@ class SettingsPage:
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
                 self.alone.build()
-                self.automation.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.language")))
                     gr.HTML(self._languages(), elem_id="languages")
+                self.automation.build()
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.presets")))
                     self.presets = self._kept("preset", self._preset_choices())
