@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Checkpoints:
     save_adapter: Callable[[Path], None]
     keep: int
     budget_gib: float = 10.0
+    _said: list[str] = field(default_factory=list)
 
     def write(self, position: Position, states: States) -> None:
         """The checkpoint of position.step; where there is one already, only what was measured since is added."""
@@ -108,6 +109,11 @@ class Checkpoints:
         complete = self.run.checkpoints()
         stay = retention.kept(complete, self.keep, self.budget_gib * retention.GIB, best)
         retention.drop(folder for folder in complete if folder not in stay)
+        if len(stay) < min(self.keep, len(complete)) and not self._said:
+            self._said.append("over_budget")  # once a run, not at every save
+            size_mb = retention.bytes_of(complete[-1]) // 1_000_000
+            told = text("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
+            self.run.log_event("warning", message=told)
 
 
 def _bytes_in(value: Any) -> int:
@@ -138,7 +144,7 @@ def read(folder: Path) -> Saved:
     """Raises RunError for a checkpoint that cannot be gone on from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
-        known = {field.name for field in fields(Position)}
+        known = {one.name for one in fields(Position)}
         position = Position(**{name: value[name] for name in known & set(value)})
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,7 +181,7 @@ def test_a_second_app_only_looks_on_says_whose_it_is_and_takes_over(chrome: Brow
         page.locator("#rename").click()
         expect(page.locator("#manage-notice")).to_contain_text("only looks on")
         assert run.name == "shared"
-        app.process.send_signal(signal.SIGKILL)
+        app.process.kill()
         app.process.wait()
         expect(banner).to_be_hidden(timeout=20_000)
         page.locator("#rename").click()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,10 @@ from core.workspace import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
+from webui.alone_setting import AloneSetting
+from webui.look_on import LeftRuns
 from webui.services import Services
+from webui.wording import Wording
 
 DEAD = 2**22 + 1  # beyond what Linux gives out
 
@@ -83,6 +85,15 @@ def test_whatever_writes_is_refused_to_the_second_whoever_calls_it(two: tuple[Se
             getattr(target, name)()
 
 
+def test_what_pages_write_by_themselves_is_refused_to_the_second_too(two: tuple[Services, Services]) -> None:
+    first, second = two
+    run = ScriptedRun(first.workspace, "cut off").to(State.RUNNING).train(3).run
+    assert AloneSetting(second, Wording("en")).choose("pause")[0]["visible"]
+    assert preferences.read(first.workspace).when_alone == "go_on"
+    assert LeftRuns(second, Wording("en")).dismiss(run.id)["visible"] and not (run.path / "left.json").exists()
+    assert not LeftRuns(first, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
+
+
 def test_the_second_takes_over_when_the_first_has_ended(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path / "handover")
     first, second = Services.open(space), Services.open(space)
@@ -137,7 +148,7 @@ def told(run: RunFolder) -> list[str]:
 
 
 def kill(app: kit.App) -> None:
-    app.process.send_signal(signal.SIGKILL)
+    app.process.kill()
     app.process.wait()
 
 

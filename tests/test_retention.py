@@ -59,6 +59,15 @@ def test_a_budget_takes_the_best_first_then_the_older_and_never_the_newest(
     assert saved(run, [8, 9], best=3, budget_gib=budget_kb * KB / retention.GIB) == expected
 
 
+def test_a_budget_that_is_too_small_for_two_is_said_once(run: RunFolder) -> None:
+    saved(run, [1, 2])
+    assert warnings(run) == []
+    checkpoints = Checkpoints(run, save_adapter, 2, 250 * KB / retention.GIB)
+    for step in (3, 4, 5):
+        checkpoints.write(Position(step=step), STATES)
+    assert left(run) == [5] and warnings(run) == ["checkpoint.over_budget"]
+
+
 def test_a_damaged_checkpoint_does_not_take_the_place_of_a_good_one(run: RunFolder) -> None:
     """Two kept, one of them half: a crash later there was one to go on from, not two."""
     saved(run, [1, 2])
