@@ -15,11 +15,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core import atomic
 from core.errors import BusyError, RecipeError, RunError
@@ -27,6 +27,7 @@ from core.text import Text
 from core.workspace import Workspace
 
 LOCK_S = 5.0
+Seconds = Annotated[float, Field(ge=0, lt=4e9)]  # since 1970; what lies outside came from no clock
 TIME = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)")
 
 
@@ -38,7 +39,7 @@ class Entry(_Frozen):
     """One run's place. now: the person pressed Start or Go on while nothing was at work, so a hold does not keep it back."""
 
     run: str
-    not_before: float | None = None
+    not_before: Seconds | None = None
     now: bool = False
 
 
@@ -46,7 +47,7 @@ class Hold(_Frozen):
     """The line waits for the person. run: the one that was paused or failed."""
 
     why: Literal["restart", "person", "paused", "failed"]
-    since: float
+    since: Seconds
     run: str | None = None
 
 
@@ -54,16 +55,16 @@ class Game(_Frozen):
     """Game mode keeps the device free. run: the one it paused and will let go on; until: when, where that is known."""
 
     why: Text
-    since: float
+    since: Seconds
     run: str | None = None
-    until: float | None = None
+    until: Seconds | None = None
 
 
 class App(_Frozen):
     """The process whose supervisor works the line off."""
 
     pid: int
-    started: float
+    started: Seconds
 
 
 class Order(_Frozen):
@@ -74,7 +75,7 @@ class Order(_Frozen):
     hold: Hold | None = None
     game: Game | None = None
     ignore_game: bool = False
-    sleep_at: float | None = None
+    sleep_at: Seconds | None = None
     said: Text | None = None
     app: App | None = None
 

@@ -18,7 +18,7 @@ import psutil
 
 from core import pausing
 from core.child import device_environment, is_ours, kill_tree, own_group, worker_environment
-from core.errors import BusyError, RecipeError, RunError
+from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.line import Hold
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -100,7 +100,8 @@ class Supervisor:
                 continue
             with contextlib.suppress(RecipeError):
                 other = run.recipe()
-                is_soon = 0 <= time.time() - run.facts().get("created", 0) < SAME_S
+                created = run.facts().get("created")
+                is_soon = isinstance(created, int | float) and 0 <= time.time() - created < SAME_S
                 if other == (recipe.model_copy(update={"name": other.name}) if is_soon else recipe):
                     raise BusyError("line.same", name=run.name)
 
@@ -209,7 +210,11 @@ class Supervisor:
                 return run, True
             self._worker = None
             if is_current:
-                self._settle(run, process.returncode)
+                try:
+                    self._settle(run, process.returncode)
+                except (OSError, GarageError):  # a full disk, a line that somebody keeps locked: once more at the next look
+                    self._worker = (run, process, attempt)
+                    raise
         found = None
         for run, status in self._unsettled():
             if status.state in ACTIVE and self.runs.status(run).state == State.INTERRUPTED:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from core import line_commands, plan, preferences, sleep
+from core import atomic, line_commands, plan, preferences, sleep
 from core.automation import Automation
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.line import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
@@ -74,7 +74,15 @@ def test_a_run_moves_by_one_place_and_not_beyond_the_ends(tmp_path: Path) -> Non
 
 def test_a_file_that_is_damaged_is_an_empty_order_and_is_mended_by_the_next_change(tmp_path: Path) -> None:
     line = Line(Workspace.open(tmp_path))
-    for damage in ("", "{", "[]", '{"runs": 7}', '{"runs": [{"run": "a"}], "hold": {"why": "?"}}'):
+    for damage in (
+        "",
+        "{",
+        "[]",
+        '{"runs": 7}',
+        '{"runs": [{"run": "a"}], "hold": {"why": "?"}}',
+        '{"sleep_at": NaN}',
+        '{"sleep_at": 1e300}',
+    ):
         line.path.write_text(damage, "utf-8")
         assert line.read() == Order()
         line.add("a", [])
@@ -368,6 +376,24 @@ def test_closing_the_app_begins_nothing_more(world: World) -> None:
     world.look()
     world.supervisor.close()
     assert world.look() is None and world.waiting() == ["b"]
+
+
+def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, _ = world.submit("a"), world.submit("b")
+    world.look()
+    world.supervisor.pause(a)
+
+    write = atomic.replace
+
+    def full(path: Path, data: str | bytes) -> None:
+        if path.name == "line.json":
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="No space left"):
+        patched.setattr("core.atomic.replace", full)
+        world.look()
+    assert world.look() is None and world.line.read().hold.run == a.id, "else b would have begun"
 
 
 # ---- sleep ------------------------------------------------------------------------------------------------------------
