@@ -613,37 +613,62 @@ def columns(*cells: str) -> str:
 
 @app.command()
 def estimate(
-    model: Annotated[str, typer.Option(help="An id, a hub name, a folder, a config.json, or a size such as 7B.")],
+    model: Annotated[
+        str | None, typer.Option(help="An id, a hub name, a folder, a config.json, a GGUF file, or a size such as 7B.")
+    ] = None,
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
     r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = 8,
     target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = "all-linear",
     micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows computed at once.")] = 1,
     max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest row.")] = 512,
+    supervised_tokens: Annotated[
+        int | None, typer.Option(min=0, max=10_000_000, help="The most that one row learns; left out: all of it.")
+    ] = None,
     optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = "paged_adamw_8bit",
     gradient_checkpointing: bool = True,
     loss: Annotated[
-        Literal["supervised", "chunked", "full"], typer.Option(help="Logits of the learned tokens, in pieces, or all at once.")
-    ] = "supervised",
+        Literal["supervised", "chunked", "full", "fused", "fast"] | None,
+        typer.Option(help="Logits of the learned tokens (ours), in pieces, all at once (hf), never, or in place."),
+    ] = None,
+    double_quant: Annotated[bool, typer.Option(help="QLoRA: scales of the 4-bit weights in 8 bit.")] = True,
+    adapter_dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Type of adapter, gradients and torch's states.")] = "fp32",
+    attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager makes scores of every pair of tokens.")] = "sdpa",
+    dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
+    lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
+    stack: Annotated[
+        Literal["ours", "hf", "fms", "litgpt", "torchtune"],
+        typer.Option(help="Whose training: this project's, plain Hugging Face, or another one's."),
+    ] = "ours",
+    cases: Annotated[
+        Path | None, typer.Option("--csv", help="A CSV file of cases, all answered in one call (docs/memory.md).")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How much memory a training would need on a card: the arithmetic alone, nothing is loaded."""
+    from core import memory_cases
     from core.memory import Setup
     from core.memory import estimate as memory_of
     from core.models import Models, shape_of
 
-    shape = shape_of(Models(Workspace.open(workspace)), model)
+    models = Models(Workspace.open(workspace))
+    if cases is not None:
+        return answer_cases(memory_cases.read(expand(str(cases)), lambda name: shape_of(models, name)), as_json)
+    if model is None:
+        raise RecipeError("memory.no_model")
+    shape = shape_of(models, model)
     setup = Setup(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
-        gradient_checkpointing=gradient_checkpointing, loss=loss,
+        supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
+        adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout, stack=stack,
     )  # fmt: skip
     result = memory_of(shape, setup)
     if as_json:
-        numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
-        print_json(in_words({"model": model, "params": shape.params, "setup": setup.model_dump(), **numbers}))
-        return
+        print_json(in_words(estimate_json(model, shape, setup, result)))
+        return None
     language = terminal_language()
     print(text("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
+    print(memory_cases.source_of(shape).render(language))
     for name, gib in result.terms.items():
         print(text("memory.row", gib=gib, what=text(f"memory.{name}")).render(language))
     totals = ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib")
@@ -652,6 +677,40 @@ def estimate(
         print(text("memory.row", gib=getattr(result, name), what=what).render(language))
     for doubt in result.low_confidence:
         print(doubt.render(language))
+
+
+def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:
+    """The fields that `estimate --json` promises (design, section 7), and what they were counted from."""
+    from core.memory_cases import source_of
+
+    counted = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}
+    numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
+    return {"model": model, **counted, "setup": setup.model_dump(), **numbers}
+
+
+def answer_cases(found: list[Any], as_json: bool) -> None:
+    """Every case of a file: predicted, and where the file says what was measured, by how much that is off."""
+    from core import memory_cases
+
+    answers = [case.answer() for case in found]
+    summary = memory_cases.summary(answers)
+    if as_json:
+        lines = [
+            {"id": each.case.id, "counter": each.case.counter, "measured_gib": each.case.measured_gib,
+             "predicted_gib": each.predicted_gib, "error": each.error,
+             **estimate_json(each.case.model, each.case.shape, each.case.setup, each.estimate)}
+            for each in answers
+        ]  # fmt: skip
+        return print_json(in_words({"cases": lines, "summary": summary}))
+    language = terminal_language()
+    for each in answers:
+        print(memory_cases.line(each).render(language))
+    for kind, errors in summary.items():
+        percent = {name: 100 * errors[name] for name in ("median", "p90", "worst")}
+        print(
+            text("memory.case_summary", kind=text(f"memory.counter_{kind}"), rows=int(errors["rows"]), **percent).render(language)
+        )
+    return None
 
 
 def main(arguments: list[str]) -> int:
