@@ -18,11 +18,13 @@ from typing import Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
-from core import plan
+from core import further as further_runs
+from core import line_commands, pausing, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
+from core.line import Line
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -37,6 +39,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
 
@@ -164,20 +167,70 @@ def what_is_learned(space: Workspace, model: str, examples: list, max_length: in
 @app.command()
 def train(
     recipe: Path,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")] = None,
+    settings: SettingsOption = None,
+    parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this ended run.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it in the line of the app instead, and return at once.")] = False,
+    at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
-    from core.models import ModelRef, Models
+    if at is not None and not queue:
+        raise RecipeError("line.no_queue_at")
     from core.recipe import apply_settings, read_yaml
 
     space = Workspace.open(workspace)
     value = read_yaml(recipe)
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
+    found = Runs(space).find(parent) if parent else None
+    if found:
+        wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
+    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, queue, at)
+    if not queue:
+        carry_out(run, space, as_json)
+
+
+@app.command("further")
+def further(
+    run: str,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
+    from core.recipe import apply_settings
+
+    space = Workspace.open(workspace)
+    found = Runs(space).find(run)
+    value = further_runs.recipe_of(found).model_dump(mode="json")
+    names = {setting.partition("=")[0].strip() for setting in settings or []}
+    if "train.num_train_epochs" in names and "train.max_steps" not in names:
+        value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
+    wanted = Recipe.parse(apply_settings(value, settings or []), where=found.name)
+    carry_out(prepared(space, wanted, Path.cwd(), as_json, found), space, as_json)
+
+
+def prepared(
+    space: Workspace,
+    wanted: Recipe,
+    relative_to: Path,
+    as_json: bool,
+    parent: RunFolder | None,
+    queue: bool = False,
+    at: str | None = None,
+) -> RunFolder:
+    """A run of wanted that is about to begin here, or waits in the app's line."""
+    from core import writable
+    from core.models import ModelRef, Models
+
+    writable.require(space)
+    if parent:
+        of_parent = further_runs.check(parent)
+        further_runs.require_alike(wanted, of_parent, parent.name)
+        wanted = further_runs.held_to(wanted, of_parent)
     if ModelRef.parse(wanted.model.id).kind == "library":
         Models(space).library_folder(wanted.model.id)
-    source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
+    source = dataset_id(space, wanted.data.source, relative_to)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
     made = plan.make(wanted, grounds_of(space, wanted), info.name)
@@ -185,15 +238,43 @@ def train(
         for warning in made.advice.warnings:
             say(warning)
     runs = Runs(space)
-    refuse_while_busy(runs)
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
         "advice": made.advice.model_dump(mode="json"),
+        **(further_runs.facts_of(parent) if parent else {}),
     }
-    run = runs.create(made.recipe, "command", facts)
+    if queue:
+        run, said = line_commands.create(space, made.recipe, facts, at)
+        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
+        if not Line(space).read().app_is_open:
+            say(text("line.no_app"))
+        return run
+    refuse_while_busy(runs)
+    return runs.create(made.recipe, "command", facts)
+
+
+def carry_out(run: RunFolder, space: Workspace, as_json: bool) -> None:
     status = follow(run, space, quiet=as_json)
     report_end(run, status, as_json)
     raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+@app.command("queue")
+def show_queue(
+    action: Annotated[line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")] = "list",
+    run: Annotated[str | None, typer.Argument(help="A run that waits: its id, or its name.")] = None,
+    at: Annotated[str | None, typer.Argument(help="For `at`: a time of day such as 23:00, or now.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The line of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
+    space = Workspace.open(workspace)
+    said = line_commands.act(space, action, run, at)
+    if as_json:
+        print_json(in_words(line_commands.listing(space)))
+        return
+    for sentence in said:
+        print(sentence.render(terminal_language()))
 
 
 @app.command()
@@ -259,6 +340,7 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
                 run.ask("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
+    pausing.process_is_gone(run)
     status = runs.status(run)
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
@@ -314,6 +396,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "r": recipe.adapter.r,
         "model": recipe.model.id,
         "data": recipe.data.source,
+        "parent": (run.facts().get("parent") or {}).get("run"),
         "first_loss": train_losses[0] if train_losses else None,
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,

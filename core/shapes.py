@@ -296,12 +296,6 @@ class ModelShape(BaseModel):
     def params_billion(self) -> float:
         return self.params / 1e9
 
-    @property
-    def fewest_targets(self) -> str:
-        """Query and value alone, the least that is worth training; where both are in one matrix, that one."""
-        names = [matrix.name for matrix in self.attention_matrices[:-1]]
-        return f"{names[0]},{names[2]}" if len(names) == 3 else names[0]
-
     def targets(self, target_modules: str) -> tuple[Matrix, ...]:
         """The matrices that get an adapter: all-linear (every one but the head, as in peft), or names with commas.
 
