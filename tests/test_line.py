@@ -520,10 +520,10 @@ def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Pat
     supervisor.start()
     try:
         a = supervisor.submit(wanted("a"), {})
-        wait_until(lambda: a.status().state != State.QUEUED, 60)
+        wait_until(lambda: a.status().state != State.QUEUED, 120)
         b = supervisor.submit(wanted("b").with_settings(["train.seed=7"]), {})
         assert b.status().state == State.QUEUED
-        wait_until(lambda: b.status().state == State.COMPLETED, 90)
+        wait_until(lambda: b.status().state == State.COMPLETED, 300)  # seconds on a PC of its own
     finally:
         supervisor.close()
     times = {run.name: [event["time"] for event in run.events() if event["kind"] == "state"] for run in (a, b)}
