@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,8 @@ from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
+from core.hardware import Machine
+from core.memory_record import Corrections, MemoryRecord, Rig
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -230,13 +233,15 @@ def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
     from core import budget, hardware, preview
     from core.models import Models
 
-    models = Models(space)
-    shape = facts = None
+    models, machine = Models(space), hardware.look()
+    shape = seen = None
     with contextlib.suppress(GarageError):
         shape = models.shape(wanted.model.id, wanted.model.revision)
     with contextlib.suppress(GarageError):
-        facts = preview.facts_of(models, dataset_store(space), wanted.data.source, wanted.model.id, wanted.data.train_on)
-    return plan.Grounds(budget.of_machine(hardware.look()), shape, facts)
+        data, previews = wanted.data, preview.Previews(dataset_store(space), models)
+        seen = previews.of(data.source, wanted.model.id, data.train_on, data.format)
+    grounds = plan.Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
+    return replace(grounds, data=seen.facts(), examples=seen.examples) if seen else grounds
 
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
@@ -452,13 +457,23 @@ def plan_command(
 
     space = Workspace.open(workspace)
     wanted = presets.goal(goal) if goal else None
-    memory = budget.of_machine(hardware.look()) if vram is None else budget.planned(vram, platform.system())
-    shape = shape_of(Models(space), model)
-    advice = recommend(shape, memory, plan_facts(space, model, data) if data else None, wanted)
+    machine = hardware.look()
+    memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
+    shape, facts = shape_of(Models(space), model), plan_facts(space, model, data) if data else None
+    corrections = corrections_here(space, machine, model) if vram is None else None
+    advice = recommend(shape, memory, facts, wanted, corrections=corrections)
     if as_json:
         print_json(in_words(plan_json(advice)))
     else:
         print("\n".join(plan_page(advice, terminal_language())))
+
+
+def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
+    """What runs on this PC measured of model, and of others."""
+    from core import budget
+    from core.models import Models
+
+    return MemoryRecord(space).corrections(Rig.of(machine, budget.best_card(machine)), Models(space).hub_id(model))
 
 
 def plan_facts(space: Workspace, model: str, data: str) -> DataFacts:

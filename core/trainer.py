@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from core.schedule import Schedule, packed
 from core.text import text
 from core.tokenizer import Encoded
 
+STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
+
 
 class NotFiniteError(GarageError):
     """The loss or the gradient is no number any more; the adapter still holds the last good step."""
@@ -41,6 +44,16 @@ class TrainingData:
     train: Sequence[Encoded]
     evaluation: Sequence[Encoded]
     pad_token_id: int
+
+
+@dataclass(frozen=True)
+class LongestBatch:
+    """rows: positions in the training data. tokens: padding included. several: whether steps have more than one micro-batch."""
+
+    rows: tuple[int, ...]
+    tokens: int
+    learned: int
+    several: bool
 
 
 class Trainer:
@@ -83,8 +96,8 @@ class Trainer:
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
 
-    def run(self) -> Position:
-        """Train to the end. Raises StopRequested or PauseRequested (adapter as it stands after the last finished step) or
+    def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
+        """Train to the end. before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it stands after the last finished step) or
         NotFiniteError (adapter of the last good step)."""
         self.reporter.has_something_to_save()
         torch.manual_seed(self.recipe.train.seed)
@@ -99,6 +112,8 @@ class Trainer:
             self.reporter.run.log_event("decision", message=fused.reason)
         try:
             with stop_inside_layers(self.tuned, self.reporter.check):
+                if before_first_step:
+                    before_first_step(self)
                 self._after(self.position.step)
                 self._steps()
         finally:
@@ -226,6 +241,45 @@ class Trainer:
         self.optimizer.load_state_dict(saved.states["optimizer"])
         self.scaler.load_state_dict(saved.states["scaler"])
         self.position, self._random = saved.position, saved.states["random"]
+
+    # ---- tried out before the first step (core/probe) ---------------------------------------------------------------
+    def longest(self) -> LongestBatch:
+        """The micro-batch of the coming steps with most tokens, padding included; of several the one that learns most."""
+        steps = list(islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT))
+        lengths = [len(row.input_ids) for row in self.data.train]
+
+        def size(rows: Sequence[int]) -> tuple[int, int]:
+            together = [lengths[i] for i in rows]
+            tokens = sum(together) if self.packed else max(together) * len(together)
+            return tokens, sum(self.data.train[i].learned_count for i in rows)
+
+        rows = max((batch for step in steps for batch in step), key=size)
+        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in steps))
+
+    def rehearse(self, longest: LongestBatch) -> None:
+        """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""
+        states = checkpoint.random_states(self.compute.on_card)
+        self.tuned.train()
+        if longest.several:  # in a step all but the first micro-batch find gradients
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        try:
+            batch = self._batch([self.data.train[i] for i in longest.rows])
+            with self.offload:
+                (summed_loss(self.tuned, batch, self.head) / max(1, batch.targets.numel())).backward()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            checkpoint.set_random_states(states)
+
+    @torch.no_grad()
+    def rehearse_evaluation(self) -> None:
+        """The largest batch of a measurement, thrown away; nothing where no rows are kept apart."""
+        rows = self.data.evaluation
+        if not rows:
+            return
+        self.tuned.eval()
+        widest = max(self._eval_batches(), key=lambda chosen: max(len(rows[i].input_ids) for i in chosen) * len(chosen))
+        summed_loss(self.tuned, self._batch([rows[i] for i in widest]), self.head)
 
 
 class _Clock:

@@ -8,6 +8,7 @@ library prints goes to train.log, which whoever starts this process opens as its
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import sys
 import traceback
@@ -74,7 +75,8 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
         reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
         return STOPPED_EXIT
     except GarageError as error:
-        reporter.state(State.FAILED, error.text, text(f"advice.{advice_for(error)}"), progress=None, seconds_left=None)
+        advice = getattr(error, "advice", None) or text(f"advice.{advice_for(error)}")
+        reporter.state(State.FAILED, error.text, advice, progress=None, seconds_left=None)
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
@@ -122,6 +124,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     import torch
 
     from core import adapter, base_model, device
+    from core.probe import Probe
     from core.trainer import NotFiniteError, Trainer, TrainingData
 
     torch.manual_seed(recipe.train.seed)
@@ -131,6 +134,10 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         raise RunError("run.other_device", then=before.get("device"), now=str(compute.device))
     run.add_facts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason.model_dump())
     run.log_event("decision", message=compute.reason)
+    shape = None
+    with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
+        shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
+    probe = Probe(run, workspace, recipe, shape)
     reporter.check()
     reporter.stage("loading_model")
     base = base_model.load(model_folder, compute, four_bit=recipe.adapter.method == "qlora")
@@ -159,7 +166,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         _restore(trainer, run, reporter)
     reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
-        trainer.run()
+        trainer.run(probe)
     except PauseRequested:
         if trainer.position.step:
             trainer.checkpoint()

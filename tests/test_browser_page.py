@@ -245,9 +245,7 @@ def test_stop_on_the_page_reaches_the_run(chrome: Browser, app: kit.App, workspa
         page.context.close()
 
 
-def test_pause_on_the_page_reaches_the_run_and_a_paused_run_offers_to_go_on(
-    chrome: Browser, app: kit.App, workspace: Workspace
-):
+def test_pause_on_the_page_reaches_the_run_and_a_paused_run_offers_to_go_on(chrome: Browser, app: kit.App, workspace: Workspace):
     with ScriptedRun(workspace, "pause me") as run:
         run.to(State.RUNNING).train(5)
         page, watch = kit.open_page(chrome, app)

@@ -18,6 +18,7 @@ from typing import Any
 from core import budget, pace, plan
 from core.budget import Budget
 from core.errors import GarageError
+from core.memory_record import Corrections, MemoryRecord, Rig
 from core.models import ModelRef
 from core.pace import Pace
 from core.plan import Grounds, Plan
@@ -110,7 +111,9 @@ class Planner:
         preview, preview_problem = self._preview(recipe)
         facts = preview.facts() if preview else None
         try:
-            made = plan.make(recipe, Grounds(budgeted, shape, facts), self._data_name(recipe, w))
+            corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
+            grounds = Grounds(budgeted, shape, facts, corrections, preview.examples if preview else None)
+            made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
@@ -160,6 +163,12 @@ class Planner:
                 self._failures = {k: v for k, v in self._failures.items() if time.monotonic() - v[0] < FAILURE_KEPT_S}
                 self._failures[key] = (time.monotonic(), error.text)
             return None, error.text
+
+    def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
+        """What earlier runs measured on the card, or the processor, that the plan is for."""
+        machine = self.services.monitor.newest()
+        card = next((card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None)
+        return MemoryRecord(self.services.workspace).corrections(Rig.of(machine, card), model_id)
 
     def _preview(self, recipe: Recipe) -> tuple[Preview | None, Text | None]:
         if recipe.data.source == NO_DATA:
