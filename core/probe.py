@@ -19,12 +19,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 
-from core import budget, hardware, memory, presets, would_fit
+from core import budget, gpu, hardware, memory, presets, would_fit
 from core.advice import Case, Draft
 from core.budget import GIB, Budget
 from core.data_facts import DataFacts
@@ -38,6 +39,7 @@ from core.peak import ResidentPeak, limit_of_process
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.shapes import ModelShape
+from core.spill import Memory, SpillWatch
 from core.text import Text, text
 from core.trainer import LongestBatch, Trainer, stop_inside_layers
 from core.workspace import Workspace
@@ -97,6 +99,8 @@ class Probe:
         if measured is None or (limit is not None and measured.whole > limit * (TOLERANCE if on_card else 1)):
             raise self._refusal(trainer, longest, measured, limit, predicted)
         self._say(facts)
+        where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
+        trainer.spill = SpillWatch(trainer.reporter, where, partial(_memory_now, card, on_card))
 
     # ---- what there is --------------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
@@ -275,6 +279,17 @@ def _card_of(machine: hardware.Machine) -> Card | None:
     cards = [card for card in machine.nvidia.cards if not card.lost]
     found = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
     return found or (cards[0] if len(cards) == 1 else None)
+
+
+def _memory_now(card: Card | None, on_card: bool) -> Memory | None:
+    """For the watch on spills. card: as it was before this process came to it, so that its used is what others hold."""
+    if not on_card:
+        ram = psutil.virtual_memory()
+        return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
+    newest = next((seen for seen in gpu.probe().cards if card and seen.uuid == card.uuid), None)
+    if card is None or newest is None or newest.total_bytes is None or newest.used_bytes is None:
+        return None
+    return Memory(newest.total_bytes, newest.used_bytes, torch.cuda.memory_reserved(), card.used_bytes or 0)
 
 
 def _planned(run: RunFolder) -> float | None:
