@@ -4,7 +4,7 @@
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
     python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, runs, pause, resume, chat,
                                         export
-    python launch.py test [pytest args]
+    python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py --repair           check every package and choose torch again, then start
 
 Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands

@@ -81,11 +81,23 @@ def link_or_copy(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also the long forms: every test marked full, and more rounds of others")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether this is `python launch.py test --full`: a test that repeats something asks it how often."""
+    return bool(pytestconfig.getoption("--full"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`python launch.py test` says why there is no browser, where it could get none."""
     reason = os.environ.get("LORA_GARAGE_NO_BROWSER")
     has_card = bool(gpu.probe().cards)
     for item in items:
+        if not config.getoption("--full") and item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="a long form: python launch.py test --full"))
         if not has_card and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no graphics card: NVML names none"))
         if reason and item.get_closest_marker("browser"):

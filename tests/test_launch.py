@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import string
 import subprocess
@@ -326,12 +327,30 @@ def test_a_second_installer_waits_for_the_first(tmp_path: Path):
         (["--port", "7861"], ("app", ["--port", "7861"])),
         (["train", "r.yaml", "--json"], ("train", ["r.yaml", "--json"])),
         (["test", "-k", "launch"], ("test", ["-k", "launch"])),
+        (["test", "--full", "-k", "x"], ("test", ["--full", "-k", "x"])),
         (["--help"], ("help", [])),
         (["trian"], ("unknown", ["trian"])),
     ],
 )
 def test_what_is_started(arguments: list[str], expected: tuple[str, list[str]]):
     assert launch.parse(arguments) == expected
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_long_forms_wait_for_full(full: bool, tmp_path: Path):
+    """With the real hooks, in a pytest of its own."""
+    (tmp_path / "test_long.py").write_text(
+        "import pytest\n@pytest.mark.full\ndef test_long(full): assert full\ndef test_short(full): print(full)\n", "utf-8"
+    )
+    pytest_of_its_own = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(ROOT / "pyproject.toml")]
+    done = subprocess.run(
+        [*pytest_of_its_own, "--rootdir", str(tmp_path), str(tmp_path), *(["--full"] if full else [])],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+    )
+    assert ("2 passed" if full else "1 passed, 1 skipped") in done.stdout, done.stdout + done.stderr
+    assert full or "python launch.py test --full" in done.stdout
 
 
 def test_an_unknown_word_is_one_sentence_and_exit_2():
