@@ -15,7 +15,7 @@ from itertools import accumulate
 
 SLOW_START = 1.25  # a first step that takes so many times the median warms something up
 MOST_SLOW_STARTS = 5
-HUNG = 4.0  # times the median
+HUNG = 2.0  # times the median: no single step counts as more, else one hiccup of twenty would be a fifth of the estimate
 NEWEST = 200  # steps that count: a PC that became slower is believed within so many
 EVALUATION_SHARE = 0.4  # of a step's time for as many tokens, until one was measured: forward alone
 

@@ -17,7 +17,7 @@ from core.presets import vram_table
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.user_presets import NO_DATA
-from webui import data_step, goal_step, model_step, plan_view, samples
+from webui import data_step, free_memory, goal_step, model_step, plan_view, samples
 from webui.data_step import DataStep
 from webui.goal_step import GoalStep
 from webui.live import Pulse, shown
@@ -93,7 +93,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return [
             self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
-            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *plan.fields,
+            data.counters, data.row, data.turning, data.next, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start, self.again, *plan.fields,
         ]  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML) -> None:
@@ -102,6 +102,8 @@ class Wizard:
         self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
         self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
         self._redraw_on(self.again.tick)
+        plan.clock.tick(self.follow_memory, [plan.drawn_from, *self._form], self._drawn, queue=False, **QUIET)
+        plan.recheck.click(self.look_again, self._form, self._drawn, **QUIET)
         self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
         follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
         self._then_redraw(follow)
@@ -190,11 +192,30 @@ class Wizard:
             gr.update(visible=bool(preview and preview.tokenizer)),
             gr.update(value=self.data_step.next_label(form.data, form.goal)),
             plan_view.card(outlook, self.table, self.w),
+            shown(free_memory.holders(outlook, self.services.monitor.newest(), self.w)),
+            gr.update(visible=free_memory.is_short(outlook)),
+            free_memory.mark(outlook),
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
             gr.Timer(active=outlook.measuring),
             *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
         ]
+
+    def follow_memory(self, drawn: Any, *answers: Any) -> list[Any]:
+        """Inputs: what the card was drawn from, the form. Outputs: as refresh, nothing where no memory has moved."""
+        nothing = [gr.skip()] * len(self._drawn)
+        if self.services.moments.now().busy is not None:
+            return nothing
+        try:
+            free_gib = self.planner.budget(answers[3]).free_gib
+        except GarageError:
+            return nothing
+        return self.refresh(*answers) if free_memory.has_moved(drawn, free_gib) else nothing
+
+    def look_again(self, *answers: Any) -> list[Any]:
+        """Inputs: the form. Outputs: as refresh, of the memory as it is this moment."""
+        self.services.monitor.look_again()
+        return self.refresh(*answers)
 
     def _read(self, answers: Sequence[Any]) -> tuple[Form, int]:
         goal, model, data, memory, name, index, state, *values = answers
@@ -364,6 +385,7 @@ class Wizard:
             "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.good_rows},
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
+            "predicted_seconds": outlook.seconds,
         }
         return self.services.supervisor.submit(recipe, facts)
 
