@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
 ]
-MODEL = "unsloth/Llama-3.2-3B-Instruct"
+MODEL = "Qwen/Qwen3-4B"
 
 
 def expect(thing: object):

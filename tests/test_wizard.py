@@ -40,7 +40,7 @@ def services(tmp_path: Path) -> Services:
 
 @pytest.fixture
 def planner(services: Services) -> Planner:
-    services.pace_probe.begin = lambda: None  # it would start torch
+    services.pace_probe.begin = lambda step: None  # it would start torch
     return Planner(services)
 
 
@@ -165,7 +165,7 @@ def test_the_processor_may_be_chosen(planner: Planner) -> None:
 @pytest.mark.slow
 def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callable[[], Workspace]) -> None:
     services = Services.open(make_workspace())
-    services.pace_probe.begin = lambda: None
+    services.pace_probe.begin = lambda step: None
     outlook = Planner(services).look(form(settings={"data.max_length": 8}), EN)
     assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(outlook.problem)
     assert outlook.preview.counts(8).rows_dropped == 68

@@ -20,12 +20,14 @@ from core.budget import Budget
 from core.errors import GarageError
 from core.memory_record import Corrections, MemoryRecord, Rig
 from core.models import ModelRef
-from core.pace import Pace
+from core.pace import Pace, StandIn
 from core.plan import Grounds, Plan
 from core.preview import Preview
 from core.recipe import Recipe
+from core.schedule import SMALLEST_SPLIT
 from core.shapes import ModelShape
 from core.text import Text, text
+from core.time_left import EVALUATION_SHARE
 from core.tokenizer import LongExamples
 from core.user_presets import NO_DATA
 from webui import samples
@@ -89,6 +91,16 @@ def planned_tokens(made: Plan, preview: Preview) -> float:
     return examples * counts.tokens / max(1, counts.pieces)
 
 
+def measuring_share(made: Plan, preview: Preview) -> float:
+    """Time of the measurements on rows kept apart, as a share of the steps' own."""
+    recipe, steps = made.recipe, made.advice.planned_steps or 0
+    if len(preview.rows) < SMALLEST_SPLIT or not steps:
+        return 0.0
+    times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
+    tokens = preview.counts(recipe.data.max_length, recipe.data.long_examples).tokens * recipe.data.eval_fraction
+    return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
+
+
 @dataclass
 class Planner:
     services: Services
@@ -119,7 +131,7 @@ class Planner:
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
         if problem is None and missing is None and budgeted.planned:
             problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
-        known_pace = self._pace(made, shape) if preview and not budgeted.planned else None
+        known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
         note = (
             text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
         )
@@ -186,18 +198,20 @@ class Planner:
         except GarageError:
             return ""
 
-    def _pace(self, made: Plan, shape: ModelShape | None) -> Pace | None:
-        """From a run of the same kind on this PC, else from the measured speed of its products (None until measured)."""
+    def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
+        """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
         recipe = made.recipe
         on_card = made.advice.budget.kind == "card"
         found = pace.from_runs(self.services.runs, recipe.model.id, recipe.adapter.method, on_card)
         if found is not None or shape is None:
             return found
-        tflops = self.services.pace_probe.measured()
-        if tflops is None:
-            self.services.pace_probe.begin()
+        counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)
+        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100)
+        speed = self.services.pace_probe.measured(step)
+        if speed is None:
+            self.services.pace_probe.begin(step)
             return None
-        return pace.from_probe(tflops, shape.params, bool(recipe.train.gradient_checkpointing))
+        return pace.from_step(speed, measuring_share(made, preview))
 
 
 @lru_cache(maxsize=1)
