@@ -8,7 +8,7 @@ goes on is probed as well: the memory of another day is another. Imports torch: 
 
 run.json, memory: planned_gib (of the plan, for its max_length), predicted_gib (for this batch, corrected), arithmetic_gib (not
 corrected), factor and runs (of that correction), measured_gib (None where it did not fit), limit_gib, rows, tokens, learned,
-allocated_gib, reserved_gib and card_used_gib (on a card), seconds.
+allocated_gib, reserved_gib and card_used_gib (on a card), seconds; peak_gib: of the whole run, where it was more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,7 +60,18 @@ class Measured:
     allocated: int | None = None
     reserved: int | None = None
     card_used: int | None = None
+    context: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What went into the record; context: bytes that torch's own count leaves out."""
+
+    rig: Rig
+    arithmetic_gib: float
+    measured_gib: float
+    context: int
 
 
 class Probe:
@@ -69,6 +80,7 @@ class Probe:
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
         self._machine = hardware.look()
+        self._kept: _Kept | None = None
 
     def __call__(self, trainer: Trainer) -> None:
         """Raises DoesNotFitError."""
@@ -95,12 +107,27 @@ class Probe:
         facts["measured_gib"] = measured.whole / GIB if measured else None
         self._run.add_facts(memory={name: _rounded(value) for name, value in facts.items()})
         if measured and rig and predicted:
+            self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
         if measured is None or (limit is not None and measured.whole > limit * (TOLERANCE if on_card else 1)):
             raise self._refusal(trainer, longest, measured, limit, predicted)
         self._say(facts)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
         trainer.spill = SpillWatch(trainer.reporter, where, partial(_memory_now, card, on_card))
+
+    def finish(self) -> None:
+        """After the run, however it ended: where it needed more in the end than its longest batch did, that is what is kept. A
+        processor's library keeps something for every new length that it meets, half a gigabyte in 80 packed steps of the starter.
+        """
+        if self._kept is None:
+            return
+        peak = self._run.facts().get("peak_memory_bytes")
+        whole = (peak + self._kept.context) / GIB if isinstance(peak, int) else 0.0
+        if whole <= self._kept.measured_gib:
+            return
+        with suppress(OSError):
+            self._run.add_facts(memory=self._run.facts()["memory"] | {"peak_gib": round(whole, 4)})
+        self._keep(self._kept.rig, self._kept.arithmetic_gib, whole)
 
     # ---- what there is --------------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
@@ -178,7 +205,7 @@ class Probe:
         reserved, most = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
         others = card.used_bytes if card and card.used_bytes is not None else 0
         context = min(2 * GIB, max(0, total - free - others - reserved)) if card else 0
-        return Measured(most + context, torch.cuda.max_memory_allocated(), most, total - free, seconds)
+        return Measured(most + context, torch.cuda.max_memory_allocated(), most, total - free, context, seconds)
 
     def _rehearse(self, trainer: Trainer, longest: LongestBatch) -> float:
         started = time.monotonic()

@@ -180,6 +180,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise
+    finally:
+        probe.finish()
     _keep(run, reporter, save_adapter)
     reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
 

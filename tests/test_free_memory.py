@@ -114,6 +114,7 @@ def test_predicted_and_measured_stand_beside_each_other() -> None:
     assert "predicted 1.31 GiB, measured 1.42 GiB" in said(view(memory=MEASURED))
     assert "Corrected by 2 runs on this PC: ×1.08." in said(view(memory=MEASURED | {"runs": 2, "factor": 1.08}))
     assert "orrected" not in said(view(memory=MEASURED))
+    assert "measured 1.42 GiB before the first step, 1.60 GiB at most" in said(view(memory=MEASURED | {"peak_gib": 1.6}))
     assert said(view(memory=MEASURED | {"measured_gib": None})) == "" == said(view())
 
 

@@ -26,7 +26,9 @@ def memory(facts: dict[str, Any], w: Wording) -> Html | None:
         return None
     if predicted is None:
         return _line(w.t("run_memory.measured_alone", measured=f"{measured:.2f}"))
-    said = w.t("run_memory.measured", predicted=f"{predicted:.2f}", measured=f"{measured:.2f}")
+    numbers = {"predicted": f"{predicted:.2f}", "measured": f"{measured:.2f}"}
+    peak = _number(known, "peak_gib")
+    said = w.t("run_memory.measured_more", peak=f"{peak:.2f}", **numbers) if peak else w.t("run_memory.measured", **numbers)
     runs, factor = known.get("runs"), _number(known, "factor")
     if isinstance(runs, int) and runs > 0 and factor is not None:
         said += " " + correction.said(factor, runs, w)
