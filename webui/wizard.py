@@ -34,6 +34,7 @@ STEPS = ("goal", "model", "data", "plan", "train")
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 FOCUS = "() => setTimeout(() => document.querySelector('#step-{step} button')?.focus(), 120)"
 R = ("adapter", "r")
+STATE = 6  # place of the state among the form's inputs
 
 
 class Wizard:
@@ -101,7 +102,7 @@ class Wizard:
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
         self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
         self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
-        self._redraw_on(self.again.tick)
+        self.again.tick(self.on_clock, self._form, self._drawn, queue=False, **QUIET)
         plan.clock.tick(self.follow_memory, [plan.drawn_from, *self._form], self._drawn, queue=False, **QUIET)
         plan.recheck.click(self.look_again, self._form, self._drawn, **QUIET)
         self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
@@ -194,7 +195,7 @@ class Wizard:
             plan_view.card(outlook, self.table, self.w),
             shown(free_memory.holders(outlook, self.services.monitor.newest(), self.w)),
             gr.update(visible=free_memory.is_short(outlook)),
-            free_memory.mark(outlook),
+            free_memory.mark(outlook) | {"of": _of(form)},
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
             gr.Timer(active=outlook.measuring),
@@ -210,7 +211,24 @@ class Wizard:
             free_gib = self.planner.budget(answers[3]).free_gib
         except GarageError:
             return nothing
-        return self.refresh(*answers) if free_memory.has_moved(drawn, free_gib) else nothing
+        form, _ = self._read(answers)
+        # One that came back after another answer of the form was given had drawn what is no longer asked for.
+        is_old = isinstance(drawn, dict) and drawn.get("of", _of(form)) != _of(form)
+        return self.on_clock(*answers) if is_old or free_memory.has_moved(drawn, free_gib) else nothing
+
+    def on_clock(self, *answers: Any) -> list[Any]:
+        """As refresh, when nobody did anything: the fields and what they are held against are sent only where the plan has
+        become another, and then all of them. An answer that somebody gives meanwhile would else meet fields of one plan with
+        the state of another, and what the plan had chosen would count as edited (seen: "changed by you: 4" on a new page).
+        """
+        updates = self.refresh(*answers)
+        was, state = Answers.of_state(answers[STATE]), updates[0]
+        if state["shown"] == was.shown:
+            updates[0] = gr.skip()
+            updates[-len(FIELDS) :] = [gr.skip()] * len(FIELDS)
+        else:
+            updates[-len(FIELDS) :] = self._field_updates([object()] * len(FIELDS), Answers.of_state(state))
+        return updates
 
     def look_again(self, *answers: Any) -> list[Any]:
         """Inputs: the form. Outputs: as refresh, of the memory as it is this moment."""
@@ -388,6 +406,11 @@ class Wizard:
             "predicted_seconds": outlook.seconds,
         }
         return self.services.supervisor.submit(recipe, facts)
+
+
+def _of(form: Form) -> list[str]:
+    """What a card was drawn for, as the browser keeps it."""
+    return [str(part) for part in (form.model, form.data, form.memory)]
 
 
 def _chosen(field: Any) -> bool:
