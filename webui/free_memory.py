@@ -10,8 +10,8 @@ from core.budget import GIB, Budget
 from core.hardware import Machine
 from core.memory_holders import top_by_ram
 from webui.markup import Html, tag
-from webui.plan_view import gib
 from webui.planner import Outlook
+from webui.verdict import gib
 from webui.wording import Wording
 
 MOST_HOLDERS = 6

@@ -14,8 +14,9 @@ from core.errors import GarageError
 from core.presets import models
 from webui import format
 from webui.markup import Html, tag
-from webui.plan_view import METHODS, TONES, gib, where
+from webui.plan_view import where
 from webui.planner import HERE, Planner
+from webui.verdict import METHODS, badge, gib
 from webui.wording import Wording
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -99,6 +100,5 @@ def _name(entry: Entry, w: Wording) -> Html:
 
 def _cell(entry: Entry, method: str, name: str, w: Wording) -> Html:
     fit = entry.fits[method]
-    badge = tag("span", w.t(f"plan_view.verdict_{fit.verdict}"), class_=f"lg-badge lg-{TONES[fit.verdict]}")
     needs = tag("span", w.t("model_list.gib", gib=gib(fit.needed_gib)), class_="lg-quiet")
-    return tag("td", tag("div", badge, needs), data_label=name)
+    return tag("td", tag("div", badge(fit.verdict, w), needs), data_label=name)
