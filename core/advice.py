@@ -102,6 +102,11 @@ class Advice(_Value):
     warnings: tuple[Text, ...] = ()
     budget: Budget
 
+    @property
+    def factor(self) -> float:
+        """What runs on this PC measured, over the arithmetic."""
+        return self.correction.factor if self.correction else 1.0
+
 
 @dataclass(frozen=True)
 class Draft:
