@@ -39,7 +39,7 @@ from core.peak import ResidentPeak, limit_of_process
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.shapes import ModelShape
-from core.spill import Memory, SpillWatch
+from core.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.text import Text, text
 from core.trainer import LongestBatch, Trainer, stop_inside_layers
 from core.workspace import Workspace
@@ -83,7 +83,9 @@ class Probe:
         self._kept: _Kept | None = None
 
     def __call__(self, trainer: Trainer) -> None:
-        """Raises DoesNotFitError."""
+        """Raises DoesNotFitError. Nothing to do where a run goes on after its last step, for what was still due then."""
+        if trainer.position.step >= trainer.schedule.total_steps:
+            return
         trainer.reporter.stage("probing")
         on_card = trainer.compute.on_card
         card = _card_of(self._machine) if on_card else None
@@ -109,7 +111,9 @@ class Probe:
         if measured and rig and predicted:
             self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
-        if measured is None or (limit is not None and measured.whole > limit * (TOLERANCE if on_card else 1)):
+        # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
+        counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or _given(self._run.facts().get("memory_limit_gib"))
+        if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
             raise self._refusal(trainer, longest, measured, limit, predicted)
         self._say(facts)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
@@ -180,10 +184,9 @@ class Probe:
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-            return None
-        finally:
             if trainer.compute.on_card:
                 torch.cuda.empty_cache()
+            return None
 
     def _on_processor(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
         with ResidentPeak(limit) as peak:

@@ -127,6 +127,10 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     from core.probe import Probe
     from core.trainer import NotFiniteError, Trainer, TrainingData
 
+    shape = None
+    with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
+        shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
+    probe = Probe(run, workspace, recipe, shape)  # before torch touches a card: what others hold there is read now
     torch.manual_seed(recipe.train.seed)
     before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else {}
     compute = device.choose(before.get("dtype"))
@@ -134,10 +138,6 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         raise RunError("run.other_device", then=before.get("device"), now=str(compute.device))
     run.add_facts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason.model_dump())
     run.log_event("decision", message=compute.reason)
-    shape = None
-    with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
-        shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
-    probe = Probe(run, workspace, recipe, shape)
     reporter.check()
     reporter.stage("loading_model")
     base = base_model.load(model_folder, compute, four_bit=recipe.adapter.method == "qlora")

@@ -64,10 +64,12 @@ def test_a_run_has_the_same_numbers_with_and_without_it(how: dict, tmp_path: Pat
 
 
 def test_a_run_that_goes_on_is_probed_too_and_stays_the_same(tmp_path: Path) -> None:
-    """Paused inside the probe (before any step), and in the middle, where the optimizer's state is there already."""
+    """Paused inside the probe (before any step), in the middle, where the optimizer's state is there already, and after the
+    last step, with a measurement still due."""
     whole = trainer_of(tmp_path / "whole", None)
     whole.run()
-    for at in (2, 30):
+    without_probe = whole.reporter.checks
+    for at in (2, 30, without_probe + 4):
         folder, numbers = tmp_path / str(at), {}
         for pause in (at, None):
             trainer = trainer_of(folder, pause)

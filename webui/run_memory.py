@@ -31,7 +31,7 @@ def memory(facts: dict[str, Any], w: Wording) -> Html | None:
     said = w.t("run_memory.measured_more", peak=f"{peak:.2f}", **numbers) if peak else w.t("run_memory.measured", **numbers)
     runs, factor = known.get("runs"), _number(known, "factor")
     if isinstance(runs, int) and runs > 0 and factor is not None:
-        said += " " + correction.said(factor, runs, w)
+        said += ("" if w.language == "zh" else " ") + correction.said(factor, runs, w)
     return _line(said)
 
 
