@@ -525,6 +525,8 @@ def plan_page(advice: Advice, language: str) -> list[str]:
         rows = [text("memory.row", gib=gib, what=text(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
         lines += [row.render(language) for row in rows]
         lines.append("  " + said("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
+        if advice.correction:
+            lines.append("  " + text("probe.corrected", **advice.correction.model_dump()).render(language))
     else:
         lines.append("  " + said("total_unknown"))
     if advice.alternatives:
