@@ -126,7 +126,7 @@ class StandIn(BaseModel):
             num_hidden_layers=shape.num_hidden_layers,
             rows=max(1, min(recipe.train.per_device_train_batch_size, MOST_TOKENS // row)),
             length=row,
-            learned=max(1, round(row * round(learned_share, 1))),
+            learned=max(1, round(row * 2 ** round(math.log2(min(1.0, max(0.1, learned_share)))))),
             r=recipe.adapter.r,
             four_bit=recipe.adapter.method == "qlora",
             gradient_checkpointing=bool(recipe.train.gradient_checkpointing),

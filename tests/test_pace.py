@@ -111,7 +111,7 @@ STEP = stand_in()
 
 def test_what_is_timed_is_a_step_of_the_plan():
     assert (STEP.hidden_size, STEP.num_hidden_layers, STEP.vocab_size) == (576, 30, 49152)
-    assert (STEP.rows, STEP.length, STEP.learned, STEP.four_bit, STEP.gradient_checkpointing) == (4, 64, 26, False, False)
+    assert (STEP.rows, STEP.length, STEP.learned, STEP.four_bit, STEP.gradient_checkpointing) == (4, 64, 32, False, False)
     other = stand_in(900, adapter={"method": "qlora"}, train={"per_device_train_batch_size": 8, "gradient_checkpointing": True})
     assert (other.rows, other.length, other.four_bit, other.gradient_checkpointing) == (2, 1024, True, True)
     assert stand_in(59) == STEP, "an edit that hardly matters needs no new measurement"
