@@ -170,6 +170,10 @@ class Probe:
             gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
             base_bytes=4 if trainer.compute.dtype == torch.float32 else 2,
             device="card" if trainer.compute.on_card else "cpu",
+            use_dora=recipe.adapter.use_dora,
+            lora_dropout=recipe.adapter.lora_dropout,
+            accumulates=longest.several,
+            offloads=recipe.train.activation_offload and trainer.compute.on_card,
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------

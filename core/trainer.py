@@ -95,14 +95,14 @@ class Trainer:
         offloads = train.activation_offload and compute.on_card
         self.offload = Offload(tuned) if offloads else nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
-        self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit)
+        self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.spill: SpillWatch | None = None  # core/probe knows what to watch
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
 
     def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
-        """Train to the end. before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it stands after the last finished step) or
-        NotFiniteError (adapter of the last good step)."""
+        """Train to the end; before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it
+        stands after the last finished step) or NotFiniteError (adapter of the last good step)."""
         self.reporter.has_something_to_save()
         torch.manual_seed(self.recipe.train.seed)
         if self._random:
