@@ -19,6 +19,7 @@ from core import memory, presets, schedule
 from core.budget import Budget
 from core.data_facts import DataFacts
 from core.memory import Estimate, Setup
+from core.memory_record import Correction, Corrections
 from core.presets import Goal
 from core.recipe import Data
 from core.shapes import ModelShape
@@ -96,9 +97,15 @@ class Advice(_Value):
     alternatives: tuple[Alternative, ...] = ()
     documented: Documented = Documented()
     estimate: Estimate | None = None
+    correction: Correction | None = None  # of the estimate, by earlier runs on this PC
     planned_steps: int | None = None
     warnings: tuple[Text, ...] = ()
     budget: Budget
+
+    @property
+    def factor(self) -> float:
+        """What runs on this PC measured, over the arithmetic."""
+        return self.correction.factor if self.correction else 1.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,8 @@ class Draft:
 
 @dataclass(frozen=True)
 class Case:
-    """What decisions are made from. eval_fraction: share of the rows that is not trained."""
+    """What decisions are made from. eval_fraction: share of the rows that is not trained. corrections: what runs on this PC
+    measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left out)."""
 
     shape: ModelShape | None
     budget: Budget
@@ -129,6 +137,8 @@ class Case:
     goal: Goal | None
     table: VramTable
     eval_fraction: float
+    corrections: Corrections = Corrections()
+    examples: Callable[[int], int] | None = None
 
     @property
     def on_cpu(self) -> bool:
@@ -173,7 +183,10 @@ class Case:
 
     def estimate(self, draft: Draft) -> Estimate | None:
         """None without a shape. Raises RecipeError for target_modules that the model has not."""
-        return memory.estimate(self.shape, self.setup(draft)) if self.shape else None
+        if self.shape is None:
+            return None
+        counted, correction = memory.estimate(self.shape, self.setup(draft)), self.corrections.of(draft.method)
+        return correction.apply(counted) if correction else counted
 
     def holds(self, draft: Draft) -> bool | None:
         """Whether it fits with its margin by arithmetic alone; None where the model or the free memory is not known."""
@@ -194,15 +207,18 @@ def recommend(
     data: DataFacts | None = None,
     goal: Goal | None = None,
     chosen: Mapping[str, Any] | None = None,
+    corrections: Corrections | None = None,
+    examples: Callable[[int], int] | None = None,
 ) -> Advice:
     """The recommendation for a model on a budget; what is not known (None) is said and not guessed.
 
     chosen: what the person decided, by the names of Advice's fields (and eval_fraction, which steps depend on); it is
-    kept, with its verdict, and its reason says that it was chosen. Raises RecipeError for target_modules that the model has not.
+    kept, with its verdict, and its reason says that it was chosen. corrections, examples: see Case. Raises RecipeError for
+    target_modules that the model has not.
     """
     chosen = dict(chosen or {})
     eval_fraction = chosen.get("eval_fraction", Data.model_fields["eval_fraction"].default)
-    case = Case(shape, budget, data, goal, presets.vram_table(), eval_fraction)
+    case = Case(shape, budget, data, goal, presets.vram_table(), eval_fraction, corrections or Corrections(), examples)
     draft, reasons = decide(case, {name: value for name, value in chosen.items() if name in DRAFT_FIELDS})
     verdict, why = judge(case, draft)
     others = alternatives(case, draft, verdict)
@@ -217,6 +233,7 @@ def recommend(
         alternatives=others,
         documented=documented(case, draft),
         estimate=case.estimate(draft),
+        correction=case.corrections.of(draft.method) if shape else None,
         planned_steps=planned_steps(case, draft),
         warnings=tuple(warnings(case, draft, verdict, others)),
         budget=budget,
@@ -500,7 +517,7 @@ def smaller(case: Case, draft: Draft) -> Alternative | None:
         if known.shape.params < case.shape.params and (known.shape.max_position_embeddings or 0) >= draft.max_length
     ]
     for known in sorted(below, key=lambda known: known.shape.params, reverse=True):
-        other = replace(case, shape=known.shape)
+        other = replace(case, shape=known.shape, corrections=case.corrections.for_another_model)
         plain = replace(draft, method="lora" if case.on_cpu else "qlora", target_modules="all-linear", micro_batch=1)
         way = replace(plain, method=method(other, plain)[0])
         if judge(other, way)[0] == "fits":
@@ -553,7 +570,10 @@ def planned_steps(case: Case, draft: Draft) -> int | None:
 
 
 def _schedule(case: Case, data: DataFacts, draft: Draft) -> schedule.Schedule:
-    lengths = (0,) * _trained_rows(data.rows, case.eval_fraction)  # the count of steps does not ask how long rows are
+    rows = _trained_rows(data.rows, case.eval_fraction)
+    if case.examples is not None:
+        rows = max(1, round(rows * case.examples(draft.max_length) / max(1, data.rows)))
+    lengths = (0,) * rows  # the count of steps does not ask how long rows are
     return schedule.Schedule(lengths, draft.micro_batch, draft.gradient_accumulation, draft.num_train_epochs, draft.max_steps, 0)
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,9 @@ from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
+from core.hardware import Machine
 from core.line import Line
+from core.memory_record import Corrections, MemoryRecord, Rig
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -311,13 +314,15 @@ def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
     from core import budget, hardware, preview
     from core.models import Models
 
-    models = Models(space)
-    shape = facts = None
+    models, machine = Models(space), hardware.look()
+    shape = seen = None
     with contextlib.suppress(GarageError):
         shape = models.shape(wanted.model.id, wanted.model.revision)
     with contextlib.suppress(GarageError):
-        facts = preview.facts_of(models, dataset_store(space), wanted.data.source, wanted.model.id, wanted.data.train_on)
-    return plan.Grounds(budget.of_machine(hardware.look()), shape, facts)
+        data, previews = wanted.data, preview.Previews(dataset_store(space), models)
+        seen = previews.of(data.source, wanted.model.id, data.train_on, data.format)
+    grounds = plan.Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
+    return replace(grounds, data=seen.facts(), examples=seen.examples) if seen else grounds
 
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
@@ -535,15 +540,25 @@ def plan_command(
 
     space = Workspace.open(workspace)
     wanted = presets.goal(goal) if goal else None
-    memory = budget.of_machine(hardware.look()) if vram is None else budget.planned(vram, platform.system())
-    shape = shape_of(Models(space), model)
-    advice = recommend(shape, memory, plan_facts(space, model, data) if data else None, wanted)
+    machine = hardware.look()
+    memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
+    shape, facts = shape_of(Models(space), model), plan_facts(space, model, data) if data else None
+    corrections = corrections_here(space, machine, model) if vram is None else None
+    advice = recommend(shape, memory, facts, wanted, corrections=corrections)
     if as_json:
         print_json(in_words(plan_json(advice)))
     else:
         from core.memory_cases import source_of
 
         print("\n".join([*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]))
+
+
+def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
+    """What runs on this PC measured of model, and of others."""
+    from core import budget
+    from core.models import Models
+
+    return MemoryRecord(space).corrections(Rig.of(machine, budget.best_card(machine)), Models(space).hub_id(model))
 
 
 def plan_facts(space: Workspace, model: str, data: str) -> DataFacts:
@@ -595,6 +610,8 @@ def plan_page(advice: Advice, language: str) -> list[str]:
         rows = [text("memory.row", gib=gib, what=text(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
         lines += [row.render(language) for row in rows]
         lines.append("  " + said("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
+        if advice.correction:
+            lines.append("  " + text("probe.corrected", **advice.correction.model_dump()).render(language))
     else:
         lines.append("  " + said("total_unknown"))
     if advice.alternatives:

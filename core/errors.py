@@ -46,6 +46,17 @@ class TemplateError(GarageError): ...
 class RunError(GarageError): ...
 
 
+class DoesNotFitError(RunError):
+    """The memory is not enough for a run, seen before its first step. advice: what would fit, computed."""
+
+    def __init__(self, key: str | Text, advice: Text | None = None, **params: Any):
+        super().__init__(key, **params)
+        self.advice = advice
+
+    def __reduce__(self):
+        return (type(self), (self.text, self.advice))
+
+
 class BusyError(GarageError): ...
 
 

@@ -79,6 +79,10 @@ class Monitor:
         """What the thread saw last; looks itself where nothing was seen yet."""
         return self._newest or self._see()
 
+    def look_again(self) -> Machine:
+        """Now, whatever was seen a moment ago: somebody has just closed a program."""
+        return self._see()
+
     def _see(self) -> Machine:
         with self._guard:
             seen = self._look()

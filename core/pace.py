@@ -1,13 +1,14 @@
-"""How fast this PC trains: from its own earlier runs, else roughly from a one-second measurement. No torch here.
+"""How fast this PC trains: from its own earlier runs, else from a step of the plan, timed for a second. No torch here.
 
-The measurement (core/pace_probe) runs in a child process and is kept in cache/pace.json, by processor or card and version
-of torch.
+The measurement (core/pace_probe) runs in a child process and is kept in cache/pace.json, by step, processor or card, and
+version of torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -22,18 +23,18 @@ from core.budget import best_card
 from core.child import own_group, worker_environment
 from core.errors import BusyError, GarageError
 from core.hardware import Machine, look
+from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.runs import Runs
+from core.shapes import ModelShape
 from core.states import State
 from core.text import Text, text
 from core.workspace import Workspace
 
 LEAST_STEPS = 5
 PROBE_LIMIT_S = 120  # a first import of torch from a slow disk takes a minute
-# A real step's operations a second over the stand-in's. Starter model, LoRA, Intel Xeon (2 cores, AMX), torch 2.13, 2026-11-25:
-# 0.51 (rows of 58 tokens) and 0.65 (256) as wall time of whole runs with AMX; as processor time of steps on one thread 0.64
-# to 0.75 with AMX, 0.85 to 0.90 with AVX512_BF16 alone, 0.82 to 0.89 in float32 with AVX2. Not measured on any card.
-SHARE = 0.65
+MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a token, but for attention
+KEPT = 100  # measurements in the file
 
 
 class Pace(BaseModel):
@@ -90,59 +91,100 @@ def _tokens_per_second(run: RunFolder) -> float | None:
 # ---- from a measurement -----------------------------------------------------------------------------------------------
 
 
-def from_probe(tflops: float, params: float, gradient_checkpointing: bool) -> Pace:
-    """Good to a factor of two on a processor. params: of the whole base.
-
-    A frozen base costs 2 operations a parameter and token forward and 2 backward; checkpointing goes forward twice.
+class StandIn(BaseModel):
+    """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one, with rows as
+    long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row that the loss counts.
     """
-    operations = (6 if gradient_checkpointing else 4) * params
-    return Pace(tokens_per_second=tflops * 1e12 * SHARE / operations, source=text("pace.rough"))
+
+    model_config = ConfigDict(frozen=True)
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    num_hidden_layers: int  # of the model; what is timed is scaled to them
+    rows: int
+    length: int
+    learned: int
+    r: int
+    four_bit: bool
+    gradient_checkpointing: bool
+
+    @classmethod
+    def of(cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float) -> StandIn:
+        """length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new measurement."""
+        row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
+        return cls(
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.active_width,
+            num_attention_heads=shape.num_attention_heads,
+            num_key_value_heads=shape.num_key_value_heads,
+            head_dim=shape.head_dim,
+            vocab_size=shape.vocab_size,
+            num_hidden_layers=shape.num_hidden_layers,
+            rows=max(1, min(recipe.train.per_device_train_batch_size, MOST_TOKENS // row)),
+            length=row,
+            learned=max(1, round(row * 2 ** round(math.log2(min(1.0, max(0.1, learned_share)))))),
+            r=recipe.adapter.r,
+            four_bit=recipe.adapter.method == "qlora",
+            gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
+        )
+
+
+def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
+    """measuring: what measurements on rows kept apart take, as a share of the steps' time."""
+    return Pace(tokens_per_second=tokens_per_second / (1 + measuring), source=text("pace.rough"))
 
 
 class Probe:
-    """The speed of a stand-in training step on this PC, measured once for each processor or card and version of torch."""
+    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch."""
 
     def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = look):
         self._workspace, self._machine = workspace, machine
         self._measuring = threading.Lock()
-        self._failed = False
+        self._failed: set[StandIn] = set()
 
-    def measured(self) -> float | None:
-        """TFLOP/s as measured before; None where nothing was yet. Reads a file, never waits."""
-        return self._kept().get(self._key())
+    def measured(self, step: StandIn) -> float | None:
+        """Tokens a second as measured before; None where nothing was yet. Reads a file, never waits."""
+        found = self._kept().get(self._key(step))
+        return found if isinstance(found, float) else None
 
     @property
     def busy(self) -> bool:
         """Whether a measurement is under way."""
         return self._measuring.locked()
 
-    def begin(self) -> None:
+    def begin(self, step: StandIn) -> None:
         """Measure in the background where it is not known yet. Returns at once; may be called again and again."""
-        if not self._failed and not self._measuring.locked():
-            threading.Thread(target=self.measure, name="pace", daemon=True).start()
+        if step not in self._failed and not self._measuring.locked():
+            threading.Thread(target=self.measure, args=(step,), name="pace", daemon=True).start()
 
-    def measure(self) -> float | None:
-        """TFLOP/s, known or measured now (some seconds). None while something else computes, or where the child fails."""
-        if (known := self.measured()) is not None:
+    def measure(self, step: StandIn) -> float | None:
+        """Tokens a second, known or measured now (some seconds). None while something else computes, or where the child fails."""
+        if (known := self.measured(step)) is not None:
             return known
         if not self._measuring.acquire(blocking=False):
             return None
         try:
-            return self._measure_now()
+            return self._measure_now(step)
         finally:
             self._measuring.release()
 
-    def _measure_now(self) -> float | None:
+    def _measure_now(self, step: StandIn) -> float | None:
         # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
         if not self._device_is_free():
             return None
-        tflops = run_child()
-        self._failed = tflops is None
-        if tflops is None or not self._device_is_free():
+        speed = run_child(step)
+        if speed is None:
+            self._failed.add(step)
+        if speed is None or not self._device_is_free():
             return None
         with contextlib.suppress(OSError):
-            atomic.replace_json(self._file, self._kept() | {self._key(): tflops})
-        return tflops
+            kept = list((self._kept() | {self._key(step): speed}).items())
+            atomic.replace_json(self._file, dict(kept[-KEPT:]))
+        return speed
 
     def _device_is_free(self) -> bool:
         try:
@@ -159,22 +201,22 @@ class Probe:
         kept = atomic.read_json(self._file)
         return kept if isinstance(kept, dict) else {}
 
-    def _key(self) -> str:
+    def _key(self, step: StandIn) -> str:
         machine = self._machine()
         card = best_card(machine)
         try:
             torch = version("torch")
         except PackageNotFoundError:
             torch = "none"
-        return f"{(card and card.name) or machine.cpu}, torch {torch}"
+        return f"{(card and card.name) or machine.cpu}, torch {torch}, {step.model_dump_json()}"
 
 
-def run_child() -> float | None:
-    """One measurement, or None where torch cannot be loaded or took too long."""
-    command = [sys.executable, "-m", "core.pace_probe"]
+def run_child(step: StandIn) -> float | None:
+    """One measurement in tokens a second, or None where torch cannot be loaded or took too long."""
+    command = [sys.executable, "-m", "core.pace_probe", step.model_dump_json()]
     try:
         child = subprocess.run(command, env=worker_environment(), capture_output=True, timeout=PROBE_LIMIT_S, **own_group())
         answer = json.loads(child.stdout.splitlines()[-1])
-        return float(answer["tflops"])
+        return float(answer["tokens_per_second"])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError, KeyError, TypeError):
         return None

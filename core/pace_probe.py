@@ -1,72 +1,125 @@
-"""How fast this PC trains a small stand-in model, in a process of its own: `python -m core.pace_probe`. Imports torch.
+"""How long this PC takes for a step of a plan, in a process of its own: `python -m core.pace_probe JSON` (pace.StandIn).
 
-Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tflops": 0.3}: the operations that a step's products need,
-over the time that the step really takes. A bare product would say too little: on one Intel Xeon it reaches 2.2 TFLOP/s with
-AMX instructions and 0.22 without, a training step 0.26 and 0.12. Takes six seconds, five of them imports.
+Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tokens_per_second": 340.0}. What is timed is a step as the run will
+do it (forward, backward, AdamW) through two layers of the model's own widths, or one where they are large, with random weights;
+the layers' time is scaled to as many as the model has, the head's is timed alone and added. Takes some seconds, five of them
+imports.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from core import adapter, device
+from core import adapter, base_model, device, fused_lora
 from core.batches import Batch
-from core.loss import summed_loss
+from core.loss import Head, head_loss, summed_loss
+from core.pace import StandIn
 from core.recipe import Adapter
 
-ROWS, LENGTH = 4, 128
-LAYERS, VOCABULARY = 2, 512
-# A layer of what is trained there: models of 0.1 to 1B parameters on a processor, of 7B on a card.
-WIDTH_ON_CPU, WIDTH_ON_CARD = 1024, 4096
+LARGE_LAYER = 300e6  # parameters; two of them would need more than a gigabyte
+VOCABULARY = 512  # of the layers' own measurement: the head is timed apart
 SECONDS, LEAST_STEPS = 1.0, 2
 
 
-def stand_in(compute: device.Compute) -> Any:
-    """Two layers with random weights, LoRA on all of their linear layers, as core.worker would train them."""
+def stand_in(step: StandIn, compute: device.Compute, layers: int) -> Any:
+    """Layers with random weights and LoRA on all of their linear layers, as core.worker would train them."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    width = WIDTH_ON_CARD if compute.on_card else WIDTH_ON_CPU
     config = LlamaConfig(
-        hidden_size=width,
-        intermediate_size=width * 11 // 4,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=width // 64,
+        hidden_size=step.hidden_size,
+        intermediate_size=step.intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=step.num_attention_heads,
+        num_key_value_heads=step.num_key_value_heads,
+        head_dim=step.head_dim,
         vocab_size=VOCABULARY,
+        use_cache=False,
         dtype=compute.dtype,
     )
     with torch.device(compute.device):
         model = LlamaForCausalLM._from_config(config)
-    return adapter.add(model, Adapter(), "stand-in", None).train()
+    model.requires_grad_(False)
+    if step.four_bit:
+        _to_four_bit(model, compute)
+    return adapter.add(model, Adapter(r=step.r), "stand-in", None).train()
 
 
-def tflops(compute: device.Compute) -> float:
-    """10^12 operations a second: 4 a parameter and token, forward and back through a frozen base."""
-    model = stand_in(compute)
-    parameters = sum(p.numel() for p in model.get_base_model().get_decoder().layers.parameters() if not p.requires_grad)
-    ids = torch.arange(ROWS * LENGTH, device=compute.device) % VOCABULARY
-    learned = torch.arange(0, ROWS * LENGTH, 2, device=compute.device)
-    batch = Batch(
-        ids.view(ROWS, LENGTH), learned, ids[learned], ROWS * LENGTH, attention_mask=torch.ones_like(ids).view(ROWS, LENGTH)
-    )
+def _to_four_bit(model: Any, compute: device.Compute) -> None:
+    from bitsandbytes.nn import Linear4bit, Params4bit
 
-    def step() -> None:
-        summed_loss(model, batch).backward()
-        model.zero_grad(set_to_none=True)
+    for layer in model.get_decoder().layers:
+        for name, module in list(layer.named_modules()):
+            if type(module) is torch.nn.Linear:
+                small = Linear4bit(
+                    module.in_features, module.out_features, False, compute_dtype=compute.dtype, quant_type="nf4", device="meta"
+                )
+                kept = module.weight.data.cpu()
+                small.weight = Params4bit(kept, requires_grad=False, quant_type="nf4", compress_statistics=True)
+                parent, _, leaf = name.rpartition(".")
+                setattr(layer.get_submodule(parent), leaf, small.to(compute.device))
+    model.is_loaded_in_4bit = True  # peft asks for it
+    base_model.close_cpu_gradient_trap(model)
+
+
+def layers_seconds(step: StandIn, compute: device.Compute) -> float:
+    """Of one step through all layers of the model, optimizer included."""
+    matrices = step.hidden_size * (3 * step.intermediate_size + 2 * step.head_dim * step.num_attention_heads)
+    layers = min(step.num_hidden_layers, 1 if matrices > LARGE_LAYER else 2)
+    model = stand_in(step, compute, layers)
+    if step.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    fused_lora.fuse(model)
+    head = Head.of(model.get_base_model())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+    count = step.rows * step.length
+    ids = torch.arange(count, device=compute.device) % VOCABULARY
+    learned = torch.arange(0, count, max(1, step.length // step.learned), device=compute.device)
+    mask = torch.ones_like(ids).view(step.rows, step.length)
+    batch = Batch(ids.view(step.rows, step.length), learned, ids[learned], count, attention_mask=mask)
+
+    def once() -> None:
+        summed_loss(model, batch, head).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return timed(once, compute) * step.num_hidden_layers / layers
+
+
+def head_seconds(step: StandIn, compute: device.Compute) -> float:
+    """Of the head and its loss at the learned positions of one step."""
+    with torch.device(compute.device):
+        head = torch.nn.Linear(step.hidden_size, step.vocab_size, bias=False, dtype=compute.dtype).requires_grad_(False)
+        count = step.rows * step.learned
+        hidden = torch.randn(count, step.hidden_size, dtype=compute.dtype, requires_grad=True)
+        targets = torch.arange(count) % step.vocab_size
+    return timed(lambda: head_loss(head, hidden, targets, Head()).backward(), compute)
+
+
+def timed(once: Callable[[], None], compute: device.Compute) -> float:
+    """Seconds that it takes, the first time apart."""
+
+    def whole() -> None:
+        once()
         if compute.on_card:
             torch.cuda.synchronize(compute.device)
 
-    step()
-    steps, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < SECONDS or steps < LEAST_STEPS:
-        step()
-        steps += 1
-    return steps * 4 * parameters * ROWS * LENGTH / elapsed / 1e12
+    whole()
+    times, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < SECONDS or times < LEAST_STEPS:
+        whole()
+        times += 1
+    return elapsed / times
 
 
 if __name__ == "__main__":
-    chosen = device.choose()
-    print(json.dumps({"device": str(chosen.device), "dtype": chosen.dtype_name, "tflops": tflops(chosen)}))
+    wanted, chosen = StandIn.model_validate_json(sys.argv[1]), device.choose()
+    seconds = layers_seconds(wanted, chosen) + head_seconds(wanted, chosen)
+    speed = wanted.rows * wanted.length / seconds
+    print(json.dumps({"device": str(chosen.device), "dtype": chosen.dtype_name, "tokens_per_second": speed}))

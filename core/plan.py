@@ -6,18 +6,22 @@ only there); the advice; the recipe's own defaults.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from core import advice, slug
 from core.advice import Advice, Reason
 from core.budget import Budget
 from core.data_facts import DataFacts
+from core.memory_record import Corrections
 from core.presets import goal as goal_preset
 from core.presets import sample_of
 from core.recipe import Recipe
 from core.shapes import ModelShape
 from core.text import text
+from core.tokenizer import LongExamples
 
 # The fields of a recipe that advice is given on, and their names there.
 ADVISED: dict[tuple[str, str], str] = {
@@ -38,11 +42,17 @@ ADVISED: dict[tuple[str, str], str] = {
 
 @dataclass(frozen=True)
 class Grounds:
-    """What advice stands on. shape and data are None where they could not be had: the advice then says less."""
+    """What advice stands on. shape and data are None where they could not be had: the advice then says less.
+
+    corrections: what runs on this PC measured of this model. examples(max_length, long_examples): how many training makes
+    of the data (core.preview counts them).
+    """
 
     budget: Budget
     shape: ModelShape | None = None
     data: DataFacts | None = None
+    corrections: Corrections | None = None
+    examples: Callable[[int, LongExamples], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,10 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     chosen = {name: value for key, name in ADVISED.items() if (value := _set_value(recipe, key)) is not None}
     chosen["eval_fraction"] = recipe.data.eval_fraction  # what is kept apart makes no steps
     goal = goal_preset(recipe.goal) if recipe.goal else None
-    advised = advice.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen)
+    examples = None
+    if grounds.examples is not None and recipe.data.long_examples != "cut":  # cut, a row stays one example
+        examples = partial(grounds.examples, long_examples=recipe.data.long_examples)
+    advised = advice.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen, grounds.corrections, examples)
     reasons = tuple(
         Reason(field=reason.field, text=text("plan.from_sample")) if reason.field in from_sample else reason
         for reason in advised.reasons

@@ -246,6 +246,10 @@ class Preview:
         values = zip(edges, edges[1:], rows, cut, strict=False)
         return tuple(Bin(start, end, int(all_of_it), int(above)) for start, end, all_of_it, above in values)
 
+    def examples(self, max_length: int, long_examples: LongExamples) -> int:
+        """How many examples training makes of the rows."""
+        return self.counts(max_length, long_examples).pieces
+
     def facts(self) -> DataFacts:
         learned = self._learned(self.longest)
         return DataFacts(

@@ -78,10 +78,11 @@ class Reporter:
         if changed or time.monotonic() - self._written > 0.2:
             self._put(stage=stage, progress=progress)
 
-    def step(self, step: int, total_steps: int, seconds_left: float | None) -> None:
+    def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
+        """seconds_total: of the whole training as far as this attempt goes, which seconds_left is the rest of."""
         with self._guard:
             if time.monotonic() - self._written > 0.2 or step == total_steps:
-                self._put(step=step, total_steps=total_steps, seconds_left=seconds_left)
+                self._put(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
             else:
                 self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
 

@@ -58,6 +58,7 @@ class Status(BaseModel):
     step: int = 0
     total_steps: int = 0
     seconds_left: float | None = None
+    seconds_total: float | None = None  # of training as a whole, what is over and what is left
     has_adapter: bool = False
     pid: int | None = None
 

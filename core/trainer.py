@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ from core.recipe import Recipe
 from core.reporter import Reporter
 from core.run_folder import Progress
 from core.schedule import Schedule, packed
+from core.spill import SpillWatch
 from core.text import text
+from core.time_left import TimeLeft
 from core.tokenizer import Encoded
+
+STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
+TOLD_AFTER = 20  # steps
 
 
 class NotFiniteError(GarageError):
@@ -41,6 +47,16 @@ class TrainingData:
     train: Sequence[Encoded]
     evaluation: Sequence[Encoded]
     pad_token_id: int
+
+
+@dataclass(frozen=True)
+class LongestBatch:
+    """rows: positions in the training data. tokens: padding included. several: whether steps have more than one micro-batch."""
+
+    rows: tuple[int, ...]
+    tokens: int
+    learned: int
+    several: bool
 
 
 class Trainer:
@@ -80,12 +96,13 @@ class Trainer:
         self.offload = Offload(tuned) if offloads else nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
+        self.spill: SpillWatch | None = None  # core/probe knows what to watch
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
 
-    def run(self) -> Position:
-        """Train to the end. Raises StopRequested or PauseRequested (adapter as it stands after the last finished step) or
-        NotFiniteError (adapter of the last good step)."""
+    def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
+        """Train to the end; before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it
+        stands after the last finished step) or NotFiniteError (adapter of the last good step)."""
         self.reporter.has_something_to_save()
         torch.manual_seed(self.recipe.train.seed)
         if self._random:
@@ -99,8 +116,14 @@ class Trainer:
             self.reporter.run.log_event("decision", message=fused.reason)
         try:
             with stop_inside_layers(self.tuned, self.reporter.check):
+                if before_first_step:
+                    before_first_step(self)
+                self.clock = self._new_clock()
                 self._after(self.position.step)
                 self._steps()
+                told = self.reporter.run.facts().get("time")
+                if isinstance(told, dict):
+                    self.reporter.run.add_facts(time=told | {"took_seconds": round(self.clock.spent, 1)})
         finally:
             fused.release()
             self.memory.keep_peak()
@@ -108,7 +131,6 @@ class Trainer:
 
     def _steps(self) -> None:
         total = self.schedule.total_steps
-        clock = _Clock(total)
         self.reporter.stage("training")
         for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
             self.reporter.check()
@@ -120,17 +142,30 @@ class Trainer:
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
             self.memory.note(step, last=step == total)
-            self.reporter.step(step, total, clock.seconds_left(step))
+            if self.spill:
+                self.spill.note(step, seconds, sum(self._tokens(batch) for batch in micro_batches))
+            self.clock.finish(step)
+            self._tell_time(step)
             self._after(step)
+
+    def _tell_time(self, step: int) -> None:
+        """To the state, and after 20 steps (of this attempt) to run.json: what was said then is held against what it took."""
+        left, total = self.clock.seconds_left(step), self.schedule.total_steps
+        whole = None if left is None else self.clock.spent + left
+        self.reporter.step(step, total, left, whole)
+        if whole is not None and step - self.clock.done == TOLD_AFTER:
+            self.reporter.run.add_facts(time={"after_steps": TOLD_AFTER, "said_seconds": round(whole, 1)})
 
     def _after(self, step: int) -> None:
         """What is due once a step is finished, and still due when a run that was paused in it goes on."""
         last = step == self.schedule.total_steps
         if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
-            self.evaluate(step)
+            with self.clock.pause("evaluation"):
+                self.evaluate(step)
             self.reporter.stage("training")
         if step and (step % self.save_every == 0 or last):
-            self.checkpoint()
+            with self.clock.pause("saving"):
+                self.checkpoint()
             self.reporter.stage("training")
 
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
@@ -227,21 +262,58 @@ class Trainer:
         self.scaler.load_state_dict(saved.states["scaler"])
         self.position, self._random = saved.position, saved.states["random"]
 
+    def _new_clock(self) -> TimeLeft:
+        rows = self.data.evaluation
+        steps = islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)
+        return TimeLeft(
+            self.schedule.total_steps,
+            [sum(self._tokens(batch) for batch in step) for step in steps],
+            done=self.position.step,
+            eval_every=self.eval_every,
+            save_every=self.save_every,
+            evaluation_size=sum(len(row.input_ids) for row in rows),
+        )
 
-class _Clock:
-    """Seconds left, from the steps of this process; the first one is not counted, because it warms caches up."""
+    def _tokens(self, rows: Sequence[int]) -> int:
+        """Of a micro-batch, padding included."""
+        lengths = [len(self.data.train[i].input_ids) for i in rows]
+        return sum(lengths) if self.packed else max(lengths) * len(lengths)
 
-    def __init__(self, total_steps: int):
-        self.total_steps = total_steps
-        self.first: tuple[int, float] | None = None
+    # ---- tried out before the first step (core/probe) ---------------------------------------------------------------
+    def longest(self) -> LongestBatch:
+        """The micro-batch of the coming steps with most tokens, padding included; of several the one that learns most."""
+        steps = list(islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT))
 
-    def seconds_left(self, step: int) -> float | None:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = (step, now)
-            return None
-        first_step, first_time = self.first
-        return (now - first_time) / (step - first_step) * (self.total_steps - step)
+        def size(rows: Sequence[int]) -> tuple[int, int]:
+            return self._tokens(rows), sum(self.data.train[i].learned_count for i in rows)
+
+        rows = max((batch for step in steps for batch in step), key=size)
+        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in steps))
+
+    def rehearse(self, longest: LongestBatch) -> None:
+        """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""
+        states = checkpoint.random_states(self.compute.on_card)
+        self.tuned.train()
+        if longest.several:  # in a step all but the first micro-batch find gradients
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        try:
+            batch = self._batch([self.data.train[i] for i in longest.rows])
+            with self.offload:
+                (summed_loss(self.tuned, batch, self.head) / max(1, batch.targets.numel())).backward()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            checkpoint.set_random_states(states)
+
+    @torch.no_grad()
+    def rehearse_evaluation(self) -> None:
+        """The largest batch of a measurement, thrown away; nothing where no rows are kept apart."""
+        rows = self.data.evaluation
+        if not rows:
+            return
+        self.tuned.eval()
+        widest = max(self._eval_batches(), key=lambda chosen: max(len(rows[i].input_ids) for i in chosen) * len(chosen))
+        summed_loss(self.tuned, self._batch([rows[i] for i in widest]), self.head)
 
 
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:

@@ -8,6 +8,7 @@ library prints goes to train.log, which whoever starts this process opens as its
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import sys
 import traceback
@@ -75,7 +76,8 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
         reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
         return STOPPED_EXIT
     except GarageError as error:
-        reporter.state(State.FAILED, error.text, text(f"advice.{advice_for(error)}"), progress=None, seconds_left=None)
+        advice = getattr(error, "advice", None) or text(f"advice.{advice_for(error)}")
+        reporter.state(State.FAILED, error.text, advice, progress=None, seconds_left=None)
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
@@ -123,8 +125,13 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     import torch
 
     from core import adapter, base_model, device
+    from core.probe import Probe
     from core.trainer import NotFiniteError, Trainer, TrainingData
 
+    shape = None
+    with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
+        shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
+    probe = Probe(run, workspace, recipe, shape)  # before torch touches a card: what others hold there is read now
     torch.manual_seed(recipe.train.seed)
     before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else {}
     compute = device.choose(before.get("dtype"))
@@ -162,7 +169,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         _restore(trainer, run, reporter)
     reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
-        trainer.run()
+        trainer.run(probe)
     except PauseRequested:
         if trainer.position.step:
             trainer.checkpoint()
@@ -176,6 +183,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise
+    finally:
+        probe.finish()
     _keep(run, reporter, save_adapter)
     reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
 

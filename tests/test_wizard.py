@@ -40,7 +40,7 @@ def services(tmp_path: Path) -> Services:
 
 @pytest.fixture
 def planner(services: Services) -> Planner:
-    services.pace_probe.begin = lambda: None  # it would start torch
+    services.pace_probe.begin = lambda step: None  # it would start torch
     return Planner(services)
 
 
@@ -165,7 +165,7 @@ def test_the_processor_may_be_chosen(planner: Planner) -> None:
 @pytest.mark.slow
 def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callable[[], Workspace]) -> None:
     services = Services.open(make_workspace())
-    services.pace_probe.begin = lambda: None
+    services.pace_probe.begin = lambda step: None
     outlook = Planner(services).look(form(settings={"data.max_length": 8}), EN)
     assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(outlook.problem)
     assert outlook.preview.counts(8).rows_dropped == 68
@@ -215,6 +215,35 @@ def test_one_look_draws_every_part_and_sends_only_fields_that_change(wizard: Wiz
     assert fields["train", "max_steps"]["value"] == 80 and "value" not in fields["train", "seed"]
     again = wizard.refresh(*[*answers_of(wizard)[:6], drawn[0], *(state.shown[name_of(key)] for key in FIELDS)])
     assert all("value" not in update for update in again[-len(FIELDS) :]), "nothing is sent twice"
+
+
+def test_the_clock_redraws_the_plan_and_leaves_the_fields_alone(wizard: Wizard) -> None:
+    """Seen: it sent the state of a plan that was over, and four settings that nobody had touched counted as edited."""
+    drawn = wizard.refresh(*answers_of(wizard))
+    state = Answers.of_state(drawn[0])
+    now = [*answers_of(wizard)[:6], drawn[0], *(state.shown[name_of(key)] for key in FIELDS)]
+    ticked = wizard.on_clock(*now)
+    assert "shown" not in ticked[0] and all("value" not in update for update in ticked[-len(FIELDS) :])
+    mark = next(update for update in ticked if isinstance(update, dict) and "of" in update)
+    assert wizard.follow_memory(mark, *now)[0] == gr_skip(), "nothing has moved"
+    redrawn = wizard.follow_memory(mark | {"free": mark["free"] + 50}, *now)
+    assert "lg-plan" in redrawn[wizard._drawn.index(wizard.plan_step.card)]
+    assert wizard.follow_memory(mark | {"of": ["another model"]}, *now) != wizard.follow_memory(mark, *now)
+
+
+def test_where_the_plan_becomes_another_by_the_clock_all_of_its_fields_are_sent(wizard: Wizard) -> None:
+    drawn = wizard.refresh(*answers_of(wizard, model="Qwen/Qwen3-8B", memory="size:8"))
+    state = Answers.of_state(drawn[0])
+    larger = answers_of(wizard, model="Qwen/Qwen3-8B", memory="size:80")
+    ticked = wizard.on_clock(*larger[:6], drawn[0], *(state.shown[name_of(key)] for key in FIELDS))
+    assert ticked[0]["explicit"] == {} and ticked[0]["shown"]["adapter.method"] == "lora"
+    assert all("value" in update for update in ticked[-len(FIELDS) :])
+
+
+def gr_skip() -> dict[str, Any]:
+    import gradio as gr
+
+    return gr.skip()
 
 
 def test_a_setting_that_cannot_be_is_left_in_its_field(wizard: Wizard) -> None:

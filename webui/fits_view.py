@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 
 from core import what_fits
 from core.advice import Advice
@@ -28,7 +29,7 @@ def stretched(outlook: Outlook, w: Wording) -> Html | None:
         return None
     advice = plan.advice
     known = _known(plan.recipe.model.id)
-    found = what_fits.limits(shape, what_fits.setup_of(advice), advice.budget.free_gib, known)
+    found = what_fits.limits(shape, what_fits.setup_of(advice), advice.budget.free_gib / advice.factor, known)
     lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
 
@@ -64,7 +65,8 @@ def by_length(outlook: Outlook, w: Wording) -> Html | None:
     if plan is None or shape is None:
         return None
     setup = what_fits.setup_of(plan.advice)
-    curves = [what_fits.by_length(shape, setup, method) for method in ("lora", "qlora")]
+    counted = [what_fits.by_length(shape, setup, method) for method in ("lora", "qlora")]
+    curves = [replace(curve, needed_gib=tuple(plan.advice.factor * needed for needed in curve.needed_gib)) for curve in counted]
     free = plan.advice.budget.free_gib
     return tag("div", drawing(curves, free, setup.max_length, w), _legend(free, w), _numbers(curves, free, w))
 

@@ -13,6 +13,7 @@ from webui.services import Services
 from webui.settings_fields import FOLDED, SEARCH, SECTIONS, component_for
 from webui.wording import Wording, field_of
 
+FOLLOW_S = 2.0  # as often as the hardware is looked at
 RANKS = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
@@ -31,6 +32,10 @@ class PlanStep:
             elem_id="plan-for",
         )
         self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
+        self.holders = gr.HTML("", visible=False, elem_id="memory-holders")
+        self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")
+        self.drawn_from = gr.JSON({}, visible=False)  # what the card's verdict stands on, in the browser beside it
+        self.clock = gr.Timer(FOLLOW_S)
         self.method = gr.Radio(
             [(w.t("wizard.lora"), "lora"), (w.t("wizard.qlora"), "qlora")],
             value=field_of("adapter", "method").default,

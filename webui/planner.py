@@ -18,14 +18,17 @@ from typing import Any
 from core import budget, further, pace, plan
 from core.budget import Budget
 from core.errors import GarageError
+from core.memory_record import Corrections, MemoryRecord, Rig
 from core.models import ModelRef
-from core.pace import Pace
+from core.pace import Pace, StandIn
 from core.plan import Grounds, Plan
 from core.preview import Preview
 from core.recipe import Recipe
 from core.run_folder import RunFolder
+from core.schedule import SMALLEST_SPLIT
 from core.shapes import ModelShape
 from core.text import Text, text
+from core.time_left import EVALUATION_SHARE
 from core.tokenizer import LongExamples
 from core.user_presets import NO_DATA
 from webui import samples
@@ -89,6 +92,16 @@ def planned_tokens(made: Plan, preview: Preview) -> float:
     return examples * counts.tokens / max(1, counts.pieces)
 
 
+def measuring_share(made: Plan, preview: Preview) -> float:
+    """Time of the measurements on rows kept apart, as a share of the steps' own."""
+    recipe, steps = made.recipe, made.advice.planned_steps or 0
+    if len(preview.rows) < SMALLEST_SPLIT or not steps:
+        return 0.0
+    times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
+    tokens = preview.counts(recipe.data.max_length, recipe.data.long_examples).tokens * recipe.data.eval_fraction
+    return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
+
+
 @dataclass
 class Planner:
     services: Services
@@ -112,14 +125,16 @@ class Planner:
         preview, preview_problem = self._preview(recipe)
         facts = preview.facts() if preview else None
         try:
-            made = plan.make(recipe, Grounds(budgeted, shape, facts), self._data_name(recipe, w))
+            corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
+            grounds = Grounds(budgeted, shape, facts, corrections, preview.examples if preview else None)
+            made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
-        known_pace = self._pace(made, shape) if preview and not budgeted.planned else None
+        known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
         note = (
             text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
         )
@@ -175,6 +190,12 @@ class Planner:
                 self._failures[key] = (time.monotonic(), error.text)
             return None, error.text
 
+    def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
+        """What earlier runs measured on the card, or the processor, that the plan is for."""
+        machine = self.services.monitor.newest()
+        card = next((card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None)
+        return MemoryRecord(self.services.workspace).corrections(Rig.of(machine, card), model_id)
+
     def _preview(self, recipe: Recipe) -> tuple[Preview | None, Text | None]:
         if recipe.data.source == NO_DATA:
             return None, None
@@ -191,18 +212,20 @@ class Planner:
         except GarageError:
             return ""
 
-    def _pace(self, made: Plan, shape: ModelShape | None) -> Pace | None:
-        """From a run of the same kind on this PC, else from the measured speed of its products (None until measured)."""
+    def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
+        """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
         recipe = made.recipe
         on_card = made.advice.budget.kind == "card"
         found = pace.from_runs(self.services.runs, recipe.model.id, recipe.adapter.method, on_card)
         if found is not None or shape is None:
             return found
-        tflops = self.services.pace_probe.measured()
-        if tflops is None:
-            self.services.pace_probe.begin()
+        counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)
+        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100)
+        speed = self.services.pace_probe.measured(step)
+        if speed is None:
+            self.services.pace_probe.begin(step)
             return None
-        return pace.from_probe(tflops, shape.params, bool(recipe.train.gradient_checkpointing))
+        return pace.from_step(speed, measuring_share(made, preview))
 
 
 def parent_of(services: Services, answers: Answers) -> RunFolder | None:

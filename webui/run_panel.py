@@ -9,7 +9,7 @@ from core.presets import goal as goal_preset
 from core.presets import sample_of
 from core.run_folder import Status
 from core.states import BUSY, State
-from webui import format
+from webui import format, run_memory
 from webui.markup import Html, join, tag
 from webui.moment import RunRow, RunView
 from webui.wording import Wording, field_of
@@ -46,6 +46,7 @@ def card(view: RunView, w: Wording) -> Html:
         tag("p", model_line(view.row, w), class_="lg-quiet"),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
+    lines += run_memory.lines(view, w)
     return tag("div", *lines, class_="lg-run")
 
 

@@ -16,6 +16,7 @@ from webui.automation_card import AutomationCard
 from webui.language import PATHS
 from webui.live import LivePart, shown
 from webui.markup import Html, join, notice, tag
+from webui.measured_memory import MeasuredMemory
 from webui.services import Services
 from webui.wording import Wording
 
@@ -51,6 +52,8 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.datasets")))
                     self.datasets = self._kept("dataset", self._dataset_choices())
+                self.measured = MeasuredMemory(self.services, w)
+                self.measured.build()
                 self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
 
     def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
@@ -117,6 +120,8 @@ class SettingsPage:
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
+            self.measured.refresh_on(arrived)
+        self.measured.wire(self.notice)
         self.alone.wire()
         outputs = [*lists, self.notice]
         self._wire_delete(*self.presets[:2], self.forget_preset, outputs)

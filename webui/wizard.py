@@ -20,7 +20,7 @@ from core.presets import vram_table
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.user_presets import NO_DATA
-from webui import data_step, goal_step, model_step, plan_view, samples
+from webui import data_step, free_memory, goal_step, model_step, plan_view, samples
 from webui.data_step import DataStep
 from webui.further_form import FurtherForm
 from webui.goal_step import GoalStep
@@ -39,6 +39,7 @@ STEPS = ("goal", "model", "data", "plan", "train")
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 FOCUS = "() => setTimeout(() => document.querySelector('#step-{step} button')?.focus(), 120)"
 R = ("adapter", "r")
+STATE = 6  # place of the state among the form's inputs
 
 
 class Wizard:
@@ -104,7 +105,8 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return [
             self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
-            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *self.further.drawn, *plan.fields,
+            data.counters, data.row, data.turning, data.next, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset,
+            self.start, self.again, *self.further.drawn, *plan.fields,
         ]  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -112,7 +114,9 @@ class Wizard:
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
         self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
         self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
-        self._redraw_on(self.again.tick)
+        self.again.tick(self.on_clock, self._form, self._drawn, queue=False, **QUIET)
+        plan.clock.tick(self.follow_memory, [plan.drawn_from, *self._form], self._drawn, queue=False, **QUIET)
+        plan.recheck.click(self.look_again, self._form, self._drawn, **QUIET)
         self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
         follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
         self._then_redraw(follow)
@@ -209,12 +213,48 @@ class Wizard:
             gr.update(visible=bool(preview and preview.tokenizer)),
             gr.update(value=self.data_step.next_label(form.data, form.goal)),
             plan_view.card(outlook, self.table, self.w),
+            shown(free_memory.holders(outlook, self.services.monitor.newest(), self.w)),
+            gr.update(visible=free_memory.is_short(outlook)),
+            free_memory.mark(outlook) | {"of": _of(form)},
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
             gr.Timer(active=outlook.measuring),
             *self.further.draw(answered),
             *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
         ]
+
+    def follow_memory(self, drawn: Any, *answers: Any) -> list[Any]:
+        """Inputs: what the card was drawn from, the form. Outputs: as refresh, nothing where no memory has moved."""
+        nothing = [gr.skip()] * len(self._drawn)
+        if self.services.moments.now().busy is not None:
+            return nothing
+        try:
+            free_gib = self.planner.budget(answers[3]).free_gib
+        except GarageError:
+            return nothing
+        form, _ = self._read(answers)
+        # One that came back after another answer of the form was given had drawn what is no longer asked for.
+        is_old = isinstance(drawn, dict) and drawn.get("of", _of(form)) != _of(form)
+        return self.on_clock(*answers) if is_old or free_memory.has_moved(drawn, free_gib) else nothing
+
+    def on_clock(self, *answers: Any) -> list[Any]:
+        """As refresh, when nobody did anything: the fields and what they are held against are sent only where the plan has
+        become another, and then all of them. An answer that somebody gives meanwhile would else meet fields of one plan with
+        the state of another, and what the plan had chosen would count as edited (seen: "changed by you: 4" on a new page).
+        """
+        updates = self.refresh(*answers)
+        was, state = Answers.of_state(answers[STATE]), updates[0]
+        if state["shown"] == was.shown:
+            updates[0] = gr.skip()
+            updates[-len(FIELDS) :] = [gr.skip()] * len(FIELDS)
+        else:
+            updates[-len(FIELDS) :] = self._field_updates([object()] * len(FIELDS), Answers.of_state(state))
+        return updates
+
+    def look_again(self, *answers: Any) -> list[Any]:
+        """Inputs: the form. Outputs: as refresh, of the memory as it is this moment."""
+        self.services.monitor.look_again()
+        return self.refresh(*answers)
 
     def _read(self, answers: Sequence[Any]) -> tuple[Form, int]:
         goal, model, data, memory, name, index, state, *values = answers
@@ -408,10 +448,16 @@ class Wizard:
             "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.good_rows},
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
+            "predicted_seconds": outlook.seconds,
         }
         if parent := parent_of(self.services, form.answers):
             facts |= facts_of(parent)
         return self.services.supervisor.submit(recipe, facts, not_before)
+
+
+def _of(form: Form) -> list[str]:
+    """What a card was drawn for, as the browser keeps it."""
+    return [str(part) for part in (form.model, form.data, form.memory)]
 
 
 def _chosen(field: Any) -> bool:

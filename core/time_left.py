@@ -1,0 +1,98 @@
+"""How long a run still takes: seconds a token of its own steps, and what its measurements and checkpoints take. No torch.
+
+Every step's size is known beforehand, so a step that reads more is expected to take longer. The slow first steps do not
+count, and a single step that hung (the PC slept) counts as a slow one. Simulated over recorded series in tests/test_time_left.py.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+SLOW_START = 1.25  # a first step that takes so many times the median warms something up
+MOST_SLOW_STARTS = 5
+HUNG = 2.0  # times the median: no single step counts as more, else one hiccup of twenty would be a fifth of the estimate
+NEWEST = 200  # steps that count: a PC that became slower is believed within so many
+EVALUATION_SHARE = 0.4  # of a step's time for as many tokens, until one was measured: forward alone
+
+
+@dataclass
+class TimeLeft:
+    """sizes: tokens of the steps to come, padding included; where there are more steps, those are as large on average.
+
+    done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the last.
+    evaluation_size: tokens of a measurement; 0: there is none.
+    """
+
+    total_steps: int
+    sizes: Sequence[float]
+    done: int = 0
+    eval_every: int = 1
+    save_every: int = 1
+    evaluation_size: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+    _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)
+    _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": []})
+    _began: float = 0.0
+    _mark: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._upto = list(accumulate(self.sizes, initial=0.0))
+        self._mean = self._upto[-1] / len(self.sizes) if self.sizes else 1.0
+        self._began = self._mark = self.clock()
+
+    def finish(self, step: int) -> None:
+        """After a step, once its numbers are written."""
+        now = self.clock()
+        self._steps.append((self._tokens(step) - self._tokens(step - 1), now - self._mark))
+        self._mark = now
+
+    @contextmanager
+    def pause(self, kind: str) -> Iterator[None]:
+        """Around what is no step: "evaluation" or "saving"."""
+        started = self.clock()
+        yield
+        self._mark = self.clock()
+        self._pauses[kind].append(self._mark - started)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since this attempt began to train."""
+        return self.clock() - self._began
+
+    def seconds_left(self, step: int) -> float | None:
+        """After `step` of total_steps; None before the second step of this attempt, whose first one only warms up."""
+        rate = self._seconds_a_token()
+        if rate is None:
+            return None
+        measured, saved = self._pauses["evaluation"], self._pauses["saving"]
+        evaluation = measured[-1] if measured else EVALUATION_SHARE * rate * self.evaluation_size
+        pauses = evaluation * self._due(step, self.eval_every) if self.evaluation_size else 0.0
+        pauses += statistics.fmean(saved) * self._due(step, self.save_every) if saved else 0.0
+        return (self._tokens(self.total_steps) - self._tokens(step)) * rate + pauses
+
+    def _due(self, step: int, every: int) -> int:
+        """How often something comes after `step`."""
+        return self.total_steps // every - step // every + bool(self.total_steps % every and step < self.total_steps)
+
+    def _seconds_a_token(self) -> float | None:
+        if len(self._steps) < 2:
+            return None
+        steps = self._steps[1:] if len(self._steps) <= NEWEST else self._steps[-NEWEST:]
+        usual = statistics.median(seconds / tokens for tokens, seconds in steps)
+        slow = 0
+        while slow < min(MOST_SLOW_STARTS, len(steps) - 1) and steps[slow][1] > SLOW_START * usual * steps[slow][0]:
+            slow += 1
+        counted = steps[slow:]
+        seconds = sum(min(taken, HUNG * usual * tokens) for tokens, taken in counted)
+        return seconds / sum(tokens for tokens, _ in counted)
+
+    def _tokens(self, step: int) -> float:
+        """Of this attempt's steps up to `step`."""
+        place = max(0, step - self.done)
+        known = min(place, len(self.sizes))
+        return self._upto[known] + (place - known) * self._mean

@@ -1,0 +1,116 @@
+"""Free memory decides, in a real browser: a card that fills up turns the plan, who holds it is listed, closing is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.hardware import look
+from core.memory_record import MemoryRecord, Rig
+from core.states import State
+from core.text import text
+from core.workspace import Workspace
+from tests import browser_kit as kit
+from tests import fake_nvml
+from tests.scripted_run import ScriptedRun
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytest.importorskip("playwright")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
+]
+MODEL = "Qwen/Qwen3-4B"
+
+
+def expect(thing: object):
+    from playwright.sync_api import expect
+
+    return expect(thing)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with kit.browser() as started:
+        yield started
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def serve(workspace: Workspace) -> Iterator[Callable[..., kit.App]]:
+    apps = []
+
+    def started(**environment: str) -> kit.App:
+        apps.append(kit.start_app(workspace.root, **environment))
+        return apps[-1]
+
+    yield started
+    for app in apps:
+        app.stop()
+
+
+def test_a_card_that_fills_up_turns_fits_into_does_not_fit_within_5_seconds(
+    chrome: Browser, serve: Callable[..., kit.App], tmp_path: Path
+):
+    file = fake_nvml.write(tmp_path / "cards.txt", fake_nvml.EIGHT_GB)
+    page, watch = kit.open_page(chrome, serve(**fake_nvml.environment(fake_nvml.compile(tmp_path), file)))
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill(MODEL)
+    page.locator("#model input").press("Enter")
+    kit.unfold(page, "#step-plan")
+    plan = page.locator("#plan-card .lg-plan-head")
+    expect(plan).to_contain_text("fits")
+    expect(plan).not_to_contain_text("does not fit")
+    expect(page.locator("#memory-holders")).to_be_hidden()
+    holder = "4194303:5000"
+    fake_nvml.write(file, {**fake_nvml.EIGHT_GB, "0.used": 6140, "0.compute": holder})  # 2 GiB are left
+    expect(plan).to_contain_text("does not fit", timeout=5_000)
+    expect(page.locator("#memory-holders")).to_contain_text("4.9 GiB")
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    # Another program takes what one gave back: nothing that a page follows has moved, and the button looks all the same.
+    fake_nvml.write(file, {**fake_nvml.EIGHT_GB, "0.used": 6140, "0.compute": "4194302:3000"})
+    page.locator("#recheck-memory").click()
+    expect(page.locator("#memory-holders")).to_contain_text("2.9 GiB")
+    fake_nvml.write(file, fake_nvml.EIGHT_GB)
+    expect(plan).not_to_contain_text("does not fit", timeout=5_000)
+    expect(page.locator("#memory-holders")).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_until_it_is_forgotten(
+    chrome: Browser, serve: Callable[..., kit.App], workspace: Workspace
+):
+    rig = Rig.of(look(), None)
+    for run, measured in (("a", 1.04), ("b", 1.1), ("c", 1.03)):
+        MemoryRecord(workspace).add(run, rig, "starter", "lora", 1.0, measured)
+    done = ScriptedRun(workspace, "the first one").to(State.RUNNING).train(30).to(State.COMPLETED, text("run.completed", step=30))
+    memory = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 2, "factor": 1.04}
+    done.run.add_facts(memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
+    page, watch = kit.open_page(chrome, serve())
+    expect(page.locator("#run-card")).to_contain_text("predicted 1.31 GiB, measured 1.42 GiB")
+    expect(page.locator("#run-card")).to_contain_text("about 4 min predicted before the start")
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.unfold(page, "#step-plan")
+    expect(page.locator("#plan-card")).to_contain_text("Corrected by 3 runs on this PC: ×1.04.")
+    for dark in (False, True):
+        kit.set_dark(page, dark)
+        assert kit.violations(page) == [], dark
+    kit.go_to_tab(page, "Settings")
+    expect(page.locator("#measured-memory")).to_contain_text("3 runs were measured")
+    page.locator("#forget-memory").click()
+    expect(page.locator("#measured-memory")).to_contain_text("None yet")
+    expect(page.locator("#forget-memory")).to_be_hidden()
+    assert MemoryRecord(workspace).count() == 0 and kit.violations(page) == []
+    watch.check()
+    page.context.close()

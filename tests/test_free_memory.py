@@ -1,0 +1,138 @@
+"""What the page says of memory beside the plan and the run, and when the plan's card must be drawn anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core import budget, memory_holders, presets
+from core.budget import GIB
+from core.gpu import Card, Holder, Nvidia
+from core.hardware import Machine
+from core.memory_record import Correction, Corrections
+from core.plan import Grounds, make
+from core.recipe import Recipe
+from core.run_folder import Status
+from core.states import State
+from webui import free_memory, plan_view, run_memory
+from webui.moment import RunRow, RunView
+from webui.planner import Outlook
+from webui.wording import Wording
+
+W = Wording("en")
+TOTAL = 8 * GIB
+
+
+def machine(free_gib: float, holders: tuple[Holder, ...] | None = ()) -> Machine:
+    free = int(free_gib * GIB)
+    card = Card(
+        index=0, name="RTX 4060", uuid="GPU-1", total_bytes=TOTAL, free_bytes=free, used_bytes=TOTAL - free, holders=holders
+    )
+    return Machine(
+        system="Linux", cpu="A processor", ram_total_bytes=32 * GIB, ram_free_bytes=20 * GIB, nvidia=Nvidia(cards=(card,))
+    )
+
+
+def outlook(seen: Machine, corrections: Corrections | None = None, planned: float | None = None) -> Outlook:
+    here = budget.planned(planned, "Linux") if planned else budget.of_machine(seen)
+    recipe = Recipe.parse({"model": {"id": "starter"}, "data": {"source": "x"}})
+    return Outlook(plan=make(recipe, Grounds(here, presets.typical_shapes()["7B"], corrections=corrections)))
+
+
+def test_the_correction_stands_beside_the_number() -> None:
+    known = Corrections({"qlora": Correction(factor=1.044, runs=3)})
+    shown = plan_view.card(outlook(machine(7.3), known), presets.vram_table(), W)
+    assert "Corrected by 3 runs on this PC: ×1.04." in shown
+    assert "Corrected by 1 run on" in plan_view.card(
+        outlook(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), presets.vram_table(), W
+    )
+    assert "orrected" not in plan_view.card(outlook(machine(7.3)), presets.vram_table(), W)
+
+
+def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:
+    held = (Holder(pid=7, name="chrome<b>", used_bytes=3 * GIB), Holder(pid=8, used_bytes=None))
+    seen = machine(2.0, held)
+    shown = free_memory.holders(outlook(seen), seen, W)
+    assert "chrome&lt;b&gt;: 3.0 GiB" in shown and "process 8: amount not told" in shown
+    assert free_memory.holders(outlook(machine(7.3, held)), machine(7.3, held), W) == ""
+    assert "does not tell" in free_memory.holders(outlook(machine(2.0, None)), machine(2.0, None), W)
+    assert free_memory.holders(outlook(seen, planned=6), seen, W) == "", "a card that is only planned for"
+
+
+def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_memory, "top_by_ram", lambda count: [("firefox", 3 * GIB)])
+    seen = Machine(system="Linux", cpu="A processor", ram_total_bytes=4 * GIB, ram_free_bytes=GIB)
+    assert "firefox: 3.0 GiB" in free_memory.holders(outlook(seen), seen, W)
+
+
+def test_programs_are_added_up_and_ours_left_out() -> None:
+    import psutil
+
+    found = memory_holders.top_by_ram(50)
+    assert [size for _, size in found] == sorted((size for _, size in found), reverse=True)
+    assert psutil.Process().pid in memory_holders._ours()
+
+
+@pytest.mark.parametrize(
+    ("free", "moved"),
+    [(7.3, False), (7.2, False), (7.7, True), (6.0, True), (2.0, True), (None, False)],
+)
+def test_the_card_is_drawn_anew_when_memory_has_really_moved(free: float | None, moved: bool) -> None:
+    assert free_memory.has_moved({"free": 7.3, "bare": 5.0, "needed": 5.5}, free) == moved
+
+
+def test_a_hair_is_enough_where_it_turns_the_verdict() -> None:
+    drawn = free_memory.mark(outlook(machine(7.3)))
+    assert free_memory.has_moved(drawn | {"free": drawn["needed"] + 0.01}, drawn["needed"] - 0.01)
+    assert free_memory.has_moved(drawn | {"free": drawn["bare"] - 0.01}, drawn["bare"] + 0.01)
+    assert free_memory.mark(outlook(machine(7.3), planned=12)) == {}
+
+
+@pytest.mark.parametrize("drawn", [None, {}, [], "x", {"free": "7"}, {"free": None}])
+def test_whatever_a_browser_sends_is_no_reason_to_fail(drawn: Any) -> None:
+    assert not free_memory.has_moved(drawn, 3.0)
+
+
+# ---- the run's card ---------------------------------------------------------------------------------------------------
+
+
+def view(state: State = State.RUNNING, seconds_total: float | None = None, **facts: Any) -> RunView:
+    row = RunRow("id", "A run", Status(state=state, seconds_total=seconds_total), 0.0, "lora", 8, "starter", "x", None, 0, ())
+    return RunView(row, "folder", None, facts, (), "")
+
+
+MEASURED = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 0, "factor": 1.0}
+
+
+def said(shown: RunView) -> str:
+    return "".join(run_memory.lines(shown, W))
+
+
+def test_predicted_and_measured_stand_beside_each_other() -> None:
+    assert "predicted 1.31 GiB, measured 1.42 GiB" in said(view(memory=MEASURED))
+    assert "Corrected by 2 runs on this PC: ×1.08." in said(view(memory=MEASURED | {"runs": 2, "factor": 1.08}))
+    assert "orrected" not in said(view(memory=MEASURED))
+    assert "measured 1.42 GiB before the first step, 1.60 GiB at most" in said(view(memory=MEASURED | {"peak_gib": 1.6}))
+    assert said(view(memory=MEASURED | {"measured_gib": None})) == "" == said(view())
+
+
+def test_the_time_said_before_the_start_and_now_and_in_the_end() -> None:
+    assert "about 4 min predicted before the start, about 5 min in all" in said(view(seconds_total=300, predicted_seconds=240))
+    assert "before" not in said(view(seconds_total=300))
+    over = view(State.COMPLETED, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
+    assert "about 4 min predicted before the start, about 5 min said after 20 steps, 5 min taken" in said(over)
+
+
+def test_a_spill_is_on_the_card_while_it_lasts() -> None:
+    spill = {"kind": "shared_memory", "over_gib": 1.5, "slower": 6.0, "step": 40}
+    assert "1.5 GiB more than the card has" in said(view(spill=spill)) and "6.0 times" in said(view(spill=spill))
+    assert said(view(State.COMPLETED, spill=spill)) == "" == said(view(spill=None)) == said(view(spill={"of": "another version"}))
+
+
+def test_everything_is_said_in_chinese_too() -> None:
+    chinese = Wording("zh")
+    shown = "".join(run_memory.lines(view(seconds_total=300, predicted_seconds=240, memory=MEASURED), chinese))
+    assert "实测 1.42 GiB" in shown and "开始前预计" in shown
+    assert replace(chinese).t("free_memory.recheck")

@@ -1,0 +1,136 @@
+"""What earlier runs measured corrects the next estimate: of the same PC and model, visibly, until it is cleared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core import advice, budget, memory, presets, would_fit
+from core.advice import Case, Draft, recommend
+from core.budget import GIB, Budget
+from core.gpu import Card, Nvidia
+from core.hardware import Machine
+from core.memory import Setup
+from core.memory_record import Correction, Corrections, MemoryRecord, Rig
+from core.workspace import Workspace
+
+CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
+MACHINE = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(driver="580.1", cards=(CARD,)))
+RIG = Rig.of(MACHINE, CARD)
+SHAPE = presets.typical_shapes()["7B"]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> MemoryRecord:
+    return MemoryRecord(Workspace.open(tmp_path / "workspace"))
+
+
+def test_the_median_of_this_models_runs_corrects_and_each_run_counts_once(record: MemoryRecord) -> None:
+    for run, measured in (("a", 2.0), ("a", 1.0), ("b", 1.04), ("c", 1.2)):  # a was paused and probed again
+        record.add(run, RIG, "starter", "lora", 1.0, measured)
+    found = record.corrections(RIG, "starter").of("lora")
+    assert (found.factor, found.runs) == (pytest.approx(1.04), 3)
+
+
+def test_another_card_driver_or_stack_is_another_record(record: MemoryRecord) -> None:
+    record.add("a", RIG, "starter", "lora", 1.0, 1.5)
+    for other in ({"driver": "581.0"}, {"device": "NVIDIA GeForce RTX 3060"}, {"system": "Windows"}, {"stack": "torch 3"}):
+        assert record.corrections(RIG.model_copy(update=other), "starter") == Corrections()
+    assert Rig.of(MACHINE, None) != RIG and "arithmetic" in RIG.stack and "torch 2" in RIG.stack
+
+
+def test_another_model_may_only_make_an_estimate_more_careful(record: MemoryRecord) -> None:
+    record.add("a", RIG, "starter", "lora", 1.0, 0.8)
+    assert record.corrections(RIG, "owner/other").of("qlora") is None
+    assert record.corrections(RIG, "starter").of("lora").factor == pytest.approx(0.8)
+    record.add("b", RIG, "starter", "qlora", 1.0, 1.6)
+    assert record.corrections(RIG, "owner/other").of("lora").factor == pytest.approx(1.2)
+
+
+def test_lines_that_make_no_sense_are_passed_over_and_clearing_forgets_all(record: MemoryRecord) -> None:
+    record.add("a", RIG, "starter", "lora", 1.0, 90.0)
+    record.add("b", RIG, "starter", "lora", 0.0, 1.0)
+    record.add("c", RIG, "starter", "lora", 1.0, 1.1)
+    with open(record.file, "ab") as file:
+        file.write(b"not json\n[1]\n" + b'{"rig": {}}\n' + b'{"unfinished')
+    assert record.corrections(RIG, "starter").of("lora") == Correction(factor=1.1, runs=1)
+    assert record.clear() == 4 and record.count() == 0 and record.corrections(RIG, "starter") == Corrections()
+    assert record.clear() == 0
+
+
+def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
+    here = Budget(kind="card", sold_gb=16, free_gib=7.0)
+    plain = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1})
+    known = Corrections({"qlora": Correction(factor=1.3, runs=3)})
+    corrected = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known)
+    assert plain.correction is None and corrected.correction.runs == 3
+    assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
+    same = memory.estimate(SHAPE, Setup(method="qlora", r=corrected.r, max_length=512, gradient_checkpointing=True))
+    assert corrected.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(1.3 * same.on_card_gib)
+    tight = Budget(kind="card", sold_gb=16, free_gib=same.needed_gib * 1.05)
+    verdicts = [
+        recommend(SHAPE, tight, chosen={"method": "qlora", "max_length": 512}, corrections=each).verdict for each in (None, known)
+    ]
+    assert verdicts == ["fits", "does_not_fit"]
+
+
+# ---- what would fit ---------------------------------------------------------------------------------------------------
+
+
+def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
+    here = Budget(kind=kind, sold_gb=24 if kind == "card" else None, free_gib=free_gib)
+    return Case(SHAPE, here, None, None, presets.vram_table(), 0.05, would_fit.measured_corrections(factor))
+
+
+DRAFT = Draft("lora", 2048, "paged_adamw_8bit", micro_batch=4, gradient_accumulation=2, gradient_checkpointing=False, r=8)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.25])
+@pytest.mark.parametrize("free_gib", [4.0, 6.0, 9.0, 17.0, 22.0, 40.0])
+def test_every_way_that_is_named_fits_and_changes_something(free_gib: float, factor: float) -> None:
+    here = case(free_gib, factor=factor)
+    assert not here.holds(DRAFT)
+    found = would_fit.ways(here, DRAFT, [100] * 90 + [2048] * 10)
+    assert found and len(found) <= would_fit.MOST_WAYS
+    for way in found:
+        assert way.draft != DRAFT and (way.model or here.holds(way.draft)), way.text
+        assert {way.text.render(language) for language in ("en", "zh")} and "{" not in str(way.text)
+
+
+def test_fewer_at_once_keeps_what_a_step_learns_from() -> None:
+    way = would_fit.fewer_at_once(case(40.0), DRAFT)
+    assert way.draft.micro_batch * way.draft.gradient_accumulation == 8 and way.draft.micro_batch < 4
+
+
+def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> None:
+    here = case(20.0)
+    way = would_fit.shorter(here, DRAFT, [100, 1000, 2048, 2000])
+    longer = Draft(**{**vars(way.draft), "max_length": way.draft.max_length + 64})
+    assert here.holds(way.draft) and not here.holds(longer)
+    assert way.text.params["cut"] == sum(n > way.draft.max_length for n in (100, 1000, 2048, 2000))
+
+
+def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
+    [together, *_] = would_fit.ways(case(6.0), DRAFT, [2048])
+    assert together.text.key == "would_fit.everything" and together.draft.micro_batch == 1
+    assert together.draft.method == "qlora" and together.draft.gradient_checkpointing
+
+
+def test_on_a_processor_qlora_is_no_way_out() -> None:
+    draft = Draft("lora", 512, "adamw_torch", micro_batch=2, gradient_checkpointing=True)
+    assert would_fit.in_four_bit(case(8.0, "cpu"), draft) is None
+
+
+# ---- steps of rows that are split -------------------------------------------------------------------------------------
+
+
+def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
+    from core.data_facts import DataFacts
+
+    data = DataFacts(rows=100, tokens=100_000, learned_tokens=50_000, median_length=1000, p99_length=1000, longest=1000)
+    chosen = {"max_length": 256, "micro_batch": 4, "gradient_accumulation": 1, "num_train_epochs": 1.0, "eval_fraction": 0.0}
+    whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
+    pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length: 4 * 100)
+    assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
+    assert advice.planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, presets.vram_table(), 0.0), DRAFT) is not None
