@@ -58,6 +58,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
                 shutil.copyfile(model_folder / name, aside / name)
         (aside / "chat_template.jinja").write_text(template, "utf-8")
         (aside / "README.md").write_text(card, "utf-8")
+        atomic.sync_tree(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
         raise
@@ -66,6 +67,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
+    atomic.sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -73,10 +73,14 @@ class Commands:
 
     def _read(self) -> None:
         for line in self._source:
-            command = json.loads(line)
-            if command["command"] == "stop":
+            try:
+                command = json.loads(line)
+                kind = command["command"]
+            except (ValueError, TypeError, KeyError):
+                break  # half a line: the app died while it wrote
+            if kind == "stop":
                 self._stopped.add(command["id"])
-            elif command["command"] == "quit":
+            elif kind == "quit":
                 break
             else:
                 self._newest_load = command.get("load", self._newest_load)

@@ -35,7 +35,7 @@ def hold(workspace: Workspace, doing: Text, wait_s: float = 0.0) -> Iterator[Non
 
 def owner(workspace: Workspace) -> Text | None:
     """What the holder said it was doing, or None where nobody ever held the lease."""
-    record = atomic.read_json(workspace.root / "gpu.owner.json")
+    record = atomic.read_object(workspace.root / "gpu.owner.json")
     try:
         return Text.model_validate(record["doing"])
     except (TypeError, KeyError, ValueError):

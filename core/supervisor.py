@@ -5,12 +5,14 @@ It holds no run state that a restart would lose: everything is read from the run
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -25,9 +27,20 @@ from core.text import text
 from core.workspace import Workspace
 
 POLL_S = 0.25
-TERMINATE_AFTER_S = 45.0  # a stop that nothing came of: saving a large adapter to a slow disk may take half of this
-KILL_AFTER_S = 60.0
-FRESH_S = 10.0  # of a heartbeat that comes each two seconds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """With a worker that was asked to stop or pause, in seconds since it was asked.
+
+    terminate_s: saving a large adapter to a slow disk may take half of this. While it says that it saves and its
+    heartbeat, which comes each two seconds, was seen within fresh_s, it gets saving_s.
+    """
+
+    terminate_s: float = 45.0
+    kill_s: float = 60.0
+    saving_s: float = 600.0
+    fresh_s: float = 10.0
 
 
 def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
@@ -50,9 +63,17 @@ class Supervisor:
     before_start is called with the run just before its worker starts: the chat gives up the device there.
     """
 
-    def __init__(self, workspace: Workspace, before_start: Callable[[RunFolder], None] = lambda run: None):
+    def __init__(
+        self,
+        workspace: Workspace,
+        before_start: Callable[[RunFolder], None] = lambda run: None,
+        spawn: Callable[[Workspace, RunFolder], subprocess.Popen] = spawn_worker,
+        patience: Patience = Patience(),
+    ):
         self.workspace, self.runs = workspace, Runs(workspace)
-        self._before_start = before_start
+        self._before_start, self._spawn, self._patience = before_start, spawn, patience
+        self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
+        self._trouble = ""
         self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
@@ -111,8 +132,10 @@ class Supervisor:
         while not self._over.wait(POLL_S):
             try:
                 self._look()
-            except Exception:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
-                traceback.print_exc()
+            except Exception as error:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
+                if repr(error) != self._trouble:  # said once, not four times a second
+                    traceback.print_exc()
+                self._trouble = repr(error)
 
     def _look(self) -> None:
         if self._worker:
@@ -124,7 +147,11 @@ class Supervisor:
                 return
             self._worker = None
             if is_current:
-                self._settle(run, process.returncode)
+                try:
+                    self._settle(run, process.returncode)
+                except OSError:  # a full disk: once more at the next look
+                    self._worker = (run, process, attempt)
+                    raise
         for run, status in self._unsettled():
             if status.state in ACTIVE:
                 if self.runs.status(run).state == State.INTERRUPTED:
@@ -156,7 +183,7 @@ class Supervisor:
             return
         try:
             self._before_start(run)
-            self._worker = (run, spawn_worker(self.workspace, run), run.status().attempt)
+            self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
             reason = getattr(error, "strerror", None) or str(error)
@@ -172,7 +199,7 @@ class Supervisor:
         elif status.state == State.QUEUED:
             crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
-        elif status.state in ACTIVE:
+        elif status.state in ACTIVE and not run.is_locked():  # locked: an app before this one had started it already
             self._mark_interrupted(run)
 
     def _drop(self, run: RunFolder) -> None:
@@ -193,10 +220,18 @@ class Supervisor:
             self._stop_asked.pop(run.id, None)
             return
         asked = self._stop_asked.setdefault(run.id, time.monotonic())
-        if run.status().stage == "saving" and (run.heartbeat_age_s() or 0.0) < FRESH_S:
-            return  # a large adapter on a slow disk
         waited = time.monotonic() - asked
-        if waited > KILL_AFTER_S or run.status().state == State.QUEUED:  # still importing: nothing to save
+        if run.status().stage == "saving" and self._beats_still(run) and waited < self._patience.saving_s:
+            return  # a large adapter on a slow disk
+        if waited > self._patience.kill_s or run.status().state == State.QUEUED:  # still importing: nothing to save
             kill_tree(pid)
-        elif waited > TERMINATE_AFTER_S:
-            psutil.Process(pid).terminate()
+        elif waited > self._patience.terminate_s:
+            with contextlib.suppress(psutil.Error):  # gone in this moment
+                psutil.Process(pid).terminate()
+
+    def _beats_still(self, run: RunFolder) -> bool:
+        """Whether a new heartbeat was seen lately. Its own time is not asked: the PC's clock may jump."""
+        now, beat = time.monotonic(), run.heartbeat()
+        if self._beats.get(run.id, (None, 0.0))[0] != beat:
+            self._beats[run.id] = (beat, now)
+        return now - self._beats[run.id][1] < self._patience.fresh_s
