@@ -118,7 +118,7 @@ def soak(folder: Path, steps: int, pages: int, rate: float, looks_wanted: int = 
                 for page in opened:  # until it has drawn something of now: a page that sleeps proves nothing
                     page.wait_for_function(
                         "step => { const said = document.querySelector('#live-chart .lc-plot')?.getAttribute('aria-label') ?? '';"
-                        " const found = said.match(/[\\\\d,]{2,}/g) ?? ['0'];"
+                        " const found = said.match(/[\\d,]{2,}/g) ?? ['0'];"
                         " return Math.max(...found.map(n => Number(n.replaceAll(',', '')))) >= step; }",
                         arg=wanted // 2, timeout=60_000, polling=500,
                     )  # fmt: skip

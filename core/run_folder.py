@@ -13,6 +13,7 @@ A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, o
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -88,6 +89,15 @@ class RunFolder:
     def add_facts(self, **facts: Any) -> None:
         """Facts learned while preparing (template, versions, dtype and its reason), by the holder of run.lock."""
         atomic.replace_json(self.path / "run.json", self.facts() | facts)
+
+    @property
+    def created(self) -> float:
+        """Seconds since 1970; 0 where run.json does not say."""
+        try:
+            created = float(self.facts().get("created") or 0)
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+        return created if math.isfinite(created) else 0.0
 
     @property
     def name(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import time
@@ -72,7 +71,7 @@ class Runs:
 
     def list(self) -> Sequence[RunFolder]:
         """Newest first."""
-        return sorted(self.folders(), key=lambda run: (_created(run), run.id), reverse=True)
+        return sorted(self.folders(), key=lambda run: (run.created, run.id), reverse=True)
 
     def status(self, run: RunFolder) -> Status:
         """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""
@@ -145,14 +144,6 @@ class Runs:
             shutil.rmtree(aside)
         except OSError as error:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
-
-
-def _created(run: RunFolder) -> float:
-    try:
-        created = float(run.facts().get("created") or 0)
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return created if math.isfinite(created) else 0.0
 
 
 def _last_attempt(run: RunFolder) -> int:
