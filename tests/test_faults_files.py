@@ -77,7 +77,9 @@ def everything_is_shown(workspace: Workspace, run: RunFolder) -> None:
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("name", [*LINES, *VALUES, "gpu.owner.json"])
-def test_garbage_in_any_file_breaks_no_page_and_no_other_run(garbage: str, name: str, workspace: Workspace, faults: FaultTable) -> None:
+def test_garbage_in_any_file_breaks_no_page_and_no_other_run(
+    garbage: str, name: str, workspace: Workspace, faults: FaultTable
+) -> None:
     ScriptedRun(workspace, "another", 10).to(State.COMPLETED).train(3)
     scripted = ScriptedRun(workspace, "damaged", 10)
     with scripted:
@@ -91,7 +93,14 @@ def test_garbage_in_any_file_breaks_no_page_and_no_other_run(garbage: str, name:
             run.log_event("warning", message=text("run.not_packed"))
             run.log_metrics("train", 1, 6, loss=0.5)
             assert run.events()[-1]["kind"] == "warning"
-            assert [line["step"] for line in run.all_metrics() if line["kind"] == "train" and "loss" in line][:6] == [1, 2, 3, 4, 5, 6]
+            assert [line["step"] for line in run.all_metrics() if line["kind"] == "train" and "loss" in line][:6] == [
+                1,
+                2,
+                3,
+                4,
+                5,
+                6,
+            ]
             assert Curves(Runs(workspace)).since(run.id)["x"] == [1, 2, 3, 4, 5, 6]
     everything_is_shown(workspace, run)
     faults.add(f"garbage: {garbage}", ", ".join((*LINES, *VALUES, "gpu.owner.json")), 1)
@@ -188,7 +197,9 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
     faults.add("the clock jumps (a year on, an hour back, a year back)", "app with a run at work")
 
 
-def test_a_heartbeat_is_judged_by_whether_it_changes_not_by_the_clock(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_is_judged_by_whether_it_changes_not_by_the_clock(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the clock put back, a worker that hung while it saved counted as alive for an hour."""
     supervisor = Supervisor(workspace, patience=Patience(fresh_s=5.0))
     run = ScriptedRun(workspace, "hangs", 10).run
