@@ -299,7 +299,9 @@ class Exports:
         kind: Kind = "gguf" if to == "ollama" else to
         if quant is not None and (kind != "gguf" or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
-        adapter.describe(adapter_folder(run, checkpoint))
+        folder = adapter_folder(run, checkpoint)
+        adapter.describe(folder)
+        adapter.check_whole(folder)
         return ExportRequest(
             workspace=str(self.workspace.root),
             run=run.id,

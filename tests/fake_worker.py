@@ -69,7 +69,7 @@ def read_checkpoint(folder: Path) -> tuple[int, bytes]:
     """Raises OSError or ValueError for one that is not whole."""
     step = json.loads((folder / "position.json").read_text("utf-8"))["step"]
     chain = (folder / "trainer.pt").read_bytes()
-    if (folder / "adapter" / "adapter_model.safetensors").read_bytes() != chain or chain != learned(step):
+    if (folder / "adapter" / "adapter_model.safetensors").read_bytes() != safetensors(chain) or chain != learned(step):
         raise ValueError(f"{folder} is not whole")
     return step, chain
 
@@ -77,7 +77,13 @@ def read_checkpoint(folder: Path) -> tuple[int, bytes]:
 def save_adapter(folder: Path, chain: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     atomic.replace_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 8})
-    (folder / "adapter_model.safetensors").write_bytes(chain)
+    (folder / "adapter_model.safetensors").write_bytes(safetensors(chain))
+
+
+def safetensors(chain: bytes) -> bytes:
+    """A file of that format whose one tensor is the chain: its last 32 bytes."""
+    head = json.dumps({"chain": {"dtype": "U8", "shape": [len(chain)], "data_offsets": [0, len(chain)]}}).encode()
+    return len(head).to_bytes(8, "little") + head + chain
 
 
 def checkpoint(run: RunFolder, step: int, chain: bytes, keep: int = 2) -> None:

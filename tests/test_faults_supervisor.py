@@ -145,7 +145,8 @@ def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_seco
         try:
             wait_until(lambda: run.status().step > 5 and run.is_locked(), 60)
             pid = pid or run.status().pid
-            wait_until(lambda s=run.status().step: run.status().step > s + 20, 60)
+            then = run.status().step
+            wait_until(lambda step=then: run.status().step > step + 20, 60)
             seen |= set(at_work(run.id))
         finally:
             kill(app)
@@ -173,7 +174,7 @@ def test_an_app_that_dies_with_its_worker_says_so_when_it_is_started_again(tmp_p
         assert run.status().advice.key == "run.interrupted_checkpoint"
         supervisor.resume(run)
         wait_until(lambda: run.status().state == State.COMPLETED, 60)
-    assert (run.adapter / "adapter_model.safetensors").read_bytes() == fake_worker.learned(120)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(120)
     faults.add("the app and its worker die together, the app is started again", "supervisor")
 
 
@@ -187,5 +188,5 @@ def test_an_app_that_died_just_after_it_started_a_worker_makes_no_second_trainin
         first.wait(30)
     trained = [m["step"] for m in run.all_metrics() if m["kind"] == "train"]
     assert trained == list(range(1, 41)) and run.status().state == State.COMPLETED
-    assert (run.adapter / "adapter_model.safetensors").read_bytes() == fake_worker.learned(40)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(40)
     faults.add("the app dies between starting a worker and hearing of it", "supervisor")
