@@ -873,7 +873,13 @@ def run_tests(environment, arguments):
     # pytest runs in ROOT; what names a file from where the person stands keeps its meaning.
     arguments = [os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments]
     os.chdir(ROOT)
-    return hand_over(environment, ["-m", "pytest", *arguments])
+    return hand_over(environment, ["-m", "pytest", *side_by_side(arguments), *arguments])
+
+
+def side_by_side(arguments):
+    """Two test processes, a file of tests in one of them, where all tests are asked for: most of them wait for others."""
+    chosen = any(not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments)
+    return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadfile"]
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------------

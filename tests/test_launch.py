@@ -447,3 +447,11 @@ def test_every_sentence_is_used_and_every_used_one_is_there():
         assert f'"{key}"' in source or key.startswith(("because_", "build_")), key
     for key in re.findall(r'(?:say|say_text|CannotInstall)\("(\w+)"', source):
         assert key in launch.sentences("en") or key in ("because_", "build_"), key
+
+
+def test_all_tests_run_side_by_side_and_chosen_ones_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch.os, "cpu_count", lambda: 2)
+    assert launch.side_by_side([])[:2] == ["-n", "2"]
+    assert launch.side_by_side(["--full", "-q"])[:2] == ["-n", "2"]
+    for chosen in (["tests/test_x.py"], ["-k", "stop"], ["-n", "4"], ["-n0"]):
+        assert launch.side_by_side(chosen) == []

@@ -11,15 +11,17 @@ from core.models import ModelRef
 from core.presets import KnownModel, models
 from webui import format, run_panel
 from webui.markup import Html, join, notice, tag
+from webui.model_list import ModelList
 from webui.plan_view import METHODS
-from webui.planner import Outlook
+from webui.planner import Outlook, Planner
 from webui.services import Services
 from webui.wording import Wording
 
 
 class ModelStep:
-    def __init__(self, services: Services, wording: Wording):
+    def __init__(self, services: Services, planner: Planner, wording: Wording):
         self.services, self.w = services, wording
+        self.list = ModelList(planner, wording)
 
     def build(self, budget: Budget) -> None:
         w = self.w
@@ -32,6 +34,7 @@ class ModelStep:
             elem_id="model",
         )
         self.about = gr.HTML("", elem_id="model-about")
+        self.list.build()
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-model", elem_classes="lg-next")
 
     def choices(self, budget: Budget) -> list[tuple[str, str]]:

@@ -6,13 +6,12 @@ from core.advice import Advice
 from core.budget import Budget
 from core.memory import Estimate
 from core.vram_table import VramTable
-from webui import format
+from webui import fits_view, format
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
+from webui.verdict import METHODS, badge, gib
 from webui.wording import Wording
 
-METHODS = {"lora": "LoRA", "qlora": "QLoRA"}
-TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
 # The terms of an estimate as the bar shows them: few, by what a person could change.
 BAR = (
     ("model", ("weights", "dequantised")),
@@ -20,6 +19,8 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("context", "slack")),
 )
+# What would fit, each in a fold of its own.
+FITS = (("stretched", fits_view.stretched), ("by_length", fits_view.by_length), ("on_cards", fits_view.on_cards))
 
 
 def summary(outlook: Outlook, w: Wording) -> str:
@@ -61,7 +62,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
         tag(
             "p",
             tag("strong", w.t("plan_view.method_rank", method=METHODS[advice.method], r=advice.r)),
-            tag("span", w.t(f"plan_view.verdict_{advice.verdict}"), class_=f"lg-badge lg-{TONES[advice.verdict]}"),
+            badge(advice.verdict, w),
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
@@ -73,6 +74,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
         *(notice(w.of(warning), "warn") for warning in advice.warnings),
         reasons(advice, w),
         alternatives(advice, w),
+        *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(outlook, w)) is not None),
         documented(advice, table, w),
     ]
     return tag("div", join(parts), class_="lg-plan")
@@ -157,7 +159,7 @@ def alternatives(advice: Advice, w: Wording) -> Html | None:
     lines = [
         tag(
             "li",
-            tag("span", w.t(f"plan_view.verdict_{other.verdict}"), class_=f"lg-badge lg-{TONES[other.verdict]}"),
+            badge(other.verdict, w),
             " ",
             w.of(other.text),
         )
@@ -208,8 +210,3 @@ def cell(table: VramTable, row: str, method: str, w: Wording) -> str:
 
 def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
     return tag("details", tag("summary", title), *content, class_="lg-fold", open=open_)
-
-
-def gib(value: float) -> str:
-    """As few figures as matter: 0.03, 5.2, 120."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"

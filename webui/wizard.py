@@ -42,7 +42,7 @@ class Wizard:
         self.planner = Planner(services)
         self.table = vram_table()
         self.goal_step = GoalStep(services, wording)
-        self.model_step = ModelStep(services, wording)
+        self.model_step = ModelStep(services, self.planner, wording)
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
 
@@ -110,6 +110,7 @@ class Wizard:
             show_progress="minimal", concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
         self._then_redraw(added)
+        model.list.wire(page, plan.memory, model.model)
         data.data.input(lambda: shown(""), None, [data.notice], queue=False, **QUIET)
         opened = goal.recipe.upload(self.open_recipe, [goal.recipe], [goal.recipe, *self._filled, goal.notice], **QUIET)
         self._then_redraw(opened)

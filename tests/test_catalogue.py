@@ -1,0 +1,44 @@
+"""The list of known models says of each what choosing it would say."""
+
+from __future__ import annotations
+
+from core import advice, budget, catalogue
+from core.presets import models
+
+
+def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
+    planned = budget.planned(12, "Linux")
+    for entry in catalogue.entries(planned):
+        for method in ("lora", "qlora"):
+            advised = advice.recommend(entry.model.shape, planned, chosen={"method": method, "micro_batch": 1})
+            assert entry.fits[method] == catalogue.Fit(advised.verdict, advised.estimate.needed_gib)
+
+
+def test_all_known_models_are_there_and_the_smallest_comes_first() -> None:
+    found = catalogue.entries(budget.planned(8, "Windows"))
+    assert {entry.model.id for entry in found} == {model.id for model in models()}
+    sizes = [entry.model.shape.params for entry in found]
+    assert sizes == sorted(sizes)
+
+
+def test_a_larger_card_never_trains_fewer_models() -> None:
+    counts = [sum(entry.trains for entry in catalogue.entries(budget.planned(gb, "Linux"))) for gb in (6, 8, 12, 16, 24, 48, 80)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_full_fine_tuning_of_a_7b_model_needs_the_documented_card() -> None:
+    """The document: 40 GB and more for full fine-tuning of a 7B model. The arithmetic may ask for more, never be satisfied with less."""
+    entry = next(entry for entry in catalogue.entries(budget.planned(24, "Linux")) if entry.model.shape.params > 6e9)
+    assert entry.fits["full"].verdict == "does_not_fit"
+    roomy = next(e for e in catalogue.entries(budget.planned(80, "Linux")) if e.model.id == entry.model.id)
+    assert roomy.fits["full"].verdict in ("fits", "tight")
+
+
+def test_words_are_looked_for_in_name_licence_and_size() -> None:
+    found = catalogue.entries(budget.planned(80, "Linux"))
+    assert {entry.model.title for entry in catalogue.matching(found, "QWEN3 1.7", False)} == {"Qwen3-1.7B"}
+    assert not catalogue.matching(found, "no such model", False)
+    small = catalogue.entries(budget.planned(6, "Linux"))
+    assert all(entry.trains for entry in catalogue.matching(small, "", True))
+    assert len(catalogue.matching(small, "", True)) < len(catalogue.matching(small, "", False))

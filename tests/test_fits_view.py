@@ -1,0 +1,65 @@
+"""What would fit, drawn: the numbers of the picture are those of the table and of the arithmetic."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from core import budget, memory, plan, what_fits
+from core.budget import Budget
+from core.plan import Grounds
+from core.presets import models
+from core.recipe import Recipe
+from webui import fits_view
+from webui.planner import Outlook
+from webui.verdict import gib
+from webui.wording import Wording
+
+QWEN = next(model for model in models() if model.id == "qwen3-4b")
+
+
+def outlook(there: Budget) -> Outlook:
+    recipe = Recipe.parse({"name": "x", "model": {"id": QWEN.hub}, "data": {"source": "sample:pirate_answers"}})
+    return Outlook(plan.make(recipe, Grounds(there, QWEN.shape)), None, QWEN.shape)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("there", [budget.planned(6, "Windows"), budget.planned(12, "Linux"), Budget(kind="cpu", free_gib=10.0)])
+def test_everything_has_its_words(language: str, there: Budget) -> None:
+    found = outlook(there)
+    for draw in (fits_view.stretched, fits_view.by_length, fits_view.on_cards):
+        drawn = draw(found, Wording(language))
+        assert drawn is not None
+        assert "{" not in drawn and "None" not in drawn
+
+
+def test_the_table_says_what_the_arithmetic_says() -> None:
+    found = outlook(budget.planned(12, "Linux"))
+    drawn = fits_view.by_length(found, Wording("en")) or ""
+    setup = what_fits.setup_of(found.plan.advice)
+    for method in ("lora", "qlora"):
+        needed = memory.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
+        assert f"{gib(needed)} GiB" in drawn
+
+
+def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:
+    for gb in (6, 80):
+        drawn = fits_view.by_length(outlook(budget.planned(gb, "Linux")), Wording("en")) or ""
+        points = [tuple(map(float, point.split(","))) for line in re.findall(r'points="([^"]*)"', drawn) for point in line.split()]
+        assert len(points) > 4
+        assert all(0 <= x <= fits_view.WIDE and 0 <= y <= fits_view.HIGH for x, y in points)
+
+
+def test_the_planned_card_is_lit_among_the_others() -> None:
+    drawn = fits_view.on_cards(outlook(budget.planned(12, "Linux")), Wording("en")) or ""
+    assert drawn.count("lg-lit") == 1
+    lit = drawn[drawn.index("lg-lit") :]
+    assert lit.index("12 GB") < lit.index("</tr>")
+
+
+def test_without_a_shape_nothing_is_drawn() -> None:
+    unknown = Outlook(
+        plan.make(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), Grounds(budget.planned(12, "Linux")))
+    )
+    assert fits_view.by_length(unknown, Wording("en")) is fits_view.on_cards(unknown, Wording("en")) is None

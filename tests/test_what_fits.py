@@ -1,0 +1,86 @@
+"""What is said to fit does, and the next step up does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import advice, budget, memory, presets, what_fits
+from core.memory import Setup
+from core.presets import KnownModel
+from core.what_fits import CARDS_GB
+
+QLORA = Setup(method="qlora", r=16, max_length=1024)
+
+
+def known(model_id: str) -> KnownModel:
+    return next(model for model in presets.models() if model.id == model_id)
+
+
+def needed(model: KnownModel, setup: Setup, **changes: object) -> float:
+    return memory.estimate(model.shape, setup.model_copy(update=changes)).needed_gib
+
+
+@pytest.mark.parametrize("free", [6.0, 9.0, 14.0, 22.0])
+def test_the_longest_length_fits_and_a_step_more_does_not(free: float) -> None:
+    model = max((m for m in presets.models() if m.shape.params < 9e9), key=lambda m: m.shape.params)
+    found = what_fits.longest(model.shape, QLORA, free)
+    if found is None:
+        assert needed(model, QLORA, max_length=64) > free
+        return
+    assert needed(model, QLORA, max_length=found) <= free
+    if found < model.shape.max_position_embeddings:
+        assert needed(model, QLORA, max_length=found + 64) > free
+
+
+def test_no_length_goes_beyond_what_the_model_reads() -> None:
+    model = known("tinyllama-1.1b-chat")
+    assert what_fits.longest(model.shape, QLORA, 500.0) == 2048
+
+
+def test_the_largest_rank_fits_and_the_next_does_not() -> None:
+    model = known("qwen3-1.7b")
+    free = needed(model, QLORA, r=32) + 0.001
+    assert what_fits.largest_rank(model.shape, QLORA, free) == 32
+    assert what_fits.largest_rank(model.shape, QLORA, 0.1) is None
+
+
+def test_the_largest_of_the_family_is_of_the_same_maker() -> None:
+    model = known("qwen3-0.6b")
+    found = what_fits.largest_of_family(model, QLORA, 10.0)
+    assert found is not None and found.hub.startswith("Qwen/") and found.shape.model_type == "qwen3"
+    assert found.shape.params > model.shape.params
+    assert what_fits.largest_of_family(model, QLORA, 0.1) is None
+
+
+def test_the_starter_counts_as_one_of_its_family() -> None:
+    found = what_fits.largest_of_family(known("starter"), QLORA, 40.0)
+    assert found is not None and found.id == "smollm2-1.7b-instruct"
+
+
+def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
+    model = min((m for m in presets.models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
+    lora, qlora = (what_fits.by_length(model.shape, QLORA, method) for method in ("lora", "qlora"))
+    assert list(lora.needed_gib) == sorted(lora.needed_gib)
+    assert all(less < more for less, more in zip(qlora.needed_gib, lora.needed_gib, strict=True))
+    assert QLORA.max_length in lora.lengths
+
+
+def test_a_plan_does_no_worse_on_a_larger_card() -> None:
+    model = min((m for m in presets.models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
+    plan = advice.recommend(model.shape, budget.planned(24, "Windows"))
+    cards = what_fits.on_cards(plan, model.shape, "Windows")
+    assert [card.gb for card in cards] == list(CARDS_GB)
+    order = {"does_not_fit": 0, "tight": 1, "fits": 2}
+    ranks = [order[card.verdict] for card in cards]
+    assert ranks == sorted(ranks) and ranks[0] < ranks[-1]
+    lengths = [card.max_length or 0 for card in cards]
+    assert lengths == sorted(lengths)
+
+
+def test_a_plan_made_for_the_processor_is_counted_as_a_cards_on_cards() -> None:
+    """It would else be counted with the processor's optimizer and the whole process."""
+    model = known("starter")
+    plan = advice.recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
+    card = what_fits.on_cards(plan, model.shape, "Linux")[0]
+    setup = what_fits.setup_of(plan).model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
+    assert card.needed_gib == pytest.approx(memory.estimate(model.shape, setup).needed_gib)
