@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_table import FaultTable
@@ -104,6 +105,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def faults(pytestconfig: pytest.Config) -> FaultTable:
     """Where a test says what it has injected, once it has seen that nothing was lost."""
     return pytestconfig.stash[TABLE]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of xdist hands its rows to the one that prints."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["faults"] = session.config.stash[TABLE].lines()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for what, into, times, lost in getattr(node, "workeroutput", {}).get("faults", ()):
+        node.config.stash[TABLE].add(what, into, int(times.replace(",", "")), lost)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -114,11 +114,13 @@ OUT_OF_MEMORY = {
     "the card": "type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried to allocate 20.00 MiB')",
 }
 
+WHOSE = ["torch", *(pytest.param(whose, marks=pytest.mark.full) for whose in OUT_OF_MEMORY if whose != "torch")]
+
 
 # ---- chat -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whose", OUT_OF_MEMORY)
+@pytest.mark.parametrize("whose", WHOSE)
 def test_a_load_that_runs_out_of_memory_says_so_and_keeps_nothing(
     whose: str, client: ChatClient, place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
@@ -340,7 +342,7 @@ def test_an_export_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_
     faults.add(what, f"export, {'in place of an earlier one' if earlier else 'the first'}", len(chosen))
 
 
-@pytest.mark.parametrize("whose", OUT_OF_MEMORY)
+@pytest.mark.parametrize("whose", WHOSE)
 def test_an_export_that_runs_out_of_memory_says_so(
     whose: str, place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:

@@ -209,7 +209,7 @@ def lost(back: int) -> str:
 def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
     real: Undisturbed, full: bool, faults: FaultTable
 ) -> None:
-    chosen = places(real, None if full else 10)
+    chosen = places(real, None if full else 8)
     back = max(real.killed({"nth": nth, "act": "kill"}) for nth in chosen)
     faults.add("SIGKILL in front of an operation on the disk, half of it done", "worker, LoRA", len(chosen), lost(back))
 
@@ -217,7 +217,7 @@ def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
 @pytest.mark.slow
 def test_the_real_worker_killed_at_random_moments_goes_on_bit_for_bit(real: Undisturbed, full: bool, faults: FaultTable) -> None:
     """Spread over its whole life: load, tokenise, train, measure, save."""
-    chance, count = random.Random(SEED), 50 if full else 6
+    chance, count = random.Random(SEED), 50 if full else 5
     moments = [real.seconds * (i + chance.random()) / count for i in range(count)]
     back = max(real.killed({"act": "kill", "after_s": after_s}) for after_s in moments)
     faults.add("SIGKILL at a random moment between start and end", "worker, LoRA", count, lost(back))
