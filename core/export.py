@@ -247,6 +247,7 @@ class Exports:
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None):
         self.workspace, self.runs = workspace, runs or Runs(workspace)
+        self._started: dict[str, subprocess.Popen] = {}  # by name, so that one which died at once is not "starting" for a minute
         for job in (workspace.exports / ".jobs").glob("*"):
             if not (folder := JobFolder(job)).is_locked():
                 folder.bring_back()
@@ -264,7 +265,7 @@ class Exports:
         job = self._job(request.name)
         with writing(self.workspace.exports):
             job.path.mkdir(parents=True, exist_ok=True)
-        status = job.status()
+        status = self._status(job)
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
         with writing(job.path):
@@ -272,7 +273,7 @@ class Exports:
             atomic.replace(job.path / "request.json", request.model_dump_json(indent=1))
             job.write(ExportStatus(since=time.time()))
             try:
-                process = self._spawn(job)
+                self._started[request.name] = process = self._spawn(job)
             except OSError:
                 (job.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
                 raise
@@ -313,7 +314,15 @@ class Exports:
 
     def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
-        return self._job(self._name(run_id, to, quant, checkpoint)).status()
+        return self._status(self._job(self._name(run_id, to, quant, checkpoint)))
+
+    def _status(self, job: JobFolder) -> ExportStatus | None:
+        process, status = self._started.get(job.path.name), job.status()
+        if status and status.state == "starting" and process is not None and process.poll() is not None and not job.is_locked():
+            status = job.status() or status  # what it may have said as its last word
+            if status.active:
+                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+        return status
 
     def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Cancel from any process; returns once it is over, after CANCEL_S at most."""

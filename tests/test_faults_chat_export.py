@@ -276,6 +276,10 @@ def ask(exports: Exports, run: RunFolder, kind: str) -> Path:
         Exports._spawn = spawn
 
 
+def ask_name(exporting: Exporting) -> str:
+    return exporting.exports.request(exporting.place.run, exporting.kind).name
+
+
 class Exporting:
     """Exports of one kind, each by a forked worker."""
 
@@ -298,6 +302,12 @@ class Exporting:
 
     def status(self) -> ExportStatus:
         return self.exports.status(self.place.run.id, self.kind)
+
+    def a_minute_later(self) -> None:
+        """One that was killed before it could say "running" says "starting", and the process here is a forked one."""
+        status = self.status()
+        if status.state == "starting":
+            self.exports._job(ask_name(self)).write(status.model_copy(update={"since": 0.0}))
 
     def delete(self) -> None:
         for result in self.exports.list(self.place.run.id):
@@ -332,6 +342,7 @@ def test_an_export_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_
         assert trial.code in ((-9, 0) if act == "kill" else (1, 0))
         found = exporting.finished()
         assert found == whole or (found is None and not earlier), (nth, trial.done[-2:])
+        exporting.a_minute_later()
         assert not exporting.status().active
         if trial.code == 1:
             said = exporting.status().message.key
@@ -340,6 +351,17 @@ def test_an_export_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_
     assert exporting.finished() == whole and exporting.folders() == [exporting.exports.list()[0].name]
     what = "SIGKILL in front of an operation on the disk" if act == "kill" else "disk full at an operation, once"
     faults.add(what, f"export, {'in place of an earlier one' if earlier else 'the first'}", len(chosen))
+
+
+def test_an_export_whose_process_dies_at_once_does_not_say_starting_for_a_minute(
+    place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
+) -> None:
+    exports = Exports(place.workspace)
+    with monkeypatch.context() as patch:
+        run_instead(patch, "core.export_worker", "import os\nos._exit(9)")
+        exports.start(place.run, "adapter").process.wait()
+    assert exports.status(place.run.id, "adapter").message.key == "export.went_away"
+    faults.add("its process dies before its first word", "export")
 
 
 @pytest.mark.parametrize("whose", WHOSE)
