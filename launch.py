@@ -2,8 +2,8 @@
 """Start LoRA Garage: make or repair its environment in .venv, then start the app or a command in it.
 
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
-    python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, runs, pause, resume, chat,
-                                        export
+    python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, queue, runs, pause, resume,
+                                        chat, export
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py --repair           check every package and choose torch again, then start
 
@@ -32,7 +32,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 WINDOWS = os.name == "nt"
-COMMANDS = ("doctor", "plan", "estimate", "inspect", "train", "runs", "pause", "resume", "chat", "export")
+COMMANDS = ("doctor", "plan", "estimate", "inspect", "train", "queue", "runs", "pause", "resume", "further", "chat", "export")
 MARKER = ".lora-garage.json"
 MARKER_VERSION = 1
 NEWEST_TESTED = (3, 13)

@@ -73,6 +73,24 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     shutil.rmtree(old, ignore_errors=True)
 
 
+def start_from(tuned: PeftModel, folder: Path) -> None:
+    """Give the fresh adapter of tuned the weights saved in folder, bit for bit. Raises ModelError where they are not its own."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError("adapter.damaged", folder=folder.name, reason=str(error).splitlines()[0][:200]) from error
+    own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    misfits = sorted(name for name in {*own, *weights} if name not in own or name not in weights)
+    misfits += [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if misfits:
+        raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
+    set_peft_model_state_dict(tuned, weights)
+
+
 @dataclass(frozen=True)
 class AdapterFacts:
     """What adapter_config.json says, read as data."""

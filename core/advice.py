@@ -301,9 +301,15 @@ def longest_that_holds(case: Case, draft: Draft, shortest: int) -> int | None:
     return found if found < draft.max_length and case.holds(replace(draft, max_length=found)) else None
 
 
+def few_targets(shape: ModelShape | None) -> str:
+    """Query and value alone, as the LoRA paper had it; where a family has them in one matrix, that one."""
+    names = [matrix.name for matrix in shape.attention_matrices] if shape else []
+    return "q_proj,v_proj" if not names or {"q_proj", "v_proj"} <= set(names) else names[0]
+
+
 def target_modules(case: Case, draft: Draft) -> tuple[str, Text]:
     """Every linear layer, as the QLoRA paper found to matter most; q and v alone where only that fits."""
-    fewer = replace(draft, target_modules="q_proj,v_proj")
+    fewer = replace(draft, target_modules=few_targets(case.shape))
     if case.holds(draft) is False and case.holds(fewer):
         return fewer.target_modules, text("advise.targets_that_fit", **case.numbers(draft))
     return "all-linear", text("advise.targets_all")

@@ -3,7 +3,7 @@
 checkpoints/checkpoint-<step>/adapter/       PEFT's format; a chat loads it too
                               trainer.pt     optimizer, GradScaler, and the random states at the end of that step
                               position.json  Position
-                              COMPLETE       written last: a folder without it does not exist for anyone
+                              COMPLETE       written last: a folder without it does not exist for anyone; each file's bytes
 
 A crash while one is written leaves a hidden `.checkpoint-*.part`, which the next write clears away.
 """
@@ -13,16 +13,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from core import atomic
+from core import atomic, retention
 from core.errors import RunError
 from core.run_folder import RunFolder
+from core.text import text
 
 States = dict[str, Any]
 
@@ -57,11 +58,13 @@ def set_random_states(states: States) -> None:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """save_adapter(folder) writes it in PEFT's format. keep: how many, the best one besides."""
+    """save_adapter(folder) writes it in PEFT's format. keep: how many, the best one besides; budget_gib: what they may take."""
 
     run: RunFolder
     save_adapter: Callable[[Path], None]
     keep: int
+    budget_gib: float = 10.0
+    _said: list[str] = field(default_factory=list)
 
     def write(self, position: Position, states: States) -> None:
         """The checkpoint of position.step; where there is one already, only what was measured since is added."""
@@ -72,13 +75,14 @@ class Checkpoints:
         aside = target.with_name(f".{target.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
+        self._make_room(states, position.best_checkpoint)
         aside.mkdir(parents=True)
         try:
             self.save_adapter(aside / "adapter")
             torch.save(states, aside / "trainer.pt")
             (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8")
             _to_disk(aside)  # else a power cut leaves the marker beside halves
-            (aside / "COMPLETE").write_text("1", "ascii")
+            (aside / "COMPLETE").write_text(retention.sizes(aside), "utf-8")
             _to_disk(aside)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
@@ -88,12 +92,37 @@ class Checkpoints:
         self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
         self._drop_old(position.best_checkpoint)
 
+    def _make_room(self, states: States, best: str | None) -> None:
+        """Where the disk is short for the next one: old ones go first, then a warning, because the save may fail."""
+        complete = self.run.checkpoints()
+        # The last one tells what the next one takes; the first is an adapter and what the optimizer keeps of it.
+        needed = retention.MARGIN + (retention.bytes_of(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
+        free, dropped = shutil.disk_usage(self.run.path).free, []
+        if free < needed and complete:
+            free, dropped = retention.make_room(complete, needed, best)
+        numbers = {"free_mb": free // 1_000_000, "needed_mb": needed // 1_000_000}
+        if dropped:
+            self.run.log_event("warning", message=text("checkpoint.dropped_for_room", names=", ".join(dropped), **numbers))
+        if free < needed:
+            self.run.log_event("warning", message=text("checkpoint.disk_short", **numbers))
+
     def _drop_old(self, best: str | None) -> None:
         complete = self.run.checkpoints()
-        keep = {folder.name for folder in complete[-self.keep :]} | {best}
-        for folder in complete:
-            if folder.name not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        stay = retention.kept(complete, self.keep, self.budget_gib * retention.GIB, best)
+        retention.drop(folder for folder in complete if folder not in stay)
+        if len(stay) < min(self.keep, len(complete)) and not self._said:
+            self._said.append("over_budget")  # once a run, not at every save
+            size_mb = retention.bytes_of(complete[-1]) // 1_000_000
+            told = text("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
+            self.run.log_event("warning", message=told)
+
+
+def _bytes_in(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_bytes_in, value.values()))
+    return sum(map(_bytes_in, value)) if isinstance(value, list | tuple) else 0
 
 
 def _to_disk(folder: Path) -> None:
@@ -113,7 +142,7 @@ def read(folder: Path) -> Saved:
     """Raises RunError for a checkpoint that cannot be gone on from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
-        known = {field.name for field in fields(Position)}
+        known = {one.name for one in fields(Position)}
         position = Position(**{name: value[name] for name in known & set(value)})
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))

@@ -18,11 +18,13 @@ from typing import Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
-from core import plan
+from core import further as further_runs
+from core import line_commands, pausing, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
+from core.line import Line
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
@@ -37,6 +39,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
 
@@ -164,20 +167,70 @@ def what_is_learned(space: Workspace, model: str, examples: list, max_length: in
 @app.command()
 def train(
     recipe: Path,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")] = None,
+    settings: SettingsOption = None,
+    parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this ended run.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it in the line of the app instead, and return at once.")] = False,
+    at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
-    from core.models import ModelRef, Models
+    if at is not None and not queue:
+        raise RecipeError("line.no_queue_at")
     from core.recipe import apply_settings, read_yaml
 
     space = Workspace.open(workspace)
     value = read_yaml(recipe)
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
+    found = Runs(space).find(parent) if parent else None
+    if found:
+        wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
+    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, queue, at)
+    if not queue:
+        carry_out(run, space, as_json)
+
+
+@app.command("further")
+def further(
+    run: str,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
+    from core.recipe import apply_settings
+
+    space = Workspace.open(workspace)
+    found = Runs(space).find(run)
+    value = further_runs.recipe_of(found).model_dump(mode="json")
+    names = {setting.partition("=")[0].strip() for setting in settings or []}
+    if "train.num_train_epochs" in names and "train.max_steps" not in names:
+        value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
+    wanted = Recipe.parse(apply_settings(value, settings or []), where=found.name)
+    carry_out(prepared(space, wanted, Path.cwd(), as_json, found), space, as_json)
+
+
+def prepared(
+    space: Workspace,
+    wanted: Recipe,
+    relative_to: Path,
+    as_json: bool,
+    parent: RunFolder | None,
+    queue: bool = False,
+    at: str | None = None,
+) -> RunFolder:
+    """A run of wanted that is about to begin here, or waits in the app's line."""
+    from core import writable
+    from core.models import ModelRef, Models
+
+    writable.require(space)
+    if parent:
+        of_parent = further_runs.check(parent)
+        further_runs.require_alike(wanted, of_parent, parent.name)
+        wanted = further_runs.held_to(wanted, of_parent)
     if ModelRef.parse(wanted.model.id).kind == "library":
         Models(space).library_folder(wanted.model.id)
-    source = dataset_id(space, wanted.data.source, recipe.absolute().parent)
+    source = dataset_id(space, wanted.data.source, relative_to)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
     made = plan.make(wanted, grounds_of(space, wanted), info.name)
@@ -185,15 +238,43 @@ def train(
         for warning in made.advice.warnings:
             say(warning)
     runs = Runs(space)
-    refuse_while_busy(runs)
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
         "advice": made.advice.model_dump(mode="json"),
+        **(further_runs.facts_of(parent) if parent else {}),
     }
-    run = runs.create(made.recipe, "command", facts)
+    if queue:
+        run, said = line_commands.create(space, made.recipe, facts, at)
+        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
+        if not Line(space).read().app_is_open:
+            say(text("line.no_app"))
+        return run
+    refuse_while_busy(runs)
+    return runs.create(made.recipe, "command", facts)
+
+
+def carry_out(run: RunFolder, space: Workspace, as_json: bool) -> None:
     status = follow(run, space, quiet=as_json)
     report_end(run, status, as_json)
     raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+@app.command("queue")
+def show_queue(
+    action: Annotated[line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")] = "list",
+    run: Annotated[str | None, typer.Argument(help="A run that waits: its id, or its name.")] = None,
+    at: Annotated[str | None, typer.Argument(help="For `at`: a time of day such as 23:00, or now.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The line of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
+    space = Workspace.open(workspace)
+    said = line_commands.act(space, action, run, at)
+    if as_json:
+        print_json(in_words(line_commands.listing(space)))
+        return
+    for sentence in said:
+        print(sentence.render(terminal_language()))
 
 
 @app.command()
@@ -259,6 +340,7 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
                 run.ask("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
+    pausing.process_is_gone(run)
     status = runs.status(run)
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
@@ -314,6 +396,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "r": recipe.adapter.r,
         "model": recipe.model.id,
         "data": recipe.data.source,
+        "parent": (run.facts().get("parent") or {}).get("run"),
         "first_loss": train_losses[0] if train_losses else None,
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,
@@ -530,37 +613,62 @@ def columns(*cells: str) -> str:
 
 @app.command()
 def estimate(
-    model: Annotated[str, typer.Option(help="An id, a hub name, a folder, a config.json, or a size such as 7B.")],
+    model: Annotated[
+        str | None, typer.Option(help="An id, a hub name, a folder, a config.json, a GGUF file, or a size such as 7B.")
+    ] = None,
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
     r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = 8,
     target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = "all-linear",
     micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows computed at once.")] = 1,
     max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest row.")] = 512,
+    supervised_tokens: Annotated[
+        int | None, typer.Option(min=0, max=10_000_000, help="The most that one row learns; left out: all of it.")
+    ] = None,
     optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = "paged_adamw_8bit",
     gradient_checkpointing: bool = True,
     loss: Annotated[
-        Literal["supervised", "chunked", "full"], typer.Option(help="Logits of the learned tokens, in pieces, or all at once.")
-    ] = "supervised",
+        Literal["supervised", "chunked", "full", "fused", "fast"] | None,
+        typer.Option(help="Logits of the learned tokens (ours), in pieces, all at once (hf), never, or in place."),
+    ] = None,
+    double_quant: Annotated[bool, typer.Option(help="QLoRA: scales of the 4-bit weights in 8 bit.")] = True,
+    adapter_dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Type of adapter, gradients and torch's states.")] = "fp32",
+    attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager makes scores of every pair of tokens.")] = "sdpa",
+    dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
+    lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
+    stack: Annotated[
+        Literal["ours", "hf", "fms", "litgpt", "torchtune"],
+        typer.Option(help="Whose training: this project's, plain Hugging Face, or another one's."),
+    ] = "ours",
+    cases: Annotated[
+        Path | None, typer.Option("--csv", help="A CSV file of cases, all answered in one call (docs/memory.md).")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How much memory a training would need on a card: the arithmetic alone, nothing is loaded."""
+    from core import memory_cases
     from core.memory import Setup
     from core.memory import estimate as memory_of
     from core.models import Models, shape_of
 
-    shape = shape_of(Models(Workspace.open(workspace)), model)
+    models = Models(Workspace.open(workspace))
+    if cases is not None:
+        return answer_cases(memory_cases.read(expand(str(cases)), lambda name: shape_of(models, name)), as_json)
+    if model is None:
+        raise RecipeError("memory.no_model")
+    shape = shape_of(models, model)
     setup = Setup(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
-        gradient_checkpointing=gradient_checkpointing, loss=loss,
+        supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
+        adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout, stack=stack,
     )  # fmt: skip
     result = memory_of(shape, setup)
     if as_json:
-        numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
-        print_json(in_words({"model": model, "params": shape.params, "setup": setup.model_dump(), **numbers}))
-        return
+        print_json(in_words(estimate_json(model, shape, setup, result)))
+        return None
     language = terminal_language()
     print(text("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
+    print(memory_cases.source_of(shape).render(language))
     for name, gib in result.terms.items():
         print(text("memory.row", gib=gib, what=text(f"memory.{name}")).render(language))
     totals = ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib")
@@ -569,6 +677,40 @@ def estimate(
         print(text("memory.row", gib=getattr(result, name), what=what).render(language))
     for doubt in result.low_confidence:
         print(doubt.render(language))
+
+
+def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:
+    """The fields that `estimate --json` promises (design, section 7), and what they were counted from."""
+    from core.memory_cases import source_of
+
+    counted = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}
+    numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
+    return {"model": model, **counted, "setup": setup.model_dump(), **numbers}
+
+
+def answer_cases(found: list[Any], as_json: bool) -> None:
+    """Every case of a file: predicted, and where the file says what was measured, by how much that is off."""
+    from core import memory_cases
+
+    answers = [case.answer() for case in found]
+    summary = memory_cases.summary(answers)
+    if as_json:
+        lines = [
+            {"id": each.case.id, "counter": each.case.counter, "measured_gib": each.case.measured_gib,
+             "predicted_gib": each.predicted_gib, "error": each.error,
+             **estimate_json(each.case.model, each.case.shape, each.case.setup, each.estimate)}
+            for each in answers
+        ]  # fmt: skip
+        return print_json(in_words({"cases": lines, "summary": summary}))
+    language = terminal_language()
+    for each in answers:
+        print(memory_cases.line(each).render(language))
+    for kind, errors in summary.items():
+        percent = {name: 100 * errors[name] for name in ("median", "p90", "worst")}
+        print(
+            text("memory.case_summary", kind=text(f"memory.counter_{kind}"), rows=int(errors["rows"]), **percent).render(language)
+        )
+    return None
 
 
 def main(arguments: list[str]) -> int:

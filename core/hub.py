@@ -157,47 +157,79 @@ def fetch_config(
 
     Raises ModelError with the sentences of `fetch`.
     """
+    if (config := cached_config(repo_id, revision, cache_dir)) is not None:
+        return config
+    content = fetch_start(repo_id, "config.json", revision, endpoint, timeout_s)
+    try:
+        config = json.loads(content)
+        if not isinstance(config, dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise ModelError("hub.not_a_hub", repo=repo_id, host=_host((endpoint or constants.ENDPOINT).rstrip("/"))) from None
+    return config
+
+
+def fetch_start(
+    repo_id: str,
+    name: str,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    timeout_s: float = 8.0,
+    first: int | None = None,
+) -> bytes:
+    """A small file of a repository, or the first bytes of any, within about timeout_s; kept nowhere.
+
+    Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with the
+    sentences of `fetch`; hub.no_config for a file that the repository does not have.
+    """
     revision = revision or constants.DEFAULT_REVISION
     if not REPO_ID.fullmatch(repo_id):
         raise ModelError("hub.bad_id", found=repo_id[:100])
     if not REVISION.fullmatch(revision):
         raise ModelError("hub.bad_revision", repo=repo_id, revision=revision[:100])
-    if (config := cached_config(repo_id, revision, cache_dir)) is not None:
-        return config
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    url = hf_hub_url(repo_id, "config.json", revision=revision, endpoint=endpoint)
+    url = hf_hub_url(repo_id, name, revision=revision, endpoint=endpoint)
     try:
         try:
-            content = _small_file(url, None, timeout_s)
+            return _small_file(url, None, timeout_s, first)
         except HfHubHTTPError as error:
             if error.response.status_code != 401 or not get_token():
                 raise
-            content = _small_file(url, False, timeout_s)  # a stale token is refused even for open models
-        config = json.loads(content)
-        if not isinstance(config, dict):
-            raise _NotAHub
+            return _small_file(url, False, timeout_s, first)  # a stale token is refused even for open models
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (_NotAHub, HTTPError, OSError) as error:
-        raise _sentence(error, _Transfer(_CachedRepo(repo_id, _cache(cache_dir)), revision, revision, endpoint)) from None
-    except (ValueError, RecursionError):
-        raise ModelError("hub.not_a_hub", repo=repo_id, host=_host(endpoint)) from None
-    return config
+        raise _sentence(error, _Transfer(_CachedRepo(repo_id, _cache(None)), revision, revision, endpoint)) from None
 
 
-def _small_file(url: str, token: bool | None, timeout_s: float) -> bytes:
-    """At most SMALL_FILE bytes. Raises _NotAHub for more, HTTPError for what does not arrive in time."""
+def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
+    """The snapshot of a model that lies usable in the cache, or None. Asks nobody."""
+    if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
+        return None
+    return _CachedRepo(repo_id, _cache(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
+
+
+def _small_file(url: str, token: bool | None, timeout_s: float, first: int | None = None) -> bytes:
+    """At most SMALL_FILE bytes, or the first ones. Raises _NotAHub for more, HTTPError for what does not arrive in time."""
     end = time.monotonic() + timeout_s
     content = bytearray()
-    with get_session().stream("GET", url, headers=build_hf_headers(token=token), timeout=timeout_s) as response:
+    headers = build_hf_headers(token=token) | ({"Range": f"bytes=0-{first - 1}"} if first else {})
+    with get_session().stream("GET", url, headers=headers, timeout=timeout_s) as response:
         hf_raise_for_status(response)
-        for chunk in response.iter_bytes():
+        for chunk in response.iter_bytes(chunk_size=16 << 10):
             content += chunk
+            if first and len(content) >= first:
+                return bytes(content[:first])
             if len(content) > SMALL_FILE:
                 raise _NotAHub
             if time.monotonic() > end:
                 raise HTTPError("too slow")
     return bytes(content)
+
+
+def is_shard(name: str) -> bool:
+    """Whether name is that of a safetensors file of its own folder."""
+    return bool(_SHARD.fullmatch(name))
 
 
 def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:

@@ -33,6 +33,17 @@ def hold(workspace: Workspace, doing: Text, wait_s: float = 0.0) -> Iterator[Non
         lock.release()
 
 
+def is_held(workspace: Workspace) -> bool:
+    """Whether somebody, in any process, has the device at this moment."""
+    lock = FileLock(workspace.root / "gpu.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def owner(workspace: Workspace) -> Text | None:
     """What the holder said it was doing, or None where nobody ever held the lease."""
     record = atomic.read_object(workspace.root / "gpu.owner.json")

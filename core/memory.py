@@ -1,8 +1,11 @@
 """How much memory a training step needs, counted before anything is loaded: a page of arithmetic. No torch.
 
-Symbols as in ../shared/memory/README.md, section 1, whose numbers stand in presets/memory.yaml: T tokens in a
-micro-batch, K of them learned, L layers, h hidden size, V vocabulary, n trainable parameters. It describes the stack
-that core.base_model, core.adapter, core.loss and core.trainer build; a change there is a change here.
+Symbols: T tokens in a micro-batch, K of them learned, L layers, h hidden size, V vocabulary, n trainable parameters. Each term
+is a function that names the section of ../shared/memory/README.md it comes from; its numbers stand in presets/memory.yaml,
+with what each was counted or fitted on. "ours" describes the stack that core.base_model, core.adapter, core.fused_lora,
+core.loss and core.trainer build; a change there is a change here.
+
+At the peak of a step, all that the layers keep is there, and beside it either one layer's own backward or the head's.
 """
 
 from __future__ import annotations
@@ -12,17 +15,22 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.logit_chunk import rows_at_once
-from core.presets import memory_constants
-from core.shapes import ModelShape
+from core.presets import Stack, memory_constants
+from core.shapes import HEAD, ModelShape
 from core.text import Text
 
 GIB = 2**30
 Terms = dict[str, float]
+Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
+StackName = Literal["ours", "hf", "fms", "litgpt", "torchtune"]
+LossName = Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"]
 
 
 class Setup(BaseModel):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
-    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it."""
+    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer; loss
+    None: the one that it has. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
+    makes them. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,9 +42,18 @@ class Setup(BaseModel):
     supervised_tokens: int | None = Field(None, ge=0)
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "paged_adamw_8bit"
     gradient_checkpointing: bool = True
-    loss: Literal["supervised", "chunked", "full"] = "supervised"
+    loss: LossName | None = None
     base_bytes: Literal[2, 4] = 2
     device: Literal["card", "cpu"] = "card"
+    stack: StackName = "ours"
+    double_quant: bool = True
+    adapter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    use_dora: bool = False
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    fp32_stream: bool = False
+    accumulates: bool = True
+    offloads: bool = False
 
     @property
     def tokens(self) -> int:
@@ -48,6 +65,23 @@ class Setup(BaseModel):
         """K, of T."""
         a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
         return self.micro_batch * a_row
+
+    @property
+    def trainer(self) -> Stack:
+        return memory_constants().stacks[self.stack]
+
+    @property
+    def loss_name(self) -> str:
+        """The loss, or the first that the stack's data names."""
+        return self.loss or next(iter(self.trainer.loss))
+
+    @property
+    def adapter_bytes(self) -> int:
+        return self.base_bytes if self.method == "full" else 4 if self.adapter_dtype == "fp32" else 2
+
+    @property
+    def stream_bytes(self) -> int:
+        return 4 if self.fp32_stream else self.base_bytes
 
 
 class Estimate(BaseModel):
@@ -74,16 +108,21 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
     margin = memory_constants().margin
     n = trainable_params(shape, setup)
-    idle = {"weights": weights(shape, setup), "adapter": adapter(n, setup), "optimizer": optimizer(n, setup)}
-    stored, hump, logits = layers_stored(shape, setup), layer_hump(shape, setup), logits_peak(shape, setup)
+    idle = {
+        "weights": weights(shape, setup),
+        "adapter": adapter(n, setup),
+        "optimizer": optimizer(n, setup),
+        "workspace": workspace(setup),
+    }
+    stored, layer, head = layers_stored(shape, setup), layer_at_work(shape, setup), head_at_work(shape, setup)
     step = {
-        "gradients": gradients(n, setup),
-        # Either one layer is computed again or the logits are there, never both: what the logits need beyond that layer counts.
-        "activations": stored + hump,
-        "logits": max(0.0, logits - hump),
+        "gradients": gradients(n, stored, setup),
+        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts.
+        "activations": stored + layer,
+        "logits": max(0.0, head - layer),
         "dequantised": dequantised(shape, setup),
     }
-    outside = {"context": context(setup), "slack": slack(setup, step["activations"] + step["logits"])}
+    outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
     terms = {name: size / GIB for name, size in (idle | step | outside).items()}
     return Estimate(
         trainable_params=n,
@@ -96,97 +135,181 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     )
 
 
+# ---- between steps ----------------------------------------------------------------------------------------------------
+
+
 def trainable_params(shape: ModelShape, setup: Setup) -> int:
-    """n, section 1.2."""
-    return shape.params if setup.method == "full" else shape.lora_params(setup.r, setup.target_modules)
+    """n, section 1.2; DoRA adds one magnitude for each output of a trained layer."""
+    if setup.method == "full":
+        return shape.params
+    outputs = sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
+    return shape.lora_params(setup.r, setup.target_modules) + outputs
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit; embeddings, head, norms and experts
-    (3-D parameters, which bitsandbytes passes over) stay as they are."""
+    """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit; embeddings, head, norms, routers, experts
+    (3-D parameters, which bitsandbytes passes over) and towers for pictures or sound stay as they are. A repository that is
+    quantised already is as large as its files."""
+    if shape.stored_bytes is not None and setup.method != "full":
+        return shape.stored_bytes
     if setup.method != "qlora":
         return shape.params * setup.base_bytes
-    kept = shape.params - shape.linear_params
-    return kept * setup.base_bytes + shape.linear_params * memory_constants().four_bit_bytes
+    four_bit = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"]
+    return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params * four_bit
 
 
 def adapter(n: int, setup: Setup) -> float:
     """A in bytes, section 1.3; full fine-tuning has none."""
-    return 0.0 if setup.method == "full" else n * memory_constants().adapter_bytes
-
-
-def gradients(n: int, setup: Setup) -> float:
-    """G in bytes, section 1.3; a gradient has the type of its parameter."""
-    return n * (setup.base_bytes if setup.method == "full" else memory_constants().gradient_bytes)
+    return 0.0 if setup.method == "full" else n * setup.adapter_bytes
 
 
 def optimizer(n: int, setup: Setup) -> float:
     """O in bytes, section 1.3."""
-    return n * memory_constants().optimizer_bytes[setup.optim]
+    constants = memory_constants()
+    width = setup.adapter_bytes if setup.optim in constants.optimizer_states_as_wide_as_parameters else 1
+    return n * width * constants.optimizer_bytes[setup.optim]
+
+
+def workspace(setup: Setup) -> float:
+    """What cuBLAS keeps for its products, in bytes."""
+    return memory_constants().workspace_gib * GIB if setup.device == "card" else 0.0
+
+
+# ---- in a step --------------------------------------------------------------------------------------------------------
+
+
+def gradients(n: int, stored: float, setup: Setup) -> float:
+    """G in bytes, section 1.3; a gradient has the type of its parameter. Those of a single micro-batch come as what the
+    layers kept goes."""
+    whole = n * setup.adapter_bytes
+    return whole if setup.accumulates else max(0.0, whole - stored)
+
+
+def kept(shape: ModelShape, setup: Setup) -> Widths:
+    """Values that one layer keeps for its backward, a token, by width; section 1.4."""
+    found = Widths(setup.trainer.kept[shape.mlp])
+    for more in (
+        memory_constants().kept_besides.get(shape.model_type),
+        setup.trainer.kept_4bit if setup.method == "qlora" else None,
+    ):
+        for width, times in (more or {}).items():
+            found[width] = found.get(width, 0) + times
+    readers = _readers(shape, setup)
+    found["hidden"] += readers["attention"] + readers["up"]
+    found["query"] += readers["output"]
+    found["mlp"] += readers["down"]
+    return found
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps for backward, a token; section 1.4."""
-    share = memory_constants().activations
-    kept = dict(share[shape.mlp])
-    if setup.method == "full" or _reaches_mlp(shape, setup):
-        kept["hidden"] += share["mlp_targeted"]["hidden"]
-        kept["mlp"] += share["mlp_targeted"]["mlp"]
-    return setup.base_bytes * _values(shape, kept)
+    """Bytes that one layer keeps for its backward, a token; section 1.4."""
+    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
 
 
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
     """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
-    a_token = setup.base_bytes * shape.hidden_size if setup.gradient_checkpointing else layer_kept(shape, setup)
+    if setup.offloads:
+        return 0.0
+    a_token = setup.stream_bytes * shape.hidden_size if setup.gradient_checkpointing else layer_kept(shape, setup)
     return setup.tokens * shape.num_hidden_layers * a_token
 
 
-def layer_hump(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the one layer that checkpointing computes again, with its gradients. Section 1.4."""
-    if not setup.gradient_checkpointing:
-        return 0.0
-    recomputed = memory_constants().activations["recomputed"]
-    return setup.tokens * (layer_kept(shape, setup) + setup.base_bytes * _values(shape, recomputed))
-
-
-def logits_peak(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of head and cross-entropy. Ours (supervised): the logits of one chunk, and two hidden states of each learned
-    position; those of other trainers by section 1.5."""
+def layer_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product of
+    gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
     constants = memory_constants()
-    if setup.loss == "full":
-        return setup.tokens * shape.vocab_size * constants.logit_bytes["full"]
-    if setup.loss == "chunked":
-        return setup.tokens * shape.hidden_size * constants.chunked_bytes
-    at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
-    picked = setup.learned * shape.hidden_size * 2 * setup.base_bytes
-    return at_once * shape.vocab_size * constants.logit_bytes["supervised"] + picked
+    product = _values(shape, setup.trainer.moving) - shape.active_width * _readers(shape, setup)["down"]
+    norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
+    again = layer_kept(shape, setup) if setup.gradient_checkpointing else 0.0
+    return setup.tokens * (again + setup.base_bytes * max(product, norm) + _scores("moving", shape, setup))
+
+
+def logits(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the logits and what is made of them, section 1.5. Ours: of one chunk."""
+    at_once = setup.tokens
+    if setup.loss_name == "supervised":
+        at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
+    return at_once * shape.vocab_size * setup.trainer.loss_of(setup.loss_name).vocabulary
+
+
+def head_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes at the loss: the logits with the hidden states they come from, or after them the last norm's own backward.
+    Section 1.5."""
+    loss, wide = setup.trainer.loss_of(setup.loss_name), shape.hidden_size * setup.base_bytes / 2
+    at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
+    return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
 
 
 def dequantised(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the largest 4-bit matrix, unpacked for its product. Section 1.6."""
-    if setup.method != "qlora":
+    """Bytes of the largest 4-bit matrix, unpacked for its product: so far as the place where the layer needs most, at which
+    nothing is unpacked, does not hide it. Section 1.6."""
+    if setup.method != "qlora" or not shape.four_bit_params:
         return 0.0
-    return setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
+    largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
+    hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - _readers(shape, setup)["down"])
+    return max(0.0, largest - hidden)
+
+
+# ---- outside the allocator's count ------------------------------------------------------------------------------------
 
 
 def context(setup: Setup) -> float:
     """Bytes of the CUDA context and its libraries; on the CPU, of a process that has loaded nothing. Section 1.6."""
-    return memory_constants().context_gib[setup.device] * GIB
+    return (memory_constants().cpu.context_gib if setup.device == "cpu" else setup.trainer.context_gib) * GIB
 
 
-def slack(setup: Setup, moving: float) -> float:
-    """Bytes that the allocator holds beyond what was asked of it, a share of what comes and goes. Section 1.6."""
-    share = memory_constants().slack
+def slack(moving: float, of_logits: float, setup: Setup) -> float:
+    """Bytes that the allocator holds beyond what was asked of it: a share of what comes and goes, and a larger one of logits,
+    whose blocks fit nothing else. Section 1.6."""
     if setup.device == "cpu":
-        return share["cpu"] * moving
-    return share["full" if setup.loss == "full" else "chunked"] * moving
+        return memory_constants().cpu.slack * moving
+    share = setup.trainer.slack
+    chunk = setup.loss_name == "supervised"  # a chunk is of one size in every step
+    return share["activations"] * moving + (0.0 if chunk else share["logits"] * of_logits)
 
 
-def _reaches_mlp(shape: ModelShape, setup: Setup) -> bool:
-    return bool(set(shape.mlp_matrices) & set(shape.targets(setup.target_modules)))
+def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
+    """How often the inputs of a layer's parts are kept because something trained reads them."""
+    if setup.method == "full":
+        return {"attention": 1, "output": 1, "up": 1, "down": 1}
+    if _special(setup):
+        return {"attention": 0, "output": 0, "up": 0, "down": 0}
+    targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
+    attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]
+    if not mlp and shape.num_experts and "all-linear" in setup.target_modules:
+        mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
+
+    def count(names: list[str]) -> int:
+        found = len(targets & set(names))
+        return min(1, found) if setup.trainer.inputs == "once" else found
+
+    return {"attention": count(attention[:-1]), "output": count(attention[-1:]), "up": count(mlp[:-1]), "down": count(mlp[-1:])}
 
 
-def _values(shape: ModelShape, share: dict[str, float]) -> float:
-    """Numbers a token, where share says how many times each width."""
-    widths = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
-    return sum(times * widths[name] for name, times in share.items())
+def _values(shape: ModelShape, widths: Widths) -> float:
+    """Numbers a token, where widths says how many times each."""
+    sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
+    return sum(times * sizes[name] for name, times in widths.items())
+
+
+def _special(setup: Setup) -> str | None:
+    """What makes the adapters other than plain LoRA."""
+    return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
+
+
+def _by_adapters(shape: ModelShape, setup: Setup) -> float:
+    """Values a token that the adapters of one layer keep where they are not plain LoRA; those of plain LoRA are in `kept`."""
+    special = _special(setup)
+    if special is None:
+        return 0.0
+    copies = memory_constants().besides_lora[setup.trainer.inputs][special]
+    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
+    a_layer = sum(matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets)
+    return a_layer / shape.num_hidden_layers
+
+
+def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token of the scores that eager attention makes of every pair of tokens. Section 1.4."""
+    if setup.attention != "eager":
+        return 0.0
+    return setup.base_bytes * memory_constants().eager[place] * shape.num_attention_heads * setup.max_length

@@ -20,6 +20,13 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
         if is_starter
         else f"`{recipe.model.id}`" + (f", revision `{recipe.model.revision}`" if recipe.model.revision else "")
     )
+    parent = facts.get("parent") if isinstance(facts.get("parent"), dict) else None
+    continues = (
+        f"**Continues:** the adapter of run `{_plain(parent.get('name'))}` (`{_plain(parent.get('run'))}`) from step "
+        f"{_plain(parent.get('step'))}; the steps below are those of this run alone.\n\n"
+        if parent
+        else ""
+    )
     adapter, train = recipe.adapter, recipe.train
     rows = [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
@@ -34,8 +41,13 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
     return (
         f"---\nbase_model: {base_id}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- lora\n---\n\n"
         f"# {recipe.name.replace('#', '')}\n\nA LoRA adapter made with LoRA Garage.\n\n"
-        f"**Base:** {origin}\n\n**Data:** `{recipe.data.source}`\n\n| setting | value |\n|---|---|\n{table}\n\n"
+        f"**Base:** {origin}\n\n**Data:** `{recipe.data.source}`\n\n{continues}| setting | value |\n|---|---|\n{table}\n\n"
         "```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
         'model = AutoPeftModelForCausalLM.from_pretrained("this folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("this folder")  # carries the chat template of the training\n```\n'
     )
+
+
+def _plain(value: object) -> str:
+    """A name that a person chose, so that it stays inside the code span it stands in."""
+    return " ".join(str(value).replace("`", "'").split())

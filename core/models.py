@@ -13,7 +13,7 @@ from typing import Literal
 
 from huggingface_hub import try_to_load_from_cache
 
-from core import adapter, atomic, hub, presets, starter
+from core import adapter, atomic, hub, hub_headers, presets, starter, weight_headers
 from core.errors import ModelError
 from core.run_folder import Progress
 from core.shapes import SIZE, ModelShape
@@ -80,7 +80,7 @@ class Models:
         return next((known.hub for known in presets.models() if known.id == model_id), model_id)
 
     def shape(self, model_id: str, revision: str | None = None) -> ModelShape:
-        """The shape of a model, from what is on this PC, else from the catalogue, else from its config.json on the hub.
+        """The shape of a model, from what is on this PC, else from the catalogue, else from the headers of its files on the hub.
 
         Takes ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
         """
@@ -88,17 +88,14 @@ class Models:
         ref = ModelRef.parse(wanted)
         if ref.kind == "library":
             return _shape_in(self.library_folder(wanted))
-        if ref.kind == "starter":
-            config = atomic.read_json(starter.folder(self.workspace.models) / "config.json")
-        else:
-            config = hub.cached_config(wanted, revision)
-        if config is not None:
-            return ModelShape.from_config(config)
+        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub.cached_folder(wanted, revision)
+        if folder is not None and (folder / "config.json").is_file():
+            return _shape_in(folder)
         if revision is None or ref.kind == "starter":
             for known in presets.models():
                 if known.hub == wanted:
                     return known.shape
-        return ModelShape.from_config(hub.fetch_config(wanted, revision))
+        return hub_headers.look(wanted, revision)
 
     def _library(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -141,7 +138,7 @@ class Models:
 
 
 def shape_of(models: Models, name: str) -> ModelShape:
-    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, or that file.
+    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, that file, a GGUF file.
 
     Opens any path it is given, so it is not for names from a browser. Raises ModelError.
     """
@@ -149,18 +146,25 @@ def shape_of(models: Models, name: str) -> ModelShape:
         return ModelShape.of_size(name)
     path = expand(name)
     if path.is_file():
-        return ModelShape.from_config(atomic.read_json(path))
+        return weight_headers.of_gguf(path) if path.suffix == ".gguf" else ModelShape.from_config(atomic.read_json(path))
     if (path / "config.json").is_file():
         return _shape_in(path)
     try:
         ModelRef.parse(models.hub_id(name))
     except ModelError:
         raise ModelError("shape.unknown_model", found=name[:100]) from None
-    return models.shape(name)
+    try:
+        return models.shape(name)
+    except ModelError as error:
+        if error.text.key != "hub.no_network":
+            raise
+        raise ModelError("shape.no_network", model=name, why=error.text) from None
 
 
 def _shape_in(folder: Path) -> ModelShape:
-    return ModelShape.from_config(atomic.read_json(folder / "config.json"))
+    config = atomic.read_json(folder / "config.json")
+    shape = ModelShape.from_config(config)
+    return shape.with_held(weight_headers.held(weight_headers.of_folder(folder), config, shape))
 
 
 def check_folder(folder: Path, model_id: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -90,6 +90,7 @@ def vram_table() -> VramTable:
 class KnownModel(BaseModel):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
+    family: models of one name in several sizes. billions: parameters, as the model's own page tells.
     gated: the hub gives it only to people who accepted its licence. note: by language, empty where there is nothing to say.
     """
 
@@ -98,6 +99,8 @@ class KnownModel(BaseModel):
     id: str
     hub: str
     title: str
+    family: str
+    billions: float
     licence: str
     gated: bool
     languages: tuple[str, ...]
@@ -127,22 +130,62 @@ def _shape(value: dict[str, Any]) -> ModelShape:
     return ModelShape(**value, source="catalogue")
 
 
-class MemoryConstants(BaseModel):
-    """presets/memory.yaml: the numbers of core.memory and the stack that they describe."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LossBytes(_Part):
+    """Bytes a (token, vocabulary entry), a (token, hidden value) and a (learned token, hidden value)."""
+
+    vocabulary: float
+    hidden: float
+    learned: float = 0
+
+
+class Stack(_Part):
+    """One trainer of presets/memory.yaml, which says what each number means."""
+
+    inputs: Literal["once", "each"]
+    kept: dict[str, dict[str, float]]
+    kept_4bit: dict[str, float] = {}
+    moving: dict[str, float]
+    loss: dict[str, LossBytes]
+    final_norm: float = 0
+    slack: dict[str, float]
+    context_gib: float
+
+    def loss_of(self, name: str) -> LossBytes:
+        """Raises RecipeError for a loss that is not known of this trainer."""
+        if name not in self.loss:
+            raise RecipeError("memory.no_such_loss", found=name, expected=list(self.loss))
+        return self.loss[name]
+
+
+class NormAfterMlp(_Part):
+    families: tuple[str, ...]
+    moving: dict[str, float]
+
+
+class CpuConstants(_Part):
+    context_gib: float
+    slack: float
+
+
+class MemoryConstants(_Part):
+    """presets/memory.yaml: the numbers of core.memory and the stacks that they describe."""
 
     version: int
     stack: str
-    four_bit_bytes: float
-    adapter_bytes: float
-    gradient_bytes: float
+    four_bit_bytes: dict[str, float]
     optimizer_bytes: dict[str, float]
-    activations: dict[str, dict[str, float]]
-    logit_bytes: dict[str, float]
-    chunked_bytes: float
-    context_gib: dict[str, float]
-    slack: dict[str, float]
+    optimizer_states_as_wide_as_parameters: tuple[str, ...]
+    workspace_gib: float
+    stacks: dict[str, Stack]
+    kept_besides: dict[str, dict[str, float]]
+    norm_after_mlp: NormAfterMlp
+    eager: dict[str, float]
+    besides_lora: dict[str, dict[str, dict[str, float]]]
+    cpu: CpuConstants
     margin: dict[str, float]
 
 

@@ -108,6 +108,9 @@ class Train(_Section):
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
     save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
     save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
+    save_total_gib: float = Field(
+        10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."
+    )
 
 
 class Recipe(_Section):

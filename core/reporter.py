@@ -13,7 +13,9 @@ import time
 import traceback
 from types import TracebackType
 
+from core import pausing
 from core.errors import PauseRequested, StopRequested
+from core.launcher import Launcher
 from core.run_folder import Progress, RunFolder, Status
 from core.states import MOVES, State
 from core.text import Text, text
@@ -27,8 +29,8 @@ STOPPED_EXIT, PAUSED_EXIT = 3, 4
 class Reporter:
     """Use as a context manager around the worker's life; single writer of state.json while run.lock is held."""
 
-    def __init__(self, run: RunFolder):
-        self.run = run
+    def __init__(self, run: RunFolder, launcher: Launcher | None = None):
+        self.run, self._launcher = run, launcher
         self._guard = threading.RLock()
         self._status = run.status().model_copy(update={"pid": os.getpid()})
         self._stop, self._pause = threading.Event(), threading.Event()
@@ -125,6 +127,8 @@ class Reporter:
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             os.utime(self.run.path / "run.lock")
+            if self._launcher:
+                self._launcher.look()
 
     def _hear(self, wish: threading.Event, state: State, now: float) -> None:
         if not wish.is_set():
@@ -137,7 +141,7 @@ class Reporter:
 
     def _leave(self) -> None:
         """End the process, whatever its main thread is in: there is nothing that could be lost."""
-        state, message, code = State.PAUSED, text("run.paused", step=self._status.step), PAUSED_EXIT
+        state, message, code = State.PAUSED, pausing.message(self.run, self._status.step), PAUSED_EXIT
         if self._stop.is_set():
             kept = self.run.keep_newest_checkpoint()
             message = text("run.stopped_kept", step=self._status.step) if kept else text("run.stopped_before_training")

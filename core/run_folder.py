@@ -1,7 +1,9 @@
 """One run on disk: the interface between the process that trains and everything that looks at it.
 
 recipe.yaml, run.json   written once at submission
+start/                  the parent's adapter, copied at submission, of a run that trains another one further
 label.json              the name a person gave later (written by the page)
+left.json               that a person does not want to be asked about this attempt again (written by the page)
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the newest command asked; written by pages and commands, read by the worker
 metrics.jsonl, events.jsonl, samples.jsonl, train.log, checkpoints/, adapter/     the worker
@@ -25,6 +27,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core import atomic
+from core.child import is_ours
 from core.errors import RunError
 from core.faults import writing
 from core.recipe import Recipe
@@ -100,6 +103,11 @@ class RunFolder:
         return created if math.isfinite(created) else 0.0
 
     @property
+    def is_of_app(self) -> bool:
+        """Whether the app's supervisor starts it; else the command that made it does."""
+        return self.facts().get("launcher") == "app"
+
+    @property
     def name(self) -> str:
         label = atomic.read_object(self.path / "label.json")
         return str(label.get("name") or self.facts().get("name") or self.id)[:MOST_NAME]
@@ -141,6 +149,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             return True
+        except OSError:  # on a disk that became read-only no lock can be looked at
+            return is_ours(self.status().pid, self.id)
         lock.release()
         return False
 
@@ -152,17 +162,29 @@ class RunFolder:
             return 0
 
     # ---- commands -------------------------------------------------------------------------------------------------
-    def ask(self, command: str) -> None:
-        """Leave a command for the worker; a weaker one never replaces a stronger one."""
+    def ask(self, command: str, by: str = "person") -> None:
+        """Leave a command for the worker; a weaker one never replaces a stronger one.
+
+        Raises RunError where it cannot be written. by: "close" where the app is being closed, "alone" where a worker whose app has gone
+        asks itself, "game" where game mode makes room (core/turns).
+        """
         assert command in COMMANDS, command
         current = self.asked()
         if current is None or COMMANDS.index(command) >= COMMANDS.index(current):
-            with writing(self.path):
-                atomic.replace_json(self.path / "control.json", {"v": 1, "command": command, "time": time.time()})
+            record = {"v": 1, "command": command, "time": time.time(), "by": by}
+            try:
+                atomic.replace_json(self.path / "control.json", record)
+            except OSError as error:
+                raise RunError("run.cannot_ask", name=self.name, reason=error.strerror or error) from error
 
     def asked(self) -> str | None:
         command = atomic.read_object(self.path / "control.json").get("command")
         return command if command in COMMANDS else None
+
+    def asked_by_game(self) -> bool:
+        """Whether what was asked last was asked by game mode, which then also lets it go on."""
+        record = atomic.read_json(self.path / "control.json")
+        return isinstance(record, dict) and record.get("by") == "game"
 
     def forget_asked(self) -> None:
         """Before a new attempt: what was asked of the one before is done."""

@@ -13,9 +13,11 @@ from typing import Any
 import psutil
 from filelock import Timeout
 
-from core import atomic, slug
+from core import atomic, further, slug
 from core.errors import BusyError, RunError
 from core.faults import free_when_full, writing
+from core.line import Line, first
+from core.owner import process_lives
 from core.recipe import Recipe
 from core.run_folder import RUN_ID, RunFolder, Status
 from core.states import ACTIVE, BUSY, State, may_resume
@@ -36,16 +38,27 @@ class Runs:
         try:
             (aside / "checkpoints").mkdir(parents=True)
             run = RunFolder(aside)
+            if parent := facts.get("parent"):
+                further.bring_start(self._parent(parent), aside)
             recipe.write(aside / "recipe.yaml")
-            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, **_this_process()}
+            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, **this_process()}
             atomic.replace_json(aside / "run.json", created | facts)
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             aside.rename(self.workspace.runs / folder)
             atomic.sync_folder(self.workspace.runs)
+        except RunError:  # of the parent
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
         return RunFolder(self.workspace.runs / folder)
+
+    def _parent(self, parent: dict[str, Any]) -> RunFolder:
+        try:
+            return self.get(str(parent.get("run")))
+        except RunError:
+            raise RunError("further.parent_gone", name=str(parent.get("name"))) from None
 
     def get(self, run_id: str) -> RunFolder:
         """Raises RunError for an id that is not a run here; no id can leave the runs folder."""
@@ -105,7 +118,7 @@ class Runs:
         if run.status().state != status.state:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
         run.forget_asked()
-        run.add_facts(launcher=launcher, **_this_process())
+        run.add_facts(launcher=launcher, **this_process())
         fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
         attempt = max(status.attempt, _last_attempt(run)) + 1
         again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
@@ -113,20 +126,42 @@ class Runs:
         with contextlib.suppress(OSError):  # it waits now, and a disk that is full must not say otherwise
             run.log_event("state", state=State.QUEUED.value)
 
+    def drop(self, run: RunFolder) -> None:
+        """Take a run that waits out of the queue, where no app is there to do it."""
+        try:
+            with run.lock().acquire(timeout=LOCK_S):
+                status = run.status()
+                if status.state == State.QUEUED:
+                    run.write_status(dropped(status))
+        except Timeout:
+            raise BusyError("run.already_training", name=run.name) from None
+
     def _was_left(self, run: RunFolder) -> bool:
         """A command made this run and went away before its worker began: nobody will ever start it."""
         facts = run.facts()
         if facts.get("launcher") != "command" or run.is_locked():
             return False
-        try:
-            started = psutil.Process(facts.get("launcher_pid", 0)).create_time()
-        except (psutil.Error, ValueError, TypeError):
-            return True
-        return abs(started - facts.get("launcher_started", started)) > 2  # another program has its number by now
+        return not process_lives(facts.get("launcher_pid"), facts.get("launcher_started"))
 
     def busy(self) -> RunFolder | None:
-        """The run that is queued or at work, in this app or in any other process on this workspace."""
-        return next((run for run in self.list() if self.status(run).state in BUSY), None)
+        """The run that is at work or just about to be, in this app or in any other process on this workspace."""
+        waiting = {}
+        for run in self.list():
+            status = self.status(run)
+            if status.state in ACTIVE or (status.state == State.QUEUED and not run.is_of_app):
+                return run
+            if status.state == State.QUEUED:
+                waiting[run.id] = status.since
+        order = Line(self.workspace).read()
+        turn = first(order, sorted(waiting, key=waiting.__getitem__), time.time()) if order.app_is_open else None
+        return RunFolder(self.workspace.runs / turn) if turn else None
+
+    def waiting(self) -> Sequence[RunFolder]:
+        """Those that the app is to start when their turn comes, the longest waiting first (core/line has their order)."""
+        found = [(run.status(), run) for run in self.folders() if run.is_of_app]
+        return [
+            run for status, run in sorted(((s, r) for s, r in found if s.state == State.QUEUED), key=lambda pair: pair[0].since)
+        ]
 
     def rename(self, run: RunFolder, name: str) -> None:
         clean = slug.display_name(name)
@@ -163,7 +198,7 @@ def dropped(status: Status, was_paused: bool = False) -> Status:
     return status.model_copy(update=changes | {"since": time.time()})
 
 
-def _this_process() -> dict[str, float]:
+def this_process() -> dict[str, float]:
     return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}
 
 

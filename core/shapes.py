@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -112,8 +113,23 @@ SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.
 _SMALLEST, _LARGEST = 50e6, 500e9
 
 
+class Held(BaseModel):
+    """What the weight files themselves hold (core/weight_headers), in parameters. four_bit: in matrices that QLoRA would
+    hold in 4 bit. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    params: int = Field(ge=1)
+    four_bit: int = Field(ge=0)
+    stored_bytes: int | None = None
+    quantised: str | None = None
+
+
 class ModelShape(BaseModel):
-    """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters."""
+    """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters.
+
+    held: what its files hold, where that was read; it then counts, and what is computed from the widths does not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -135,7 +151,9 @@ class ModelShape(BaseModel):
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Text, ...] = ()
-    source: Literal["config", "catalogue", "size"] = "config"
+    source: Literal["headers", "config", "catalogue", "size"] = "config"
+    stands_for: str | None = None  # a bare size: the model whose shape was taken
+    held: Held | None = None
 
     @classmethod
     def from_config(cls, config: Any) -> ModelShape:
@@ -172,13 +190,28 @@ class ModelShape(BaseModel):
         if not _SMALLEST <= params <= _LARGEST:
             raise ModelError("shape.bad_size", found=size[:60])
         typical = typical_shapes()
-        shape = typical.get(f"{match[1]}{match[2].upper()}")
+        name = f"{match[1]}{match[2].upper()}"
+        shape = typical.get(name)
         if shape is None:
-            nearest = min(typical.values(), key=lambda known: abs(params / known.params - 1) / max(1, params / known.params))
+            name = min(typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params))
+            nearest = typical[name]
             outside = nearest.embedding_params + nearest.head_params
             a_layer = (nearest.params - outside) / nearest.num_hidden_layers
             shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
-        return shape.model_copy(update={"source": "size"})
+        return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
+
+    def describe(self) -> str:
+        """ "llama, 32 layers of 4096, MLP 11008, 32 heads, vocabulary 32000": the same in every language."""
+        heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
+        return f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, {heads}, V {self.vocab_size}"
+
+    def with_held(self, held: Held | None) -> ModelShape:
+        """This shape with what the model's files hold; what was doubtful about its weights alone is no doubt any more."""
+        if held is None:
+            return self
+        settled = ("shape.quantised", "shape.other_senses") if held.stored_bytes or not held.quantised else ()
+        doubts = tuple(doubt for doubt in self.low_confidence if doubt.key not in settled)
+        return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
 
     @property
     def q_width(self) -> int:
@@ -197,23 +230,13 @@ class ModelShape(BaseModel):
 
     @property
     def attention_matrices(self) -> tuple[Matrix, ...]:
-        names, h, layers = _names(self.model_type), self.hidden_size, self.num_hidden_layers
-        widths = (self.q_width, self.kv_width, self.kv_width)
-        widths = widths if len(names.attention) == 3 else (sum(widths),)
-        inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]
-        return (*inputs, Matrix(names.output, self.q_width, h, layers))
+        return _attention(self.model_type, self.hidden_size, self.num_hidden_layers, self.q_width, self.kv_width)
 
     @property
     def mlp_matrices(self) -> tuple[Matrix, ...]:
         """Of dense layers and shared experts; routed experts are no linear layers (expert_params)."""
-        names, h, layers = _names(self.model_type), self.hidden_size, self.num_hidden_layers
-        found = []
-        for width, count in ((self.intermediate_size, layers - self.expert_layers), (self.shared_expert_size, self.expert_layers)):
-            if width and count:
-                joined = self.mlp == "gated" and len(names.mlp) == 2
-                found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
-                found.append(Matrix(names.mlp[-1], width, h, count))
-        return tuple(found)
+        dense = (self.intermediate_size, self.num_hidden_layers - self.expert_layers)
+        return _mlp(self.model_type, self.mlp, self.hidden_size, (dense, (self.shared_expert_size, self.expert_layers)))
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -246,8 +269,23 @@ class ModelShape(BaseModel):
         return (2 * self.num_hidden_layers + 1) * self.hidden_size
 
     @property
+    def four_bit_params(self) -> int:
+        """What QLoRA holds in 4 bit."""
+        return self.held.four_bit if self.held else self.linear_params
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of a repository that is quantised already; None for all others."""
+        return self.held.stored_bytes if self.held else None
+
+    @property
     def params(self) -> int:
         """All parameters, tied ones once."""
+        return self.held.params if self.held else self.counted_params
+
+    @property
+    def counted_params(self) -> int:
+        """All parameters as they follow from the widths."""
         return self.embedding_params + self.head_params + self.linear_params + self.expert_params + self.norm_params
 
     @property
@@ -284,6 +322,27 @@ class ModelShape(BaseModel):
 
 def _names(model_type: str) -> _Names:
     return _FAMILIES.get(model_type, _LLAMA)
+
+
+# Cached: advice asks for the same few models some hundred times.
+@lru_cache(maxsize=512)
+def _attention(model_type: str, h: int, layers: int, query: int, key_value: int) -> tuple[Matrix, ...]:
+    names = _names(model_type)
+    widths = (query, key_value, key_value) if len(names.attention) == 3 else (query + 2 * key_value,)
+    inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]
+    return (*inputs, Matrix(names.output, query, h, layers))
+
+
+@lru_cache(maxsize=512)
+def _mlp(model_type: str, kind: str, h: int, parts: tuple[tuple[int, int], ...]) -> tuple[Matrix, ...]:
+    """parts: width and number of layers that have it."""
+    names, found = _names(model_type), []
+    joined = kind == "gated" and len(names.mlp) == 2
+    for width, count in parts:
+        if width and count:
+            found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
+            found.append(Matrix(names.mlp[-1], width, h, count))
+    return tuple(found)
 
 
 def _read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:

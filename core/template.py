@@ -1,6 +1,6 @@
 """The chat template: one object for preview, training, chat and export.
 
-It renders a conversation with the model's own Jinja template in a sandbox (templates come from downloaded files) and
+It renders a conversation with the model's own Jinja template in a sandbox (template_sandbox.py) and
 says which characters are the assistant's. Where the template has `{% generation %}` markers they decide; where it has
 none, the answers are found by rendering once more with a sentinel in the place of each answer, which works for every
 template that pastes the answers in unchanged (or trimmed) and is checked against the real rendering each time.
@@ -10,11 +10,9 @@ No torch, no transformers: the web process previews with it.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +20,9 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.errors import TemplateError
+from core.template_sandbox import Sandbox
 
 MAX_TEMPLATE_BYTES = 256 << 10
 # Markers that survive rendering as text; private-use characters, removed from whatever the conversation holds.
@@ -56,21 +54,11 @@ class _Generation(jinja2.ext.Extension):
         return _OPEN + caller() + _CLOSE
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, indent: int | None = None, **_: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
+# What a template of somebody else's may end in, besides jinja's own errors.
+_ITS_FAULT = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError, SyntaxError,
+    MemoryError, AssertionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,21 +95,29 @@ class ChatTemplate:
         return re.sub(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", r"{%\1 if true \2%}{%\1 endif \2%}", self.source)
 
     @cached_property
+    def _sandbox(self) -> Sandbox:
+        return Sandbox(extensions=[_Generation, jinja2.ext.loopcontrols])
+
+    @cached_property
     def _compiled(self) -> jinja2.Template:
         try:
-            return _environment().from_string(self.source)
-        except (jinja2.TemplateError, RecursionError) as error:
+            return self._sandbox.from_string(self.source)
+        except _ITS_FAULT as error:
             raise TemplateError("template.broken", reason=_reason(error)) from None
 
     def _render(self, messages: Sequence[Turn], add_generation_prompt: bool) -> str:
         try:
-            return self._compiled.render(
+            return self._sandbox.rendered(
+                self._compiled,
+                brought=sum(1000 + len(turn["content"]) for turn in messages),
                 messages=[dict(turn) for turn in messages],
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 **self.special_tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        except TemplateError:
+            raise  # of compiling
+        except _ITS_FAULT as error:
             raise TemplateError("template.cannot_render", reason=_reason(error)) from None
 
     def render(self, messages: Sequence[Turn], add_generation_prompt: bool = False) -> str:

@@ -79,7 +79,7 @@ class Trainer:
         offloads = train.activation_offload and compute.on_card
         self.offload = Offload(tuned) if offloads else nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
-        self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit)
+        self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
 

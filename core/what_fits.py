@@ -90,15 +90,9 @@ def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None
 
 
 def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
-    """The largest known model of the same maker and architecture that fits as setup has it, itself included."""
-    family = [other for other in presets.models() if _family(other) == _family(model)]
-    fitting = [other for other in family if _needed(other.shape, setup) <= free_gib]
+    """The largest known model of the same family that fits as setup has it, itself included."""
+    fitting = [other for other in presets.models() if other.family == model.family and _needed(other.shape, setup) <= free_gib]
     return max(fitting, key=lambda other: other.shape.params, default=None)
-
-
-def _family(model: KnownModel) -> tuple[str, str]:
-    owner = "HuggingFaceTB" if model.hub == "starter" else model.hub.partition("/")[0]
-    return owner, model.shape.model_type
 
 
 def by_length(shape: ModelShape, setup: Setup, method: Method) -> Curve:

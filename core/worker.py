@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from core import lease, model_card
+from core import further, lease, model_card, pausing
 from core.datasets_store import DatasetStore, Examples
 from core.errors import (
     BusyError,
@@ -30,6 +30,7 @@ from core.errors import (
     TemplateError,
 )
 from core.faults import is_disk_full, is_out_of_memory
+from core.launcher import Launcher
 from core.models import Models
 from core.presets import PRESETS
 from core.recipe import Recipe
@@ -53,7 +54,7 @@ def main() -> int:
     arguments = parser.parse_args()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
-    with run.lock().acquire(timeout=10), Reporter(run) as reporter:
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter:
         return carry_out(run, workspace, reporter)
 
 
@@ -65,9 +66,9 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
             with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
                 _train(run, workspace, reporter)
         except PauseRequested:
-            paused = text("run.paused", step=reporter.status.step)
             if reporter.status.state in (State.PREPARING, State.RUNNING):  # heard, and not written down yet
                 reporter.state(State.PAUSING)
+            paused = pausing.message(run, reporter.status.step)
             reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
             return PAUSED_EXIT
     except StopRequested:
@@ -139,6 +140,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision)
+    if "parent" in run.facts():
+        _start_from_parent(run, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     run.add_facts(
         trainable_params=trainable,
@@ -177,6 +180,19 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         raise
     _keep(run, reporter, save_adapter)
     reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
+
+
+def _start_from_parent(run: RunFolder, tuned: Any, template: str) -> None:
+    from core import adapter
+
+    parent = run.facts()["parent"]
+    try:
+        adapter.start_from(tuned, further.start_of(run))
+    except ModelError as error:
+        raise RunError("further.start_missing", name=parent["name"], reason=error.text) from error
+    run.log_event("decision", message=text("further.started", name=parent["name"], step=parent["step"]))
+    if parent.get("template") not in (None, template):
+        run.log_event("warning", message=text("further.other_template", name=parent["name"]))
 
 
 def _same_data(run: RunFolder, recipe: Recipe, workspace: Workspace) -> None:

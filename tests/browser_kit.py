@@ -5,6 +5,9 @@ The browser is LORA_GARAGE_BROWSER, else /usr/bin/chromium; where there is none 
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
   header        #header-hardware (what trains, and how full it is)
+  above all     #workspace-notice (another app has it, or it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
+                #left-runs-go-on, #left-runs-leave; #left-runs-notice
+  train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings: #when-alone
   tabs          get_by_role("tab", name="Train" | "Chat" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-runs #tab-settings
   Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
                 accordions whose first button tells their summary; what is folded is not in the page at all

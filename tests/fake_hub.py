@@ -46,6 +46,7 @@ class FakeHub:
         self.repos = repos
         self.requests: list[str] = []  # "GET /path", with " bytes=..." where a range was asked
         self.tokens: list[str | None] = []  # the Authorization header of each request
+        self.bytes_sent = 0  # of bodies
         self.gated = False  # the listing is public, files are refused: as on the real hub
         self.bad_tokens = False  # any token at all is refused
         self.status: int | None = None  # every request gets this
@@ -150,11 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
             content = bytes(len(content))
         status, start = 200, 0
         if (asked := self.headers.get("Range")) and not hub.ignores_ranges:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            first, last = asked.removeprefix("bytes=").split("-")
+            start = int(first)
             if start >= len(content):
                 return self._answer(416, headers={"Content-Range": f"bytes */{len(content)}"})
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            status, whole = 206, len(content)
+            content = content[: int(last) + 1] if last else content
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{whole}"
         self._send_head(status, len(content) - start, headers)
         self._send_body(content[start:], is_weight)
 
@@ -169,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
                 hub.stalled.set()
                 hub.release.wait(60)
             try:
-                self.wfile.write(content[offset : offset + CHUNK])
+                hub.bytes_sent += self.wfile.write(content[offset : offset + CHUNK])
             except OSError:  # the client hung up
                 self.close_connection = True
                 return

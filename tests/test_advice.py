@@ -410,3 +410,10 @@ def test_a_guessed_length_leaves_room_so_that_no_answer_loses_its_end():
     """Seen: the pirate set without a tokenizer was guessed at 55 tokens, cut at 64, and its rows have up to 71."""
     guessed = recommend(STARTER, ROOMY, facts(p99_length=55, longest=55, median_length=50, estimated=True))
     assert guessed.max_length == 192 and "Guessed from characters" in why(guessed, "max_length")
+
+
+def test_every_known_model_is_advised_on_every_card_also_where_query_and_value_are_one_matrix() -> None:
+    """Phi-3 and others have one qkv_proj: asking for its q_proj ended the advice on small cards."""
+    for model in models():
+        for gb in (4, 6, 8, 12, 24, 80):
+            recommend(model.shape, planned(gb, "Windows"))

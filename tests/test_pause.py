@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from conftest import wait_until
 
-from core import adapter, base_model, device, lease, plan
+from core import adapter, base_model, device, lease, pausing, plan
 from core.checkpoint import read
 from core.errors import BusyError, PauseRequested, RunError
 from core.recipe import Adapter, Recipe
@@ -24,6 +25,10 @@ from core.text import text
 from core.tokenizer import Encoded
 from core.trainer import Trainer, TrainingData
 from core.workspace import Workspace
+from tests.scripted_run import ScriptedRun
+from webui import run_panel
+from webui.services import Services
+from webui.wording import Wording
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
@@ -210,6 +215,7 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
     status = run.status()
     assert status.state == State.PAUSED and 3 <= status.step < 30 and not run.is_locked()
     assert [folder.name for folder in run.checkpoints()][-1] == f"checkpoint-{status.step:06d}"
+    assert status.message.key == "pausing.paused" and 0 <= float(status.message.params["seconds"]) < 60
     with lease.hold(space, text("lease.training", name="a game"), wait_s=0):
         pass  # the device is free at once
     runs.queue_again(run, "command")
@@ -317,6 +323,24 @@ def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -
     assert run.status().attempt == 3
 
 
+def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Workspace) -> None:
+    run = Runs(space).create(recipe(4), "command", {})
+    run.ask("pause")
+    assert pausing.message(run, 7).key == "pausing.paused"
+    for jump in (-1e6, 1e6):
+        (run.path / "control.json").write_text(json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8")
+        assert pausing.message(run, 7) == text("run.paused", step=7)
+
+
+def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path) -> None:
+    services = Services.open(Workspace.open(tmp_path))
+    with ScriptedRun(services.workspace, "slow disk") as scripted:
+        scripted.to(State.PAUSING)
+        scripted.run.write_status(scripted.run.status().model_copy(update={"since": time.time() - 7.2, "seconds_left": 900.0}))
+        card = run_panel.card(services.moments.now(fresh=True).shown, Wording("en"))
+        assert "7 s" in card and "min left" not in card
+
+
 def test_only_what_stands_still_can_go_on(space: Workspace) -> None:
     runs = Runs(space)
     run = runs.create(recipe(4), "command", {})
@@ -335,8 +359,11 @@ def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken
         run = supervisor.submit(recipe(400), {})
         wait_until(lambda: run.status().step >= 2, 60)
         supervisor.pause(run)
-        wait_until(lambda: run.status().state == State.PAUSED, 60)
-        step = run.status().step
+        wait_until(lambda: "device_free" in [event["kind"] for event in run.events()], 60)
+        step, told = run.status().step, run.status().message
+        assert told.key == "pausing.paused" and f"at step {step}" in str(told)
+        [said] = [event["message"] for event in run.events() if event["kind"] == "device_free"]
+        assert said["params"]["seconds"] == told.params["seconds"], "the card tells the whole time, until the process was gone"
         supervisor.resume(run)
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 60)
     finally:

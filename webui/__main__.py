@@ -9,6 +9,7 @@ import sys
 import threading
 import webbrowser
 
+from core import writable
 from core.errors import GarageError
 from core.text import terminal_language
 from core.workspace import Workspace
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments, w)
         workspace = Workspace.open(options.workspace)
+        writable.require(workspace)
         check_port(options.host, options.port, w)
         return serve(options, workspace, w)
     except _Refusal as refusal:
@@ -82,14 +84,18 @@ def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
     from webui.services import Services
 
     services = Services.open(workspace)
-    services.supervisor.start()
-    services.monitor.start()
+    try:
+        services.begin()
+    except OSError as error:
+        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.root, reason=error.strerror or error)) from error
     try:
         demo, url = launch(services, options.port, options.host, options.auth)
     except OSError as error:
         services.close()
         raise _Refusal(w.t("page.port_taken", port=options.port, reason=error.strerror or str(error))) from error
     print(w.t("page.ready", url=url), flush=True)
+    if refusal := services.owner.refusal:
+        print(w.of(refusal), flush=True)
     if not options.no_browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     while not over.wait(0.5):  # a plain wait() cannot be interrupted on Windows

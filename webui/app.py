@@ -16,6 +16,7 @@ from webui.guard import Guard
 from webui.language import PATHS, LanguageDoor
 from webui.live import TICK_S, LivePart, Pulse
 from webui.live_chart import uplot_head
+from webui.look_on import LeftRuns, LookOn
 from webui.markup import tag
 from webui.runs_page import RunsPage
 from webui.services import Services
@@ -50,14 +51,17 @@ def _build(services: Services) -> gr.Blocks:
 
 def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     gr.Navbar(visible=False)
-    opened = gr.State(None)
-    train, chat, runs = TrainPage(services, w), ChatPage(services, w), RunsPage(services, w, opened)
+    opened, planning = gr.State(None), gr.State(False)
+    train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)
     settings = SettingsPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         status = gr.HTML(run_panel.headline(services.moments.now().shown, w), elem_id="header-status")
         chip = gr.HTML(hardware_view.chip(services.monitor.newest(), w), elem_id="header-hardware")
         gr.HTML(language_link(w), elem_id="language")
+    look_on, left = LookOn(services, w), LeftRuns(services, w)
+    look_on.build()
+    left.build()
     with gr.Tabs(elem_id="pages") as tabs:
         with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train"):
             train.build()
@@ -71,9 +75,18 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         LivePart(status, lambda look: gr.update(value=run_panel.headline(look.moment.shown, w))),
         LivePart(chip, lambda look: gr.update(value=hardware_view.chip(services.monitor.newest(), w))),
     ]
-    pulse = Pulse(services, [*header, *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()], opened)
+    pulse = Pulse(
+        services,
+        [*header, *look_on.parts(), *left.parts(), *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()],
+        opened,
+        planning,
+    )
     train.wire(demo, pulse)
     chat.wire(demo)
+    left.wire(pulse, tabs)
+    train.wizard.further.wire()
+    train.wizard.further.wire_button(train.run.further, None, tabs, train.run.notice)
+    train.wizard.further.wire_button(runs.further, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
     train.run.open_chat.click(

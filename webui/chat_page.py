@@ -353,9 +353,9 @@ class ChatPage:
         try:
             wanted, _ = self.target_of(*target)
             self._refuse_while_training()
+            self.services.chat.load(wanted)
         except GarageError as error:
             return shown(notice(self.w.of(error.text))), gr.skip()
-        self.services.chat.load(wanted)
         return shown(""), self._status(self.services.chat.state())
 
     def choose(self, target: Any) -> list[Any]:

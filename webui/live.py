@@ -20,10 +20,12 @@ Update = str | dict[str, Any]
 
 @dataclass(frozen=True)
 class Look:
-    """What a part is drawn from: the moment, and the run that this page has opened in its Runs tab."""
+    """What a part is drawn from: the moment, the run that this page has opened in its Runs tab, and whether its visitor plans
+    the next run while another one trains."""
 
     moment: Moment
     opened: str | None
+    planning: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,27 @@ class LivePart:
 class Pulse:
     """All live parts of one page behind one handler, so that a page costs one small request a second."""
 
-    def __init__(self, services: Services, parts: Sequence[LivePart], opened: gr.State):
-        self._services, self._parts, self._opened = services, parts, opened
+    def __init__(self, services: Services, parts: Sequence[LivePart], opened: gr.State, planning: gr.State):
+        self._services, self._parts, self._opened, self._planning = services, parts, opened, planning
         self._seen = gr.State([])
 
     @property
     def inputs(self) -> list[Component]:
-        return [self._seen, self._opened]
+        return [self._seen, self._opened, self._planning]
 
     @property
     def outputs(self) -> list[Component]:
         return [self._seen, *(part.component for part in self._parts)]
 
-    def beat(self, seen: list[str] | None, opened: str | None) -> list[Any]:
-        """Inputs: what this page was last sent, the run it has opened. Outputs: the same, and every live part."""
-        return self._beat(seen, opened, fresh=False)
+    def beat(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+        """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every live part."""
+        return self._beat(seen, Look(self._services.moments.now(), opened, bool(planning)))
 
-    def now(self, seen: list[str] | None, opened: str | None) -> list[Any]:
+    def now(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
         """As beat, but never from the shared half second: a button was pressed."""
-        return self._beat(seen, opened, fresh=True)
+        return self._beat(seen, Look(self._services.moments.now(fresh=True), opened, bool(planning)))
 
-    def _beat(self, seen: list[str] | None, opened: str | None, fresh: bool) -> list[Any]:
-        look = Look(self._services.moments.now(fresh), opened)
+    def _beat(self, seen: list[str] | None, look: Look) -> list[Any]:
         updates = [part.show(look) for part in self._parts]
         marks = [_mark(update) for update in updates]
         if marks == seen:
@@ -70,7 +71,7 @@ class Pulse:
     def wire(self, page: gr.Blocks, timer: gr.Timer) -> None:
         quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         # A reload begins with an empty page, whatever this session was sent before.
-        page.load(lambda opened: self.now([], opened), [self._opened], self.outputs, **quiet)
+        page.load(lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **quiet)
         timer.tick(self.beat, self.inputs, self.outputs, **quiet)
 
     def after(self, event: Any) -> Any:

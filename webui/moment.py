@@ -15,10 +15,12 @@ from typing import Any
 from core.chat_client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export import QUANTS, ExportResult, Exports, ExportStatus
+from core.left_runs import LeftRun, left_run
+from core.line import Entry, Line, Order, arranged, first
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
-from core.states import BUSY, State
+from core.states import ACTIVE, BUSY, State
 
 FRESH_S = 0.5
 LOG_LINES = 40
@@ -40,6 +42,7 @@ class RunRow:
     last_loss: float | None
     bytes_used: int
     checkpoints: tuple[str, ...]
+    launcher: str = ""
 
     @property
     def can_chat(self) -> bool:
@@ -59,16 +62,33 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class LineView:
+    """The line as core/line has it, with the runs that wait in their order. Whose turn it is now is busy, and no longer here."""
+
+    order: Order = Order()
+    waiting: tuple[tuple[RunRow, Entry], ...] = ()
+
+    def name_of(self, rows: Sequence[RunRow], run_id: str | None) -> str:
+        return next((row.name for row in rows if row.id == run_id), "?")
+
+
+@dataclass(frozen=True)
 class Moment:
+    """busy: the run at work, or just about to be. shown: that one, else the one that the line waits for, else the newest that has
+    begun: what the Train page tells of."""
+
     rows: tuple[RunRow, ...]
     busy: RunRow | None
-    shown: RunView | None  # the busy run, else the newest: what the Train page tells of
+    shown: RunView | None
     chat: ChatState
+    line: LineView = LineView()
+    left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
 
 class Moments:
     def __init__(self, runs: Runs, chat: ChatClient, exports: Exports):
         self._runs, self._chat, self._exports = runs, chat, exports
+        self._line = Line(runs.workspace)
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
         self._moment: Moment | None = None
@@ -111,10 +131,28 @@ class Moments:
             except OSError:  # deleted between the two looks
                 continue
         self._rows = {row.id: self._rows[row.id] for row in rows}
-        busy = next((row for row in rows if row.status.state in BUSY), None)
-        chosen = busy or next(iter(rows), None)
+        order = self._line.read()
+        queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
+        waiting = {row.id: row for row in queued if row.launcher == "app"}
+        turn = first(order, list(waiting), time.time())
+        active = (row for row in rows if row.status.state in ACTIVE or (row.status.state == State.QUEUED and row.id not in waiting))
+        busy = next(active, None) or waiting.get(turn or "")
+        behind = tuple((waiting[e.run], e) for e in arranged(order, list(waiting)) if waiting[e.run] is not busy)
+        awaited = {held.run for held in (order.game, order.hold) if held}
+        chosen = (
+            busy or next((row for row in rows if row.id in awaited), None) or next((r for r in rows if r.id not in waiting), None)
+        )
         run = next((run for run in runs if chosen and run.id == chosen.id), None)
-        return Moment(tuple(rows), busy, self._view(run, chosen) if run and chosen else None, self._chat.state())
+        view = self._view(run, chosen) if run and chosen else None
+        by_id = {row.id: row for row in rows}
+        left = tuple(found for run in runs if (row := by_id.get(run.id)) and (found := self._left(run, row)))
+        return Moment(tuple(rows), busy, view, self._chat.state(), LineView(order, behind), left)
+
+    def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
+        try:
+            return left_run(run, row.status)
+        except OSError:
+            return None
 
     def _row(self, run: RunFolder) -> RunRow:
         status = self._runs.status(run)
@@ -162,6 +200,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         last_loss=last_loss(run),
         bytes_used=_bytes_used(run),
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
+        launcher=str(facts.get("launcher") or ""),
     )
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from core import budget, pace, plan
+from core import budget, further, pace, plan
 from core.budget import Budget
 from core.errors import GarageError
 from core.models import ModelRef
@@ -23,6 +23,7 @@ from core.pace import Pace
 from core.plan import Grounds, Plan
 from core.preview import Preview
 from core.recipe import Recipe
+from core.run_folder import RunFolder
 from core.shapes import ModelShape
 from core.text import Text, text
 from core.tokenizer import LongExamples
@@ -104,6 +105,7 @@ class Planner:
         try:
             recipe = recipe_of(form)
             budgeted = self.budget(form.memory)
+            recipe, other_base = self._continued(recipe, form)
         except GarageError as error:
             return Outlook(missing=missing, problem=error.text)
         shape, shape_problem = self._shape(recipe)
@@ -114,6 +116,7 @@ class Planner:
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
+        problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape) if preview and not budgeted.planned else None
@@ -122,6 +125,17 @@ class Planner:
         )
         measuring = self.services.pace_probe.busy
         return Outlook(made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note, measuring)
+
+    def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
+        """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
+        parent = parent_of(self.services, form.answers)
+        if parent is None:
+            return recipe, None
+        then = parent.recipe()
+        other = None
+        if recipe.model.id != then.model.id:
+            other = text("look_on.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
+        return further.held_to(recipe, then), other
 
     def device(self, choice: Any) -> str | None:
         """What a run's process is to see: "cpu", the uuid of one card of several, or None for whatever torch finds."""
@@ -189,6 +203,15 @@ class Planner:
             self.services.pace_probe.begin()
             return None
         return pace.from_probe(tflops, shape.params, bool(recipe.train.gradient_checkpointing))
+
+
+def parent_of(services: Services, answers: Answers) -> RunFolder | None:
+    """The run that a form continues. Raises RunError where it cannot be continued (any more)."""
+    if not answers.parent:
+        return None
+    run = services.runs.get(answers.parent)
+    further.check(run)
+    return run
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import GarageError
+from core.further import may_continue
 from core.states import BUSY, State, may_pause, may_resume, may_stop
 from webui import run_panel
 from webui.live import LivePart, Look, Pulse, shown
@@ -36,6 +37,7 @@ class RunColumn:
                 self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
             with gr.Row(visible=False, elem_id="run-actions") as self.actions:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
+                self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="run-further")
             with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
                 self.chart = live_chart(self.services, w, "", "live-chart")
             with gr.Accordion(
@@ -53,6 +55,7 @@ class RunColumn:
             LivePart(self.stop, self._stop_button),
             LivePart(self.chart_column, lambda look: gr.update(visible=look.moment.shown is not None)),
             LivePart(self.actions, lambda look: gr.update(visible=bool(look.moment.shown and look.moment.shown.row.can_chat))),
+            LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.moment))),
             LivePart(self.settings, lambda look: self._about(look, run_panel.settings)),
             # While it is at work the left column shows them.
             LivePart(
@@ -84,6 +87,10 @@ class RunColumn:
             return gr.update(visible=False, interactive=False)
         key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
+
+    def _may_continue(self, moment: Moment) -> bool:
+        row = moment.shown.row if moment.shown else None
+        return bool(moment.busy is None and row and row.status.has_adapter and may_continue(row.status.state))
 
     def _resumable(self, moment: Moment) -> RunRow | None:
         """The run that is shown, where it could go on and nothing else is at work."""

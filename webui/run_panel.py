@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from core.presets import goal as goal_preset
@@ -70,7 +71,9 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
     phase = w.t(f"stage.{status.stage}")
     if status.state in (State.STOPPING, State.PAUSING):
         phase = w.t(f"train_page.{status.state.value}")
-    detail = [part for part in (numbers, format.time_left(w, status.seconds_left)) if part]
+    # Not how long training would still take, but how long one has waited.
+    waited = format.duration(w, time.time() - status.since) if status.state == State.PAUSING else ""
+    detail = [part for part in (numbers, waited or format.time_left(w, status.seconds_left)) if part]
     percent = None if fraction is None else round(100 * fraction)
     bar = tag(
         "div",
@@ -164,6 +167,9 @@ def frozen(view: RunView, w: Wording) -> Html:
 def _learned(facts: dict[str, Any], w: Wording) -> list[tuple[str, str]]:
     """Facts that were found while preparing, where they are there."""
     found = []
+    if isinstance(parent := facts.get("parent"), dict):
+        said = w.t("look_on.continues_from", name=str(parent.get("name")), step=parent.get("step"))
+        found.append((w.t("look_on.continues_short"), said))
     if isinstance(facts.get("trainable_params"), int):
         found.append((w.t("train_page.trainable"), f"{facts['trainable_params']:,}"))
     if facts.get("dtype"):

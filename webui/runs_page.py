@@ -9,7 +9,7 @@ import gradio as gr
 from core.errors import GarageError
 from core.export import QUANTS, ExportCheck, ExportResult, ExportStatus
 from core.states import BUSY, may_resume
-from webui import format, run_panel
+from webui import format, further_form, run_panel
 from webui.live import LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
 from webui.markup import Html, join, notice, tag
@@ -55,6 +55,7 @@ class RunsPage:
                             w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume"
                         )
                         self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
+                        self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="details-further")
                     with gr.Accordion(w.t("train_page.run_settings"), open=False):
                         self.settings = gr.HTML("", elem_id="details-settings")
                     with gr.Accordion(w.t("train_page.story"), open=False):
@@ -108,6 +109,10 @@ class RunsPage:
             LivePart(self.story, lambda look: self._about(look, run_panel.story)),
             LivePart(self.resume, lambda look: gr.update(visible=self._may_go_on(look))),
             LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := self._row(look)) and row.can_chat))),
+            LivePart(
+                self.further,
+                lambda look: gr.update(visible=look.moment.busy is None and further_form.may_continue(self._row(look))),
+            ),
             LivePart(self.export, self._export_button),
             LivePart(self.cancel, self._cancel_button),
             LivePart(self.exports, self._exports),
@@ -118,7 +123,7 @@ class RunsPage:
 
     def _may_go_on(self, look: Look) -> bool:
         row = self._row(look)
-        return bool(row and look.moment.busy is None and may_resume(row.status.state))
+        return bool(row and may_resume(row.status.state))
 
     def _about(self, look: Look, show: Any) -> dict[str, Any]:
         view = self.services.moments.view(look.opened) if self._row(look) else None
@@ -256,7 +261,7 @@ class RunsPage:
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen)."""
+        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the line)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:

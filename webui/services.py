@@ -8,15 +8,20 @@ from core.chat_client import ChatClient
 from core.datasets_store import DatasetStore
 from core.export import Exports
 from core.hardware import Monitor
+from core.line import Line
 from core.models import Models
+from core.owner import Ownership
 from core.pace import Probe
 from core.presets import PRESETS
 from core.preview import Previews
+from core.read_only import Gated
 from core.runs import Runs
 from core.supervisor import Supervisor
 from core.text import text
+from core.turns import Turns
 from core.user_presets import UserPresets
 from core.workspace import Workspace
+from core.writable import WriteWatch
 from webui.curves import Curves
 from webui.moment import Moments
 
@@ -36,13 +41,33 @@ class Services:
     presets: UserPresets
     monitor: Monitor
     pace_probe: Probe
+    owner: Ownership
+    line: Line
+    write_watch: WriteWatch
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
         runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
-        supervisor = Supervisor(workspace, before_start=lambda run: chat.unload(text("chat.unloaded_for_run", name=run.name)))
-        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
         monitor = Monitor()
+        supervisor = Supervisor(
+            workspace,
+            before_start=lambda run: chat.unload(text("chat.unloaded_for_run", name=run.name)),
+            turns=Turns(workspace, machine=monitor.newest),
+        )
+        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
+        owner, write_watch = Ownership(workspace), WriteWatch(workspace)
+
+        def gate() -> None:
+            owner.require()
+            write_watch.require()
+
+        # Stop and Pause stay open in an app that only looks on: they are a word left for the worker, as `pause RUN` leaves it.
+        line = Gated(supervisor.line, gate, ("change", "put", "add", "forget", "move", "set_time"))
+        runs = Gated(runs, gate, ("create", "rename", "delete", "queue_again", "drop"))
+        supervisor = Gated(supervisor, gate, ("submit", "resume", "go_on_all_the_same", "stay_paused"))
+        exports = Gated(exports, gate, ("start", "cancel", "delete"))
+        datasets = Gated(datasets, gate, ("import_file", "delete"))
+        chat = Gated(chat, gate, ("load",))
         return cls(
             workspace=workspace,
             runs=runs,
@@ -54,13 +79,30 @@ class Services:
             curves=Curves(runs),
             moments=Moments(runs, chat, exports),
             previews=Previews(datasets, models),
-            presets=UserPresets(workspace.recipes),
+            presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
             monitor=monitor,
-            pace_probe=Probe(workspace, monitor.newest),
+            pace_probe=Gated(Probe(workspace, monitor.newest), gate, (), idle=("begin", "measure")),
+            owner=owner,
+            line=line,
+            write_watch=write_watch,
         )
+
+    def begin(self) -> None:
+        """Supervise what trains here, at once or as soon as the app that has the workspace ends. Raises OSError."""
+        self.monitor.start()
+        if self.owner.claim():
+            self.supervisor.start()
+        else:
+            self.owner.wait_for_it(self.supervisor.start)
+
+    def require_write(self) -> None:
+        """Raises BusyError or RunError where this app may only look."""
+        self.owner.require()
+        self.write_watch.require()
 
     def close(self) -> None:
         """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
         self.monitor.close()
         self.supervisor.close()
         self.chat.unload()
+        self.owner.release()

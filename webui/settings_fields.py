@@ -16,6 +16,7 @@ import gradio as gr
 from gradio.components import Component
 
 from core.errors import GarageError
+from core.further import LOCKED
 from core.recipe import Recipe
 from webui import format
 from webui.wording import Wording, field_of
@@ -31,6 +32,7 @@ FOLDED: tuple[Key, ...] = tuple(
     if (section, name) not in ELSEWHERE
 )
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), *FOLDED)
+LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 AUTO = ""  # a choice left to the plan
 
 # Shows only the settings whose name or help has what is typed; says so where there is none.
@@ -183,10 +185,14 @@ def _rules(key: Key) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the person set, by "section.name", and what the page shows now for every field (edited or not)."""
+    """What the person set, by "section.name", and what the page shows now for every field (edited or not).
+
+    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then.
+    """
 
     explicit: Mapping[str, Any]
     shown: Mapping[str, Any]
+    parent: str | None = None
 
     @classmethod
     def fresh(cls) -> Answers:
@@ -196,10 +202,13 @@ class Answers:
     def of_state(cls, state: Any) -> Answers:
         """From the page, where it is plain JSON: whatever is none of ours begins anew."""
         parts = [state.get(part) for part in ("explicit", "shown")] if isinstance(state, dict) else []
-        return cls(*parts) if parts and all(isinstance(part, dict) for part in parts) else cls.fresh()
+        if not parts or not all(isinstance(part, dict) for part in parts):
+            return cls.fresh()
+        parent = state.get("parent")
+        return cls(*parts, parent if isinstance(parent, str) and parent else None)
 
     def state(self) -> dict[str, Any]:
-        return {"explicit": dict(self.explicit), "shown": dict(self.shown)}
+        return {"explicit": dict(self.explicit), "shown": dict(self.shown), "parent": self.parent}
 
     def with_values(self, values: Sequence[Any]) -> Answers:
         """After a look at the components, in the order of FIELDS: what differs from what was shown was edited.
@@ -214,7 +223,9 @@ class Answers:
                     explicit.pop(name, None)  # emptied: back to the plan
                 else:
                     explicit[name] = value
-        return Answers(explicit, self.shown)
+        if self.parent:
+            explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
+        return Answers(explicit, self.shown, self.parent)
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """The person's settings as sections of a recipe. Raises FormError for one that cannot be."""
@@ -232,7 +243,7 @@ class Answers:
     def showing(self, recipe: Recipe) -> Answers:
         """The same answers, with what the page is to show once recipe is the plan."""
         shown = {name_of(key): shown_value(key, getattr(getattr(recipe, key[0]), key[1])) for key in FIELDS}
-        return Answers(self.explicit, shown)
+        return Answers(self.explicit, shown, self.parent)
 
 
 def name_of(key: Key) -> str:

@@ -11,6 +11,8 @@ import gradio as gr
 
 from core.errors import GarageError
 from webui import format, hardware_view
+from webui.alone_setting import AloneSetting
+from webui.automation_card import AutomationCard
 from webui.language import PATHS
 from webui.live import LivePart, shown
 from webui.markup import Html, join, notice, tag
@@ -24,6 +26,8 @@ VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
 class SettingsPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.automation = AutomationCard(services, wording)
+        self.alone = AloneSetting(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -35,10 +39,12 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
+                self.alone.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.language")))
                     gr.HTML(self._languages(), elem_id="languages")
+                self.automation.build()
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.presets")))
                     self.presets = self._kept("preset", self._preset_choices())
@@ -65,7 +71,7 @@ class SettingsPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.hardware, lambda look: gr.update(value=self._hardware()))]
+        return [LivePart(self.hardware, lambda look: gr.update(value=self._hardware())), *self.alone.parts()]
 
     def _hardware(self) -> Html:
         return hardware_view.details(self.services.monitor.newest(), self.w)
@@ -107,9 +113,11 @@ class SettingsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        self.automation.wire(page, tab)
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
+        self.alone.wire()
         outputs = [*lists, self.notice]
         self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
         self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)

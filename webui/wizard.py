@@ -6,6 +6,7 @@ nobody edited. What was edited travels with the form; the server keeps nothing o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,22 @@ from typing import Any
 import gradio as gr
 
 from core.errors import BusyError, GarageError
+from core.further import facts_of
+from core.line import time_of_day
 from core.presets import vram_table
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.user_presets import NO_DATA
 from webui import data_step, goal_step, model_step, plan_view, samples
 from webui.data_step import DataStep
+from webui.further_form import FurtherForm
 from webui.goal_step import GoalStep
+from webui.line_panel import at_time
 from webui.live import Pulse, shown
 from webui.markup import notice, tag
 from webui.model_step import ModelStep
 from webui.plan_step import PlanStep, rank_choices
-from webui.planner import HERE, Form, Outlook, Planner
+from webui.planner import HERE, Form, Outlook, Planner, parent_of
 from webui.run_column import CONTROL
 from webui.services import Services
 from webui.settings_fields import FIELDS, Answers, explicit_of, name_of
@@ -45,11 +50,13 @@ class Wizard:
         self.model_step = ModelStep(services, self.planner, wording)
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
+        self.further = FurtherForm(services, wording, self)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
         w = self.w
         self.folds: dict[str, gr.Accordion] = {}
+        self.further.build()
         with self._step("goal"):
             self.goal_step.build()
         with self._step("model"):
@@ -62,6 +69,10 @@ class Wizard:
             self.name = gr.Textbox(
                 label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
             )
+            self.start_at = gr.Textbox(
+                label=w.t("line_panel.start_at"), info=w.t("line_panel.start_at_info"), placeholder="23:00", max_lines=1,
+                max_length=8, elem_id="start-at",
+            )  # fmt: skip
             self.where = gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
         with gr.Column(elem_id="start-bar"):
             self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
@@ -93,11 +104,11 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return [
             self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
-            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *plan.fields,
+            data.counters, data.row, data.turning, data.next, plan.card, plan.reset, self.start, self.again, *self.further.drawn, *plan.fields,
         ]  # fmt: skip
 
-    def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML) -> None:
-        """run_notice: beside the run, for a refusal that must be seen when a run that began elsewhere hides the form."""
+    def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
+        """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
         self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
         self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
@@ -124,8 +135,12 @@ class Wizard:
             self._wire_next(step, button)
         for button, way in ((data.before, -1), (data.after, 1)):
             button.click(self.turn(way), self._form, [data.index, data.row], **QUIET)
-        begun = self.start.click(self.begin, self._form, [self.start_notice, run_notice, self.name, *self._folds], **CONTROL)
+        begun = self.start.click(
+            self.begin_at, [self.start_at, *self._form],
+            [self.start_at, planning, self.start_notice, run_notice, self.name, *self._folds], **CONTROL,
+        )  # fmt: skip
         pulse.after(begun)
+        self._then_redraw(begun.then(self.further.after_start, [self.state, self.start_notice], [self.state], **QUIET))
         arrived = page.load(
             self.arrive, None, [model.model, data.data, goal.preset, plan.memory, self.folds["goal"]], queue=False, **QUIET
         )
@@ -143,6 +158,10 @@ class Wizard:
     def _redraw_on(self, *listeners: Any) -> None:
         for listen in listeners:
             listen(self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET)
+
+    def redraw_after(self, event: Any) -> Any:
+        """For others on the page: Start says something else while a run trains."""
+        return self._then_redraw(event)
 
     def _then_redraw(self, event: Any) -> Any:
         return event.then(self.refresh, self._form, self._drawn, **QUIET)
@@ -193,6 +212,7 @@ class Wizard:
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
             gr.Timer(active=outlook.measuring),
+            *self.further.draw(answered),
             *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
         ]
 
@@ -220,7 +240,9 @@ class Wizard:
             key = "start_only_planned" if outlook.problem.key == "wizard.only_planned" else "start_problem"
         else:
             key = "start"
-        return gr.update(value=self.w.t(f"wizard.{key}"), variant="primary" if key == "start" else "secondary")
+        moment = self.services.moments.now()
+        label = "line_panel.add" if key == "start" and (moment.busy or moment.line.order.game) else f"wizard.{key}"
+        return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     def _field_updates(self, values: Sequence[Any], answers: Answers) -> list[Any]:
         """Only fields that show something else than they should are sent, so that nobody's typing is overwritten."""
@@ -261,7 +283,8 @@ class Wizard:
         return [chosen, *self.only_open("data", "plan")]
 
     def forget_edits(self, state: Any) -> dict[str, Any]:
-        return Answers({}, Answers.of_state(state).shown).state()
+        answers = Answers.of_state(state)
+        return Answers({}, answers.shown, answers.parent).state()
 
     # ---- filling the form from a file ------------------------------------------------------------------------------
     def add_file(self, path: str | None) -> list[Any]:
@@ -304,9 +327,9 @@ class Wizard:
     def _unfilled(self, said: str) -> list[Any]:
         return [*[gr.skip()] * len(self._filled), shown(said)]
 
-    def _fill(self, recipe: Recipe, title: str) -> list[Any]:
+    def _fill(self, recipe: Recipe, title: str, parent: str | None = None) -> list[Any]:
         """Goal, model, data, name, state and notice as a recipe wants them; what it leaves out stays with the plan."""
-        answers = Answers(explicit_of(recipe), {})
+        answers = Answers(explicit_of(recipe), {}, parent)
         said, tone, data = self.w.t("wizard.filled", title=title, count=len(answers.explicit)), "ok", gr.skip()
         if recipe.data.source != NO_DATA:
             try:
@@ -335,8 +358,20 @@ class Wizard:
         return [shown(notice(said, "ok")), gr.update(choices=self.goal_step.preset_choices()), ""]
 
     # ---- Start ----------------------------------------------------------------------------------------------------
-    def begin(self, *answers: Any) -> list[Any]:
-        """Inputs: the form. Outputs: start_notice, run_notice, name, the folds. Two Starts at once give one run."""
+    def begin_at(self, said: Any, *answers: Any) -> list[Any]:
+        """Inputs: start_at, the form. Outputs: start_at, planning (over once a run was made), and what `begin` gives."""
+        try:
+            not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+        except GarageError as error:
+            folds = [gr.update(open=True) if step == "train" else gr.skip() for step in STEPS]
+            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *folds]
+        done = self.begin(*answers, not_before=not_before)
+        was_made = done[2] == ""
+        return ["" if was_made else gr.skip(), False if was_made else gr.skip(), *done]
+
+    def begin(self, *answers: Any, not_before: float | None = None) -> list[Any]:
+        """Inputs: the form. Outputs: start_notice, run_notice, name (emptied once a run was made), the folds. Two Starts at once
+        give one run."""
         form, _ = self._read(answers)
         outlook = self.planner.look(form, self.w)
         stay = [gr.skip()] * len(STEPS)
@@ -347,15 +382,24 @@ class Wizard:
         if outlook.problem is not None or outlook.plan is None:
             return [shown(notice(self.w.of(outlook.problem))), gr.skip(), gr.skip(), *stay]
         try:
-            self._submit(outlook, form)
+            run = self._submit(outlook, form, not_before)
         except BusyError as error:
             said = notice(self.w.of(error.text), "warn")
             return [shown(said), shown(said), gr.skip(), *stay]  # gradio empties an update that it has used
         except GarageError as error:
             return [shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *stay]
-        return [shown(""), shown(""), "", *stay]
+        return [shown(""), shown(notice(self._waits(run), "ok")), "", *stay]
 
-    def _submit(self, outlook: Outlook, form: Form) -> RunFolder:
+    def _waits(self, run: RunFolder) -> str:
+        """Where the run is now, if it did not just begin: that is seen."""
+        entry = next((entry for row, entry in self.services.moments.now(fresh=True).line.waiting if row.id == run.id), None)
+        if entry is None:
+            return ""
+        if entry.not_before:
+            return self.w.t("line_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
+        return self.w.t("line_panel.added", name=run.name)
+
+    def _submit(self, outlook: Outlook, form: Form, not_before: float | None) -> RunFolder:
         recipe, advice = outlook.plan.recipe, outlook.plan.advice
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
@@ -365,7 +409,9 @@ class Wizard:
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
         }
-        return self.services.supervisor.submit(recipe, facts)
+        if parent := parent_of(self.services, form.answers):
+            facts |= facts_of(parent)
+        return self.services.supervisor.submit(recipe, facts, not_before)
 
 
 def _chosen(field: Any) -> bool:

@@ -1,0 +1,84 @@
+"""Does it fit? The list of models, the memory by term, the curve by length and the other cards, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.presets import models
+from core.what_fits import CARDS_GB
+from core.workspace import Workspace
+from tests import browser_kit as kit
+from tests import fake_nvml
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytest.importorskip("playwright")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
+]
+FITS = {"en": "fits", "zh": "放得下"}
+
+
+def expect(thing: object):
+    from playwright.sync_api import expect
+
+    return expect(thing)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with kit.browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
+    """With a card of 8 GB, by a fake driver library."""
+    folder = tmp_path_factory.mktemp("fits")
+    cards = fake_nvml.write(folder / "cards.txt", fake_nvml.EIGHT_GB)
+    environment = fake_nvml.environment(fake_nvml.compile(folder), cards)
+    started = kit.start_app(Workspace.open(folder / "workspace").root, **environment)
+    yield started
+    started.stop()
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)])
+def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: kit.App, language: str, viewport: dict):
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
+    kit.unfold(page, "#step-model")
+    kit.unfold(page, "#model-list")
+    rows = page.locator("#models-table tbody tr")
+    expect(rows.first).to_contain_text(FITS[language])
+    here = rows.count()
+    assert 1 < here < len(models()), "only what can be trained on 8 GB"
+    page.locator("#model-search input").press_sequentially("qwen3")
+    expect(page.locator("#models-table")).not_to_contain_text("SmolLM2")
+    choice = page.locator("#models-table button", has_text="Qwen3-4B").first
+    choice.click()
+    expect(page.locator("#model-about")).to_contain_text("Apache-2.0")
+    kit.unfold(page, "#step-plan")
+    card = page.locator("#plan-card")
+    expect(card).to_contain_text("QLoRA")
+    expect(card.locator(".lg-mem > div")).not_to_have_count(0)
+    folds = card.locator("details.lg-fold > summary")
+    names = {
+        "en": ("How far this could be stretched here", "Memory by length of the rows", "This plan on other cards"),
+        "zh": ("在这里还能放宽多少", "内存随行长的变化", "本计划在其他显卡上"),
+    }[language]
+    for name in names:
+        folds.filter(has_text=name).click()
+    expect(card.locator("svg.fv-drawing polyline")).to_have_count(2)
+    expect(card.locator("svg.fv-drawing .fv-free")).to_have_count(1)
+    lit = card.locator("tr.lg-lit", has_text="8 GB")
+    expect(lit.first).to_be_visible()
+    cards = card.locator("th[scope=row]", has_text="GB")
+    assert cards.count() >= len(CARDS_GB)
+    assert kit.overflow(page) <= 0
+    assert not kit.violations(page)
+    watch.check()

@@ -1,0 +1,530 @@
+"""Runs that wait for their turn: their order on disk, whose turn it is, and what a pause, a failure, a restart do to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+
+from core import atomic, line_commands, plan, preferences, sleep
+from core.automation import Automation
+from core.errors import BusyError, GarageError, RecipeError, RunError
+from core.line import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
+from core.recipe import Recipe
+from core.run_folder import RunFolder
+from core.runs import Runs
+from core.states import State
+from core.supervisor import Supervisor
+from core.text import Text, text
+from core.turns import COUNTDOWN_S, Turns
+from core.workspace import Workspace
+
+NOW = 1_000_000.0
+HELD = Hold(why="restart", since=NOW - 100)
+
+
+def order(*runs: str | Entry, **changes: object) -> Order:
+    return Order(runs=tuple(Entry(run=run) if isinstance(run, str) else run for run in runs), **changes)
+
+
+# ---- whose turn it is -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "turn"),
+    [
+        (order(), "a"),
+        (order("b", "a"), "b"),
+        (order("gone", "c"), "c"),
+        (order(Entry(run="a", not_before=NOW + 1), "b"), "b"),
+        (order(Entry(run="a", not_before=NOW), "b"), "a"),
+        (order("a", hold=HELD), None),
+        (order("a", Entry(run="b", now=True), hold=HELD), "b"),
+        (order("a", Entry(run="b", not_before=NOW - 1), hold=HELD), "b"),  # its time was still to come when the app was opened
+        (order("a", Entry(run="b", not_before=NOW - 200), hold=HELD), None),
+        (order("a", Entry(run="b", not_before=NOW - 1), hold=Hold(why="person", since=NOW - 100)), None),
+        (order(Entry(run="a", now=True), game=Game(why=text("game.soon"), since=NOW)), None),
+    ],
+    ids=["unnamed", "named", "stale", "time to come", "time come", "held", "now", "said before", "missed", "by hand", "game"],
+)
+def test_whose_turn_it_is(given: Order, turn: str | None) -> None:
+    assert first(given, ["a", "b", "c"], NOW) == turn
+
+
+def test_nobody_who_waits_is_forgotten_whatever_the_file_says() -> None:
+    for given in (order(), order("c", "x"), order("b"), order("c", "a", "b")):
+        assert sorted(entry.run for entry in arranged(given, ["a", "b", "c"])) == ["a", "b", "c"]
+
+
+def test_a_run_moves_by_one_place_and_not_beyond_the_ends(tmp_path: Path) -> None:
+    line = Line(Workspace.open(tmp_path))
+    waiting = ["a", "b", "c"]
+    for run, way, expected in (("a", 1, "bac"), ("a", 1, "bca"), ("a", 1, "bca"), ("c", -1, "cba"), ("c", -1, "cba")):
+        assert "".join(entry.run for entry in line.move(run, way, waiting).runs) == expected
+    with pytest.raises(RunError):
+        line.move("x", 1, waiting)
+    with pytest.raises(RunError):
+        line.set_time("x", None, waiting)
+
+
+def test_a_file_that_is_damaged_is_an_empty_order_and_is_mended_by_the_next_change(tmp_path: Path) -> None:
+    line = Line(Workspace.open(tmp_path))
+    for damage in (
+        "",
+        "{",
+        "[]",
+        '{"runs": 7}',
+        '{"runs": [{"run": "a"}], "hold": {"why": "?"}}',
+        '{"sleep_at": NaN}',
+        '{"sleep_at": 1e300}',
+    ):
+        line.path.write_text(damage, "utf-8")
+        assert line.read() == Order()
+        line.add("a", [])
+        assert [entry.run for entry in line.read().runs] == ["a"]
+
+
+def test_two_programs_that_change_the_line_at_once_lose_nothing(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    names = [f"r{i}" for i in range(40)]
+
+    def add(mine: list[str]) -> None:
+        line = Line(space)
+        for name in mine:
+            line.add(name, names)
+
+    threads = [threading.Thread(target=add, args=(names[i::4],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(entry.run for entry in Line(space).read().runs) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("said", "hours"), [("23:30", 11.5), ("0:15", 12.25), (" 11:59 ", 24 - 1 / 60), ("12：30", 0.5), ("", None)]
+)
+def test_a_time_of_day_is_the_next_one(said: str, hours: float | None) -> None:
+    noon = time.mktime((2026, 6, 15, 12, 0, 0, 0, 0, -1))
+    found = time_of_day(said, noon)
+    assert found is None if hours is None else abs(found - noon - hours * 3600) < 1
+
+
+@pytest.mark.parametrize("said", ["24:00", "7", "7:5", "soon", "12:60", "-1:00", "12:00:00"])
+def test_what_is_no_time_of_day_is_said(said: str) -> None:
+    with pytest.raises(RecipeError, match="23:00"):
+        time_of_day(said, NOW)
+
+
+# ---- the supervisor, with workers that are scripted -------------------------------------------------------------------
+
+
+class FakeWorker:
+    """What the supervisor sees of a worker: run.lock is held, states are written, Stop and Pause are heard."""
+
+    pid = None
+
+    def __init__(self, run: RunFolder):
+        self.run, self.returncode = run, None
+        self._lock = run.lock()
+        self._lock.acquire(timeout=5)
+        self._to(State.PREPARING)
+        self._to(State.RUNNING)
+
+    def _to(self, *states: State) -> None:
+        for state in states:
+            self.run.write_status(self.run.status().model_copy(update={"state": state, "since": time.time(), "pid": None}))
+
+    def poll(self) -> int | None:
+        asked = self.run.asked() if self.returncode is None else None
+        if asked == "pause":
+            self.end(State.PAUSING, State.PAUSED, code=4)
+        elif asked:
+            self.end(State.STOPPING, State.STOPPED, code=3)
+        return self.returncode
+
+    def end(self, *states: State, code: int = 0) -> None:
+        self._to(*states)
+        self._lock.release(force=True)
+        self.returncode = code
+
+
+class World:
+    """A supervisor that is driven by hand: look() is what its thread does four times a second."""
+
+    def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch):
+        self.space, self.workers, self.slept = space, [], []
+        self.programs: set[str] = set()
+        self.time = time.time()
+        self._patch = monkeypatch
+        self.open()
+
+    def open(self) -> None:
+        """The app starts, also once more."""
+        self._patch.setattr("core.supervisor.spawn_worker", self._spawn)
+        turns = Turns(
+            self.space, programs=lambda: self.programs, clock=lambda: self.time, steady=lambda: self.time, put_to_sleep=self._sleep
+        )
+        self.supervisor = Supervisor(self.space, turns=turns)
+        turns.app_started([run.id for run in self.supervisor.runs.waiting()])
+        self.line = self.supervisor.line
+
+    def _spawn(self, workspace: Workspace, run: RunFolder) -> FakeWorker:
+        self.workers.append(FakeWorker(run))
+        return self.workers[-1]
+
+    def _sleep(self) -> Text | None:
+        self.slept.append(self.time)
+        return None
+
+    def submit(self, name: str, seed: int | None = None, **how: object) -> RunFolder:
+        """Each name has settings of its own."""
+        train = {"seed": ord(name[0]) if seed is None else seed}
+        recipe = Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}, "train": train})
+        return self.supervisor.submit(plan.resolve(recipe, name, False), {}, **how)
+
+    def look(self, after_s: float = 0.0) -> str | None:
+        """after_s later; the name of what is at work then."""
+        self.time += after_s
+        for _ in range(3):  # one to see the end, one to begin the next, one more that must change nothing
+            self.supervisor._look()
+        return next((run.name for run in self.supervisor.runs.list() if run.status().state == State.RUNNING), None)
+
+    def end(self, state: State = State.COMPLETED) -> None:
+        worker = self.workers[-1]
+        worker.end(state, code=0 if state == State.COMPLETED else 1)
+
+    def waiting(self) -> list[str]:
+        runs = self.supervisor.runs
+        ids = [run.id for run in runs.waiting()]
+        return [runs.get(entry.run).name for entry in arranged(self.line.read(), ids)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = World(Workspace.open(tmp_path / "ws"), monkeypatch)
+    yield made
+    for worker in made.workers:
+        worker._lock.release(force=True)
+
+
+def test_runs_train_one_after_the_other_in_the_order_they_were_given(world: World) -> None:
+    for name in "abc":
+        world.submit(name)
+    assert world.look() == "a" and world.waiting() == ["b", "c"]
+    for following in ("b", "c", None):
+        world.end()
+        assert world.look() == following
+    assert len(world.workers) == 3 and world.line.read().runs == ()
+
+
+def test_the_order_can_be_changed_and_a_run_taken_out(world: World) -> None:
+    runs = {name: world.submit(name) for name in "abcd"}
+    world.look()
+    world.line.move(runs["d"].id, -1, [run.id for run in world.supervisor.runs.waiting()])
+    world.supervisor.stop(runs["b"])
+    assert world.look() == "a" and world.waiting() == ["d", "c"]
+    assert runs["b"].status().state == State.STOPPED
+    world.end()
+    assert world.look() == "d"
+
+
+def test_after_a_restart_nothing_trains_by_itself_and_nothing_is_lost(world: World) -> None:
+    world.submit("a")
+    for name in ("c", "b"):
+        world.submit(name)
+    world.line.move(world.supervisor.runs.find("b").id, -1, [run.id for run in world.supervisor.runs.waiting()])
+    world.look()
+    world.end()
+    world.open()
+    assert world.look(after_s=3600) is None and world.waiting() == ["b", "c"]
+    assert world.line.read().hold.why == "restart"
+    world.submit("new")  # Start means now, and lets nobody else go
+    assert world.look() == "new"
+    world.end()
+    assert world.look() is None and world.waiting() == ["b", "c"]
+    line_commands.act(world.space, "go", None, None)
+    assert world.look() == "b"
+
+
+def test_a_time_that_was_said_is_kept_over_a_restart(world: World) -> None:
+    world.submit("later", not_before=world.time + 600)
+    world.submit("any")  # nothing is at work yet: it begins
+    assert world.look() == "any"
+    world.end()
+    assert world.look() is None
+    world.open()
+    assert world.look(after_s=500) is None
+    assert world.look(after_s=101) == "later"
+
+
+def test_a_time_that_passed_while_the_app_was_closed_waits_for_the_person(world: World) -> None:
+    world.submit("later", not_before=world.time + 600)
+    world.time += 700
+    world.open()
+    assert world.look(after_s=10) is None and world.waiting() == ["later"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_after_a_failure_the_line_goes_on_or_waits_as_was_wished(world: World, goes_on: bool) -> None:
+    preferences.choose(world.space, automation=Automation(go_on_after_failure=goes_on))
+    world.submit("a")
+    world.submit("b")
+    world.look()
+    world.end(State.FAILED)
+    assert world.look() == ("b" if goes_on else None)
+    if not goes_on:
+        assert world.line.read().hold.why == "failed"
+        world.line.put(hold=None)
+        assert world.look() == "b"
+
+
+def test_a_worker_that_died_counts_as_a_failure(world: World) -> None:
+    preferences.choose(world.space, automation=Automation(go_on_after_failure=False))
+    a = world.submit("a")
+    world.submit("b")
+    world.look()
+    world.workers[-1].end(code=-9)
+    assert world.look() is None and a.status().state == State.INTERRUPTED and world.line.read().hold.run == a.id
+
+
+def test_a_pause_gives_the_device_free_so_the_line_waits_and_goes_on_with_the_run(world: World) -> None:
+    a, _ = world.submit("a"), world.submit("b")
+    world.look()
+    world.supervisor.pause(a)
+    assert world.look(after_s=100) is None and world.line.read().hold == Hold(why="paused", since=world.time, run=a.id)
+    world.supervisor.resume(a)
+    assert world.look() == "a" and world.line.read().hold is None
+    world.end()
+    assert world.look() == "b"
+
+
+def test_the_line_can_go_on_without_the_run_that_was_paused_which_comes_next_when_it_is_asked_for(world: World) -> None:
+    a = world.submit("a")
+    for name in "bc":
+        world.submit(name)
+    world.look()
+    world.supervisor.pause(a)
+    world.look()
+    world.line.put(hold=None)
+    assert world.look() == "b"
+    world.supervisor.resume(a)
+    assert world.waiting() == ["a", "c"]
+    world.end()
+    assert world.look() == "a"
+
+
+def test_stop_lets_the_next_one_begin(world: World) -> None:
+    a, _ = world.submit("a"), world.submit("b")
+    world.look()
+    world.supervisor.stop(a)
+    assert world.look() == "b"
+
+
+def test_a_held_line_begins_nothing_and_a_hold_of_nobody_ends_with_the_next_start(world: World) -> None:
+    world.submit("a")
+    world.look()
+    world.line.put(hold=Hold(why="person", since=world.time))
+    world.submit("b")
+    assert world.line.read().hold is None, "nobody waited, so there was nobody to hold"
+    world.line.put(hold=Hold(why="person", since=world.time))
+    world.end()
+    assert world.look(after_s=50) is None
+
+
+def test_the_same_start_twice_is_one_run_and_another_name_soon_after_too(world: World) -> None:
+    run = world.submit("a", seed=1)
+    for name in ("a", "b"):
+        with pytest.raises(BusyError, match="pressed twice"):
+            world.submit(name, seed=1)
+    world.look()
+    run.add_facts(created=time.time() - 60)
+    with pytest.raises(BusyError, match="another name"):
+        world.submit("a", seed=1)
+    world.submit("b", seed=1)
+    assert world.waiting() == ["b"]
+
+
+def test_a_run_that_a_command_trains_is_waited_for(world: World) -> None:
+    recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
+    theirs = Runs(world.space).create(recipe, "command", {})
+    world.submit("a")
+    assert world.look() is None
+    worker = FakeWorker(theirs)
+    assert world.look() == "x"
+    worker.end(State.COMPLETED)
+    assert world.look() == "a"
+
+
+def test_an_export_is_waited_for(world: World) -> None:
+    from core import lease
+
+    world.submit("a")
+    with lease.hold(world.space, text("export.lease", name="z")):
+        assert world.look() is None
+    assert world.look() == "a"
+
+
+def test_closing_the_app_begins_nothing_more(world: World) -> None:
+    world.submit("a")
+    world.submit("b")
+    world.look()
+    world.supervisor.close()
+    assert world.look() is None and world.waiting() == ["b"]
+
+
+def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, _ = world.submit("a"), world.submit("b")
+    world.look()
+    world.supervisor.pause(a)
+
+    write = atomic.replace
+
+    def full(path: Path, data: str | bytes) -> None:
+        if path.name == "line.json":
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="No space left"):
+        patched.setattr("core.atomic.replace", full)
+        world.look()
+    assert world.look() is None and world.line.read().hold.run == a.id, "else b would have begun"
+
+
+# ---- sleep ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_pc_sleeps_after_a_countdown_when_the_line_is_empty_and_only_then(world: World) -> None:
+    preferences.choose(world.space, automation=Automation(sleep_when_empty=True))
+    for name in "ab":
+        world.submit(name)
+    world.look()
+    world.end()
+    assert world.look(after_s=5) == "b" and world.line.read().sleep_at is None, "one still waited"
+    world.end(State.FAILED)
+    assert world.look(after_s=5) is None and world.line.read().sleep_at == world.time + COUNTDOWN_S
+    world.look(after_s=COUNTDOWN_S - 5)
+    assert world.slept == []
+    world.look(after_s=6)
+    assert len(world.slept) == 1
+    world.look(after_s=600)
+    assert len(world.slept) == 1, "it wakes up and does not go to sleep again"
+
+
+@pytest.mark.parametrize("why", ["off", "stopped", "paused", "kept awake", "new run", "chat", "clock jumped"])
+def test_the_pc_stays_awake(world: World, why: str) -> None:
+    from core import lease
+
+    preferences.choose(world.space, automation=Automation(sleep_when_empty=why != "off"))
+    run = world.submit("a")
+    world.look()
+    if why in ("stopped", "paused"):
+        (world.supervisor.stop if why == "stopped" else world.supervisor.pause)(run)
+    else:
+        world.end()
+    world.look(after_s=5)
+    assert (world.line.read().sleep_at is None) == (why in ("off", "stopped", "paused"))
+    if why == "kept awake":
+        world.line.put(sleep_at=None)
+    if why == "new run":
+        world.submit("b")
+    if why == "chat":
+        with lease.hold(world.space, text("chat.lease")):
+            world.look(after_s=COUNTDOWN_S + 5)
+    world.look(after_s=COUNTDOWN_S + (100 if why == "clock jumped" else 5))
+    world.look(after_s=5)
+    assert world.slept == []
+
+
+def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sleep.command("Plan 9").key == "line.sleep_unknown_system"
+    monkeypatch.setattr("core.sleep.shutil.which", lambda name: None)
+    for system, words in sleep.COMMANDS.items():
+        assert sleep.command(system) == text("line.sleep_no_command", command=words[0])
+    asked: list[list[str]] = []
+    monkeypatch.setattr("core.sleep.shutil.which", lambda name: name)
+    monkeypatch.setattr("core.sleep.platform.system", lambda: "Linux")
+
+    class Done:
+        returncode, stderr = 0, ""
+
+    def run(words: list[str], **how: object) -> Done:
+        asked.append(words)
+        return Done()
+
+    assert sleep.now(run) is None and asked == [["systemctl", "suspend"]]
+    Done.returncode, Done.stderr = 1, "\nAccess denied\n"
+    assert sleep.now(run) == text("line.sleep_failed", reason="Access denied")
+
+    def broken(words: list[str], **how: object) -> Done:
+        raise PermissionError(13, "Permission denied")
+
+    assert sleep.now(broken).key == "line.sleep_failed"
+
+
+# ---- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_list_move_time_and_take_out(world: World) -> None:
+    a, b, c = (world.submit(name) for name in "abc")
+    world.look()
+    space = world.space
+    assert [row["name"] for row in line_commands.listing(space)["runs"]] == ["b", "c"]
+    line_commands.act(space, "up", "c", None)
+    line_commands.act(space, "at", b.id, "23:00")
+    listed = line_commands.listing(space)
+    assert [(row["name"], row["not_before"] is not None) for row in listed["runs"]] == [("c", False), ("b", True)]
+    assert listed["app_is_open"], "this process is the app here"
+    line_commands.act(space, "at", b.id, "now")
+    line_commands.act(space, "down", "c", None)
+    line_commands.act(space, "remove", "c", None)
+    world.look()
+    assert c.status().state == State.STOPPED and world.waiting() == ["b"]
+    line_commands.act(space, "hold", None, None)
+    assert line_commands.listing(space)["hold"]["why"] == "person"
+    for action, name, at in (("up", None, None), ("up", "a", None), ("at", "b", None), ("at", "b", "noon"), ("remove", "?", None)):
+        with pytest.raises(GarageError):
+            line_commands.act(space, action, name, at)
+
+
+def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
+    run, said = line_commands.create(space, recipe, {}, "23:00")
+    assert said.params["place"] == 1 and Line(space).read().runs[0].not_before > time.time()
+    assert Runs(space).busy() is None and not line_commands.listing(space)["app_is_open"]
+    line_commands.act(space, "remove", run.id, None)
+    assert run.status().state == State.STOPPED and line_commands.listing(space)["runs"] == []
+
+
+# ---- real processes ---------------------------------------------------------------------------------------------------
+
+
+def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    space = Workspace.open(tmp_path)
+
+    def wanted(name: str) -> Recipe:
+        value = {
+            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+            "train": {"max_steps": 2},
+        }  # fmt: skip
+        return plan.resolve(Recipe.parse(value), name, has_card=False)
+
+    supervisor = Supervisor(space)
+    supervisor.start()
+    try:
+        a = supervisor.submit(wanted("a"), {})
+        wait_until(lambda: a.status().state != State.QUEUED, 60)
+        b = supervisor.submit(wanted("b").with_settings(["train.seed=7"]), {})
+        assert b.status().state == State.QUEUED
+        wait_until(lambda: b.status().state == State.COMPLETED, 90)
+    finally:
+        supervisor.close()
+    times = {run.name: [event["time"] for event in run.events() if event["kind"] == "state"] for run in (a, b)}
+    assert a.status().state == State.COMPLETED and times["a"][-1] <= times["b"][0] and a.has_adapter() and b.has_adapter()
