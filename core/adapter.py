@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER = "default"  # the name under which peft holds the one adapter
+MOST_HEAD = 100 << 20  # bytes; the format's own limit
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -58,6 +60,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
                 shutil.copyfile(model_folder / name, aside / name)
         (aside / "chat_template.jinja").write_text(template, "utf-8")
         (aside / "README.md").write_text(card, "utf-8")
+        atomic.sync_tree(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
         raise
@@ -66,6 +69,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
+    atomic.sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -119,12 +123,34 @@ def describe(folder: Path) -> AdapterFacts:
         raise ModelError("adapter.no_config", folder=folder.name) from None
 
 
+def check_whole(folder: Path) -> None:
+    """Raises ModelError for an adapter whose weights are cut short or no safetensors. No torch."""
+    if damage := _damage(folder / "adapter_model.safetensors"):
+        raise ModelError("faults.adapter_damaged", folder=folder.name, reason=damage)
+
+
+def _damage(file: Path) -> str:
+    """What is wrong with a safetensors file, as far as its head and its size tell; "" for nothing. Its data is not read."""
+    try:
+        with open(file, "rb") as opened:
+            size, head = file.stat().st_size, int.from_bytes(opened.read(8), "little")
+            tensors = json.loads(opened.read(head)) if head <= min(size - 8, MOST_HEAD) else None
+        if not isinstance(tensors, dict):
+            return f"{size} bytes without a readable head"
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+        wanted = 8 + head + max(ends, default=0)
+        return "" if size == wanted else f"{size} bytes, {wanted} expected"
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        return type(error).__name__
+
+
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A saved adapter on a loaded base. Raises ModelError naming every shape that does not fit."""
     from peft import PeftModel
     from safetensors import safe_open
 
     describe(folder)
+    check_whole(folder)
     modules = dict(model.named_modules())
     misfits = []
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:

@@ -1,10 +1,12 @@
 """Files that appear complete or not at all, and lines that are appended whole.
 
-A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one.
+A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or a
+full disk inside `append_line` leaves half a line, which the next one does not run into.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -12,9 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+OURS = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
 
-def replace(path: Path, data: str | bytes) -> None:
-    """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched."""
+
+def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
+    """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched.
+
+    lasting: after a power cut it is the new content, not the old one (the folder is synced too, which may cost a disk's
+    turn); for what is written again in a second it does not matter.
+    """
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
     try:
@@ -24,8 +32,35 @@ def replace(path: Path, data: str | bytes) -> None:
             os.fsync(file.fileno())
         _rename(aside, path)
     except OSError:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise
+    if lasting:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """After a rename in it: that the name survives a power cut as the content does. Windows has no such call, and some
+    network drives refuse it: nothing is lost by that which a running system would show."""
+    if os.name == "nt":
+        return
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def sync_tree(folder: Path) -> None:
+    """All files of folder and the folders themselves, before a marker or a rename says that they are whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
 
 
 def _rename(aside: Path, path: Path) -> None:
@@ -44,16 +79,33 @@ def replace_json(path: Path, value: Any) -> None:
     replace(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any | None:
-    """The parsed file, or None where it is missing or not JSON (a file of ours is never half written)."""
+def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
+    """The parsed file, or None where it is missing, not JSON (a file of ours is never half written), or larger than
+    most_bytes: some are read several times a second."""
     try:
+        if most_bytes is not None and path.stat().st_size > most_bytes:
+            return None
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last for ten thousand brackets
         return None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A file of ours that holds one JSON object; an empty one where it does not."""
+    value = read_json(path, OURS)
+    return value if isinstance(value, dict) else {}
+
+
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """One JSON object as one line in one write, so that a reader sees all of it or an unfinished last line."""
-    line = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
-    with open(path, "ab") as file:
-        file.write(line.encode("ascii"))
+    """One JSON object as one line in one write, so that a reader sees all of it or an unfinished last line.
+
+    Where a crash or a full disk has left half a line, it begins a new one: else both would be unreadable.
+    """
+    line = (json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
+    with open(path, "ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        while line:  # a disk that is nearly full takes a part, then says so
+            line = line[file.write(line) :]

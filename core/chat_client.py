@@ -291,7 +291,10 @@ class ChatClient:
     def _read(self, worker: _Worker) -> None:
         """Events of one worker until it ends; it holds no lock while it waits."""
         for line in worker.process.stdout:
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # half a line: the worker died while it wrote, and its end is said below
             with self._changed:
                 if worker.wanted:
                     self._take(worker, event)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from core import atomic, lease
-from core.adapter import AdapterFacts, describe
+from core.adapter import AdapterFacts, check_whole, describe
 from core.answer import Piece, Sampling
 from core.errors import ChatError, GarageError, StopRequested
 from core.faults import is_out_of_memory
@@ -73,10 +73,14 @@ class Commands:
 
     def _read(self) -> None:
         for line in self._source:
-            command = json.loads(line)
-            if command["command"] == "stop":
+            try:
+                command = json.loads(line)
+                kind = command["command"]
+            except (ValueError, TypeError, KeyError):
+                break  # half a line: the app died while it wrote
+            if kind == "stop":
                 self._stopped.add(command["id"])
-            elif command["command"] == "quit":
+            elif kind == "quit":
                 break
             else:
                 self._newest_load = command.get("load", self._newest_load)
@@ -239,6 +243,7 @@ class LoadedBase:
 def checked_adapter(folder: Path) -> AdapterFacts:
     """What the adapter says of itself. Raises ModelError for what is none, ChatError for one that changes the base."""
     facts = describe(folder)
+    check_whole(folder)
     config = atomic.read_json(folder / "adapter_config.json")
     begun, bias = config.get("init_lora_weights", True), config.get("bias", "none")
     if begun not in LEAVES_BASE_ALONE or bias != "none":

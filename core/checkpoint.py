@@ -11,7 +11,6 @@ A crash while one is written leaves a hidden `.checkpoint-*.part`, which the nex
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -84,10 +83,12 @@ class Checkpoints:
             (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8")
             _to_disk(aside)  # else a power cut leaves the marker beside halves
             (aside / "COMPLETE").write_text(retention.sizes(aside), "utf-8")
+            _to_disk(aside)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
             raise
         aside.rename(target)
+        atomic.sync_folder(target.parent)
         self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
         self._drop_old(position.best_checkpoint)
 
@@ -125,10 +126,7 @@ def _bytes_in(value: Any) -> int:
 
 
 def _to_disk(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with open(file, "rb+") as opened:
-                os.fsync(opened.fileno())
+    atomic.sync_tree(folder)
 
 
 @dataclass(frozen=True)

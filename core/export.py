@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core import adapter, atomic
 from core.child import kill_tree, own_group, worker_environment
 from core.errors import BusyError, ExportError
+from core.faults import writing
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.text import Text, text
@@ -42,6 +43,7 @@ State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
 CANCEL_S = 5.0
+REPLACED = "replaced"  # in build/: an earlier export of the same name, for the instant in which the new one takes its place
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
 STAGES = frozenset({"starting", "copying", "merging", "writing_gguf", "proving_adapter", "proving_export", "publishing"})
 
@@ -158,8 +160,10 @@ class JobFolder:
         lock = self.lock()
         try:
             lock.acquire(timeout=0)
-        except (Timeout, OSError):
-            return self.path.exists()
+        except Timeout:
+            return True
+        except OSError:  # it cannot be opened, or, on a full disk, not be made: then nobody has it
+            return (self.path / "job.lock").exists()
         lock.release()
         return False
 
@@ -168,7 +172,8 @@ class JobFolder:
         status = self._written()
         if status and status.active and not self.is_locked():
             status = self._written() or status  # it may have ended between the two looks
-            if status.state == "running" or (status.state == "starting" and time.time() - status.since > START_S):
+            waited = abs(time.time() - status.since)  # the PC's clock may have been put back
+            if status.state == "running" or (status.state == "starting" and waited > START_S):
                 return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
         return status
 
@@ -188,8 +193,16 @@ class JobFolder:
         return (self.path / "control.json").exists()
 
     def clear(self) -> None:
+        self.bring_back()
         shutil.rmtree(self.build, ignore_errors=True)
         (self.path / "control.json").unlink(missing_ok=True)
+
+    def bring_back(self) -> None:
+        """An earlier export that was put aside by one which was killed before it took its place."""
+        exports = self.path.parent.parent
+        for old in (self.build / REPLACED).glob("*"):
+            if not (exports / old.name).exists():
+                old.rename(exports / old.name)
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,10 @@ class Exports:
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None):
         self.workspace, self.runs = workspace, runs or Runs(workspace)
+        self._started: dict[str, subprocess.Popen] = {}  # by name, so that one which died at once is not "starting" for a minute
+        for job in (workspace.exports / ".jobs").glob("*"):
+            if not (folder := JobFolder(job)).is_locked():
+                folder.bring_back()
 
     def start(
         self,
@@ -246,15 +263,25 @@ class Exports:
         """Begin an export in a child process. Raises ExportError for what cannot be, BusyError while it is at work."""
         request = self.request(run, to, quant, checkpoint, keep_unproven)
         job = self._job(request.name)
-        job.path.mkdir(parents=True, exist_ok=True)
-        status = job.status()
+        with writing(self.workspace.exports):
+            job.path.mkdir(parents=True, exist_ok=True)
+        status = self._status(job)
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
-        job.clear()
-        atomic.replace(job.path / "request.json", request.model_dump_json(indent=1))
-        job.write(ExportStatus(since=time.time()))
+        with writing(job.path):
+            job.clear()
+            atomic.replace(job.path / "request.json", request.model_dump_json(indent=1))
+            job.write(ExportStatus(since=time.time()))
+            try:
+                self._started[request.name] = process = self._spawn(job)
+            except OSError:
+                (job.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
+                raise
+        return ExportJob(request, self.workspace.exports / request.name, job, process)
+
+    def _spawn(self, job: JobFolder) -> subprocess.Popen:
         with open(job.log, "wb") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "core.export_worker", str(job.path / "request.json")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -263,7 +290,6 @@ class Exports:
                 env=worker_environment(),
                 **own_group(),
             )
-        return ExportJob(request, self.workspace.exports / request.name, job, process)
 
     def request(
         self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, keep_unproven: bool = False
@@ -274,7 +300,9 @@ class Exports:
         kind: Kind = "gguf" if to == "ollama" else to
         if quant is not None and (kind != "gguf" or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
-        adapter.describe(adapter_folder(run, checkpoint))
+        folder = adapter_folder(run, checkpoint)
+        adapter.describe(folder)
+        adapter.check_whole(folder)
         return ExportRequest(
             workspace=str(self.workspace.root),
             run=run.id,
@@ -286,7 +314,15 @@ class Exports:
 
     def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
-        return self._job(self._name(run_id, to, quant, checkpoint)).status()
+        return self._status(self._job(self._name(run_id, to, quant, checkpoint)))
+
+    def _status(self, job: JobFolder) -> ExportStatus | None:
+        process, status = self._started.get(job.path.name), job.status()
+        if status and status.state == "starting" and process is not None and process.poll() is not None and not job.is_locked():
+            status = job.status() or status  # what it may have said as its last word
+            if status.active:
+                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+        return status
 
     def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Cancel from any process; returns once it is over, after CANCEL_S at most."""

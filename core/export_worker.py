@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
-from core import lease, slug
+from core import atomic, lease, slug
 from core.errors import BusyError, ExportError, GarageError, StopRequested
-from core.export import ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
+from core.export import REPLACED, ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
 from core.faults import is_disk_full, is_out_of_memory
 from core.models import Models
 from core.run_folder import Progress as Counted
@@ -93,9 +93,11 @@ class Job:
                     asked_at = now
                     self._cancelled.set()
             elif now - asked_at > GRACE_S and self._status.stage != "publishing":
-                self.folder.clear()
-                self.end("cancelled", text("export.cancelled"))
-                os._exit(CANCELLED_EXIT)
+                try:
+                    self.folder.clear()
+                    self.end("cancelled", text("export.cancelled"))
+                finally:
+                    os._exit(CANCELLED_EXIT)
 
 
 def main() -> int:
@@ -270,10 +272,13 @@ class Exporter:
         (out / "export.json").write_text(result.model_dump_json(indent=1) + "\n", "utf-8")
         self.job.check()
         self.job.stage("publishing")
-        target, old = self.workspace.exports / result.name, self.job.folder.build / "replaced"
+        target, old = self.workspace.exports / result.name, self.job.folder.build / REPLACED / result.name
+        atomic.sync_tree(out)
         if target.exists():
+            old.parent.mkdir()
             target.rename(old)
         out.rename(target)
+        atomic.sync_folder(target.parent)
         self.job.folder.clear()
         return result
 

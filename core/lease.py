@@ -46,7 +46,7 @@ def is_held(workspace: Workspace) -> bool:
 
 def owner(workspace: Workspace) -> Text | None:
     """What the holder said it was doing, or None where nobody ever held the lease."""
-    record = atomic.read_json(workspace.root / "gpu.owner.json")
+    record = atomic.read_object(workspace.root / "gpu.owner.json")
     try:
         return Text.model_validate(record["doing"])
     except (TypeError, KeyError, ValueError):

@@ -14,7 +14,7 @@ import traceback
 from types import TracebackType
 
 from core import pausing
-from core.errors import GarageError, PauseRequested, StopRequested
+from core.errors import PauseRequested, StopRequested
 from core.launcher import Launcher
 from core.run_folder import Progress, RunFolder, Status
 from core.states import MOVES, State
@@ -113,7 +113,7 @@ class Reporter:
         while not self._over.wait(POLL_S):
             try:
                 self._look(time.monotonic())
-            except (OSError, GarageError):  # a full disk must not end the watch: a stop would never be heard again
+            except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
                 traceback.print_exc()
 
     def _look(self, now: float) -> None:
@@ -132,10 +132,10 @@ class Reporter:
                 self._launcher.look()
 
     def _hear(self, wish: threading.Event, state: State, now: float) -> None:
-        if wish.is_set():
-            return
-        self._asked_at = now
-        wish.set()
+        if not wish.is_set():
+            self._asked_at = now
+            wish.set()
+        # Asked anew each time: a disk that was full has not written it down yet.
         with self._guard:
             if state in MOVES[self._status.state]:
                 self.state(state)

@@ -15,6 +15,7 @@ A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, o
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -23,17 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core import atomic
 from core.child import is_ours
 from core.errors import RunError
+from core.faults import writing
 from core.recipe import Recipe
 from core.states import State, may_move
 from core.text import Text
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
 COMMANDS = ("pause", "stop", "stop-now")  # later ones win over earlier ones
+MOST_NAME = 200  # characters; what the app gives is shorter, a file may hold anything
 
 
 class Progress(BaseModel):
@@ -60,7 +63,7 @@ class Status(BaseModel):
     seconds_left: float | None = None
     seconds_total: float | None = None  # of training as a whole, what is over and what is left
     has_adapter: bool = False
-    pid: int | None = None
+    pid: int | None = Field(None, ge=1, lt=2**31)
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,20 @@ class RunFolder:
         return Recipe.read(self.path / "recipe.yaml")
 
     def facts(self) -> dict[str, Any]:
-        return atomic.read_json(self.path / "run.json") or {}
+        return atomic.read_object(self.path / "run.json")
 
     def add_facts(self, **facts: Any) -> None:
         """Facts learned while preparing (template, versions, dtype and its reason), by the holder of run.lock."""
         atomic.replace_json(self.path / "run.json", self.facts() | facts)
+
+    @property
+    def created(self) -> float:
+        """Seconds since 1970; 0 where run.json does not say."""
+        try:
+            created = float(self.facts().get("created") or 0)
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+        return created if math.isfinite(created) else 0.0
 
     @property
     def is_of_app(self) -> bool:
@@ -98,28 +110,34 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        label = atomic.read_json(self.path / "label.json")
-        if isinstance(label, dict) and label.get("name"):
-            return str(label["name"])
-        return str(self.facts().get("name") or self.id)
+        label = atomic.read_object(self.path / "label.json")
+        return str(label.get("name") or self.facts().get("name") or self.id)[:MOST_NAME]
 
     def rename(self, name: str) -> None:
-        atomic.replace_json(self.path / "label.json", {"name": name})
+        with writing(self.path):
+            atomic.replace_json(self.path / "label.json", {"name": name})
 
     # ---- state ----------------------------------------------------------------------------------------------------
     def status(self) -> Status:
         """state.json as written; it does not know whether the worker still lives: `Runs.status` does."""
+        return self._written() or Status(state=State.FAILED, stage="waiting", message=Text(key="run.state_unreadable"))
+
+    def _written(self) -> Status | None:
+        file = self.path / "state.json"
         try:
-            return Status.model_validate_json((self.path / "state.json").read_text("utf-8"))
+            if file.stat().st_size > atomic.OURS:
+                return None
+            return Status.model_validate_json(file.read_text("utf-8"))
         except (OSError, ValidationError, ValueError):
-            return Status(state=State.FAILED, stage="waiting", message=Text(key="run.state_unreadable"))
+            return None
 
     def write_status(self, status: Status) -> None:
-        """Raises RunError for a move that the table of states does not know."""
-        old = self.status().state if (self.path / "state.json").exists() else State.QUEUED
-        if not may_move(old, status.state):
-            raise RunError("run.illegal_move", run=self.id, old=old.value, new=status.state.value)
-        atomic.replace(self.path / "state.json", status.model_dump_json(indent=1) + "\n")
+        """Raises RunError for a move that the table of states does not know. What cannot be read forbids nothing."""
+        old = self._written()
+        if old and not may_move(old.state, status.state):
+            raise RunError("run.illegal_move", run=self.id, old=old.state.value, new=status.state.value)
+        moved = old is None or (old.state, old.attempt) != (status.state, status.attempt)
+        atomic.replace(self.path / "state.json", status.model_dump_json(indent=1) + "\n", lasting=moved)
 
     def lock(self) -> FileLock:
         return FileLock(self.path / "run.lock")
@@ -137,11 +155,12 @@ class RunFolder:
         lock.release()
         return False
 
-    def heartbeat_age_s(self) -> float | None:
+    def heartbeat(self) -> int:
+        """A number that changes each two seconds while the worker lives; 0 where there never was one."""
         try:
-            return max(0.0, time.time() - (self.path / "run.lock").stat().st_mtime)
+            return (self.path / "run.lock").stat().st_mtime_ns
         except OSError:
-            return None
+            return 0
 
     # ---- commands -------------------------------------------------------------------------------------------------
     def ask(self, command: str, by: str = "person") -> None:
@@ -160,8 +179,7 @@ class RunFolder:
                 raise RunError("run.cannot_ask", name=self.name, reason=error.strerror or error) from error
 
     def asked(self) -> str | None:
-        record = atomic.read_json(self.path / "control.json")
-        command = record.get("command") if isinstance(record, dict) else None
+        command = atomic.read_object(self.path / "control.json").get("command")
         return command if command in COMMANDS else None
 
     def asked_by_game(self) -> bool:
@@ -197,8 +215,15 @@ class RunFolder:
             offset = tail.offset
         return records
 
-    def events(self) -> list[dict[str, Any]]:
-        return read_lines(self.path / "events.jsonl", 0).records
+    def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
+        """The newest, about two thousand of them: pages read them twice a second, and a long run writes a million."""
+        file = self.path / "events.jsonl"
+        try:
+            start = max(0, file.stat().st_size - most_bytes)
+        except OSError:
+            return []
+        tail = read_lines(file, start, most_bytes)
+        return tail.records  # the first line, where start fell inside it, is no JSON and not counted here
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the worker's output, at most 64 KiB of it."""
@@ -273,7 +298,7 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
     for line in data[:end].splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
             records.append(record)

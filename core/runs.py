@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from filelock import Timeout
 
 from core import atomic, further, slug
 from core.errors import BusyError, RunError
+from core.faults import free_when_full, writing
 from core.line import Line, first
 from core.owner import process_lives
 from core.recipe import Recipe
@@ -43,6 +45,7 @@ class Runs:
             atomic.replace_json(aside / "run.json", created | facts)
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             aside.rename(self.workspace.runs / folder)
+            atomic.sync_folder(self.workspace.runs)
         except RunError:  # of the parent
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -81,7 +84,7 @@ class Runs:
 
     def list(self) -> Sequence[RunFolder]:
         """Newest first."""
-        return sorted(self.folders(), key=lambda run: (run.facts().get("created", 0), run.id), reverse=True)
+        return sorted(self.folders(), key=lambda run: (run.created, run.id), reverse=True)
 
     def status(self, run: RunFolder) -> Status:
         """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""
@@ -102,13 +105,14 @@ class Runs:
         status = self.status(run)
         if not may_resume(status.state):
             raise RunError("run.not_resumable", name=run.name, state=text(f"state.{status.state.value}"))
-        try:
-            with run.lock().acquire(timeout=LOCK_S):
-                if run.status().attempt != status.attempt:  # let go on by somebody else between the two looks
-                    raise BusyError("run.already_training", name=run.name)
-                self._queue_again(run, status, launcher)
-        except Timeout:
-            raise BusyError("run.already_training", name=run.name) from None
+        with writing(run.path):
+            try:
+                with run.lock().acquire(timeout=LOCK_S):
+                    if run.status().attempt != status.attempt:  # let go on by somebody else between the two looks
+                        raise BusyError("run.already_training", name=run.name)
+                    self._queue_again(run, status, launcher)
+            except Timeout:
+                raise BusyError("run.already_training", name=run.name) from None
 
     def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
         if run.status().state != status.state:
@@ -116,9 +120,11 @@ class Runs:
         run.forget_asked()
         run.add_facts(launcher=launcher, **this_process())
         fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
-        again = {"state": State.QUEUED, "since": time.time(), "attempt": status.attempt + 1, "step": run.saved_step()}
+        attempt = max(status.attempt, _last_attempt(run)) + 1
+        again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
         run.write_status(status.model_copy(update=again | fresh))
-        run.log_event("state", state=State.QUEUED.value)
+        with contextlib.suppress(OSError):  # it waits now, and a disk that is full must not say otherwise
+            run.log_event("state", state=State.QUEUED.value)
 
     def drop(self, run: RunFolder) -> None:
         """Take a run that waits out of the queue, where no app is there to do it."""
@@ -175,6 +181,14 @@ class Runs:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
 
 
+def _last_attempt(run: RunFolder) -> int:
+    """That any number was written in: a state.json that had to be made anew does not know."""
+    file = run.path / "metrics.jsonl"
+    start = max(0, file.stat().st_size - (64 << 10)) if file.exists() else 0
+    attempts = [record.get("attempt") for record in run.metrics(start).records]
+    return max((a for a in attempts if isinstance(a, int) and 0 < a < 2**31), default=0)
+
+
 def dropped(status: Status, was_paused: bool = False) -> Status:
     """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
     if was_paused or status.attempt > 1:
@@ -191,6 +205,8 @@ def this_process() -> dict[str, float]:
 def interrupted(run: RunFolder, status: Status) -> Status:
     last = run.checkpoints()[-1:]
     advice = text("run.interrupted_checkpoint", checkpoint=last[0].name) if last else text("run.interrupted_nothing")
+    if (free := free_when_full(run.path)) is not None:  # then the worker could not even say so
+        advice = text("faults.interrupted_disk_full", free_mb=free // 10**6)
     return status.model_copy(
         update={
             "state": State.INTERRUPTED,

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -29,10 +30,21 @@ from core.turns import Turns
 from core.workspace import Workspace
 
 POLL_S = 0.25
-TERMINATE_AFTER_S = 45.0  # a stop that nothing came of: saving a large adapter to a slow disk may take half of this
-KILL_AFTER_S = 60.0
 SAME_S = 2.0  # two presses of Start that were meant as one
-FRESH_S = 10.0  # of a heartbeat that comes each two seconds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """With a worker that was asked to stop or pause, in seconds since it was asked.
+
+    terminate_s: saving a large adapter to a slow disk may take half of this. While it says that it saves and its
+    heartbeat, which comes each two seconds, was seen within fresh_s, it gets saving_s.
+    """
+
+    terminate_s: float = 45.0
+    kill_s: float = 60.0
+    saving_s: float = 600.0
+    fresh_s: float = 10.0
 
 
 def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
@@ -56,12 +68,18 @@ class Supervisor:
     """
 
     def __init__(
-        self, workspace: Workspace, before_start: Callable[[RunFolder], None] = lambda run: None, turns: Turns | None = None
+        self,
+        workspace: Workspace,
+        before_start: Callable[[RunFolder], None] = lambda run: None,
+        turns: Turns | None = None,
+        spawn: Callable[[Workspace, RunFolder], subprocess.Popen] | None = None,
+        patience: Patience | None = None,
     ):
         self.workspace, self.runs = workspace, Runs(workspace)
         self.turns = turns or Turns(workspace)
         self.line = self.turns.line
-        self._before_start = before_start
+        self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
+        self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
         self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
         self._watched: RunFolder | None = None  # at work for an app before this one
         self._settled: dict[str, int] = {}
@@ -262,7 +280,7 @@ class Supervisor:
         try:
             self._before_start(run)
             run.add_facts(**this_process())  # an app before this one may have queued it
-            self._worker = (run, spawn_worker(self.workspace, run), run.status().attempt)
+            self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
             reason = getattr(error, "strerror", None) or str(error)
@@ -280,7 +298,8 @@ class Supervisor:
             crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
             run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
         elif status.state in ACTIVE:
-            self._mark_interrupted(run)
+            if not run.is_locked():  # else an app before this one had started it already
+                self._mark_interrupted(run)
         else:
             pausing.process_is_gone(run)
         self._ended(run)
@@ -309,10 +328,18 @@ class Supervisor:
             self._stop_asked.pop(run.id, None)
             return
         asked = self._stop_asked.setdefault(run.id, time.monotonic())
-        if run.status().stage == "saving" and (run.heartbeat_age_s() or 0.0) < FRESH_S:
-            return  # a large adapter on a slow disk
         waited = time.monotonic() - asked
-        if waited > KILL_AFTER_S or run.status().state == State.QUEUED:  # still importing: nothing to save
+        if run.status().stage == "saving" and self._beats_still(run) and waited < self._patience.saving_s:
+            return  # a large adapter on a slow disk
+        if waited > self._patience.kill_s or run.status().state == State.QUEUED:  # still importing: nothing to save
             kill_tree(pid)
-        elif waited > TERMINATE_AFTER_S:
-            psutil.Process(pid).terminate()
+        elif waited > self._patience.terminate_s:
+            with contextlib.suppress(psutil.Error):  # gone in this moment
+                psutil.Process(pid).terminate()
+
+    def _beats_still(self, run: RunFolder) -> bool:
+        """Whether a new heartbeat was seen lately. Its own time is not asked: the PC's clock may jump."""
+        now, beat = time.monotonic(), run.heartbeat()
+        if self._beats.get(run.id, (None, 0.0))[0] != beat:
+            self._beats[run.id] = (beat, now)
+        return now - self._beats[run.id][1] < self._patience.fresh_s

@@ -73,6 +73,8 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
             reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
             return PAUSED_EXIT
     except StopRequested:
+        if reporter.status.state == State.RUNNING:  # heard, and not written down yet
+            reporter.state(State.STOPPING)
         reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
         return STOPPED_EXIT
     except GarageError as error:

@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fault_table import FaultTable
 
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,12 +85,47 @@ def link_or_copy(file: Path, target: Path) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also the long forms: every test marked full, and more rounds of others")
+    parser.addoption("--fault-table", metavar="FILE", help="write the table of injected faults as a page of docs/")
 
 
 @pytest.fixture(scope="session")
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether this is `python launch.py test --full`: a test that repeats something asks it how often."""
     return bool(pytestconfig.getoption("--full"))
+
+
+TABLE = pytest.StashKey[FaultTable]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TABLE] = FaultTable()
+
+
+@pytest.fixture(scope="session")
+def faults(pytestconfig: pytest.Config) -> FaultTable:
+    """Where a test says what it has injected, once it has seen that nothing was lost."""
+    return pytestconfig.stash[TABLE]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of xdist hands its rows to the one that prints."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["faults"] = session.config.stash[TABLE].lines()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for what, into, times, lost in getattr(node, "workeroutput", {}).get("faults", ()):
+        node.config.stash[TABLE].add(what, into, int(times.replace(",", "")), lost)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    table = config.stash[TABLE]
+    if table.rows:
+        terminalreporter.section("faults injected, and what was lost")
+        terminalreporter.write_line("\n".join(table.shown()))
+        if config.getoption("--fault-table"):
+            table.write(Path(config.getoption("--fault-table")), bool(config.getoption("--full")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

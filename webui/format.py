@@ -71,15 +71,24 @@ def progress(wording: Wording, value: Progress | None) -> str:
 
 def moment(seconds_since_1970: float | None) -> str:
     """Local time of the PC that trains; without the year while it is this year's."""
-    if not seconds_since_1970:
+    then = _local(seconds_since_1970)
+    if not then:
         return "–"
-    then = time.localtime(seconds_since_1970)
     same_year = then.tm_year == time.localtime().tm_year
     return time.strftime("%m-%d %H:%M" if same_year else "%Y-%m-%d %H:%M", then)
 
 
 def clock(seconds_since_1970: float | None) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(seconds_since_1970)) if seconds_since_1970 else ""
+    then = _local(seconds_since_1970)
+    return time.strftime("%H:%M:%S", then) if then else ""
+
+
+def _local(seconds_since_1970: object) -> time.struct_time | None:
+    """None for what is no time: it comes out of a file."""
+    try:
+        return time.localtime(seconds_since_1970) if seconds_since_1970 else None
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 def about(wording: Wording, seconds: float | None) -> str:

@@ -192,7 +192,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         id=run.id,
         name=run.name,
         status=status,
-        created=float(facts.get("created") or 0),
+        created=run.created,
         method=recipe.adapter.method if recipe else "",
         r=recipe.adapter.r if recipe else 0,
         model=recipe.model.id if recipe else "",

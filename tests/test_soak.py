@@ -1,0 +1,31 @@
+"""The soak's judgement, and in the long form a short soak: benchmarks/soak.py runs the real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import browser_kit
+import pytest
+
+from benchmarks.soak import APP_MB, Look, beyond, soak
+
+
+def looks(app: list[float], page: list[float]) -> list[Look]:
+    return [Look(1000 * n, 10.0 * n, a, (10.0, p)) for n, (a, p) in enumerate(zip(app, page, strict=True))]
+
+
+def test_what_fills_up_in_the_first_half_is_no_leak_and_what_goes_on_growing_is():
+    flat, filling = [200.0] * 5, [200.0, 240.0, 260.0, 260.0, 261.0]
+    assert beyond(looks(filling, [10, 14, 15, 15, 15.2])) == []
+    (said,) = beyond(looks([200, 210, 220, 230, 220 + APP_MB + 1], flat))
+    assert "the app grew by 9.0 MB in 2,000 steps" in said
+    (said,) = beyond(looks(flat, [10, 11, 12, 13, 14]))
+    assert "page 2 grew by 2.00 MB" in said
+
+
+@pytest.mark.full
+@pytest.mark.browser
+@pytest.mark.skipif(browser_kit.chromium() is None, reason="no browser")
+def test_the_app_and_its_pages_stay_their_size_over_5000_steps(tmp_path: Path):
+    found = soak(tmp_path / "ws", steps=5000, pages=2, rate=100, looks_wanted=8)
+    assert found[-1].step == 5000 and beyond(found) == []
