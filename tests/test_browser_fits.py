@@ -75,7 +75,7 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: k
         folds.filter(has_text=name).click()
     expect(card.locator("svg.fv-drawing polyline")).to_have_count(2)
     expect(card.locator("svg.fv-drawing .fv-free")).to_have_count(1)
-    lit = card.locator("tr.lg-lit", has_text="8 GB")
+    lit = card.locator("tr.lg-here", has_text="8 GB")
     expect(lit.first).to_be_visible()
     cards = card.locator("th[scope=row]", has_text="GB")
     assert cards.count() >= len(CARDS_GB)

@@ -53,8 +53,8 @@ def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:
 
 def test_the_planned_card_is_lit_among_the_others() -> None:
     drawn = fits_view.on_cards(outlook(budget.planned(12, "Linux")), Wording("en")) or ""
-    assert drawn.count("lg-lit") == 1
-    lit = drawn[drawn.index("lg-lit") :]
+    assert drawn.count("lg-here") == 1
+    lit = drawn[drawn.index("lg-here") :]
     assert lit.index("12 GB") < lit.index("</tr>")
 
 

@@ -160,7 +160,7 @@ def on_cards(outlook: Outlook, w: Wording) -> Html | None:
         "tr", *(tag("th", w.t(f"fits_view.{name}"), scope="col") for name in ("card", "this_plan", "longest_there", "advised"))
     )
     here = plan.advice.budget.sold_gb
-    rows = [tag("tr", *_card(card, card.gb == here, w), class_="lg-lit" if card.gb == here else None) for card in cards]
+    rows = [tag("tr", *_card(card, card.gb == here, w), class_="lg-here" if card.gb == here else None) for card in cards]
     return tag("div", tag("p", w.t("fits_view.cards_info"), class_="lg-quiet"), table([head], rows, w.t("fits_view.on_cards")))
 
 
