@@ -17,11 +17,14 @@ from core.errors import ModelError
 from core.faults import is_out_of_memory
 
 
-def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
-    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong."""
+def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False) -> PreTrainedModel:
+    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
+
+    own_code: run the folder's own Python, which core.trust has allowed a moment ago.
+    """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = _load(folder, config, compute, four_bit)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
+        model = _load(folder, config, compute, four_bit, own_code)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
@@ -34,7 +37,7 @@ def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
     return model.eval()
 
 
-def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTrainedModel:
+def _load(folder: Path, config: Any, compute: Compute, four_bit: bool, own_code: bool) -> PreTrainedModel:
     def attempt(attention: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             folder,
@@ -43,7 +46,7 @@ def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTra
             attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=own_code,
             quantization_config=_nf4(compute) if four_bit else None,
             device_map={"": compute.device},
         )
