@@ -92,6 +92,9 @@ class Advice(_Value):
     max_steps: int
     gradient_checkpointing: bool
     optim: str
+    use_dora: bool = False
+    lora_dropout: float = 0.0
+    load_in_8bit: bool = False
     verdict: Verdict
     reasons: tuple[Reason, ...]
     alternatives: tuple[Alternative, ...] = ()
@@ -124,6 +127,10 @@ class Draft:
     gradient_accumulation: int = 1
     max_steps: int = -1
     learning_rate: float = 2e-4
+    # Never decided here, only chosen; but they cost memory.
+    use_dora: bool = False
+    lora_dropout: float = 0.0
+    load_in_8bit: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,9 @@ class Case:
             optim=draft.optim,
             gradient_checkpointing=draft.gradient_checkpointing,
             device=self.budget.kind,
+            use_dora=draft.use_dora,
+            lora_dropout=draft.lora_dropout,
+            load_in_8bit=draft.load_in_8bit,
         )
 
     def estimate(self, draft: Draft) -> Estimate | None:
