@@ -284,7 +284,7 @@ def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
     """How often the inputs of a layer's parts are kept because something trained reads them."""
     if setup.method == "full":
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
-    if _special(setup):
+    if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
         return {"attention": 0, "output": 0, "up": 0, "down": 0}
     targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
     attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]
