@@ -304,6 +304,7 @@ def test_plain_peft_on_the_untouched_base_gives_the_trained_models_logits(name: 
         assert torch.equal(logits(plain), untouched)
 
 
+@pytest.mark.filterwarnings("ignore")  # peft's, of what it does itself
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_it_is_converted_as_peft_converts_it(use_rslora: bool, tmp_path: Path) -> None:
     tuned = adapter.add(
