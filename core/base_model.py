@@ -18,12 +18,15 @@ from core.errors import ModelError
 from core.faults import is_out_of_memory
 
 
-def load(folder: Path, compute: Compute, four_bit: bool, eight_bit: bool = False) -> PreTrainedModel:
-    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong."""
+def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False) -> PreTrainedModel:
+    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
+
+    own_code: run the folder's own Python, which core.trust has allowed a moment ago.
+    """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
         quantised = _nf4(compute) if four_bit else _int8() if eight_bit else None
-        model = _load(folder, config, compute, quantised)
+        model = _load(folder, config, compute, quantised, own_code)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
@@ -36,7 +39,7 @@ def load(folder: Path, compute: Compute, four_bit: bool, eight_bit: bool = False
     return model.eval()
 
 
-def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None) -> PreTrainedModel:
+def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None, own_code: bool) -> PreTrainedModel:
     def attempt(attention: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             folder,
@@ -45,7 +48,7 @@ def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesCo
             attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=own_code,
             quantization_config=quantised,
             device_map={"": compute.device},
         )

@@ -37,6 +37,7 @@ from core.run_folder import Progress
 from core.template import ChatTemplate
 from core.text import Text, text
 from core.tokenizer import Tokenizer
+from core.trust import Trust
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -190,7 +191,9 @@ class ChatWorker:
         self._check()
         self._report("loading_model")
         tokenizer = Tokenizer(model_folder)
-        self._base = LoadedBase(wanted, compute, tokenizer, base_model.load(model_folder, compute, four_bit, eight_bit))
+        own_code = Trust(self._workspace).allows(model_id, model_folder)
+        loaded = base_model.load(model_folder, compute, four_bit, own_code, eight_bit)
+        self._base = LoadedBase(wanted, compute, tokenizer, loaded)
         return self._base
 
     def _report(self, stage: str, progress: Progress | None = None) -> None:

@@ -412,6 +412,19 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
 
 
 @app.command()
+def trust(
+    model: str,
+    workspace: WorkspaceOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust these files without being asked.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Do not trust the model any more.")] = False,
+) -> None:
+    """Show the Python that a model brings with it, and let exactly these files run when it is loaded."""
+    from core.trust_command import trust as carry_out
+
+    raise typer.Exit(carry_out(Workspace.open(workspace), model, yes, forget))
+
+
+@app.command()
 def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """List the runs of the workspace, newest first."""
     found = Runs(Workspace.open(workspace))

@@ -42,6 +42,7 @@ from core.states import State
 from core.text import Text, text
 from core.tokenizer import Tokenizer
 from core.training_rows import tokenize
+from core.trust import Trust
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     run.log_event("decision", message=compute.reason)
     reporter.check()
     reporter.stage("loading_model")
-    chosen = recipe.adapter
-    base = base_model.load(model_folder, compute, four_bit=chosen.method == "qlora", eight_bit=chosen.load_in_8bit)
+    chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
+    base = base_model.load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     will_restore = bool(before) or "parent" in run.facts()
