@@ -21,7 +21,7 @@ def answers(sink: str) -> dict[str, str]:
         f"<link rel=stylesheet href='{sink}/l.css'><style>@import '{sink}/i.css';</style><object data='{sink}/o'></object>",
         "fences": "```html\n<script>window.ran='fence'</script>\n````\n```\n~~~\n" + "```python\n" * 50,
         "surrogates": "half \ud83d of \udc4d a character \x00\x07\u202e backwards",
-        "long": "word <b>bold</b> " * 50_000,
+        "long": ("a word of the hundred thousand, " * 4 + "<b>\n\n") * 4000,  # about 100,000 tokens
         "template": "${window.ran='template'} {{window.ran='braces'}} {{{x}}} <%= 1 %> \\`${1}\\`",
     }
 
@@ -90,7 +90,7 @@ def plain(port: str, sink: str) -> None:
         shown = {
             "chatbot": gr.Chatbot(elem_id="chatbot"),
             "file": gr.File(),
-            "template": gr.HTML(html_template="{{value}}", elem_id="template"),
+            "html": gr.HTML(elem_id="html"),
         }
         for name, component in shown.items():
             gr.Button(name, elem_id=f"go-{name}").click(
