@@ -107,6 +107,29 @@ class Advice(_Value):
         """What runs on this PC measured, over the arithmetic."""
         return self.correction.factor if self.correction else 1.0
 
+    @property
+    def arithmetic_gib(self) -> float | None:
+        """On the card, by the arithmetic alone."""
+        return self.estimate.on_card_gib / self.factor if self.estimate else None
+
+    @property
+    def setup(self) -> Setup:
+        """What the arithmetic was asked."""
+        return _setup(self, self.budget.kind)
+
+
+def _setup(settings: Advice | Draft, device: Literal["card", "cpu"]) -> Setup:
+    return Setup(
+        method=settings.method,
+        r=settings.r,
+        target_modules=settings.target_modules,
+        micro_batch=settings.micro_batch,
+        max_length=settings.max_length,
+        optim=settings.optim,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        device=device,
+    )
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -170,16 +193,7 @@ class Case:
         return minimum if not self.on_cpu and minimum is not None and sold is not None and sold < minimum else None
 
     def setup(self, draft: Draft) -> Setup:
-        return Setup(
-            method=draft.method,
-            r=draft.r,
-            target_modules=draft.target_modules,
-            micro_batch=draft.micro_batch,
-            max_length=draft.max_length,
-            optim=draft.optim,
-            gradient_checkpointing=draft.gradient_checkpointing,
-            device=self.budget.kind,
-        )
+        return _setup(draft, self.budget.kind)
 
     def estimate(self, draft: Draft) -> Estimate | None:
         """None without a shape. Raises RecipeError for target_modules that the model has not."""

@@ -44,7 +44,7 @@ def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTra
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            quantization_config=_nf4(compute) if four_bit else None,
+            quantization_config=nf4(compute.dtype) if four_bit else None,
             device_map={"": compute.device},
         )
 
@@ -56,12 +56,13 @@ def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTra
         return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa cannot compute
 
 
-def _nf4(compute: Compute) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
+    """How QLoRA's base is held; products are computed in dtype."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute.dtype,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

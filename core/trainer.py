@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from core import checkpoint, fused_lora, packed_attention
+from core import checkpoint, one_step, packed_attention
 from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
@@ -89,7 +89,7 @@ class Trainer:
         a_fifth = max(1, math.ceil(self.schedule.total_steps / 5))
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.optimizer = one_step.make_optimizer(self.parameters, train.optim, train.learning_rate, train.weight_decay)
         self.head = Head.of(tuned.get_base_model())
         self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
         offloads = train.activation_offload and compute.on_card
@@ -108,10 +108,7 @@ class Trainer:
         if self._random:
             checkpoint.set_random_states(self._random)
         self._random = checkpoint.random_states(self.compute.on_card)
-        if self.recipe.train.gradient_checkpointing:
-            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
-        fused = fused_lora.fuse(self.tuned)
+        fused = one_step.prepare(self.tuned, bool(self.recipe.train.gradient_checkpointing))
         if fused.reason:
             self.reporter.run.log_event("decision", message=fused.reason)
         try:
@@ -174,21 +171,13 @@ class Trainer:
         learning_rate = self._set_learning_rate(step)
         batches = [self._batch([self.data.train[i] for i in rows]) for rows in micro_batches]
         learned = sum(batch.targets.numel() for batch in batches)
-        loss_sum = torch.zeros((), device=self.compute.device)
-        for batch in batches:
-            self.reporter.check()
-            with self.offload:
-                loss = summed_loss(self.tuned, batch, self.head)
-                self.scaler.scale(loss / learned).backward()
-            loss_sum += loss.detach()
+        loss_sum = one_step.gradients(self.tuned, batches, self.head, self.scaler, self.offload, self.reporter.check)
         self.scaler.unscale_(self.optimizer)
-        limit = self.recipe.train.max_grad_norm or math.inf
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        grad_norm = float(one_step.clip(self.parameters, self.recipe.train.max_grad_norm))
         loss = float(loss_sum) / learned
         finite = math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled())
         if finite:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            one_step.update(self.optimizer, self.scaler)
         self.optimizer.zero_grad(set_to_none=True)
         self.position.tokens_seen += sum(batch.tokens for batch in batches)
         numbers = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_seen": self.position.tokens_seen}
@@ -299,8 +288,7 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         try:
             batch = self._batch([self.data.train[i] for i in longest.rows])
-            with self.offload:
-                (summed_loss(self.tuned, batch, self.head) / max(1, batch.targets.numel())).backward()
+            one_step.gradients(self.tuned, [batch], self.head, torch.amp.GradScaler("cuda", enabled=False), self.offload)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             checkpoint.set_random_states(states)
@@ -329,17 +317,6 @@ def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     return 1.0
-
-
-def make_optimizer(parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
-    settings: dict[str, Any] = {"lr": recipe.train.learning_rate, "weight_decay": recipe.train.weight_decay}
-    if recipe.train.optim in (None, "adamw_torch"):
-        return torch.optim.AdamW(parameters, fused=True, **settings)
-    import bitsandbytes
-
-    names = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
-    return names[recipe.train.optim](parameters, **settings)
 
 
 @contextmanager
