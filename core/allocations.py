@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 BLOCK = 512
-_ITEM = torch.ops.aten._local_scalar_dense.default
+_ITEM, _UNIQUE = torch.ops.aten._local_scalar_dense.default, torch.ops.aten._unique2.default
 
 
 @dataclass
@@ -91,7 +91,10 @@ class Allocations(TorchDispatchMode):
         self._check()
         if operation is _ITEM and args[0].is_meta and args[0].dtype == torch.bool:
             return self.truth
-        result = operation(*args, **(kwargs or {}))
+        if operation is _UNIQUE and args[0].is_meta:  # as many as there could be
+            result = args[0].new_empty(args[0].numel()), torch.empty_like(args[0]), args[0].new_empty(0)
+        else:
+            result = operation(*args, **(kwargs or {}))
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         for tensor in made:
             words = tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size

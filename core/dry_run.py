@@ -235,7 +235,7 @@ class _Step:
 
     def run(self) -> _Counted:
         try:
-            with _card_kernels():
+            with _as_on_a_card():
                 return self._counted()
         except GarageError:
             raise
@@ -324,16 +324,20 @@ def _count(model: Any) -> int:
 
 
 @contextmanager
-def _card_kernels() -> Iterator[None]:
-    """Attention and dropout by the kernels that a card takes: for tensors without data torch would compute them step by step. Put
-    in place of torch's own functions, because modes of torch's are off while a backward computes a checkpointed layer again."""
+def _as_on_a_card() -> Iterator[None]:
+    """Attention and dropout by the kernels that a card takes: for tensors without data torch would compute them step by step. And no
+    autocast, which torch refuses for them even where code switches it off. Put in place of torch's own functions, because modes
+    of torch's are off while a backward computes a checkpointed layer again."""
     functional = torch.nn.functional
-    own = functional.scaled_dot_product_attention, functional.dropout
+    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast
     functional.scaled_dot_product_attention, functional.dropout = _attention, _dropout
+    torch.autocast = lambda device_type, *args, **kwargs: (
+        nullcontext() if device_type == "meta" else own[2](device_type, *args, **kwargs)
+    )
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention, functional.dropout = own
+        functional.scaled_dot_product_attention, functional.dropout, torch.autocast = own
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
