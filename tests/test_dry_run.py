@@ -9,14 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from core import commands
 from core.dry_run_answer import DryRun, Question, obstacle
-from core.dry_runs import DryRuns, takes_processor
-from core.memory import Setup, estimate
-from core.presets import models
+from core.dry_runs import DryRuns, Looked, takes_processor
+from core.memory import Estimate, Setup, estimate
+from core.presets import models, vram_table
 from core.shapes import ModelShape
+from core.text import text
+from core.workspace import Workspace
 from tests.conftest import wait_until
+from webui import dry_run_view, plan_view
+from webui.planner import Form, Planner
+from webui.services import Services
+from webui.settings_fields import Answers
+from webui.wording import Wording
 
 WITHIN = 0.05
+EN, ZH = Wording("en"), Wording("zh")
 METHODS, LENGTHS = ("lora", "qlora"), (512, 4096)
 KNOWN = {model.id: model.shape for model in models()}
 # What differs by more than WITHIN between arithmetic and dry run, and why. Nothing does.
@@ -35,6 +44,12 @@ CORNERS = [
     ("glm-4-9b-0414", "lora", 512, False), ("seed-oss-36b-instruct", "qlora", 4096, False),
     ("aya-expanse-8b", "lora", 512, False), ("nemotron-mini-4b-instruct", "qlora", 512, True),
 ]  # fmt: skip
+
+
+def looked_at(on_card_gib: float) -> Looked:
+    terms = {"weights": on_card_gib}
+    found = Estimate(trainable_params=1, idle_gib=1, allocated_gib=1, on_card_gib=on_card_gib, terms=terms, margin=0.1)
+    return Looked(DryRun(estimate=found, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0))
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +282,77 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
     assert not looked.is_counting and "waits for the run" in str(looked.why)
     assert busy._worker is None
     assert takes_processor(Running()) and not takes_processor(None)
+
+
+# ---- on the plan's card -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    found = Services.open(Workspace.open(tmp_path / "workspace"))
+    found.pace_probe.begin = lambda step: None  # it would start torch
+    return found
+
+
+def form(memory: str) -> Form:
+    answers = Answers({}, Answers.fresh().shown)
+    return Form(goal="style", model="Qwen/Qwen3-4B", data="sample:pirate_answers", memory=memory, name="", answers=answers)
+
+
+def test_the_plan_is_there_before_the_dry_run_and_says_so(services: Services):
+    wanted: list[Question] = []
+    services.dry_runs.look = lambda question: wanted.append(question) or Looked()
+    outlook = Planner(services).look(form("size:8"), EN)
+    assert outlook.plan.advice.estimate is not None and outlook.unsettled
+    assert wanted[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
+    assert wanted[0].config["model_type"] == "qwen3"
+    for w in (EN, ZH):
+        assert w.t("dry_run_view.counting", thumb="").split("……")[0].split("…")[0] in str(plan_view.card(outlook, vram_table(), w))
+
+
+def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(services: Services):
+    services.dry_runs.look = lambda question: looked_at(4.0)
+    outlook = Planner(services).look(form("size:8"), EN)
+    thumb = f"{outlook.plan.advice.arithmetic_gib:.1f}"
+    assert not outlook.unsettled
+    drawn = str(dry_run_view.line(outlook.dry_run, outlook.plan.advice, EN))
+    assert f"Dry run: 4.0 GiB; rule of thumb {thumb} GiB." in drawn and "backward pass of layer 36" in drawn
+    assert "does not fit" not in drawn
+    too_much = str(dry_run_view.line(looked_at(9.0), outlook.plan.advice, EN))
+    assert "By the dry run it does not fit: 9.9 GiB" in too_much
+    assert "试算：9.0 GiB；经验公式" in str(dry_run_view.line(looked_at(9.0), outlook.plan.advice, ZH))
+
+
+def test_a_dry_run_that_fails_says_why_and_the_arithmetic_stands(services: Services):
+    services.dry_runs.look = lambda question: Looked(why=text("dry_run.failed", reason="MemoryError"))
+    outlook = Planner(services).look(form("size:8"), EN)
+    card = str(plan_view.card(outlook, vram_table(), EN))
+    assert "The dry run failed (MemoryError). The rule of thumb stands." in card
+    assert outlook.plan.advice.verdict == "fits" and not outlook.unsettled
+
+
+def test_a_plan_for_the_processor_has_no_dry_run(services: Services):
+    services.dry_runs.look = lambda question: pytest.fail("asked")
+    assert Planner(services).look(form("cpu"), EN).dry_run is None
+
+
+def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    shape = KNOWN["starter"]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(shape.config()), "utf-8")
+    place = ["--workspace", str(tmp_path / "workspace")]
+    assert commands.main(["estimate", "--model", str(config), "--dry-run", "--json", *place]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["dry_run"]["allocated_gib"] == pytest.approx(said["allocated_gib"], rel=WITHIN)
+    assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(said["terms"])
+    assert commands.main(["estimate", "--model", str(config), "--dry-run", "--stack", "hf", *place]) == 0
+    assert "this project's own training" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
+    """At most 5 s on two quiet cores are wanted; time decides no test, so here it is what the answer says that it took."""
+    answer(dry_runs, asked(KNOWN["starter"], r=7))
+    largest = answer(dry_runs, asked(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
+    print(f"70B, warm: {largest.seconds:.1f} s")
+    assert largest.layers_run == (2, 4)

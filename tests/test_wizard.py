@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.dry_runs import Looked
 from core.recipe import Recipe
 from core.states import State
 from core.workspace import Workspace
@@ -40,7 +41,8 @@ def services(tmp_path: Path) -> Services:
 
 @pytest.fixture
 def planner(services: Services) -> Planner:
-    services.pace_probe.begin = lambda step: None  # it would start torch
+    services.pace_probe.begin = lambda step: None  # it would start torch, and so would a dry run
+    services.dry_runs.look = lambda question: Looked()
     return Planner(services)
 
 
@@ -166,6 +168,7 @@ def test_the_processor_may_be_chosen(planner: Planner) -> None:
 def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callable[[], Workspace]) -> None:
     services = Services.open(make_workspace())
     services.pace_probe.begin = lambda step: None
+    services.dry_runs.look = lambda question: Looked()
     outlook = Planner(services).look(form(settings={"data.max_length": 8}), EN)
     assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(outlook.problem)
     assert outlook.preview.counts(8).rows_dropped == 68
