@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
+from core import frames, line_commands, pausing, plan
 from core import further as further_runs
-from core import line_commands, pausing, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
@@ -407,6 +407,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "eval_loss": eval_losses[-1] if eval_losses else None,
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
+        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
         "bytes": run.bytes_used(),
     }
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,6 +33,9 @@ from core.spill import SpillWatch
 from core.text import text
 from core.time_left import TimeLeft
 from core.tokenizer import Encoded
+
+if TYPE_CHECKING:
+    from core.film import Film
 
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
 TOLD_AFTER = 20  # steps
@@ -97,6 +100,7 @@ class Trainer:
         self.memory = MemoryUse(reporter, compute.on_card)
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.spill: SpillWatch | None = None  # core/probe knows what to watch
+        self.film: Film | None = None  # core/worker knows what to ask
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
 
@@ -162,6 +166,10 @@ class Trainer:
         if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
             with self.clock.pause("evaluation"):
                 self.evaluate(step)
+            self.reporter.stage("training")
+        if self.film and self.film.is_due(step):
+            with self.clock.pause("film"):
+                self.film.take(step)
             self.reporter.stage("training")
         if step and (step % self.save_every == 0 or last):
             with self.clock.pause("saving"):
@@ -272,6 +280,7 @@ class Trainer:
             eval_every=self.eval_every,
             save_every=self.save_every,
             evaluation_size=sum(len(row.input_ids) for row in rows),
+            film_every=self.film.every if self.film else 0,
         )
 
     def _tokens(self, rows: Sequence[int]) -> int:
