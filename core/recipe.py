@@ -22,6 +22,8 @@ Goal = Literal[
     "domain_knowledge", "code_math", "function_calling", "agents",
 ]  # fmt: skip
 
+LONGEST_PROMPT = 500  # characters of a question of the person's own
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -108,11 +110,11 @@ class Train(_Section):
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
     save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
     sample_seconds: float = Field(
-        8.0, ge=0, le=600, description="Longest that each measurement may answer the film's fixed questions; 0 means no film."
+        4.0, ge=0, le=600, description="Longest that each measurement may answer the film's fixed questions; 0 means no film."
     )
-    sample_prompts: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)], ...] = Field(
-        (), max_length=3, description="Up to three questions of your own that the film asks too, one a line."
-    )
+    sample_prompts: tuple[
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...
+    ] = Field((), max_length=3, description="Up to three questions of your own that the film asks too, one a line.")
     save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
     save_total_gib: float = Field(
         10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."

@@ -223,7 +223,7 @@ def test_what_is_not_finished_when_its_time_is_over_is_marked(
 
     trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer, clock=clock)
     trainer.film.take(0)
-    for step, seconds, at_once in ((1, 8.0, 10_000), (2, 30.0, 1)):  # all together; each alone, and none without any time
+    for step, seconds, at_once in ((1, 6.0, 10_000), (2, 20.0, 1)):  # all together; each alone
         trainer.film._seconds, trainer.film._at_once = seconds, at_once
         trainer.film.take(step)
     full, *cut = [answers for _, answers, _ in shown_in(tmp_path)]
@@ -231,6 +231,7 @@ def test_what_is_not_finished_when_its_time_is_over_is_marked(
         for whole, part in zip(full, answers, strict=True):
             assert part.why == "time" and whole.why != "time"
             assert whole.text.startswith(part.text) and len(part.text) < len(whole.text)
+        assert any(part.text for part in answers[1:]), "the time is shared, not spent on the first"
 
 
 def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer) -> None:
@@ -367,7 +368,7 @@ def test_a_run_has_at_most_so_many_frames() -> None:
 def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
     value = {
         "name": "Filmed", "model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
-        "train": {"max_steps": 4, "learning_rate": 1e-3, "eval_steps": 2, "per_device_train_batch_size": 2} | train,
+        "train": {"max_steps": 2, "learning_rate": 1e-3, "eval_steps": 1, "per_device_train_batch_size": 1} | train,
     }  # fmt: skip
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command", {})
     process = spawn_worker(space, run)
@@ -380,12 +381,11 @@ def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
 
 
 def test_a_run_of_the_starter_leaves_its_film(make_workspace: Callable[[], Workspace]) -> None:
-    run = worked(make_workspace(), "starter", sample_prompts=["What is a compass?"], sample_seconds=600)
+    run = worked(make_workspace(), "starter", sample_prompts=["What is a compass?"], sample_seconds=30)
     shown, found = scenes.read(run), frames.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
-    assert [each.step for each in found] == [0, 2, 4] and all(len(each.answers) == 6 for each in found)
-    assert all(answer.text and answer.why in ("stop", "length") for each in found for answer in each.answers)
-    assert found[0].answers != found[-1].answers, "it has learned something"
+    assert [each.step for each in found] == [0, 1, 2] and all(len(each.answers) == 6 for each in found)
+    assert all(answer.text or answer.why == "time" for each in found for answer in each.answers)
     assert 1 < frames.forgetting(found).before < 6
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
     assert stages.count("sampling") == 3
