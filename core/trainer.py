@@ -170,12 +170,20 @@ class Trainer:
         last = step == self.schedule.total_steps
         if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
             with self.clock.pause("evaluation"):
-                self._with_retreats(step, partial(self.evaluate, step))
+                self._measure(step)
             self.reporter.stage("training")
         if step and (step % self.save_every == 0 or last):
             with self.clock.pause("saving"):
                 self.checkpoint()
             self.reporter.stage("training")
+
+    def _measure(self, step: int) -> None:
+        """A measurement that gets no memory is left out: hours of training are worth more."""
+        try:
+            self._with_retreats(step, partial(self.evaluate, step))
+        except NothingLeftError:
+            self.position.measured_step = step
+            self.reporter.run.log_event("guard", what="not_measured", step=step, message=text("retreat.not_measured", step=step))
 
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
         """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""

@@ -65,8 +65,14 @@ def said(trainer: Trainer) -> list[str]:
     return [event["message"]["key"] for event in trainer.reporter.run.events() if event["kind"] == "guard"]
 
 
-def nearly_the_same(trainer: Trainer, whole: Trainer, rel: float = 2e-4) -> None:
-    assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=rel)
+def nearly_the_same(trainer: Trainer, whole: Trainer, but: bool = False) -> None:
+    """but: for one measurement that was left out."""
+    expected, found = whole.reporter.numbers, trainer.reporter.numbers
+    if but:
+        [left_out] = expected.keys() - found.keys()
+        assert left_out[0] == "eval"
+        expected = {key: value for key, value in expected.items() if key != left_out}
+    assert found == pytest.approx(expected, rel=2e-4)
     torch.testing.assert_close(adapter_of(trainer), adapter_of(whole), rtol=1e-2, atol=1e-3)
     assert trainer.position.tokens_seen == whole.position.tokens_seen
 
@@ -100,6 +106,8 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return run_with(trainer_of(tmp_path_factory.mktemp("whole"), **how), count), how, count.calls
 
 
+# A micro-batch of one example cannot become two; in a measurement it is left out.
+WAYS = [["retreat.batch"], ["retreat.packed"], ["retreat.checkpointing"], ["retreat.not_measured"]]
 LOOKED_AT_BEFORE = 2  # layers entered while fused_lora looks at the model, before there is anything to go back to
 
 
@@ -109,24 +117,26 @@ def test_wherever_the_memory_was_not_enough_the_curve_is_that_of_an_undisturbed_
     """Forwards, backwards, in the first and the last micro-batch of a step, in a measurement."""
     whole, how, calls = undisturbed
     first = LOOKED_AT_BEFORE + 1
-    chosen = random.Random(7).sample(range(first, calls + 1), 8)
+    chosen = random.Random(7).sample(range(first, calls + 1), 5)
     for at in {first, *chosen, calls}:
         fault = NoMemory(at)
         trainer = run_with(trainer_of(tmp_path / str(at), **how), fault)
-        assert fault.raised == 1 and said(trainer) in (["retreat.batch"], ["retreat.packed"]), at
-        nearly_the_same(trainer, whole)
+        assert fault.raised == 1 and said(trainer) in WAYS, at
+        nearly_the_same(trainer, whole, but=said(trainer) == ["retreat.not_measured"])
 
 
 def test_several_times_in_a_run_it_saves_more_each_time_and_the_curve_still_goes_on(
     undisturbed: tuple[Trainer, dict, int], tmp_path: Path
 ) -> None:
     whole, how, calls = undisturbed
-    fault = NoMemory(5, 9, 14, 40)
-    trainer = run_with(trainer_of(tmp_path, **how), fault)
+    fault = NoMemory(7, 11, 16, 40)  # all but the last in the first step or its measurement
+    trainer = run_with(trainer_of(tmp_path, eval_steps=100, **how), fault)
     told = said(trainer)
     assert fault.raised == 4 == len(told) and told[0] in ("retreat.batch", "retreat.packed")
     assert trainer.retreat.at_once < Retreat(trainer.recipe, trainer.packed, False).at_once
-    nearly_the_same(trainer, whole)
+    train = {key: value for key, value in whole.reporter.numbers.items() if key[0] == "train"}
+    found = {key: value for key, value in trainer.reporter.numbers.items() if key[0] == "train"}
+    assert found == pytest.approx(train, rel=2e-4)
 
 
 def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made_anew(tmp_path: Path) -> None:
@@ -199,13 +209,14 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
 
 
 def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
-    def fault() -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
     trainer = trainer_of(tmp_path)
-    trainer.fused = None
+
+    def fault() -> None:
+        if trainer.position.step == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
     with pytest.raises(RuntimeError, match="illegal"):
-        trainer.run(lambda each: stop_inside_layers(each.tuned, fault).__enter__())
+        run_with(trainer, fault)
     assert said(trainer) == []
 
 
