@@ -10,7 +10,7 @@ import os
 import platform
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -126,7 +126,9 @@ class Planner:
         facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds(budgeted, shape, facts, corrections, preview.examples if preview else None)
+            grounds = Grounds(budgeted, shape, facts, corrections)
+            if preview:
+                grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
