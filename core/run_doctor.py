@@ -41,6 +41,7 @@ JUMP = 0.5  # of the untrained model's loss, above the steps before
 MOST_JUMPS = 2
 
 GAP = 0.10  # of the best measured loss
+LEAST_GAP = 0.02  # of the untrained model's loss
 GAP_OF_ROWS = 2.0  # over the number of measured rows: 20 % for ten rows, two thirds for three
 STILL_FALLING = 0.9  # times the training loss when it was measured best
 FLAT = 0.01  # of the measured loss
@@ -54,8 +55,8 @@ DONE = 0.1  # of the untrained model's loss: what is left is nothing to go on fo
 class Finding(BaseModel):
     """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
 
-    fix: changes of the recipe, by "section.name". action: more_data asks for other data; stop ends a run that is at work, and
-    keeps its best checkpoint. rows: numbers of rows in the file. step: from which on.
+    fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for other
+    data; stop ends a run that is at work, and keeps its best checkpoint. rows: numbers in the file. step: from which on.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -392,7 +393,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
     best = int(series.eval_losses.argmin())
     after, low = series.eval_losses[best + 1 :], float(series.eval_losses[best])
     needed = 1 + max(GAP, GAP_OF_ROWS / series.measured_rows)
-    if len(after) < 2 or after[-1] < needed * low or (after[-2:] <= low).any():
+    if len(after) < 2 or after[-1] < max(needed * low, low + LEAST_GAP * series.base) or (after[-2:] <= low).any():
         return None
     step, last_step = int(series.eval_steps[best]), int(series.eval_steps[-1])
     span = series.eval_steps[best] - series.eval_steps[best - 1] if best else series.eval_steps[1]
@@ -409,7 +410,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
         ),
         meaning=text("run_doctor.overfitting_means"),
         remedy=text("run_doctor.stop_keep_best", step=step) if at_work else text("run_doctor.again_with_steps", steps=steps),
-        fix={"train.max_steps": steps},
+        fix={} if at_work else {"train.max_steps": steps},
         action="stop" if at_work else None,
         step=step,
     )  # fmt: skip
@@ -433,7 +434,7 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Find
     else:
         steps = max(step, FEWEST_STEPS)
         remedy = text("run_doctor.stop_keep_best", step=step) if at_work else text("run_doctor.again_with_steps", steps=steps)
-        means, fix = text("run_doctor.plateau_means"), {"train.max_steps": steps}
+        means, fix = text("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
     return Finding(
         id="plateau", evidence=evidence, meaning=means, remedy=remedy, fix=fix, action="stop" if at_work else None, step=step
     )

@@ -15,11 +15,12 @@ from core.models import Models
 from core.presets import PRESETS
 from core.preview import Preview, Previews
 from core.recipe import Recipe
-from core.run_doctor import Finding, Planned
+from core.run_doctor import Finding, Planned, Series
 from core.text import LANGUAGES
 from core.workspace import Workspace
 
 ROOMY = Budget(kind="cpu", free_gib=64.0)
+CURVES = Path(__file__).parent / "curves"
 SAMPLES = ("sample:pirate_answers", "sample:kettlewisp_facts", "sample:shop_messages")
 
 
@@ -115,3 +116,101 @@ def test_a_rate_far_from_the_usual_is_told_before_the_start(space: Workspace) ->
     found = looked_at(space, rows(100), train={"learning_rate": 0.03})
     assert set(found) == {"hot_plan"} and found["hot_plan"].fix == {"train.learning_rate": 1e-3}
     assert looked_at(space, rows(100), train={"learning_rate": 3e-3}) == {}
+
+
+# ---- by the curves ----------------------------------------------------------------------------------------------------
+
+
+def recorded(name: str) -> tuple[Recipe, list[dict[str, Any]], int]:
+    """A run of the starter as it was recorded: recipe, lines of metrics.jsonl in their order, measured rows."""
+    value = json.loads((CURVES / f"{name}.json").read_text("utf-8"))
+    recipe = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": value["learning_rate"]}})
+    names = ("step", "loss", "grad_norm", "learning_rate")
+    lines = [{"kind": "train", **dict(zip(names, line, strict=True))} for line in value["train"]]
+    lines += [{"kind": "eval", "step": step, "eval_loss": loss} for step, loss in value["eval"]]
+    return recipe, sorted(lines, key=lambda line: (line["step"], line["kind"] == "eval")), value["measured_rows"]
+
+
+def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Finding]]:
+    """What is said after each line, as the page does while the run is at work; (step, finding)."""
+    recipe, lines, rows = recorded(name)
+    said = []
+    for count in range(1, len(lines) + 1):
+        found = run_doctor.of_run(recipe, Series.of_records(lines[:count], rows), True, usual)
+        said += [(lines[count - 1]["step"], finding) for finding in found]
+    return said
+
+
+@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages", "kettlewisp_facts"])
+def test_nothing_is_said_at_any_step_of_a_healthy_run(name: str) -> None:
+    assert followed(name) == []
+
+
+@pytest.mark.parametrize("name", ["hot", "warm"])
+def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers(name: str) -> None:
+    said = followed(name)
+    step, finding = said[0]
+    assert {finding.id for _, finding in said} == {"hot_rate"} and step <= 20
+    assert finding.action == "stop" and finding.fix == {"train.learning_rate": 1e-3}
+    assert "3.8" in str(finding.evidence) and "100 %" in str(finding.evidence)
+
+
+def test_overfitting_on_ten_rows_says_from_which_step_and_keeps_that_one() -> None:
+    (step, finding), *_ = followed("ten_rows")
+    assert (finding.id, finding.step, finding.action, finding.fix) == ("overfitting", 18, "stop", {})
+    assert step == 54 and "1.70 to 2.40" in str(finding.evidence)
+    recipe, lines, rows = recorded("ten_rows")
+    [over] = run_doctor.of_run(recipe, Series.of_records(lines, rows), False, 1e-3)
+    assert over.fix == {"train.max_steps": 20} and over.action is None
+
+
+def test_few_measured_rows_need_a_wider_gap() -> None:
+    recipe, lines, rows = recorded("pirate_answers")
+    assert rows == 3  # 1.18 to 1.60
+    assert [finding.id for finding in run_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == ["overfitting"]
+
+
+def test_a_run_that_goes_nowhere_is_told_so_and_how() -> None:
+    said = followed("cold")
+    assert said and {finding.id for _, finding in said} == {"plateau"}
+    assert said[-1][1].fix == {"train.learning_rate": 1e-3}
+
+
+def made_up(losses: list[float], evals: dict[int, float], rates: float = 1e-3) -> Series:
+    count = len(losses)
+    steps = list(range(1, count + 1))
+    return Series.of_columns(steps, losses, [0.5] * count, [rates] * count, list(evals), list(evals.values()), 50)
+
+
+def test_a_loss_that_stays_while_the_rate_is_high_is_a_plateau_and_one_that_falls_is_none() -> None:
+    recipe = Recipe.parse({"data": {"source": "x"}})
+    noise = [(-1) ** i * 0.1 for i in range(160)]
+    flat = [3.0 - 0.05 * min(i, 30) + noise[i] for i in range(160)]
+    evals = {0: 3.0, 30: 1.6, 60: 1.595, 90: 1.6, 120: 1.601}
+    [finding] = run_doctor.of_run(recipe, made_up(flat, evals), True)
+    assert (finding.id, finding.step, finding.fix) == ("plateau", 30, {})
+    [over] = run_doctor.of_run(recipe, made_up(flat, evals), False)
+    assert over.fix == {"train.max_steps": 30}
+    assert run_doctor.of_run(recipe, made_up(flat, {}), True)[0].id == "plateau"
+    falling = [3.0 - 0.01 * i + noise[i] for i in range(160)]
+    assert run_doctor.of_run(recipe, made_up(falling, {0: 3.0, 30: 2.7, 60: 2.4, 90: 2.1}), True) == []
+    assert run_doctor.of_run(recipe, made_up(falling, {}), True) == []
+
+
+def test_a_single_odd_row_is_no_hot_rate_and_jumps_that_stay_are() -> None:
+    recipe = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": 2e-3}})
+    calm = [3.0 * 0.97**i + 0.3 for i in range(80)]
+    odd = [loss + (2.5 if i % 20 == 11 else 0) for i, loss in enumerate(calm)]
+    assert run_doctor.of_run(recipe, made_up(odd, {}), True) == []
+    high = [loss + (2.5 if i % 20 in (11, 12, 13, 14) else 0) for i, loss in enumerate(calm)]
+    [finding] = run_doctor.of_run(recipe, made_up(high, {}), True)
+    assert (finding.id, finding.step) == ("hot_rate", 12) and finding.evidence.params["what"]["key"] == "run_doctor.jumps"
+
+
+def test_a_run_that_went_on_from_a_checkpoint_is_judged_by_what_counts() -> None:
+    line = {"kind": "train", "grad_norm": 1.0, "learning_rate": 1e-3}
+    lines = [{**line, "step": step, "loss": 9.0, "attempt": 1} for step in range(1, 21)]
+    lines += [{"kind": "eval", "step": 20, "eval_loss": 9.0, "attempt": 1}]
+    lines += [{**line, "step": step, "loss": 1.0, "attempt": 2} for step in range(11, 31)]
+    series = Series.of_records([*lines, {"kind": "train", "step": "x"}, {"kind": "train", "step": 31, "loss": None}])
+    assert list(series.steps) == list(range(1, 31)) and list(series.losses[9:11]) == [9.0, 1.0] and not len(series.eval_steps)
