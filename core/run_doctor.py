@@ -136,7 +136,7 @@ def duplicates(planned: Planned) -> Finding | None:
     later = repeats.later
     if len(later) < max(2, REPEATED_SHARE * len(repeats)):
         return None
-    first = later[:LISTED]
+    first, exact = later[:LISTED], int(repeats.exact[later].sum())
     return Finding(
         id="duplicates",
         evidence=text(
@@ -144,7 +144,7 @@ def duplicates(planned: Planned) -> Finding | None:
             count=len(later),
             rows=len(repeats),
             percent=round(100 * len(later) / len(repeats)),
-            exact=int(repeats.exact[later].sum()),
+            how=text("run_doctor.word_for_word") if exact == len(later) else text("run_doctor.nearly", exact=exact),
             pairs=_listed(planned.pairs((int(i), int(repeats.first[i])) for i in first), len(later)),
         ),
         meaning=text("run_doctor.duplicates_means"),
@@ -272,9 +272,14 @@ class Series:
 
     @property
     def base(self) -> float:
-        """The loss before anything was learned: the first step's is computed before its correction."""
-        untrained = self.eval_losses[:1] if self.eval_steps[:1].sum() == 0 else self.losses[:0]
-        return float(max([*self.losses[:1], *untrained], default=math.nan))
+        """The loss before anything was learned: the first step's is computed before its correction, of one batch; where rows are
+        measured, theirs is too. Where none are, the steps after it tell whether that batch was an easy one."""
+        if not len(self.losses):
+            return math.nan
+        first = float(self.losses[0])
+        if len(self.eval_steps) and self.eval_steps[0] == 0:
+            return max(first, float(self.eval_losses[0]))
+        return max(first, min(float(np.median(self.losses[:5])), 2 * first))
 
     def between(self, after: float, until: float) -> np.ndarray:
         return self.losses[(self.steps > after) & (self.steps <= until)]

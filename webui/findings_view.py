@@ -56,9 +56,9 @@ def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
         return Html("")
     chosen = choose(len(repeats), recipe, repeats)
     said = []
-    if data.deduplicate:
+    if chosen.repeated:
         said.append(w.t("run.rows_repeated", rows=chosen.repeated, all=len(repeats)))
-    if data.drop_leaked:
+    if chosen.leaked:
         said.append(w.t("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring)))
     return join(notice(sentence, "ok") for sentence in said)
 

@@ -33,8 +33,8 @@ class PlanStep:
             info=w.t("wizard.memory_info"),
             elem_id="plan-for",
         )
-        self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
         self.findings.build()
+        self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
         self.holders = gr.HTML("", visible=False, elem_id="memory-holders")
         self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")
         self.drawn_from = gr.JSON({}, visible=False)  # what the card's verdict stands on, in the browser beside it
