@@ -2,6 +2,7 @@
 """Start LoRA Garage: make or repair its environment in .venv, then start the app or a command in it.
 
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
+    --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
     python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, queue, runs, pause, resume,
                                         chat, export
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
