@@ -124,8 +124,7 @@ class Film:
             yield
         except FAULTS as error:
             if is_out_of_memory(error):
-                if step is None:
-                    self._is_off = True
+                self._is_off, self._at_once = step is None, self._at_once // 2  # the next frame asks for less at once
                 traceback.clear_frames(error.__traceback__)
                 if trainer.compute.on_card:
                     torch.cuda.empty_cache()
