@@ -133,7 +133,7 @@ class Film:
                 self._is_off = True
                 traceback.print_exc()
                 reason = (str(error).splitlines() or [""])[0][:200]
-                trainer.reporter.warn(text("film.off", kind=type(error).__name__, reason=reason))
+                trainer.reporter.warn(text("film.cannot_ask", kind=type(error).__name__, reason=reason))
         finally:
             checkpoint.set_random_states(states)
 

@@ -230,8 +230,9 @@ def test_what_is_not_finished_when_its_time_is_over_is_marked(
     for answers in cut:
         for whole, part in zip(full, answers, strict=True):
             assert part.why == "time" and whole.why != "time"
-            assert whole.text.startswith(part.text) and len(part.text) < len(whole.text)
-        assert any(part.text for part in answers[1:]), "the time is shared, not spent on the first"
+            assert whole.text.startswith(part.text)
+        length = [sum(len(answer.text) for answer in each) for each in (full, answers)]
+        assert length[0] > length[1] > 0 and any(part.text for part in answers[1:]), "the time is shared among the groups"
 
 
 def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer) -> None:
@@ -246,7 +247,7 @@ def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("error", "said", "steps"),
-    [(ValueError("no cache here"), "film.off", []), (MemoryError(), "film.frame_no_memory", [2, 4, 5])],
+    [(ValueError("no cache here"), "film.cannot_ask", []), (MemoryError(), "film.frame_no_memory", [2, 4, 5])],
 )
 def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
     error: Exception, said: str, steps: list[int], tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
