@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from core import adapter, atomic, base_model, budget, device, fused_lora, memory, neftune, optimizer, pissa, plan, starter, worker
 from core.batches import Batch, collate, collate_packed
+from core.chat_client import ChatState, ChatTarget
 from core.checkpoint import read
 from core.duel import Duel
 from core.errors import ModelError, PauseRequested, RecipeError
@@ -37,6 +38,10 @@ from core.tokenizer import Encoded, Tokenizer
 from core.trainer import Trainer, TrainingData
 from core.workspace import Workspace
 from tests.test_pause import Pausing, adapter_of, rows, tiny_base
+from webui.chat_page import ChatPage
+from webui.planner import Form, recipe_of
+from webui.settings_fields import Answers
+from webui.wording import Wording
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -211,6 +216,32 @@ def test_what_only_lora_can_do_is_planned_as_lora(settings: dict) -> None:
     (reason,) = [reason for reason in made.advice.reasons if reason.field == "method"]
     assert made.recipe.adapter.method == "lora" and reason.text.key.startswith("plan.lora_")
     Recipe.parse(made.recipe.model_dump(mode="json"))
+
+
+def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
+    """lora_dropout, below 1, was refused above 0: its limit was read as that of a whole number."""
+    given = {
+        "adapter.lora_dropout": 0.1,
+        "train.warmup_ratio": 0.03,
+        "train.neftune_noise_alpha": "5",
+        "adapter.load_in_8bit": True,
+    }
+    sections = Answers(given, {}).sections()
+    assert sections["adapter"] == {"lora_dropout": 0.1, "load_in_8bit": True}
+    assert sections["train"] == {"warmup_ratio": 0.03, "neftune_noise_alpha": 5.0}
+    form = Form(None, "starter", "sample:pirate_answers", "here", "", Answers(given | {"adapter.method": "qlora"}, {}))
+    with pytest.raises(RecipeError, match="4 bit and adapter.load_in_8bit in 8 bit"):
+        recipe_of(form)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("use_dora", "mixed", "said"), [(True, False, "DoRA"), (False, False, ""), (False, True, None)])
+def test_the_chat_page_says_that_answers_come_in_turn_and_why(language: str, use_dora: bool, mixed: bool, said: str | None) -> None:
+    page = ChatPage(None, Wording(language))
+    state = ChatState("ready", ChatTarget("starter", label="my run"), dtype="bfloat16", mixed=mixed, adapter={"use_dora": use_dora})
+    shown = str(page._status(state))
+    in_turn = {"en": "one after the other", "zh": "先后"}[language]
+    assert (in_turn in shown) == (said is not None) and (said or "") in shown
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------------
