@@ -42,7 +42,7 @@ class HubToken:
         """Raises ModelError, without the token in its words, for what can be none."""
         token = token.strip() if isinstance(token, str) else ""
         if not SHAPE.fullmatch(token):
-            raise ModelError("hub.not_a_token", characters=len(token))
+            raise ModelError("hub_token.bad", characters=len(token))
         os.environ[NAME] = token
         self._given = True
 

@@ -64,6 +64,12 @@ class Data(_Section):
         "assistant",
         description="Learn only the answers, or every token, prompts too: that takes a little longer, and no memory worth naming.",
     )
+    deduplicate: bool = Field(
+        False, description="Leave out rows that say what an earlier one says, but for case, spaces and marks; they are counted."
+    )
+    drop_leaked: bool = Field(
+        False, description="Leave rows out of training that also stand in the part kept apart for measuring; they are counted."
+    )
 
 
 class Adapter(_Section):

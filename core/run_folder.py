@@ -288,7 +288,8 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
             if not 0 <= offset <= size:
                 offset = 0
             file.seek(offset)
-            data = file.read(limit_bytes)
+            # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
+            data = file.read(min(limit_bytes, max(0, size - offset)))
     except OSError:
         return Tail([], 0, 0)
     end = data.rfind(b"\n") + 1

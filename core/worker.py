@@ -129,6 +129,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
 
     from core import adapter, base_model, device
     from core.probe import Probe
+    from core.retreat import NothingLeftError
     from core.trainer import NotFiniteError, Trainer, TrainingData
 
     shape = None
@@ -184,7 +185,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise StopRequested from None
-    except (StopRequested, NotFiniteError):
+    except (StopRequested, NotFiniteError, NothingLeftError):
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise

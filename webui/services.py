@@ -24,6 +24,7 @@ from core.user_presets import UserPresets
 from core.workspace import Workspace
 from core.writable import WriteWatch
 from webui.curves import Curves
+from webui.diagnoses import Diagnoses
 from webui.moment import Moments
 
 
@@ -45,6 +46,7 @@ class Services:
     owner: Ownership
     line: Line
     write_watch: WriteWatch
+    diagnoses: Diagnoses
     hub_token: HubToken
 
     @classmethod
@@ -70,6 +72,7 @@ class Services:
         exports = Gated(exports, gate, ("start", "cancel", "delete"))
         datasets = Gated(datasets, gate, ("import_file", "delete"))
         chat = Gated(chat, gate, ("load",))
+        curves = Curves(runs)
         return cls(
             workspace=workspace,
             runs=runs,
@@ -78,7 +81,8 @@ class Services:
             models=models,
             chat=chat,
             exports=exports,
-            curves=Curves(runs),
+            curves=curves,
+            diagnoses=Diagnoses(curves),
             moments=Moments(runs, chat, exports),
             previews=Previews(datasets, models),
             presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
