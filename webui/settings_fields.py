@@ -194,7 +194,7 @@ def limits(key: Key) -> tuple[float, float, bool]:
         if getattr(rule, "le", None) is not None:
             high = rule.le
         if getattr(rule, "lt", None) is not None:
-            high = rule.lt - 1
+            high = rule.lt - 1 if kind_of(key).type is int else math.nextafter(rule.lt, -math.inf)
     return low, high, low_counts
 
 
