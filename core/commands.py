@@ -14,13 +14,13 @@ import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from filelock import Timeout
 
+from core import frames, line_commands, pausing, plan, run_doctor
 from core import further as further_runs
-from core import line_commands, pausing, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
@@ -31,13 +31,17 @@ from core.line import Line
 from core.memory_record import Corrections, MemoryRecord, Rig
 from core.presets import PRESETS
 from core.recipe import Recipe
+from core.run_doctor import Finding, Planned
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
-from core.states import TERMINAL, State, may_pause
+from core.states import BUSY, TERMINAL, State, may_pause
 from core.supervisor import spawn_worker
 from core.text import Text, terminal_language, text
 from core.tokenizer import LongExamples
 from core.workspace import Workspace, expand
+
+if TYPE_CHECKING:
+    from core.preview import Preview
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -238,10 +242,13 @@ def prepared(
     source = dataset_id(space, wanted.data.source, relative_to)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
-    made = plan.make(wanted, grounds_of(space, wanted), info.name)
+    seen = preview_of(space, wanted)
+    made = plan.make(wanted, grounds_of(space, wanted, seen), info.name)
     if not as_json:
         for warning in made.advice.warnings:
             say(warning)
+        for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
+            say_finding(finding)
     runs = Runs(space)
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
@@ -311,20 +318,28 @@ def refuse_while_busy(runs: Runs) -> None:
         raise BusyError("run.already_training", name=busy.name)
 
 
-def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
+def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
+    """None where the data or the model cannot be had: the run says why."""
+    from core import preview
+    from core.models import Models
+
+    with contextlib.suppress(GarageError):
+        data, previews = wanted.data, preview.Previews(dataset_store(space), Models(space))
+        return previews.of(data.source, wanted.model.id, data.train_on, data.format)
+    return None
+
+
+def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> plan.Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
-    from core import budget, hardware, preview
+    from core import budget, hardware
     from core.models import Models
 
     models, machine = Models(space), hardware.look()
-    shape = seen = None
+    shape = None
     with contextlib.suppress(GarageError):
         shape = models.shape(wanted.model.id, wanted.model.revision)
-    with contextlib.suppress(GarageError):
-        data, previews = wanted.data, preview.Previews(dataset_store(space), models)
-        seen = previews.of(data.source, wanted.model.id, data.train_on, data.format)
     grounds = plan.Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
-    return replace(grounds, data=seen.facts(), examples=seen.examples) if seen else grounds
+    return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
@@ -380,7 +395,21 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
     say(text("command.run_is", run=run.id, folder=run.path))
 
 
-UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "bytes": 0}  # a run whose recipe cannot be read
+UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}  # a run whose recipe cannot be read
+
+
+def say_finding(finding: Finding) -> None:
+    """As the page says it; the remedy as the setting that it is."""
+    language = terminal_language()
+    settings = " ".join(f"--set {name}={json.dumps(value)}" for name, value in finding.fix.items())
+    words = [part.render(language) for part in (finding.evidence, finding.meaning, finding.remedy)]
+    say(" ".join(words) + (f" ({settings})" if settings else ""))
+
+
+def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Finding]:
+    facts = run.facts()
+    series = run_doctor.Series.of_records(metrics, run_doctor.measured_rows(facts))
+    return run_doctor.of_run(recipe, series, status.state in BUSY, run_doctor.usual_rate(facts))
 
 
 def summary(run: RunFolder, status: Status) -> dict[str, Any]:
@@ -407,19 +436,39 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "first_loss": train_losses[0] if train_losses else None,
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,
+        "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
+        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
         "bytes": run.bytes_used(),
     }
 
 
 @app.command()
-def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List the runs of the workspace, newest first."""
+def trust(
+    model: str,
+    workspace: WorkspaceOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust these files without being asked.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Do not trust the model any more.")] = False,
+) -> None:
+    """Show the Python that a model brings with it, and let exactly these files run when it is loaded."""
+    from core.trust_command import trust as carry_out
+
+    raise typer.Exit(carry_out(Workspace.open(workspace), model, yes, forget))
+
+
+@app.command()
+def runs(
+    run: Annotated[str | None, typer.Argument(help="One run: its id, or its name; with what the run doctor finds.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs of the workspace, newest first; or show one."""
     found = Runs(Workspace.open(workspace))
-    rows = [summary(run, found.status(run)) for run in found.list()]
+    chosen = [found.find(run)] if run else found.list()
+    rows = [summary(each, found.status(each)) for each in chosen]
     if as_json:
-        print_json({"runs": in_words(rows)})
+        print_json(in_words(rows[0] if run else {"runs": rows}))
         return
     language = terminal_language()
     for row in rows:
@@ -428,6 +477,8 @@ def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
         print(
             f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
+        for finding in row["findings"] if run else ():
+            say_finding(Finding.model_validate(finding))
     if not rows:
         say(text("command.no_runs"))
 
@@ -545,15 +596,20 @@ def plan_command(
     wanted = presets.goal(goal) if goal else None
     machine = hardware.look()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
-    shape, facts = shape_of(Models(space), model), plan_facts(space, model, data) if data else None
+    shape, seen = shape_of(Models(space), model), plan_preview(space, model, data) if data else None
     corrections = corrections_here(space, machine, model) if vram is None else None
-    advice = recommend(shape, memory, facts, wanted, corrections=corrections)
+    advice = recommend(shape, memory, plan_facts(space, model, seen) if seen else None, wanted, corrections=corrections)
+    findings = run_doctor.before(Planned.of(advised_recipe(advice), advice, seen)) if seen else []
     counted = counted_dry_run(Models(space), model, advice.setup) if dry_run else None
     if as_json:
-        print_json(in_words(plan_json(advice) | ({"dry_run": dry_run_json(counted)} if counted else {})))
+        found = [finding.model_dump(mode="json") for finding in findings]
+        more = {"findings": found} | ({"dry_run": dry_run_json(counted)} if counted else {})
+        print_json(in_words(plan_json(advice) | more))
     else:
         from core.memory_cases import source_of
 
+        for finding in findings:
+            say_finding(finding)
         lines = [*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]
         print("\n".join(lines + (dry_run_lines(counted, advice.arithmetic_gib, terminal_language()) if counted else [])))
 
@@ -566,17 +622,43 @@ def corrections_here(space: Workspace, machine: Machine, model: str) -> Correcti
     return MemoryRecord(space).corrections(Rig.of(machine, budget.best_card(machine)), Models(space).hub_id(model))
 
 
-def plan_facts(space: Workspace, model: str, data: str) -> DataFacts:
-    """Token counts of data under model's tokenizer; what has none (a bare size, a config.json) borrows the starter's."""
-    from core.models import ModelRef, Models
-    from core.preview import facts_of
+def plan_preview(space: Workspace, model: str, data: str) -> Preview:
+    """data under model's tokenizer; what has none (a bare size, a config.json) borrows the starter's."""
+    from core.models import Models
+    from core.preview import Previews
 
-    models, source, store = Models(space), dataset_id(space, data, Path.cwd()), dataset_store(space)
+    models, source = Models(space), dataset_id(space, data, Path.cwd())
+    return Previews(dataset_store(space), models).of(source, tokenizer_id(models, model) or "starter")
+
+
+def plan_facts(space: Workspace, model: str, seen: Preview) -> DataFacts:
+    """Token counts of seen; guessed where the tokenizer was borrowed."""
+    from core.models import Models
+
+    facts = seen.facts()
+    borrowed = tokenizer_id(Models(space), model) is None
+    return facts.model_copy(update={"exact": False, "estimated": True}) if borrowed else facts
+
+
+def tokenizer_id(models: Any, model: str) -> str | None:
+    """The id of the model whose tokenizer is model's own; None for a bare size or a config.json."""
+    from core.models import ModelRef
+
     try:
-        ref = ModelRef.parse(models.hub_id(model))
+        return ModelRef.parse(models.hub_id(model)).id
     except ModelError:
-        return facts_of(models, store, source, "starter").model_copy(update={"exact": False, "estimated": True})
-    return facts_of(models, store, source, ref.id)
+        return None
+
+
+def advised_recipe(advice: Advice) -> Recipe:
+    """What the run doctor looks at of an advice."""
+    train = {
+        "learning_rate": advice.learning_rate,
+        "num_train_epochs": advice.num_train_epochs,
+        "per_device_train_batch_size": advice.micro_batch,
+        "gradient_accumulation_steps": advice.gradient_accumulation,
+    }
+    return Recipe.parse({"data": {"source": "planned"}, "train": train})
 
 
 def plan_json(advice: Advice) -> dict[str, Any]:
@@ -659,6 +741,7 @@ def estimate(
     attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager makes scores of every pair of tokens.")] = "sdpa",
     dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
     lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
+    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on a base in 8 bit (LLM.int8).")] = False,
     stack: Annotated[
         Literal["ours", "hf", "fms", "litgpt", "torchtune"],
         typer.Option(help="Whose training: this project's, plain Hugging Face, or another one's."),
@@ -687,7 +770,8 @@ def estimate(
     setup = Setup(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
         supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
-        adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout, stack=stack,
+        adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
+        load_in_8bit=load_in_8bit, stack=stack,
     )  # fmt: skip
     result = memory_of(shape, setup)
     counted = counted_dry_run(models, model, setup) if dry_run else None

@@ -22,7 +22,8 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core import adapter, base_model, memory, one_step, packed_attention
+from core import adapter, base_model, fused_lora, memory, one_step, packed_attention
+from core import optimizer as optimizers
 from core.allocations import Allocations, Peak
 from core.batches import Batch
 from core.dry_run_answer import DryRun, Question
@@ -253,14 +254,16 @@ class _Step:
         seen.hold(parameters, "adapter")
         with seen:  # as a run does before its first step
             self.family.look(self.base)
-            fused = one_step.prepare(self.tuned, setup.gradient_checkpointing)
+            if setup.gradient_checkpointing:
+                one_step.checkpoint_layers(self.tuned)
+            fused = fused_lora.fuse(self.tuned)
         seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding
         with seen, _places(seen, self.base):
             with seen.making("gradients"):
                 for parameter in parameters:
                     parameter.grad = torch.zeros_like(parameter)
             with seen.making("optimizer"):
-                optimizer = _optimizer(parameters, setup)
+                optimizer = _optimizer(self.tuned, setup)
             if not setup.accumulates:
                 optimizer.zero_grad(set_to_none=True)
             for parameter in parameters:
@@ -305,12 +308,13 @@ def _batch(setup: Setup, packed: bool) -> Batch:
     return Batch(ids, index, targets, setup.tokens, attention_mask=mask)
 
 
-def _optimizer(parameters: Sequence[torch.nn.Parameter], setup: Setup) -> torch.optim.Optimizer:
+def _optimizer(tuned: Any, setup: Setup) -> torch.optim.Optimizer:
     """The run's own, with the state of a step behind it. A paged state counts like any other."""
     optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
-    optimizer = one_step.make_optimizer(parameters, optim, 1e-4, 0.0)
+    groups = optimizers.groups_of(tuned, None)
+    optimizer = optimizers.of_name(optim, groups, lr=1e-4)
     if optim == "adamw_torch":  # torch makes the state of its fused step on cards and processors only
-        for parameter in parameters:
+        for parameter in groups[0]["params"]:
             averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros(()), **averages}
     optimizer.step()

@@ -34,6 +34,7 @@ class Question(BaseModel):
             device=device,
             use_dora=recipe.adapter.use_dora,
             lora_dropout=recipe.adapter.lora_dropout,
+            load_in_8bit=recipe.adapter.load_in_8bit,
             offloads=recipe.train.activation_offload,
         )
         return cls(config=config, setup=setup, packing=recipe.data.packing)
@@ -74,6 +75,6 @@ def obstacle(setup: Setup) -> Text | None:
     """Why a setup has no dry run: it is not how this project trains, on a card."""
     if setup.device == "cpu":
         return text("dry_run.on_processor")
-    ours = setup.method != "full" and setup.stack == "ours" and setup.loss in (None, "supervised")
+    ours = setup.method != "full" and setup.base_bits != 8 and setup.stack == "ours" and setup.loss in (None, "supervised")
     ours = ours and setup.attention == "sdpa" and setup.adapter_dtype == "fp32" and not setup.fp32_stream
     return None if ours else text("dry_run.not_ours")

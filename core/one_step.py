@@ -13,17 +13,14 @@ from typing import Any
 
 import torch
 
-from core import fused_lora
 from core.batches import Batch
 from core.loss import Head, summed_loss
 
 
-def prepare(tuned: Any, gradient_checkpointing: bool) -> fused_lora.Fused:
-    """Checkpointing and the fused adapters, as every step of a run has them; release what is returned after the last."""
-    if gradient_checkpointing:
-        tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
-    return fused_lora.fuse(tuned)
+def checkpoint_layers(tuned: Any) -> None:
+    """Of each layer keep the input alone, and compute the rest again in the backward."""
+    tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
 
 
 def gradients(
@@ -32,14 +29,14 @@ def gradients(
     head: Head,
     scaler: torch.amp.GradScaler,
     offload: AbstractContextManager,
-    check: Callable[[], None] = lambda: None,
+    entering: Callable[[int], None] = lambda number: None,
 ) -> torch.Tensor:
     """Forward and backward of every micro-batch, weighted by its learned tokens. Returns the summed loss, a scalar without
-    gradient; what is added to the gradients is that of the mean. check is asked before each."""
+    gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0."""
     learned = max(1, sum(batch.targets.numel() for batch in batches))
     loss_sum = torch.zeros((), device=batches[0].input_ids.device)
-    for batch in batches:
-        check()
+    for number, batch in enumerate(batches):
+        entering(number)
         with offload:
             loss = summed_loss(tuned, batch, head)
             scaler.scale(loss / learned).backward()
@@ -55,16 +52,3 @@ def clip(parameters: Sequence[torch.nn.Parameter], max_grad_norm: float | None) 
 def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
     scaler.step(optimizer)
     scaler.update()
-
-
-def make_optimizer(
-    parameters: Sequence[torch.nn.Parameter], optim: str | None, learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
-    settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
-    if optim in (None, "adamw_torch"):
-        return torch.optim.AdamW(parameters, fused=True, **settings)
-    import bitsandbytes
-
-    names = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
-    return names[optim](parameters, **settings)

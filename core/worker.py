@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import further, lease, model_card, pausing
+from core import further, lease, model_card, pausing, scenes
 from core.datasets_store import DatasetStore, Examples
 from core.errors import (
     BusyError,
@@ -42,6 +42,7 @@ from core.states import State
 from core.text import Text, text
 from core.tokenizer import Tokenizer
 from core.training_rows import tokenize
+from core.trust import Trust
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -121,13 +122,16 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         _same_data(run, recipe, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
+    shown = scenes.ensure(run, recipe, examples, bool(eval_rows), tokenizer) if recipe.train.sample_seconds else None
     reporter.check()
 
     reporter.stage("loading_libraries")
     import torch
 
     from core import adapter, base_model, device
+    from core.film import Film
     from core.probe import Probe
+    from core.retreat import NothingLeftError
     from core.trainer import NotFiniteError, Trainer, TrainingData
 
     shape = None
@@ -143,10 +147,12 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     run.log_event("decision", message=compute.reason)
     reporter.check()
     reporter.stage("loading_model")
-    base = base_model.load(model_folder, compute, four_bit=recipe.adapter.method == "qlora")
+    chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
+    base = base_model.load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
-    tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision)
+    will_restore = bool(before) or "parent" in run.facts()
+    tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore)
     if "parent" in run.facts():
         _start_from_parent(run, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
@@ -169,6 +175,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
+    if shown:
+        trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds)
     reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
         trainer.run(probe)
@@ -181,7 +189,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise StopRequested from None
-    except (StopRequested, NotFiniteError):
+    except (StopRequested, NotFiniteError, NothingLeftError):
         if trainer.position.step:
             _keep(run, reporter, save_adapter)
         raise

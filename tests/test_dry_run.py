@@ -221,7 +221,7 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from core import adapter, dry_run, one_step
+    from core import adapter, dry_run, fused_lora, one_step
     from core.allocations import Allocations
     from core.loss import Head
     from core.recipe import Adapter
@@ -242,7 +242,8 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
 
         batch = replace(batch, **moved)
         model.set_attn_implementation("eager")
-        fused = one_step.prepare(tuned, True)
+        one_step.checkpoint_layers(tuned)
+        fused = fused_lora.fuse(tuned)
         with Allocations(model.config.vocab_size) as seen:
             one_step.gradients(tuned, [batch], Head(), torch.amp.GradScaler("cuda", enabled=False), nullcontext())
         fused.release()

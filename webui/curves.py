@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import RunError
+from core.run_doctor import Series
 from core.run_folder import RunFolder
 from core.runs import Runs
 
@@ -198,6 +199,16 @@ class Curves:
             curve.catch_up(run)
             known = _known(cursor, run.id, curve.here())
             return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": known is None, **_reply(curve, known)}
+
+    def series(self, run_id: str, measured_rows: int) -> Series:
+        """All the numbers of a run, for core/run_doctor. Raises RunError for an unknown run."""
+        run = self.runs.get(run_id)
+        curve = self._curve(run.id)
+        with curve.reading:
+            curve.catch_up(run)
+            train, evals = curve.train, curve.evals
+            columns = [train.values[name] for name in ("loss", "norm", "rate")]
+            return Series.of_columns(train.steps, *columns, evals.steps, evals.values["loss"], measured_rows)
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:

@@ -9,7 +9,7 @@ from core.vram_table import VramTable
 from webui import correction, dry_run_view, fits_view, format
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
-from webui.verdict import METHODS, badge, gib
+from webui.verdict import METHODS, badge, gib, method_name
 from webui.wording import Wording
 
 # The terms of an estimate as the bar shows them: few, by what a person could change.
@@ -19,6 +19,7 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
+SAID_BY_THE_DOCTOR = ("advise.warn_few_steps", "advise.warn_few_max_steps")  # webui/findings_view, with a button
 # What would fit, each in a fold of its own.
 FITS = (("stretched", fits_view.stretched), ("by_length", fits_view.by_length), ("on_cards", fits_view.on_cards))
 
@@ -29,7 +30,7 @@ def summary(outlook: Outlook, w: Wording) -> str:
         return w.of(outlook.problem) if outlook.problem else w.t("plan_view.no_plan")
     advice = outlook.plan.advice
     parts = [
-        w.t("plan_view.method_rank", method=METHODS[advice.method], r=advice.r),
+        w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r),
         verdict_line(advice, w),
         *steps_and_time(outlook, w),
     ]
@@ -61,7 +62,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
     parts = [
         tag(
             "p",
-            tag("strong", w.t("plan_view.method_rank", method=METHODS[advice.method], r=advice.r)),
+            tag("strong", w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r)),
             badge(advice.verdict, w),
             class_="lg-plan-head",
         ),
@@ -73,7 +74,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
         tag("p", w.t("plan_view.shape_unknown", why=w.of(outlook.shape_problem)), class_="lg-quiet")
         if outlook.shape_problem
         else None,
-        *(notice(w.of(warning), "warn") for warning in advice.warnings),
+        *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_BY_THE_DOCTOR),
         reasons(advice, w),
         alternatives(advice, w),
         *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(outlook, w)) is not None),

@@ -10,12 +10,12 @@ import os
 import platform
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from core import budget, further, pace, plan
+from core import budget, further, pace, plan, run_doctor
 from core.budget import Budget
 from core.dry_run_answer import Question
 from core.dry_runs import Looked
@@ -26,6 +26,7 @@ from core.pace import Pace, StandIn
 from core.plan import Grounds, Plan
 from core.preview import Preview
 from core.recipe import Recipe
+from core.run_doctor import Finding, Planned
 from core.run_folder import RunFolder
 from core.schedule import SMALLEST_SPLIT
 from core.shapes import ModelShape
@@ -71,6 +72,7 @@ class Outlook:
     preview_problem: Text | None = None
     note: Text | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
+    findings: tuple[Finding, ...] = ()  # of the run doctor
     dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
 
     @property
@@ -135,7 +137,9 @@ class Planner:
         facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds(budgeted, shape, facts, corrections, preview.examples if preview else None)
+            grounds = Grounds(budgeted, shape, facts, corrections)
+            if preview:
+                grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
@@ -147,9 +151,12 @@ class Planner:
         note = (
             text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
         )
-        measuring = self.services.pace_probe.busy
-        counted = self._dry_run(made, shape)
-        return Outlook(made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note, measuring, counted)
+        return Outlook(
+            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note,
+            measuring=self.services.pace_probe.busy,
+            findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
+            dry_run=self._dry_run(made, shape),
+        )  # fmt: skip
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
         """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
@@ -226,7 +233,7 @@ class Planner:
         """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
         recipe = made.recipe
         on_card = made.advice.budget.kind == "card"
-        found = pace.from_runs(self.services.runs, recipe.model.id, recipe.adapter.method, on_card)
+        found = pace.from_runs(self.services.runs, recipe, on_card)
         if found is not None or shape is None:
             return found
         counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)

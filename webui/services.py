@@ -9,6 +9,7 @@ from core.datasets_store import DatasetStore
 from core.dry_runs import DryRuns
 from core.export import Exports
 from core.hardware import Monitor
+from core.hub_token import HubToken
 from core.line import Line
 from core.models import Models
 from core.owner import Ownership
@@ -25,6 +26,7 @@ from core.user_presets import UserPresets
 from core.workspace import Workspace
 from core.writable import WriteWatch
 from webui.curves import Curves
+from webui.diagnoses import Diagnoses
 from webui.moment import Moments
 
 
@@ -47,6 +49,8 @@ class Services:
     owner: Ownership
     line: Line
     write_watch: WriteWatch
+    diagnoses: Diagnoses
+    hub_token: HubToken
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
@@ -76,6 +80,7 @@ class Services:
         exports = Gated(exports, gate, ("start", "cancel", "delete"))
         datasets = Gated(datasets, gate, ("import_file", "delete"))
         chat = Gated(chat, gate, ("load",))
+        curves = Curves(runs)
         return cls(
             workspace=workspace,
             runs=runs,
@@ -84,7 +89,8 @@ class Services:
             models=models,
             chat=chat,
             exports=exports,
-            curves=Curves(runs),
+            curves=curves,
+            diagnoses=Diagnoses(curves),
             moments=Moments(runs, chat, exports),
             previews=Previews(datasets, models),
             presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
@@ -94,6 +100,7 @@ class Services:
             owner=owner,
             line=line,
             write_watch=write_watch,
+            hub_token=HubToken(),
         )
 
     def begin(self) -> None:
