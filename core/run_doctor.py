@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PlanFinding = Literal["few_rows", "duplicates", "leakage", "few_steps", "hot_plan"]
 RunFinding = Literal["hot_rate", "overfitting", "plateau"]
 
+SAID_OF_PLANS = ("advise.warn_few_steps", "advise.warn_few_max_steps")  # warnings of the advice that are findings here
 REPEATED_SHARE = 0.05  # of the rows; a few that are there twice do no harm
 LISTED = 5  # pairs of rows
 TOO_HOT = 5  # times the usual rate

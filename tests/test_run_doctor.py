@@ -122,6 +122,18 @@ def test_a_rate_far_from_the_usual_is_told_before_the_start(space: Workspace) ->
     assert looked_at(space, rows(100), train={"learning_rate": 3e-3}) == {}
 
 
+def test_a_plan_without_a_browser_carries_the_findings(space: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    file = space.cache / "five.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows(5))), "utf-8")
+    asked = ["plan", "--model", "135M", "--data", str(file), "--workspace", str(space.root)]
+    assert commands.main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["id"] for finding in found] == ["few_rows", "few_steps"]
+    assert "10 optimizer steps" in found[1]["evidence"]["sentence"] and found[1]["fix"] == {"train.num_train_epochs": 10}
+    assert commands.main(asked) == 0
+    assert "--set train.num_train_epochs=10" in capsys.readouterr().err
+
+
 # ---- by the curves ----------------------------------------------------------------------------------------------------
 
 
