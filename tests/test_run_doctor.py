@@ -157,7 +157,7 @@ def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Finding]]:
     return said
 
 
-@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages"])
+@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages", "kettlewisp_facts"])
 def test_nothing_is_said_at_any_step_of_a_healthy_run(name: str) -> None:
     assert followed(name) == []
 
