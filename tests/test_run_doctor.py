@@ -157,14 +157,13 @@ def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Finding]]:
     return said
 
 
-@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages", "kettlewisp_facts"])
+@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages", "kettlewisp_facts", "warm"])
 def test_nothing_is_said_at_any_step_of_a_healthy_run(name: str) -> None:
     assert followed(name) == []
 
 
-@pytest.mark.parametrize("name", ["hot"])
-def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers(name: str) -> None:
-    said = followed(name)
+def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers() -> None:
+    said = followed("hot")
     step, finding = said[0]
     assert {finding.id for _, finding in said} == {"hot_rate"} and step <= 20
     assert finding.action == "stop" and finding.fix == {"train.learning_rate": 1e-3}
@@ -184,6 +183,12 @@ def test_few_measured_rows_need_a_wider_gap() -> None:
     recipe, lines, rows = recorded("pirate_answers")
     assert rows == 3  # 1.18 to 1.60
     assert [finding.id for finding in run_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == ["overfitting"]
+
+
+def test_a_run_that_goes_nowhere_is_told_so_and_how() -> None:
+    said = followed("cold")
+    assert said and {finding.id for _, finding in said} == {"plateau"}
+    assert said[-1][1].fix == {"train.learning_rate": 1e-3}
 
 
 def made_up(losses: list[float], evals: dict[int, float], rates: float = 1e-3) -> Series:
