@@ -32,7 +32,8 @@ States = dict[str, Any]
 class Position:
     """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it.
 
-    measured_step: the last step whose rows kept apart were measured; None before the first measurement.
+    measured_step: the last step whose rows kept apart were measured; None before the first measurement. retreats: what
+    was given up for memory on the way (core/retreat).
     """
 
     step: int = 0
@@ -40,6 +41,7 @@ class Position:
     measured_step: int | None = None
     best_eval_loss: float | None = None
     best_checkpoint: str | None = None
+    retreats: list[str] = field(default_factory=list)
 
 
 def name_of(step: int) -> str:
@@ -71,6 +73,7 @@ class Checkpoints:
         target = self.run.path / "checkpoints" / name_of(position.step)
         if (target / "COMPLETE").exists():
             atomic.replace_json(target / "position.json", asdict(position))
+            atomic.replace(target / "COMPLETE", retention.sizes(target))  # which has that file's size too
             return
         aside = target.with_name(f".{target.name}.part")
         shutil.rmtree(aside, ignore_errors=True)

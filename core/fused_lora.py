@@ -33,6 +33,11 @@ class Fused:
     reason: Text | None
     groups: tuple[_Group, ...]
 
+    def forget(self) -> None:
+        """Drop what a forward that was left half-way had made for layers that then were not called."""
+        for group in self.groups:
+            group.forget()
+
     def release(self) -> None:
         """Give every layer its own forward back; twice does no harm."""
         for group in self.groups:
@@ -127,7 +132,7 @@ class _Group:
             layer.forward = self._forward_of(index)
 
     def release(self) -> None:
-        self._forget()
+        self.forget()
         for member in self.members:
             vars(member.layer).pop("forward", None)
 
@@ -151,10 +156,10 @@ class _Group:
             self.given, self.ready = x, dict(enumerate(outputs))
         output = self.ready.pop(index)
         if not self.ready:
-            self._forget()
+            self.forget()
         return output
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         self.given, self.ready = None, {}
 
 

@@ -17,8 +17,8 @@ PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 
 def sizes(folder: Path) -> str:
     """What the marker COMPLETE says: every file of folder with its bytes, as JSON."""
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
-    return json.dumps(files)
+    found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return json.dumps({name: size for name, size in found.items() if name != "COMPLETE"})
 
 
 def is_good(folder: Path) -> bool:

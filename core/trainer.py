@@ -6,14 +6,17 @@ norm clipped, AdamW, schedule. Does not load, tokenise or decide; does not know 
 
 from __future__ import annotations
 
+import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -22,18 +25,25 @@ from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
 from core.errors import GarageError
+from core.faults import is_out_of_memory
+from core.interruption import stop_inside_layers
 from core.loss import Head, summed_loss
 from core.memory_use import MemoryUse
 from core.offload import Offload
 from core.recipe import Recipe
 from core.reporter import Reporter
+from core.retreat import NothingLeftError, Retreat
 from core.run_folder import Progress
 from core.schedule import Schedule, packed
 from core.spill import SpillWatch
-from core.text import text
+from core.text import Text, text
 from core.time_left import TimeLeft
 from core.tokenizer import Encoded
 
+if TYPE_CHECKING:
+    from core.film import Film
+
+T = TypeVar("T")
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
 TOLD_AFTER = 20  # steps
 
@@ -91,30 +101,34 @@ class Trainer:
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
         self.optimizer = optimizer.make(tuned, recipe)
         self.head = Head.of(tuned.get_base_model())
-        self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
-        offloads = train.activation_offload and compute.on_card
-        self.offload = Offload(tuned) if offloads else nullcontext()
+        self.scaler = self._new_scaler()
+        self.retreat = Retreat(recipe, self.packed, compute.on_card)
+        self.offload: Any = nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.spill: SpillWatch | None = None  # core/probe knows what to watch
+        self.film: Film | None = None  # core/worker knows what to ask
+        self.would_fit: Callable[[Trainer], Text] | None = None  # core/probe knows that too
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
+        self._untrained: list[torch.Tensor] = []  # what the adapter was before the first step
+        self._computing: Sequence[int] = ()  # rows; none while what is going on cannot be done again
 
     def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
         """Train to the end; before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it
-        stands after the last finished step) or NotFiniteError (adapter of the last good step)."""
+        stands after the last finished step), NotFiniteError or NothingLeftError (adapter of the last good step)."""
         train = self.recipe.train
         self.reporter.has_something_to_save()
         torch.manual_seed(train.seed)
         if self._random:
             checkpoint.set_random_states(self._random)
         self._random = checkpoint.random_states(self.compute.on_card)
-        if train.gradient_checkpointing:
-            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
-        fused = fused_lora.fuse(self.tuned)
-        if fused.reason:
-            self.reporter.run.log_event("decision", message=fused.reason)
+        if not self.position.step:
+            self._untrained = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
+        self._save_memory()
+        self.fused = fused_lora.fuse(self.tuned)
+        if self.fused.reason:
+            self.reporter.run.log_event("decision", message=self.fused.reason)
         try:
             with stop_inside_layers(self.tuned, self.reporter.check), neftune.noise(self.tuned, train.neftune_noise_alpha):
                 if before_first_step:
@@ -126,7 +140,7 @@ class Trainer:
                 if isinstance(told, dict):
                     self.reporter.run.add_facts(time=told | {"took_seconds": round(self.clock.spent, 1)})
         finally:
-            fused.release()
+            self.fused.release()
             self.memory.keep_peak()
         return self.position
 
@@ -135,11 +149,10 @@ class Trainer:
         self.reporter.stage("training")
         for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
             self.reporter.check()
-            started = time.monotonic()
-            numbers = self._step(step, micro_batches)
+            numbers = self._with_retreats(step, partial(self._step, step, micro_batches))
             self.position.step = step
             self._random = checkpoint.random_states(self.compute.on_card)
-            seconds = time.monotonic() - started
+            seconds = numbers.pop("seconds")
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
             self.memory.note(step, last=step == total)
@@ -162,22 +175,38 @@ class Trainer:
         last = step == self.schedule.total_steps
         if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
             with self.clock.pause("evaluation"):
-                self.evaluate(step)
+                self._measure(step)
+            self.reporter.stage("training")
+        if self.film and self.film.is_due(step):
+            with self.clock.pause("film"):
+                self.film.take(step)
             self.reporter.stage("training")
         if step and (step % self.save_every == 0 or last):
             with self.clock.pause("saving"):
                 self.checkpoint()
             self.reporter.stage("training")
 
+    def _measure(self, step: int) -> None:
+        """A measurement that gets no memory is left out: hours of training are worth more."""
+        try:
+            self._with_retreats(step, partial(self.evaluate, step))
+        except NothingLeftError:
+            self.position.measured_step = step
+            self.reporter.run.log_event("guard", what="not_measured", step=step, message=text("retreat.not_measured", step=step))
+
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
         """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
+        started = time.monotonic()
         self.tuned.train()
         learning_rate = self._set_learning_rate(step)
-        batches = [self._batch([self.data.train[i] for i in rows]) for rows in micro_batches]
+        parts = [part for rows in micro_batches for part in self.retreat.parts(rows, self.schedule.lengths)]
+        self._computing = max(parts, key=self._tokens)
+        batches = [self._batch([self.data.train[i] for i in rows]) for rows in parts]
         learned = sum(batch.targets.numel() for batch in batches)
         loss_sum = torch.zeros((), device=self.compute.device)
-        for batch in batches:
+        for rows, batch in zip(parts, batches, strict=True):
             self.reporter.check()
+            self._computing = rows
             with self.offload:
                 loss = summed_loss(self.tuned, batch, self.head)
                 self.scaler.scale(loss / learned).backward()
@@ -187,6 +216,8 @@ class Trainer:
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
         loss = float(loss_sum) / learned
         finite = math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled())
+        if self.position.step:  # in the first step the optimizer makes its state, which can be undone; later it changes it
+            self._computing = ()
         if finite:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -196,7 +227,7 @@ class Trainer:
         if not finite:
             self.reporter.metrics("train", step, **numbers)
             raise NotFiniteError("run.not_finite", step=step, loss=str(loss), grad_norm=str(grad_norm))
-        return {**numbers, "learned": learned}
+        return {**numbers, "learned": learned, "seconds": time.monotonic() - started}
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:
         if self.packed:
@@ -208,6 +239,62 @@ class Trainer:
         value = train.learning_rate * schedule_factor(step - 1, total, warmup_steps(self.recipe, total), train.lr_scheduler_type)
         optimizer.set_learning_rate(self.optimizer, value)
         return value
+
+    # ---- where the memory is not enough ---------------------------------------------------------------------------
+    def _with_retreats(self, step: int, act: Callable[[], T]) -> T:
+        """act; and again with less of the memory each time that it is not enough. Raises NothingLeftError where less is none."""
+        while True:
+            try:
+                return act()
+            except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+                failed, self._computing = self._computing, ()
+                if not failed or not is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
+            self._step_back(step, failed)
+
+    def _step_back(self, step: int, failed: Sequence[int]) -> None:
+        """To the end of the last finished step, and on with less: forward and backward have touched gradients alone."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fused.forget()
+        if not self.position.step:
+            self._unlearn()
+        scaler = self._new_scaler()  # the old one may be half-way through a step
+        scaler.load_state_dict(self.scaler.state_dict())
+        self.scaler = scaler
+        checkpoint.set_random_states(self._random)
+        gc.collect()
+        if self.compute.on_card:
+            torch.cuda.empty_cache()
+        measuring = step == self.position.step
+        lengths = [len(row.input_ids) for row in self.data.evaluation] if measuring else self.schedule.lengths
+        said = self.retreat.go_on(failed, lengths, step, measuring)
+        if said is None:
+            advice = self.would_fit(self) if self.would_fit else None
+            raise NothingLeftError("retreat.nothing_left", advice, step=step)
+        self.reporter.run.log_event("guard", what="retreat", step=step, message=said)
+        self._save_memory()
+        if self.position.step:
+            with self.clock.pause("saving"):
+                self.checkpoint()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
+        self.reporter.stage("training")
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cuda", enabled=self.compute.dtype == torch.float16 and self.compute.on_card)
+
+    def _save_memory(self) -> None:
+        """As the recipe, and what was found since, have it."""
+        if self.retreat.checkpointing:
+            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+        if self.retreat.offloads and not isinstance(self.offload, Offload):
+            self.offload = Offload(self.tuned)
+
+    @torch.no_grad()
+    def _unlearn(self) -> None:
+        for parameter, before in zip(self.parameters, self._untrained, strict=True):
+            parameter.copy_(before)
+        self.optimizer.state.clear()
 
     # ---- measuring ------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -221,10 +308,12 @@ class Trainer:
         for chosen in self._eval_batches():
             self.reporter.stage("measuring", Progress(done=done, total=len(rows), unit="rows"))
             self.reporter.check()
+            self._computing = chosen
             batch = self._batch([rows[i] for i in chosen])
             done += len(chosen)
             loss_sum += float(summed_loss(self.tuned, batch, self.head))
             learned += batch.targets.numel()
+        self._computing = ()
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
         self.position.measured_step = step
@@ -239,15 +328,19 @@ class Trainer:
     def _eval_batches(self) -> list[list[int]]:
         train = self.recipe.train
         rows, size = self.data.evaluation, min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
+        lengths = [len(row.input_ids) for row in rows]
         if self.packed:  # no more at once than in training, which the plan has reckoned with
-            return packed(range(len(rows)), [len(row.input_ids) for row in rows], size * self.recipe.data.max_length)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-        return [order[start : start + size] for start in range(0, len(order), size)]
+            whole = packed(range(len(rows)), lengths, size * self.recipe.data.max_length)
+        else:
+            order = sorted(range(len(rows)), key=lengths.__getitem__)
+            whole = [order[start : start + size] for start in range(0, len(order), size)]
+        return [part for batch in whole for part in self.retreat.parts(batch, lengths)]
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
     def checkpoint(self) -> None:
         """Everything that the next step depends on, as it was at the end of the last finished one."""
         self.reporter.stage("saving")
+        self.position.retreats = list(self.retreat.taken)
         states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self._random}
         self.checkpoints.write(self.position, states)
 
@@ -257,6 +350,7 @@ class Trainer:
         self.optimizer.load_state_dict(saved.states["optimizer"])
         self.scaler.load_state_dict(saved.states["scaler"])
         self.position, self._random = saved.position, saved.states["random"]
+        self.retreat.taken = list(saved.position.retreats)
 
     def _new_clock(self) -> TimeLeft:
         rows = self.data.evaluation
@@ -268,6 +362,7 @@ class Trainer:
             eval_every=self.eval_every,
             save_every=self.save_every,
             evaluation_size=sum(len(row.input_ids) for row in rows),
+            film_every=self.film.every if self.film else 0,
         )
 
     def _tokens(self, rows: Sequence[int]) -> int:
@@ -283,8 +378,10 @@ class Trainer:
         def size(rows: Sequence[int]) -> tuple[int, int]:
             return self._tokens(rows), sum(self.data.train[i].learned_count for i in rows)
 
-        rows = max((batch for step in steps for batch in step), key=size)
-        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in steps))
+        lengths = self.schedule.lengths
+        parted = [[part for batch in step for part in self.retreat.parts(batch, lengths)] for step in steps]
+        rows = max((part for step in parted for part in step), key=size)
+        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in parted))
 
     def rehearse(self, longest: LongestBatch) -> None:
         """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""
@@ -330,33 +427,3 @@ def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
 def warmup_steps(recipe: Recipe, total: int) -> int:
     """As transformers counted them: warmup_ratio of all steps, rounded up, where warmup_steps says nothing."""
     return recipe.train.warmup_steps or math.ceil(recipe.train.warmup_ratio * total)
-
-
-@contextmanager
-def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Let `check` raise between the layers of a forward and of a backward, so that a long step can be left half-way.
-
-    A step that is left has touched gradients only: the adapter is that of the step before.
-    """
-
-    def entering(module: torch.nn.Module, args: tuple) -> None:
-        check()
-
-    def leaving(module: torch.nn.Module, args: tuple, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            hidden.register_hook(_checking)
-
-    def _checking(gradient: torch.Tensor) -> None:
-        check()
-
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in tuned.modules() if isinstance(module, GradientCheckpointingLayer)]
-    hooks = [layer.register_forward_pre_hook(entering) for layer in layers]
-    hooks += [layer.register_forward_hook(leaving) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
