@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
+from core import frames, line_commands, pausing, plan, run_doctor
 from core import further as further_runs
-from core import line_commands, pausing, plan, run_doctor
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
@@ -244,7 +244,8 @@ def prepared(
     made = plan.make(wanted, grounds_of(space, wanted, seen), info.name)
     if not as_json:
         for warning in made.advice.warnings:
-            say(warning)
+            if warning.key not in run_doctor.SAID_OF_PLANS:
+                say(warning)
         for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
             say_finding(finding)
     runs = Runs(space)
@@ -437,6 +438,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
+        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
         "bytes": run.bytes_used(),
     }
 

@@ -1,7 +1,7 @@
 """Before the first step: the longest batch that the data can make, computed once and thrown away, to see what it needs.
 
 One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
-largest batch of an evaluation. What was measured replaces the estimate, goes into the workspace's record (core/memory_record)
+largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record (core/memory_record)
 and corrects the next one. A run that would not fit ends here, with what would. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
@@ -223,6 +223,8 @@ class Probe:
             trainer.rehearse(longest)
         seconds = time.monotonic() - started
         trainer.rehearse_evaluation()
+        if trainer.film:
+            trainer.film.rehearse()
         return seconds
 
     @contextmanager
