@@ -2,8 +2,9 @@
 """Start LoRA Garage: make or repair its environment in .venv, then start the app or a command in it.
 
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
+    --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
     python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, queue, runs, pause, resume,
-                                        chat, export
+                                        chat, export, trust
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py --repair           check every package and choose torch again, then start
 
@@ -32,7 +33,21 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 WINDOWS = os.name == "nt"
-COMMANDS = ("doctor", "plan", "estimate", "inspect", "train", "queue", "runs", "pause", "resume", "further", "chat", "export")
+COMMANDS = (
+    "doctor",
+    "plan",
+    "estimate",
+    "inspect",
+    "train",
+    "queue",
+    "runs",
+    "pause",
+    "resume",
+    "further",
+    "chat",
+    "export",
+    "trust",
+)
 MARKER = ".lora-garage.json"
 MARKER_VERSION = 1
 NEWEST_TESTED = (3, 13)

@@ -21,8 +21,11 @@ MOST_HEAD = 100 << 20  # bytes; the format's own limit
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None) -> PeftModel:
-    """A fresh adapter in float32 on a frozen base; B starts at zero, so the first answers are the base's."""
+def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False) -> PeftModel:
+    """A fresh adapter in float32 on a frozen base; the first answers are the base's.
+
+    will_restore: `restore` or `start_from` follows, so that nothing needs to be computed to begin with (PiSSA).
+    """
     from peft import LoraConfig, get_peft_model
 
     names = settings.target_modules.strip()
@@ -37,14 +40,26 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
         target_modules=targets,
         use_rslora=settings.use_rslora,
         use_dora=settings.use_dora,
+        init_lora_weights=settings.init_lora_weights if settings.is_pissa and not will_restore else True,
     )
     try:
         tuned = get_peft_model(model, config)
+    except TypeError as error:
+        if not settings.is_pissa:
+            raise
+        # A repository that is quantised already: what PiSSA takes out of the weights must be there as it is.
+        raise ModelError("adapter.pissa_quantised", reason=str(error).splitlines()[0][:200]) from error
     except ValueError as error:
         raise ModelError("model.bad_targets", targets=names, reason=str(error)[:200]) from error
     # What a finished adapter names as its base must load on this machine without a network.
     tuned.peft_config[ADAPTER].base_model_name_or_path = base_name
     tuned.peft_config[ADAPTER].revision = revision
+    if settings.is_pissa:
+        from core import pissa
+
+        tuned.pissa = pissa.Pissa()
+        if not will_restore:
+            pissa.note_start(tuned, settings.r)
     return tuned
 
 
@@ -55,6 +70,10 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     try:
         # "auto", peft's default, would ask the hub about the base at every save.
         tuned.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
+        if begun := getattr(tuned, "pissa", None):
+            from core import pissa
+
+            pissa.convert(aside, begun.start)
         for name in TOKENIZER_FILES:
             if (model_folder / name).exists():
                 shutil.copyfile(model_folder / name, aside / name)
@@ -93,7 +112,7 @@ def _put(aside: Path, folder: Path) -> None:
 
 def start_from(tuned: PeftModel, folder: Path) -> None:
     """Give the fresh adapter of tuned the weights saved in folder, bit for bit. Raises ModelError where they are not its own."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -101,12 +120,28 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
         weights = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError("adapter.damaged", folder=folder.name, reason=str(error).splitlines()[0][:200]) from error
-    own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    misfits = sorted(name for name in {*own, *weights} if name not in own or name not in weights)
-    misfits += [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    own, given = get_peft_model_state_dict(tuned, save_embedding_layers=False), weights
+    if hasattr(tuned, "pissa"):
+        from core import pissa
+
+        given = pissa.halves(weights)[0]
+    misfits = sorted(name for name in {*own, *given} if name not in own or name not in given)
+    misfits += [name for name in own if name in given and own[name].shape != given[name].shape]
     if misfits:
         raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
-    set_peft_model_state_dict(tuned, weights)
+    restore(tuned, weights)
+
+
+def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
+    """The adapter of tuned, and with PiSSA its base, as they were when weights were saved; bit for bit."""
+    from peft import set_peft_model_state_dict
+
+    if hasattr(tuned, "pissa"):
+        from core import pissa
+
+        pissa.go_on(tuned, weights)
+    else:
+        set_peft_model_state_dict(tuned, weights)
 
 
 @dataclass(frozen=True)

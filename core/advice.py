@@ -92,6 +92,9 @@ class Advice(_Value):
     max_steps: int
     gradient_checkpointing: bool
     optim: str
+    use_dora: bool = False
+    lora_dropout: float = 0.0
+    load_in_8bit: bool = False
     verdict: Verdict
     reasons: tuple[Reason, ...]
     alternatives: tuple[Alternative, ...] = ()
@@ -124,6 +127,10 @@ class Draft:
     gradient_accumulation: int = 1
     max_steps: int = -1
     learning_rate: float = 2e-4
+    # Never decided here, only chosen; but they cost memory.
+    use_dora: bool = False
+    lora_dropout: float = 0.0
+    load_in_8bit: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,9 @@ class Case:
             optim=draft.optim,
             gradient_checkpointing=draft.gradient_checkpointing,
             device=self.budget.kind,
+            use_dora=draft.use_dora,
+            lora_dropout=draft.lora_dropout,
+            load_in_8bit=draft.load_in_8bit,
         )
 
     def estimate(self, draft: Draft) -> Estimate | None:
@@ -256,6 +266,7 @@ def decide(case: Case, chosen: Mapping[str, Any]) -> tuple[Draft, list[Reason]]:
         value, why = micro_batch(case, draft)
         if value == draft.micro_batch:
             reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
+    reasons += [Reason(field=name, text=cost(case, draft, name)) for name in COSTS if getattr(draft, name)]
     if "max_steps" in chosen:
         reasons.append(Reason(field="max_steps", text=text("advise.chosen")))
     return draft, sorted(reasons, key=lambda reason: list(Advice.model_fields).index(reason.field))
@@ -468,6 +479,22 @@ DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Text]]] = {
 DRAFT_FIELDS = tuple(field.name for field in fields(Draft))
 
 
+# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: key with a number, without.
+COSTS = {
+    "use_dora": ("advise.dora_costs", "advise.dora_costs_unknown"),
+    "load_in_8bit": ("advise.int8_saves", "advise.int8_unknown"),
+}
+
+
+def cost(case: Case, draft: Draft, name: str) -> Text:
+    """What the plan needs with a variant, and without it."""
+    known, unknown = COSTS[name]
+    estimate, without = case.estimate(draft), case.estimate(replace(draft, **{name: False}))
+    if estimate is None or without is None:
+        return text(unknown)
+    return text(known, needed=estimate.on_card_gib, without=without.on_card_gib)
+
+
 # ---- what follows from them -------------------------------------------------------------------------------------------
 
 
@@ -483,7 +510,8 @@ def judge(case: Case, draft: Draft) -> tuple[Verdict, Text]:
         return "does_not_fit", text("advise.does_not_fit", **facts)
     if estimate.needed_gib > free:
         return "tight", text("advise.tight", **facts)
-    if minimum := case.too_small_for(draft.method):
+    # The table's LoRA has a base in 16 bit.
+    if not draft.load_in_8bit and (minimum := case.too_small_for(draft.method)):
         return "tight", text("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
     return "fits", text("advise.fits", **facts)
 

@@ -1,4 +1,4 @@
-"""Load a frozen base: 16-bit (or fp32 where that is faster), or NF4 with double quantisation. Workers only.
+"""Load a frozen base: 16-bit (or fp32 where that is faster), LLM.int8, or NF4 with double quantisation. Workers only.
 
 No `prepare_model_for_kbit_training`: its fp32 copies of embeddings and head cost 0.5 GiB at 7B (../docs/map.md).
 Never trains, never adds adapters.
@@ -6,6 +6,7 @@ Never trains, never adds adapters.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from core.errors import ModelError
 from core.faults import is_out_of_memory
 
 
-def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
-    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong."""
+def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False) -> PreTrainedModel:
+    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
+
+    own_code: run the folder's own Python, which core.trust has allowed a moment ago.
+    """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = _load(folder, config, compute, four_bit)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
+        quantised = _nf4(compute) if four_bit else _int8() if eight_bit else None
+        model = _load(folder, config, compute, quantised, own_code)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
@@ -34,7 +39,7 @@ def load(folder: Path, compute: Compute, four_bit: bool) -> PreTrainedModel:
     return model.eval()
 
 
-def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTrainedModel:
+def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None, own_code: bool) -> PreTrainedModel:
     def attempt(attention: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             folder,
@@ -43,8 +48,8 @@ def _load(folder: Path, config: Any, compute: Compute, four_bit: bool) -> PreTra
             attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
-            quantization_config=_nf4(compute) if four_bit else None,
+            trust_remote_code=own_code,
+            quantization_config=quantised,
             device_map={"": compute.device},
         )
 
@@ -63,6 +68,12 @@ def _nf4(compute: Compute) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute.dtype,
     )
+
+
+def _int8() -> BitsAndBytesConfig:
+    # It warns at every product that is not in float16: ten thousand lines in a run's log, of what LLM.int8 always does.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return BitsAndBytesConfig(load_in_8bit=True)
 
 
 def close_cpu_gradient_trap(model: torch.nn.Module) -> None:

@@ -35,13 +35,15 @@ MOST_CHARACTERS = 400_000  # many times what any context here holds; keeps a pas
 
 @dataclass(frozen=True)
 class ChatTarget:
-    """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it."""
+    """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it. eight_bit: the base
+    as LLM.int8, where it is not in 4 bit."""
 
     model_id: str
     revision: str | None = None
     adapter: Path | None = None
     four_bit: bool = False
     label: str = ""
+    eight_bit: bool = False
 
 
 Phase = Literal["empty", "loading", "ready", "answering", "failed"]
@@ -51,7 +53,7 @@ Phase = Literal["empty", "loading", "ready", "answering", "failed"]
 class ChatState:
     """message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading.
 
-    dtype: bfloat16, float16, float32 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
+    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
     adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload.
     """
 
@@ -221,6 +223,7 @@ class ChatClient:
                 revision=target.revision,
                 adapter=None if target.adapter is None else str(Path(target.adapter).absolute()),
                 four_bit=target.four_bit,
+                eight_bit=target.eight_bit,
                 doing=text("chat.doing_chat", label=target.label or target.model_id).model_dump(),
             )
 

@@ -1,7 +1,7 @@
 """The process that answers in Chat: `python -m core.chat_worker --workspace DIR [--idle-minutes M]`.
 
 One JSON object a line. In, on stdin:
-  load {load, model_id, revision, adapter: folder or null, four_bit, doing}   ask {id, base, tuned: turns or null, sampling}
+  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, doing}   ask {id, base, tuned: turns or null, sampling}
   stop {id}   quit
 Out, on what was stdout when it started (anything a library prints goes to stderr, which the client opens as chat.log):
   loading {load, stage, progress}   ready {load, dtype, reason, context_limit, stop, mixed, adapter}
@@ -37,6 +37,7 @@ from core.run_folder import Progress
 from core.template import ChatTemplate
 from core.text import Text, text
 from core.tokenizer import Tokenizer
+from core.trust import Trust
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class ChatWorker:
         if not self._holds_lease:
             self._held.enter_context(lease.hold(self._workspace, Text.model_validate(command["doing"]), LEASE_S))
             self._holds_lease = True
-        base = self._obtain_base(command["model_id"], command["revision"], command["four_bit"])
+        base = self._obtain_base(command["model_id"], command["revision"], command["four_bit"], command.get("eight_bit", False))
         self._report("loading_model")
         self._check()
         from core.duel import Duel
@@ -164,7 +165,7 @@ class ChatWorker:
         self._emit(
             "ready",
             load=self._load,
-            dtype="nf4" if command["four_bit"] else base.compute.dtype_name,
+            dtype="nf4" if command["four_bit"] else "int8" if command.get("eight_bit") else base.compute.dtype_name,
             reason=base.compute.reason.model_dump(),
             context_limit=self._duel.context_limit,
             stop=base.tokenizer.template.stop,
@@ -172,9 +173,9 @@ class ChatWorker:
             adapter=None if facts is None else asdict(facts),
         )
 
-    def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool) -> LoadedBase:
+    def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool, eight_bit: bool) -> LoadedBase:
         """The base that is loaded already, where it is the same; else the old one goes before the new one comes."""
-        wanted = (model_id, revision, four_bit)
+        wanted = (model_id, revision, four_bit, eight_bit)
         if self._base is not None and self._base.what == wanted:
             return self._base
         self._duel = self._base = None
@@ -190,7 +191,9 @@ class ChatWorker:
         self._check()
         self._report("loading_model")
         tokenizer = Tokenizer(model_folder)
-        self._base = LoadedBase(wanted, compute, tokenizer, base_model.load(model_folder, compute, four_bit))
+        own_code = Trust(self._workspace).allows(model_id, model_folder)
+        loaded = base_model.load(model_folder, compute, four_bit, own_code, eight_bit)
+        self._base = LoadedBase(wanted, compute, tokenizer, loaded)
         return self._base
 
     def _report(self, stage: str, progress: Progress | None = None) -> None:
@@ -221,9 +224,9 @@ class ChatWorker:
 
 
 class LoadedBase:
-    """One base in memory; adapters come and go on it. what: (model_id, revision, four_bit)."""
+    """One base in memory; adapters come and go on it. what: (model_id, revision, four_bit, eight_bit)."""
 
-    def __init__(self, what: tuple[str, str | None, bool], compute: Any, tokenizer: Tokenizer, model: Any):
+    def __init__(self, what: tuple[str, str | None, bool, bool], compute: Any, tokenizer: Tokenizer, model: Any):
         self.what, self.compute, self.tokenizer = what, compute, tokenizer
         self._model = model
 

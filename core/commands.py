@@ -412,6 +412,19 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
 
 
 @app.command()
+def trust(
+    model: str,
+    workspace: WorkspaceOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust these files without being asked.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Do not trust the model any more.")] = False,
+) -> None:
+    """Show the Python that a model brings with it, and let exactly these files run when it is loaded."""
+    from core.trust_command import trust as carry_out
+
+    raise typer.Exit(carry_out(Workspace.open(workspace), model, yes, forget))
+
+
+@app.command()
 def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """List the runs of the workspace, newest first."""
     found = Runs(Workspace.open(workspace))
@@ -654,6 +667,7 @@ def estimate(
     attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager makes scores of every pair of tokens.")] = "sdpa",
     dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
     lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
+    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on a base in 8 bit (LLM.int8).")] = False,
     stack: Annotated[
         Literal["ours", "hf", "fms", "litgpt", "torchtune"],
         typer.Option(help="Whose training: this project's, plain Hugging Face, or another one's."),
@@ -679,7 +693,8 @@ def estimate(
     setup = Setup(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
         supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
-        adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout, stack=stack,
+        adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
+        load_in_8bit=load_in_8bit, stack=stack,
     )  # fmt: skip
     result = memory_of(shape, setup)
     if as_json:

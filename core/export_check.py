@@ -289,7 +289,7 @@ def _loaded(load: Callable[[], Any], check: Check):
 
 def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
     sixteen_bit = replace(compute, dtype=base.dtype)  # first rounded as the export is, then widened exactly
-    model = base_model.load(base.folder, sixteen_bit, four_bit=False).to(compute.dtype)
+    model = base_model.load(base.folder, sixteen_bit, False, base.own_code).to(compute.dtype)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
     return adapters.attach(model, adapter)
 

@@ -29,6 +29,7 @@ from core.run_folder import Progress as Counted
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.text import Text, text
+from core.trust import Trust
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -177,11 +178,14 @@ class Exporter:
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
         adapter = adapter_folder(self.run_folder, request.checkpoint)
         model_folder = Models(self.workspace).obtain(recipe.model.id, recipe.model.revision, job.counted, job.check)
+        own_code = Trust(self.workspace).allows(recipe.model.id, model_folder)
+        if own_code and request.kind != "adapter":
+            raise ExportError("trust.export")
         job.stage("starting")
 
         from core import export_check, merge
 
-        base = merge.read_base(model_folder)
+        base = merge.read_base(model_folder, own_code)
         source = None
         if request.kind == "gguf":
             from core import gguf_export

@@ -26,6 +26,7 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 LOCKED = (
     ("model", "id"), ("model", "revision"), ("adapter", "method"), ("adapter", "r"), ("adapter", "lora_alpha"),
     ("adapter", "target_modules"), ("adapter", "use_rslora"), ("adapter", "use_dora"),
+    ("adapter", "init_lora_weights"), ("adapter", "load_in_8bit"),
 )  # fmt: skip
 NUMBERED = re.compile(r"^(.*) · (\d{1,4})$")
 
@@ -56,8 +57,9 @@ def _check_adapter(parent: RunFolder, folder: Path, recipe: Recipe) -> None:
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
         raise RunError("further.damaged", name=parent.name, reason=str(error).splitlines()[0][:200]) from error
     ranks = {shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")}
-    if not ranks or found.r != recipe.adapter.r or ranks != {recipe.adapter.r}:
-        reason = text("further.other_rank", found=str(sorted(ranks or {found.r})), expected=recipe.adapter.r)
+    expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/pissa
+    if not ranks or found.r != expected or ranks != {expected}:
+        reason = text("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
         raise RunError("further.damaged", name=parent.name, reason=reason)
     folder_then = str(parent.facts().get("model_folder") or "")
     if found.base not in (recipe.model.id, folder_then):

@@ -6,7 +6,7 @@ factors are cast to x's type, not x to theirs; x @ A^T is one product for all of
 and the input gradient of all is summed inside the products. Kept for the backward: x once (PEFT: an fp32 copy for each
 layer) and x A^T. Plain PyTorch, no compiler; runs on any device.
 
-Left to PEFT: dropout, variants (DoRA and the like), biases of their own, int8, embeddings, several adapters in a layer; and
+Left to PEFT: dropout, variants (DoRA and the like), biases of their own, embeddings, several adapters in a layer; and
 for a call, whatever is not the plain case: disabled, merged, mixed by adapter_names, autocast.
 """
 
@@ -62,8 +62,9 @@ def fuse(tuned: Any) -> Fused:
 def _obstacle(layer: LoraLayer) -> str | None:
     """The key of the sentence that says why this layer keeps PEFT's product."""
     base: Any = layer.get_base_layer()
-    four_bit = _is_four_bit(layer)
-    if not four_bit and (type(layer) is not Linear or type(base) is not torch.nn.Linear or layer.fan_in_fan_out):
+    four_bit = _is_bits(layer, 4)
+    quantised = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
+    if not quantised and (type(layer) is not Linear or type(base) is not torch.nn.Linear or layer.fan_in_fan_out):
         return "fused_lora.other_layer"
     if four_bit and not _dequantises_plainly(base):
         return "fused_lora.packed"
@@ -78,9 +79,10 @@ def _obstacle(layer: LoraLayer) -> str | None:
     return "fused_lora.replaced" if "forward" in vars(layer) else None
 
 
-def _is_four_bit(layer: LoraLayer) -> bool:
+def _is_bits(layer: LoraLayer, bits: int) -> bool:
     # By name: importing peft's module needs bitsandbytes.
-    return (type(layer).__module__, type(layer).__name__) == ("peft.tuners.lora.bnb", "Linear4bit")
+    name = {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
+    return (type(layer).__module__, type(layer).__name__) == ("peft.tuners.lora.bnb", name)
 
 
 def _dequantises_plainly(base: Any) -> bool:
@@ -185,9 +187,12 @@ class _Member:
         return self.layer.scaling[self.name]
 
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """(out, in) in dtype; of a 4-bit base a fresh copy, as bitsandbytes' own backward makes it."""
-        weight = self.layer.get_base_layer().weight
-        if not _is_four_bit(self.layer):
+        """(out, in) in dtype; of a 4-bit or 8-bit base a fresh copy, as bitsandbytes' own backward makes it."""
+        base = self.layer.get_base_layer()
+        weight = base.weight
+        if _is_bits(self.layer, 8):
+            return base.state.CB.to(dtype, copy=True).mul_(base.state.SCB.unsqueeze(1).mul(1 / 127))
+        if not _is_bits(self.layer, 4):
             return weight
         from bitsandbytes.functional import dequantize_4bit
 

@@ -74,6 +74,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 _LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
+_PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -93,6 +94,7 @@ def fetch(
     check: Check,
     endpoint: str | None = None,
     cache_dir: str | Path | None = None,
+    accept: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """The snapshot folder of a model, downloaded as far as it is not here yet.
 
@@ -100,6 +102,7 @@ def fetch(
     model does not change under the person; name a commit to move on. report: at most 5 times a second, on the
     caller's thread, bytes over all needed files. check: as often; what it raises (StopRequested) ends the download
     within a second and is passed on. endpoint: HF_ENDPOINT, else huggingface.co. cache_dir: HF_HUB_CACHE.
+    accept: called with the folder as soon as config.json lies in it, before anything large; what it raises is passed on.
     Raises ModelError with one sentence for everything a person can act on.
     """
     revision = revision or constants.DEFAULT_REVISION
@@ -110,15 +113,17 @@ def fetch(
     cached = _CachedRepo(repo_id, _cache(cache_dir))
     local = cached.snapshot(revision)
     if local is not None and cached.is_whole(local):
+        accept(local)
         return local
     # Another tool's snapshot that looks usable but has no listing to prove it: fill what is missing, of that very
     # commit, and use it as it is where the hub cannot be reached.
     wanted = revision if local is None else local.name
     try:
-        return _download(cached, revision, wanted, report, check, endpoint)
+        return _download(cached, revision, wanted, report, check, endpoint, accept)
     except ModelError:
         if local is None:
             raise
+        accept(local)
         return local
 
 
@@ -200,6 +205,25 @@ def fetch_start(
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (_NotAHub, HTTPError, OSError) as error:
         raise _sentence(error, _Transfer(_CachedRepo(repo_id, _cache(None)), revision, revision, endpoint)) from None
+
+
+def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -> tuple[dict[str, bytes], str]:
+    """The Python files of a repository by name, none of them kept or run, and the commit they are of. Raises ModelError."""
+    revision = revision or constants.DEFAULT_REVISION
+    if not REPO_ID.fullmatch(repo_id):
+        raise ModelError("hub.bad_id", found=repo_id[:100])
+    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    transfer = _Transfer(_CachedRepo(repo_id, _cache(None)), revision, revision, endpoint)
+    try:
+        listing = _Listing(repo_id, transfer._model_info())
+    except (_NotAHub, HTTPError, OSError) as error:
+        raise _sentence(error, transfer) from None
+    names = sorted(name for name in listing.siblings if _PYTHON.fullmatch(name))
+    return {name: fetch_start(repo_id, name, listing.commit, endpoint) for name in names}, listing.commit
+
+
+def page(repo_id: str) -> str:
+    return f"{constants.ENDPOINT.rstrip('/')}/{repo_id}"
 
 
 def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
@@ -406,9 +430,17 @@ class _Interrupted(Exception):
 # --- the download
 
 
-def _download(cached: _CachedRepo, revision: str, wanted: str, report: Report, check: Check, endpoint: str | None) -> Path:
+def _download(
+    cached: _CachedRepo,
+    revision: str,
+    wanted: str,
+    report: Report,
+    check: Check,
+    endpoint: str | None,
+    accept: Callable[[Path], None],
+) -> Path:
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    transfer = _Transfer(cached, revision, wanted, endpoint)
+    transfer = _Transfer(cached, revision, wanted, endpoint, accept)
     try:
         with _only_one(cached.lock, check):
             snapshot = cached.snapshot(wanted)
@@ -436,8 +468,11 @@ def _only_one(lock: Path, check: Check) -> Iterator[None]:
 class _Transfer:
     """One download. `run` belongs to the caller's thread, everything below it to the thread it starts."""
 
-    def __init__(self, cached: _CachedRepo, revision: str, wanted: str, endpoint: str):
+    def __init__(
+        self, cached: _CachedRepo, revision: str, wanted: str, endpoint: str, accept: Callable[[Path], None] = lambda folder: None
+    ):
         self.cached = cached
+        self.accept = accept
         self.revision = revision
         self.wanted = wanted
         self.endpoint = endpoint
@@ -495,6 +530,8 @@ class _Transfer:
         self._commit = listing.commit
         snapshot = self.cached.folder / "snapshots" / listing.commit
         small = listing.small_files()
+        self._fetch(small[0], snapshot)  # config.json, which a gated repository refuses
+        self.accept(snapshot)
         if SINGLE not in listing.siblings:
             index = listing.file(INDEX)
             self._fetch(index, snapshot)

@@ -30,7 +30,7 @@ LossName = Literal["supervised", "chunked", "full", "fused", "fast", "fast_first
 class Setup(BaseModel):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer; loss
-    None: the one that it has. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
+    None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
     makes them. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +52,7 @@ class Setup(BaseModel):
     attention: Literal["sdpa", "eager"] = "sdpa"
     use_dora: bool = False
     lora_dropout: float = Field(0.0, ge=0, lt=1)
+    load_in_8bit: bool = False
     fp32_stream: bool = False
     accumulates: bool = True
     offloads: bool = False
@@ -66,6 +67,11 @@ class Setup(BaseModel):
         """K, of T."""
         a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
         return self.micro_batch * a_row
+
+    @property
+    def base_bits(self) -> int:
+        """Of the matrices of the layers; 16 stands for what base_bytes says."""
+        return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
 
     @property
     def trainer(self) -> Stack:
@@ -149,13 +155,17 @@ def trainable_params(shape: ModelShape, setup: Setup) -> int:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit; embeddings, head, norms, routers, experts
+    """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
+    embeddings, head, norms, routers, experts
     (3-D parameters, which bitsandbytes passes over) and towers for pictures or sound stay as they are. A repository that is
     quantised already is as large as its files."""
     if shape.stored_bytes is not None and setup.method != "full":
         return shape.stored_bytes
-    if setup.method != "qlora":
+    if setup.base_bits == 16:
         return shape.params * setup.base_bytes
+    if setup.base_bits == 8:
+        scales = 4 * sum(matrix.d_out * matrix.count for matrix in shape.matrices)
+        return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params + scales
     four_bit = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"]
     return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params * four_bit
 
@@ -243,9 +253,9 @@ def head_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def dequantised(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the largest 4-bit matrix, unpacked for its product: so far as the place where the layer needs most, at which
+    """Bytes of the largest 4-bit or 8-bit matrix, unpacked for its product: so far as the place where the layer needs most, at which
     nothing is unpacked, does not hide it. Section 1.6."""
-    if setup.method != "qlora" or not shape.four_bit_params:
+    if setup.base_bits == 16 or not shape.four_bit_params:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
     hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - _readers(shape, setup)["down"])
@@ -274,7 +284,7 @@ def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
     """How often the inputs of a layer's parts are kept because something trained reads them."""
     if setup.method == "full":
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
-    if _special(setup):
+    if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
         return {"attention": 0, "output": 0, "up": 0, "down": 0}
     targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
     attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]

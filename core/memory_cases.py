@@ -122,6 +122,7 @@ def _setup(row: Mapping[str, str]) -> Setup:
         "adapter_dtype": row.get("adapter_dtype", "fp32"),
         "attention": row.get("attention", "sdpa"),
         "use_dora": _said(row, "use_dora"),
+        "load_in_8bit": _said(row, "load_in_8bit"),
         "fp32_stream": (loss or "").startswith("baseline-peft-bnb") or _said(row, "fp32_stream"),
         "accumulates": stack == "ours" and not by_others(row),
         "offloads": "activation offload" in row.get("notes", "") or _said(row, "offloads"),

@@ -54,6 +54,7 @@ class Base:
 
     folder: Path
     tensors: dict[str, Stored]
+    own_code: bool = False  # it is loaded with its own Python, which core.trust has allowed
 
     @property
     def parameters(self) -> int:
@@ -73,7 +74,7 @@ class Base:
         return str(self.dtype).removeprefix("torch.")
 
 
-def read_base(folder: Path) -> Base:
+def read_base(folder: Path, own_code: bool = False) -> Base:
     """Raises ExportError for a base that exists only in quantised form."""
     config = atomic.read_json(folder / "config.json") or {}
     method = (config.get("quantization_config") or {}).get("quant_method")
@@ -85,7 +86,7 @@ def read_base(folder: Path) -> Base:
             for name in opened.keys():  # noqa: SIM118 - safe_open is no mapping
                 part = opened.get_slice(name)
                 tensors[name] = Stored(file, tuple(part.get_shape()), part.get_dtype())
-    return Base(folder, tensors)
+    return Base(folder, tensors, own_code)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from core.errors import ModelError
 from core.run_folder import Progress
 from core.shapes import SIZE, ModelShape
 from core.starter import Check, Report
+from core.trust import Trust
 from core.workspace import Workspace, expand
 
 
@@ -45,17 +46,25 @@ class Models:
     workspace: Workspace
 
     def obtain(self, model_id: str, revision: str | None, report: Report, check: Check) -> Path:
-        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe)."""
-        ref = ModelRef.parse(model_id)
+        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe). Imports transformers."""
+        ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
         if ref.kind == "starter":
             return starter.ensure(self.workspace.models, report, check)
         if ref.kind == "library":
-            return self.library_folder(model_id)
+            folder = self.library_folder(model_id)
+            trusted.allows(model_id, folder)
+            return folder
 
         def downloading(progress: Progress) -> None:
             report("downloading_model", progress)
 
-        return check_folder(hub.fetch(model_id, revision, downloading, check), model_id)
+        def accept(folder: Path) -> None:
+            trusted.refuse_config(model_id, folder)
+
+        folder = check_folder(hub.fetch(model_id, revision, downloading, check, accept=accept), model_id)
+        trusted.bring_code(model_id, folder)
+        trusted.allows(model_id, folder)
+        return folder
 
     def library_folder(self, model_id: str) -> Path:
         """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave it."""

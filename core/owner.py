@@ -85,7 +85,7 @@ class Ownership:
 
     @property
     def is_ours(self) -> bool:
-        return self._lock.is_locked
+        return self._lock.is_locked and not self._refused  # locked before app.owner.json names us
 
     def other(self) -> Owner | None:
         """Who has it instead of us; None where we have it, or where the owner did not say who it is."""
@@ -119,7 +119,7 @@ class Ownership:
 
     def release(self) -> None:
         self._over.set()
-        if self.is_ours:
+        if self._lock.is_locked:
             with contextlib.suppress(OSError):
                 self._lock.release()
 

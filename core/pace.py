@@ -54,24 +54,29 @@ def seconds(tokens: float, pace: Pace) -> float:
 # ---- from runs --------------------------------------------------------------------------------------------------------
 
 
-def from_runs(runs: Runs, model_id: str, method: str, on_card: bool | None = None) -> Pace | None:
-    """Of the newest ended run of this base model and method, or None. on_card: only of one that trained there, or only not."""
+def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None) -> Pace | None:
+    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained there, or only not."""
     for run in runs.list():
-        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, model_id, method, on_card):
+        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card):
             measured = _tokens_per_second(run)
             if measured is not None:
                 return Pace(tokens_per_second=measured, source=text("pace.from_run", run=run.name))
     return None
 
 
-def _is_alike(run: RunFolder, model_id: str, method: str, on_card: bool | None) -> bool:
+def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None) -> bool:
     if on_card is not None and (run.facts().get("device") != "cpu") != on_card:
         return False
     try:
         recipe = run.recipe()
     except GarageError:
         return False
-    return (recipe.model.id, recipe.adapter.method) == (model_id, method)
+    return _kind(recipe) == _kind(wanted)
+
+
+def _kind(recipe: Recipe) -> tuple[str, str, bool, bool]:
+    """What a step's time depends on most."""
+    return recipe.model.id, recipe.adapter.method, recipe.adapter.load_in_8bit, recipe.adapter.use_dora
 
 
 def _tokens_per_second(run: RunFolder) -> float | None:
@@ -111,6 +116,8 @@ class StandIn(BaseModel):
     r: int
     four_bit: bool
     gradient_checkpointing: bool
+    eight_bit: bool = False
+    use_dora: bool = False
 
     @classmethod
     def of(cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float) -> StandIn:
@@ -130,6 +137,8 @@ class StandIn(BaseModel):
             r=recipe.adapter.r,
             four_bit=recipe.adapter.method == "qlora",
             gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
+            eight_bit=recipe.adapter.load_in_8bit,
+            use_dora=recipe.adapter.use_dora,
         )
 
 

@@ -45,25 +45,27 @@ def stand_in(step: StandIn, compute: device.Compute, layers: int) -> Any:
     with torch.device(compute.device):
         model = LlamaForCausalLM._from_config(config)
     model.requires_grad_(False)
-    if step.four_bit:
-        _to_four_bit(model, compute)
-    return adapter.add(model, Adapter(r=step.r), "stand-in", None).train()
+    if step.four_bit or step.eight_bit:
+        _quantise(model, step, compute)
+    return adapter.add(model, Adapter(r=step.r, use_dora=step.use_dora), "stand-in", None).train()
 
 
-def _to_four_bit(model: Any, compute: device.Compute) -> None:
-    from bitsandbytes.nn import Linear4bit, Params4bit
+def _quantise(model: Any, step: StandIn, compute: device.Compute) -> None:
+    from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     for layer in model.get_decoder().layers:
         for name, module in list(layer.named_modules()):
             if type(module) is torch.nn.Linear:
-                small = Linear4bit(
-                    module.in_features, module.out_features, False, compute_dtype=compute.dtype, quant_type="nf4", device="meta"
-                )
-                kept = module.weight.data.cpu()
-                small.weight = Params4bit(kept, requires_grad=False, quant_type="nf4", compress_statistics=True)
+                widths, kept = (module.in_features, module.out_features), module.weight.data.cpu()
+                if step.eight_bit:
+                    small = Linear8bitLt(*widths, False, has_fp16_weights=False, threshold=6.0, device="meta")
+                    small.weight = Int8Params(kept, requires_grad=False, has_fp16_weights=False)
+                else:
+                    small = Linear4bit(*widths, False, compute_dtype=compute.dtype, quant_type="nf4", device="meta")
+                    small.weight = Params4bit(kept, requires_grad=False, quant_type="nf4", compress_statistics=True)
                 parent, _, leaf = name.rpartition(".")
                 setattr(layer.get_submodule(parent), leaf, small.to(compute.device))
-    model.is_loaded_in_4bit = True  # peft asks for it
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = step.four_bit, step.eight_bit  # peft asks for them
     base_model.close_cpu_gradient_trap(model)
 
 

@@ -20,7 +20,7 @@ from core.presets import goal as goal_preset
 from core.presets import sample_of
 from core.recipe import Recipe
 from core.shapes import ModelShape
-from core.text import text
+from core.text import Text, text
 from core.tokenizer import LongExamples
 
 # The fields of a recipe that advice is given on, and their names there.
@@ -38,6 +38,8 @@ ADVISED: dict[tuple[str, str], str] = {
     ("train", "gradient_checkpointing"): "gradient_checkpointing",
     ("train", "optim"): "optim",
 }
+# Decided by the person alone; the advice reckons with them.
+PRICED = (("adapter", "use_dora"), ("adapter", "lora_dropout"), ("adapter", "load_in_8bit"))
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,19 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     """recipe completed. Raises RecipeError where what was set cannot be together (a layer that the model has not)."""
     recipe, from_sample = with_sample(recipe)
     chosen = {name: value for key, name in ADVISED.items() if (value := _set_value(recipe, key)) is not None}
+    chosen |= {name: getattr(getattr(recipe, section), name) for section, name in PRICED}
+    asks_for_lora = None if "method" in chosen else _asks_for_lora(recipe)
+    if asks_for_lora:
+        chosen["method"] = "lora"
     chosen["eval_fraction"] = recipe.data.eval_fraction  # what is kept apart makes no steps
     goal = goal_preset(recipe.goal) if recipe.goal else None
     examples = None
     if grounds.examples is not None and recipe.data.long_examples != "cut":  # cut, a row stays one example
         examples = partial(grounds.examples, long_examples=recipe.data.long_examples)
     advised = advice.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen, grounds.corrections, examples)
+    said = dict.fromkeys(from_sample, text("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
     reasons = tuple(
-        Reason(field=reason.field, text=text("plan.from_sample")) if reason.field in from_sample else reason
-        for reason in advised.reasons
+        Reason(field=reason.field, text=said[reason.field]) if reason.field in said else reason for reason in advised.reasons
     )
     advised = advised.model_copy(update={"reasons": reasons})
     changes: dict[str, dict[str, Any]] = {}
@@ -104,6 +110,12 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
         taken |= {ADVISED[section, name] for name in left_out if (section, name) in ADVISED}
         value[section] = current.model_copy(update=left_out)
     return recipe.model_copy(update=value), frozenset(taken)
+
+
+def _asks_for_lora(recipe: Recipe) -> Text | None:
+    """Why nothing but LoRA can be meant, where a setting says so (recipe.clashes)."""
+    adapter = recipe.adapter
+    return text("plan.lora_in_8bit") if adapter.load_in_8bit else text("plan.lora_for_pissa") if adapter.is_pissa else None
 
 
 def _set_value(recipe: Recipe, key: tuple[str, str]) -> Any:

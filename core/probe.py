@@ -174,6 +174,7 @@ class Probe:
             device="card" if trainer.compute.on_card else "cpu",
             use_dora=recipe.adapter.use_dora,
             lora_dropout=recipe.adapter.lora_dropout,
+            load_in_8bit=recipe.adapter.load_in_8bit,
             accumulates=longest.several,
             offloads=trainer.retreat.offloads,
         )
@@ -304,18 +305,21 @@ class Probe:
             self._recipe.data.eval_fraction,
             would_fit.measured_corrections(factor),
         )
-        train = self._recipe.train
+        train, adapter = self._recipe.train, self._recipe.adapter
         at_once = trainer.retreat.at_once // (self._recipe.data.max_length if trainer.packed else 1)
         micro_batch = max(1, min(at_once, train.per_device_train_batch_size))
         draft = Draft(
-            method=self._recipe.adapter.method,
+            method=adapter.method,
             max_length=max(lengths),
             optim=train.optim or "adamw_torch",
-            target_modules=self._recipe.adapter.target_modules,
+            target_modules=adapter.target_modules,
             micro_batch=micro_batch,
             gradient_checkpointing=trainer.retreat.checkpointing,
-            r=self._recipe.adapter.r,
+            r=adapter.r,
             gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
+            use_dora=adapter.use_dora,
+            lora_dropout=adapter.lora_dropout,
+            load_in_8bit=adapter.load_in_8bit,
         )
         return [way.text for way in would_fit.ways(case, draft, lengths)]
 

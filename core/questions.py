@@ -32,11 +32,13 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
         folder = saved[-1] / "adapter"  # an interrupted run: the newest thing it saved
     describe(folder)
     trained_in_four_bit = recipe.adapter.method == "qlora"
+    as_trained = four_bit is None
     return ChatTarget(
         model_id=recipe.model.id,
         revision=recipe.model.revision,
         adapter=folder,
-        four_bit=trained_in_four_bit if four_bit is None else four_bit,
+        four_bit=trained_in_four_bit if as_trained else bool(four_bit),
+        eight_bit=as_trained and recipe.adapter.load_in_8bit,
         label=f"{run.name}, {checkpoint}" if checkpoint else run.name,
     )
 

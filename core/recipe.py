@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from core import atomic
 from core.errors import RecipeError
+from core.text import Text, text
 
 Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
     "domain_knowledge", "code_math", "function_calling", "agents",
 ]  # fmt: skip
+MOST_RANK = 256
 
 
 class _Section(BaseModel):
@@ -59,7 +61,8 @@ class Data(_Section):
         0.05, ge=0, le=0.5, description="Share of the rows kept apart to measure what was not simply memorised."
     )
     train_on: Literal["assistant", "everything"] = Field(
-        "assistant", description="Learn only the answers, or every token of the conversation too."
+        "assistant",
+        description="Learn only the answers, or every token, prompts too: that takes a little longer, and no memory worth naming.",
     )
 
 
@@ -67,7 +70,7 @@ class Adapter(_Section):
     method: Literal["lora", "qlora"] = Field(
         "lora", description="LoRA keeps the base in 16 bit; QLoRA keeps it in 4 bit and needs about a third of the memory."
     )
-    r: int = Field(8, ge=1, le=256, description="Rank: how much the adapter can hold. 4, 8 or 16 serve nearly everything.")
+    r: int = Field(8, ge=1, le=MOST_RANK, description="Rank: how much the adapter can hold. 4, 8 or 16 serve nearly everything.")
     lora_alpha: int | None = Field(None, ge=1, le=1024, description="Strength of the adapter; empty means twice the rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Share of adapter inputs dropped at random; costs memory.")
     target_modules: str = Field(
@@ -75,13 +78,41 @@ class Adapter(_Section):
         pattern=r"^[A-Za-z0-9_.,\- ]{1,400}$",
         description="Layers that get an adapter: all-linear, or names with commas such as q_proj,v_proj.",
     )
-    use_rslora: bool = Field(False, description="Scale by alpha over the root of r; matters from rank 64 on.")
-    use_dora: bool = Field(False, description="Learn the length of each weight row too; slower and larger.")
+    load_in_8bit: bool = Field(
+        False,
+        description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps are slower.",
+    )
+    use_rslora: bool = Field(
+        False, description="Scale by alpha over the root of r instead of r; matters from rank 64 on. Costs nothing."
+    )
+    use_dora: bool = Field(
+        False,
+        description="DoRA learns the length of each weight row too: a step is a half to twice slower and keeps more of every layer, which the plan counts.",
+    )
+    init_lora_weights: Literal["true", "pissa", "pissa_niter_16"] = Field(
+        "true",
+        description="How the adapter begins: empty, or with the largest parts of the weights (PiSSA). Memory and steps as LoRA; pissa takes seconds to minutes a layer before the start, pissa_niter_16 is quick; the file is twice as large.",
+    )
+
+    @field_validator("init_lora_weights", mode="before")
+    @classmethod
+    def _as_peft_writes_it(cls, value: Any) -> Any:
+        return "true" if value is True else value
+
+    @property
+    def is_pissa(self) -> bool:
+        return self.init_lora_weights != "true"
 
 
 class Train(_Section):
     learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each correction. Too hot and the loss jumps.")
     num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole data set is read.")
+    loraplus_lr_ratio: float | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="LoRA+: matrices B learn so many times faster than A; 16 is usual, with a smaller learning rate. Empty: all alike. Costs nothing.",
+    )
     max_steps: int = Field(-1, ge=-1, le=10_000_000, description="Optimizer steps; -1 means as many as the epochs give.")
     per_device_train_batch_size: int = Field(4, ge=1, le=1024, description="Examples computed at once; costs memory.")
     per_device_eval_batch_size: int = Field(4, ge=1, le=1024, description="Examples computed at once when measuring.")
@@ -89,9 +120,21 @@ class Train(_Section):
         1, ge=1, le=4096, description="Batches collected before each correction; costs no memory."
     )
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="How the learning rate falls until the end."
+        "linear", description="How the learning rate falls until the end. Costs nothing."
     )
-    warmup_steps: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero.")
+    warmup_steps: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero. Costs nothing.")
+    warmup_ratio: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The same as a share of all steps, such as 0.03; counts where warmup_steps is 0. Costs nothing.",
+    )
+    neftune_noise_alpha: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="NEFTune: noise on the embeddings in training, 5 is usual; answers get longer and facts less exact. Empty: none. Costs next to nothing.",
+    )
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] | None = Field(
         None, description="Keeper of the correction history; the 8-bit ones need a quarter of the memory. Empty: chosen."
     )
@@ -138,10 +181,13 @@ class Recipe(_Section):
         if not isinstance(value, dict):
             raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
         try:
-            return cls.model_validate(value)
+            recipe = cls.model_validate(value)
         except ValidationError as error:
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
+        if found := clashes(recipe):
+            raise RecipeError("recipe.clashes", where=where, problems=found)
+        return recipe
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -161,6 +207,23 @@ class Recipe(_Section):
     @property
     def lora_alpha(self) -> int:
         return self.adapter.lora_alpha or 2 * self.adapter.r
+
+
+def clashes(recipe: Recipe) -> list[Text]:
+    """A sentence for each two settings that cannot be together."""
+    adapter = recipe.adapter
+    base_bits = 4 if adapter.method == "qlora" else 8 if adapter.load_in_8bit else 16
+    found = {
+        "recipe.two_bases": adapter.method == "qlora" and adapter.load_in_8bit,
+        # peft raises a TypeError: the parts are taken out of the weights, which must be there as they are.
+        "recipe.pissa_quantised": adapter.is_pissa and base_bits < 16,
+        # Its magnitudes belong to the rest that PiSSA leaves; peft's conversion drops them.
+        "recipe.pissa_dora": adapter.is_pissa and adapter.use_dora,
+        # Converted it has twice the rank, of which 256 is the most.
+        "recipe.pissa_rank": adapter.is_pissa and adapter.r > MOST_RANK // 2,
+    }
+    facts = {"bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2}
+    return [text(key, **facts) for key, is_so in found.items() if is_so]
 
 
 def to_yaml(value: dict[str, Any]) -> str:

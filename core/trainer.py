@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from core import best, checkpoint, fused_lora, packed_attention
+from core import adapter, best, checkpoint, fused_lora, neftune, optimizer, packed_attention
 from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
@@ -98,7 +98,7 @@ class Trainer:
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
         self.patience = best.patience(recipe, self.schedule.total_steps, self.eval_every, len(data.evaluation))
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.optimizer = optimizer.make(tuned, recipe)
         self.head = Head.of(tuned.get_base_model())
         self.scaler = self._new_scaler()
         self.retreat = Retreat(recipe, self.packed, compute.on_card)
@@ -115,8 +115,9 @@ class Trainer:
     def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
         """Train to the end; before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it
         stands after the last finished step), NotFiniteError or NothingLeftError (adapter of the last good step)."""
+        train = self.recipe.train
         self.reporter.has_something_to_save()
-        torch.manual_seed(self.recipe.train.seed)
+        torch.manual_seed(train.seed)
         self._random_at_start = checkpoint.random_states(self.compute.on_card)
         self._random = self._random or self._random_at_start
         checkpoint.set_random_states(self._random)
@@ -125,7 +126,7 @@ class Trainer:
         if self.fused.reason:
             self.reporter.run.log_event("decision", message=self.fused.reason)
         try:
-            with stop_inside_layers(self.tuned, self.reporter.check):
+            with stop_inside_layers(self.tuned, self.reporter.check), neftune.noise(self.tuned, train.neftune_noise_alpha):
                 if before_first_step:
                     before_first_step(self)
                 self.clock = self._new_clock()
@@ -251,13 +252,10 @@ class Trainer:
         return collate(rows, self.data.pad_token_id, self.compute.device)
 
     def _set_learning_rate(self, step: int) -> float:
-        train = self.recipe.train
-        value = train.learning_rate * schedule_factor(
-            step - 1, self.schedule.total_steps, train.warmup_steps, train.lr_scheduler_type
-        )
+        train, total = self.recipe.train, self.schedule.total_steps
+        value = train.learning_rate * schedule_factor(step - 1, total, warmup_steps(self.recipe, total), train.lr_scheduler_type)
         value *= self.position.health.share_of_learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = value
+        optimizer.set_learning_rate(self.optimizer, value)
         return value
 
     # ---- where the memory is not enough ---------------------------------------------------------------------------
@@ -399,9 +397,7 @@ class Trainer:
 
     def restore(self, saved: Saved) -> None:
         """Go on from a checkpoint, bit for bit on a processor."""
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(self.tuned, saved.weights)
+        adapter.restore(self.tuned, saved.weights)
         self.optimizer.load_state_dict(saved.states["optimizer"])
         self.scaler.load_state_dict(saved.states["scaler"])
         self.position, self._random = saved.position, saved.states["random"]
@@ -484,12 +480,6 @@ def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
     return 1.0
 
 
-def make_optimizer(parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
-    settings: dict[str, Any] = {"lr": recipe.train.learning_rate, "weight_decay": recipe.train.weight_decay}
-    if recipe.train.optim in (None, "adamw_torch"):
-        return torch.optim.AdamW(parameters, fused=True, **settings)
-    import bitsandbytes
-
-    names = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
-    return names[recipe.train.optim](parameters, **settings)
+def warmup_steps(recipe: Recipe, total: int) -> int:
+    """As transformers counted them: warmup_ratio of all steps, rounded up, where warmup_steps says nothing."""
+    return recipe.train.warmup_steps or math.ceil(recipe.train.warmup_ratio * total)

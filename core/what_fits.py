@@ -22,7 +22,9 @@ CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS = (4, 8, 16, 32, 64, 128, 256)
 FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-KEPT = ("method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing")
+KEPT = (
+    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout", "load_in_8bit"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

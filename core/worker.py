@@ -41,6 +41,7 @@ from core.states import State
 from core.text import Text, text
 from core.tokenizer import Tokenizer
 from core.training_rows import tokenize
+from core.trust import Trust
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -147,10 +148,12 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     run.log_event("decision", message=compute.reason)
     reporter.check()
     reporter.stage("loading_model")
-    base = base_model.load(model_folder, compute, four_bit=recipe.adapter.method == "qlora")
+    chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
+    base = base_model.load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
-    tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision)
+    will_restore = bool(before) or "parent" in run.facts()
+    tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore)
     if "parent" in run.facts():
         _start_from_parent(run, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)

@@ -42,7 +42,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,13 +96,14 @@ class App:
         return self.process.returncode
 
 
-def start_app(workspace: Path, port: int | None = None, **environment: str) -> App:
-    """Serve workspace and wait until the page answers. Raises AssertionError with the app's output where it does not."""
+def start_app(workspace: Path, port: int | None = None, options: Sequence[str] = (), **environment: str) -> App:
+    """Serve workspace and wait until the page answers. options: more of the command line. Raises AssertionError with the app's
+    output where it does not."""
     port = port or free_port()
     log = workspace / "app.log"
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "webui", "--port", str(port), "--workspace", str(workspace), "--no-browser"],
+            [sys.executable, "-m", "webui", "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],
             cwd=PROJECT,
             env=os.environ | environment,
             stdout=output,
@@ -114,6 +115,10 @@ def start_app(workspace: Path, port: int | None = None, **environment: str) -> A
         try:
             urllib.request.urlopen(url + "/config", timeout=5).close()
             return App(url, port, workspace, process, log)
+        except urllib.error.HTTPError as error:  # behind a door
+            if error.code == 401:
+                return App(url, port, workspace, process, log)
+            time.sleep(0.1)
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     process.kill()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_table import FaultTable
+
+from tests.fault_table import FaultTable
 
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -124,13 +124,15 @@ def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
 
 
 def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
-    failed = ScriptedRun(workspace, "Too hot").to(State.RUNNING).train(30, nonfinite_at=30)
-    failed.to(State.FAILED, text("run.not_finite", step=30, loss="nan", grad_norm="inf"), text("advice.not_finite"))
+    with ScriptedRun(workspace, "Too hot") as failed:
+        failed.to(State.RUNNING).train(30, nonfinite_at=30)
+        failed.to(State.FAILED, text("run.not_finite", step=30, loss="nan", grad_norm="inf"), text("advice.not_finite"))
     (failed.run.path / "train.log").write_text("step 29 loss 0.71\nstep 30 loss nan\n", "utf-8")
     studio.shoot(app, [Shot("failed")])
-    done = ScriptedRun(workspace, "海盗腔回答 / Pirate answers", method="qlora").to(State.RUNNING).train(100)
-    done.run.log_event("warning", message=text("run.rows_cut", rows=3, max_length=512))
-    done.to(State.COMPLETED, text("run.completed", step=100))
+    with ScriptedRun(workspace, "海盗腔回答 / Pirate answers", method="qlora") as done:
+        done.to(State.RUNNING).train(100)
+        done.run.log_event("warning", message=text("run.rows_cut", rows=3, max_length=512))
+        done.to(State.COMPLETED, text("run.completed", step=100))
     studio.shoot(
         app,
         [
@@ -140,7 +142,8 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
             Shot("runs-unfolded", RUNS, lambda page: unfold_all(page, "#export-fold", "#manage-fold")),
         ],
     )
-    ScriptedRun(workspace, "Game night").to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
+    with ScriptedRun(workspace, "Game night") as paused:
+        paused.to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
     studio.shoot(app, [Shot("paused")])
     with ScriptedRun(workspace, "Pirate answers") as run:
         run.to(State.RUNNING).train(64, seconds_left=140)

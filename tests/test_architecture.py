@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 # core modules that import them at the top, and so are imported by workers only (docs/map.md names them).
 WORKERS = {
     "base_model", "batches", "checkpoint", "cpu_attention", "device", "duel", "export_check", "fast_loss", "fused_lora", "gguf_export",
-    "interruption", "loss", "merge", "offload", "pace_probe", "packed_attention", "probe", "trainer",
+    "interruption", "loss", "merge", "neftune", "offload", "optimizer", "pace_probe", "packed_attention", "pissa", "probe", "trainer",
 }  # fmt: skip
 
 

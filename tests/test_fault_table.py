@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fault_table import FaultTable
+from tests.fault_table import FaultTable
 
 
 def test_a_run_of_some_tests_brings_its_own_rows_up_to_date_and_keeps_the_others(tmp_path: Path):

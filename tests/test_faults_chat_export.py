@@ -17,7 +17,6 @@ from pathlib import Path
 import fake_worker
 import pytest
 from conftest import wait_until
-from fault_table import FaultTable
 from forking import Forker, Trial
 from test_faults_killed import SEED, real_recipe
 
@@ -32,6 +31,7 @@ from core.states import State
 from core.supervisor import spawn_worker
 from core.text import text
 from core.workspace import PROJECT, Workspace
+from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

@@ -15,7 +15,6 @@ import fake_worker
 import fault_layer
 import pytest
 from conftest import wait_until
-from fault_table import FaultTable
 from forking import Forker
 from test_faults_killed import SAVE, SEED, Undisturbed, assert_whole, numbers, places, read_real, real_recipe
 
@@ -27,6 +26,7 @@ from core.runs import Runs
 from core.states import State
 from core.supervisor import Supervisor
 from core.workspace import Workspace
+from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only")
 

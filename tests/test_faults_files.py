@@ -11,7 +11,6 @@ from pathlib import Path
 import fake_worker
 import pytest
 from conftest import wait_until
-from fault_table import FaultTable
 from scripted_run import ScriptedRun
 
 from core import atomic, lease
@@ -25,6 +24,7 @@ from core.states import State
 from core.supervisor import Patience, Supervisor
 from core.text import text
 from core.workspace import Workspace
+from tests.fault_table import FaultTable
 from webui import run_panel
 from webui.curves import Curves
 from webui.moment import Moments

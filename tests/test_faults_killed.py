@@ -15,7 +15,6 @@ from pathlib import Path
 import fake_worker
 import pytest
 from conftest import wait_until
-from fault_table import FaultTable
 from forking import Forker
 
 from core import plan
@@ -25,6 +24,7 @@ from core.runs import Runs
 from core.states import ACTIVE, State, may_resume
 from core.supervisor import Supervisor
 from core.workspace import Workspace
+from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked workers: POSIX only")
 SEED = 20261125

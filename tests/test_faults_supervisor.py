@@ -18,13 +18,13 @@ import fake_worker
 import psutil
 import pytest
 from conftest import wait_until
-from fault_table import FaultTable
 
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.states import State
 from core.supervisor import Patience, Supervisor
 from core.workspace import PROJECT, Workspace
+from tests.fault_table import FaultTable
 
 IMPATIENT = Patience(terminate_s=1.0, kill_s=2.0, saving_s=4.0, fresh_s=3.0)
 Ask = Callable[[Supervisor, RunFolder], None]

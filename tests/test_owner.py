@@ -14,6 +14,7 @@ import pytest
 from core import left_runs, owner, plan, preferences
 from core.errors import BusyError, GarageError, RecipeError
 from core.launcher import Launcher
+from core.line import Line
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.runs import Runs
@@ -63,7 +64,7 @@ def test_the_first_owns_and_the_second_says_who_it_is(two: tuple[Services, Servi
 
 # What each service does without writing; everything else must be refused where another app has the workspace.
 READS = {
-    "runs": {"get", "find", "folders", "list", "status", "busy", "workspace"},
+    "runs": {"get", "find", "folders", "list", "status", "busy", "waiting", "workspace"},
     "supervisor": {"start", "close", "stop", "pause", "workspace", "runs"},  # stop and pause: a word left for the worker
     "exports": {"request", "status", "list", "folder", "ollama_command", "workspace", "runs"},
     "datasets": {"list", "get", "path", "report", "examples", "load", "root", "presets", "library_folders"},
@@ -143,6 +144,15 @@ def queued(workspace: Workspace) -> RunFolder:
     return Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "app", {})
 
 
+def start_app(workspace: Workspace) -> kit.App:
+    """An app whose person has pressed "let the line go on": what waits when it starts is held until then."""
+    app = kit.start_app(workspace.root)
+    line = Line(workspace)
+    wait_until(lambda: line.read().app_is_open, 30)
+    line.put(hold=None)
+    return app
+
+
 def told(run: RunFolder) -> list[str]:
     return [event["message"]["key"] for event in run.events() if event["kind"] == "launcher"]
 
@@ -163,7 +173,7 @@ def workers(workspace: Workspace) -> list[int]:
 
 def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_pauses_it(workspace: Workspace) -> None:
     run = queued(workspace)
-    first = kit.start_app(workspace.root)
+    first = start_app(workspace)
     again = None
     try:
         wait_until(lambda: run.status().step >= 2, 90)
@@ -189,7 +199,7 @@ def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_paus
 def test_it_saves_and_pauses_where_the_person_chose_so_and_is_offered_again(workspace: Workspace) -> None:
     preferences.choose(workspace, when_alone="pause")
     run = queued(workspace)
-    app = kit.start_app(workspace.root)
+    app = start_app(workspace)
     try:
         wait_until(lambda: run.status().step >= 2, 90)
         kill(app)

@@ -40,13 +40,17 @@ def add_run(
     return run
 
 
+def like(model: str, method: str, **adapter: Any) -> Recipe:
+    return Recipe.parse({"model": {"id": model}, "data": {"source": "x"}, "adapter": {"method": method} | adapter})
+
+
 # A first step of 20 s that warms up, then 100 tokens a second with a pause for a checkpoint in them: 400 in 4 s.
 STEADY = [(20.0, 100), (21.0, 220), (22.0, 340), (23.5, 420), (24.0, 500)]
 
 
 def test_the_pace_of_a_run_is_its_tokens_over_its_wall_time_without_the_first_step(workspace: Workspace):
     add_run(workspace, STEADY, created=1)
-    found = pace.from_runs(Runs(workspace), "starter", "lora")
+    found = pace.from_runs(Runs(workspace), like("starter", "lora"))
     assert found.tokens_per_second == pytest.approx(100)
     assert pace.seconds(6_000, found) == pytest.approx(60)
     assert "run 1" in found.source.render("en") and "run 1" in found.source.render("zh")
@@ -59,16 +63,18 @@ def test_the_newest_run_that_is_like_it_counts(workspace: Workspace):
     add_run(workspace, [(t, 9 * n) for t, n in STEADY], created=4, state=State.FAILED)
     add_run(workspace, STEADY[:4], created=5)  # too few steps to say anything
     runs = Runs(workspace)
-    assert pace.from_runs(runs, "starter", "lora").tokens_per_second == pytest.approx(200)
-    assert pace.from_runs(runs, "starter", "qlora").tokens_per_second == pytest.approx(900)
-    assert pace.from_runs(runs, "owner/another", "lora") is None
+    assert pace.from_runs(runs, like("starter", "lora")).tokens_per_second == pytest.approx(200)
+    assert pace.from_runs(runs, like("starter", "qlora")).tokens_per_second == pytest.approx(900)
+    assert pace.from_runs(runs, like("owner/another", "lora")) is None
+    for slower in ("use_dora", "load_in_8bit"):
+        assert pace.from_runs(runs, like("starter", "lora", **{slower: True})) is None, "its steps take longer"
 
 
 def test_a_run_on_the_processor_says_nothing_of_a_card(workspace: Workspace):
     add_run(workspace, STEADY, created=1)
     add_run(workspace, [(t, 50 * n) for t, n in STEADY], created=0, device="cuda:0")
-    assert pace.from_runs(Runs(workspace), "starter", "lora", on_card=True).tokens_per_second == pytest.approx(5_000)
-    assert pace.from_runs(Runs(workspace), "starter", "lora", on_card=False).tokens_per_second == pytest.approx(100)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=True).tokens_per_second == pytest.approx(5_000)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=False).tokens_per_second == pytest.approx(100)
 
 
 def test_the_night_between_two_attempts_is_no_training_time(workspace: Workspace):
@@ -76,7 +82,7 @@ def test_the_night_between_two_attempts_is_no_training_time(workspace: Workspace
     for step, (time, tokens) in enumerate(STEADY, 6):
         line = {"kind": "train", "attempt": 2, "step": step, "time": time + 30_000, "tokens_seen": 500 + 3 * tokens}
         atomic.append_line(run.path / "metrics.jsonl", line)
-    assert pace.from_runs(Runs(workspace), "starter", "lora").tokens_per_second == pytest.approx(300)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora")).tokens_per_second == pytest.approx(300)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +92,13 @@ def test_the_night_between_two_attempts_is_no_training_time(workspace: Workspace
 )
 def test_a_run_whose_numbers_make_no_sense_is_passed_over(workspace: Workspace, steps: list[tuple[float, Any]]):
     add_run(workspace, steps, created=1)
-    assert pace.from_runs(Runs(workspace), "starter", "lora") is None
+    assert pace.from_runs(Runs(workspace), like("starter", "lora")) is None
 
 
 def test_a_run_with_a_broken_recipe_is_passed_over(workspace: Workspace):
     add_run(workspace, STEADY, created=1)
     (add_run(workspace, STEADY, created=2).path / "recipe.yaml").write_text("[", "utf-8")
-    assert "run 1" in str(pace.from_runs(Runs(workspace), "starter", "lora").source)
+    assert "run 1" in str(pace.from_runs(Runs(workspace), like("starter", "lora")).source)
 
 
 SHAPE = ModelShape.from_config(

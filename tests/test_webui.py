@@ -257,6 +257,19 @@ def test_another_site_cannot_post(headers: dict):
     assert client().post("/", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
 
 
+def test_another_site_may_lead_here_and_not_read_here():
+    cross = {"sec-fetch-site": "cross-site"}
+    assert client().get("/", headers=cross | {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}).status_code == 403
+    assert client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}).status_code == 403
+    assert client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}).status_code == 200
+    assert client().get("/", headers={"origin": "http://evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/docs", "/monitoring", "/gradio_api/proxy=http://x/", "/login"])
+def test_what_the_page_does_not_ask_for_is_not_there(path: str):
+    assert client().get(path).status_code == 404
+
+
 def test_bodies_are_limited_with_and_without_a_length():
     assert client().post("/", content=b"x" * 2000).status_code == 413
     arrived = client().post("/", content=iter([b"x" * 600] * 50)).text.split()[1]
@@ -300,7 +313,9 @@ def webui(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--host", "0.0.0.0"], "--host 0.0.0.0 is refused"),
+        (["--host", "198.51.100.7"], "--host 198.51.100.7 cannot be used"),
+        (["--host", "no-such-pc.invalid"], "--host no-such-pc.invalid cannot be used"),
+        (["--host", "0.0.0.0", "--auth", "me:short"], "a password of 5 characters is too short"),
         (["--port", "0"], "--port 0 is no port"),
         (["--port", "x"], "--port"),
         (["--auth", "nobody"], "USER:PASSWORD"),

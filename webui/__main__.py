@@ -1,8 +1,13 @@
-"""`python -m webui`: serve the page on this PC and open the browser. Exit 0 after Ctrl-C, 2 for what cannot be."""
+"""`python -m webui`: serve the page and open the browser. Exit 0 after Ctrl-C, 2 for what cannot be.
+
+On this PC alone, unless --host opens it to the network: then behind a door (webui/door) with the password of --auth, or a
+key that is printed in the address.
+"""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import socket
 import sys
@@ -13,9 +18,9 @@ from core import writable
 from core.errors import GarageError
 from core.text import terminal_language
 from core.workspace import Workspace
+from webui.door import LEAST_PASSWORD, Doorkeeper, Secret
+from webui.reach import Reach
 from webui.wording import Wording
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _Refusal(Exception):
@@ -33,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(arguments, w)
         workspace = Workspace.open(options.workspace)
         writable.require(workspace)
-        check_port(options.host, options.port, w)
+        check_port(options.reach, options.port, w)
         return serve(options, workspace, w)
     except _Refusal as refusal:
         print(refusal, file=sys.stderr)
@@ -44,34 +49,50 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
-    parser = _Parser(prog="webui", description="LoRA Garage's page, on this PC only.")
-    parser.add_argument("--host", default="127.0.0.1", help="only loopback addresses are served")
+    parser = _Parser(prog="webui", description="LoRA Garage's page.")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 or an address of this PC: others may come in, with a key")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--workspace", default=None, help="folder for data, models, runs and exports")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a name and a password")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this name and password instead of a key")
     options = parser.parse_args(arguments)
-    if options.host not in LOOPBACK:
-        raise _Refusal(w.t("page.host_refused", host=options.host))
+    try:
+        options.reach = Reach.of(options.host)
+    except (OSError, ValueError) as error:
+        raise _Refusal(w.t("page.host_refused", host=options.host, reason=_reason(error))) from error
     if not 1 <= options.port <= 65535:
         raise _Refusal(w.t("page.port_refused", port=options.port))
-    if options.auth is not None:
-        user, colon, password = options.auth.partition(":")
-        if not colon or not user or not password:
-            raise _Refusal(w.t("page.auth_refused"))
-        options.auth = (user, password)
+    options.secret = secret_of(options.auth, options.reach, w)
     return options
 
 
-def check_port(host: str, port: int, w: Wording) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def secret_of(auth: str | None, reach: Reach, w: Wording) -> Secret | None:
+    """What opens the door; None for no door, which is for this PC alone."""
+    if auth is None:
+        return None if reach.is_this_pc_only else Secret.made()
+    user, colon, password = auth.partition(":")
+    if not colon or not user or not password:
+        raise _Refusal(w.t("page.auth_refused"))
+    if len(password) < LEAST_PASSWORD and not reach.is_this_pc_only:
+        raise _Refusal(w.t("page.password_short", found=len(password), least=LEAST_PASSWORD))
+    return Secret(user, password)
+
+
+def check_port(reach: Reach, port: int, w: Wording) -> None:
+    family = socket.AF_INET6 if ":" in reach.host else socket.AF_INET
     with socket.socket(family) as probe:
         if sys.platform != "win32":  # there it would allow two servers on one port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((reach.host, port))
         except OSError as error:
-            raise _Refusal(w.t("page.port_taken", port=port, reason=error.strerror or str(error))) from error
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or isinstance(error, socket.gaierror):
+                raise _Refusal(w.t("page.host_refused", host=reach.host, reason=_reason(error))) from error
+            raise _Refusal(w.t("page.port_taken", port=port, reason=_reason(error))) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
@@ -88,16 +109,26 @@ def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
         services.begin()
     except OSError as error:
         raise _Refusal(w.t("workspace.cannot_make", folder=workspace.root, reason=error.strerror or error)) from error
+    reach, keeper = options.reach, None
+    if options.secret is not None:
+        keeper = Doorkeeper(options.secret, options.port)
     try:
-        demo, url = launch(services, options.port, options.host, options.auth)
+        demo = launch(services, options.port, reach, keeper)
     except OSError as error:
         services.close()
-        raise _Refusal(w.t("page.port_taken", port=options.port, reason=error.strerror or str(error))) from error
+        raise _Refusal(w.t("page.port_taken", port=options.port, reason=_reason(error))) from error
+    url = f"http://{reach.here}:{options.port}/"
     print(w.t("page.ready", url=url), flush=True)
+    if reach.elsewhere:
+        first, *others = (f"http://{address}:{options.port}/" for address in reach.elsewhere)
+        print(w.t("page.other_devices", url=keeper.address(first) if keeper else first), flush=True)
+        if others:
+            print(w.t("page.other_addresses", addresses=others), flush=True)
     if refusal := services.owner.refusal:
         print(w.of(refusal), flush=True)
     if not options.no_browser:
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        ours = keeper.ticket(url) if keeper and options.secret.user is None else url
+        threading.Thread(target=webbrowser.open, args=(ours,), daemon=True).start()
     while not over.wait(0.5):  # a plain wait() cannot be interrupted on Windows
         pass
     print(w.t("page.stopping"), flush=True)

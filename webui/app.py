@@ -10,14 +10,16 @@ from starlette.middleware import Middleware
 
 from core.text import LANGUAGES
 from webui import hardware_view, run_panel
-from webui.before_gradio import one_app
+from webui.before_gradio import behind, no_fetching, one_app
 from webui.chat_page import ChatPage
+from webui.door import Door, Doorkeeper
 from webui.guard import Guard
 from webui.language import PATHS, LanguageDoor
 from webui.live import TICK_S, LivePart, Pulse
 from webui.live_chart import uplot_head
 from webui.look_on import LeftRuns, LookOn
 from webui.markup import tag
+from webui.reach import Reach
 from webui.runs_page import RunsPage
 from webui.services import Services
 from webui.settings_page import SettingsPage
@@ -102,14 +104,15 @@ def language_link(w: Wording) -> str:
     return tag("a", NAMES[other], href=f"{PATHS[other]}?lang={other}", lang=lang, hreflang=lang, class_="lg-language")
 
 
-def launch(services: Services, port: int, host: str = "127.0.0.1", auth: tuple[str, str] | None = None) -> tuple[gr.Blocks, str]:
-    """Serve in the background. Returns the app and its URL. Raises OSError where the port is taken."""
+def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:
+    """Serve in the background. reach: None for this PC alone; keeper: None for no door. Raises OSError where the port is taken."""
+    reach = reach or Reach.of("127.0.0.1")
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
+    no_fetching()
     demo = build(services)
     options: dict[str, Any] = {
-        "server_name": host,
+        "server_name": reach.bound,
         "server_port": port,
-        "auth": auth,
         "share": False,
         "mcp_server": False,
         "ssr_mode": False,
@@ -120,6 +123,7 @@ def launch(services: Services, port: int, host: str = "127.0.0.1", auth: tuple[s
         "max_file_size": LARGEST_UPLOAD,
         "allowed_paths": [],
         "blocked_paths": [],
+        "root_path": "",
         "show_error": True,
         "footer_links": [],
         "quiet": True,
@@ -128,12 +132,13 @@ def launch(services: Services, port: int, host: str = "127.0.0.1", auth: tuple[s
         "theme": theme(),
         "css": styles(),
         "head": HTML_LANG + uplot_head() + f"<script>{(ASSETS / 'folds.js').read_text('utf-8')}</script>",
-        "app_kwargs": {
-            "docs_url": None,
-            "redoc_url": None,
-            "openapi_url": None,
-            "middleware": [Middleware(Guard), Middleware(LanguageDoor)],
-        },
+        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
-    _, url, _ = demo.launch(**options)
-    return demo, url
+    layers = [
+        Middleware(Guard, hosts=reach.names),
+        *([Middleware(Door, keeper=keeper)] if keeper else []),
+        Middleware(LanguageDoor),
+    ]
+    with behind(layers):
+        demo.launch(**options)
+    return demo

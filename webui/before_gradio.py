@@ -10,22 +10,25 @@ from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-# Each of these would let a variable of the shell open what the page keeps shut (VIBE_MODE: anyone may edit files).
-_WIDENING = (
-    "GRADIO_VIBE_MODE", "GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_ALLOWED_PATHS", "GRADIO_SERVER_NAME",
-    "GRADIO_SERVER_PORT", "GRADIO_RUN_HISTORY", "GRADIO_ROOT_PATH", "GRADIO_SSR_MODE", "GRADIO_DEBUG",
-)  # fmt: skip
+from starlette.middleware import Middleware
+
+# A variable of the shell must not open what the page keeps shut: GRADIO_SHARE, GRADIO_SERVER_NAME, GRADIO_ALLOWED_PATHS,
+# GRADIO_ROOT_PATH, GRADIO_MCP_SERVER, GRADIO_VIBE_MODE (anyone may edit files), GRADIO_LOCAL_DEV_MODE (CORS for "null") and
+# forty more, so all of them go; on a Space gradio would listen on every address, and uvicorn believes whom the last one names.
+_WIDENING = ("GRADIO_", "SPACE_", "SPACES_")
+_WIDENING_NAMES = ("SYSTEM", "FORWARDED_ALLOW_IPS")
 
 
 def prepare() -> None:
     """Call before gradio is imported. Calling it again changes nothing."""
-    for name in _WIDENING:
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.upper().startswith(_WIDENING) or name.upper() in _WIDENING_NAMES]:
+        del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # Every queued event would otherwise compute statistics over the last 10,000 of them.
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000"
     if "gradio" not in sys.modules and not any(isinstance(finder, _NoStubs) for finder in sys.meta_path):
         sys.meta_path.insert(0, _NoStubs())
 
@@ -44,6 +47,41 @@ def one_app() -> Iterator[None]:
         yield
     finally:
         App.create_app = real
+
+
+@contextmanager
+def behind(layers: Sequence[Middleware]) -> Iterator[None]:
+    """While an app is launched: layers stand around all of it, the first one outermost.
+
+    launch(app_kwargs={"middleware": ...}) puts them inside gradio's own, whose CORS layer answers preflights by itself.
+    """
+    from gradio.routes import App
+
+    real = App.__dict__["create_app"]
+
+    def create_app(*arguments: Any, **options: Any) -> Any:
+        app = real.__func__(*arguments, **options)
+        for layer in reversed(layers):
+            app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
+        return app
+
+    App.create_app = staticmethod(create_app)
+    try:
+        yield
+    finally:
+        App.create_app = real
+
+
+def no_fetching() -> None:
+    """Take from gradio the function by which it fetches an address that stands where a file should: this app fetches nothing."""
+    import gradio as gr
+    from gradio import processing_utils
+
+    async def refuse(url: str, *rest: Any) -> Any:
+        raise gr.Error("Refused: an address stands where a file should.", print_exception=False)
+
+    processing_utils.async_ssrf_protected_get = refuse
+    processing_utils.async_ssrf_protected_download = refuse
 
 
 class _NoStubs(MetaPathFinder):

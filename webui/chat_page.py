@@ -187,7 +187,15 @@ class ChatPage:
             )
         if state.phase == "failed":
             return notice(" ".join(filter(None, (w.of(state.message), w.of(state.advice)))))
-        return notice(w.t("chat_page.ready", label=label, dtype=state.dtype or "?"), "ok")
+        ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
+        return notice(" ".join(filter(None, (ready, self._in_turn(state)))), "ok")
+
+    def _in_turn(self, state: ChatState) -> str:
+        """Why base and tuned are not answered together, as they usually are."""
+        if state.adapter is None or state.mixed:
+            return ""
+        reason = self.w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")
+        return self.w.t("chat_page.in_turn", reason=reason)
 
     def _empty(self) -> Html:
         w = self.w

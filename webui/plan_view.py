@@ -9,7 +9,7 @@ from core.vram_table import VramTable
 from webui import correction, fits_view, format
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
-from webui.verdict import METHODS, badge, gib
+from webui.verdict import METHODS, badge, gib, method_name
 from webui.wording import Wording
 
 # The terms of an estimate as the bar shows them: few, by what a person could change.
@@ -29,7 +29,7 @@ def summary(outlook: Outlook, w: Wording) -> str:
         return w.of(outlook.problem) if outlook.problem else w.t("plan_view.no_plan")
     advice = outlook.plan.advice
     parts = [
-        w.t("plan_view.method_rank", method=METHODS[advice.method], r=advice.r),
+        w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r),
         verdict_line(advice, w),
         *steps_and_time(outlook, w),
     ]
@@ -61,7 +61,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
     parts = [
         tag(
             "p",
-            tag("strong", w.t("plan_view.method_rank", method=METHODS[advice.method], r=advice.r)),
+            tag("strong", w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r)),
             badge(advice.verdict, w),
             class_="lg-plan-head",
         ),

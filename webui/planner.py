@@ -216,7 +216,7 @@ class Planner:
         """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
         recipe = made.recipe
         on_card = made.advice.budget.kind == "card"
-        found = pace.from_runs(self.services.runs, recipe.model.id, recipe.adapter.method, on_card)
+        found = pace.from_runs(self.services.runs, recipe, on_card)
         if found is not None or shape is None:
             return found
         counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)

@@ -12,6 +12,7 @@ from core.states import BUSY, State
 from webui import format, run_guard, run_memory
 from webui.markup import Html, join, tag
 from webui.moment import RunRow, RunView
+from webui.verdict import method_name
 from webui.wording import Wording, field_of
 
 TONES = {
@@ -131,7 +132,7 @@ def settings(view: RunView, w: Wording) -> Html:
     pairs = [
         (w.t("train_page.model"), model_name(row.model, w)),
         (w.t("train_page.data"), data_name(row, w)),
-        (w.t("train_page.method"), {"lora": "LoRA", "qlora": "QLoRA"}[view.recipe.adapter.method]),
+        (w.t("train_page.method"), method_name(view.recipe.adapter)),
     ]
     for section, name in SUMMARY:
         value = getattr(getattr(view.recipe, section), name)
@@ -150,7 +151,7 @@ def frozen(view: RunView, w: Wording) -> Html:
     if recipe is None:
         return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
     goal = goal_preset(recipe.goal) if recipe.goal else None
-    method = {"lora": "LoRA", "qlora": "QLoRA"}[recipe.adapter.method]
+    method = method_name(recipe.adapter)
     rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
     data = data_name(view.row, w)
     steps = (

@@ -8,6 +8,7 @@ from core.chat_client import ChatClient
 from core.datasets_store import DatasetStore
 from core.export import Exports
 from core.hardware import Monitor
+from core.hub_token import HubToken
 from core.line import Line
 from core.models import Models
 from core.owner import Ownership
@@ -44,6 +45,7 @@ class Services:
     owner: Ownership
     line: Line
     write_watch: WriteWatch
+    hub_token: HubToken
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
@@ -85,6 +87,7 @@ class Services:
             owner=owner,
             line=line,
             write_watch=write_watch,
+            hub_token=HubToken(),
         )
 
     def begin(self) -> None:

@@ -13,6 +13,7 @@ from core.errors import GarageError
 from webui import format, hardware_view
 from webui.alone_setting import AloneSetting
 from webui.automation_card import AutomationCard
+from webui.hub_token_card import HubTokenCard
 from webui.language import PATHS
 from webui.live import LivePart, shown
 from webui.markup import Html, join, notice, tag
@@ -29,6 +30,7 @@ class SettingsPage:
         self.services, self.w = services, wording
         self.automation = AutomationCard(services, wording)
         self.alone = AloneSetting(services, wording)
+        self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -41,6 +43,7 @@ class SettingsPage:
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
                 self.alone.build()
+                self.hub_token.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.language")))
@@ -74,7 +77,11 @@ class SettingsPage:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.hardware, lambda look: gr.update(value=self._hardware())), *self.alone.parts()]
+        return [
+            LivePart(self.hardware, lambda look: gr.update(value=self._hardware())),
+            *self.alone.parts(),
+            *self.hub_token.parts(),
+        ]
 
     def _hardware(self) -> Html:
         return hardware_view.details(self.services.monitor.newest(), self.w)
@@ -123,6 +130,7 @@ class SettingsPage:
             self.measured.refresh_on(arrived)
         self.measured.wire(self.notice)
         self.alone.wire()
+        self.hub_token.wire()
         outputs = [*lists, self.notice]
         self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
         self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)

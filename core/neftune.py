@@ -1,0 +1,56 @@
+"""NEFTune: uniform noise on the embeddings while training, so that answers are learned less to the letter. Workers only.
+
+Each number of an example of L tokens and width d gets noise of at most alpha / sqrt(L d), as in the paper's own code (Jain et al.,
+2310.05914): L is the example's own length, without its padding, and packed the length of each example by itself. The
+noise is PyTorch's random numbers, which a checkpoint keeps: a run that goes on hears what it would have heard. None in eval mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
+    """While it lasts, the embeddings of tuned (a peft model) are noisy in train mode; alpha None: nothing."""
+    if alpha is None:
+        yield
+        return
+    model = tuned.get_base_model()
+    told: dict[str, Any] = {}
+
+    def note(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        told.update(lengths=kwargs.get("lengths"), mask=kwargs.get("attention_mask"))
+
+    def add(module: torch.nn.Module, args: tuple, embedded: torch.Tensor) -> torch.Tensor:
+        if not tuned.training:
+            return embedded
+        lengths = lengths_of(embedded, told.get("lengths"), told.get("mask"))
+        most = alpha / (lengths * embedded.shape[-1]).sqrt()
+        # Drawn in the embeddings' own type: in fp32 it would be the largest tensor of a small step.
+        return embedded + torch.empty_like(embedded).uniform_(-1, 1) * most[..., None].to(embedded.dtype)
+
+    hooks = [
+        model.get_decoder().register_forward_pre_hook(note, with_kwargs=True),
+        model.get_input_embeddings().register_forward_hook(add),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def lengths_of(embedded: torch.Tensor, lengths: tuple[int, ...] | None, mask: torch.Tensor | None) -> torch.Tensor:
+    """(B, T): of each token, how many tokens the example has that it belongs to."""
+    rows, width, _ = embedded.shape
+    if lengths is not None:
+        counts = torch.tensor(lengths, device=embedded.device)
+        return counts.repeat_interleave(counts)[None]
+    if mask is not None and mask.dim() == 2:
+        return mask.sum(1, keepdim=True).expand(rows, width)
+    return torch.full((rows, width), width, device=embedded.device)

@@ -1,0 +1,95 @@
+"""PiSSA: the adapter begins with the largest parts of the weights, and the base lacks them meanwhile. Saved as plain LoRA.
+
+When training begins, W = W_res + s B0 A0; later it is W_res + s B A. So what was learned is s [B, -B0] [A; A0]: a plain LoRA of
+twice the rank on the untouched W. That is what peft's own conversion writes (save_pretrained with
+path_initial_model_for_weight_conversion), number for number; it is done on the files here, because peft's loads a second adapter into the
+model at every save and draws random numbers for it. Both halves are kept bit for bit, so what is saved is also what a run goes
+on from. In 16 bit W_res is rounded: converted, the model differs from the trained one by that rounding. Imports torch: workers only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import LoraLayer
+from safetensors.torch import load_file, save_file
+
+from core.errors import ModelError
+
+Weights = dict[str, torch.Tensor]  # of an adapter, by peft's names in a file
+
+
+@dataclass
+class Pissa:
+    """What a model's PiSSA adapter began with, in `tuned.pissa`. start: A0 and B0, on the processor; None while W is whole."""
+
+    start: Weights | None = None
+
+
+def note_start(tuned: Any, r: int) -> None:
+    """After peft has taken A0 and B0 out of the weights. Raises ModelError where a layer has less than r of them."""
+    own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    start = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in own.items()}
+    least = min(min(weight.shape) for weight in start.values())
+    if least < r:
+        raise ModelError("adapter.pissa_rank", r=r, least=least)
+    tuned.pissa = Pissa(start)
+
+
+def go_on(tuned: Any, saved: Weights) -> None:
+    """Adapter and base as they were when saved (in plain form) was written; the base is changed once."""
+    now, start = halves(saved)
+    if tuned.pissa.start is None:
+        _take_out(tuned, start)
+        tuned.pissa.start = start
+    set_peft_model_state_dict(tuned, now)
+
+
+def halves(saved: Weights) -> tuple[Weights, Weights]:
+    """(A and B, A0 and B0) of a converted adapter."""
+    now, start = {}, {}
+    for name, weight in saved.items():
+        if name.endswith(".lora_A.weight"):
+            now[name], start[name] = weight.chunk(2, dim=0)
+        else:
+            now[name], negative = weight.chunk(2, dim=1)
+            start[name] = -negative
+    return {name: w.contiguous() for name, w in now.items()}, {name: w.contiguous() for name, w in start.items()}
+
+
+@torch.no_grad()
+def _take_out(tuned: Any, start: Weights) -> None:
+    """W becomes W_res by the very operations of peft's pissa_init, so that its bits are those of the first time."""
+    for name, layer in tuned.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        weight = layer.get_base_layer().weight
+        (adapter,) = layer.lora_A
+        a, b = (start[f"{name}.lora_{kind}.weight"].to(weight.device) for kind in "AB")
+        whole = weight.to(torch.float32)
+        whole = whole.T if layer.fan_in_fan_out else whole
+        rest = (whole - layer.scaling[adapter] * b @ a).to(weight.dtype)
+        weight.data = rest.T if layer.fan_in_fan_out else rest
+
+
+def convert(folder: Path, start: Weights) -> None:
+    """The adapter that peft has saved into folder, as plain LoRA on the untouched base."""
+    file, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    plain = {}
+    for name, weight in load_file(file).items():
+        is_a = name.endswith(".lora_A.weight")
+        plain[name] = torch.cat([weight, start[name]], 0) if is_a else torch.cat([weight, -start[name]], 1)
+    save_file(plain, file, metadata={"format": "pt"})
+    config = json.loads(config_file.read_text("utf-8"))
+    config |= {
+        "init_lora_weights": True,
+        "r": 2 * config["r"],
+        "lora_alpha": config["lora_alpha"] * (math.sqrt(2) if config.get("use_rslora") else 2),  # the same scale as before
+    }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
