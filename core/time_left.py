@@ -34,8 +34,8 @@ class TimeLeft:
     eval_every: int = 1
     save_every: int = 1
     evaluation_size: float = 0.0
-    spent_before: float = 0.0
     clock: Callable[[], float] = time.monotonic
+    spent_before: float = 0.0
     _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)
     _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": []})
     _began: float = 0.0
