@@ -156,6 +156,16 @@ class Train(_Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
     save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Measurements in a row without a better one after which training ends; 0 never. Empty: three, or two fifths of all.",
+    )
+    load_best_model_at_end: bool = Field(
+        True,
+        description="Keep the adapter of the best measurement instead of the last one; where no rows are kept apart, the last.",
+    )
     save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
     save_total_gib: float = Field(
         10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."

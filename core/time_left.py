@@ -25,7 +25,7 @@ class TimeLeft:
     """sizes: tokens of the steps to come, padding included; where there are more steps, those are as large on average.
 
     done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the last.
-    evaluation_size: tokens of a measurement; 0: there is none.
+    evaluation_size: tokens of a measurement; 0: there is none. spent_before: seconds of this attempt before this clock.
     """
 
     total_steps: int
@@ -35,6 +35,7 @@ class TimeLeft:
     save_every: int = 1
     evaluation_size: float = 0.0
     clock: Callable[[], float] = time.monotonic
+    spent_before: float = 0.0
     _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)
     _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": []})
     _began: float = 0.0
@@ -62,7 +63,7 @@ class TimeLeft:
     @property
     def spent(self) -> float:
         """Seconds since this attempt began to train."""
-        return self.clock() - self._began
+        return self.spent_before + self.clock() - self._began
 
     def seconds_left(self, step: int) -> float | None:
         """After `step` of total_steps; None before the second step of this attempt, whose first one only warms up."""
