@@ -286,7 +286,7 @@ class Trainer:
             torch.cuda.empty_cache()
         measuring = step == self.position.step
         lengths = [len(row.input_ids) for row in self.data.evaluation] if measuring else self.schedule.lengths
-        said = self.retreat.go_on(failed, lengths, step, measuring)
+        said = self.retreat.go_on(failed, lengths, text("retreat.in_step", step=step), measuring)
         if said is None:
             advice = self.would_fit(self) if self.would_fit else None
             raise NothingLeftError("retreat.nothing_left", advice, step=step)
@@ -296,6 +296,15 @@ class Trainer:
             with self.clock.pause("saving"):
                 self.checkpoint()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
         self.reporter.stage("training")
+
+    def save_memory_beforehand(self) -> bool:
+        """For a longest batch that does not fit: whether there was a way left, which is then taken."""
+        said = self.retreat.go_on(self.longest().rows, self.schedule.lengths, text("retreat.beforehand"))
+        if said is None:
+            return False
+        self._tell("retreat", self.position.step, said)
+        self._save_memory()
+        return True
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cuda", enabled=self.compute.dtype == torch.float16 and self.compute.on_card)

@@ -23,16 +23,18 @@ from core.batches import collate
 from core.errors import PauseRequested
 from core.interruption import stop_inside_layers
 from core.loss import summed_loss
+from core.probe import Probe
 from core.recipe import Adapter, Recipe
 from core.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.sanity import Health
+from core.shapes import ModelShape
 from core.states import State
 from core.supervisor import spawn_worker
 from core.text import Text, text
 from core.tokenizer import Encoded
-from core.trainer import NotFiniteError, Trainer, TrainingData
+from core.trainer import LongestBatch, NotFiniteError, Trainer, TrainingData
 from core.workspace import Workspace
 from tests.scripted_run import ScriptedRun
 from webui import run_panel
@@ -95,6 +97,9 @@ def nearly_the_same(trainer: Trainer, whole: Trainer, but: bool = False) -> None
 
 
 # ---- the memory is not enough -----------------------------------------------------------------------------------------
+
+
+STEP = text("retreat.in_step", step=5)
 
 
 class NoMemory:
@@ -181,12 +186,12 @@ def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> 
     recipe = Recipe.parse({"data": {"source": "x", "packing": False}, "train": {"per_device_train_batch_size": 4}})
     lengths = [9, 8, 7, 6]
     card, processor = Retreat(recipe, False, on_card=True), Retreat(recipe, False, on_card=False)
-    told = [card.go_on(card.parts([0, 1, 2, 3], lengths)[0], lengths, 5) for _ in range(5)]
+    told = [card.go_on(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
     assert card.taken == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
     assert [(each.params.get("before"), each.params.get("now")) for each in told[:2]] == [(4, 2), (2, 1)]
     assert card.parts([0, 1, 2, 3], lengths) == [[0], [1], [2], [3]]
-    assert [processor.go_on([3], lengths, 5).key, processor.go_on([3], lengths, 5)] == ["retreat.checkpointing", None]
-    assert Retreat(recipe, False, True).go_on([3], lengths, 5, measuring=True) is None, "measuring keeps nothing for a way back"
+    assert [processor.go_on([3], lengths, STEP).key, processor.go_on([3], lengths, STEP)] == ["retreat.checkpointing", None]
+    assert Retreat(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, "measuring keeps nothing for a way back"
 
 
 def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None:
@@ -194,12 +199,12 @@ def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None
     lengths, rows_then = [10, 9, 8, 6, 5, 4], [5, 0, 1, 2, 3, 4]
     retreat = Retreat(recipe, True, on_card=False)
     assert retreat.parts(rows_then, lengths) == [rows_then]
-    retreat.go_on(rows_then, lengths, 1)
+    retreat.go_on(rows_then, lengths, STEP)
     halves = retreat.parts(rows_then, lengths)
     assert (
         sorted(sum(halves, [])) == list(range(6)) and max(sum(lengths[i] for i in half) for half in halves) <= 32 == retreat.at_once
     )
-    retreat.go_on([5, 4], lengths, 1)  # together 9 tokens: capacities that change nothing for them are passed over
+    retreat.go_on([5, 4], lengths, STEP)  # together 9 tokens: capacities that change nothing for them are passed over
     assert retreat.at_once == 8 and all(len(part) == 1 for part in retreat.parts(rows_then, lengths))
 
 
@@ -223,6 +228,27 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
     with pytest.raises(PauseRequested):
         reached.run()
     assert torch.equal(adapter_of(trainer), adapter_of(reached)), "the adapter of the last finished step, untouched by the retreats"
+
+
+def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer_of(tmp_path / "whole")
+    whole.run()
+    trainer = trainer_of(tmp_path / "run")
+    rehearse = trainer.rehearse
+
+    def scarce(longest: LongestBatch) -> None:
+        if longest.tokens > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        rehearse(longest)
+
+    monkeypatch.setattr(trainer, "rehearse", scarce)
+    assert trainer.longest().tokens > 32
+    shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
+    trainer.run(Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape))
+    assert said(trainer) == ["retreat.packed"] and trainer.longest().tokens <= 32
+    nearly_the_same(trainer, whole)
 
 
 def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
@@ -555,10 +581,10 @@ def test_the_card_says_what_the_run_did_of_itself_and_which_step_was_kept(langua
     with ScriptedRun(services.workspace, "guarded") as scripted:
         scripted.to(State.RUNNING)
         told = [
-            text("retreat.packed", step=7, before=2048, now=1024),
+            text("retreat.packed", what=STEP, before=2048, now=1024),
             text("sanity.left_out", step=9, loss="nan", grad_norm="inf"),
             text("sanity.no_numbers", step=12, loss="nan", grad_norm="nan", back=6, start=2.5, rate=1e-4),
-            text("retreat.checkpointing", step=20),
+            text("retreat.checkpointing", what=STEP),
         ]
         for message in told:
             scripted.run.log_event("guard", what="retreat", step=1, message=message)
