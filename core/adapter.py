@@ -144,6 +144,13 @@ def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
         set_peft_model_state_dict(tuned, weights)
 
 
+def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
+    """start: what the adapter of tuned began with, by peft's names; the base stays as it is."""
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(tuned, start)
+
+
 @dataclass(frozen=True)
 class AdapterFacts:
     """What adapter_config.json says, read as data."""

@@ -319,8 +319,13 @@ class Trainer:
 
     @torch.no_grad()
     def _unlearn(self) -> None:
-        for parameter, before in zip(self.parameters, self._untrained, strict=True):
-            parameter.copy_(before)
+        """As before the first step."""
+        pissa = getattr(self.tuned, "pissa", None)
+        if pissa and pissa.start:  # the base lacks what the adapter then began with
+            adapter.begin_anew(self.tuned, pissa.start)
+        else:
+            for parameter, before in zip(self.parameters, self._untrained, strict=True):
+                parameter.copy_(before)
         self.optimizer.state.clear()
 
     # ---- where a step cannot be believed --------------------------------------------------------------------------
