@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from filelock import Timeout
 
+from core import frames, line_commands, pausing, plan, run_doctor
 from core import further as further_runs
-from core import line_commands, pausing, plan, run_doctor
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
@@ -437,6 +437,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
+        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
         "bytes": run.bytes_used(),
     }
 

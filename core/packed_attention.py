@@ -8,6 +8,8 @@ take core/cpu_attention instead. Positions restart in the batch's position_ids. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,6 +83,7 @@ def enable(model: Any) -> bool:
     try:
         model.set_attn_implementation(NAME)
         if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
+            model.attention_before = before
             return True
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         pass  # a family that is put together otherwise: it is trained on padded batches
@@ -88,6 +91,20 @@ def enable(model: Any) -> bool:
         AttentionInterface.register(NAME, packed_sdpa)
     model.set_attn_implementation(before)
     return False
+
+
+@contextmanager
+def set_aside(model: Any) -> Iterator[None]:
+    """While it lasts, model has the attention that it had before `enable`: with a mask and a cache, to decode. Nothing changes
+    where nothing was enabled."""
+    if model.config._attn_implementation != NAME:
+        yield
+        return
+    model.set_attn_implementation(model.attention_before)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(NAME)
 
 
 def _sees_a_part(config: Any) -> bool:

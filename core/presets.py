@@ -130,6 +130,20 @@ def _shape(value: dict[str, Any]) -> ModelShape:
     return ModelShape(**value, source="catalogue")
 
 
+class Neutral(BaseModel):
+    """presets/neutral.yaml: prompts and texts by language that no data set is about (core/scenes)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: dict[str, tuple[str, ...]]
+    texts: dict[str, tuple[str, ...]]
+
+
+@lru_cache(maxsize=1)
+def neutral() -> Neutral:
+    return Neutral.model_validate(yaml.safe_load((PRESETS / "neutral.yaml").read_text("utf-8")))
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,9 +1,9 @@
 """Before the first step: the longest batch that the data can make, computed once and thrown away, to see what it needs.
 
 One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
-largest batch of an evaluation. What was measured replaces the estimate, goes into the workspace's record (core/memory_record)
-and corrects the next one. A run that does not fit saves memory first, as it would later (core/retreat), and ends here, with what would
-fit, where that is not enough. Random states, gradients and adapter are as
+largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
+(core/memory_record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/retreat), and
+ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
 
@@ -231,6 +231,8 @@ class Probe:
             trainer.rehearse(longest)
         seconds = time.monotonic() - started
         trainer.rehearse_evaluation()
+        if trainer.film:
+            trainer.film.rehearse()
         return seconds
 
     @contextmanager

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from core import atomic
 from core.errors import RecipeError
@@ -23,6 +23,7 @@ Goal = Literal[
     "domain_knowledge", "code_math", "function_calling", "agents",
 ]  # fmt: skip
 MOST_RANK = 256
+LONGEST_PROMPT = 500  # characters of a question of the person's own
 
 
 class _Section(BaseModel):
@@ -166,6 +167,12 @@ class Train(_Section):
         True,
         description="Keep the adapter of the best measurement instead of the last one; where no rows are kept apart, the last.",
     )
+    sample_seconds: float = Field(
+        4.0, ge=0, le=600, description="Longest that each measurement may answer the film's fixed questions; 0 means no film."
+    )
+    sample_prompts: tuple[
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...
+    ] = Field((), max_length=3, description="Up to three questions of your own that the film asks too, one a line.")
     save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
     save_total_gib: float = Field(
         10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."

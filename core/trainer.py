@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -40,6 +40,9 @@ from core.spill import SpillWatch
 from core.text import Text, text
 from core.time_left import TimeLeft
 from core.tokenizer import Encoded
+
+if TYPE_CHECKING:
+    from core.film import Film
 
 T = TypeVar("T")
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
@@ -106,6 +109,7 @@ class Trainer:
         self.memory = MemoryUse(reporter, compute.on_card)
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.spill: SpillWatch | None = None  # core/probe knows what to watch
+        self.film: Film | None = None  # core/worker knows what to ask
         self.would_fit: Callable[[Trainer], Text] | None = None  # core/probe knows that too
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
@@ -198,6 +202,10 @@ class Trainer:
         if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
             with self.clock.pause("evaluation"):
                 self._measure(step)
+            self.reporter.stage("training")
+        if self.film and self.film.is_due(step):
+            with self.clock.pause("film"):
+                self.film.take(step)
             self.reporter.stage("training")
         if step and (last or (step % self.save_every == 0 and self.position.health.is_worth_saving)):
             with self.clock.pause("saving"):
@@ -428,6 +436,7 @@ class Trainer:
             save_every=self.save_every,
             evaluation_size=sum(len(row.input_ids) for row in rows),
             spent_before=spent_before,
+            film_every=self.film.every if self.film else 0,
         )
 
     def _tokens(self, rows: Sequence[int]) -> int:

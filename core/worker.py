@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import adapter, best, further, lease, model_card, pausing
+from core import adapter, best, further, lease, model_card, pausing, scenes
 from core.datasets_store import DatasetStore, Examples
 from core.errors import (
     BusyError,
@@ -125,12 +125,14 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         _same_data(run, recipe, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
+    shown = scenes.ensure(run, recipe, examples, bool(eval_rows), tokenizer) if recipe.train.sample_seconds else None
     reporter.check()
 
     reporter.stage("loading_libraries")
     import torch
 
     from core import base_model, device
+    from core.film import Film
     from core.probe import Probe
     from core.retreat import NothingLeftError
     from core.trainer import NotFiniteError, Trainer, TrainingData
@@ -188,6 +190,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
+    if shown:
+        trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds)
     reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
         trainer.run(probe)

@@ -11,6 +11,7 @@ from core.errors import GarageError
 from core.further import may_continue
 from core.states import BUSY, State, may_pause, may_resume, may_stop
 from webui import run_panel
+from webui.film_view import film_strip
 from webui.findings_view import RunFinding
 from webui.live import CONTROL, LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
@@ -41,6 +42,7 @@ class RunColumn:
                 self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="run-further")
             with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
                 self.chart = live_chart(self.services, w, "", "live-chart")
+                film_strip(self.services, w, "", "live-film")
             with gr.Accordion(
                 w.t("train_page.run_settings"), open=False, visible=False, elem_id="run-settings-fold"
             ) as self.settings_fold:

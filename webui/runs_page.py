@@ -10,6 +10,7 @@ from core.errors import GarageError
 from core.export import QUANTS, ExportCheck, ExportResult, ExportStatus
 from core.states import BUSY, may_resume
 from webui import format, further_form, run_panel
+from webui.film_view import film_strip
 from webui.findings_view import RunFinding
 from webui.live import LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
@@ -52,6 +53,7 @@ class RunsPage:
                 self.finding.build()
                 with gr.Column(visible=False, elem_id="details") as self.details:
                     self.chart = live_chart(self.services, w, None, "details-chart")
+                    self.film = film_strip(self.services, w, None, "details-film")
                     self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
                     with gr.Row(elem_classes="lg-tight"):
                         self.resume = gr.Button(
@@ -109,6 +111,7 @@ class RunsPage:
             LivePart(self.details, lambda look: gr.update(visible=self._row(look) is not None)),
             LivePart(self.card, lambda look: self._about(look, run_panel.card)),
             *self.finding.parts(),
+            LivePart(self.film, lambda look: gr.update(value=look.opened if self._row(look) else None)),
             LivePart(self.settings, lambda look: self._about(look, run_panel.settings)),
             LivePart(self.story, lambda look: self._about(look, run_panel.story)),
             LivePart(self.resume, lambda look: gr.update(visible=self._may_go_on(look))),
