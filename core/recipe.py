@@ -98,7 +98,7 @@ class Adapter(_Section):
     )
     init_lora_weights: Literal["true", "pissa", "pissa_niter_16"] = Field(
         "true",
-        description="How the adapter begins: empty, or with the largest parts of the weights (PiSSA). Memory and steps as LoRA; pissa takes seconds to minutes a layer before the start, pissa_niter_16 is quick; the file is twice as large.",
+        description="How the adapter begins: empty, or with the largest parts of the weights (PiSSA). Memory and steps as LoRA; pissa_niter_16 takes seconds before the start, pissa minutes and more; the file is twice as large.",
     )
 
     @field_validator("init_lora_weights", mode="before")
@@ -199,7 +199,7 @@ class Recipe(_Section):
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
         if found := clashes(recipe):
-            raise RecipeError("recipe.clashes", where=where, problems=found)
+            raise RecipeError("recipe.clashes", problems=found)
         return recipe
 
     @classmethod
