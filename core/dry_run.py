@@ -277,7 +277,7 @@ class _Step:
             seen.place = "optimizer"
             one_step.clip(parameters, 1.0)
             with seen.making("optimizer"):
-                one_step.update(optimizer, scaler)
+                optimizer.step()
         fused.release()
         return _Counted(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
 

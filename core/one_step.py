@@ -47,8 +47,3 @@ def gradients(
 def clip(parameters: Sequence[torch.nn.Parameter], max_grad_norm: float | None) -> torch.Tensor:
     """Hold the gradients to a norm of max_grad_norm (None or 0: to none). Returns the norm that they had."""
     return torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
-
-
-def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-    scaler.step(optimizer)
-    scaler.update()
