@@ -244,7 +244,8 @@ def prepared(
     made = plan.make(wanted, grounds_of(space, wanted, seen), info.name)
     if not as_json:
         for warning in made.advice.warnings:
-            say(warning)
+            if warning.key not in run_doctor.SAID_OF_PLANS:
+                say(warning)
         for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
             say_finding(finding)
     runs = Runs(space)

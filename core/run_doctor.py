@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 PlanFinding = Literal["few_rows", "duplicates", "leakage", "few_steps", "hot_plan"]
 RunFinding = Literal["hot_rate", "overfitting", "plateau"]
 
+SAID_OF_PLANS = ("advise.warn_few_steps", "advise.warn_few_max_steps")  # warnings of the advice that are findings here
 REPEATED_SHARE = 0.05  # of the rows; a few that are there twice do no harm
 LISTED = 5  # pairs of rows
-TOO_HOT = 5  # times the usual rate
+TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times (tests/curves/warm.json)
+WARMEST = 2  # times the usual rate, where a run was too cold
 BACK_TO = 5  # a rate that was too hot is divided by this, where it is not far from the usual one
 
 WINDOW = 8  # steps at least, over which a loss is averaged
@@ -49,7 +51,7 @@ FLAT_TRAINING = 0.02
 LEARNING = 0.25  # of the highest rate; below it a loss that stays is the schedule's end
 FEWEST_FLAT_STEPS = 20
 NOTHING_LEARNED = 0.03  # of the untrained model's loss
-DONE = 0.1  # of the untrained model's loss: what is left is nothing to go on for
+DONE = 0.1  # of the untrained model's loss: with so little left, the run has done what it can
 
 
 class Finding(BaseModel):
@@ -426,15 +428,15 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Find
     found = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
     if found is None:
         return None
-    evidence, step, loss = found
+    evidence, step, left = found
     rate = recipe.train.learning_rate
-    if loss > (1 - NOTHING_LEARNED) * series.base:
-        warmer = max(usual, min(float(f"{rate * BACK_TO:.1g}"), TOO_HOT * usual))
+    if left > 1 - NOTHING_LEARNED:
+        warmer = max(usual, min(float(f"{rate * BACK_TO:.1g}"), WARMEST * usual))
         if warmer <= rate:
             return None
         remedy = text(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=warmer)
         means, fix = text("run_doctor.cold_means", rate=rate), {"train.learning_rate": warmer}
-    elif loss < DONE * series.base:
+    elif left < DONE:
         return None
     else:
         steps = max(step, FEWEST_STEPS)
@@ -453,9 +455,11 @@ def _while_learning(series: Series) -> float:
 
 
 def _flat_measured(series: Series) -> tuple[Text, int, float] | None:
-    """From a measurement on, at least two more in a row without a gain, and no gain of the training loss either."""
+    """From a measurement on, at least two more in a row without a gain, and no clear gain of the training loss either. Third: what
+    is left of the untrained model's loss, as a share."""
     usable = series.eval_steps <= _while_learning(series)
     steps, losses = series.eval_steps[usable], series.eval_losses[usable]
+    untrained = float(series.eval_losses[0]) if series.eval_steps[0] == 0 else series.base
     for i in range(len(losses) - 2):
         first, last = steps[i], steps[-1]
         later = series.eval_losses[i + 1 :]
@@ -464,10 +468,17 @@ def _flat_measured(series: Series) -> tuple[Text, int, float] | None:
         if later.min() < (1 - FLAT) * losses[i] or losses[-1] > (1 + FLAT) * losses[i]:
             continue
         early, late = series.between(first, (first + last) / 2), series.between((first + last) / 2, last)
-        if not len(early) or not len(late) or late.mean() < (1 - FLAT_TRAINING) * early.mean():
+        if not len(early) or not len(late):
+            continue
+        noise = math.sqrt(early.var() / len(early) + late.var() / len(late))
+        if early.mean() - late.mean() > FLAT_TRAINING * early.mean() + noise:
             continue
         numbers = {"then": float(losses[i]), "now": float(losses[-1]), "early": float(early.mean()), "late": float(late.mean())}
-        return text("run_doctor.flat_measured", step=int(first), last=int(last), **numbers), int(first), float(losses[i])
+        return (
+            text("run_doctor.flat_measured", step=int(first), last=int(last), **numbers),
+            int(first),
+            float(losses[i]) / untrained,
+        )
     return None
 
 
@@ -483,4 +494,4 @@ def _flat_training(recipe: Recipe, series: Series) -> tuple[Text, int, float] | 
         return None
     first, last = int(series.steps[len(losses) - 3 * width]), int(series.steps[len(losses) - 1])
     numbers = {"early": float(means[0]), "late": float(means[2])}
-    return text("run_doctor.flat_training", step=first, last=last, **numbers), first, float(means[0])
+    return text("run_doctor.flat_training", step=first, last=last, **numbers), first, float(means[0]) / series.base

@@ -122,6 +122,18 @@ def test_a_rate_far_from_the_usual_is_told_before_the_start(space: Workspace) ->
     assert looked_at(space, rows(100), train={"learning_rate": 3e-3}) == {}
 
 
+def test_a_plan_without_a_browser_carries_the_findings(space: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    file = space.cache / "five.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows(5))), "utf-8")
+    asked = ["plan", "--model", "135M", "--data", str(file), "--workspace", str(space.root)]
+    assert commands.main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["id"] for finding in found] == ["few_rows", "few_steps"]
+    assert "10 optimizer steps" in found[1]["evidence"]["sentence"] and found[1]["fix"] == {"train.num_train_epochs": 10}
+    assert commands.main(asked) == 0
+    assert "--set train.num_train_epochs=10" in capsys.readouterr().err
+
+
 # ---- by the curves ----------------------------------------------------------------------------------------------------
 
 
@@ -145,14 +157,13 @@ def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Finding]]:
     return said
 
 
-@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages"])
+@pytest.mark.parametrize("name", ["pirate_answers", "shop_messages", "kettlewisp_facts", "warm"])
 def test_nothing_is_said_at_any_step_of_a_healthy_run(name: str) -> None:
     assert followed(name) == []
 
 
-@pytest.mark.parametrize("name", ["hot"])
-def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers(name: str) -> None:
-    said = followed(name)
+def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers() -> None:
+    said = followed("hot")
     step, finding = said[0]
     assert {finding.id for _, finding in said} == {"hot_rate"} and step <= 20
     assert finding.action == "stop" and finding.fix == {"train.learning_rate": 1e-3}
@@ -172,6 +183,12 @@ def test_few_measured_rows_need_a_wider_gap() -> None:
     recipe, lines, rows = recorded("pirate_answers")
     assert rows == 3  # 1.18 to 1.60
     assert [finding.id for finding in run_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == ["overfitting"]
+
+
+def test_a_run_that_goes_nowhere_is_told_so_and_how() -> None:
+    said = followed("cold")
+    assert said and {finding.id for _, finding in said} == {"plateau"}
+    assert said[-1][1].fix == {"train.learning_rate": 1e-3}
 
 
 def made_up(losses: list[float], evals: dict[int, float], rates: float = 1e-3) -> Series:

@@ -83,7 +83,7 @@ class Ran:
         return self._done[name]
 
     def _run(self, sections: dict[str, dict[str, Any]]) -> RunFolder:
-        train = {"max_steps": 3, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "learning_rate": 1e-3}
+        train = {"max_steps": 3, "per_device_train_batch_size": 1, "learning_rate": 1e-3}
         value = {
             "data": {"source": "sample:pirate_answers", "eval_fraction": 0.04} | sections.get("data", {}),
             "adapter": {"r": 4, "target_modules": "q_proj,v_proj,down_proj"} | sections.get("adapter", {}),
@@ -122,7 +122,7 @@ def decisions(run: RunFolder) -> set[str]:
 @pytest.mark.parametrize("name", RUNS)
 def test_every_variant_learns(name: str, ran: Ran) -> None:
     measured = lines(ran(name), "eval_loss", "eval")
-    assert measured[-1] < measured[0] - 0.05
+    assert measured[-1] < measured[0] - 0.02
     assert ("fused_lora.left" in decisions(ran(name))) == (name == "dora"), "PEFT's own product, which is said"
 
 
@@ -230,7 +230,7 @@ def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
     assert sections["adapter"] == {"lora_dropout": 0.1, "load_in_8bit": True}
     assert sections["train"] == {"warmup_ratio": 0.03, "neftune_noise_alpha": 5.0}
     form = Form(None, "starter", "sample:pirate_answers", "here", "", Answers(given | {"adapter.method": "qlora"}, {}))
-    with pytest.raises(RecipeError, match="4 bit and adapter.load_in_8bit in 8 bit"):
+    with pytest.raises(RecipeError, match="in 8 bit .load_in_8bit"):
         recipe_of(form)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.advice import Advice
 from core.budget import Budget
 from core.memory import Estimate
+from core.run_doctor import SAID_OF_PLANS
 from core.vram_table import VramTable
 from webui import correction, fits_view, format
 from webui.markup import Html, join, notice, tag
@@ -19,7 +20,6 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
-SAID_BY_THE_DOCTOR = ("advise.warn_few_steps", "advise.warn_few_max_steps")  # webui/findings_view, with a button
 # What would fit, each in a fold of its own.
 FITS = (("stretched", fits_view.stretched), ("by_length", fits_view.by_length), ("on_cards", fits_view.on_cards))
 
@@ -73,7 +73,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
         tag("p", w.t("plan_view.shape_unknown", why=w.of(outlook.shape_problem)), class_="lg-quiet")
         if outlook.shape_problem
         else None,
-        *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_BY_THE_DOCTOR),
+        *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS),
         reasons(advice, w),
         alternatives(advice, w),
         *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(outlook, w)) is not None),

@@ -34,6 +34,7 @@ FOLDED: tuple[Key, ...] = tuple(
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 AUTO = ""  # a choice left to the plan
+NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}  # empty means off: no plan turns it on
 MOST_LINE = LONGEST_PROMPT  # characters of a line, where a field takes several
 
 # Shows only the settings whose name or help has what is typed; says so where there is none.
@@ -96,7 +97,9 @@ def component_for(key: Key, w: Wording) -> Component:
     if kind.type is str:
         return gr.Textbox(default or "", max_lines=1, max_length=400, **options)
     if kind.optional:  # gradio 6.31 makes 0 of an empty Number when it is first shown
-        return gr.Textbox("", max_lines=1, max_length=20, placeholder=w.t("wizard.auto"), **options)
+        return gr.Textbox(
+            "", max_lines=1, max_length=20, placeholder=w.t("wizard.none" if key in NONE else "wizard.auto"), **options
+        )
     return gr.Number(default, **options)
 
 
