@@ -147,7 +147,7 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
         paused.to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
     studio.shoot(app, [Shot("paused")])
     with ScriptedRun(workspace, "Pirate answers") as run:
-        run.to(State.RUNNING).train(64, seconds_left=140)
+        run.to(State.RUNNING).train(64, seconds_left=140).film(0, 20, 40, 60)
         more = Shot("training-more-curves", arrange=lambda page: open_details(page, "#live-chart .lc-more"))
         studio.shoot(app, [Shot("training"), Shot("training", CHAT), more])
 
