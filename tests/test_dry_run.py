@@ -78,7 +78,7 @@ def compare(dry_runs: DryRuns, model: str, method: str, length: int, checkpointi
     question = asked(KNOWN[model], method, length, checkpointing)
     counted, reckoned = answer(dry_runs, question), estimate(KNOWN[model], question.setup)
     assert counted.estimate.trainable_params == reckoned.trainable_params
-    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.01)
+    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.015)  # blocks of 512 bytes, small states in fp32
     return reckoned.allocated_gib / counted.estimate.allocated_gib - 1
 
 
