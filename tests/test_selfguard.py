@@ -292,7 +292,7 @@ def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_p
     count = NoMemory()
     whole = run_with(trainer_of(tmp_path / "whole", **how), count)
     layers = whole.tuned.config.num_hidden_layers
-    for seed in range(6 if full else 1):
+    for seed in range(1, 6 if full else 2):
         chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
         fault = NoMemory(*chosen)
         trainer = run_with(trainer_of(tmp_path / str(seed), **how), fault)
