@@ -267,6 +267,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
             raise failure
     if run.has_adapter():  # of an attempt that failed later than where this one goes on
         run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
+        run.add_facts(adapter_step=None, adapter_is_best=None)
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
