@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from core import adapter, best, checkpoint, fused_lora, neftune, optimizer, packed_attention
+from core import adapter, best, checkpoint, fused_lora, neftune, one_step, optimizer, packed_attention
 from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
@@ -229,17 +229,14 @@ class Trainer:
         self._computing = max(parts, key=self._tokens)
         batches = [self._batch([self.data.train[i] for i in rows]) for rows in parts]
         learned = sum(batch.targets.numel() for batch in batches)
-        loss_sum = torch.zeros((), device=self.compute.device)
-        for rows, batch in zip(parts, batches, strict=True):
+
+        def entering(number: int) -> None:
             self.reporter.check()
-            self._computing = rows
-            with self.offload:
-                loss = summed_loss(self.tuned, batch, self.head)
-                self.scaler.scale(loss / learned).backward()
-            loss_sum += loss.detach()
+            self._computing = parts[number]
+
+        loss_sum = one_step.gradients(self.tuned, batches, self.head, self.scaler, self.offload, entering)
         self.scaler.unscale_(self.optimizer)
-        limit = self.recipe.train.max_grad_norm or math.inf
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        grad_norm = float(one_step.clip(self.parameters, self.recipe.train.max_grad_norm))
         loss = float(loss_sum) / learned
         may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
         finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
@@ -320,8 +317,7 @@ class Trainer:
     def _save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
         if self.retreat.checkpointing:
-            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+            one_step.checkpoint_layers(self.tuned)
         if self.retreat.offloads and not isinstance(self.offload, Offload):
             self.offload = Offload(self.tuned)
 
@@ -466,8 +462,7 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         try:
             batch = self._batch([self.data.train[i] for i in longest.rows])
-            with self.offload:
-                (summed_loss(self.tuned, batch, self.head) / max(1, batch.targets.numel())).backward()
+            one_step.gradients(self.tuned, [batch], self.head, torch.amp.GradScaler("cuda", enabled=False), self.offload)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             checkpoint.set_random_states(states)
