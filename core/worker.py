@@ -134,8 +134,9 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     from core import base_model, device
     from core.film import Film
     from core.probe import Probe
+    from core.recovery import NotFiniteError
     from core.retreat import NothingLeftError
-    from core.trainer import NotFiniteError, Trainer, TrainingData
+    from core.trainer import Trainer, TrainingData
 
     shape = None
     with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same

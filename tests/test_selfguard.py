@@ -25,6 +25,7 @@ from core.interruption import stop_inside_layers
 from core.loss import summed_loss
 from core.probe import Probe
 from core.recipe import Adapter, Recipe
+from core.recovery import NotFiniteError
 from core.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
 from core.run_folder import RunFolder
 from core.runs import Runs
@@ -34,7 +35,7 @@ from core.states import State
 from core.supervisor import spawn_worker
 from core.text import Text, text
 from core.tokenizer import Encoded
-from core.trainer import LongestBatch, NotFiniteError, Trainer, TrainingData
+from core.trainer import LongestBatch, Trainer, TrainingData
 from core.workspace import Workspace
 from tests.scripted_run import ScriptedRun
 from webui import run_panel
