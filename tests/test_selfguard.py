@@ -247,7 +247,7 @@ def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_i
     assert trainer.longest().tokens > 32
     shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
     trainer.run(Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape))
-    assert said(trainer) == ["retreat.packed"] and trainer.longest().tokens <= 32
+    assert said(trainer) == ["retreat.packed"] and trainer.retreat.at_once == 32
     nearly_the_same(trainer, whole)
 
 
