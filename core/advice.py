@@ -112,6 +112,17 @@ class Advice(_Value):
         """What runs on this PC measured, over the arithmetic."""
         return self.correction.factor if self.correction else 1.0
 
+    @property
+    def arithmetic_gib(self) -> float | None:
+        """On the card, by the arithmetic alone."""
+        return self.estimate.on_card_gib / self.factor if self.estimate else None
+
+    @property
+    def setup(self) -> Setup:
+        """What the arithmetic was asked, but for what is never decided here."""
+        names = ("method", "r", "target_modules", "micro_batch", "max_length", "optim", "gradient_checkpointing")
+        return Setup(**{name: getattr(self, name) for name in names}, device=self.budget.kind)
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -24,6 +24,7 @@ from core import further as further_runs
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
+from core.dry_runs import DryRuns, Looked
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
 from core.hardware import Machine
 from core.line import Line
@@ -46,6 +47,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
@@ -581,6 +583,7 @@ def plan_command(
     data: Annotated[str | None, typer.Option(help="A data set or a file; its lengths decide max_length and more.")] = None,
     goal: Annotated[str | None, typer.Option(help="What the model should become better at, such as style.")] = None,
     vram: Annotated[float | None, typer.Option(help="Plan for a card of so many GB, as sold, instead of this PC.")] = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -598,15 +601,18 @@ def plan_command(
     corrections = corrections_here(space, machine, model) if vram is None else None
     advice = recommend(shape, memory, plan_facts(space, model, seen) if seen else None, wanted, corrections=corrections)
     findings = run_doctor.before(Planned.of(advised_recipe(advice), advice, seen)) if seen else []
+    counted = counted_dry_run(Models(space), model, advice.setup) if dry_run else None
     if as_json:
         found = [finding.model_dump(mode="json") for finding in findings]
-        print_json(in_words(plan_json(advice) | {"findings": found}))
+        more = {"findings": found} | ({"dry_run": dry_run_json(counted)} if counted else {})
+        print_json(in_words(plan_json(advice) | more))
     else:
         from core.memory_cases import source_of
 
         for finding in findings:
             say_finding(finding)
-        print("\n".join([*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]))
+        lines = [*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]
+        print("\n".join(lines + (dry_run_lines(counted, advice.arithmetic_gib, terminal_language()) if counted else [])))
 
 
 def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
@@ -744,10 +750,11 @@ def estimate(
     cases: Annotated[
         Path | None, typer.Option("--csv", help="A CSV file of cases, all answered in one call (docs/memory.md).")
     ] = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How much memory a training would need on a card: the arithmetic alone, nothing is loaded."""
+    """How much memory a training would need on a card: the arithmetic, and with --dry-run the step itself; nothing is loaded."""
     from core import memory_cases
     from core.memory import Setup
     from core.memory import estimate as memory_of
@@ -755,6 +762,8 @@ def estimate(
 
     models = Models(Workspace.open(workspace))
     if cases is not None:
+        if dry_run:
+            raise RecipeError("dry_run.one_model")
         return answer_cases(memory_cases.read(expand(str(cases)), lambda name: shape_of(models, name)), as_json)
     if model is None:
         raise RecipeError("memory.no_model")
@@ -766,8 +775,10 @@ def estimate(
         load_in_8bit=load_in_8bit, stack=stack,
     )  # fmt: skip
     result = memory_of(shape, setup)
+    counted = counted_dry_run(models, model, setup) if dry_run else None
     if as_json:
-        print_json(in_words(estimate_json(model, shape, setup, result)))
+        value = estimate_json(model, shape, setup, result) | ({"dry_run": dry_run_json(counted)} if counted else {})
+        print_json(in_words(value))
         return None
     language = terminal_language()
     print(text("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
@@ -780,6 +791,46 @@ def estimate(
         print(text("memory.row", gib=getattr(result, name), what=what).render(language))
     for doubt in result.low_confidence:
         print(doubt.render(language))
+    if counted:
+        print("\n".join(dry_run_lines(counted, result.on_card_gib, language)))
+    return None
+
+
+def counted_dry_run(models: Any, model: str, setup: Any) -> Looked:
+    """The dry run of a setup, or why there is none; waits for it."""
+    from core.dry_run_answer import Question
+    from core.models import config_of
+
+    runs = DryRuns(Runs(models.workspace).busy)
+    try:
+        return runs.wait(Question(config=config_of(models, model), setup=setup))
+    finally:
+        runs.rest()
+
+
+def dry_run_json(found: Looked) -> dict[str, Any]:
+    """What `dry_run` holds: the fields of `estimate`, where the peak was, and how it was found; or why there is none."""
+    if found.answer is None:
+        return {"why": found.why.model_dump() if found.why else None}
+    answer = found.answer
+    numbers = answer.estimate.model_dump(
+        mode="json", include={"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
+    )
+    at_peak = {"place": answer.place, "layer": answer.layer, "operation": answer.operation}
+    return numbers | {"at_peak": at_peak, "layers_run": list(answer.layers_run), "seconds": answer.seconds}
+
+
+def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) -> list[str]:
+    """arithmetic_gib: on the card, by the arithmetic alone."""
+    if found.answer is None:
+        return [text("dry_run.none", why=found.why or "-").render(language)]
+    answer, counted = found.answer, found.answer.estimate
+    place = {"where": answer.where, "operation": answer.operation}
+    lines = [text("dry_run.row", gib=counted.on_card_gib, allocated=counted.allocated_gib, **place)]
+    if arithmetic_gib:
+        difference = 100 * (counted.on_card_gib / arithmetic_gib - 1)
+        lines.append(text("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds))
+    return [line.render(language) for line in lines]
 
 
 def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:

@@ -118,6 +118,11 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     return [readers for readers in together if readers] + [[layer] for layer in layers if layer not in grouped]
 
 
+def _autocasts(device_type: str) -> bool:
+    # Tensors without data (core/dry_run) have a device for which torch refuses the second question.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 class _Group:
     """Layers that read one input. The first that is called computes for all; the others hand out what is theirs.
 
@@ -139,7 +144,7 @@ class _Group:
     def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
         def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             member = self.members[index]
-            if args or kwargs or not member.is_plain() or torch.is_autocast_enabled(x.device.type):
+            if args or kwargs or not member.is_plain() or _autocasts(x.device.type):
                 return type(member.layer).forward(member.layer, x, *args, **kwargs)
             return self._output(index, x)
 

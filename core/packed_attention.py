@@ -146,6 +146,8 @@ def holds(model: Any, own: torch.Tensor) -> bool:
         vocabulary = model.config.get_text_config().vocab_size
         changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
         together, other = (_hidden(model, row, (FIRST, SECOND)) for row in (ids, changed))
+        if together.is_meta:
+            return True  # without data (core/dry_run) there is nothing to compare; that it runs is all there is to see
         alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
         expected = torch.cat([own, alone[:, FIRST:]], 1)
         allowed = 0.02 * expected.abs().max()  # 16-bit sums in another order

@@ -180,6 +180,11 @@ class NormAfterMlp(_Part):
     moving: dict[str, float]
 
 
+class KeptWhole(_Part):
+    families: tuple[str, ...]
+    widths: dict[str, float]
+
+
 class CpuConstants(_Part):
     context_gib: float
     slack: float
@@ -198,6 +203,8 @@ class MemoryConstants(_Part):
     kept_besides: dict[str, dict[str, float]]
     norm_after_mlp: NormAfterMlp
     eager: dict[str, float]
+    eager_families: dict[str, dict[str, float]]
+    kept_whole: KeptWhole
     besides_lora: dict[str, dict[str, dict[str, float]]]
     cpu: CpuConstants
     margin: dict[str, float]

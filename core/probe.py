@@ -1,8 +1,9 @@
 """Before the first step: the longest batch that the data can make, computed once and thrown away, to see what it needs.
 
 One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
-largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record (core/memory_record)
-and corrects the next one. A run that would not fit ends here, with what would. Random states, gradients and adapter are as
+largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
+(core/memory_record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/retreat), and
+ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
 
@@ -88,6 +89,12 @@ class Probe:
         if trainer.position.step >= trainer.schedule.total_steps:
             return
         trainer.reporter.stage("probing")
+        while refusal := self._try(trainer):
+            if not trainer.save_memory_beforehand():
+                raise refusal
+
+    def _try(self, trainer: Trainer) -> DoesNotFitError | None:
+        """The longest batch as it is computed now; why it does not fit, None where it does."""
         on_card = trainer.compute.on_card
         card = _card_of(self._machine) if on_card else None
         longest = trainer.longest()
@@ -115,11 +122,12 @@ class Probe:
         # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or _given(self._run.facts().get("memory_limit_gib"))
         if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
-            raise self._refusal(trainer, longest, measured, limit, predicted)
+            return self._refusal(trainer, longest, measured, limit, predicted)
         self._say(facts)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
         trainer.spill = SpillWatch(trainer.reporter, where, partial(_memory_now, card, on_card))
         trainer.would_fit = self._would_fit
+        return None
 
     def finish(self) -> None:
         """After the run, however it ended: where it needed more in the end than its longest batch did, that is what is kept. A

@@ -157,6 +157,16 @@ class Train(_Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
     save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Measurements in a row without a better one after which training ends; 0 never. Empty: three, or two fifths of all.",
+    )
+    load_best_model_at_end: bool = Field(
+        True,
+        description="Keep the adapter of the best measurement instead of the last one; where no rows are kept apart, the last.",
+    )
     sample_seconds: float = Field(
         4.0, ge=0, le=600, description="Longest that each measurement may answer the film's fixed questions; 0 means no film."
     )

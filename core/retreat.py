@@ -57,23 +57,23 @@ class Retreat:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
 
-    def go_on(self, failed: Sequence[int], lengths: Sequence[int], step: int, measuring: bool = False) -> Text | None:
+    def go_on(self, failed: Sequence[int], lengths: Sequence[int], what: Text, measuring: bool = False) -> Text | None:
         """Take the next way, the first that helps the micro-batch that failed; says which, None where none is left.
 
-        measuring: nothing is kept for a way back then, so only less at once helps.
+        what: where it was not enough. measuring: nothing is kept for a way back then, so only less at once helps.
         """
         if len(failed) > 1:
             before = self.at_once
             while len(self._parts(failed, lengths, self.at_once)) == 1:
                 self.taken.append(HALVE)
             key = "retreat.packed" if self._packed else "retreat.batch"
-            return text(key, step=step, before=before, now=self.at_once)
+            return text(key, what=what, before=before, now=self.at_once)
         if measuring:
             return None
         if not self.checkpointing:
             self.taken.append(CHECKPOINTING)
-            return text("retreat.checkpointing", step=step)
+            return text("retreat.checkpointing", what=what)
         if self._on_card and not self.offloads:
             self.taken.append(OFFLOAD)
-            return text("retreat.offload", step=step)
+            return text("retreat.offload", what=what)
         return None

@@ -26,6 +26,7 @@ class TimeLeft:
 
     done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the last.
     evaluation_size: tokens of a measurement; 0: there is none. film_every: as eval_every, of the film's frames; 0: there is none.
+    spent_before: seconds of this attempt before this clock.
     """
 
     total_steps: int
@@ -36,6 +37,7 @@ class TimeLeft:
     evaluation_size: float = 0.0
     clock: Callable[[], float] = time.monotonic
     film_every: int = 0
+    spent_before: float = 0.0
     _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)
     _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": [], "film": []})
     _began: float = 0.0
@@ -63,7 +65,7 @@ class TimeLeft:
     @property
     def spent(self) -> float:
         """Seconds since this attempt began to train."""
-        return self.clock() - self._began
+        return self.spent_before + self.clock() - self._began
 
     def seconds_left(self, step: int) -> float | None:
         """After `step` of total_steps; None before the second step of this attempt, whose first one only warms up."""

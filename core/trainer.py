@@ -10,7 +10,7 @@ import gc
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from core import adapter, checkpoint, fused_lora, neftune, optimizer, packed_attention
+from core import adapter, best, checkpoint, fused_lora, neftune, one_step, optimizer, packed_attention
 from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
@@ -34,6 +34,7 @@ from core.recipe import Recipe
 from core.reporter import Reporter
 from core.retreat import NothingLeftError, Retreat
 from core.run_folder import Progress
+from core.sanity import Health
 from core.schedule import Schedule, packed
 from core.spill import SpillWatch
 from core.text import Text, text
@@ -49,7 +50,7 @@ TOLD_AFTER = 20  # steps
 
 
 class NotFiniteError(GarageError):
-    """The loss or the gradient is no number any more; the adapter still holds the last good step."""
+    """Steps give no number any more, or the loss ran away, again (core/sanity); the adapter holds the last good step."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Trainer:
         )
         a_fifth = max(1, math.ceil(self.schedule.total_steps / 5))
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
+        self.patience = best.patience(recipe, self.schedule.total_steps, self.eval_every, len(data.evaluation))
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
         self.optimizer = optimizer.make(tuned, recipe)
         self.head = Head.of(tuned.get_base_model())
@@ -111,7 +113,7 @@ class Trainer:
         self.would_fit: Callable[[Trainer], Text] | None = None  # core/probe knows that too
         self.position = Position()
         self._random: States | None = None  # at the end of the last finished step
-        self._untrained: list[torch.Tensor] = []  # what the adapter was before the first step
+        self._untrained = [p.detach().to("cpu", copy=True) for p in self.parameters]  # before the first step of all attempts
         self._computing: Sequence[int] = ()  # rows; none while what is going on cannot be done again
 
     def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
@@ -120,11 +122,9 @@ class Trainer:
         train = self.recipe.train
         self.reporter.has_something_to_save()
         torch.manual_seed(train.seed)
-        if self._random:
-            checkpoint.set_random_states(self._random)
-        self._random = checkpoint.random_states(self.compute.on_card)
-        if not self.position.step:
-            self._untrained = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
+        self._random_at_start = checkpoint.random_states(self.compute.on_card)
+        self._random = self._random or self._random_at_start
+        checkpoint.set_random_states(self._random)
         self._save_memory()
         self.fused = fused_lora.fuse(self.tuned)
         if self.fused.reason:
@@ -137,7 +137,7 @@ class Trainer:
                 self._after(self.position.step)
                 self._steps()
                 told = self.reporter.run.facts().get("time")
-                if isinstance(told, dict):
+                if isinstance(told, dict) and not self.has_stopped_improving:
                     self.reporter.run.add_facts(time=told | {"took_seconds": round(self.clock.spent, 1)})
         finally:
             self.fused.release()
@@ -147,20 +147,46 @@ class Trainer:
     def _steps(self) -> None:
         total = self.schedule.total_steps
         self.reporter.stage("training")
-        for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
+        for step, micro_batches in self._coming():
             self.reporter.check()
             numbers = self._with_retreats(step, partial(self._step, step, micro_batches))
-            self.position.step = step
-            self._random = checkpoint.random_states(self.compute.on_card)
-            seconds = numbers.pop("seconds")
+            verdict, seconds = numbers.pop("verdict"), numbers.pop("seconds")
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
+            if verdict in ("go_back", "stop"):
+                self._go_back(step, numbers, is_end=verdict == "stop")
+                continue
+            if verdict == "leave_out":
+                self._tell("left_out", step, text("sanity.left_out", step=step, **_said(numbers)))
+            self.position.step, self.position.tokens_seen = step, numbers["tokens_seen"]
+            self._random = checkpoint.random_states(self.compute.on_card)
             self.memory.note(step, last=step == total)
             if self.spill:
                 self.spill.note(step, seconds, sum(self._tokens(batch) for batch in micro_batches))
             self.clock.finish(step)
             self._tell_time(step)
             self._after(step)
+
+    def _coming(self) -> Iterator[tuple[int, list[list[int]]]]:
+        """Numbers and micro-batches of the steps to come; begins anew where the run was taken back meanwhile."""
+        while self.position.step < self.schedule.total_steps and not self.has_stopped_improving:
+            for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
+                yield step, micro_batches
+                if self.position.step != step or self.has_stopped_improving:
+                    break
+
+    @property
+    def has_stopped_improving(self) -> bool:
+        """On the rows kept apart: no measurement was better than the best one for as long as the recipe waits."""
+        return 0 < self.patience <= self.position.since_best
+
+    def best_to_keep(self) -> str | None:
+        """The checkpoint that the run should keep instead of its last state."""
+        return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
+
+    def _tell(self, what: str, step: int, message: Text) -> None:
+        """What the run did of itself, for its timeline and its card."""
+        self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
     def _tell_time(self, step: int) -> None:
         """To the state, and after 20 steps (of this attempt) to run.json: what was said then is held against what it took."""
@@ -181,7 +207,7 @@ class Trainer:
             with self.clock.pause("film"):
                 self.film.take(step)
             self.reporter.stage("training")
-        if step and (step % self.save_every == 0 or last):
+        if step and (last or (step % self.save_every == 0 and self.position.health.is_worth_saving)):
             with self.clock.pause("saving"):
                 self.checkpoint()
             self.reporter.stage("training")
@@ -192,10 +218,10 @@ class Trainer:
             self._with_retreats(step, partial(self.evaluate, step))
         except NothingLeftError:
             self.position.measured_step = step
-            self.reporter.run.log_event("guard", what="not_measured", step=step, message=text("retreat.not_measured", step=step))
+            self._tell("not_measured", step, text("retreat.not_measured", step=step))
 
-    def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
-        """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
+    def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """One optimizer step; returns its numbers, and what they are worth. Nothing of the adapter changes unless they are good."""
         started = time.monotonic()
         self.tuned.train()
         learning_rate = self._set_learning_rate(step)
@@ -203,31 +229,27 @@ class Trainer:
         self._computing = max(parts, key=self._tokens)
         batches = [self._batch([self.data.train[i] for i in rows]) for rows in parts]
         learned = sum(batch.targets.numel() for batch in batches)
-        loss_sum = torch.zeros((), device=self.compute.device)
-        for rows, batch in zip(parts, batches, strict=True):
+
+        def entering(number: int) -> None:
             self.reporter.check()
-            self._computing = rows
-            with self.offload:
-                loss = summed_loss(self.tuned, batch, self.head)
-                self.scaler.scale(loss / learned).backward()
-            loss_sum += loss.detach()
+            self._computing = parts[number]
+
+        loss_sum = one_step.gradients(self.tuned, batches, self.head, self.scaler, self.offload, entering)
         self.scaler.unscale_(self.optimizer)
-        limit = self.recipe.train.max_grad_norm or math.inf
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        grad_norm = float(one_step.clip(self.parameters, self.recipe.train.max_grad_norm))
         loss = float(loss_sum) / learned
-        finite = math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled())
+        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
+        finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
+        verdict = self.position.health.judge(loss, finite, step)
         if self.position.step:  # in the first step the optimizer makes its state, which can be undone; later it changes it
             self._computing = ()
-        if finite:
+        if verdict == "good":
             self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.position.tokens_seen += sum(batch.tokens for batch in batches)
-        numbers = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_seen": self.position.tokens_seen}
-        if not finite:
-            self.reporter.metrics("train", step, **numbers)
-            raise NotFiniteError("run.not_finite", step=step, loss=str(loss), grad_norm=str(grad_norm))
-        return {**numbers, "learned": learned, "seconds": time.monotonic() - started}
+        tokens_seen = self.position.tokens_seen + sum(batch.tokens for batch in batches)
+        numbers = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_seen": tokens_seen}
+        return {**numbers, "learned": learned, "seconds": time.monotonic() - started, "verdict": verdict}
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:
         if self.packed:
@@ -237,6 +259,7 @@ class Trainer:
     def _set_learning_rate(self, step: int) -> float:
         train, total = self.recipe.train, self.schedule.total_steps
         value = train.learning_rate * schedule_factor(step - 1, total, warmup_steps(self.recipe, total), train.lr_scheduler_type)
+        value *= self.position.health.share_of_learning_rate
         optimizer.set_learning_rate(self.optimizer, value)
         return value
 
@@ -268,16 +291,25 @@ class Trainer:
             torch.cuda.empty_cache()
         measuring = step == self.position.step
         lengths = [len(row.input_ids) for row in self.data.evaluation] if measuring else self.schedule.lengths
-        said = self.retreat.go_on(failed, lengths, step, measuring)
+        said = self.retreat.go_on(failed, lengths, text("retreat.in_step", step=step), measuring)
         if said is None:
             advice = self.would_fit(self) if self.would_fit else None
             raise NothingLeftError("retreat.nothing_left", advice, step=step)
-        self.reporter.run.log_event("guard", what="retreat", step=step, message=said)
+        self._tell("retreat", step, said)
         self._save_memory()
         if self.position.step:
             with self.clock.pause("saving"):
                 self.checkpoint()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
         self.reporter.stage("training")
+
+    def save_memory_beforehand(self) -> bool:
+        """For a longest batch that does not fit: whether there was a way left, which is then taken."""
+        said = self.retreat.go_on(self.longest().rows, self.schedule.lengths, text("retreat.beforehand"))
+        if said is None:
+            return False
+        self._tell("retreat", self.position.step, said)
+        self._save_memory()
+        return True
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cuda", enabled=self.compute.dtype == torch.float16 and self.compute.on_card)
@@ -285,16 +317,49 @@ class Trainer:
     def _save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
         if self.retreat.checkpointing:
-            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+            one_step.checkpoint_layers(self.tuned)
         if self.retreat.offloads and not isinstance(self.offload, Offload):
             self.offload = Offload(self.tuned)
 
     @torch.no_grad()
     def _unlearn(self) -> None:
-        for parameter, before in zip(self.parameters, self._untrained, strict=True):
-            parameter.copy_(before)
+        """As before the first step."""
+        pissa = getattr(self.tuned, "pissa", None)
+        if pissa and pissa.start:  # the base lacks what the adapter then began with
+            adapter.begin_anew(self.tuned, pissa.start)
+        else:
+            for parameter, before in zip(self.parameters, self._untrained, strict=True):
+                parameter.copy_(before)
         self.optimizer.state.clear()
+
+    # ---- where a step cannot be believed --------------------------------------------------------------------------
+    def _go_back(self, step: int, numbers: dict[str, Any], is_end: bool) -> None:
+        """To the last good checkpoint, and on with half the learning rate; at the end only where the adapter itself went bad."""
+        health, facts = self.position.health, {"step": step, **_said(numbers)}
+        if is_end and not health.ran_away:
+            if not self.optimizer.state:
+                self.position.step = 0  # nothing was learned that could be kept
+            raise NotFiniteError("run.not_finite" if self.position.step else "run.not_finite_at_once", **facts)
+        retreats, measured = self.retreat.taken, self.position.measured_step is not None
+        saved = self.checkpoints.last_good(step - health.suspects)
+        if saved:
+            self.restore(saved)
+        else:
+            self._unlearn()
+            self.position, self._random = Position(measured_step=0 if measured else None), self._random_at_start
+        self.retreat.taken = retreats  # the memory has not become more
+        self.position.health = Health(health.started_at, back=health.back + 1)
+        self.checkpoints.forget_after(self.position)
+        checkpoint.set_random_states(self._random)
+        facts |= {"back": self.position.step, "start": health.started_at}
+        if is_end:
+            raise NotFiniteError("run.ran_away" if self.position.step else "run.ran_away_at_once", **facts)
+        facts["rate"] = self._set_learning_rate(self.position.step + 1)
+        self._tell("went_back", step, text("sanity.ran_away" if health.ran_away else "sanity.no_numbers", **facts))
+        self.clock = self._new_clock(self.clock.spent)
+        if self.position.step:
+            self.checkpoint()
+            self.reporter.stage("training")
 
     # ---- measuring ------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -317,9 +382,13 @@ class Trainer:
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
         self.position.measured_step = step
-        best = self.position.best_eval_loss
-        if step and math.isfinite(eval_loss) and (best is None or eval_loss < best):
-            self.position.best_eval_loss = eval_loss
+        if step == 0:
+            self.position.health.note_start(eval_loss)
+            return
+        so_far = self.position.best_eval_loss
+        self.position.since_best += 1
+        if math.isfinite(eval_loss) and (so_far is None or eval_loss < so_far):
+            self.position.best_eval_loss, self.position.since_best = eval_loss, 0
             self.position.best_checkpoint = checkpoint.name_of(step)
             self.reporter.run.add_facts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss)
             if step % self.save_every:
@@ -352,7 +421,7 @@ class Trainer:
         self.position, self._random = saved.position, saved.states["random"]
         self.retreat.taken = list(saved.position.retreats)
 
-    def _new_clock(self) -> TimeLeft:
+    def _new_clock(self, spent_before: float = 0.0) -> TimeLeft:
         rows = self.data.evaluation
         steps = islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)
         return TimeLeft(
@@ -362,6 +431,7 @@ class Trainer:
             eval_every=self.eval_every,
             save_every=self.save_every,
             evaluation_size=sum(len(row.input_ids) for row in rows),
+            spent_before=spent_before,
             film_every=self.film.every if self.film else 0,
         )
 
@@ -392,8 +462,7 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         try:
             batch = self._batch([self.data.train[i] for i in longest.rows])
-            with self.offload:
-                (summed_loss(self.tuned, batch, self.head) / max(1, batch.targets.numel())).backward()
+            one_step.gradients(self.tuned, [batch], self.head, torch.amp.GradScaler("cuda", enabled=False), self.offload)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             checkpoint.set_random_states(states)
@@ -407,6 +476,11 @@ class Trainer:
         self.tuned.eval()
         widest = max(self._eval_batches(), key=lambda chosen: max(len(rows[i].input_ids) for i in chosen) * len(chosen))
         summed_loss(self.tuned, self._batch([rows[i] for i in widest]), self.head)
+
+
+def _said(numbers: dict[str, Any]) -> dict[str, str]:
+    """For a sentence, where a number may be none."""
+    return {name: f"{numbers[name]:.4g}" for name in ("loss", "grad_norm")}
 
 
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:

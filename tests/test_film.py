@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from core import adapter, base_model, device, film, frames, fused_lora, packed_attention, plan, presets, scenes
+from core import adapter, base_model, commands, device, film, frames, fused_lora, packed_attention, plan, presets, scenes
 from core.checkpoint import read as read_checkpoint
 from core.data_formats import Example, Message
 from core.errors import PauseRequested, RecipeError
@@ -390,6 +390,7 @@ def test_a_run_of_the_starter_leaves_its_film(make_workspace: Callable[[], Works
     assert 1 < frames.forgetting(found).before < 6
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
     assert stages.count("sampling") == 3
+    assert commands.summary(run, run.status())["film"] == str(run.path / frames.FILE)
 
 
 def test_a_run_without_seconds_for_it_has_no_film(tmp_path: Path, tiny_model: Path) -> None:
@@ -397,3 +398,4 @@ def test_a_run_without_seconds_for_it_has_no_film(tmp_path: Path, tiny_model: Pa
     (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     run = worked(Workspace.open(tmp_path / "ws"), "library:tiny", sample_seconds=0)
     assert not (run.path / scenes.FILE).exists() and not (run.path / frames.FILE).exists()
+    assert commands.summary(run, run.status())["film"] is None

@@ -131,6 +131,8 @@ class Curve:
             if self.attempt:
                 self._forget(step, step if kind == "train" else step + 1)
             self.attempt = attempt
+        elif kind == "train" and step <= max(self.train.steps[-1:].tolist() + self.nonfinite[-1:], default=0):
+            self._forget(step)  # the run went back by itself (core/sanity)
         if kind == "gpu":
             self.memory.add(step, _number(record.get("memory_bytes")))
             self.memory_total = _number(record.get("memory_total_bytes"))

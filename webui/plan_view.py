@@ -7,7 +7,7 @@ from core.budget import Budget
 from core.memory import Estimate
 from core.run_doctor import SAID_OF_PLANS
 from core.vram_table import VramTable
-from webui import correction, fits_view, format
+from webui import correction, dry_run_view, fits_view, format
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
 from webui.verdict import METHODS, badge, gib, method_name
@@ -67,6 +67,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
+        dry_run_view.line(outlook.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(outlook, w),
         notice(w.of(outlook.note), "warn") if outlook.note else None,

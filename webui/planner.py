@@ -17,6 +17,8 @@ from typing import Any
 
 from core import budget, further, pace, plan, run_doctor
 from core.budget import Budget
+from core.dry_run_answer import Question
+from core.dry_runs import Looked
 from core.errors import GarageError
 from core.memory_record import Corrections, MemoryRecord, Rig
 from core.models import ModelRef
@@ -71,6 +73,12 @@ class Outlook:
     note: Text | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
     findings: tuple[Finding, ...] = ()  # of the run doctor
+    dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a number that the card shows will be known in some seconds."""
+        return self.measuring or bool(self.dry_run and self.dry_run.is_counting)
 
     @property
     def limits(self) -> tuple[int, LongExamples]:
@@ -108,6 +116,7 @@ def measuring_share(made: Plan, preview: Preview) -> float:
 class Planner:
     services: Services
     _failures: dict[tuple[str, str | None], tuple[float, Text]] = field(default_factory=dict)
+    _configs: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, form: Form, w: Wording) -> Outlook:
@@ -146,6 +155,7 @@ class Planner:
             made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note,
             measuring=self.services.pace_probe.busy,
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
+            dry_run=self._dry_run(made, shape),
         )  # fmt: skip
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
@@ -233,6 +243,26 @@ class Planner:
             self.services.pace_probe.begin(step)
             return None
         return pace.from_step(speed, measuring_share(made, preview))
+
+    def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
+        """What the step itself would hold, as far as it is known; it is asked for, never waited for."""
+        kind = made.advice.budget.kind
+        if shape is None or kind == "cpu":
+            return None
+        model, config = made.recipe.model, shape.config()
+        if shape.source != "catalogue":  # on this PC, or once more over the network: kept with the answers of the planner
+            try:
+                config = self._config(model.id, model.revision)
+            except GarageError as error:
+                return Looked(why=error.text)
+        return self.services.dry_runs.look(Question.of(config, made.recipe, kind))
+
+    def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
+        """Read once: a hub model's comes over the network."""
+        key = (model_id, revision)
+        if key not in self._configs:
+            self._configs[key] = self.services.models.config(model_id, revision)
+        return self._configs[key]
 
 
 def parent_of(services: Services, answers: Answers) -> RunFolder | None:

@@ -81,7 +81,7 @@ class Wizard:
             self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
         # In the browser beside the fields, not in gr.State: what was shown must be as old as the values it is compared with.
         self.state = gr.JSON(Answers.fresh().state(), visible=False)
-        self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured
+        self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
         fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
@@ -221,7 +221,7 @@ class Wizard:
             free_memory.mark(outlook) | {"of": _of(form)},
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
-            gr.Timer(active=outlook.measuring),
+            gr.Timer(active=outlook.unsettled),
             *self.further.draw(answered),
             *self.data_step.findings.draw(outlook.findings),
             shown(findings_view.left_out(outlook.plan.recipe, preview, self.w) if outlook.plan and preview else ""),
