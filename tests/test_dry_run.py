@@ -216,6 +216,27 @@ def test_allocations_follow_storages_and_not_views():
     assert seen.now()["activations"] == 0
 
 
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float | None):
+    """It was 14: the 16-bit logits, their fp32 copy, its softmax, and that of the chunk before. Arithmetic says 8."""
+    import torch
+
+    from core.allocations import Allocations
+    from core.logit_chunk import rows_at_once
+    from core.loss import Head, head_loss
+
+    words, rows = 1_000_000, rows_at_once(1_000_000, True)
+    with torch.device("meta"):
+        layer = torch.nn.Linear(8, words, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+        hidden = torch.empty(3 * rows, 8, dtype=torch.bfloat16, requires_grad=True)
+        targets = torch.empty(3 * rows, dtype=torch.int64)
+    with Allocations(words) as seen:
+        seen.hold([layer.weight], "weights")
+        head_loss(layer, hidden, targets, Head(cap=cap))
+    a_logit = seen.peak.bytes["logits"] / (rows * words)
+    assert a_logit == pytest.approx(8, rel=0.01)
+
+
 def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: Path):
     """The model, adapters, loss and checkpointing of a real step on the processor, with the attention of a card."""
     import torch
