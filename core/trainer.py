@@ -294,7 +294,7 @@ class Trainer:
             self.position.best_eval_loss, self.position.since_best = eval_loss, 0
             self.position.best_checkpoint = checkpoint.name_of(step)
             self.reporter.run.add_facts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss)
-            if step % self.save_every:
+            if step % self.save_every or not self.position.health.is_worth_saving:  # else it is saved right after this
                 self.checkpoint()
 
     def _eval_batches(self) -> list[list[int]]:
