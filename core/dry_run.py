@@ -51,8 +51,12 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
         return _Step(_cut(config, depth), question.setup, family, check).run()
 
     runs = [run(depth) for depth in depths]
-    if len(runs) == 2 and runs[0].peak.where != runs[1].peak.where:  # of few layers the worst moment may be another
-        depths, runs = (layers,), [run(layers)]
+    while len(runs) == 2 and runs[0].peak.where != runs[1].peak.where:  # of few layers the worst moment may be another
+        deeper = 2 * depths[1] - depths[0]
+        if deeper >= layers:
+            depths, runs = (layers,), [run(layers)]
+        else:
+            depths, runs = (depths[1], deeper), [runs[1], run(deeper)]
     whole = runs[0] if len(runs) == 1 else _stretched(runs[0], runs[1], depths, layers)
     place, layer = _place(runs[-1].peak.place, depths[-1], layers)
     return DryRun(
