@@ -51,8 +51,8 @@ class _Wanted:
 class DryRuns:
     """running: the run at work, or None."""
 
-    def __init__(self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S):
-        self._running, self._idle_s = running, idle_s
+    def __init__(self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S, limit_s: float = LIMIT_S):
+        self._running, self._idle_s, self._limit_s = running, idle_s, limit_s
         self._changed = threading.Condition()  # guards everything below
         self._known: dict[str, Looked] = {}
         self._wanted: dict[str, _Wanted] = {}  # in the order in which they were first asked
@@ -76,13 +76,13 @@ class DryRuns:
             self._wanted[key] = _Wanted(self._wanted.get(key, _Wanted(question, 0.0)).question, time.monotonic())
             return self._go_on() or Looked()
 
-    def wait(self, question: Question, timeout_s: float = LIMIT_S) -> Looked:
+    def wait(self, question: Question) -> Looked:
         """The answer, or why there is none; for commands."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + self._limit_s
         while (looked := self.look(question)).is_counting and time.monotonic() < end:
             with self._changed:
                 self._changed.wait_for(lambda: question.key in self._known, PATIENCE_S / 3)
-        return Looked(why=text("dry_run.too_slow", seconds=round(timeout_s))) if looked.is_counting else looked
+        return Looked(why=self._said_too_slow()) if looked.is_counting else looked
 
     def rest(self) -> None:
         """End the process: a run is about to start, or the app ends. What it was at is counted anew when somebody looks again."""
@@ -109,7 +109,7 @@ class DryRuns:
         key, wanted = list(self._wanted.items())[-1]
         self._number += 1
         self._at_work = self._number, key
-        self._set_clock(LIMIT_S, self._too_slow)
+        self._set_clock(self._limit_s, self._too_slow)
         self._worker.send({"id": self._number, "question": wanted.question.model_dump(mode="json")})
         return None
 
@@ -144,11 +144,14 @@ class DryRuns:
             if self._worker is None or not self._at_work or self._at_work[0] != number:
                 return
             worker, key = self._worker, self._at_work[1]
-            self._known[key] = Looked(why=text("dry_run.too_slow", seconds=round(LIMIT_S)))
+            self._known[key] = Looked(why=self._said_too_slow())
             self._worker = self._at_work = None
             self._wanted.pop(key, None)
             self._changed.notify_all()
         worker.end()
+
+    def _said_too_slow(self) -> Text:
+        return text("dry_run.too_slow", seconds=round(self._limit_s))
 
     def _idle(self, number: int) -> None:
         with self._changed:

@@ -90,7 +90,7 @@ class Probe:
             return
         trainer.reporter.stage("probing")
         while refusal := self._try(trainer):
-            if not trainer.save_memory_beforehand():
+            if not trainer.recovery.save_memory_beforehand():
                 raise refusal
 
     def _try(self, trainer: Trainer) -> DoesNotFitError | None:

@@ -87,14 +87,14 @@ class Adapter(_Section):
     )
     load_in_8bit: bool = Field(
         False,
-        description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps are slower.",
+        description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps may be slower.",
     )
     use_rslora: bool = Field(
         False, description="Scale by alpha over the root of r instead of r; matters from rank 64 on. Costs nothing."
     )
     use_dora: bool = Field(
         False,
-        description="DoRA learns the length of each weight row too: a step is a half to twice slower and keeps more of every layer, which the plan counts.",
+        description="DoRA learns the length of each weight row too: a step takes about twice as long and keeps more of every layer, which the plan counts.",
     )
     init_lora_weights: Literal["true", "pissa", "pissa_niter_16"] = Field(
         "true",

@@ -6,17 +6,15 @@ norm clipped, AdamW, schedule. Does not load, tokenise or decide; does not know 
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,17 +22,15 @@ from core import adapter, best, checkpoint, fused_lora, neftune, one_step, optim
 from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
-from core.errors import GarageError
-from core.faults import is_out_of_memory
 from core.interruption import stop_inside_layers
 from core.loss import Head, summed_loss
 from core.memory_use import MemoryUse
 from core.offload import Offload
 from core.recipe import Recipe
+from core.recovery import Recovery, as_words
 from core.reporter import Reporter
 from core.retreat import NothingLeftError, Retreat
 from core.run_folder import Progress
-from core.sanity import Health
 from core.schedule import Schedule, packed
 from core.spill import SpillWatch
 from core.text import Text, text
@@ -44,13 +40,8 @@ from core.tokenizer import Encoded
 if TYPE_CHECKING:
     from core.film import Film
 
-T = TypeVar("T")
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
 TOLD_AFTER = 20  # steps
-
-
-class NotFiniteError(GarageError):
-    """Steps give no number any more, or the loss ran away, again (core/sanity); the adapter holds the last good step."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class Trainer:
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
         self.optimizer = optimizer.make(tuned, recipe)
         self.head = Head.of(tuned.get_base_model())
-        self.scaler = self._new_scaler()
+        self.scaler = self.new_scaler()
         self.retreat = Retreat(recipe, self.packed, compute.on_card)
         self.offload: Any = nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
@@ -112,9 +103,8 @@ class Trainer:
         self.film: Film | None = None  # core/worker knows what to ask
         self.would_fit: Callable[[Trainer], Text] | None = None  # core/probe knows that too
         self.position = Position()
-        self._random: States | None = None  # at the end of the last finished step
-        self._untrained = [p.detach().to("cpu", copy=True) for p in self.parameters]  # before the first step of all attempts
-        self._computing: Sequence[int] = ()  # rows; none while what is going on cannot be done again
+        self.random: States | None = None  # at the end of the last finished step
+        self.recovery = Recovery(self)
 
     def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
         """Train to the end; before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it
@@ -122,10 +112,11 @@ class Trainer:
         train = self.recipe.train
         self.reporter.has_something_to_save()
         torch.manual_seed(train.seed)
-        self._random_at_start = checkpoint.random_states(self.compute.on_card)
-        self._random = self._random or self._random_at_start
-        checkpoint.set_random_states(self._random)
-        self._save_memory()
+        at_start = checkpoint.random_states(self.compute.on_card)
+        self.recovery.begin(at_start)
+        self.random = self.random or at_start
+        checkpoint.set_random_states(self.random)
+        self.save_memory()
         self.fused = fused_lora.fuse(self.tuned)
         if self.fused.reason:
             self.reporter.run.log_event("decision", message=self.fused.reason)
@@ -133,7 +124,7 @@ class Trainer:
             with stop_inside_layers(self.tuned, self.reporter.check), neftune.noise(self.tuned, train.neftune_noise_alpha):
                 if before_first_step:
                     before_first_step(self)
-                self.clock = self._new_clock()
+                self.clock = self.new_clock()
                 self._after(self.position.step)
                 self._steps()
                 told = self.reporter.run.facts().get("time")
@@ -149,17 +140,17 @@ class Trainer:
         self.reporter.stage("training")
         for step, micro_batches in self._coming():
             self.reporter.check()
-            numbers = self._with_retreats(step, partial(self._step, step, micro_batches))
+            numbers = self.recovery.attempt(step, partial(self._step, step, micro_batches))
             verdict, seconds = numbers.pop("verdict"), numbers.pop("seconds")
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
             if verdict in ("go_back", "stop"):
-                self._go_back(step, numbers, is_end=verdict == "stop")
+                self.recovery.go_back(step, numbers, is_end=verdict == "stop")
                 continue
             if verdict == "leave_out":
-                self._tell("left_out", step, text("sanity.left_out", step=step, **_said(numbers)))
+                self.tell("left_out", step, text("sanity.left_out", step=step, **as_words(numbers)))
             self.position.step, self.position.tokens_seen = step, numbers["tokens_seen"]
-            self._random = checkpoint.random_states(self.compute.on_card)
+            self.random = checkpoint.random_states(self.compute.on_card)
             self.memory.note(step, last=step == total)
             if self.spill:
                 self.spill.note(step, seconds, sum(self._tokens(batch) for batch in micro_batches))
@@ -184,7 +175,7 @@ class Trainer:
         """The checkpoint that the run should keep instead of its last state."""
         return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
 
-    def _tell(self, what: str, step: int, message: Text) -> None:
+    def tell(self, what: str, step: int, message: Text) -> None:
         """What the run did of itself, for its timeline and its card."""
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
@@ -215,24 +206,24 @@ class Trainer:
     def _measure(self, step: int) -> None:
         """A measurement that gets no memory is left out: hours of training are worth more."""
         try:
-            self._with_retreats(step, partial(self.evaluate, step))
+            self.recovery.attempt(step, partial(self.evaluate, step))
         except NothingLeftError:
             self.position.measured_step = step
-            self._tell("not_measured", step, text("retreat.not_measured", step=step))
+            self.tell("not_measured", step, text("retreat.not_measured", step=step))
 
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, Any]:
         """One optimizer step; returns its numbers, and what they are worth. Nothing of the adapter changes unless they are good."""
         started = time.monotonic()
         self.tuned.train()
-        learning_rate = self._set_learning_rate(step)
+        learning_rate = self.set_learning_rate(step)
         parts = [part for rows in micro_batches for part in self.retreat.parts(rows, self.schedule.lengths)]
-        self._computing = max(parts, key=self._tokens)
+        self.recovery.computing = max(parts, key=self._tokens)
         batches = [self._batch([self.data.train[i] for i in rows]) for rows in parts]
         learned = sum(batch.targets.numel() for batch in batches)
 
         def entering(number: int) -> None:
             self.reporter.check()
-            self._computing = parts[number]
+            self.recovery.computing = parts[number]
 
         loss_sum = one_step.gradients(self.tuned, batches, self.head, self.scaler, self.offload, entering)
         self.scaler.unscale_(self.optimizer)
@@ -242,7 +233,7 @@ class Trainer:
         finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
         verdict = self.position.health.judge(loss, finite, step)
         if self.position.step:  # in the first step the optimizer makes its state, which can be undone; later it changes it
-            self._computing = ()
+            self.recovery.computing = ()
         if verdict == "good":
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -256,110 +247,22 @@ class Trainer:
             return collate_packed(rows, self.compute.device)
         return collate(rows, self.data.pad_token_id, self.compute.device)
 
-    def _set_learning_rate(self, step: int) -> float:
+    def set_learning_rate(self, step: int) -> float:
         train, total = self.recipe.train, self.schedule.total_steps
         value = train.learning_rate * schedule_factor(step - 1, total, warmup_steps(self.recipe, total), train.lr_scheduler_type)
         value *= self.position.health.share_of_learning_rate
         optimizer.set_learning_rate(self.optimizer, value)
         return value
 
-    # ---- where the memory is not enough ---------------------------------------------------------------------------
-    def _with_retreats(self, step: int, act: Callable[[], T]) -> T:
-        """act; and again with less of the memory each time that it is not enough. Raises NothingLeftError where less is none."""
-        while True:
-            try:
-                return act()
-            except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
-                failed, self._computing = self._computing, ()
-                if not failed or not is_out_of_memory(error):
-                    raise
-                traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-            self._step_back(step, failed)
-
-    def _step_back(self, step: int, failed: Sequence[int]) -> None:
-        """To the end of the last finished step, and on with less: forward and backward have touched gradients alone."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fused.forget()
-        if not self.position.step:
-            self._unlearn()
-        scaler = self._new_scaler()  # the old one may be half-way through a step
-        scaler.load_state_dict(self.scaler.state_dict())
-        self.scaler = scaler
-        checkpoint.set_random_states(self._random)
-        gc.collect()
-        if self.compute.on_card:
-            torch.cuda.empty_cache()
-        measuring = step == self.position.step
-        lengths = [len(row.input_ids) for row in self.data.evaluation] if measuring else self.schedule.lengths
-        said = self.retreat.go_on(failed, lengths, text("retreat.in_step", step=step), measuring)
-        if said is None:
-            advice = self.would_fit(self) if self.would_fit else None
-            raise NothingLeftError("retreat.nothing_left", advice, step=step)
-        self._tell("retreat", step, said)
-        self._save_memory()
-        if self.position.step:
-            with self.clock.pause("saving"):
-                self.checkpoint()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
-        self.reporter.stage("training")
-
-    def save_memory_beforehand(self) -> bool:
-        """For a longest batch that does not fit: whether there was a way left, which is then taken."""
-        said = self.retreat.go_on(self.longest().rows, self.schedule.lengths, text("retreat.beforehand"))
-        if said is None:
-            return False
-        self._tell("retreat", self.position.step, said)
-        self._save_memory()
-        return True
-
-    def _new_scaler(self) -> torch.amp.GradScaler:
+    def new_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cuda", enabled=self.compute.dtype == torch.float16 and self.compute.on_card)
 
-    def _save_memory(self) -> None:
+    def save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
         if self.retreat.checkpointing:
             one_step.checkpoint_layers(self.tuned)
         if self.retreat.offloads and not isinstance(self.offload, Offload):
             self.offload = Offload(self.tuned)
-
-    @torch.no_grad()
-    def _unlearn(self) -> None:
-        """As before the first step."""
-        pissa = getattr(self.tuned, "pissa", None)
-        if pissa and pissa.start:  # the base lacks what the adapter then began with
-            adapter.begin_anew(self.tuned, pissa.start)
-        else:
-            for parameter, before in zip(self.parameters, self._untrained, strict=True):
-                parameter.copy_(before)
-        self.optimizer.state.clear()
-
-    # ---- where a step cannot be believed --------------------------------------------------------------------------
-    def _go_back(self, step: int, numbers: dict[str, Any], is_end: bool) -> None:
-        """To the last good checkpoint, and on with half the learning rate; at the end only where the adapter itself went bad."""
-        health, facts = self.position.health, {"step": step, **_said(numbers)}
-        if is_end and not health.ran_away:
-            if not self.optimizer.state:
-                self.position.step = 0  # nothing was learned that could be kept
-            raise NotFiniteError("run.not_finite" if self.position.step else "run.not_finite_at_once", **facts)
-        retreats, measured = self.retreat.taken, self.position.measured_step is not None
-        saved = self.checkpoints.last_good(step - health.suspects)
-        if saved:
-            self.restore(saved)
-        else:
-            self._unlearn()
-            self.position, self._random = Position(measured_step=0 if measured else None), self._random_at_start
-        self.retreat.taken = retreats  # the memory has not become more
-        self.position.health = Health(health.started_at, back=health.back + 1)
-        self.checkpoints.forget_after(self.position)
-        checkpoint.set_random_states(self._random)
-        facts |= {"back": self.position.step, "start": health.started_at}
-        if is_end:
-            raise NotFiniteError("run.ran_away" if self.position.step else "run.ran_away_at_once", **facts)
-        facts["rate"] = self._set_learning_rate(self.position.step + 1)
-        self._tell("went_back", step, text("sanity.ran_away" if health.ran_away else "sanity.no_numbers", **facts))
-        self.clock = self._new_clock(self.clock.spent)
-        if self.position.step:
-            self.checkpoint()
-            self.reporter.stage("training")
 
     # ---- measuring ------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -373,12 +276,12 @@ class Trainer:
         for chosen in self._eval_batches():
             self.reporter.stage("measuring", Progress(done=done, total=len(rows), unit="rows"))
             self.reporter.check()
-            self._computing = chosen
+            self.recovery.computing = chosen
             batch = self._batch([rows[i] for i in chosen])
             done += len(chosen)
             loss_sum += float(summed_loss(self.tuned, batch, self.head))
             learned += batch.targets.numel()
-        self._computing = ()
+        self.recovery.computing = ()
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
         self.position.measured_step = step
@@ -391,7 +294,7 @@ class Trainer:
             self.position.best_eval_loss, self.position.since_best = eval_loss, 0
             self.position.best_checkpoint = checkpoint.name_of(step)
             self.reporter.run.add_facts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss)
-            if step % self.save_every:
+            if step % self.save_every or not self.position.health.is_worth_saving:  # else it is saved right after this
                 self.checkpoint()
 
     def _eval_batches(self) -> list[list[int]]:
@@ -410,7 +313,7 @@ class Trainer:
         """Everything that the next step depends on, as it was at the end of the last finished one."""
         self.reporter.stage("saving")
         self.position.retreats = list(self.retreat.taken)
-        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self._random}
+        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self.random}
         self.checkpoints.write(self.position, states)
 
     def restore(self, saved: Saved) -> None:
@@ -418,10 +321,10 @@ class Trainer:
         adapter.restore(self.tuned, saved.weights)
         self.optimizer.load_state_dict(saved.states["optimizer"])
         self.scaler.load_state_dict(saved.states["scaler"])
-        self.position, self._random = saved.position, saved.states["random"]
+        self.position, self.random = saved.position, saved.states["random"]
         self.retreat.taken = list(saved.position.retreats)
 
-    def _new_clock(self, spent_before: float = 0.0) -> TimeLeft:
+    def new_clock(self, spent_before: float = 0.0) -> TimeLeft:
         rows = self.data.evaluation
         steps = islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)
         return TimeLeft(
@@ -476,11 +379,6 @@ class Trainer:
         self.tuned.eval()
         widest = max(self._eval_batches(), key=lambda chosen: max(len(rows[i].input_ids) for i in chosen) * len(chosen))
         summed_loss(self.tuned, self._batch([rows[i] for i in widest]), self.head)
-
-
-def _said(numbers: dict[str, Any]) -> dict[str, str]:
-    """For a sentence, where a number may be none."""
-    return {name: f"{numbers[name]:.4g}" for name in ("loss", "grad_norm")}
 
 
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:

@@ -134,8 +134,9 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     from core import base_model, device
     from core.film import Film
     from core.probe import Probe
+    from core.recovery import NotFiniteError
     from core.retreat import NothingLeftError
-    from core.trainer import NotFiniteError, Trainer, TrainingData
+    from core.trainer import Trainer, TrainingData
 
     shape = None
     with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
@@ -267,6 +268,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
             raise failure
     if run.has_adapter():  # of an attempt that failed later than where this one goes on
         run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
+        run.add_facts(adapter_step=None, adapter_is_best=None)
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:

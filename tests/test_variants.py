@@ -83,7 +83,7 @@ class Ran:
         return self._done[name]
 
     def _run(self, sections: dict[str, dict[str, Any]]) -> RunFolder:
-        train = {"max_steps": 3, "per_device_train_batch_size": 1, "learning_rate": 1e-3}
+        train = {"max_steps": 3, "per_device_train_batch_size": 1, "learning_rate": 1e-3, "sample_seconds": 0}
         value = {
             "data": {"source": "sample:pirate_answers", "eval_fraction": 0.04} | sections.get("data", {}),
             "adapter": {"r": 4, "target_modules": "q_proj,v_proj,down_proj"} | sections.get("adapter", {}),
