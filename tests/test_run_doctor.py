@@ -249,7 +249,7 @@ def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any],
 
 
 def test_a_rate_far_too_hot_on_the_starter_is_found(make_workspace: Callable[[], Workspace]) -> None:
-    sizes = {"max_steps": 18, "per_device_train_batch_size": 2, "eval_steps": 9, "save_steps": 18}
+    sizes = {"max_steps": 18, "per_device_train_batch_size": 2, "eval_steps": 9, "save_steps": 18, "sample_seconds": 0}
     run, [finding] = trained(make_workspace(), rows(40), {}, learning_rate=0.05, **sizes)
     assert (finding.id, finding.fix, finding.action) == ("hot_rate", {"train.learning_rate": 1e-3}, None)
     assert commands.summary(run, run.status())["findings"][0]["id"] == "hot_rate"
