@@ -83,6 +83,24 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
         raise
+    _put(aside, folder)
+
+
+def copy(source: Path, folder: Path, card: str) -> None:
+    """A saved adapter once more, byte for byte, with a model card of its own; complete or not at all."""
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        shutil.copytree(source, aside)
+        (aside / "README.md").write_text(card, "utf-8")
+        atomic.sync_tree(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _put(aside, folder)
+
+
+def _put(aside: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -124,6 +142,13 @@ def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
         pissa.go_on(tuned, weights)
     else:
         set_peft_model_state_dict(tuned, weights)
+
+
+def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
+    """start: what the adapter of tuned began with, by peft's names; the base stays as it is."""
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(tuned, start)
 
 
 @dataclass(frozen=True)

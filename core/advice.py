@@ -42,6 +42,7 @@ FEWEST_STEPS = 20
 SHORT_RUN_STEPS = 100
 SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 SLOW_ON_CPU_BILLIONS = 1.0
+USUAL_RATE = 2e-4
 
 
 class _Value(BaseModel):
@@ -102,6 +103,7 @@ class Advice(_Value):
     estimate: Estimate | None = None
     correction: Correction | None = None  # of the estimate, by earlier runs on this PC
     planned_steps: int | None = None
+    usual_rate: float = USUAL_RATE  # for a model of this size, whatever was chosen
     warnings: tuple[Text, ...] = ()
     budget: Budget
 
@@ -109,6 +111,17 @@ class Advice(_Value):
     def factor(self) -> float:
         """What runs on this PC measured, over the arithmetic."""
         return self.correction.factor if self.correction else 1.0
+
+    @property
+    def arithmetic_gib(self) -> float | None:
+        """On the card, by the arithmetic alone."""
+        return self.estimate.on_card_gib / self.factor if self.estimate else None
+
+    @property
+    def setup(self) -> Setup:
+        """What the arithmetic was asked, but for what is never decided here."""
+        names = ("method", "r", "target_modules", "micro_batch", "max_length", "optim", "gradient_checkpointing")
+        return Setup(**{name: getattr(self, name) for name in names}, device=self.budget.kind)
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,8 @@ class Draft:
 @dataclass(frozen=True)
 class Case:
     """What decisions are made from. eval_fraction: share of the rows that is not trained. corrections: what runs on this PC
-    measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left out)."""
+    measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left out). trained_rows:
+    where rows are left out for what they say (core/repeats)."""
 
     shape: ModelShape | None
     budget: Budget
@@ -146,6 +160,7 @@ class Case:
     eval_fraction: float
     corrections: Corrections = Corrections()
     examples: Callable[[int], int] | None = None
+    trained_rows: int | None = None
 
     @property
     def on_cpu(self) -> bool:
@@ -219,16 +234,18 @@ def recommend(
     chosen: Mapping[str, Any] | None = None,
     corrections: Corrections | None = None,
     examples: Callable[[int], int] | None = None,
+    trained_rows: int | None = None,
 ) -> Advice:
     """The recommendation for a model on a budget; what is not known (None) is said and not guessed.
 
     chosen: what the person decided, by the names of Advice's fields (and eval_fraction, which steps depend on); it is
-    kept, with its verdict, and its reason says that it was chosen. corrections, examples: see Case. Raises RecipeError for
+    kept, with its verdict, and its reason says that it was chosen. corrections, examples, trained_rows: see Case. Raises RecipeError for
     target_modules that the model has not.
     """
     chosen = dict(chosen or {})
     eval_fraction = chosen.get("eval_fraction", Data.model_fields["eval_fraction"].default)
-    case = Case(shape, budget, data, goal, presets.vram_table(), eval_fraction, corrections or Corrections(), examples)
+    table = presets.vram_table()
+    case = Case(shape, budget, data, goal, table, eval_fraction, corrections or Corrections(), examples, trained_rows)
     draft, reasons = decide(case, {name: value for name, value in chosen.items() if name in DRAFT_FIELDS})
     verdict, why = judge(case, draft)
     others = alternatives(case, draft, verdict)
@@ -245,6 +262,7 @@ def recommend(
         estimate=case.estimate(draft),
         correction=case.corrections.of(draft.method) if shape else None,
         planned_steps=planned_steps(case, draft),
+        usual_rate=usual_rate(case.billions),
         warnings=tuple(warnings(case, draft, verdict, others)),
         budget=budget,
     )
@@ -453,14 +471,20 @@ def accumulation(case: Case, draft: Draft) -> tuple[int, Text]:
 
 def learning_rate(case: Case, draft: Draft) -> tuple[float, Text]:
     """1e-3 below 1B: measured with the starter (README, three sets, 20 of 20). The others: README section 7."""
-    if case.billions is not None and case.billions < 1:
-        return 1e-3, text("advise.rate_small_model", size=case.size_name)
-    if case.billions is not None and case.billions >= 20:
-        return 1e-4, text("advise.rate_large_model", size=case.size_name)
+    usual = usual_rate(case.billions)
+    if usual != USUAL_RATE:
+        return usual, text(f"advise.rate_{'small' if usual > USUAL_RATE else 'large'}_model", size=case.size_name)
     steps = planned_steps(case, draft)
     if steps is not None and steps <= SHORT_RUN_STEPS:
         return 3e-4, text("advise.rate_short_run", steps=steps, limit=SHORT_RUN_STEPS)
-    return 2e-4, text("advise.rate_usual")
+    return usual, text("advise.rate_usual")
+
+
+def usual_rate(billions: float | None) -> float:
+    """By the size of the model alone."""
+    if billions is not None and billions < 1:
+        return 1e-3
+    return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
 
 
 DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Text]]] = {
@@ -598,7 +622,7 @@ def planned_steps(case: Case, draft: Draft) -> int | None:
 
 
 def _schedule(case: Case, data: DataFacts, draft: Draft) -> schedule.Schedule:
-    rows = _trained_rows(data.rows, case.eval_fraction)
+    rows = _trained_rows(data.rows, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
     if case.examples is not None:
         rows = max(1, round(rows * case.examples(draft.max_length) / max(1, data.rows)))
     lengths = (0,) * rows  # the count of steps does not ask how long rows are

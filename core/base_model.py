@@ -25,7 +25,7 @@ def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False,
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
-        quantised = _nf4(compute) if four_bit else _int8() if eight_bit else None
+        quantised = nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
         model = _load(folder, config, compute, quantised, own_code)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
@@ -61,12 +61,13 @@ def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesCo
         return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa cannot compute
 
 
-def _nf4(compute: Compute) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
+    """How QLoRA's base is held; products are computed in dtype."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute.dtype,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

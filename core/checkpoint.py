@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -23,16 +23,20 @@ from safetensors.torch import load_file
 from core import atomic, retention
 from core.errors import RunError
 from core.run_folder import RunFolder
+from core.sanity import Health
 from core.text import text
 
 States = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
 class Position:
     """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it.
 
-    measured_step: the last step whose rows kept apart were measured; None before the first measurement.
+    measured_step: the last step whose rows kept apart were measured; None before the first measurement. retreats: what
+    was given up for memory on the way (core/retreat). health: core/sanity's.
+    since_best: measurements after the best one.
     """
 
     step: int = 0
@@ -40,6 +44,9 @@ class Position:
     measured_step: int | None = None
     best_eval_loss: float | None = None
     best_checkpoint: str | None = None
+    since_best: int = 0
+    retreats: list[str] = field(default_factory=list)
+    health: Health = field(default_factory=Health)
 
 
 def name_of(step: int) -> str:
@@ -71,6 +78,7 @@ class Checkpoints:
         target = self.run.path / "checkpoints" / name_of(position.step)
         if (target / "COMPLETE").exists():
             atomic.replace_json(target / "position.json", asdict(position))
+            atomic.replace(target / "COMPLETE", retention.sizes(target))  # which has that file's size too
             return
         aside = target.with_name(f".{target.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
@@ -91,6 +99,24 @@ class Checkpoints:
         atomic.sync_folder(target.parent)
         self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
         self._drop_old(position.best_checkpoint)
+
+    def last_good(self, until_step: int) -> Saved | None:
+        """The newest that can be read, is of until_step or an earlier one, and was healthy then."""
+        for folder in reversed(self.run.checkpoints()):
+            try:
+                saved = read(folder)
+            except RunError:
+                continue
+            if saved.position.step <= until_step and saved.position.health.is_good:
+                return saved
+        return None
+
+    def forget_after(self, position: Position) -> None:
+        """Drop what was saved later than position, to which the run went back, and what is said of the best of it."""
+        retention.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
+        if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
+            position.best_checkpoint = position.best_eval_loss = None
+        self.run.add_facts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss)
 
     def _make_room(self, states: States, best: str | None) -> None:
         """Where the disk is short for the next one: old ones go first, then a warning, because the save may fail."""
@@ -115,6 +141,11 @@ class Checkpoints:
             size_mb = retention.bytes_of(complete[-1]) // 1_000_000
             told = text("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
             self.run.log_event("warning", message=told)
+
+
+def _known(kind: type[T], value: dict[str, Any]) -> T:
+    """An earlier version wrote fewer fields, a later one more."""
+    return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
 def _bytes_in(value: Any) -> int:
@@ -142,8 +173,8 @@ def read(folder: Path) -> Saved:
     """Raises RunError for a checkpoint that cannot be gone on from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
-        known = {one.name for one in fields(Position)}
-        position = Position(**{name: value[name] for name in known & set(value)})
+        value["health"] = _known(Health, value.get("health") or {})
+        position = _known(Position, value)
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file

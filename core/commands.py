@@ -14,34 +14,40 @@ import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from filelock import Timeout
 
+from core import frames, line_commands, pausing, plan, run_doctor
 from core import further as further_runs
-from core import line_commands, pausing, plan
 from core.advice import METHOD_NAMES, Advice, recommend
 from core.child import kill_tree
 from core.data_facts import DataFacts
+from core.dry_runs import DryRuns, Looked
 from core.errors import BusyError, GarageError, ModelError, RecipeError, RunError
 from core.hardware import Machine
 from core.line import Line
 from core.memory_record import Corrections, MemoryRecord, Rig
 from core.presets import PRESETS
 from core.recipe import Recipe
+from core.run_doctor import Finding, Planned
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
-from core.states import TERMINAL, State, may_pause
+from core.states import BUSY, TERMINAL, State, may_pause
 from core.supervisor import spawn_worker
 from core.text import Text, terminal_language, text
 from core.tokenizer import LongExamples
 from core.workspace import Workspace, expand
 
+if TYPE_CHECKING:
+    from core.preview import Preview
+
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
@@ -236,10 +242,14 @@ def prepared(
     source = dataset_id(space, wanted.data.source, relative_to)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
-    made = plan.make(wanted, grounds_of(space, wanted), info.name)
+    seen = preview_of(space, wanted)
+    made = plan.make(wanted, grounds_of(space, wanted, seen), info.name)
     if not as_json:
         for warning in made.advice.warnings:
-            say(warning)
+            if warning.key not in run_doctor.SAID_OF_PLANS:
+                say(warning)
+        for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
+            say_finding(finding)
     runs = Runs(space)
     facts = {
         "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
@@ -309,20 +319,28 @@ def refuse_while_busy(runs: Runs) -> None:
         raise BusyError("run.already_training", name=busy.name)
 
 
-def grounds_of(space: Workspace, wanted: Recipe) -> plan.Grounds:
+def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
+    """None where the data or the model cannot be had: the run says why."""
+    from core import preview
+    from core.models import Models
+
+    with contextlib.suppress(GarageError):
+        data, previews = wanted.data, preview.Previews(dataset_store(space), Models(space))
+        return previews.of(data.source, wanted.model.id, data.train_on, data.format)
+    return None
+
+
+def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> plan.Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
-    from core import budget, hardware, preview
+    from core import budget, hardware
     from core.models import Models
 
     models, machine = Models(space), hardware.look()
-    shape = seen = None
+    shape = None
     with contextlib.suppress(GarageError):
         shape = models.shape(wanted.model.id, wanted.model.revision)
-    with contextlib.suppress(GarageError):
-        data, previews = wanted.data, preview.Previews(dataset_store(space), models)
-        seen = previews.of(data.source, wanted.model.id, data.train_on, data.format)
     grounds = plan.Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
-    return replace(grounds, data=seen.facts(), examples=seen.examples) if seen else grounds
+    return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 
 
 def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
@@ -378,7 +396,21 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
     say(text("command.run_is", run=run.id, folder=run.path))
 
 
-UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "bytes": 0}  # a run whose recipe cannot be read
+UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}  # a run whose recipe cannot be read
+
+
+def say_finding(finding: Finding) -> None:
+    """As the page says it; the remedy as the setting that it is."""
+    language = terminal_language()
+    settings = " ".join(f"--set {name}={json.dumps(value)}" for name, value in finding.fix.items())
+    words = [part.render(language) for part in (finding.evidence, finding.meaning, finding.remedy)]
+    say(" ".join(words) + (f" ({settings})" if settings else ""))
+
+
+def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Finding]:
+    facts = run.facts()
+    series = run_doctor.Series.of_records(metrics, run_doctor.measured_rows(facts))
+    return run_doctor.of_run(recipe, series, status.state in BUSY, run_doctor.usual_rate(facts))
 
 
 def summary(run: RunFolder, status: Status) -> dict[str, Any]:
@@ -405,8 +437,10 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "first_loss": train_losses[0] if train_losses else None,
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,
+        "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
+        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
         "bytes": run.bytes_used(),
     }
 
@@ -425,12 +459,17 @@ def trust(
 
 
 @app.command()
-def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List the runs of the workspace, newest first."""
+def runs(
+    run: Annotated[str | None, typer.Argument(help="One run: its id, or its name; with what the run doctor finds.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs of the workspace, newest first; or show one."""
     found = Runs(Workspace.open(workspace))
-    rows = [summary(run, found.status(run)) for run in found.list()]
+    chosen = [found.find(run)] if run else found.list()
+    rows = [summary(each, found.status(each)) for each in chosen]
     if as_json:
-        print_json({"runs": in_words(rows)})
+        print_json(in_words(rows[0] if run else {"runs": rows}))
         return
     language = terminal_language()
     for row in rows:
@@ -439,6 +478,8 @@ def runs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
         print(
             f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
+        for finding in row["findings"] if run else ():
+            say_finding(Finding.model_validate(finding))
     if not rows:
         say(text("command.no_runs"))
 
@@ -542,6 +583,7 @@ def plan_command(
     data: Annotated[str | None, typer.Option(help="A data set or a file; its lengths decide max_length and more.")] = None,
     goal: Annotated[str | None, typer.Option(help="What the model should become better at, such as style.")] = None,
     vram: Annotated[float | None, typer.Option(help="Plan for a card of so many GB, as sold, instead of this PC.")] = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -555,15 +597,22 @@ def plan_command(
     wanted = presets.goal(goal) if goal else None
     machine = hardware.look()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
-    shape, facts = shape_of(Models(space), model), plan_facts(space, model, data) if data else None
+    shape, seen = shape_of(Models(space), model), plan_preview(space, model, data) if data else None
     corrections = corrections_here(space, machine, model) if vram is None else None
-    advice = recommend(shape, memory, facts, wanted, corrections=corrections)
+    advice = recommend(shape, memory, plan_facts(space, model, seen) if seen else None, wanted, corrections=corrections)
+    findings = run_doctor.before(Planned.of(advised_recipe(advice), advice, seen)) if seen else []
+    counted = counted_dry_run(Models(space), model, advice.setup) if dry_run else None
     if as_json:
-        print_json(in_words(plan_json(advice)))
+        found = [finding.model_dump(mode="json") for finding in findings]
+        more = {"findings": found} | ({"dry_run": dry_run_json(counted)} if counted else {})
+        print_json(in_words(plan_json(advice) | more))
     else:
         from core.memory_cases import source_of
 
-        print("\n".join([*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]))
+        for finding in findings:
+            say_finding(finding)
+        lines = [*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]
+        print("\n".join(lines + (dry_run_lines(counted, advice.arithmetic_gib, terminal_language()) if counted else [])))
 
 
 def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
@@ -574,17 +623,43 @@ def corrections_here(space: Workspace, machine: Machine, model: str) -> Correcti
     return MemoryRecord(space).corrections(Rig.of(machine, budget.best_card(machine)), Models(space).hub_id(model))
 
 
-def plan_facts(space: Workspace, model: str, data: str) -> DataFacts:
-    """Token counts of data under model's tokenizer; what has none (a bare size, a config.json) borrows the starter's."""
-    from core.models import ModelRef, Models
-    from core.preview import facts_of
+def plan_preview(space: Workspace, model: str, data: str) -> Preview:
+    """data under model's tokenizer; what has none (a bare size, a config.json) borrows the starter's."""
+    from core.models import Models
+    from core.preview import Previews
 
-    models, source, store = Models(space), dataset_id(space, data, Path.cwd()), dataset_store(space)
+    models, source = Models(space), dataset_id(space, data, Path.cwd())
+    return Previews(dataset_store(space), models).of(source, tokenizer_id(models, model) or "starter")
+
+
+def plan_facts(space: Workspace, model: str, seen: Preview) -> DataFacts:
+    """Token counts of seen; guessed where the tokenizer was borrowed."""
+    from core.models import Models
+
+    facts = seen.facts()
+    borrowed = tokenizer_id(Models(space), model) is None
+    return facts.model_copy(update={"exact": False, "estimated": True}) if borrowed else facts
+
+
+def tokenizer_id(models: Any, model: str) -> str | None:
+    """The id of the model whose tokenizer is model's own; None for a bare size or a config.json."""
+    from core.models import ModelRef
+
     try:
-        ref = ModelRef.parse(models.hub_id(model))
+        return ModelRef.parse(models.hub_id(model)).id
     except ModelError:
-        return facts_of(models, store, source, "starter").model_copy(update={"exact": False, "estimated": True})
-    return facts_of(models, store, source, ref.id)
+        return None
+
+
+def advised_recipe(advice: Advice) -> Recipe:
+    """What the run doctor looks at of an advice."""
+    train = {
+        "learning_rate": advice.learning_rate,
+        "num_train_epochs": advice.num_train_epochs,
+        "per_device_train_batch_size": advice.micro_batch,
+        "gradient_accumulation_steps": advice.gradient_accumulation,
+    }
+    return Recipe.parse({"data": {"source": "planned"}, "train": train})
 
 
 def plan_json(advice: Advice) -> dict[str, Any]:
@@ -675,10 +750,11 @@ def estimate(
     cases: Annotated[
         Path | None, typer.Option("--csv", help="A CSV file of cases, all answered in one call (docs/memory.md).")
     ] = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How much memory a training would need on a card: the arithmetic alone, nothing is loaded."""
+    """How much memory a training would need on a card: the arithmetic, and with --dry-run the step itself; nothing is loaded."""
     from core import memory_cases
     from core.memory import Setup
     from core.memory import estimate as memory_of
@@ -686,6 +762,8 @@ def estimate(
 
     models = Models(Workspace.open(workspace))
     if cases is not None:
+        if dry_run:
+            raise RecipeError("dry_run.one_model")
         return answer_cases(memory_cases.read(expand(str(cases)), lambda name: shape_of(models, name)), as_json)
     if model is None:
         raise RecipeError("memory.no_model")
@@ -697,8 +775,10 @@ def estimate(
         load_in_8bit=load_in_8bit, stack=stack,
     )  # fmt: skip
     result = memory_of(shape, setup)
+    counted = counted_dry_run(models, model, setup) if dry_run else None
     if as_json:
-        print_json(in_words(estimate_json(model, shape, setup, result)))
+        value = estimate_json(model, shape, setup, result) | ({"dry_run": dry_run_json(counted)} if counted else {})
+        print_json(in_words(value))
         return None
     language = terminal_language()
     print(text("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
@@ -711,6 +791,46 @@ def estimate(
         print(text("memory.row", gib=getattr(result, name), what=what).render(language))
     for doubt in result.low_confidence:
         print(doubt.render(language))
+    if counted:
+        print("\n".join(dry_run_lines(counted, result.on_card_gib, language)))
+    return None
+
+
+def counted_dry_run(models: Any, model: str, setup: Any) -> Looked:
+    """The dry run of a setup, or why there is none; waits for it."""
+    from core.dry_run_answer import Question
+    from core.models import config_of
+
+    runs = DryRuns(Runs(models.workspace).busy)
+    try:
+        return runs.wait(Question(config=config_of(models, model), setup=setup))
+    finally:
+        runs.rest()
+
+
+def dry_run_json(found: Looked) -> dict[str, Any]:
+    """What `dry_run` holds: the fields of `estimate`, where the peak was, and how it was found; or why there is none."""
+    if found.answer is None:
+        return {"why": found.why.model_dump() if found.why else None}
+    answer = found.answer
+    numbers = answer.estimate.model_dump(
+        mode="json", include={"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
+    )
+    at_peak = {"place": answer.place, "layer": answer.layer, "operation": answer.operation}
+    return numbers | {"at_peak": at_peak, "layers_run": list(answer.layers_run), "seconds": answer.seconds}
+
+
+def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) -> list[str]:
+    """arithmetic_gib: on the card, by the arithmetic alone."""
+    if found.answer is None:
+        return [text("dry_run.none", why=found.why or "-").render(language)]
+    answer, counted = found.answer, found.answer.estimate
+    place = {"where": answer.where, "operation": answer.operation}
+    lines = [text("dry_run.row", gib=counted.on_card_gib, allocated=counted.allocated_gib, **place)]
+    if arithmetic_gib:
+        difference = 100 * (counted.on_card_gib / arithmetic_gib - 1)
+        lines.append(text("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds))
+    return [line.render(language) for line in lines]
 
 
 def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:

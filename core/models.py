@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -106,6 +106,22 @@ class Models:
                     return known.shape
         return hub_headers.look(wanted, revision)
 
+    def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
+        """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much as its
+        shape says. Raises ModelError."""
+        wanted = self.hub_id(model_id)
+        ref = ModelRef.parse(wanted)
+        if ref.kind == "library":
+            return _config_in(self.library_folder(wanted))
+        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub.cached_folder(wanted, revision)
+        if folder is not None and (folder / "config.json").is_file():
+            return _config_in(folder)
+        if revision is None or ref.kind == "starter":
+            for known in presets.models():
+                if known.hub == wanted:
+                    return known.shape.config()
+        return hub.fetch_config(wanted, revision)
+
     def _library(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for root in self.workspace.library_folders:
@@ -168,6 +184,31 @@ def shape_of(models: Models, name: str) -> ModelShape:
         if error.text.key != "hub.no_network":
             raise
         raise ModelError("shape.no_network", model=name, why=error.text) from None
+
+
+def config_of(models: Models, name: str) -> dict[str, Any]:
+    """The config.json of what `shape_of` takes, or as much of it as the shape says. Raises ModelError."""
+    path = expand(name)
+    if SIZE.fullmatch(name) or path.suffix == ".gguf":
+        return shape_of(models, name).config()
+    if path.is_file():
+        return _checked_config(atomic.read_json(path))
+    if (path / "config.json").is_file():
+        return _config_in(path)
+    try:
+        return models.config(name)
+    except ModelError:
+        return shape_of(models, name).config()  # which says what is missing
+
+
+def _config_in(folder: Path) -> dict[str, Any]:
+    return _checked_config(atomic.read_json(folder / "config.json"))
+
+
+def _checked_config(config: Any) -> dict[str, Any]:
+    """config, of a model whose numbers are within reason. Raises ModelError."""
+    ModelShape.from_config(config)
+    return config
 
 
 def _shape_in(folder: Path) -> ModelShape:

@@ -13,16 +13,19 @@ from core.recipe import Recipe
 
 
 def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
     train = recipe.train
-    settings: dict[str, Any] = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
     groups = groups_of(tuned, train.loraplus_lr_ratio)
-    if train.optim in (None, "adamw_torch"):
+    return of_name(train.optim, groups, lr=train.learning_rate, weight_decay=train.weight_decay)
+
+
+def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
+    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
+    if optim in (None, "adamw_torch"):
         return torch.optim.AdamW(groups, fused=True, **settings)
     import bitsandbytes
 
     names = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
-    return names[train.optim](groups, **settings)
+    return names[optim](groups, **settings)
 
 
 def groups_of(tuned: torch.nn.Module, loraplus_lr_ratio: float | None) -> list[dict[str, Any]]:

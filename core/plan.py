@@ -19,9 +19,11 @@ from core.memory_record import Corrections
 from core.presets import goal as goal_preset
 from core.presets import sample_of
 from core.recipe import Recipe
+from core.repeats import Repeats
 from core.shapes import ModelShape
 from core.text import Text, text
 from core.tokenizer import LongExamples
+from core.training_rows import choose
 
 # The fields of a recipe that advice is given on, and their names there.
 ADVISED: dict[tuple[str, str], str] = {
@@ -47,7 +49,7 @@ class Grounds:
     """What advice stands on. shape and data are None where they could not be had: the advice then says less.
 
     corrections: what runs on this PC measured of this model. examples(max_length, long_examples): how many training makes
-    of the data (core.preview counts them).
+    of the data (core.preview counts them). repeats: of its rows, asked for only where a recipe leaves such rows out.
     """
 
     budget: Budget
@@ -55,6 +57,13 @@ class Grounds:
     data: DataFacts | None = None
     corrections: Corrections | None = None
     examples: Callable[[int, LongExamples], int] | None = None
+    repeats: Callable[[], Repeats | None] | None = None
+
+    def trained_rows(self, recipe: Recipe) -> int | None:
+        """None where no row is left out for what it says, or that is not known."""
+        wanted = recipe.data.deduplicate or recipe.data.drop_leaked
+        repeats = self.repeats() if wanted and self.repeats else None
+        return None if repeats is None else len(choose(len(repeats), recipe, repeats).training)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     examples = None
     if grounds.examples is not None and recipe.data.long_examples != "cut":  # cut, a row stays one example
         examples = partial(grounds.examples, long_examples=recipe.data.long_examples)
-    advised = advice.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen, grounds.corrections, examples)
+    trained = grounds.trained_rows(recipe)
+    advised = advice.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen, grounds.corrections, examples, trained)
     said = dict.fromkeys(from_sample, text("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
     reasons = tuple(
         Reason(field=reason.field, text=said[reason.field]) if reason.field in said else reason for reason in advised.reasons

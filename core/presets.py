@@ -130,6 +130,20 @@ def _shape(value: dict[str, Any]) -> ModelShape:
     return ModelShape(**value, source="catalogue")
 
 
+class Neutral(BaseModel):
+    """presets/neutral.yaml: prompts and texts by language that no data set is about (core/scenes)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: dict[str, tuple[str, ...]]
+    texts: dict[str, tuple[str, ...]]
+
+
+@lru_cache(maxsize=1)
+def neutral() -> Neutral:
+    return Neutral.model_validate(yaml.safe_load((PRESETS / "neutral.yaml").read_text("utf-8")))
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -166,6 +180,11 @@ class NormAfterMlp(_Part):
     moving: dict[str, float]
 
 
+class KeptWhole(_Part):
+    families: tuple[str, ...]
+    widths: dict[str, float]
+
+
 class CpuConstants(_Part):
     context_gib: float
     slack: float
@@ -184,6 +203,8 @@ class MemoryConstants(_Part):
     kept_besides: dict[str, dict[str, float]]
     norm_after_mlp: NormAfterMlp
     eager: dict[str, float]
+    eager_families: dict[str, dict[str, float]]
+    kept_whole: KeptWhole
     besides_lora: dict[str, dict[str, dict[str, float]]]
     cpu: CpuConstants
     margin: dict[str, float]

@@ -3,7 +3,7 @@
 A Preview keeps lengths and learned ranges, so that every max_length is answered at once. It never downloads: where the
 model is not on this PC, lengths are estimated from characters and rows are not shown. Of a large set some rows, evenly
 spread, are counted (always the same ones) and totals are projected. No torch, no transformers.
-Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms.
+Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as core/repeats says, when first asked.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from core.data_formats import Example
 from core.datasets_store import DatasetStore
 from core.errors import DataError
 from core.models import Models
+from core.repeats import Repeats
 from core.text import Text, text
 from core.tokenizer import LongExamples, Tokenizer, Whole, conversation, fit
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import datasets
 
 MOST_ROWS = 1_000
+MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_CHARACTERS = 4_000_000  # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
 IN_MEMORY_BYTES = 8 << 20
 KEPT_PREVIEWS = 4
@@ -262,6 +264,11 @@ class Preview:
             exact=self.exact and len(self.lengths) == len(self.rows),
             estimated=not self.exact,
         )
+
+    @cached_property
+    def repeats(self) -> Repeats | None:
+        """Which rows say what an earlier one says; None where there are too many to read them all for that."""
+        return Repeats.of(example for _, example in self.rows) if len(self.rows) <= MOST_COMPARED else None
 
     def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Text | None:
         """Why training must not be started: nothing would be learned. An estimate refuses nothing."""

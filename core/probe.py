@@ -1,8 +1,9 @@
 """Before the first step: the longest batch that the data can make, computed once and thrown away, to see what it needs.
 
 One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
-largest batch of an evaluation. What was measured replaces the estimate, goes into the workspace's record (core/memory_record)
-and corrects the next one. A run that would not fit ends here, with what would. Random states, gradients and adapter are as
+largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
+(core/memory_record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/retreat), and
+ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
 
@@ -32,6 +33,7 @@ from core.data_facts import DataFacts
 from core.errors import DoesNotFitError
 from core.faults import is_out_of_memory
 from core.gpu import Card
+from core.interruption import stop_inside_layers
 from core.memory import Setup
 from core.memory_holders import top_by_ram
 from core.memory_record import MemoryRecord, Rig
@@ -41,7 +43,7 @@ from core.run_folder import RunFolder
 from core.shapes import ModelShape
 from core.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.text import Text, text
-from core.trainer import LongestBatch, Trainer, stop_inside_layers
+from core.trainer import LongestBatch, Trainer
 from core.workspace import Workspace
 
 STATE_BYTES = {"adamw_torch": 8.0, None: 8.0}  # of the optimizer, a trainable parameter; the 8-bit ones: 2.03
@@ -87,6 +89,12 @@ class Probe:
         if trainer.position.step >= trainer.schedule.total_steps:
             return
         trainer.reporter.stage("probing")
+        while refusal := self._try(trainer):
+            if not trainer.recovery.save_memory_beforehand():
+                raise refusal
+
+    def _try(self, trainer: Trainer) -> DoesNotFitError | None:
+        """The longest batch as it is computed now; why it does not fit, None where it does."""
         on_card = trainer.compute.on_card
         card = _card_of(self._machine) if on_card else None
         longest = trainer.longest()
@@ -114,10 +122,12 @@ class Probe:
         # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or _given(self._run.facts().get("memory_limit_gib"))
         if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
-            raise self._refusal(trainer, longest, measured, limit, predicted)
+            return self._refusal(trainer, longest, measured, limit, predicted)
         self._say(facts)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
         trainer.spill = SpillWatch(trainer.reporter, where, partial(_memory_now, card, on_card))
+        trainer.would_fit = self._would_fit
+        return None
 
     def finish(self) -> None:
         """After the run, however it ended: where it needed more in the end than its longest batch did, that is what is kept. A
@@ -167,14 +177,14 @@ class Probe:
             max_length=max(1, -(-longest.tokens // together)),
             supervised_tokens=-(-longest.learned // together),
             optim=recipe.train.optim or "adamw_torch",
-            gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
+            gradient_checkpointing=trainer.retreat.checkpointing,
             base_bytes=4 if trainer.compute.dtype == torch.float32 else 2,
             device="card" if trainer.compute.on_card else "cpu",
             use_dora=recipe.adapter.use_dora,
             lora_dropout=recipe.adapter.lora_dropout,
             load_in_8bit=recipe.adapter.load_in_8bit,
             accumulates=longest.several,
-            offloads=recipe.train.activation_offload and trainer.compute.on_card,
+            offloads=trainer.retreat.offloads,
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------
@@ -221,6 +231,8 @@ class Probe:
             trainer.rehearse(longest)
         seconds = time.monotonic() - started
         trainer.rehearse_evaluation()
+        if trainer.film:
+            trainer.film.rehearse()
         return seconds
 
     @contextmanager
@@ -268,6 +280,15 @@ class Probe:
         advice = self._advice(trainer, longest, measured, limit / GIB)
         return DoesNotFitError(key, advice, needed=needed, limit=limit / GIB, **numbers)
 
+    def _would_fit(self, trainer: Trainer) -> Text:
+        """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
+        on_card = trainer.compute.on_card
+        card = _card_of(hardware.look()) if on_card else None
+        limit = self._limit(card, on_card)
+        if limit is not None and card is not None:
+            limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process
+        return self._advice(trainer, trainer.longest(), None, limit / GIB if limit else None)
+
     def _advice(self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Text:
         found = []
         if self._shape is not None and limit is not None:
@@ -295,15 +316,17 @@ class Probe:
             would_fit.measured_corrections(factor),
         )
         train, adapter = self._recipe.train, self._recipe.adapter
+        at_once = trainer.retreat.at_once // (self._recipe.data.max_length if trainer.packed else 1)
+        micro_batch = max(1, min(at_once, train.per_device_train_batch_size))
         draft = Draft(
             method=adapter.method,
             max_length=max(lengths),
             optim=train.optim or "adamw_torch",
             target_modules=adapter.target_modules,
-            micro_batch=train.per_device_train_batch_size,
-            gradient_checkpointing=bool(train.gradient_checkpointing),
+            micro_batch=micro_batch,
+            gradient_checkpointing=trainer.retreat.checkpointing,
             r=adapter.r,
-            gradient_accumulation=train.gradient_accumulation_steps,
+            gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
             use_dora=adapter.use_dora,
             lora_dropout=adapter.lora_dropout,
             load_in_8bit=adapter.load_in_8bit,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from core import atomic
 from core.errors import RecipeError
@@ -23,6 +23,7 @@ Goal = Literal[
     "domain_knowledge", "code_math", "function_calling", "agents",
 ]  # fmt: skip
 MOST_RANK = 256
+LONGEST_PROMPT = 500  # characters of a question of the person's own
 
 
 class _Section(BaseModel):
@@ -64,6 +65,12 @@ class Data(_Section):
         "assistant",
         description="Learn only the answers, or every token, prompts too: that takes a little longer, and no memory worth naming.",
     )
+    deduplicate: bool = Field(
+        False, description="Leave out rows that say what an earlier one says, but for case, spaces and marks; they are counted."
+    )
+    drop_leaked: bool = Field(
+        False, description="Leave rows out of training that also stand in the part kept apart for measuring; they are counted."
+    )
 
 
 class Adapter(_Section):
@@ -80,18 +87,18 @@ class Adapter(_Section):
     )
     load_in_8bit: bool = Field(
         False,
-        description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps are slower.",
+        description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps may be slower.",
     )
     use_rslora: bool = Field(
         False, description="Scale by alpha over the root of r instead of r; matters from rank 64 on. Costs nothing."
     )
     use_dora: bool = Field(
         False,
-        description="DoRA learns the length of each weight row too: a step is a half to twice slower and keeps more of every layer, which the plan counts.",
+        description="DoRA learns the length of each weight row too: a step takes about twice as long and keeps more of every layer, which the plan counts.",
     )
     init_lora_weights: Literal["true", "pissa", "pissa_niter_16"] = Field(
         "true",
-        description="How the adapter begins: empty, or with the largest parts of the weights (PiSSA). Memory and steps as LoRA; pissa takes seconds to minutes a layer before the start, pissa_niter_16 is quick; the file is twice as large.",
+        description="How the adapter begins: empty, or with the largest parts of the weights (PiSSA). Memory and steps as LoRA; pissa_niter_16 takes seconds before the start, pissa minutes and more; the file is twice as large.",
     )
 
     @field_validator("init_lora_weights", mode="before")
@@ -150,6 +157,22 @@ class Train(_Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
     save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Measurements in a row without a better one after which training ends; 0 never. Empty: three, or two fifths of all.",
+    )
+    load_best_model_at_end: bool = Field(
+        True,
+        description="Keep the adapter of the best measurement instead of the last one; where no rows are kept apart, the last.",
+    )
+    sample_seconds: float = Field(
+        4.0, ge=0, le=600, description="Longest that each measurement may answer the film's fixed questions; 0 means no film."
+    )
+    sample_prompts: tuple[
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...
+    ] = Field((), max_length=3, description="Up to three questions of your own that the film asks too, one a line.")
     save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
     save_total_gib: float = Field(
         10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."
@@ -176,7 +199,7 @@ class Recipe(_Section):
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
         if found := clashes(recipe):
-            raise RecipeError("recipe.clashes", where=where, problems=found)
+            raise RecipeError("recipe.clashes", problems=found)
         return recipe
 
     @classmethod

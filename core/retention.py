@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the newest ones and the best, within a budget, never fewer than one good. No torch.
+"""Which checkpoints of a run stay: the newest good one and the best in any case, others within a budget. No torch.
 
 Only folders are looked at and removed here; what a checkpoint holds is core/checkpoint's.
 """
@@ -17,8 +17,8 @@ PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 
 def sizes(folder: Path) -> str:
     """What the marker COMPLETE says: every file of folder with its bytes, as JSON."""
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
-    return json.dumps(files)
+    found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return json.dumps({name: size for name, size in found.items() if name != "COMPLETE"})
 
 
 def is_good(folder: Path) -> bool:
@@ -42,18 +42,18 @@ def bytes_of(folder: Path) -> int:
 def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
     """What stays of complete (oldest first), in the order in which it is worth its place.
 
-    The newest good one always; then the rest of the newest `keep`, then the best, each while the budget lasts.
+    The newest good one and the best always, because the run may need either; then the rest of the newest `keep`, while the
+    budget lasts.
     Where none is good all of them stay: one that only looks damaged may be all there is.
     """
     good = [folder for folder in complete if is_good(folder)]
     if not good:
         return list(complete)
-    wanted = list(reversed(good[-keep:]))
-    wanted += [folder for folder in good if folder.name == best and folder not in wanted]
-    stay, used = [], 0
-    for folder in wanted:
+    stay = [good[-1]] + [folder for folder in good[:-1] if folder.name == best]
+    used = sum(map(bytes_of, stay))
+    for folder in reversed(good[-keep:]):
         size = bytes_of(folder)
-        if not stay or used + size <= most_bytes:
+        if folder not in stay and used + size <= most_bytes:
             stay.append(folder)
             used += size
     return stay
@@ -67,13 +67,13 @@ def drop(folders: Iterable[Path]) -> None:
 
 
 def make_room(complete: Sequence[Path], needed: int, best: str | None) -> tuple[int, list[str]]:
-    """Drop old checkpoints, the best last and the newest good one never, until needed bytes are free (or no more can go).
+    """Drop old checkpoints, the best and the newest good one never, until needed bytes are free (or no more can go).
 
     Returns the bytes that are free then, and the names of what was dropped. complete: oldest first, at least one.
     """
     place = complete[-1].parent
     newest = next((folder for folder in reversed(complete) if is_good(folder)), complete[-1])
-    others = sorted((folder for folder in complete if folder != newest), key=lambda folder: (folder.name == best, folder.name))
+    others = [folder for folder in complete if folder != newest and folder.name != best]
     dropped: list[str] = []
     while (free := shutil.disk_usage(place).free) < needed and others:
         oldest = others.pop(0)

@@ -6,7 +6,8 @@ label.json              the name a person gave later (written by the page)
 left.json               that a person does not want to be asked about this attempt again (written by the page)
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the newest command asked; written by pages and commands, read by the worker
-metrics.jsonl, events.jsonl, samples.jsonl, train.log, checkpoints/, adapter/     the worker
+film_scenes.json, film.jsonl                            the worker (core/scenes, core/frames)
+metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
 run.lock                held by the worker for as long as it lives; its mtime is the heartbeat
 
 A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, or a checkpoint without COMPLETE.
@@ -288,7 +289,8 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
             if not 0 <= offset <= size:
                 offset = 0
             file.seek(offset)
-            data = file.read(limit_bytes)
+            # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
+            data = file.read(min(limit_bytes, max(0, size - offset)))
     except OSError:
         return Tail([], 0, 0)
     end = data.rfind(b"\n") + 1

@@ -217,6 +217,11 @@ class ModelShape(BaseModel):
         doubts = tuple(doubt for doubt in self.low_confidence if doubt.key not in settled)
         return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
 
+    def config(self) -> dict[str, Any]:
+        """As much of a config.json as the widths say, for what reads one."""
+        names = ("model_type", *_NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings", "max_position_embeddings")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
     @property
     def q_width(self) -> int:
         return self.num_attention_heads * self.head_dim

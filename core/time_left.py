@@ -1,4 +1,4 @@
-"""How long a run still takes: seconds a token of its own steps, and what its measurements and checkpoints take. No torch.
+"""How long a run still takes: seconds a token of its own steps, and what its measurements, checkpoints and film take. No torch.
 
 Every step's size is known beforehand, so a step that reads more is expected to take longer. The slow first steps do not
 count, and a single step that hung (the PC slept) counts as a slow one. Simulated over recorded series in tests/test_time_left.py.
@@ -25,7 +25,8 @@ class TimeLeft:
     """sizes: tokens of the steps to come, padding included; where there are more steps, those are as large on average.
 
     done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the last.
-    evaluation_size: tokens of a measurement; 0: there is none.
+    evaluation_size: tokens of a measurement; 0: there is none. film_every: as eval_every, of the film's frames; 0: there is none.
+    spent_before: seconds of this attempt before this clock.
     """
 
     total_steps: int
@@ -35,8 +36,10 @@ class TimeLeft:
     save_every: int = 1
     evaluation_size: float = 0.0
     clock: Callable[[], float] = time.monotonic
+    film_every: int = 0
+    spent_before: float = 0.0
     _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)
-    _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": []})
+    _pauses: dict[str, list[float]] = field(default_factory=lambda: {"evaluation": [], "saving": [], "film": []})
     _began: float = 0.0
     _mark: float = 0.0
 
@@ -53,7 +56,7 @@ class TimeLeft:
 
     @contextmanager
     def pause(self, kind: str) -> Iterator[None]:
-        """Around what is no step: "evaluation" or "saving"."""
+        """Around what is no step: "evaluation", "saving" or "film"."""
         started = self.clock()
         yield
         self._mark = self.clock()
@@ -62,7 +65,7 @@ class TimeLeft:
     @property
     def spent(self) -> float:
         """Seconds since this attempt began to train."""
-        return self.clock() - self._began
+        return self.spent_before + self.clock() - self._began
 
     def seconds_left(self, step: int) -> float | None:
         """After `step` of total_steps; None before the second step of this attempt, whose first one only warms up."""
@@ -73,6 +76,8 @@ class TimeLeft:
         evaluation = measured[-1] if measured else EVALUATION_SHARE * rate * self.evaluation_size
         pauses = evaluation * self._due(step, self.eval_every) if self.evaluation_size else 0.0
         pauses += statistics.fmean(saved) * self._due(step, self.save_every) if saved else 0.0
+        shown = self._pauses["film"]
+        pauses += statistics.fmean(shown) * self._due(step, self.film_every) if shown and self.film_every else 0.0
         return (self._tokens(self.total_steps) - self._tokens(step)) * rate + pauses
 
     def _due(self, step: int, every: int) -> int:

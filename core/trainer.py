@@ -9,37 +9,39 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from core import adapter, checkpoint, fused_lora, neftune, optimizer, packed_attention
+from core import adapter, best, checkpoint, fused_lora, neftune, one_step, optimizer, packed_attention
 from core.batches import Batch, collate, collate_packed
 from core.checkpoint import Checkpoints, Position, Saved, States
 from core.device import Compute
-from core.errors import GarageError
+from core.interruption import stop_inside_layers
 from core.loss import Head, summed_loss
 from core.memory_use import MemoryUse
 from core.offload import Offload
 from core.recipe import Recipe
+from core.recovery import Recovery, as_words
 from core.reporter import Reporter
+from core.retreat import NothingLeftError, Retreat
 from core.run_folder import Progress
 from core.schedule import Schedule, packed
 from core.spill import SpillWatch
-from core.text import text
+from core.text import Text, text
 from core.time_left import TimeLeft
 from core.tokenizer import Encoded
 
+if TYPE_CHECKING:
+    from core.film import Film
+
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
 TOLD_AFTER = 20  # steps
-
-
-class NotFiniteError(GarageError):
-    """The loss or the gradient is no number any more; the adapter still holds the last good step."""
 
 
 @dataclass(frozen=True)
@@ -88,66 +90,94 @@ class Trainer:
         )
         a_fifth = max(1, math.ceil(self.schedule.total_steps / 5))
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
+        self.patience = best.patience(recipe, self.schedule.total_steps, self.eval_every, len(data.evaluation))
         self.parameters = [p for p in tuned.parameters() if p.requires_grad]
         self.optimizer = optimizer.make(tuned, recipe)
         self.head = Head.of(tuned.get_base_model())
-        self.scaler = torch.amp.GradScaler("cuda", enabled=compute.dtype == torch.float16 and compute.on_card)
-        offloads = train.activation_offload and compute.on_card
-        self.offload = Offload(tuned) if offloads else nullcontext()
+        self.scaler = self.new_scaler()
+        self.retreat = Retreat(recipe, self.packed, compute.on_card)
+        self.offload: Any = nullcontext()
         self.memory = MemoryUse(reporter, compute.on_card)
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.spill: SpillWatch | None = None  # core/probe knows what to watch
+        self.film: Film | None = None  # core/worker knows what to ask
+        self.would_fit: Callable[[Trainer], Text] | None = None  # core/probe knows that too
         self.position = Position()
-        self._random: States | None = None  # at the end of the last finished step
+        self.random: States | None = None  # at the end of the last finished step
+        self.recovery = Recovery(self)
 
     def run(self, before_first_step: Callable[[Trainer], None] | None = None) -> Position:
         """Train to the end; before_first_step may refuse to (core/probe). Raises StopRequested or PauseRequested (adapter as it
-        stands after the last finished step) or NotFiniteError (adapter of the last good step)."""
+        stands after the last finished step), NotFiniteError or NothingLeftError (adapter of the last good step)."""
         train = self.recipe.train
         self.reporter.has_something_to_save()
         torch.manual_seed(train.seed)
-        if self._random:
-            checkpoint.set_random_states(self._random)
-        self._random = checkpoint.random_states(self.compute.on_card)
-        if train.gradient_checkpointing:
-            self.tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            self.tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
-        fused = fused_lora.fuse(self.tuned)
-        if fused.reason:
-            self.reporter.run.log_event("decision", message=fused.reason)
+        at_start = checkpoint.random_states(self.compute.on_card)
+        self.recovery.begin(at_start)
+        self.random = self.random or at_start
+        checkpoint.set_random_states(self.random)
+        self.save_memory()
+        self.fused = fused_lora.fuse(self.tuned)
+        if self.fused.reason:
+            self.reporter.run.log_event("decision", message=self.fused.reason)
         try:
             with stop_inside_layers(self.tuned, self.reporter.check), neftune.noise(self.tuned, train.neftune_noise_alpha):
                 if before_first_step:
                     before_first_step(self)
-                self.clock = self._new_clock()
+                self.clock = self.new_clock()
                 self._after(self.position.step)
                 self._steps()
                 told = self.reporter.run.facts().get("time")
-                if isinstance(told, dict):
+                if isinstance(told, dict) and not self.has_stopped_improving:
                     self.reporter.run.add_facts(time=told | {"took_seconds": round(self.clock.spent, 1)})
         finally:
-            fused.release()
+            self.fused.release()
             self.memory.keep_peak()
         return self.position
 
     def _steps(self) -> None:
         total = self.schedule.total_steps
         self.reporter.stage("training")
-        for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
+        for step, micro_batches in self._coming():
             self.reporter.check()
-            started = time.monotonic()
-            numbers = self._step(step, micro_batches)
-            self.position.step = step
-            self._random = checkpoint.random_states(self.compute.on_card)
-            seconds = time.monotonic() - started
+            numbers = self.recovery.attempt(step, partial(self._step, step, micro_batches))
+            verdict, seconds = numbers.pop("verdict"), numbers.pop("seconds")
             numbers["tokens_per_second"] = numbers.pop("learned") / seconds
             self.reporter.metrics("train", step, **numbers, epoch=step / self.schedule.steps_per_epoch)
+            if verdict in ("go_back", "stop"):
+                self.recovery.go_back(step, numbers, is_end=verdict == "stop")
+                continue
+            if verdict == "leave_out":
+                self.tell("left_out", step, text("sanity.left_out", step=step, **as_words(numbers)))
+            self.position.step, self.position.tokens_seen = step, numbers["tokens_seen"]
+            self.random = checkpoint.random_states(self.compute.on_card)
             self.memory.note(step, last=step == total)
             if self.spill:
                 self.spill.note(step, seconds, sum(self._tokens(batch) for batch in micro_batches))
             self.clock.finish(step)
             self._tell_time(step)
             self._after(step)
+
+    def _coming(self) -> Iterator[tuple[int, list[list[int]]]]:
+        """Numbers and micro-batches of the steps to come; begins anew where the run was taken back meanwhile."""
+        while self.position.step < self.schedule.total_steps and not self.has_stopped_improving:
+            for step, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
+                yield step, micro_batches
+                if self.position.step != step or self.has_stopped_improving:
+                    break
+
+    @property
+    def has_stopped_improving(self) -> bool:
+        """On the rows kept apart: no measurement was better than the best one for as long as the recipe waits."""
+        return 0 < self.patience <= self.position.since_best
+
+    def best_to_keep(self) -> str | None:
+        """The checkpoint that the run should keep instead of its last state."""
+        return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
+
+    def tell(self, what: str, step: int, message: Text) -> None:
+        """What the run did of itself, for its timeline and its card."""
+        self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
     def _tell_time(self, step: int) -> None:
         """To the state, and after 20 steps (of this attempt) to run.json: what was said then is held against what it took."""
@@ -162,52 +192,77 @@ class Trainer:
         last = step == self.schedule.total_steps
         if (step % self.eval_every == 0 or last) and self.position.measured_step != step:
             with self.clock.pause("evaluation"):
-                self.evaluate(step)
+                self._measure(step)
             self.reporter.stage("training")
-        if step and (step % self.save_every == 0 or last):
+        if self.film and self.film.is_due(step):
+            with self.clock.pause("film"):
+                self.film.take(step)
+            self.reporter.stage("training")
+        if step and (last or (step % self.save_every == 0 and self.position.health.is_worth_saving)):
             with self.clock.pause("saving"):
                 self.checkpoint()
             self.reporter.stage("training")
 
-    def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
-        """One optimizer step; returns its numbers. Nothing of the adapter changes unless all of them are finite."""
+    def _measure(self, step: int) -> None:
+        """A measurement that gets no memory is left out: hours of training are worth more."""
+        try:
+            self.recovery.attempt(step, partial(self.evaluate, step))
+        except NothingLeftError:
+            self.position.measured_step = step
+            self.tell("not_measured", step, text("retreat.not_measured", step=step))
+
+    def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """One optimizer step; returns its numbers, and what they are worth. Nothing of the adapter changes unless they are good."""
+        started = time.monotonic()
         self.tuned.train()
-        learning_rate = self._set_learning_rate(step)
-        batches = [self._batch([self.data.train[i] for i in rows]) for rows in micro_batches]
+        learning_rate = self.set_learning_rate(step)
+        parts = [part for rows in micro_batches for part in self.retreat.parts(rows, self.schedule.lengths)]
+        self.recovery.computing = max(parts, key=self._tokens)
+        batches = [self._batch([self.data.train[i] for i in rows]) for rows in parts]
         learned = sum(batch.targets.numel() for batch in batches)
-        loss_sum = torch.zeros((), device=self.compute.device)
-        for batch in batches:
+
+        def entering(number: int) -> None:
             self.reporter.check()
-            with self.offload:
-                loss = summed_loss(self.tuned, batch, self.head)
-                self.scaler.scale(loss / learned).backward()
-            loss_sum += loss.detach()
+            self.recovery.computing = parts[number]
+
+        loss_sum = one_step.gradients(self.tuned, batches, self.head, self.scaler, self.offload, entering)
         self.scaler.unscale_(self.optimizer)
-        limit = self.recipe.train.max_grad_norm or math.inf
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        grad_norm = float(one_step.clip(self.parameters, self.recipe.train.max_grad_norm))
         loss = float(loss_sum) / learned
-        finite = math.isfinite(loss) and (math.isfinite(grad_norm) or self.scaler.is_enabled())
-        if finite:
+        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
+        finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
+        verdict = self.position.health.judge(loss, finite, step)
+        if self.position.step:  # in the first step the optimizer makes its state, which can be undone; later it changes it
+            self.recovery.computing = ()
+        if verdict == "good":
             self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.position.tokens_seen += sum(batch.tokens for batch in batches)
-        numbers = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_seen": self.position.tokens_seen}
-        if not finite:
-            self.reporter.metrics("train", step, **numbers)
-            raise NotFiniteError("run.not_finite", step=step, loss=str(loss), grad_norm=str(grad_norm))
-        return {**numbers, "learned": learned}
+        tokens_seen = self.position.tokens_seen + sum(batch.tokens for batch in batches)
+        numbers = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_seen": tokens_seen}
+        return {**numbers, "learned": learned, "seconds": time.monotonic() - started, "verdict": verdict}
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:
         if self.packed:
             return collate_packed(rows, self.compute.device)
         return collate(rows, self.data.pad_token_id, self.compute.device)
 
-    def _set_learning_rate(self, step: int) -> float:
+    def set_learning_rate(self, step: int) -> float:
         train, total = self.recipe.train, self.schedule.total_steps
         value = train.learning_rate * schedule_factor(step - 1, total, warmup_steps(self.recipe, total), train.lr_scheduler_type)
+        value *= self.position.health.share_of_learning_rate
         optimizer.set_learning_rate(self.optimizer, value)
         return value
+
+    def new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cuda", enabled=self.compute.dtype == torch.float16 and self.compute.on_card)
+
+    def save_memory(self) -> None:
+        """As the recipe, and what was found since, have it."""
+        if self.retreat.checkpointing:
+            one_step.checkpoint_layers(self.tuned)
+        if self.retreat.offloads and not isinstance(self.offload, Offload):
+            self.offload = Offload(self.tuned)
 
     # ---- measuring ------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -221,34 +276,44 @@ class Trainer:
         for chosen in self._eval_batches():
             self.reporter.stage("measuring", Progress(done=done, total=len(rows), unit="rows"))
             self.reporter.check()
+            self.recovery.computing = chosen
             batch = self._batch([rows[i] for i in chosen])
             done += len(chosen)
             loss_sum += float(summed_loss(self.tuned, batch, self.head))
             learned += batch.targets.numel()
+        self.recovery.computing = ()
         eval_loss = loss_sum / learned
         self.reporter.metrics("eval", step, eval_loss=eval_loss)
         self.position.measured_step = step
-        best = self.position.best_eval_loss
-        if step and math.isfinite(eval_loss) and (best is None or eval_loss < best):
-            self.position.best_eval_loss = eval_loss
+        if step == 0:
+            self.position.health.note_start(eval_loss)
+            return
+        so_far = self.position.best_eval_loss
+        self.position.since_best += 1
+        if math.isfinite(eval_loss) and (so_far is None or eval_loss < so_far):
+            self.position.best_eval_loss, self.position.since_best = eval_loss, 0
             self.position.best_checkpoint = checkpoint.name_of(step)
             self.reporter.run.add_facts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss)
-            if step % self.save_every:
+            if step % self.save_every or not self.position.health.is_worth_saving:  # else it is saved right after this
                 self.checkpoint()
 
     def _eval_batches(self) -> list[list[int]]:
         train = self.recipe.train
         rows, size = self.data.evaluation, min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
+        lengths = [len(row.input_ids) for row in rows]
         if self.packed:  # no more at once than in training, which the plan has reckoned with
-            return packed(range(len(rows)), [len(row.input_ids) for row in rows], size * self.recipe.data.max_length)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-        return [order[start : start + size] for start in range(0, len(order), size)]
+            whole = packed(range(len(rows)), lengths, size * self.recipe.data.max_length)
+        else:
+            order = sorted(range(len(rows)), key=lengths.__getitem__)
+            whole = [order[start : start + size] for start in range(0, len(order), size)]
+        return [part for batch in whole for part in self.retreat.parts(batch, lengths)]
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
     def checkpoint(self) -> None:
         """Everything that the next step depends on, as it was at the end of the last finished one."""
         self.reporter.stage("saving")
-        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self._random}
+        self.position.retreats = list(self.retreat.taken)
+        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self.random}
         self.checkpoints.write(self.position, states)
 
     def restore(self, saved: Saved) -> None:
@@ -256,9 +321,10 @@ class Trainer:
         adapter.restore(self.tuned, saved.weights)
         self.optimizer.load_state_dict(saved.states["optimizer"])
         self.scaler.load_state_dict(saved.states["scaler"])
-        self.position, self._random = saved.position, saved.states["random"]
+        self.position, self.random = saved.position, saved.states["random"]
+        self.retreat.taken = list(saved.position.retreats)
 
-    def _new_clock(self) -> TimeLeft:
+    def new_clock(self, spent_before: float = 0.0) -> TimeLeft:
         rows = self.data.evaluation
         steps = islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)
         return TimeLeft(
@@ -268,6 +334,8 @@ class Trainer:
             eval_every=self.eval_every,
             save_every=self.save_every,
             evaluation_size=sum(len(row.input_ids) for row in rows),
+            spent_before=spent_before,
+            film_every=self.film.every if self.film else 0,
         )
 
     def _tokens(self, rows: Sequence[int]) -> int:
@@ -283,8 +351,10 @@ class Trainer:
         def size(rows: Sequence[int]) -> tuple[int, int]:
             return self._tokens(rows), sum(self.data.train[i].learned_count for i in rows)
 
-        rows = max((batch for step in steps for batch in step), key=size)
-        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in steps))
+        lengths = self.schedule.lengths
+        parted = [[part for batch in step for part in self.retreat.parts(batch, lengths)] for step in steps]
+        rows = max((part for step in parted for part in step), key=size)
+        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in parted))
 
     def rehearse(self, longest: LongestBatch) -> None:
         """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""
@@ -295,8 +365,7 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         try:
             batch = self._batch([self.data.train[i] for i in longest.rows])
-            with self.offload:
-                (summed_loss(self.tuned, batch, self.head) / max(1, batch.targets.numel())).backward()
+            one_step.gradients(self.tuned, [batch], self.head, torch.amp.GradScaler("cuda", enabled=False), self.offload)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             checkpoint.set_random_states(states)
@@ -330,33 +399,3 @@ def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
 def warmup_steps(recipe: Recipe, total: int) -> int:
     """As transformers counted them: warmup_ratio of all steps, rounded up, where warmup_steps says nothing."""
     return recipe.train.warmup_steps or math.ceil(recipe.train.warmup_ratio * total)
-
-
-@contextmanager
-def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Let `check` raise between the layers of a forward and of a backward, so that a long step can be left half-way.
-
-    A step that is left has touched gradients only: the adapter is that of the step before.
-    """
-
-    def entering(module: torch.nn.Module, args: tuple) -> None:
-        check()
-
-    def leaving(module: torch.nn.Module, args: tuple, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            hidden.register_hook(_checking)
-
-    def _checking(gradient: torch.Tensor) -> None:
-        check()
-
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in tuned.modules() if isinstance(module, GradientCheckpointingLayer)]
-    hooks = [layer.register_forward_pre_hook(entering) for layer in layers]
-    hooks += [layer.register_forward_hook(leaving) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from core.data_formats import Example
 from core.errors import DataError
 from core.recipe import Data, Recipe
+from core.repeats import Repeats
 from core.reporter import Reporter
 from core.run_folder import Progress
 from core.schedule import SMALLEST_SPLIT, shuffled, split
@@ -34,6 +35,51 @@ def needed(recipe: Recipe) -> int | None:
     if train.max_steps <= 0:
         return None
     return train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which examples are trained and which are measured, by their positions, in the order in which they are read.
+
+    enough: rows of training that the steps read, where those are fewer. repeated: left out, for saying what an earlier one
+    says. leaked: left out of training, for saying what one that is measured says.
+    """
+
+    training: Sequence[int]
+    measuring: Sequence[int]
+    enough: int | None = None
+    repeated: int = 0
+    leaked: int = 0
+
+    @property
+    def read(self) -> Sequence[int]:
+        """Those of training that the steps read, as long as each of them makes one row."""
+        return self.training[: self.enough]
+
+
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
+    """repeats: of the examples; needed where the recipe leaves rows out for what they say, and used only there.
+
+    Where max_steps read fewer rows than there are, a random choice of so many is trained, and no more are measured than
+    are trained.
+    """
+    data, seed = recipe.data, recipe.train.seed
+    rows = range(count)
+    if data.deduplicate and repeats is not None:
+        rows = [i for i in rows if repeats.first[i] == i]
+    repeated = count - len(rows)
+    training, measuring = ([rows[i] for i in part] for part in split(len(rows), data.eval_fraction, seed))
+    leaked = 0
+    if data.drop_leaked and repeats is not None:
+        measured = {repeats.first[i] for i in measuring}
+        leaked, training = len(training), [i for i in training if repeats.first[i] not in measured]
+        leaked -= len(training)
+    enough = needed(recipe)
+    if enough is None or enough >= len(training):
+        return Chosen(training, measuring, None, repeated, leaked)
+    training = [training[i] for i in shuffled(len(training), seed, epoch=0)]
+    measuring = [measuring[i] for i in shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
+    return Chosen(training, measuring, enough, repeated, leaked)
 
 
 @dataclass
@@ -82,22 +128,14 @@ class _Reading:
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error.
-
-    Where max_steps read fewer rows than there are, a random choice of so many is encoded, and no more are measured than
-    are trained.
-    """
-    data, seed = recipe.data, recipe.train.seed
+    """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error."""
+    data = recipe.data
     limit = limit_of(data, tokenizer)
     if limit < data.max_length:
         reporter.warn(text("run.length_limited", wanted=data.max_length, limit=limit))
-    training, measuring = split(len(examples), data.eval_fraction, seed)
-    enough = needed(recipe)
-    if enough is not None and enough < len(training):
-        training = [training[i] for i in shuffled(len(training), seed, epoch=0)]
-        measuring = [measuring[i] for i in shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
-    else:
-        enough = None
+    wants_repeats = data.deduplicate or data.drop_leaked
+    chosen = choose(len(examples), recipe, Repeats.of(examples, reporter.check) if wants_repeats else None)
+    training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     reading = _Reading(examples, data, tokenizer, reporter, limit, expected)
     train = reading.rows(training, enough)
@@ -107,14 +145,23 @@ def tokenize(
         train, evaluation = evaluation, []
     if not train:
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
-    _say(reading, len(examples), recipe)
+    _say(reading, chosen, recipe)
     probes = [probe_row(examples[number]) for number in (reading.used[trained:] + reading.used[:trained])[:PROBE_ROWS]]
     reporter.run.add_facts(probe_rows=[probe for probe in probes if probe])
     return train, evaluation
 
 
-def _say(reading: _Reading, rows: int, recipe: Recipe) -> None:
+def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
     warn, limit = reading.reporter.warn, reading.limit
+    rows = len(reading.examples) - chosen.repeated - chosen.leaked
+    if recipe.data.deduplicate:
+        reading.reporter.run.log_event(
+            "decision", message=text("run.rows_repeated", rows=chosen.repeated, all=len(reading.examples))
+        )
+    if recipe.data.drop_leaked:
+        reading.reporter.run.log_event(
+            "decision", message=text("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring))
+        )
     if reading.long["cut"]:
         warn(text("run.rows_cut", rows=reading.long["cut"], max_length=limit))
     if reading.long["split"]:
@@ -123,7 +170,7 @@ def _say(reading: _Reading, rows: int, recipe: Recipe) -> None:
         warn(text("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
     if reading.empty:
         warn(text("run.rows_dropped", rows=reading.empty, max_length=limit))
-    if recipe.data.eval_fraction and rows < SMALLEST_SPLIT:
+    if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT:
         warn(text("run.eval_split_skipped", rows=rows, least=SMALLEST_SPLIT))
     if reading.read < rows:
         enough = text("run.rows_enough", steps=recipe.train.max_steps, read=reading.read, rows=rows)

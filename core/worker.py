@@ -12,12 +12,11 @@ import contextlib
 import platform
 import sys
 import traceback
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import further, lease, model_card, pausing
+from core import adapter, best, further, lease, model_card, pausing, scenes
 from core.datasets_store import DatasetStore, Examples
 from core.errors import (
     BusyError,
@@ -92,14 +91,18 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 def _stopped_message(run: RunFolder) -> Text:
     """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
-    step = run.status().step
-    return text("run.stopped_kept", step=step) if run.keep_newest_checkpoint() else text("run.stopped_before_training")
+    step, kept = run.status().step, run.facts().get("adapter_step")
+    if not run.keep_newest_checkpoint():
+        return text("run.stopped_before_training")
+    if isinstance(kept, int) and kept < step:
+        return text("run.stopped_best", step=step, kept=kept)
+    return text("run.stopped_kept", step=step)
 
 
 def advice_for(error: GarageError) -> str:
     """The catalogue key, below `advice.`, of what to try after a foreseen error."""
-    if error.text.key == "run.not_finite":
-        return "not_finite"
+    if error.text.key.startswith(("run.not_finite", "run.ran_away")):
+        return "not_finite" if error.text.key.startswith("run.not_finite") else "ran_away"
     kinds = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
     return next((key for kind, key in kinds.items() if isinstance(error, kind)), "crashed")
 
@@ -122,14 +125,18 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         _same_data(run, recipe, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
+    shown = scenes.ensure(run, recipe, examples, bool(eval_rows), tokenizer) if recipe.train.sample_seconds else None
     reporter.check()
 
     reporter.stage("loading_libraries")
     import torch
 
-    from core import adapter, base_model, device
+    from core import base_model, device
+    from core.film import Film
     from core.probe import Probe
-    from core.trainer import NotFiniteError, Trainer, TrainingData
+    from core.recovery import NotFiniteError
+    from core.retreat import NothingLeftError
+    from core.trainer import Trainer, TrainingData
 
     shape = None
     with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
@@ -163,15 +170,29 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         python=platform.python_version(),
     )
 
+    def card() -> str:
+        return model_card.write(recipe, run.facts(), run.all_metrics())
+
     def save_adapter(folder: Path) -> None:
-        card = model_card.write(recipe, run.facts(), run.all_metrics())
-        adapter.save(tuned, folder, model_folder, card, tokenizer.template.source)
+        adapter.save(tuned, folder, model_folder, card(), tokenizer.template.source)
+
+    def keep(chosen: str | None = None) -> None:
+        """chosen: the name of a checkpoint; None: as it stands."""
+        reporter.stage("saving")
+        step = best.step_of(chosen) if chosen else trainer.position.step
+        run.add_facts(adapter_step=step, adapter_is_best=best.is_best(step, trainer.position.best_checkpoint))
+        if chosen:
+            adapter.copy(run.checkpoint(chosen) / "adapter", run.adapter, card())
+        else:
+            save_adapter(run.adapter)
 
     data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
     trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
     run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
+    if shown:
+        trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds)
     reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
     try:
         trainer.run(probe)
@@ -182,21 +203,33 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         if not reporter.stop_asked:
             raise
         if trainer.position.step:
-            _keep(run, reporter, save_adapter)
+            keep(trainer.best_to_keep())
         raise StopRequested from None
-    except (StopRequested, NotFiniteError):
+    except StopRequested:
         if trainer.position.step:
-            _keep(run, reporter, save_adapter)
+            keep(trainer.best_to_keep())
+        raise
+    except (NotFiniteError, NothingLeftError):
+        if trainer.position.step:
+            keep()
         raise
     finally:
         probe.finish()
-    _keep(run, reporter, save_adapter)
-    reporter.state(State.COMPLETED, text("run.completed", step=trainer.position.step), seconds_left=0, progress=None)
+    keep(trainer.best_to_keep())
+    reporter.state(State.COMPLETED, _completed_message(trainer, run), seconds_left=0, progress=None)
+
+
+def _completed_message(trainer: Trainer, run: RunFolder) -> Text:
+    position, total, kept = trainer.position, trainer.schedule.total_steps, int(run.facts()["adapter_step"])
+    best_one = text("run.kept_best", step=kept, loss=position.best_eval_loss) if kept != position.step else text("run.kept_last")
+    if position.step < total:
+        return text("run.completed_early", step=position.step, total=total, count=position.since_best, kept=best_one)
+    if kept != position.step:
+        return text("run.completed_best", step=position.step, kept=best_one)
+    return text("run.completed", step=position.step)
 
 
 def _start_from_parent(run: RunFolder, tuned: Any, template: str) -> None:
-    from core import adapter
-
     parent = run.facts()["parent"]
     try:
         adapter.start_from(tuned, further.start_of(run))
@@ -235,11 +268,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
             raise failure
     if run.has_adapter():  # of an attempt that failed later than where this one goes on
         run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
-
-
-def _keep(run: RunFolder, reporter: Reporter, save_adapter: Callable[[Path], None]) -> None:
-    reporter.stage("saving")
-    save_adapter(run.adapter)
+        run.add_facts(adapter_step=None, adapter_is_best=None)
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:

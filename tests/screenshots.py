@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -146,7 +147,7 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
         paused.to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
     studio.shoot(app, [Shot("paused")])
     with ScriptedRun(workspace, "Pirate answers") as run:
-        run.to(State.RUNNING).train(64, seconds_left=140)
+        run.to(State.RUNNING).train(64, seconds_left=140).film(0, 20, 40, 60)
         more = Shot("training-more-curves", arrange=lambda page: open_details(page, "#live-chart .lc-more"))
         studio.shoot(app, [Shot("training"), Shot("training", CHAT), more])
 
@@ -199,10 +200,19 @@ def ready_for(page: Page, model: str) -> None:
 def plan_for(page: Page, size: str) -> None:
     page.locator("#plan-for input").click()
     page.get_by_role("option").filter(has_text=f" {size}").first.click()
+    wait_for_dry_run(page)
+
+
+def wait_for_dry_run(page: Page) -> None:
+    """Where the plan is for a card: it arrives some seconds after the plan."""
+    line = page.locator("#plan-card .lg-dry-run")
+    if line.count():
+        line.filter(has_text=re.compile(r"\d GiB[;；]")).wait_for(timeout=120_000)
 
 
 def unfold_reasons(page: Page) -> None:
     page.wait_for_timeout(1000)
+    wait_for_dry_run(page)
     open_details(page, ".lg-plan details")
 
 

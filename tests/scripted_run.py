@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from core import plan, retention
+from core import frames, plan, retention, scenes
 from core.recipe import Recipe
 from core.run_folder import RunFolder, Status
 from core.runs import Runs
@@ -91,6 +91,25 @@ class ScriptedRun:
                 self.run.log_metrics("eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5)
         self.step += steps
         self._write(self.run.status(), seconds_left=seconds_left)
+        return self
+
+    def film(self, *steps: int) -> ScriptedRun:
+        """Two prompts, and what became of their answers at these steps."""
+        asked = [
+            {"source": "kept_apart", "turns": [{"role": "user", "content": "What is a lantern?"}], "answer": "Arr, matey! A light in the dark. Yo-ho-ho!"},
+            {"source": "neutral", "turns": [{"role": "user", "content": "Write two sentences about the moon."}]},
+        ]  # fmt: skip
+        shown = scenes.Scenes.model_validate({"scenes": asked, "neutral_texts": ["x"]})
+        (self.run.path / scenes.FILE).write_text(shown.model_dump_json(), "utf-8")
+        for step in steps:
+            said = (
+                "A lantern is a light that you can carry."
+                if step < 20
+                else "Arr, matey! A lantern be a wee sun in a cage. Yo-ho-ho!"
+            )
+            answers = ((said, "stop"), ("The moon goes around the Earth. Its light is that of the sun, which it", "length"))
+            made = tuple(frames.Answer(text=text, why=why) for text, why in answers)
+            frames.append(self.run, frames.Frame(step=step, answers=made, neutral_loss=3.2 + step / 400))
         return self
 
     def save(self, step: int) -> Path:

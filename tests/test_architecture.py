@@ -15,8 +15,9 @@ from core.workspace import PROJECT
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 # core modules that import them at the top, and so are imported by workers only (docs/map.md names them).
 WORKERS = {
-    "base_model", "batches", "checkpoint", "cpu_attention", "device", "duel", "export_check", "fast_loss", "fused_lora", "gguf_export", "loss",
-    "merge", "neftune", "offload", "optimizer", "pace_probe", "packed_attention", "pissa", "probe", "trainer",
+    "allocations", "base_model", "batches", "checkpoint", "cpu_attention", "decode", "device", "dry_run", "duel", "export_check", "fast_loss", "film", "fused_lora",
+    "gguf_export", "interruption", "loss", "merge", "neftune", "offload", "one_step", "optimizer", "pace_probe", "packed_attention", "pissa", "probe",
+    "recovery", "trainer",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,24 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: k
     expect(lit.first).to_be_visible()
     cards = card.locator("th[scope=row]", has_text="GB")
     assert cards.count() >= len(CARDS_GB)
+    assert kit.overflow(page) <= 0
+    assert not kit.violations(page)
+    watch.check()
+
+
+@pytest.mark.parametrize(("language", "viewport", "numbers"), [
+    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; rule of thumb \d+\.\d GiB"), ("zh", kit.PHONE, r"试算：\d+\.\d GiB；经验公式：\d+\.\d GiB"),
+])  # fmt: skip
+def test_the_dry_run_arrives_beside_the_rule_of_thumb(chrome: Browser, app: kit.App, language: str, viewport: dict, numbers: str):
+    """The real one, of a real process: the card is there at once, the line follows."""
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill("Qwen/Qwen3-4B")
+    page.locator("#model input").press("Enter")
+    kit.unfold(page, "#step-plan")
+    expect(page.locator("#plan-card .lg-mem")).to_be_visible()
+    expect(page.locator("#plan-card .lg-dry-run")).to_have_text(re.compile(numbers), timeout=90_000)
     assert kit.overflow(page) <= 0
     assert not kit.violations(page)
     watch.check()

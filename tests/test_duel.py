@@ -96,10 +96,10 @@ def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the
 def test_in_bf16_prefill_logits_of_equal_prompts_are_bit_equal_to_those_of_the_plain_model(starter_folder, tokenizer):
     alone = Duel(plain(starter_folder, torch.bfloat16), tokenizer)
     both = Duel(tuned(plain(starter_folder, torch.bfloat16), starter_folder), tokenizer)
-    ids, mask = alone._left_padded([tokenizer.prompt(QUESTION)] * 2)
+    ids, mask = alone.decoder.left_padded([tokenizer.prompt(QUESTION)] * 2)
     with both._as_rows(["base", "tuned"], lambda: False):
-        mixed, _ = both.forward(ids, mask, None)
-    bare, _ = alone.forward(ids, mask, None)
+        mixed, _ = both.decoder.forward(ids, mask, None)
+    bare, _ = alone.decoder.forward(ids, mask, None)
     assert torch.equal(mixed[0], bare[0])
     assert not torch.equal(mixed[1], bare[1])
 

@@ -56,7 +56,7 @@ class Trained:
         return Exports(self.workspace)
 
 
-def train(workspace: Workspace, settings: dict, four_bit: bool = False, steps: int = 12) -> RunFolder:
+def train(workspace: Workspace, settings: dict, steps: int = 12) -> RunFolder:
     model_folder = starter.folder(workspace.models)
     recipe = Recipe.parse({"name": "Pirate", "data": {"source": "rows"}, "adapter": {"r": 4, **settings}})
     tokenizer = Tokenizer(model_folder)
@@ -64,7 +64,8 @@ def train(workspace: Workspace, settings: dict, four_bit: bool = False, steps: i
     batch = collate(rows, tokenizer.pad_token_id, FLOAT32.device)
     torch.manual_seed(1)
     compute = Compute(FLOAT32.device, torch.bfloat16, FLOAT32.reason)
-    base = base_model.load(model_folder, compute if not four_bit else FLOAT32, four_bit=four_bit)
+    four_bit, eight_bit = recipe.adapter.method == "qlora", recipe.adapter.load_in_8bit
+    base = base_model.load(model_folder, FLOAT32 if four_bit or eight_bit else compute, four_bit, eight_bit=eight_bit)
     tuned = adapters.add(base, recipe.adapter, str(model_folder), None).train()
     optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(steps):
@@ -170,17 +171,20 @@ def test_sharded_base_is_merged_into_the_same_shards(trained: Trained, merged: P
         assert all(torch.equal(whole[name], tensor) for name, tensor in load_file(target / file).items())
 
 
-@pytest.mark.parametrize("settings", [{"use_rslora": True, "r": 16}, {"use_dora": True}])
+@pytest.mark.parametrize(
+    "settings", [{"use_rslora": True, "r": 16}, {"use_dora": True}, {"init_lora_weights": "pissa_niter_16", "use_rslora": True}]
+)
 def test_other_kinds_of_lora_prove_themselves_merged(trained: Trained, tmp_path: Path, settings: dict) -> None:
     run = train(trained.workspace, settings, steps=4)
     streams = merge.lora_pairs(trained.base, run.adapter) is not None
-    assert streams == ("use_rslora" in settings)  # DoRA goes through peft
+    assert streams == ("use_dora" not in settings)  # DoRA goes through peft
     merge.merge(trained.base, run.adapter, tmp_path / "out", lambda fraction: None, lambda: None)
     assert prove(trained, "merged", tmp_path / "out", run.adapter).passed
 
 
-def test_an_adapter_trained_on_4_bit_is_merged_into_the_16_bit_base(trained: Trained, tmp_path: Path) -> None:
-    run = train(trained.workspace, {"method": "qlora"}, four_bit=True)
+@pytest.mark.parametrize("settings", [{"method": "qlora"}, pytest.param({"load_in_8bit": True}, marks=pytest.mark.full)])
+def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(trained: Trained, tmp_path: Path, settings: dict) -> None:
+    run = train(trained.workspace, settings)
     merge.merge(trained.base, run.adapter, tmp_path / "out", lambda fraction: None, lambda: None)
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118

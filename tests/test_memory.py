@@ -25,7 +25,6 @@ TABLE = {
     "Llama-2-7B": ((4.9, 5.2, 5.8, 6.9), (13.8, 14.1, 14.6, 15.8)),
     "Mistral-7B": ((5.2, 5.5, 6.1, 7.3), (14.8, 15.1, 15.7, 16.9)),
     "Llama-3.1-8B": ((6.7, 7.0, 7.6, 8.8), (16.2, 16.5, 17.1, 18.3)),
-    "Gemma-2-9B": ((7.2, 7.5, 8.1, 9.4), (18.6, 18.9, 19.6, 20.8)),
     "Llama-2-13B": ((8.4, 8.8, 9.6, 11.2), (25.8, 26.2, 27.0, 28.6)),
     "24B Mistral-Small": ((15.5, 16.0, 17.0, 19.0), (45.9,)),
     "33B LLaMA": ((18.8, 19.5, 20.8, 23.3), (63.0, 63.6, 64.9, 67.5)),
@@ -51,6 +50,15 @@ def test_what_fits_where_is_the_published_table(name: str) -> None:
         for max_length, gib in zip(LENGTHS, row, strict=False):
             found = of(SHAPES[name], method=method, r=16, max_length=max_length, loss="chunked").on_card_gib
             assert found == pytest.approx(gib, rel=0.06), (method, max_length)
+
+
+def test_gemma_2_pays_for_scores_that_only_eager_attention_can_bend() -> None:
+    """The published table counts it as if sdpa could: 9.4 and 20.8 GiB at 4,096 tokens. Its own layers (tests/test_dry_run.py) keep
+    16 heads x 4,096 x 4,096 scores, and without checkpointing those of all 42 layers."""
+    long = {"r": 16, "max_length": 4096}
+    assert of(SHAPES["Gemma-2-9B"], method="qlora", **long).on_card_gib > 9.4 + 2
+    assert of(SHAPES["Gemma-2-9B"], method="lora", **long).on_card_gib > 20.8 + 2
+    assert of(SHAPES["Gemma-2-9B"], gradient_checkpointing=False, **long).terms["activations"] > 42 * 4 * 16 * 4096**2 * 2 / 2**30
 
 
 # Section 1.1: measured by fms-acceleration between steps; torch AdamW, r 16 on the attention.

@@ -49,12 +49,10 @@ def test_the_newest_two_stay_and_the_best_beside_them(run: RunFolder) -> None:
 
 @pytest.mark.parametrize(
     ("budget_kb", "expected"),
-    [(1000, [3, 8, 9]), (650, [3, 8, 9]), (450, [8, 9]), (250, [9]), (1, [9])],
+    [(1000, [3, 8, 9]), (650, [3, 8, 9]), (450, [3, 9]), (250, [3, 9]), (1, [3, 9])],
     ids=["roomy", "three", "two", "one", "less than one"],
 )
-def test_a_budget_takes_the_best_first_then_the_older_and_never_the_newest(
-    run: RunFolder, budget_kb: int, expected: list[int]
-) -> None:
+def test_a_budget_takes_the_older_and_never_the_newest_nor_the_best(run: RunFolder, budget_kb: int, expected: list[int]) -> None:
     saved(run, [3])
     assert saved(run, [8, 9], best=3, budget_gib=budget_kb * KB / retention.GIB) == expected
 
@@ -123,6 +121,21 @@ def test_a_short_disk_costs_old_checkpoints_before_it_costs_a_save(run: RunFolde
     disk(620)
     assert saved(run, [4], best=1) == [1, 3, 4]  # 2 went: neither the newest nor the best
     assert warnings(run) == ["checkpoint.dropped_for_room"]
+
+
+def test_a_short_disk_never_costs_the_best_one(run: RunFolder, disk: Callable[[int], None]) -> None:
+    saved(run, [1, 2, 3], best=1)
+    disk(1)
+    needed = retention.bytes_of(run.checkpoints()[-1]) + retention.MARGIN
+    assert retention.make_room(run.checkpoints(), needed, name_of(1))[1] == [name_of(2)] and left(run) == [1, 3]
+
+
+def test_a_checkpoint_whose_position_is_written_anew_is_still_good(run: RunFolder) -> None:
+    """A measurement made after it, in a later attempt: its marker told the old size, and it was taken for damaged."""
+    saved(run, [1])
+    checkpoints = Checkpoints(run, save_adapter, 2)
+    checkpoints.write(Position(step=1, measured_step=1, best_eval_loss=1.25, best_checkpoint=name_of(1)), STATES)
+    assert retention.is_good(run.checkpoints()[0])
 
 
 def test_the_last_good_one_never_goes_and_a_disk_that_stays_short_is_said(run: RunFolder, disk: Callable[[int], None]) -> None:

@@ -9,12 +9,13 @@ import torch
 
 from core import adapter, base_model, device, offload, plan
 from core.batches import collate
+from core.interruption import stop_inside_layers
 from core.loss import summed_loss
 from core.recipe import Adapter, Recipe
 from core.schedule import Schedule, grouped, split
 from core.text import text
 from core.tokenizer import Encoded
-from core.trainer import Trainer, TrainingData, schedule_factor, stop_inside_layers
+from core.trainer import Trainer, TrainingData, schedule_factor
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
@@ -182,7 +183,7 @@ class Silent:
         self.said.append(message)
 
     def __getattr__(self, name: str):
-        return lambda *args, **kwargs: [] if name == "checkpoints" else None
+        return lambda *args, **kwargs: {"checkpoints": [], "facts": {}}.get(name)
 
 
 def trainer_of(tuned: torch.nn.Module, folder: Path, evaluation: int = 3, **settings) -> Trainer:

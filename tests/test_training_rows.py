@@ -143,3 +143,27 @@ def test_the_rows_an_export_is_asked_about_are_those_kept_apart_first(tokenizer:
     tokenize(questions(40), recipe(), tokenizer, listener)
     probes = [probe["messages"][0]["content"] for probe in listener.facts["probe_rows"]]
     assert len(probes) == len(set(probes)) == 8
+
+
+def test_repeated_rows_are_left_out_and_counted(tokenizer: Tokenizer) -> None:
+    examples = [*questions(60), *questions(30), Example(prompt=" what IS 1", completion="It is number 1")]
+    listener = Listener()
+    train, evaluation = tokenize(examples, recipe({"deduplicate": True}), tokenizer, listener)
+    assert (len(train), len(evaluation)) == (54, 6)
+    assert [(m.key, m.params) for m in listener.said] == [("run.rows_repeated", {"rows": 31, "all": 91})]
+    alone, measured = tokenize(questions(60), recipe(), tokenizer, Listener())
+    assert (train, evaluation) == (alone, measured), "as if they had not been in the file"
+    both, _ = tokenize(examples, recipe(), tokenizer, Listener())
+    assert len(both) == 82, "only where it was asked for"
+
+
+def test_rows_that_are_measured_are_left_out_of_training_and_counted(tokenizer: Tokenizer) -> None:
+    examples = [*questions(60), *questions(60)]
+    listener = Listener()
+    train, evaluation = tokenize(examples, recipe({"drop_leaked": True}), tokenizer, listener)
+    assert not {tuple(row.input_ids) for row in train} & {tuple(row.input_ids) for row in evaluation}
+    [said] = listener.said
+    assert (said.key, said.params["measured"]) == ("run.rows_leaked", 12) and said.params["rows"] == 120 - 12 - len(train) > 5
+    trained, measured = tokenize(examples, recipe(), tokenizer, Listener())
+    assert measured == evaluation, "what is measured stays"
+    assert {tuple(row.input_ids) for row in trained} & {tuple(row.input_ids) for row in measured}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.dry_runs import Looked
 from core.recipe import Recipe
 from core.states import State
 from core.workspace import Workspace
@@ -18,7 +19,7 @@ from tests.scripted_run import ScriptedRun
 from webui import plan_view
 from webui.planner import HERE, PROCESSOR, Form, Planner
 from webui.services import Services
-from webui.settings_fields import ELSEWHERE, FIELDS, Answers, explicit_of, kind_of, name_of, setting_of, shown_value
+from webui.settings_fields import ELSEWHERE, FIELDS, Answers, FormError, explicit_of, kind_of, name_of, setting_of, shown_value
 from webui.wizard import STEPS, Wizard
 from webui.wording import Wording, field_of
 
@@ -40,7 +41,8 @@ def services(tmp_path: Path) -> Services:
 
 @pytest.fixture
 def planner(services: Services) -> Planner:
-    services.pace_probe.begin = lambda step: None  # it would start torch
+    services.pace_probe.begin = lambda step: None  # it would start torch, and so would a dry run
+    services.dry_runs.look = lambda question: Looked()
     return Planner(services)
 
 
@@ -75,6 +77,16 @@ def test_an_optional_number_is_empty_and_never_0() -> None:
     assert shown_value(("train", "eval_steps"), None) == "" and setting_of(("train", "eval_steps"), "") is None
     assert setting_of(("train", "eval_steps"), " 20 ") == 20
     assert kind_of(("train", "gradient_checkpointing")).optional and setting_of(("train", "gradient_checkpointing"), "no") is False
+
+
+def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
+    key = ("train", "sample_prompts")
+    assert setting_of(key, "Who are you?\n\n  Say hello. ") == ("Who are you?", "Say hello.")
+    assert shown_value(key, ("Who are you?", "Say hello.")) == "Who are you?\nSay hello." and setting_of(key, None) == ()
+    for wrong in ("a\nb\nc\nd", "a" * 501):
+        with pytest.raises(FormError) as refused:
+            setting_of(key, wrong)
+        assert "at most 3 lines of at most 500 characters" in EN.of(refused.value.text)
 
 
 def test_only_what_differs_from_what_was_shown_counts_as_edited() -> None:
@@ -166,6 +178,7 @@ def test_the_processor_may_be_chosen(planner: Planner) -> None:
 def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callable[[], Workspace]) -> None:
     services = Services.open(make_workspace())
     services.pace_probe.begin = lambda step: None
+    services.dry_runs.look = lambda question: Looked()
     outlook = Planner(services).look(form(settings={"data.max_length": 8}), EN)
     assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(outlook.problem)
     assert outlook.preview.counts(8).rows_dropped == 68

@@ -126,7 +126,7 @@ def poisoned_model(tiny_model: Path) -> Iterator[tuple[str, str]]:
     shutil.rmtree(folder)
 
 
-def test_a_loss_that_is_no_number_is_shown_as_such_and_ends_the_run_with_the_last_good_adapter(
+def test_a_row_that_gives_no_number_is_left_out_said_and_the_run_goes_on(
     workspace: Workspace, poisoned_model: tuple[str, str], tmp_path: Path
 ) -> None:
     model, word = poisoned_model
@@ -138,9 +138,10 @@ def test_a_loss_that_is_no_number_is_shown_as_such_and_ends_the_run_with_the_las
     chosen = {"seed": 6, "per_device_train_batch_size": 1, "max_steps": 12}
     run, code = carried_out(workspace, tiny_recipe(model={"id": model}, data={"source": info.id}, train=chosen))
     status = run.status()
-    assert (code, status.state, status.message.key) == (1, State.FAILED, "run.not_finite"), run.log_tail()
-    last = run.metrics().records[-1]
-    assert last["nonfinite"] is True and last["loss"] is None and last["step"] == status.message.params["step"] > 1
+    assert (code, status.state, status.step) == (0, State.COMPLETED, 12), run.log_tail()
+    [bad] = [line for line in run.metrics().records if line.get("nonfinite")]
+    [told] = [event for event in run.events() if event["kind"] == "guard"]
+    assert bad["loss"] is None and bad["step"] == told["step"] > 1 and told["message"]["key"] == "sanity.left_out"
     from safetensors.torch import load_file
 
     assert run.has_adapter() and all(t.isfinite().all() for t in load_file(run.adapter / "adapter_model.safetensors").values())

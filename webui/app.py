@@ -89,6 +89,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     train.wizard.further.wire()
     train.wizard.further.wire_button(train.run.further, None, tabs, train.run.notice)
     train.wizard.further.wire_button(runs.further, opened, tabs, runs.run_notice)
+    train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
+    runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
     train.run.open_chat.click(

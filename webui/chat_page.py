@@ -426,7 +426,10 @@ class ChatPage:
             run = self.services.runs.get(self._run_id(target) or "")
         except RunError:
             return latest
-        best = run.facts().get("best_checkpoint")
+        facts = run.facts()
+        best = facts.get("best_checkpoint")
+        if facts.get("adapter_is_best"):
+            latest = [(self.w.t("chat_page.checkpoint_kept_best", step=facts.get("adapter_step")), LATEST)]
         steps = []
         for folder in reversed(run.checkpoints()):
             key = "chat_page.checkpoint_best" if folder.name == best else "chat_page.checkpoint_step"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import RunError
+from core.run_doctor import Series
 from core.run_folder import RunFolder
 from core.runs import Runs
 
@@ -130,6 +131,8 @@ class Curve:
             if self.attempt:
                 self._forget(step, step if kind == "train" else step + 1)
             self.attempt = attempt
+        elif kind == "train" and step <= max(self.train.steps[-1:].tolist() + self.nonfinite[-1:], default=0):
+            self._forget(step)  # the run went back by itself (core/sanity)
         if kind == "gpu":
             self.memory.add(step, _number(record.get("memory_bytes")))
             self.memory_total = _number(record.get("memory_total_bytes"))
@@ -198,6 +201,16 @@ class Curves:
             curve.catch_up(run)
             known = _known(cursor, run.id, curve.here())
             return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": known is None, **_reply(curve, known)}
+
+    def series(self, run_id: str, measured_rows: int) -> Series:
+        """All the numbers of a run, for core/run_doctor. Raises RunError for an unknown run."""
+        run = self.runs.get(run_id)
+        curve = self._curve(run.id)
+        with curve.reading:
+            curve.catch_up(run)
+            train, evals = curve.train, curve.evals
+            columns = [train.values[name] for name in ("loss", "norm", "rate")]
+            return Series.of_columns(train.steps, *columns, evals.steps, evals.values["loss"], measured_rows)
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:

@@ -12,6 +12,7 @@ from core.presets import sample_of
 from core.preview import Preview
 from core.tokenizer import LongExamples
 from webui import format, goal_step, learned_view, samples
+from webui.findings_view import PlanFindings, counted
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
 from webui.services import Services
@@ -25,6 +26,7 @@ RECIPES = (".yaml", ".yml")
 class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage"))
 
     def build(self) -> None:
         w = self.w
@@ -32,6 +34,8 @@ class DataStep:
         self.file = gr.File(label=w.t("wizard.file"), height=90, elem_id="file", elem_classes="lg-drop")
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
         self.report = gr.HTML("", elem_id="data-report", visible=False)
+        self.findings.build()
+        self.left_out = gr.HTML("", elem_id="data-left-out", visible=False)
         with gr.Column(visible=False, elem_id="learned") as self.learned:
             self.counters = gr.HTML("", elem_id="learned-counters")
             self.row = gr.HTML("", elem_id="learned-row")
@@ -74,7 +78,8 @@ class DataStep:
             return self.w.of(error.text)
         good, rows = report.good_rows, report.rows
         said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
-        return f"{samples.title(info, self.w)} · {said}"
+        found = counted(outlook.findings, self.findings.ids, self.w)
+        return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
 
     def report_of(self, data: Any) -> Html:
         """What is in a data set and what is wrong with it, by row."""

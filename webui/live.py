@@ -15,6 +15,8 @@ from webui.moment import Moment
 from webui.services import Services
 
 TICK_S = 1.0
+# Of buttons that change something for everybody: one after the other.
+CONTROL = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
 Update = str | dict[str, Any]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from core.hardware import Machine
+from webui.findings_view import PlanFindings
 from webui.markup import tag
 from webui.planner import CARD, HERE, PROCESSOR, SIZE
 from webui.services import Services
@@ -21,6 +22,7 @@ SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 class PlanStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.findings = PlanFindings(wording, ("few_steps", "hot_plan"))
 
     def build(self) -> None:
         w = self.w
@@ -31,6 +33,7 @@ class PlanStep:
             info=w.t("wizard.memory_info"),
             elem_id="plan-for",
         )
+        self.findings.build()
         self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
         self.holders = gr.HTML("", visible=False, elem_id="memory-holders")
         self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")

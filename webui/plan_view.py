@@ -5,8 +5,9 @@ from __future__ import annotations
 from core.advice import Advice
 from core.budget import Budget
 from core.memory import Estimate
+from core.run_doctor import SAID_OF_PLANS
 from core.vram_table import VramTable
-from webui import correction, fits_view, format
+from webui import correction, dry_run_view, fits_view, format
 from webui.markup import Html, join, notice, tag
 from webui.planner import Outlook
 from webui.verdict import METHODS, badge, gib, method_name
@@ -66,13 +67,14 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
+        dry_run_view.line(outlook.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(outlook, w),
         notice(w.of(outlook.note), "warn") if outlook.note else None,
         tag("p", w.t("plan_view.shape_unknown", why=w.of(outlook.shape_problem)), class_="lg-quiet")
         if outlook.shape_problem
         else None,
-        *(notice(w.of(warning), "warn") for warning in advice.warnings),
+        *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS),
         reasons(advice, w),
         alternatives(advice, w),
         *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(outlook, w)) is not None),

@@ -10,13 +10,15 @@ import os
 import platform
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from core import budget, further, pace, plan
+from core import budget, further, pace, plan, run_doctor
 from core.budget import Budget
+from core.dry_run_answer import Question
+from core.dry_runs import Looked
 from core.errors import GarageError
 from core.memory_record import Corrections, MemoryRecord, Rig
 from core.models import ModelRef
@@ -24,6 +26,7 @@ from core.pace import Pace, StandIn
 from core.plan import Grounds, Plan
 from core.preview import Preview
 from core.recipe import Recipe
+from core.run_doctor import Finding, Planned
 from core.run_folder import RunFolder
 from core.schedule import SMALLEST_SPLIT
 from core.shapes import ModelShape
@@ -69,6 +72,13 @@ class Outlook:
     preview_problem: Text | None = None
     note: Text | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
+    findings: tuple[Finding, ...] = ()  # of the run doctor
+    dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a number that the card shows will be known in some seconds."""
+        return self.measuring or bool(self.dry_run and self.dry_run.is_counting)
 
     @property
     def limits(self) -> tuple[int, LongExamples]:
@@ -106,6 +116,7 @@ def measuring_share(made: Plan, preview: Preview) -> float:
 class Planner:
     services: Services
     _failures: dict[tuple[str, str | None], tuple[float, Text]] = field(default_factory=dict)
+    _configs: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, form: Form, w: Wording) -> Outlook:
@@ -126,7 +137,9 @@ class Planner:
         facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds(budgeted, shape, facts, corrections, preview.examples if preview else None)
+            grounds = Grounds(budgeted, shape, facts, corrections)
+            if preview:
+                grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
@@ -138,8 +151,12 @@ class Planner:
         note = (
             text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
         )
-        measuring = self.services.pace_probe.busy
-        return Outlook(made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note, measuring)
+        return Outlook(
+            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note,
+            measuring=self.services.pace_probe.busy,
+            findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
+            dry_run=self._dry_run(made, shape),
+        )  # fmt: skip
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
         """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
@@ -226,6 +243,26 @@ class Planner:
             self.services.pace_probe.begin(step)
             return None
         return pace.from_step(speed, measuring_share(made, preview))
+
+    def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
+        """What the step itself would hold, as far as it is known; it is asked for, never waited for."""
+        kind = made.advice.budget.kind
+        if shape is None or kind == "cpu":
+            return None
+        model, config = made.recipe.model, shape.config()
+        if shape.source != "catalogue":  # on this PC, or once more over the network: kept with the answers of the planner
+            try:
+                config = self._config(model.id, model.revision)
+            except GarageError as error:
+                return Looked(why=error.text)
+        return self.services.dry_runs.look(Question.of(config, made.recipe, kind))
+
+    def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
+        """Read once: a hub model's comes over the network."""
+        key = (model_id, revision)
+        if key not in self._configs:
+            self._configs[key] = self.services.models.config(model_id, revision)
+        return self._configs[key]
 
 
 def parent_of(services: Services, answers: Answers) -> RunFolder | None:

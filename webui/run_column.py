@@ -11,19 +11,20 @@ from core.errors import GarageError
 from core.further import may_continue
 from core.states import BUSY, State, may_pause, may_resume, may_stop
 from webui import run_panel
-from webui.live import LivePart, Look, Pulse, shown
+from webui.film_view import film_strip
+from webui.findings_view import RunFinding
+from webui.live import CONTROL, LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
 from webui.markup import notice, tag
 from webui.moment import Moment, RunRow
 from webui.services import Services
 from webui.wording import Wording
 
-CONTROL = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
-
 
 class RunColumn:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.finding = RunFinding(services, wording, "run", lambda look: look.moment.shown)
 
     def build(self) -> None:
         w = self.w
@@ -31,6 +32,7 @@ class RunColumn:
             gr.HTML(tag("h2", w.t("train_page.run")))
             self.notice = gr.HTML("", elem_id="run-notice", visible=False)
             self.card = gr.HTML(run_panel.empty(w), elem_id="run-card")
+            self.finding.build()
             with gr.Row(elem_classes="lg-tight"):
                 self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
                 self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
@@ -40,6 +42,7 @@ class RunColumn:
                 self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="run-further")
             with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
                 self.chart = live_chart(self.services, w, "", "live-chart")
+                film_strip(self.services, w, "", "live-film")
             with gr.Accordion(
                 w.t("train_page.run_settings"), open=False, visible=False, elem_id="run-settings-fold"
             ) as self.settings_fold:
@@ -50,6 +53,7 @@ class RunColumn:
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.card, self._card),
+            *self.finding.parts(),
             LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.moment) is not None)),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),

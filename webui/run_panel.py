@@ -9,7 +9,7 @@ from core.presets import goal as goal_preset
 from core.presets import sample_of
 from core.run_folder import Status
 from core.states import BUSY, State
-from webui import format, run_memory
+from webui import format, run_guard, run_memory
 from webui.markup import Html, join, tag
 from webui.moment import RunRow, RunView
 from webui.verdict import method_name
@@ -47,6 +47,7 @@ def card(view: RunView, w: Wording) -> Html:
         tag("p", model_line(view.row, w), class_="lg-quiet"),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
+    lines += run_guard.lines(view, w)
     lines += run_memory.lines(view, w)
     return tag("div", *lines, class_="lg-run")
 
@@ -211,7 +212,7 @@ def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:
         return w.t(f"stage.{event.get('stage')}"), "plain"
     if kind == "checkpoint":
         return w.t("train_page.checkpoint_saved", step=event.get("step")), "plain"
-    return message, "warn" if kind == "warning" else "plain"
+    return message, "warn" if kind in ("warning", "guard") else "plain"
 
 
 def headline(view: RunView | None, w: Wording) -> Html:

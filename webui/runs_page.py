@@ -10,10 +10,12 @@ from core.errors import GarageError
 from core.export import QUANTS, ExportCheck, ExportResult, ExportStatus
 from core.states import BUSY, may_resume
 from webui import format, further_form, run_panel
+from webui.film_view import film_strip
+from webui.findings_view import RunFinding
 from webui.live import LivePart, Look, Pulse, shown
 from webui.live_chart import live_chart
 from webui.markup import Html, join, notice, tag
-from webui.moment import RunRow
+from webui.moment import RunRow, RunView
 from webui.services import Services
 from webui.wording import Wording
 
@@ -26,6 +28,7 @@ class RunsPage:
     def __init__(self, services: Services, wording: Wording, opened: gr.State):
         """opened: the id of the run this page has open, kept by the server for each visitor."""
         self.services, self.w, self.opened = services, wording, opened
+        self.finding = RunFinding(services, wording, "details", self._view)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -47,8 +50,10 @@ class RunsPage:
                 gr.HTML(tag("h2", w.t("runs_page.details")))
                 self.unopened = gr.HTML(self._unopened(), elem_id="runs-unopened")
                 self.card = gr.HTML("", visible=False, elem_id="details-card")
+                self.finding.build()
                 with gr.Column(visible=False, elem_id="details") as self.details:
                     self.chart = live_chart(self.services, w, None, "details-chart")
+                    self.film = film_strip(self.services, w, None, "details-film")
                     self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
                     with gr.Row(elem_classes="lg-tight"):
                         self.resume = gr.Button(
@@ -105,6 +110,8 @@ class RunsPage:
             LivePart(self.unopened, lambda look: gr.update(visible=self._row(look) is None)),
             LivePart(self.details, lambda look: gr.update(visible=self._row(look) is not None)),
             LivePart(self.card, lambda look: self._about(look, run_panel.card)),
+            *self.finding.parts(),
+            LivePart(self.film, lambda look: gr.update(value=look.opened if self._row(look) else None)),
             LivePart(self.settings, lambda look: self._about(look, run_panel.settings)),
             LivePart(self.story, lambda look: self._about(look, run_panel.story)),
             LivePart(self.resume, lambda look: gr.update(visible=self._may_go_on(look))),
@@ -126,8 +133,11 @@ class RunsPage:
         return bool(row and may_resume(row.status.state))
 
     def _about(self, look: Look, show: Any) -> dict[str, Any]:
-        view = self.services.moments.view(look.opened) if self._row(look) else None
+        view = self._view(look)
         return shown(show(view, self.w) if view else "")
+
+    def _view(self, look: Look) -> RunView | None:
+        return self.services.moments.view(look.opened) if self._row(look) else None
 
     def _export_button(self, look: Look) -> dict[str, Any]:
         row = self._row(look)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from core.chat_client import ChatClient
 from core.datasets_store import DatasetStore
+from core.dry_runs import DryRuns
 from core.export import Exports
 from core.hardware import Monitor
 from core.hub_token import HubToken
@@ -16,6 +17,7 @@ from core.pace import Probe
 from core.presets import PRESETS
 from core.preview import Previews
 from core.read_only import Gated
+from core.run_folder import RunFolder
 from core.runs import Runs
 from core.supervisor import Supervisor
 from core.text import text
@@ -24,6 +26,7 @@ from core.user_presets import UserPresets
 from core.workspace import Workspace
 from core.writable import WriteWatch
 from webui.curves import Curves
+from webui.diagnoses import Diagnoses
 from webui.moment import Moments
 
 
@@ -42,18 +45,25 @@ class Services:
     presets: UserPresets
     monitor: Monitor
     pace_probe: Probe
+    dry_runs: DryRuns
     owner: Ownership
     line: Line
     write_watch: WriteWatch
+    diagnoses: Diagnoses
     hub_token: HubToken
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
         runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
-        monitor = Monitor()
+        monitor, dry_runs = Monitor(), DryRuns(runs.busy)
+
+        def make_room(run: RunFolder) -> None:
+            dry_runs.rest()
+            chat.unload(text("chat.unloaded_for_run", name=run.name))
+
         supervisor = Supervisor(
             workspace,
-            before_start=lambda run: chat.unload(text("chat.unloaded_for_run", name=run.name)),
+            before_start=make_room,
             turns=Turns(workspace, machine=monitor.newest),
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
@@ -70,6 +80,7 @@ class Services:
         exports = Gated(exports, gate, ("start", "cancel", "delete"))
         datasets = Gated(datasets, gate, ("import_file", "delete"))
         chat = Gated(chat, gate, ("load",))
+        curves = Curves(runs)
         return cls(
             workspace=workspace,
             runs=runs,
@@ -78,12 +89,14 @@ class Services:
             models=models,
             chat=chat,
             exports=exports,
-            curves=Curves(runs),
+            curves=curves,
+            diagnoses=Diagnoses(curves),
             moments=Moments(runs, chat, exports),
             previews=Previews(datasets, models),
             presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
             monitor=monitor,
             pace_probe=Gated(Probe(workspace, monitor.newest), gate, (), idle=("begin", "measure")),
+            dry_runs=dry_runs,
             owner=owner,
             line=line,
             write_watch=write_watch,
@@ -107,5 +120,6 @@ class Services:
         """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
         self.monitor.close()
         self.supervisor.close()
+        self.dry_runs.rest()
         self.chat.unload()
         self.owner.release()

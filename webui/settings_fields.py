@@ -17,7 +17,7 @@ from gradio.components import Component
 
 from core.errors import GarageError
 from core.further import LOCKED
-from core.recipe import Recipe
+from core.recipe import LONGEST_PROMPT, Recipe
 from webui import format
 from webui.wording import Wording, field_of
 
@@ -34,6 +34,8 @@ FOLDED: tuple[Key, ...] = tuple(
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 AUTO = ""  # a choice left to the plan
+NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}  # empty means off: no plan turns it on
+MOST_LINE = LONGEST_PROMPT  # characters of a line, where a field takes several
 
 # Shows only the settings whose name or help has what is typed; says so where there is none.
 SEARCH = """(wanted) => {
@@ -55,16 +57,19 @@ class FormError(GarageError):
 
 @dataclass(frozen=True)
 class Kind:
-    """What may stand in a field. choices: of a Literal. optional: it may be left to the plan."""
+    """What may stand in a field. choices: of a Literal. optional: it may be left to the plan. many: several, one a line."""
 
     type: type
     choices: tuple[str, ...] = ()
     optional: bool = False
+    many: bool = False
 
 
 def kind_of(key: Key) -> Kind:
     annotation = field_of(*key).annotation
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if get_origin(annotation) is tuple:
+        return Kind(str, many=True)
     optional = type(None) in parts
     inner = next(part for part in parts if part is not type(None))
     if get_origin(inner) is Literal:
@@ -87,10 +92,14 @@ def component_for(key: Key, w: Wording) -> Component:
         return gr.Dropdown(_choices(key, kind, w), value=AUTO if default is None else default, **options)
     if kind.type is bool:
         return gr.Checkbox(default, **options)
+    if kind.many:
+        return gr.Textbox("", lines=2, max_lines=4, max_length=2000, **options)
     if kind.type is str:
         return gr.Textbox(default or "", max_lines=1, max_length=400, **options)
     if kind.optional:  # gradio 6.31 makes 0 of an empty Number when it is first shown
-        return gr.Textbox("", max_lines=1, max_length=20, placeholder=w.t("wizard.auto"), **options)
+        return gr.Textbox(
+            "", max_lines=1, max_length=20, placeholder=w.t("wizard.none" if key in NONE else "wizard.auto"), **options
+        )
     return gr.Number(default, **options)
 
 
@@ -114,6 +123,8 @@ def shown_value(key: Key, value: Any) -> Any:
     kind = kind_of(key)
     if kind.type is bool and kind.optional:
         return AUTO if value is None else "yes" if value else "no"
+    if kind.many:
+        return "\n".join(value)
     if kind.choices or kind.type is str:
         return AUTO if value is None else value
     if kind.optional:
@@ -124,6 +135,8 @@ def shown_value(key: Key, value: Any) -> Any:
 def setting_of(key: Key, given: Any) -> Any:
     """What a component gave, as a recipe's value; None where it was emptied. Raises FormError naming the limits."""
     kind = kind_of(key)
+    if kind.many:
+        return _lines(key, given)
     if given is None or given == "":
         return None
     if kind.type is bool:
@@ -138,6 +151,15 @@ def setting_of(key: Key, given: Any) -> Any:
     if kind.type is str:
         return str(given).strip()[:1000] or None
     return number_for(key, _number(given) if isinstance(given, str) else given)
+
+
+def _lines(key: Key, given: Any) -> tuple[str, ...]:
+    """Each line that says something. Raises FormError where those are too many, or one is too long."""
+    lines = tuple(line.strip() for line in str(given or "").splitlines() if line.strip())
+    most = next(rule.max_length for rule in _rules(key) if getattr(rule, "max_length", None))
+    if len(lines) > most or any(len(line) > MOST_LINE for line in lines):
+        raise FormError("wizard.bad_lines", field=key[1], most=most, long=MOST_LINE)
+    return lines
 
 
 def _number(typed: str) -> float | str:
@@ -175,7 +197,7 @@ def limits(key: Key) -> tuple[float, float, bool]:
         if getattr(rule, "le", None) is not None:
             high = rule.le
         if getattr(rule, "lt", None) is not None:
-            high = rule.lt - 1
+            high = rule.lt - 1 if kind_of(key).type is int else math.nextafter(rule.lt, -math.inf)
     return low, high, low_counts
 
 

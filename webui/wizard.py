@@ -20,8 +20,9 @@ from core.presets import vram_table
 from core.recipe import Recipe
 from core.run_folder import RunFolder
 from core.user_presets import NO_DATA
-from webui import data_step, free_memory, goal_step, model_step, plan_view, samples
+from webui import data_step, findings_view, free_memory, goal_step, model_step, plan_view, samples
 from webui.data_step import DataStep
+from webui.findings_view import counted
 from webui.further_form import FurtherForm
 from webui.goal_step import GoalStep
 from webui.line_panel import at_time
@@ -80,7 +81,7 @@ class Wizard:
             self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
         # In the browser beside the fields, not in gr.State: what was shown must be as old as the values it is compared with.
         self.state = gr.JSON(Answers.fresh().state(), visible=False)
-        self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured
+        self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
         fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
@@ -106,7 +107,7 @@ class Wizard:
         return [
             self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
             data.counters, data.row, data.turning, data.next, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset,
-            self.start, self.again, *self.further.drawn, *plan.fields,
+            self.start, self.again, *self.further.drawn, *data.findings.drawn, data.left_out, *plan.findings.drawn, *plan.fields,
         ]  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -131,6 +132,8 @@ class Wizard:
         self._then_redraw(opened)
         taken = goal.preset.input(self.take_preset, [goal.preset], [*self._filled, goal.notice], **QUIET)
         self._then_redraw(taken)
+        data.findings.wire(self)
+        plan.findings.wire(self)
         self._then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
         plan.save.click(
             self.save_preset, [plan.preset_name, *self._form], [plan.save_notice, goal.preset, plan.preset_name], **QUIET
@@ -218,8 +221,11 @@ class Wizard:
             free_memory.mark(outlook) | {"of": _of(form)},
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
             self._start_button(outlook),
-            gr.Timer(active=outlook.measuring),
+            gr.Timer(active=outlook.unsettled),
             *self.further.draw(answered),
+            *self.data_step.findings.draw(outlook.findings),
+            shown(findings_view.left_out(outlook.plan.recipe, preview, self.w) if outlook.plan and preview else ""),
+            *self.plan_step.findings.draw(outlook.findings),
             *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
         ]
 
@@ -268,7 +274,11 @@ class Wizard:
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
             model_step.summary(form.model, outlook, self.w),
             self.data_step.summary(form.data, outlook),
-            plan_view.summary(outlook, self.w),
+            " · ".join(
+                part
+                for part in (plan_view.summary(outlook, self.w), counted(outlook.findings, self.plan_step.findings.ids, self.w))
+                if part
+            ),
             name or self.w.t("wizard.named_after_data"),
         ]
 

@@ -12,6 +12,7 @@ const group = `lc${Math.random()}`;
 
 let note, body, reset, more, spoken, charts = [];
 let held = nothing(), total = null, zoom = null; // zoom: [first step, last step] of every chart, null for all there is
+let film = null; // {run, step} that the film beside it shows
 let run = '', cursor = null, busy = false, dark, saidAt = 0, timer = 0, asked;
 
 function nothing() {
@@ -137,7 +138,7 @@ function merged() {
   return [X, Y, S, E];
 }
 
-// Where the loss was no number: a dashed line with a cross, so that it does not depend on its colour.
+// Where the loss was no number: a dashed line with a cross, so that it does not depend on its colour. A thin one at the film's step.
 function marks(plot) {
   const { ctx, bbox } = plot, ratio = devicePixelRatio || 1;
   ctx.save();
@@ -150,6 +151,13 @@ function marks(plot) {
     ctx.beginPath(); ctx.moveTo(x, bbox.top); ctx.lineTo(x, bbox.top + bbox.height); ctx.stroke();
     ctx.font = `bold ${13 * ratio}px system-ui, sans-serif`; ctx.textAlign = 'center';
     ctx.fillText('✕', x, bbox.top + 13 * ratio);
+  }
+  const shown = film?.run === run ? plot.valToPos(film.step, 'x', true) : -1;
+  if (shown >= bbox.left && shown <= bbox.left + bbox.width) {
+    ctx.strokeStyle = css('--body-text-color');
+    ctx.lineWidth = ratio;
+    ctx.setLineDash([]);
+    ctx.beginPath(); ctx.moveTo(shown, bbox.top); ctx.lineTo(shown, bbox.top + bbox.height); ctx.stroke();
   }
   ctx.restore();
 }
@@ -279,5 +287,6 @@ recolour();
 new ResizeObserver(fit).observe(element);
 new MutationObserver(recolour).observe(document.body, { attributes: true, attributeFilter: ['class'] });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
+addEventListener('lg-film-step', event => { film = event.detail; charts[0].plot?.redraw(false); });
 watch('value', poll);
 poll();

@@ -1,0 +1,143 @@
+"""What a piece of torch code has in memory at its worst moment, by kind: every storage from when it is made until it goes.
+
+The code may run on tensors without data (device meta): their storages have sizes and ends as real ones do. A size counts as
+PyTorch's allocator for cards counts it, in blocks of 512 bytes. What a kernel takes and gives back inside itself is not
+seen, but for those in `inside`. Imports torch: workers only.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+BLOCK = 512
+_ITEM, _UNIQUE = torch.ops.aten._local_scalar_dense.default, torch.ops.aten._unique2.default
+
+
+@dataclass
+class Peak:
+    """bytes by kind at the worst moment; operation: torch's name of what made the last of them; place: `Allocations.place` then."""
+
+    bytes: dict[str, int] = field(default_factory=dict)
+    operation: str = ""
+    place: str = ""
+
+    @property
+    def total(self) -> int:
+        return sum(self.bytes.values())
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """Whether two peaks are the same moment of a step, in whatever layer."""
+        return self.place.partition(" ")[0], self.operation
+
+
+class Allocations(TorchDispatchMode):
+    """Counts while it is entered. What is made is of kind `activations`, or `logits` where its last dimension is the
+    vocabulary, unless `making` names another kind. truth: what a tensor without data answers when code asks it yes or no.
+    check is asked at every operation, and may raise."""
+
+    def __init__(self, vocab_size: int, check: Callable[[], None] = lambda: None):
+        super().__init__()
+        self._check = check
+        self.peak = Peak()
+        self.place = ""
+        self.truth = True
+        self._vocab_size = vocab_size
+        self._kind: str | None = None
+        self._live: dict[int, tuple[str, int]] = {}
+        self._now: dict[str, int] = {}
+        self._total = 0
+
+    def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
+        """Tensors that were there before."""
+        for tensor in tensors:
+            self._note(tensor.untyped_storage(), kind)
+
+    def rename(self, tensor: torch.Tensor, kind: str) -> None:
+        """What was made as one kind turns out to be another."""
+        key = tensor.untyped_storage()._cdata
+        if key in self._live:
+            was, size = self._live[key]
+            self._live[key] = kind, size
+            self._now[was] -= size
+            self._now[kind] = self._now.get(kind, 0) + size
+
+    @contextmanager
+    def making(self, kind: str) -> Iterator[None]:
+        before, self._kind = self._kind, kind
+        try:
+            yield
+        finally:
+            self._kind = before
+
+    def now(self) -> dict[str, int]:
+        """Bytes by kind at this moment."""
+        return dict(self._now)
+
+    def forget_peak(self) -> None:
+        """What counts is what comes from here on."""
+        self.peak = Peak(self.now(), place=self.place)
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._check()
+        if operation is _ITEM and args[0].is_meta and args[0].dtype == torch.bool:
+            return self.truth
+        if operation is _UNIQUE and args[0].is_meta:  # as many as there could be
+            result = args[0].new_empty(args[0].numel()), torch.empty_like(args[0]), args[0].new_empty(0)
+        else:
+            result = operation(*args, **(kwargs or {}))
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        for tensor in made:
+            words = tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size
+            kind = self._kind or ("logits" if words else _DEQUANTISES.get(operation.__name__, "activations"))
+            self._note(tensor.untyped_storage(), kind)
+        taken = inside(operation, args, kwargs or {}, made)
+        self._compare(operation, taken)
+        return result
+
+    def _note(self, storage: torch.UntypedStorage, kind: str) -> None:
+        key, size = storage._cdata, -(-storage.nbytes() // BLOCK) * BLOCK
+        if not size or key in self._live:
+            return
+        self._live[key] = kind, size
+        self._now[kind] = self._now.get(kind, 0) + size
+        self._total += size
+        weakref.finalize(storage, self._gone, key).atexit = False
+
+    def _gone(self, key: int) -> None:
+        kind, size = self._live.pop(key)
+        self._now[kind] -= size
+        self._total -= size
+
+    def _compare(self, operation: Any, taken: dict[str, int]) -> None:
+        if self._total + sum(taken.values()) > self.peak.total:
+            at_once = self.now()
+            for kind, size in taken.items():
+                at_once[kind] = at_once.get(kind, 0) + size
+            self.peak = Peak(at_once, str(operation), self.place)
+
+
+_DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.default": "dequantised"}
+
+
+def inside(operation: Any, args: tuple, kwargs: dict[str, Any], made: list[torch.Tensor]) -> dict[str, int]:
+    """Bytes by kind that a kernel has beside its results while it runs on a card, where that is much.
+
+    bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash attention
+    sums the gradient of the queries in fp32 and of the keys of a group in copies for each head.
+    """
+    name = str(operation)
+    if name.startswith("bitsandbytes.gemm_4bit"):
+        return {"dequantised": math.prod(args[2]) * args[0].element_size()}
+    if "_flash_attention_backward" in name and made:
+        return {"activations": 4 * made[0].numel()}
+    return {}

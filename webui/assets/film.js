@@ -1,0 +1,109 @@
+// A run's film, polled whole when it has changed. Everything a model or a person wrote reaches the page through textContent.
+// props.value as in live_chart.js: the run to show; "" lets the server choose; null shows nothing.
+const words = __WORDS__;
+let at = {}, shown = null, place = 0, timer = 0, busy = false, asked, run = '';
+
+const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
+function add(parent, tag, name, text = '') {
+  const made = parent.appendChild(document.createElement(tag));
+  if (name) made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+function find() {
+  for (const name of ['body', 'title', 'about', 'strip', 'range', 'earlier', 'later', 'at', 'meter', 'scenes']) at[name] = element.querySelector(`.fs-${name}`);
+  at.title.textContent = words.title;
+  at.about.textContent = words.about;
+  at.range.setAttribute('aria-label', words.scrubber);
+  at.strip.setAttribute('aria-label', words.strip);
+  at.earlier.setAttribute('aria-label', words.earlier);
+  at.later.setAttribute('aria-label', words.later);
+  at.range.oninput = () => go(Number(at.range.value));
+  at.earlier.onclick = () => go(place - 1);
+  at.later.onclick = () => go(place + 1);
+}
+
+// ---- drawing --------------------------------------------------------------------------------------------------------
+function go(wanted) {
+  if (!shown?.frames.length) return;
+  const { scenes, frames } = shown;
+  place = Math.max(0, Math.min(wanted, frames.length - 1));
+  const frame = frames[place], first = frames[0];
+  at.range.value = place;
+  at.range.setAttribute('aria-valuetext', fill(words.of_frames, { frame: place + 1, frames: frames.length, step: frame.step }));
+  at.at.textContent = fill(words.at_step, { step: frame.step });
+  at.earlier.disabled = place === 0;
+  at.later.disabled = place === frames.length - 1;
+  at.meter.textContent = frame.meter;
+  at.meter.className = `fs-meter fs-${frame.tone}`;
+  at.strip.querySelectorAll('button').forEach((button, i) => { button.setAttribute('aria-pressed', String(i === place)); });
+  const chosen = at.strip.children[place]; // not scrollIntoView: that would move the page
+  if (chosen) at.strip.scrollLeft = chosen.offsetLeft - at.strip.offsetLeft - (at.strip.clientWidth - chosen.offsetWidth) / 2;
+  at.scenes.textContent = '';
+  scenes.forEach((scene, i) => {
+    const item = add(at.scenes, 'li', 'fs-scene'), head = add(item, 'p', 'fs-asked');
+    add(head, 'span', 'fs-words', scene.asked).dir = 'auto';
+    add(head, 'span', 'fs-source', scene.source);
+    if (place > 0) told(item, 'fs-first', fill(words.at_step, { step: first.step }), first.answers[i]);
+    told(item, 'fs-now', fill(words.at_step, { step: frame.step }), frame.answers[i]);
+    if (scene.expected) told(item, 'fs-expected', words.expected, [scene.expected, false]);
+  });
+  // The loss chart beside it marks this step.
+  dispatchEvent(new CustomEvent('lg-film-step', { detail: { run, step: frame.step } }));
+}
+function told(item, name, label, [text, isCut]) {
+  const line = add(item, 'p', name);
+  add(line, 'b', '', label);
+  add(line, 'span', 'fs-words', text || words.nothing).dir = 'auto';
+  if (isCut) add(line, 'i', '', words.cut);
+}
+function strip() {
+  const { frames } = shown;
+  at.range.max = frames.length - 1;
+  at.strip.textContent = '';
+  frames.forEach((frame, i) => {
+    const button = add(add(at.strip, 'li', ''), 'button', 'fs-frame');
+    button.type = 'button';
+    add(button, 'b', '', fill(words.at_step, { step: frame.step }));
+    add(button, 'span', '', (frame.answers[0]?.[0] || words.nothing).slice(0, 80));
+    button.onclick = () => go(i);
+  });
+}
+
+// ---- what arrives ---------------------------------------------------------------------------------------------------
+function take(reply) {
+  const follows = !shown?.frames.length || reply.run !== run || place === shown.frames.length - 1;
+  run = reply.run;
+  shown = reply;
+  at.body.hidden = !reply.frames.length;
+  if (at.body.hidden) return;
+  strip();
+  go(follows ? reply.frames.length - 1 : place);
+}
+async function poll() {
+  if (busy) return;
+  clearTimeout(timer);
+  let wait = 2000;
+  if (!document.hidden && element.isConnected) {
+    if (!at.body?.isConnected) { find(); shown = null; }
+    busy = true;
+    const wanted = props.value;
+    try {
+      if (wanted !== asked) { asked = wanted; shown = null; }
+      const reply = await server.film({ run: wanted, mark: shown?.mark ?? null });
+      if (reply) { // gradio gives undefined when the server is gone; the chart says so
+        wait = reply.wait_ms;
+        if (props.value !== wanted) wait = 0;
+        else if (!reply.same) take(reply);
+      }
+    } catch (error) { console.warn(error); }
+    busy = false;
+  }
+  timer = setTimeout(poll, wait);
+}
+
+find();
+document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
+watch('value', poll);
+poll();
