@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from core.advice import FEWEST_STEPS, USUAL_RATE, Advice
 from core.recipe import Recipe
 from core.repeats import Repeats
+from core.sanity import FAR, FAR_STEPS
 from core.schedule import SMALLEST_SPLIT, Schedule
 from core.text import Text, text
 from core.training_rows import choose
@@ -348,10 +349,13 @@ def _window(series: Series) -> int:
 def _above_base(series: Series) -> Evidence | None:
     """The last steps are above the untrained model's loss, by more than batches differ."""
     width = _window(series)
-    last = series.losses[-width:]
-    if len(series.losses) < 2 * width or last.mean() < ABOVE_BASE * series.base:
+    if len(series.losses) > FAR_STEPS and series.losses[-FAR_STEPS:].min() > series.base + FAR:
+        width = FAR_STEPS  # so far that a run goes back by itself (core/sanity)
+    elif len(series.losses) < 2 * width:
         return None
-    if last.mean() - series.base < SURE * last.std() / math.sqrt(width):
+    last = series.losses[-width:]
+    is_sure = last.min() > ABOVE_BASE * series.base or last.mean() - series.base > SURE * last.std() / math.sqrt(width)
+    if last.mean() < ABOVE_BASE * series.base or not is_sure:
         return None
     begin, end = int(series.steps[-width]), int(series.steps[-1])
     above = int(series.steps[np.flatnonzero(series.losses > ABOVE_BASE * series.base)[0]])

@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from core.text import LANGUAGES
 from webui import hardware_view, run_panel
-from webui.before_gradio import behind, no_fetching, one_app
+from webui.before_gradio import behind, half_characters, no_fetching, one_app
 from webui.chat_page import ChatPage
 from webui.door import Door, Doorkeeper
 from webui.guard import Guard
@@ -111,6 +111,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     reach = reach or Reach.of("127.0.0.1")
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     no_fetching()
+    half_characters()
     demo = build(services)
     options: dict[str, Any] = {
         "server_name": reach.bound,

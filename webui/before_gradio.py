@@ -84,6 +84,37 @@ def no_fetching() -> None:
     processing_utils.async_ssrf_protected_download = refuse
 
 
+def half_characters() -> None:
+    """Let gradio send half a character (a lone surrogate, which JSON rows and a model's pieces may hold) as the sign for one.
+
+    Its JSON writer refuses them in the middle of an answer, after which that page hears nothing any more (gradio 6.31).
+    """
+    import orjson
+    from gradio import routes
+    from gradio.components import json_component
+
+    class Orjson:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(orjson, name)
+
+        @staticmethod
+        def dumps(value: Any, **options: Any) -> bytes:
+            try:
+                return orjson.dumps(value, **options)
+            except TypeError:
+                return orjson.dumps(_whole(value), **options)
+
+    routes.orjson = json_component.orjson = Orjson()
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # two halves that meet are a character
+    if isinstance(value, dict):
+        return {_whole(key): _whole(inner) for key, inner in value.items()}
+    return [_whole(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 class _NoStubs(MetaPathFinder):
     """Import gradio.component_meta without its writing of .pyi stubs for 76 classes into site-packages.
 

@@ -25,6 +25,7 @@ from webui.wording import Wording
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
 MOST_SYSTEM = 8000
+MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 LATEST = "adapter"  # the run's final adapter, beside its checkpoints
 PRECISIONS = ("trained", "16", "4")
 QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
@@ -298,12 +299,23 @@ class ChatPage:
                             texts[item.column] += item.text
                         elif isinstance(item, Done):
                             done[item.column] = item
-                    histories = _answered(base, texts["base"]), _answered(tuned, texts["tuned"]) if both else []
+                    histories = self._so_far(base, tuned, texts, both)
                     yield self._view(*histories, both, writing=True, done=done)
         except ChatError as error:
             sentence = self.w.of(error.text)
-        histories = _answered(base, texts["base"]), _answered(tuned, texts["tuned"]) if both else []
+        histories = self._so_far(base, tuned, texts, both)
         yield self._view(*histories, both, sentence=sentence, tone="bad", done=done)
+
+    def _so_far(self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool) -> tuple[list[Message], ...]:
+        """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
+
+        def shown_of(column: str) -> str:
+            text = texts[column]
+            return (
+                text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{self.w.t('chat_page.cut', most=f'{MOST_SHOWN:,}')}"
+            )
+
+        return _answered(base, shown_of("base")), _answered(tuned, shown_of("tuned")) if both else []
 
     def _view(
         self,

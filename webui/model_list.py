@@ -59,7 +59,7 @@ class ModelList:
 
     def choose(self, event: gr.EventData) -> Any:
         """Inputs: none. Outputs: model."""
-        wanted = getattr(event, "value", None)
+        wanted = event._data.get("value") if isinstance(event._data, dict) else None  # any JSON; its attributes need a dict
         known = {model.hub for model in models()}
         return gr.update(value=wanted) if isinstance(wanted, str) and wanted in known else gr.skip()
 
