@@ -45,7 +45,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
     depths = _depths(config, layers)
-    family = _Family(question.packing)
+    family = _Family(config, question.packing, check)
 
     def run(depth: int) -> _Counted:
         return _Step(_cut(config, depth), question.setup, family, check).run()
@@ -205,19 +205,15 @@ class _Counted:
 
 
 class _Family:
-    """What a run finds out about a model before its first step, whatever its number of layers."""
+    """What a run finds out about a model before its first step: whether its rows can be packed, and what its head does. Asked of
+    the first layers alone, without adapters, which change nothing of it."""
 
-    def __init__(self, packing: bool) -> None:
-        self.packs: bool | None = None if packing else False
-        self.head: Head | None = None
-
-    def look(self, model: Any) -> None:
+    def __init__(self, config: Any, packing: bool, check: Callable[[], None]):
+        model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
         AttentionInterface.register(packed_attention.NAME, packed_attention.packed_sdpa)
-        if self.packs is None:
-            self.packs = packed_attention.enable(model)
-        elif self.packs:
-            model.set_attn_implementation(packed_attention.NAME)
-        self.head = self.head or Head.of(model)
+        with _as_on_a_card(), Allocations(config.get_text_config().vocab_size, check):
+            self.packs = packing and packed_attention.enable(model)
+            self.head = Head.of(model)
 
 
 class _Step:
@@ -257,7 +253,8 @@ class _Step:
         seen.hold(_scales(self.base), "weights")
         seen.hold(parameters, "adapter")
         with seen:  # as a run does before its first step
-            self.family.look(self.base)
+            if self.family.packs:
+                self.base.set_attn_implementation(packed_attention.NAME)
             if setup.gradient_checkpointing:
                 one_step.checkpoint_layers(self.tuned)
             fused = fused_lora.fuse(self.tuned)
@@ -274,7 +271,7 @@ class _Step:
                 parameter.register_post_accumulate_grad_hook(lambda p: seen.rename(p.grad, "gradients"))
             idle = {name: size for name, size in seen.now().items() if name in ("weights", "adapter", "optimizer")}
             with seen.making("activations"):
-                batch = _batch(setup, bool(self.family.packs))
+                batch = _batch(setup, self.family.packs)
             seen.forget_peak()
             self.tuned.train()
             one_step.gradients(self.tuned, [batch], self.family.head, scaler, self._offload())

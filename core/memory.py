@@ -240,7 +240,7 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     again = layer_kept(shape, setup) if setup.gradient_checkpointing else 0.0
     at_mlp, scores = again + setup.base_bytes * max(product, norm), _scores("moving", shape, setup)
     if not _bends_scores(shape, setup):
-        return setup.tokens * (at_mlp + scores)
+        return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
     done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward
     return setup.tokens * max(at_mlp, again - done + scores)
 
@@ -327,6 +327,15 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
     targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
     a_layer = sum(matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets)
     return a_layer / shape.num_hidden_layers
+
+
+def _magnitudes(shape: ModelShape, setup: Setup) -> float:
+    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied out and
+    turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the dry run."""
+    if not (setup.use_dora and setup.stack == "ours" and setup.method != "full"):
+        return 0.0
+    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
+    return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in targets), default=0)
 
 
 def _scores(place: str, shape: ModelShape, setup: Setup) -> float:

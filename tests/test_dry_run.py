@@ -186,7 +186,7 @@ def test_a_few_layers_tell_what_all_of_them_come_to(model: str):
     few = dry_run.dry_run(question)
     config = dry_run._config(question.config)
     layers = config.num_hidden_layers
-    whole = dry_run._Step(config, question.setup, dry_run._Family(True), lambda: None).run()
+    whole = dry_run._Step(config, question.setup, dry_run._Family(config, True, lambda: None), lambda: None).run()
     every = dry_run._estimate(whole, question.setup)
     assert max(few.layers_run) < layers
     assert few.estimate.allocated_gib == pytest.approx(every.allocated_gib, rel=0.002)
