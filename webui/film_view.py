@@ -23,7 +23,7 @@ from webui.wording import Wording
 
 POLL_MS, IDLE_POLL_MS = 2000, 4000
 MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
-WORDS = ("title", "about", "scrubber", "at_step", "of_frames", "expected", "cut", "nothing", "earlier", "later", "strip")
+WORDS = ("title", "about", "scrubber", "at_step", "of_frames", "expected", "cut", "no_time", "nothing", "earlier", "later", "strip")
 TEMPLATE = (
     "<section class='fs-body' hidden>"
     "<h3 class='fs-title'></h3><p class='fs-about'></p>"

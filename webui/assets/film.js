@@ -55,8 +55,8 @@ function go(wanted) {
 function told(item, name, label, [text, isCut]) {
   const line = add(item, 'p', name);
   add(line, 'b', '', label);
-  add(line, 'span', 'fs-words', text || words.nothing).dir = 'auto';
-  if (isCut) add(line, 'i', '', words.cut);
+  add(line, 'span', 'fs-words', text || (isCut ? words.no_time : words.nothing)).dir = 'auto';
+  if (isCut && text) add(line, 'i', '', words.cut);
 }
 function strip() {
   const { frames } = shown;
