@@ -365,7 +365,7 @@ def test_every_sentence_of_every_case_is_complete(language: str) -> None:
 # design.md, section 7, and what the recommendation adds to it.
 FIELDS = {
     "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "verdict", "reasons",
-    "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings", "budget",
+    "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings", "findings", "budget",
 }  # fmt: skip
 
 
