@@ -215,7 +215,7 @@ body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;p
 main{background:#fff;padding:2rem;border-radius:12px;box-sizing:border-box;width:min(24rem,92vw);border:1px solid #d4d4d8}
 h1{font-size:1.25rem;margin:0 0 .75rem}label{display:block;margin:.75rem 0 .25rem}p{margin:.5rem 0}
 input{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;border:1px solid #71717a;border-radius:6px;background:#fff;color:inherit}
-button{font:inherit;margin-top:1rem;padding:.5rem 1.25rem;border:0;border-radius:6px;background:#9a3412;color:#fff;cursor:pointer}
+button{font:inherit;margin-top:1rem;padding:.5rem 1.25rem;border:0;border-radius:6px;background:#0f766e;color:#fff;cursor:pointer}
 [role=alert]{color:#b91c1c}
 @media(prefers-color-scheme:dark){body{background:#18181b;color:#f4f4f5}main{background:#27272a;border-color:#52525b}
 input{background:#18181b;border-color:#a1a1aa}[role=alert]{color:#fca5a5}}
