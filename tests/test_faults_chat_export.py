@@ -24,7 +24,7 @@ from core import lease
 from core.answer import Piece, Sampling
 from core.chat_client import ChatClient, ChatTarget
 from core.errors import BusyError, ChatError, GarageError, ModelError
-from core.export import Exports, ExportStatus
+from core.export import ExportJob, Exports, ExportStatus
 from core.run_folder import RunFolder
 from core.runs import Runs
 from core.states import State
@@ -422,10 +422,18 @@ def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultT
     faults.add("adapter for another base", "export")
 
 
+def begun(place: Place) -> ExportJob | None:
+    """None while the process of the export before this one, which has said how it ended, is still about to go."""
+    try:
+        return Exports(place.workspace).start(place.run, "adapter")
+    except BusyError:
+        return None
+
+
 def test_an_export_beside_a_training_run_names_it(place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable) -> None:
     with lease.hold(place.workspace, text("lease.training", name="pirates")):
         started = time.monotonic()
-        status = Exports(place.workspace).start(place.run, "adapter").wait(LOAD_S)
+        status = wait_until(lambda: begun(place)).wait(LOAD_S)
         assert status.busy and "pirates" in str(status.message)
         assert time.monotonic() - started < LOAD_S
     with pytest.raises(GarageError):

@@ -385,10 +385,10 @@ def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, 
 
     write = atomic.replace
 
-    def full(path: Path, data: str | bytes) -> None:
+    def full(path: Path, data: str | bytes, **how: bool) -> None:
         if path.name == "line.json":
             raise OSError(28, "No space left on device")
-        write(path, data)
+        write(path, data, **how)
 
     with monkeypatch.context() as patched, pytest.raises(RunError, match="No space left"):
         patched.setattr("core.atomic.replace", full)

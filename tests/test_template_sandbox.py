@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jinja2
 import pytest
@@ -79,8 +81,6 @@ HOSTILE = {
 
 def try_all() -> None:
     """In a process of its own: one JSON line of what became of each, and how much memory all of it took at most."""
-    import resource
-
     answers = {}
     for name, source in HOSTILE.items():
         begun = time.thread_time()
@@ -89,7 +89,17 @@ def try_all() -> None:
         except TemplateError as error:
             said = error.text.key if "\n" not in str(error) else repr(str(error))
         answers[name] = (said, time.thread_time() - begun)
-    print(json.dumps({"answers": answers, "most_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    print(json.dumps({"answers": answers, "most_kib": most_kib()}))
+
+
+def most_kib() -> int:
+    """Of this process alone: getrusage on Linux also tells what its parent had when it started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text("ascii"))[1])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.fixture(scope="module")
