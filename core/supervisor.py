@@ -6,6 +6,7 @@ It holds no run state that a restart would lose: everything is read from the run
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -104,7 +105,11 @@ class Supervisor:
             waiting = [run.id for run in self.runs.waiting()]
             now = not_before is None and self._is_free()
             run = self.runs.create(recipe, "app", facts)
-            self.line.add(run.id, waiting, not_before, now=now)
+            try:
+                self.line.add(run.id, waiting, not_before, now=now)
+            except GarageError:  # the person is told that it does not begin, so it must not wait either
+                shutil.rmtree(run.path, ignore_errors=True)
+                raise
             return run
 
     def _is_free(self) -> bool:
@@ -149,10 +154,16 @@ class Supervisor:
             if order.game and order.game.run == run.id:
                 self.line.put(game=None, ignore_game=True)
             now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
-            self.runs.queue_again(run, "app")
-            order = self.line.add(run.id, waiting, now=now, front=True)
-            if order.hold and order.hold.run == run.id:
-                self.line.put(hold=None)
+            before = self.line.read()
+            order = self.line.add(run.id, waiting, now=now, front=True)  # first: a place in the line alone lets nothing begin
+            try:
+                if order.hold and order.hold.run == run.id:
+                    self.line.put(hold=None)
+                self.runs.queue_again(run, "app")
+            except GarageError:
+                with contextlib.suppress(GarageError):
+                    self.line.change(lambda now: before)
+                raise
 
     def go_on_all_the_same(self) -> None:
         """Game mode keeps quiet until nobody wants the device any more; what it paused goes on."""
