@@ -194,8 +194,15 @@ def unfold(page: Page, fold: str) -> None:
 
 
 def choose(page: Page, radio: str, value: str) -> None:
-    """One option of a radio group, by its value: an id, the same in every language."""
-    page.locator(f"{radio} input[value='{value}']").check()
+    """One option of a radio group, by its value: an id, the same in every language. Again where an answer of the server that
+    was on its way drew the group anew under the click, as a person would."""
+    option = page.locator(f"{radio} input[value='{value}']")
+    for _ in range(5):
+        option.click()
+        page.wait_for_timeout(100)
+        if option.is_checked():
+            return
+    option.check()
 
 
 def overflow(page: Page) -> int:

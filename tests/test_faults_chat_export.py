@@ -425,7 +425,7 @@ def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultT
 def begun(place: Place) -> ExportJob | None:
     """None while the process of the export before this one, which has said how it ended, is still about to go."""
     try:
-        return Exports(place.workspace).start(place.run, "adapter")
+        return Exports(place.workspace).start(place.run, "merged")
     except BusyError:
         return None
 

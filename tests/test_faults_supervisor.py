@@ -106,17 +106,20 @@ sys.path.insert(0, {tests!r})
 import fake_worker
 from core.supervisor import Supervisor
 from core.workspace import Workspace
-Supervisor(Workspace.open(sys.argv[1]), spawn=fake_worker.spawn).start()
-print("started", flush=True)
+supervisor = Supervisor(Workspace.open(sys.argv[1]), spawn=fake_worker.spawn)
+supervisor.start()
+run = next(iter(supervisor.runs.list()), None)
+run = run or supervisor.submit(fake_worker.recipe(int(sys.argv[2]), 5), {{"script": {{"step_s": 0.01}}}})
+print(run.id, flush=True)
 time.sleep(600)
 """
 
 
-def other_app(folder: Path) -> subprocess.Popen:
+def other_app(workspace: Workspace, steps: int) -> tuple[subprocess.Popen, RunFolder]:
+    """An app of its own, and the workspace's run, which the first app begins as its Start does."""
     code = APP.format(tests=str(Path(__file__).parent))
-    app = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, cwd=PROJECT)
-    assert app.stdout.readline().strip() == b"started"
-    return app
+    app = subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(steps)], stdout=subprocess.PIPE, cwd=PROJECT)
+    return app, Runs(workspace).get(app.stdout.readline().decode().strip())
 
 
 def kill(app: subprocess.Popen) -> None:
@@ -137,16 +140,15 @@ def at_work(run_id: str) -> list[int]:
 
 def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_second(tmp_path: Path, faults: FaultTable) -> None:
     workspace = Workspace.open(tmp_path)
-    run = Runs(workspace).create(fake_worker.recipe(100_000, 5), "app", {"script": {"step_s": 0.01}})
     apps = 3
     pid, seen = None, set()
     for _ in range(apps):
-        app = other_app(tmp_path)
+        app, run = other_app(workspace, 100_000)
         try:
-            wait_until(lambda: run.status().step > 5 and run.is_locked(), 60)
+            wait_until(lambda run=run: run.status().step > 5 and run.is_locked(), 60)
             pid = pid or run.status().pid
             then = run.status().step
-            wait_until(lambda step=then: run.status().step > step + 20, 60)
+            wait_until(lambda run=run, step=then: run.status().step > step + 20, 60)
             seen |= set(at_work(run.id))
         finally:
             kill(app)
@@ -162,8 +164,7 @@ def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_seco
 
 def test_an_app_that_dies_with_its_worker_says_so_when_it_is_started_again(tmp_path: Path, faults: FaultTable) -> None:
     workspace = Workspace.open(tmp_path)
-    run = Runs(workspace).create(fake_worker.recipe(120, 5), "app", {"script": {"step_s": 0.01}})
-    app = other_app(tmp_path)
+    app, run = other_app(workspace, 120)
     try:
         wait_until(lambda: run.saved_step() >= 5, 60)
     finally:
