@@ -319,7 +319,7 @@ def usual_rate(facts: dict[str, Any]) -> float:
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
     """The loss rises above what the untrained model had, rises again after it had fallen, or jumps and stays up."""
-    evidence = _above_base(series) or _risen(series) or _jumps(series)
+    evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
     if evidence is None:
         return None
     rate = recipe.train.learning_rate
@@ -361,6 +361,17 @@ def _above_base(series: Series) -> Evidence | None:
     above = int(series.steps[np.flatnonzero(series.losses > ABOVE_BASE * series.base)[0]])
     numbers = {"base": series.base, "last": float(last.mean()), "begin": begin, "end": end}
     return text("run_doctor.above_base", **numbers), above
+
+
+def _mostly_above(series: Series) -> Evidence | None:
+    """More than half of all steps were above where it began, though the falling rate brought the last ones back."""
+    losses = series.losses
+    above = np.flatnonzero(losses > ABOVE_BASE * max(series.base, float(losses[0]))) if len(losses) else losses
+    if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
+        return None
+    begin, end = int(above[0]), int(above[-1])
+    numbers = {"last": float(losses[begin : end + 1].mean()), "begin": int(series.steps[begin]), "end": int(series.steps[end])}
+    return text("run_doctor.above_base", base=series.base, **numbers), int(series.steps[begin])
 
 
 def _risen(series: Series) -> Evidence | None:

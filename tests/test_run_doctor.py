@@ -224,6 +224,15 @@ def test_a_single_odd_row_is_no_hot_rate_and_jumps_that_stay_are() -> None:
     assert (finding.id, finding.step) == ("hot_rate", 12) and finding.evidence.params["what"]["key"] == "run_doctor.jumps"
 
 
+def test_a_run_that_was_above_where_it_began_for_most_of_its_way_was_too_hot_though_it_came_back() -> None:
+    recipe = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": 0.05}})
+    there_and_back = [2.8, 1.0, 5.2, 8.0, 8.3, 5.7, 13.4, 12.5, 8.5, 4.6, 13.1, 5.7, 6.9, 3.7, 4.2, 3.6, 3.7, 3.0]
+    [finding] = run_doctor.of_run(recipe, made_up(there_and_back, {0: 3.3, 9: 4.5, 18: 2.9}), False)
+    assert (finding.id, finding.step) == ("hot_rate", 3) and "7.68 in steps 3 to 15" in str(finding.evidence)
+    half = [2.8, 1.0, *[5.0] * 8, *[2.9] * 8]
+    assert run_doctor.of_run(recipe, made_up(half, {0: 3.3, 9: 4.5, 18: 2.9}), False) == []
+
+
 def test_a_run_that_went_on_from_a_checkpoint_is_judged_by_what_counts() -> None:
     line = {"kind": "train", "grad_norm": 1.0, "learning_rate": 1e-3}
     lines = [{**line, "step": step, "loss": 9.0, "attempt": 1} for step in range(1, 21)]
