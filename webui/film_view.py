@@ -16,7 +16,6 @@ from core import frames, scenes
 from core.errors import RunError
 from core.frames import Frame, forgetting
 from core.run_folder import RunFolder
-from core.states import BUSY
 from webui.live_chart import ASSETS
 from webui.services import Services
 from webui.wording import Wording
@@ -43,14 +42,10 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
     def film(asked: Any) -> dict[str, Any]:
         """Any JSON may arrive here: what names no run gets an empty film. asked["mark"]: of what the page has already."""
         asked = asked if isinstance(asked, dict) else {}
-        moment = services.moments.now()
-        run_id = asked.get("run")
-        if run_id == "":
-            run_id = moment.shown.row.id if moment.shown else None
-        at_work = any(row.id == run_id and row.status.state in BUSY for row in moment.rows)
+        run_id, at_work = services.moments.now().followed(asked.get("run"))
         wait = {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
         try:
-            run = services.runs.get(run_id if isinstance(run_id, str) else "")
+            run = services.runs.get(run_id)
         except RunError:
             return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
         mark = f"{run.id} {_stamp(run)}"

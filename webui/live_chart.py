@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 
-from core.states import BUSY
 from webui.services import Services
 from webui.wording import Wording
 
@@ -51,13 +50,8 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
     def curve(asked: Any) -> dict[str, Any]:
         """Any JSON may arrive here: what is no run id and cursor gets an empty curve, or all of it."""
         asked = asked if isinstance(asked, dict) else {}
-        moment = services.moments.now()
-        run_id = asked.get("run")
-        if run_id == "":
-            run_id = moment.shown.row.id if moment.shown else None
-        found = services.curves.since(run_id if isinstance(run_id, str) else "", asked.get("cursor"))
-        at_work = any(row.id == run_id and row.status.state in BUSY for row in moment.rows)
-        return found | {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
+        run_id, at_work = services.moments.now().followed(asked.get("run"))
+        return services.curves.since(run_id, asked.get("cursor")) | {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
 
     words = {name: w.raw(f"chart.{name}") for name in WORDS}
     return gr.HTML(

@@ -84,6 +84,13 @@ class Moment:
     line: LineView = LineView()
     left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
+    def followed(self, asked: Any) -> tuple[str, bool]:
+        """The run that a page's poll means, and whether it is at work. asked: a run id, or "" for the run that the Train page
+        shows; it is a page's, so it may be anything: "" is answered for what can be none."""
+        run_id = self.shown.row.id if asked == "" and self.shown else asked
+        at_work = any(row.id == run_id and row.status.state in BUSY for row in self.rows)
+        return (run_id if isinstance(run_id, str) else ""), at_work
+
 
 class Moments:
     def __init__(self, runs: Runs, chat: ChatClient, exports: Exports):
