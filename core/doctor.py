@@ -293,12 +293,12 @@ try:
     facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
              "sees_card": torch.cuda.is_available()}
     facts["arches"] = torch.cuda.get_arch_list() if facts["sees_card"] else torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
-except Exception as e:
+except Exception as e:  # a broken library raises what it likes, and what it said is the finding
     facts["error"] = (str(e) or type(e).__name__)[:300]
 else:
     try:
         import bitsandbytes
-    except Exception as e:
+    except Exception as e:  # likewise
         facts["bitsandbytes_error"] = (str(e) or type(e).__name__)[:300]
 print("\\n" + json.dumps(facts))
 """

@@ -131,7 +131,7 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
     try:
         with META:
             return _built_with(config, dtype, "sdpa")
-    except Exception as error:
+    except Exception as error:  # in the code of a hundred families, given values of anywhere
         raise ModelError("dry_run.cannot_build", reason=_first_line(error)) from error
 
 
