@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -157,18 +158,29 @@ def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(starter_fol
 
 @pytest.mark.slow
 def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: Path) -> None:
-    """The factors are rounded to the base's type, where PEFT copies the input to theirs; seen: 1.02 of PEFT's error,
-    and 1.16 on a processor without bfloat16 instructions, where the app trains in fp32 instead."""
-    ids = torch.arange(100, 196).reshape(4, 24).tolist()
-    example = collate([Encoded(row, [True] * 24) for row in ids], 0, CPU)
+    """The factors are rounded to the base's type, where PEFT copies the input to theirs; seen: 1.02 of PEFT's error in the
+    median. Of a single batch it is chance on a processor without bfloat16 instructions: 0.3 to 2.2 there."""
+    random = torch.Generator().manual_seed(0)
+    rows = [torch.arange(100, 196).reshape(4, 24), *(torch.randint(100, 40_000, (4, 24), generator=random) for _ in range(7))]
+    batches = [collate([Encoded(row, [True] * 24) for row in batch.tolist()], 0, CPU) for batch in rows]
 
-    def gradient(dtype: torch.dtype, fuse: bool) -> torch.Tensor:
+    def gradients(dtype: torch.dtype, fuse: bool) -> list[torch.Tensor]:
         compute = device.Compute(CPU, dtype, text("device.cpu_fp32"))
         tuned = adapted(base_model.load(starter_folder, compute, four_bit=False))
         if fuse:
             assert fused_lora.fuse(tuned).reason is None
-        return loss_and_gradients(tuned, example)[1].double()
+        found = []
+        for batch in batches:
+            tuned.zero_grad()
+            found.append(loss_and_gradients(tuned, batch)[1].double())
+        return found
 
-    truth = gradient(torch.float32, False)
-    ours, theirs = ((gradient(torch.bfloat16, fuse) - truth).norm() / truth.norm() for fuse in (True, False))
-    assert ours <= 1.3 * theirs and theirs > 1e-4
+    truths = gradients(torch.float32, False)
+
+    def error(fuse: bool) -> float:
+        return statistics.median(
+            float((got - truth).norm() / truth.norm()) for got, truth in zip(gradients(torch.bfloat16, fuse), truths, strict=True)
+        )
+
+    ours, theirs = error(True), error(False)
+    assert ours <= 1.1 * theirs and theirs > 1e-4
