@@ -1,6 +1,7 @@
 """A real Chromium on a real app, for browser tests and screenshots.
 
-The browser is LORA_GARAGE_BROWSER, else /usr/bin/chromium; where there is none the tests are skipped with that reason.
+The browser is LORA_GARAGE_BROWSER, else /usr/bin/chromium; where there is none the tests marked browser are skipped with that
+reason (tests/conftest.py, which also has the fixtures chrome, workspace and app).
 
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
@@ -61,6 +62,7 @@ FLAGS = [
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 START_S = 60.0
+PATIENCE_MS = 20_000  # of what is expected of a page: two cores are shared with everything else that is tested
 
 
 def chromium() -> str | None:
@@ -169,6 +171,25 @@ def watch_page(page: Page, app: App) -> Watch:
     ours = (app.url, "data:", "blob:", "about:")
     page.on("request", lambda request: None if request.url.startswith(ours) else watch.outside.append(request.url))
     return watch
+
+
+def expect(thing: Any) -> Any:
+    """Playwright's expect, with the patience of a small machine."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE_MS)
+    return expect(thing)
+
+
+def nothing_found(page: Page, picture: str = "") -> None:
+    """By axe, in both looks, and nothing wider than the window; pictures go where LORA_GARAGE_PICTURES names a folder."""
+    folder = os.environ.get("LORA_GARAGE_PICTURES")
+    for dark in (True, False):
+        set_dark(page, dark)
+        if folder and picture:
+            page.screenshot(path=f"{folder}/{picture}-{'dark' if dark else 'light'}.png", full_page=True)
+        assert violations(page) == [], dark
+    assert overflow(page) <= 0
 
 
 def violations(page: Page) -> list[str]:

@@ -7,13 +7,17 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import browser_kit as kit
 from tests.fault_table import FaultTable
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,13 +25,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from core import gpu, starter  # noqa: E402 - the line above must come first
 from core.workspace import Workspace  # noqa: E402
 
+PATIENCE = 3  # times what a wait takes on a quiet machine at most: two small cores are shared with all other tests
+
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:
-    """The first true answer of condition, asked every 10 ms; the test fails when there is none within timeout_s."""
-    end = time.monotonic() + timeout_s
+    """The first true answer of condition, asked every 10 ms; the test fails when there is none within PATIENCE * timeout_s."""
+    end = time.monotonic() + PATIENCE * timeout_s
     pause = threading.Event()
     while not (answer := condition()):
-        assert time.monotonic() < end, f"waited {timeout_s} s in vain"
+        assert time.monotonic() < end, f"waited {PATIENCE * timeout_s} s in vain"
         pause.wait(0.01)
     return answer
 
@@ -73,6 +79,26 @@ def make_workspace(tmp_path: Path, starter_folder: Path) -> Callable[[], Workspa
         return workspace
 
     return make
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty one."""
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def app(workspace: Workspace) -> Iterator[kit.App]:
+    """The app on the test's workspace, in a process of its own."""
+    started = kit.start_app(workspace.root)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with kit.browser() as started:
+        yield started
 
 
 def link_or_copy(file: Path, target: Path) -> None:
@@ -130,8 +156,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`python launch.py test` says why there is no browser, where it could get none."""
+    """Marks name what a test needs; where that is missing the test is skipped with the reason. `python launch.py test` says
+    why there is no browser, where it could get none."""
     reason = os.environ.get("LORA_GARAGE_NO_BROWSER")
+    if kit.chromium() is None:
+        reason = reason or "no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"
     has_card = bool(gpu.probe().cards)
     for item in items:
         if not config.getoption("--full") and item.get_closest_marker("full"):

@@ -436,16 +436,7 @@ def test_a_connection_that_never_finishes_keeps_nobody_out(ours: Server):
 
 # ---- what a model writes ----------------------------------------------------------------------------------------------
 
-in_a_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
+in_a_browser = pytest.mark.browser
 
 
 @pytest.mark.parametrize("what", [pytest.param("image", marks=in_a_browser)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
@@ -23,45 +21,10 @@ from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 TRAIN = {"en": "Train", "zh": "训练"}
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
-def app(workspace: Workspace) -> Iterator[kit.App]:
-    started = kit.start_app(workspace.root)
-    yield started
-    started.stop()
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
-
-
-def nothing_found(page: Page) -> None:
-    for dark in (True, False):
-        kit.set_dark(page, dark)
-        assert kit.violations(page) == [], dark
-    assert kit.overflow(page) <= 0
 
 
 def cut_off(workspace: Workspace, name: str, step: int, saved: int | None) -> RunFolder:
@@ -92,27 +55,27 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     done(workspace, "the newest")  # what the page tells of
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     banner = page.locator("#left-runs")
-    expect(banner).to_contain_text("older one")
-    expect(banner).to_contain_text(
+    kit.expect(banner).to_contain_text("older one")
+    kit.expect(banner).to_contain_text(
         "went away at step 30; saved at step 20. Steps that would be trained again: 10."
         if language == "en"
         else "在第 30 步中断；保存在第 20 步。会重新训练的步数：10。"
     )
-    expect(page.locator("#run-card")).to_contain_text("the newest")
-    nothing_found(page)
+    kit.expect(page.locator("#run-card")).to_contain_text("the newest")
+    kit.nothing_found(page)
     kit.choose(page, "#left-runs-which", newer.id)
     page.locator("#left-runs-leave").click()
-    expect(banner).not_to_contain_text("newer one")
-    expect(page.locator("#left-runs-which")).to_be_hidden()  # one is left: no question which
+    kit.expect(banner).not_to_contain_text("newer one")
+    kit.expect(page.locator("#left-runs-which")).to_be_hidden()  # one is left: no question which
     page.reload()
-    expect(banner).to_contain_text("older one")
-    expect(banner).not_to_contain_text("newer one")
+    kit.expect(banner).to_contain_text("older one")
+    kit.expect(banner).not_to_contain_text("newer one")
     with lease.hold(workspace, text("lease.somebody")):  # the worker finds the device taken: only the asking is looked at
         page.locator("#left-runs-go-on").click()
         wait_until(lambda: older.status().attempt == 2, 20)
-        expect(banner).to_be_hidden()
+        kit.expect(banner).to_be_hidden()
         wait_until(lambda: older.status().state == State.FAILED, 60)
-    expect(banner).to_be_hidden()
+    kit.expect(banner).to_be_hidden()
     watch.check()
     page.context.close()
 
@@ -123,34 +86,34 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
 ):
     parent = done(workspace, "海盗 <b>x</b>")
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-    expect(page.locator("#further")).to_be_hidden()
+    kit.expect(page.locator("#further")).to_be_hidden()
     page.locator("#run-further").click()
-    expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
-    expect(page.locator("#further-said")).to_contain_text("60")
-    expect(page.locator("#step-train")).to_contain_text("海盗 <b>x</b> · 2")
-    expect(page.locator("#step-plan")).to_contain_text("8")
-    nothing_found(page)
+    kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
+    kit.expect(page.locator("#further-said")).to_contain_text("60")
+    kit.expect(page.locator("#step-train")).to_contain_text("海盗 <b>x</b> · 2")
+    kit.expect(page.locator("#step-plan")).to_contain_text("8")
+    kit.nothing_found(page)
     kit.unfold(page, "#step-plan")
     kit.choose(page, "#rank", "16")
-    expect(page.locator("#rank input[value='8']")).to_be_checked()  # it belongs to the adapter that is there
+    kit.expect(page.locator("#rank input[value='8']")).to_be_checked()  # it belongs to the adapter that is there
     page.locator("#further-undo").click()
-    expect(page.locator("#further")).to_be_hidden()
+    kit.expect(page.locator("#further")).to_be_hidden()
     kit.choose(page, "#rank", "16")
-    expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 16"))
+    kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 16"))
     kit.go_to_tab(page, {"en": "Runs", "zh": "记录"}[language])
     page.locator("#runs-list label").first.click()
     page.locator("#details-further").click()
-    expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
-    expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 8"))
+    kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
+    kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 8"))
     with lease.hold(workspace, text("lease.somebody")):
         page.locator("#start").click()
         child = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id != parent.id), None), 30)
         assert child.facts()["parent"]["run"] == parent.id and child.recipe().adapter.r == 8
         assert (child.path / "start" / "adapter_model.safetensors").exists()
-        expect(page.locator("#frozen")).to_contain_text("海盗 <b>x</b>")
+        kit.expect(page.locator("#frozen")).to_contain_text("海盗 <b>x</b>")
         wait_until(lambda: child.status().state == State.FAILED, 60)
-    expect(page.locator("#form-column")).to_be_visible()
-    expect(page.locator("#further")).to_be_hidden()  # the next Start continues nothing
+    kit.expect(page.locator("#form-column")).to_be_visible()
+    kit.expect(page.locator("#further")).to_be_hidden()  # the next Start continues nothing
     watch.check()
     page.context.close()
 
@@ -160,8 +123,8 @@ def test_what_cannot_be_trained_further_is_said(chrome: Browser, app: kit.App, w
     (parent.adapter / "adapter_model.safetensors").write_bytes(b"half of it")
     page, watch = kit.open_page(chrome, app)
     page.locator("#run-further").click()
-    expect(page.locator("#run-notice")).to_contain_text("The adapter of “spoilt” cannot be trained further")
-    expect(page.locator("#further")).to_be_hidden()
+    kit.expect(page.locator("#run-notice")).to_contain_text("The adapter of “spoilt” cannot be trained further")
+    kit.expect(page.locator("#further")).to_be_hidden()
     watch.check()
     page.context.close()
 
@@ -172,21 +135,21 @@ def test_a_second_app_only_looks_on_says_whose_it_is_and_takes_over(chrome: Brow
     try:
         page, watch = kit.open_page(chrome, second)
         banner = page.locator("#workspace-notice")
-        expect(banner).to_contain_text(f"Another LoRA Garage has this workspace (process {app.process.pid} on ")
-        nothing_found(page)
+        kit.expect(banner).to_contain_text(f"Another LoRA Garage has this workspace (process {app.process.pid} on ")
+        kit.nothing_found(page)
         assert str(app.process.pid) in second.log.read_text("utf-8"), "and its terminal says so"
         kit.go_to_tab(page, "Runs")
         page.locator("#runs-list label").first.click()
         kit.unfold(page, "#manage-fold")
         page.locator("#rename-name input, #rename-name textarea").first.fill("mine")
         page.locator("#rename").click()
-        expect(page.locator("#manage-notice")).to_contain_text("only looks on")
+        kit.expect(page.locator("#manage-notice")).to_contain_text("only looks on")
         assert run.name == "shared"
         app.process.kill()
         app.process.wait()
-        expect(banner).to_be_hidden(timeout=20_000)
+        kit.expect(banner).to_be_hidden(timeout=20_000)
         page.locator("#rename").click()
-        expect(page.locator("#runs-list")).to_contain_text("mine")
+        kit.expect(page.locator("#runs-list")).to_contain_text("mine")
         watch.check()
         page.context.close()
     finally:
@@ -197,10 +160,10 @@ def test_what_a_training_does_without_its_app_is_chosen_on_the_page(chrome: Brow
     page, watch = kit.open_page(chrome, app)
     kit.go_to_tab(page, "Settings")
     kit.choose(page, "#when-alone", "pause")
-    expect(page.locator("#when-alone-notice")).to_contain_text("Saved")
+    kit.expect(page.locator("#when-alone-notice")).to_contain_text("Saved")
     assert preferences.read(workspace).when_alone == "pause"
     page.reload()
     kit.go_to_tab(page, "Settings")
-    expect(page.locator("#when-alone input[value='pause']")).to_be_checked()
+    kit.expect(page.locator("#when-alone input[value='pause']")).to_be_checked()
     watch.check()
     page.context.close()

@@ -17,21 +17,11 @@ from tests.scripted_run import ScriptedRun
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 OBSERVE = """window.drawn = [];
 new PerformanceObserver(list => list.getEntries().forEach(entry => window.drawn.push(entry.name)))
     .observe({ entryTypes: ['measure'] });"""
 SMALL = ("rate", "norm", "speed", "memory")
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +36,6 @@ def app(run: ScriptedRun) -> Iterator[kit.App]:
     started = kit.start_app(Path(run.run.path).parent.parent)
     yield started
     started.stop()
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
 
 
 def more_rows(page: Page, run: ScriptedRun, count: int) -> None:
@@ -91,15 +75,15 @@ def drag(page: Page, start: float, end: float) -> None:
 
 def test_zoom_is_shared_kept_while_rows_arrive_and_taken_back(chrome: Browser, app: kit.App, run: ScriptedRun):
     page, watch = kit.open_page(chrome, app)
-    expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
+    kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
     whole = page.locator("#live-chart .lc-reset")
-    expect(whole).to_be_hidden()
+    kit.expect(whole).to_be_hidden()
     assert (step_at(page, 0.001), step_at(page, 0.999)) == (1, run.step)
     rate = page.locator("#live-chart .lc-small b").first
     at_the_end = rate.inner_text()
     assert step_at(page, 0.3) < 35 and rate.inner_text() != at_the_end, "the small charts follow the pointer"
     drag(page, 0.2, 0.4)
-    expect(whole).to_be_visible()
+    kit.expect(whole).to_be_visible()
     zoomed = (step_at(page, 0.001), step_at(page, 0.999))
     assert 19 <= zoomed[0] <= 22 and 39 <= zoomed[1] <= 42  # a fifth and two fifths of steps 1 to 100
     more_rows(page, run, 30)
@@ -108,11 +92,11 @@ def test_zoom_is_shared_kept_while_rows_arrive_and_taken_back(chrome: Browser, a
     assert kit.violations(page) == []
     whole.focus()
     page.keyboard.press("Enter")
-    expect(whole).to_be_hidden()
+    kit.expect(whole).to_be_hidden()
     assert (step_at(page, 0.001), step_at(page, 0.999)) == (1, run.step)
     drag(page, 0.5, 0.6)
     page.locator("#live-chart .lc-box .u-over").first.dblclick()
-    expect(whole).to_be_hidden()
+    kit.expect(whole).to_be_hidden()
     assert step_at(page, 0.999) == run.step
     watch.check()
     page.context.close()
@@ -122,12 +106,12 @@ def test_only_what_can_be_seen_is_drawn(chrome: Browser, app: kit.App, run: Scri
     page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
     page.evaluate(OBSERVE)
     more = page.locator("#live-chart .lc-more summary")
-    expect(more).to_be_visible()
+    kit.expect(more).to_be_visible()
     more_rows(page, run, 5)
     assert drawn(page) == {"loss"}, "on a phone the others are folded away at first"
     more.focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
+    kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
     lefts = page.locator("#live-chart .lc-box").evaluate_all("boxes => boxes.map(box => Math.round(box.getBoundingClientRect().x))")
     assert len(set(lefts)) == 1, "one column"
     drawn(page)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,50 +18,11 @@ from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 CURVES = Path(__file__).parent / "curves"
 EN, ZH = ("en", kit.DESKTOP), ("zh", kit.PHONE)
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
-def app(workspace: Workspace) -> Iterator[kit.App]:
-    started = kit.start_app(workspace.root)
-    yield started
-    started.stop()
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=20_000)
-    return expect(thing)  # type: ignore[arg-type]
-
-
-def nothing_found(page: Page, picture: str) -> None:
-    """By axe, in both looks; pictures go where LORA_GARAGE_PICTURES names a folder."""
-    for dark in (True, False):
-        kit.set_dark(page, dark)
-        if folder := os.environ.get("LORA_GARAGE_PICTURES"):
-            page.screenshot(path=f"{folder}/{picture}-{'dark' if dark else 'light'}.png", full_page=True)
-        assert kit.violations(page) == [], dark
-    assert kit.overflow(page) <= 0
 
 
 def add(workspace: Workspace, name: str, rows: list[dict[str, str]]) -> str:
@@ -101,36 +60,36 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     few = add(workspace, "few", shelves(5))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.choose(page, "#data", repeated)
-    expect(page.locator("#finding-duplicates")).to_contain_text("30")
-    expect(page.locator("#finding-duplicates")).to_contain_text("71")
-    expect(page.locator("#finding-leakage")).to_be_visible()
-    expect(page.locator("#step-data button").first).to_contain_text("2")
-    nothing_found(page, f"repeated-{language}")
+    kit.expect(page.locator("#finding-duplicates")).to_contain_text("30")
+    kit.expect(page.locator("#finding-duplicates")).to_contain_text("71")
+    kit.expect(page.locator("#finding-leakage")).to_be_visible()
+    kit.expect(page.locator("#step-data button").first).to_contain_text("2")
+    kit.nothing_found(page, f"repeated-{language}")
     page.locator("#remedy-duplicates").click()
-    expect(page.locator("#finding-duplicates")).to_be_hidden()
-    expect(page.locator("#finding-leakage")).to_be_hidden()
-    expect(page.locator("#data-left-out")).to_contain_text("30")
+    kit.expect(page.locator("#finding-duplicates")).to_be_hidden()
+    kit.expect(page.locator("#finding-leakage")).to_be_hidden()
+    kit.expect(page.locator("#data-left-out")).to_contain_text("30")
 
     kit.choose(page, "#data", few)
-    expect(page.locator("#finding-few_rows")).to_contain_text("5")
+    kit.expect(page.locator("#finding-few_rows")).to_contain_text("5")
     page.locator("#remedy-few_rows").click()
-    expect(page.locator("#data input").first).to_be_focused()
+    kit.expect(page.locator("#data input").first).to_be_focused()
     kit.unfold(page, "#step-plan")
-    expect(page.locator("#finding-few_steps")).to_contain_text("10")
+    kit.expect(page.locator("#finding-few_steps")).to_contain_text("10")
     kit.unfold(page, "#all-settings")
-    expect(page.locator("#setting-deduplicate input")).to_be_checked()
+    kit.expect(page.locator("#setting-deduplicate input")).to_be_checked()
     epochs = page.locator("#setting-num_train_epochs input")
-    expect(epochs).to_have_value("5")
+    kit.expect(epochs).to_have_value("5")
     page.locator("#remedy-few_steps").click()
-    expect(page.locator("#finding-few_steps")).to_be_hidden()
-    expect(epochs).to_have_value("10")
+    kit.expect(page.locator("#finding-few_steps")).to_be_hidden()
+    kit.expect(epochs).to_have_value("10")
     rate = page.locator("#setting-learning_rate input")
     rate.fill("0.03")
     rate.blur()
-    expect(page.locator("#finding-hot_plan")).to_contain_text("0.03")
+    kit.expect(page.locator("#finding-hot_plan")).to_contain_text("0.03")
     page.locator("#remedy-hot_plan").click()
-    expect(rate).to_have_value("0.001")
-    expect(page.locator("#finding-hot_plan")).to_be_hidden()
+    kit.expect(rate).to_have_value("0.001")
+    kit.expect(page.locator("#finding-hot_plan")).to_be_hidden()
     watch.check()
     page.context.close()
 
@@ -142,23 +101,23 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
     over = replay(workspace, "ten rows", "ten_rows", 90).to(State.COMPLETED, text("run.completed", step=90))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     with replay(workspace, "too hot", "hot", 20).to(State.RUNNING) as hot:
-        expect(page.locator("#run-finding")).to_contain_text("0.03")
-        nothing_found(page, f"hot-{language}")
+        kit.expect(page.locator("#run-finding")).to_contain_text("0.03")
+        kit.nothing_found(page, f"hot-{language}")
         page.locator("#run-remedy").click()
         wait_until(lambda: hot.run.asked() == "stop")
         hot.to(State.STOPPED, text("run.stopped_kept", step=20))
-    expect(page.locator("#form-column")).to_be_visible()
-    expect(page.locator("#step-train")).to_contain_text("too hot · 2")
-    expect(page.locator("#run-remedy")).to_contain_text("0.001")  # over now: it plans anew, and stops nothing
+    kit.expect(page.locator("#form-column")).to_be_visible()
+    kit.expect(page.locator("#step-train")).to_contain_text("too hot · 2")
+    kit.expect(page.locator("#run-remedy")).to_contain_text("0.001")  # over now: it plans anew, and stops nothing
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
-    expect(page.locator("#setting-learning_rate input")).to_have_value("0.001")
+    kit.expect(page.locator("#setting-learning_rate input")).to_have_value("0.001")
     kit.go_to_tab(page, {"en": "Runs", "zh": "记录"}[language])
     kit.choose(page, "#runs-list", over.run.id)
-    expect(page.locator("#details-finding")).to_contain_text("18")
-    nothing_found(page, f"over-{language}")
+    kit.expect(page.locator("#details-finding")).to_contain_text("18")
+    kit.nothing_found(page, f"over-{language}")
     page.locator("#details-remedy").click()
-    expect(page.locator("#step-train")).to_contain_text("ten rows · 2")
-    expect(page.locator("#setting-max_steps input")).to_have_value("20")
+    kit.expect(page.locator("#step-train")).to_contain_text("ten rows · 2")
+    kit.expect(page.locator("#setting-max_steps input")).to_have_value("20")
     watch.check()
     page.context.close()

@@ -17,24 +17,8 @@ from tests import fake_nvml
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 FITS = {"en": "fits", "zh": "放得下"}
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +35,22 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
 @pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)])
 def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: kit.App, language: str, viewport: dict):
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-    expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
+    kit.expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
     kit.unfold(page, "#step-model")
     kit.unfold(page, "#model-list")
     rows = page.locator("#models-table tbody tr")
-    expect(rows.first).to_contain_text(FITS[language])
+    kit.expect(rows.first).to_contain_text(FITS[language])
     here = rows.count()
     assert 1 < here < len(models()), "only what can be trained on 8 GB"
     page.locator("#model-search input").press_sequentially("qwen3")
-    expect(page.locator("#models-table")).not_to_contain_text("SmolLM2")
+    kit.expect(page.locator("#models-table")).not_to_contain_text("SmolLM2")
     choice = page.locator("#models-table button", has_text="Qwen3-4B").first
     choice.click()
-    expect(page.locator("#model-about")).to_contain_text("Apache-2.0")
+    kit.expect(page.locator("#model-about")).to_contain_text("Apache-2.0")
     kit.unfold(page, "#step-plan")
     card = page.locator("#plan-card")
-    expect(card).to_contain_text("QLoRA")
-    expect(card.locator(".lg-mem > div")).not_to_have_count(0)
+    kit.expect(card).to_contain_text("QLoRA")
+    kit.expect(card.locator(".lg-mem > div")).not_to_have_count(0)
     folds = card.locator("details.lg-fold > summary")
     names = {
         "en": ("How far this could be stretched here", "Memory by length of the rows", "This plan on other cards"),
@@ -74,10 +58,10 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: k
     }[language]
     for name in names:
         folds.filter(has_text=name).click()
-    expect(card.locator("svg.fv-drawing polyline")).to_have_count(2)
-    expect(card.locator("svg.fv-drawing .fv-free")).to_have_count(1)
+    kit.expect(card.locator("svg.fv-drawing polyline")).to_have_count(2)
+    kit.expect(card.locator("svg.fv-drawing .fv-free")).to_have_count(1)
     lit = card.locator("tr.lg-here", has_text="8 GB")
-    expect(lit.first).to_be_visible()
+    kit.expect(lit.first).to_be_visible()
     cards = card.locator("th[scope=row]", has_text="GB")
     assert cards.count() >= len(CARDS_GB)
     assert kit.overflow(page) <= 0
@@ -96,8 +80,8 @@ def test_the_dry_run_arrives_beside_the_rule_of_thumb(chrome: Browser, app: kit.
     page.locator("#model input").fill("Qwen/Qwen3-4B")
     page.locator("#model input").press("Enter")
     kit.unfold(page, "#step-plan")
-    expect(page.locator("#plan-card .lg-mem")).to_be_visible()
-    expect(page.locator("#plan-card .lg-dry-run")).to_have_text(re.compile(numbers), timeout=90_000)
+    kit.expect(page.locator("#plan-card .lg-mem")).to_be_visible()
+    kit.expect(page.locator("#plan-card .lg-dry-run")).to_have_text(re.compile(numbers), timeout=90_000)
     assert kit.overflow(page) <= 0
     assert not kit.violations(page)
     watch.check()

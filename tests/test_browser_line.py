@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,29 +19,8 @@ from tests.scripted_run import ScriptedRun
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 ALL_DAY = "0:00-12:00, 12:00-0:00"
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
 
 
 def waiting(workspace: Workspace, *names: str) -> None:
@@ -65,7 +42,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
             run.to(State.RUNNING).train(20, seconds_left=1500)
             waiting(workspace, "alpha", "beta", "gamma")
             page, watch = kit.open_page(chrome, app)
-            expect(page.locator("#line-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
+            kit.expect(page.locator("#line-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
             assert order(page) == "abg"
             page.locator("#line-list label", has_text="gamma").click()
             page.locator("#line-up").click()
@@ -76,51 +53,51 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
             wait_until(lambda: order(page) == "agb")
             page.locator("#line-time input").fill("late")
             page.locator("#line-set").click()
-            expect(page.locator("#line-notice")).to_contain_text("“late” is no time of day")
+            kit.expect(page.locator("#line-notice")).to_contain_text("“late” is no time of day")
             page.locator("#line-time input").fill("23:59")
             page.locator("#line-set").click()
-            expect(page.locator("#line-list label", has_text="gamma")).to_contain_text("not before")
+            kit.expect(page.locator("#line-list label", has_text="gamma")).to_contain_text("not before")
             page.locator("#line-hold").click()
-            expect(page.locator("#line-says")).to_contain_text("You hold the line")
+            kit.expect(page.locator("#line-says")).to_contain_text("You hold the line")
             for dark in (False, True):
                 kit.set_dark(page, dark)
                 assert kit.violations(page) == [], dark
 
             chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
-            expect(chinese.locator("#line-says")).to_contain_text("你暂停了队列", timeout=20_000)
+            kit.expect(chinese.locator("#line-says")).to_contain_text("你暂停了队列", timeout=20_000)
             assert order(chinese) == "agb" and kit.violations(chinese) == [] and kit.overflow(chinese) <= 0
             chinese.locator("#line-list label", has_text="alpha").click()
             chinese.locator("#line-out").click()
-            expect(chinese.locator("#line-notice")).to_contain_text("“alpha”已从队列中取出")
+            kit.expect(chinese.locator("#line-notice")).to_contain_text("“alpha”已从队列中取出")
             wait_until(lambda: order(page) == "gb")  # the other page sees it too
             page.locator("#line-go-on").click()
-            expect(page.locator("#line-says-card")).to_be_hidden()
+            kit.expect(page.locator("#line-says-card")).to_be_hidden()
 
             page.locator("#plan-next").click()
-            expect(page.locator("#plan-says")).to_contain_text("“at work” is training")
+            kit.expect(page.locator("#plan-says")).to_contain_text("“at work” is training")
             kit.choose(page, "#data", "sample:pirate_answers")
-            expect(page.locator("#start")).to_have_text("Add to the line", timeout=20_000)
+            kit.expect(page.locator("#start")).to_have_text("Add to the line", timeout=20_000)
             assert kit.violations(page) == []
             page.locator("#start").dblclick()
-            expect(page.locator("#run-notice")).to_contain_text("waits in the line", timeout=20_000)
-            expect(page.locator("#form-column")).to_be_hidden()
+            kit.expect(page.locator("#run-notice")).to_contain_text("waits in the line", timeout=20_000)
+            kit.expect(page.locator("#form-column")).to_be_hidden()
             wait_until(lambda: order(page) == "gbP")
 
             kit.go_to_tab(page, "Settings")
-            expect(page.locator("#auto-doubt")).to_contain_text(re.compile("only chosen hours|$"))
+            kit.expect(page.locator("#auto-doubt")).to_contain_text(re.compile("only chosen hours|$"))
             page.locator("#auto-hours input").fill("evenings")
             page.locator("#auto-save").click()
-            expect(page.locator("#auto-notice")).to_contain_text("“evenings” is no stretch of hours")
+            kit.expect(page.locator("#auto-notice")).to_contain_text("“evenings” is no stretch of hours")
             page.locator("#auto-hours input").fill(ALL_DAY)
             page.locator("#auto-save").click()
-            expect(page.locator("#auto-notice")).to_contain_text("Saved")
-            expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
+            kit.expect(page.locator("#auto-notice")).to_contain_text("Saved")
+            kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
             assert kit.violations(page) == []
             run.to(State.COMPLETED)
         kit.go_to_tab(page, "Train")
-        expect(page.locator("#line-says")).to_contain_text("These are hours kept free", timeout=20_000)
-        expect(page.locator("#line-anyway")).to_be_visible()
-        expect(page.locator("#start")).to_be_visible()
+        kit.expect(page.locator("#line-says")).to_contain_text("These are hours kept free", timeout=20_000)
+        kit.expect(page.locator("#line-anyway")).to_be_visible()
+        kit.expect(page.locator("#start")).to_be_visible()
         assert order(page) == "gbP" and kit.violations(page) == []
         watch.check()
         other_watch.check()
@@ -130,7 +107,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
         assert app.stop() == 0
         app = kit.start_app(workspace.root)
         page, watch = kit.open_page(chrome, app)
-        expect(page.locator("#line-says")).to_contain_text("waited when LoRA Garage was closed: 3", timeout=20_000)
+        kit.expect(page.locator("#line-says")).to_contain_text("waited when LoRA Garage was closed: 3", timeout=20_000)
         assert order(page) == "gbP"
         states = {run.status().state for run in Runs(workspace).list()}
         assert states == {State.COMPLETED, State.STOPPED, State.QUEUED}, "nothing has begun"

@@ -20,29 +20,8 @@ from tests.scripted_run import ScriptedRun
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 MODEL = "Qwen/Qwen3-4B"
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
 
 
 @pytest.fixture
@@ -69,21 +48,21 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_within_5_seconds(
     page.locator("#model input").press("Enter")
     kit.unfold(page, "#step-plan")
     plan = page.locator("#plan-card .lg-plan-head")
-    expect(plan).to_contain_text("fits")
-    expect(plan).not_to_contain_text("does not fit")
-    expect(page.locator("#memory-holders")).to_be_hidden()
+    kit.expect(plan).to_contain_text("fits")
+    kit.expect(plan).not_to_contain_text("does not fit")
+    kit.expect(page.locator("#memory-holders")).to_be_hidden()
     holder = "4194303:5000"
     fake_nvml.write(file, {**fake_nvml.EIGHT_GB, "0.used": 6140, "0.compute": holder})  # 2 GiB are left
-    expect(plan).to_contain_text("does not fit", timeout=5_000)
-    expect(page.locator("#memory-holders")).to_contain_text("4.9 GiB")
+    kit.expect(plan).to_contain_text("does not fit", timeout=5_000)
+    kit.expect(page.locator("#memory-holders")).to_contain_text("4.9 GiB")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     # Another program takes what one gave back: nothing that a page follows has moved, and the button looks all the same.
     fake_nvml.write(file, {**fake_nvml.EIGHT_GB, "0.used": 6140, "0.compute": "4194302:3000"})
     page.locator("#recheck-memory").click()
-    expect(page.locator("#memory-holders")).to_contain_text("2.9 GiB")
+    kit.expect(page.locator("#memory-holders")).to_contain_text("2.9 GiB")
     fake_nvml.write(file, fake_nvml.EIGHT_GB)
-    expect(plan).not_to_contain_text("does not fit", timeout=5_000)
-    expect(page.locator("#memory-holders")).to_be_hidden()
+    kit.expect(plan).not_to_contain_text("does not fit", timeout=5_000)
+    kit.expect(page.locator("#memory-holders")).to_be_hidden()
     watch.check()
     page.context.close()
 
@@ -98,19 +77,19 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     memory = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 2, "factor": 1.04}
     done.run.add_facts(memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
     page, watch = kit.open_page(chrome, serve())
-    expect(page.locator("#run-card")).to_contain_text("predicted 1.31 GiB, measured 1.42 GiB")
-    expect(page.locator("#run-card")).to_contain_text("about 4 min predicted before the start")
+    kit.expect(page.locator("#run-card")).to_contain_text("predicted 1.31 GiB, measured 1.42 GiB")
+    kit.expect(page.locator("#run-card")).to_contain_text("about 4 min predicted before the start")
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
-    expect(page.locator("#plan-card")).to_contain_text("Corrected by 3 runs on this PC: ×1.04.")
+    kit.expect(page.locator("#plan-card")).to_contain_text("Corrected by 3 runs on this PC: ×1.04.")
     for dark in (False, True):
         kit.set_dark(page, dark)
         assert kit.violations(page) == [], dark
     kit.go_to_tab(page, "Settings")
-    expect(page.locator("#measured-memory")).to_contain_text("3 runs were measured")
+    kit.expect(page.locator("#measured-memory")).to_contain_text("3 runs were measured")
     page.locator("#forget-memory").click()
-    expect(page.locator("#measured-memory")).to_contain_text("None yet")
-    expect(page.locator("#forget-memory")).to_be_hidden()
+    kit.expect(page.locator("#measured-memory")).to_contain_text("None yet")
+    kit.expect(page.locator("#forget-memory")).to_be_hidden()
     assert MemoryRecord(workspace).count() == 0 and kit.violations(page) == []
     watch.check()
     page.context.close()

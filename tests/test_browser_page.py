@@ -23,18 +23,8 @@ from tests.scripted_run import ScriptedRun
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytest.importorskip("playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"),
-]
+pytestmark = pytest.mark.browser
 PAGES = {"en": ("/?lang=en", ("Train", "Chat", "Runs", "Settings")), "zh": ("/?lang=zh", ("训练", "对话", "记录", "设置"))}
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with kit.browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +33,6 @@ def empty_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
     app = kit.start_app(Workspace.open(tmp_path_factory.mktemp("empty") / "workspace").root)
     yield app
     app.stop()
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
-def app(workspace: Workspace) -> Iterator[kit.App]:
-    started = kit.start_app(workspace.root)
-    yield started
-    started.stop()
-
-
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
 
 
 def curve(page: Page, chart: str = "#live-chart") -> str:
@@ -95,20 +67,20 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     for viewport in (kit.DESKTOP, kit.PHONE):
         page, watch = kit.open_page(chrome, app, viewport=viewport)
         card = page.locator("#run-card")
-        expect(card).to_contain_text("海盗 <b>x</b>")
-        expect(card).to_contain_text("What to try:")
-        expect(page.locator("#live-chart .lc-note")).to_contain_text("not a number any more at step 30")
+        kit.expect(card).to_contain_text("海盗 <b>x</b>")
+        kit.expect(card).to_contain_text("What to try:")
+        kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("not a number any more at step 30")
         kit.unfold(page, "#run-settings-fold")
         kit.unfold(page, "#run-story-fold")
         card.locator("summary").click()
-        expect(card.locator("pre")).to_contain_text("<script>alert(1)</script>")
+        kit.expect(card.locator("pre")).to_contain_text("<script>alert(1)</script>")
         for dark in (False, True):
             kit.set_dark(page, dark)
             assert kit.violations(page) == []
         assert kit.overflow(page) <= 0
         kit.go_to_tab(page, "Runs")
         page.locator("#runs-list label", has_text="whole").click()
-        expect(page.locator("#details-card")).to_contain_text("Done after 60 steps")
+        kit.expect(page.locator("#details-card")).to_contain_text("Done after 60 steps")
         wait_until(lambda page=page: "step 60" in curve(page, "#details-chart").lower())
         for fold in ("#export-fold", "#manage-fold"):
             kit.unfold(page, fold)
@@ -130,15 +102,15 @@ def test_every_page_is_accessible_while_a_run_is_at_work_and_after_it(
     with ScriptedRun(workspace, "at work") as run:
         run.to(State.RUNNING).train(20, seconds_left=1500)
         page, watch = kit.open_page(chrome, app, path, viewport=viewport)
-        expect(page.locator("#run-card")).to_contain_text("at work")
+        kit.expect(page.locator("#run-card")).to_contain_text("at work")
         nothing_found_on(page, tabs)
         run.to(State.COMPLETED, text("run.completed", step=20))
-    expect(page.locator("#form-column")).to_be_attached()
+    kit.expect(page.locator("#form-column")).to_be_attached()
     kit.go_to_tab(page, tabs[0])
-    expect(page.locator("#form-column")).to_be_visible()
+    kit.expect(page.locator("#form-column")).to_be_visible()
     nothing_found_on(page, tabs)
-    expect(page.locator("#kept-dataset")).to_be_visible()
-    expect(page.locator("#no-preset")).to_be_visible()
+    kit.expect(page.locator("#kept-dataset")).to_be_visible()
+    kit.expect(page.locator("#no-preset")).to_be_visible()
     watch.check()
     page.context.close()
 
@@ -148,7 +120,7 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
         kit.go_to_tab(page, tab)
         if page.locator("#runs-list label").first.is_visible():
             page.locator("#runs-list label").first.click()
-            expect(page.locator("#details-card")).to_be_visible()
+            kit.expect(page.locator("#details-card")).to_be_visible()
         for dark in (False, True):
             kit.set_dark(page, dark)
             assert kit.violations(page) == [], (tab, dark)
@@ -157,11 +129,11 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
 
 def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, empty_app: kit.App):
     page, _ = kit.open_page(chrome, empty_app, "/", locale="zh-CN")
-    expect(page.get_by_role("tab", name="训练")).to_be_visible()
+    kit.expect(page.get_by_role("tab", name="训练")).to_be_visible()
     page.locator("#language a").click()
-    expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    kit.expect(page.get_by_role("tab", name="Train")).to_be_visible()
     page.goto(empty_app.url)
-    expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    kit.expect(page.get_by_role("tab", name="Train")).to_be_visible()
     page.context.close()
 
 
@@ -171,7 +143,7 @@ def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser,
 def test_start_says_what_is_missing(chrome: Browser, empty_app: kit.App, tmp_path: Path):
     page, watch = kit.open_page(chrome, empty_app)
     page.locator("#start").click()
-    expect(page.locator("#start-notice")).to_contain_text("Choose a data set first")
+    kit.expect(page.locator("#start-notice")).to_contain_text("Choose a data set first")
     assert kit.violations(page) == []
     watch.check()
     page.context.close()
@@ -181,9 +153,9 @@ def test_a_file_that_is_no_data_is_refused_in_a_sentence(chrome: Browser, empty_
     page, watch = kit.open_page(chrome, empty_app)
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     page.locator("#file input[type=file]").set_input_files(tmp_path / "picture.jsonl")
-    expect(page.locator("#file-notice")).to_contain_text("picture")
+    kit.expect(page.locator("#file-notice")).to_contain_text("picture")
     kit.choose(page, "#data", "sample:pirate_answers")
-    expect(page.locator("#file-notice")).to_be_hidden()
+    kit.expect(page.locator("#file-notice")).to_be_hidden()
     watch.check()
     page.context.close()
 
@@ -195,10 +167,10 @@ def test_a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(chrome:
         "\n".join(dict.fromkeys([*rows, '{"question": "How?", "answer": "So."}'])), "utf-8"
     )
     page.locator("#file input[type=file]").set_input_files(tmp_path / "Meine Fragen.jsonl")
-    expect(page.locator("#data-report")).to_contain_text("Row 2")
-    expect(page.locator("#data-report")).to_contain_text("2 of 4 rows")
-    expect(page.locator("#data input:checked")).to_have_count(1)
-    expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 4 rows")
+    kit.expect(page.locator("#data-report")).to_contain_text("Row 2")
+    kit.expect(page.locator("#data-report")).to_contain_text("2 of 4 rows")
+    kit.expect(page.locator("#data input:checked")).to_have_count(1)
+    kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 4 rows")
     watch.check()
     page.context.close()
 
@@ -210,27 +182,27 @@ def test_every_page_and_a_reload_show_the_same_run_live(chrome: Browser, app: ki
     with ScriptedRun(workspace, "live one") as run:
         run.to(State.RUNNING).train(20, seconds_left=1500)
         first, watch = kit.open_page(chrome, app)
-        expect(first.locator("#run-card")).to_contain_text("live one")
-        expect(first.locator("#run-card")).to_contain_text("step 20 of 100 · about 25 min left")
-        expect(first.locator("#stop")).to_have_text("Stop and save")
-        expect(first.locator("#form-column")).to_be_hidden()
+        kit.expect(first.locator("#run-card")).to_contain_text("live one")
+        kit.expect(first.locator("#run-card")).to_contain_text("step 20 of 100 · about 25 min left")
+        kit.expect(first.locator("#stop")).to_have_text("Stop and save")
+        kit.expect(first.locator("#form-column")).to_be_hidden()
         wait_until(lambda: "step 20" in curve(first))
         second, _ = kit.open_page(chrome, app, "/?lang=zh", viewport=kit.PHONE)
-        expect(second.locator("#run-card")).to_contain_text("live one")
+        kit.expect(second.locator("#run-card")).to_contain_text("live one")
         run.train(15)
         wait_until(lambda: "step 35" in curve(first) and "第 35 步" in curve(second))
         assert kit.violations(first) == [] and kit.overflow(second) <= 0
         first.reload()
-        expect(first.locator("#run-card")).to_contain_text("step 35 of 100")
+        kit.expect(first.locator("#run-card")).to_contain_text("step 35 of 100")
         wait_until(lambda: first.locator(".lc-plot").count() and "step 35" in curve(first))
         run.to(State.STOPPING)
-        expect(first.locator("#stop")).to_have_text("Stopping and saving …")
-        expect(first.locator("#stop")).to_be_disabled()
+        kit.expect(first.locator("#stop")).to_have_text("Stopping and saving …")
+        kit.expect(first.locator("#stop")).to_be_disabled()
         run.to(State.STOPPED, text("run.stopped_kept", step=35))
-        expect(first.locator("#run-card")).to_contain_text("Stopped at step 35")
-        expect(first.locator("#stop")).to_be_hidden()
-        expect(first.locator("#form-column")).to_be_visible()
-        expect(second.locator("#run-card")).to_contain_text("第 35 步停止")
+        kit.expect(first.locator("#run-card")).to_contain_text("Stopped at step 35")
+        kit.expect(first.locator("#stop")).to_be_hidden()
+        kit.expect(first.locator("#form-column")).to_be_visible()
+        kit.expect(second.locator("#run-card")).to_contain_text("第 35 步停止")
         watch.check()
         first.context.close()
         second.context.close()
@@ -249,20 +221,20 @@ def test_pause_on_the_page_reaches_the_run_and_a_paused_run_offers_to_go_on(chro
     with ScriptedRun(workspace, "pause me") as run:
         run.to(State.RUNNING).train(5)
         page, watch = kit.open_page(chrome, app)
-        expect(page.locator("#resume")).to_be_hidden()
+        kit.expect(page.locator("#resume")).to_be_hidden()
         page.locator("#pause").click()
         wait_until(lambda: run.run.asked() == "pause", 10)
         run.to(State.PAUSING)
-        expect(page.locator("#pause")).to_be_disabled()
-        expect(page.locator("#stop")).to_be_enabled()  # stopping wins over pausing
+        kit.expect(page.locator("#pause")).to_be_disabled()
+        kit.expect(page.locator("#stop")).to_be_enabled()  # stopping wins over pausing
         run.to(State.PAUSED, text("run.paused", step=5))
-    expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
-    expect(page.locator("#resume")).to_be_visible()
-    expect(page.locator("#pause")).to_be_hidden()
+    kit.expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
+    kit.expect(page.locator("#resume")).to_be_visible()
+    kit.expect(page.locator("#pause")).to_be_hidden()
     assert kit.violations(page) == []
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
-    expect(page.locator("#details-resume")).to_be_visible()
+    kit.expect(page.locator("#details-resume")).to_be_visible()
     watch.check()
     page.context.close()
 
@@ -272,10 +244,10 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
         run.to(State.RUNNING).train(12)
         (run.run.path / "train.log").write_text("Killed\n", "utf-8")
         page, watch = kit.open_page(chrome, app)
-        expect(page.locator("#run-card")).to_contain_text("step 12 of 100")
-    expect(page.locator("#run-card")).to_contain_text("interrupted")
-    expect(page.locator("#run-card")).to_contain_text("went away without a word at step 12 of 100")
-    expect(page.locator("#form-column")).to_be_visible()
+        kit.expect(page.locator("#run-card")).to_contain_text("step 12 of 100")
+    kit.expect(page.locator("#run-card")).to_contain_text("interrupted")
+    kit.expect(page.locator("#run-card")).to_contain_text("went away without a word at step 12 of 100")
+    kit.expect(page.locator("#form-column")).to_be_visible()
     assert kit.violations(page) == []
     watch.check()
     page.context.close()
@@ -286,16 +258,16 @@ def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspac
         pages = [kit.open_page(chrome, app)[0] for _ in range(2)]
         for page in pages:
             kit.choose(page, "#data", "sample:pirate_answers")
-            expect(page.locator("#data-report")).to_contain_text("pirate")
+            kit.expect(page.locator("#data-report")).to_contain_text("pirate")
         for page in pages:  # without waiting for the first one's answer
             page.evaluate("document.querySelector('#start').click()")
         said = [page.locator("#run-notice, #start-notice") for page in pages]
         wait_until(lambda: any("is already training" in words for notice in said for words in notice.all_inner_texts()), 10)
         assert len(Runs(workspace).list()) == 1
         for page in pages:
-            expect(page.locator("#run-card")).to_contain_text("Pirate answers")
+            kit.expect(page.locator("#run-card")).to_contain_text("Pirate answers")
         pages[1].locator("#stop").click()
-        expect(pages[0].locator("#run-card")).to_contain_text("stopped", timeout=20_000)
+        kit.expect(pages[0].locator("#run-card")).to_contain_text("stopped", timeout=20_000)
         for page in pages:
             page.context.close()
 
@@ -308,15 +280,15 @@ def test_a_run_is_renamed_and_deleted_only_when_sure(chrome: Browser, app: kit.A
     kit.unfold(page, "#manage-fold")
     page.locator("#rename-name input, #rename-name textarea").first.fill("新名字 <i>")
     page.locator("#rename").click()
-    expect(page.locator("#runs-list")).to_contain_text("新名字 <i>")
+    kit.expect(page.locator("#runs-list")).to_contain_text("新名字 <i>")
     page.locator("#delete").click()
-    expect(page.locator("#delete-sure")).to_contain_text("This cannot be undone")
+    kit.expect(page.locator("#delete-sure")).to_contain_text("This cannot be undone")
     page.locator("#delete-keep").click()
-    expect(page.locator("#delete-sure")).to_be_hidden()
+    kit.expect(page.locator("#delete-sure")).to_be_hidden()
     assert len(Runs(workspace).list()) == 1
     page.locator("#delete").click()
     page.locator("#delete-really").click()
-    expect(page.locator("#runs-empty")).to_be_visible()
+    kit.expect(page.locator("#runs-empty")).to_be_visible()
     assert not Runs(workspace).list()
     watch.check()
     page.context.close()
@@ -327,11 +299,11 @@ def test_a_restarted_app_shows_the_same_on_the_page_that_stayed_open(chrome: Bro
     page, _ = kit.open_page(chrome, app)
     wait_until(lambda: "step 30" in curve(page))
     app.stop()
-    expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact", timeout=15_000)
+    kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact", timeout=15_000)
     again = kit.start_app(workspace.root, app.port)
     try:
-        expect(page.locator("#live-chart .lc-note")).to_have_text("", timeout=15_000)
-        expect(page.locator("#run-card")).to_contain_text("survivor")
+        kit.expect(page.locator("#live-chart .lc-note")).to_have_text("", timeout=15_000)
+        kit.expect(page.locator("#run-card")).to_contain_text("survivor")
         assert "step 30" in curve(page)
     finally:
         again.stop()

@@ -135,7 +135,9 @@ def test_the_journey_works_without_a_browser(tmp_path: Path, starter_folder: Pat
     shutil.copytree(starter_folder, workspace / "models" / starter_folder.name)
     data = tmp_path / "海盗.jsonl"
     data.write_bytes((PROJECT / "presets" / "samples" / "pirate_answers.jsonl").read_bytes())
-    recipe = recipe_file(tmp_path, "name: 海盗 run\ndata: {source: 海盗.jsonl}\ntrain: {learning_rate: 1e-3, max_steps: 25}\n")
+    recipe = recipe_file(
+        tmp_path, "name: 海盗 run\ndata: {source: 海盗.jsonl}\ntrain: {learning_rate: 1e-3, max_steps: 25, sample_seconds: 1}\n"
+    )
 
     learned = json.loads(command("inspect", str(data), "--model", "starter", "--json", workspace=workspace).stdout)["learned"]
     assert 0 < learned["learned"] < learned["tokens"] and learned["rows_without_answer"] == 0

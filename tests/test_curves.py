@@ -24,11 +24,6 @@ def make_run(workspace: Workspace) -> RunFolder:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
 def run(workspace: Workspace) -> RunFolder:
     return make_run(workspace)
 

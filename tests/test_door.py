@@ -219,7 +219,6 @@ def test_variables_of_the_shell_open_nothing(open_app: kit.App):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)")
 def test_a_person_comes_in_by_the_printed_address_or_by_the_key_alone(open_app: kit.App):
     key = key_of(open_app)
     with kit.browser() as chrome:

@@ -39,7 +39,7 @@ def real_recipe(**adapter: object) -> Recipe:
         "adapter": {"r": 4, **adapter},
         "train": {
             "max_steps": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2,
-            "save_steps": SAVE, "eval_steps": 3,
+            "save_steps": SAVE, "eval_steps": 3, "sample_seconds": 0.3,
         },
     }  # fmt: skip
     return plan.resolve(Recipe.parse(value), "data", has_card=False)

@@ -28,27 +28,19 @@ from core.time_left import TimeLeft
 from core.tokenizer import Encoded, Tokenizer
 from core.trainer import Trainer, TrainingData
 from core.workspace import Workspace
+from tests.test_pause import Pausing
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 
 
-class Pausing:
-    """Stands where the reporter stands, and asks for a pause at the n-th sub-step."""
+class Filmed(Pausing):
+    """Knows besides when frames were taken, and what was warned of."""
 
     def __init__(self, run: RunFolder, at: int | None = None) -> None:
-        self.run, self.at, self.checks, self.said = run, at, 0, []
+        super().__init__(run, at)
+        self.said: list[str] = []
         self.filming: list[int] = []  # at which sub-step each frame began
-        self.numbers: dict[tuple[str, int], float] = {}
-        self.status = type("Status", (), {"attempt": 1})()
-
-    def check(self) -> None:
-        self.checks += 1
-        if self.checks == self.at:
-            raise PauseRequested
-
-    def metrics(self, kind: str, step: int, **numbers: float) -> None:
-        if kind in ("train", "eval"):
-            self.numbers[kind, step] = numbers["loss" if kind == "train" else "eval_loss"]
+        self.status = SimpleNamespace(attempt=1)
 
     def warn(self, message: Any) -> None:
         self.said.append(message.key)
@@ -56,9 +48,6 @@ class Pausing:
     def stage(self, stage: str, progress: Any = None) -> None:
         if stage == "sampling":
             self.filming.append(self.checks)
-
-    def __getattr__(self, name: str) -> Callable:
-        return lambda *args, **kwargs: None
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +95,7 @@ def trainer_of(folder: Path, model: Path, pause_at: int | None = None, recipe: R
     def save(target: Path) -> None:
         tuned.save_pretrained(target, save_embedding_layers=False)
 
-    reporter = Pausing(RunFolder(folder), pause_at)
+    reporter = Filmed(RunFolder(folder), pause_at)
     return Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 2), FP32, reporter, save)
 
 

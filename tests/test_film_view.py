@@ -68,13 +68,6 @@ def test_a_film_is_sent_with_its_words_and_the_meter_of_each_frame(tmp_path: Pat
 # ---- in a browser -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    pytest.importorskip("playwright")
-    with kit.browser() as started:
-        yield started
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[ScriptedRun]:
     with ScriptedRun(Workspace.open(tmp_path / "workspace"), "Filmed", total_steps=100) as run:
@@ -90,55 +83,48 @@ def app(run: ScriptedRun) -> Iterator[kit.App]:
     started.stop()
 
 
-def expect(thing: object):
-    from playwright.sync_api import expect
-
-    return expect(thing)  # type: ignore[arg-type]
-
-
 def answer(page: Page, film: str, place: int = 0) -> str:
     return page.locator(f"{film} .fs-scene").nth(place).locator(".fs-now .fs-words").inner_text()
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(kit.chromium() is None, reason="no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)")
 def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_answered(
     chrome: Browser, app: kit.App, run: ScriptedRun
 ) -> None:
     page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
     film = "#live-film"
     scrubber = page.locator(f"{film} .fs-range")
-    expect(scrubber).to_be_visible(timeout=30_000)
-    expect(page.locator(f"{film} .fs-frame")).to_have_count(3)
-    expect(page.locator(f"{film} .fs-at")).to_have_text("step 40")
-    expect(page.locator(f"{film} .fs-meter")).to_have_text("Neutral text: loss 3.21 → 3.35, 4 % worse: it forgot little.")
+    kit.expect(scrubber).to_be_visible(timeout=30_000)
+    kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(3)
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 40")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_have_text("Neutral text: loss 3.21 → 3.35, 4 % worse: it forgot little.")
     assert answer(page, film) == "Arr, matey! Step 40 be bright. Yo-ho-ho!"
     assert EVIL in answer(page, film, 1) and page.locator(f"{film} img, {film} .fs-scenes script").count() == 0
     assert "cut off here" in page.locator(f"{film} .fs-scene").nth(3).locator(".fs-now").inner_text()
 
     scrubber.focus()
     page.keyboard.press("ArrowLeft")
-    expect(page.locator(f"{film} .fs-at")).to_have_text("step 20")
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 20")
     assert scrubber.get_attribute("aria-valuetext") == "Frame 2 of 3, step 20"
     assert answer(page, film) == "A lantern is a device that gives light."
     page.keyboard.press("Home")
-    expect(page.locator(f"{film} .fs-meter")).to_contain_text("loss 3.21 before training")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_contain_text("loss 3.21 before training")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
 
     film_of(run.run, 60)
-    expect(page.locator(f"{film} .fs-frame")).to_have_count(4, timeout=15_000)
-    expect(page.locator(f"{film} .fs-at")).to_have_text("step 0")  # whoever looks at an old frame goes on looking at it
+    kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(4, timeout=15_000)
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 0")  # whoever looks at an old frame goes on looking at it
     page.locator(f"{film} .fs-frame").last.click()
-    expect(page.locator(f"{film} .fs-at")).to_have_text("step 60")
-    expect(page.locator(f"{film} .fs-meter")).to_have_class("fs-meter fs-warn")
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 60")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_have_class("fs-meter fs-warn")
     film_of(run.run, 80)
-    expect(page.locator(f"{film} .fs-at")).to_have_text("step 80", timeout=15_000)  # the newest is followed
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 80", timeout=15_000)  # the newest is followed
     kit.set_dark(page, True)
     assert kit.violations(page) == []
 
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
-    expect(page.locator("#details-film .fs-frame")).to_have_count(5, timeout=30_000)
+    kit.expect(page.locator("#details-film .fs-frame")).to_have_count(5, timeout=30_000)
     assert page.title() == "LoRA Garage"
     wait_until(lambda: kit.overflow(page) <= 0, 10)
     watch.check()

@@ -33,7 +33,7 @@ def open_space(root: Path, tiny_model: Path) -> Workspace:
 def recipe(method: str = "lora", steps: int = 6, **train: object) -> Recipe:
     value = {
         "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers", "eval_fraction": 0.2},
-        "adapter": {"r": 4, "method": method}, "train": {"max_steps": steps, "learning_rate": 1e-2, "lr_scheduler_type": "constant"} | train,
+        "adapter": {"r": 4, "method": method}, "train": {"max_steps": steps, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "sample_seconds": 0} | train,
     }  # fmt: skip
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 
@@ -237,7 +237,9 @@ def test_further_from_a_terminal_names_its_parent_and_refuses_in_a_sentence(pare
     assert (told["parent"], told["step"], told["name"]) == (parent.id, 1, "Tiny · 2")
     refused = command(space, "further", parent.id, "--set", "adapter.r=16")
     assert refused.returncode == 2 and "adapter.r 16" in refused.stderr and "Traceback" not in refused.stderr
-    (tmp_path / "small.yaml").write_text("data: {source: 'sample:pirate_answers'}\ntrain: {max_steps: 1}\n", "utf-8")
+    (tmp_path / "small.yaml").write_text(
+        "data: {source: 'sample:pirate_answers'}\ntrain: {max_steps: 1, sample_seconds: 0}\n", "utf-8"
+    )
     done = command(space, "train", str(tmp_path / "small.yaml"), "--from", parent.id, "--json")
     assert done.returncode == 0, done.stderr
     child = Runs(space).get(json.loads(done.stdout)["run"])

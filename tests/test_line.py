@@ -512,7 +512,7 @@ def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Pat
     def wanted(name: str) -> Recipe:
         value = {
             "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
-            "train": {"max_steps": 2},
+            "train": {"max_steps": 2, "sample_seconds": 0},
         }  # fmt: skip
         return plan.resolve(Recipe.parse(value), name, has_card=False)
 

@@ -139,7 +139,7 @@ def test_a_number_alone_is_no_process(tmp_path: Path) -> None:
 def queued(workspace: Workspace) -> RunFolder:
     value = {
         "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
-        "train": {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000},
+        "train": {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000, "sample_seconds": 0},
     }  # fmt: skip
     return Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "app", {})
 

@@ -185,7 +185,7 @@ def space(tmp_path: Path, tiny_model: Path) -> Workspace:
 def recipe(steps: int) -> Recipe:
     value = {
         "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
-        "train": {"max_steps": steps, "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "save_steps": 1000},
+        "train": {"max_steps": steps, "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "save_steps": 1000, "sample_seconds": 0},
     }  # fmt: skip
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 

@@ -551,7 +551,7 @@ def test_a_worker_ends_early_and_what_it_kept_is_the_best(tmp_path: Path, tiny_m
         "name": "Best", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
         "train": {
             "max_steps": 90, "learning_rate": 0.1, "lr_scheduler_type": "constant", "eval_steps": 1, "save_steps": 50,
-            "early_stopping_patience": 2, "per_device_train_batch_size": 2,
+            "early_stopping_patience": 2, "per_device_train_batch_size": 2, "sample_seconds": 0,
         },
     }  # fmt: skip
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command", {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import browser_kit
 import pytest
 
 from benchmarks.soak import APP_MB, Look, beyond, soak
@@ -25,7 +24,6 @@ def test_what_fills_up_in_the_first_half_is_no_leak_and_what_goes_on_growing_is(
 
 @pytest.mark.full
 @pytest.mark.browser
-@pytest.mark.skipif(browser_kit.chromium() is None, reason="no browser")
 def test_the_app_and_its_pages_stay_their_size_over_5000_steps(tmp_path: Path):
     found = soak(tmp_path / "ws", steps=5000, pages=2, rate=100, looks_wanted=8)
     assert found[-1].step == 5000 and beyond(found) == []

@@ -33,11 +33,6 @@ def make_run(workspace: Workspace, name: str = "a run", **facts: object) -> RunF
     return Runs(workspace).create(Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}}), "test", facts)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 # ---- words ------------------------------------------------------------------------------------------------------------
 
 

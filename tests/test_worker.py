@@ -42,7 +42,7 @@ def tiny_recipe(**changes: dict) -> Recipe:
         "model": {"id": "library:tiny"},
         "data": {"source": "sample:pirate_answers", **changes.pop("data", {})},
         "adapter": {"r": 4, **changes.pop("adapter", {})},
-        "train": {"max_steps": 8, "learning_rate": 1e-2, **changes.pop("train", {})},
+        "train": {"max_steps": 8, "learning_rate": 1e-2, "sample_seconds": 0, **changes.pop("train", {})},
         **changes,
     }
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
@@ -319,7 +319,7 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
     value = {
         "data": {"source": "sample:pirate_answers"},
         "adapter": {"method": method},
-        "train": {"learning_rate": 1e-3, "max_steps": 10},
+        "train": {"learning_rate": 1e-3, "max_steps": 10, "sample_seconds": 0},
     }
     run, code = carried_out(make_workspace(), plan.resolve(Recipe.parse(value), method, has_card=False))
     assert code == 0, run.log_tail()

@@ -63,7 +63,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     subprocess.run(["umount", "-l", str(drive)], check=True)
 
 
-SMALL = "data: {source: 'sample:pirate_answers'}\ntrain: {max_steps: 1}\n"
+SMALL = "data: {source: 'sample:pirate_answers'}\ntrain: {max_steps: 1, sample_seconds: 0}\n"
 
 
 def test_the_app_and_a_training_refuse_a_read_only_drive_in_a_sentence(mounted: Callable[[str], Path], tmp_path: Path) -> None:
@@ -162,7 +162,12 @@ def test_a_workspace_on_another_drive_with_spaces_and_chinese_in_its_path_does_t
     )
     store = DatasetStore(space.datasets, PRESETS)
     info = store.import_file(tmp_path / "my rows 行.jsonl", "my rows 行")
-    value = {"name": "海盗 x", "model": {"id": "library:tiny"}, "data": {"source": info.id}, "train": {"max_steps": 2}}
+    value = {
+        "name": "海盗 x",
+        "model": {"id": "library:tiny"},
+        "data": {"source": info.id},
+        "train": {"max_steps": 2, "sample_seconds": 0},
+    }
     runs, wanted = Runs(space), plan.resolve(Recipe.parse(value), "data", has_card=False)
     parent = runs.create(wanted, "command", {})
     assert spawn_worker(space, parent).wait(120) == 0, parent.log_tail()
