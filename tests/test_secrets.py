@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+from core import plan
 from core.errors import ModelError
+from core.export import Exports
 from core.hub_token import HubToken
 from core.line import Line
 from core.recipe import Recipe
+from core.run_folder import RunFolder
 from core.runs import Runs
-from core.states import TERMINAL
+from core.states import TERMINAL, State
 from core.workspace import Workspace
 from tests import browser_kit as kit
+from tests import fake_hub
 from tests.conftest import wait_until
-from tests.fake_hub import FakeHub, tiny_model
 
 FROM_SHELL, FROM_BOX = "hf_plantedInTheShellOfTheTest", "hf_plantedInTheBoxOfThePage"
 
@@ -30,26 +33,36 @@ def predict(app: kit.App, fn: int, data: list[Any]) -> str:
         return answer.read().decode()
 
 
-def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path) -> None:
+def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     workspace = Workspace.open(tmp_path / "workspace")
-    with FakeHub({"owner/gated": tiny_model()}) as server:
+    with fake_hub.FakeHub({"owner/gated": fake_hub.tiny_model()}) as server:
         server.gated = True
         places = {name: str(tmp_path / "tmp") for name in ("TMPDIR", "TEMP", "TMP")} | {"HF_HOME": str(tmp_path / "hf")}
         (tmp_path / "tmp").mkdir()
         here = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1,localhost", "HF_TOKEN": FROM_SHELL}
         app = kit.start_app(workspace.root, **places, **here)
         try:
-            trained(workspace)
+            refused(workspace)
             assert any(FROM_SHELL in str(token) for token in server.tokens), "the shell's token was not used: nothing is tested"
             config = json.loads(urllib.request.urlopen(app.url + "/config").read())
             box = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "hub-token")
             take = next(fn["id"] for fn in config["dependencies"] if fn["inputs"] == [box] and fn["backend_fn"])
             assert "hf_" not in predict(app, take, [FROM_BOX])
-            trained(workspace)
+            refused(workspace)
             assert any(FROM_BOX in str(token) for token in server.tokens), "the box's token did not reach the worker"
             assert FROM_BOX not in urllib.request.urlopen(app.url + "/config").read().decode()
+            run = begun(workspace, "library:tiny")
+            wait_until(lambda: run.status().state in TERMINAL, 120)
+            assert run.status().state == State.COMPLETED, run.log_tail()
         finally:
             app.stop()
+        with monkeypatch.context() as shell:
+            for name, value in (places | here).items():
+                shell.setenv(name, value)
+            for kind in ("adapter", "merged"):
+                assert Exports(workspace).start(run, kind).wait(120).state == "done"
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -57,13 +70,19 @@ def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path) -> None:
             assert b"plantedIn" not in str(path).encode()
 
 
-def trained(workspace: Workspace) -> None:
-    """A run that asks the hub for a gated model, to its end: refused, because this hub accepts nobody."""
-    recipe = {"model": {"id": "owner/gated"}, "data": {"source": "sample:pirate_answers"}}
-    run = Runs(workspace).create(Recipe.parse(recipe), "app", {})
+def begun(workspace: Workspace, model: str) -> RunFolder:
+    """A run whose turn it is, for the app to find."""
+    recipe = {"model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 2}}
+    run = Runs(workspace).create(plan.resolve(Recipe.parse(recipe), model, has_card=False), "app", {})
     line = Line(workspace)
     with line.locked():
         line.add(run.id, [], None, now=True)
+    return run
+
+
+def refused(workspace: Workspace) -> None:
+    """A run that asks the hub for a gated model, to its end: this hub accepts nobody."""
+    run = begun(workspace, "owner/gated")
     wait_until(lambda: run.status().state in TERMINAL, 120)
     assert "hub.gated_token" in (run.path / "state.json").read_text("utf-8")
 
