@@ -196,6 +196,7 @@ def violations(page: Page) -> list[str]:
     """What axe finds on the page as it stands: "rule (impact): element", one line each."""
     from axe_playwright_python.sync_playwright import Axe
 
+    without_transitions(page)
     result = Axe().run(page, options={"runOnly": {"type": "tag", "values": AXE_TAGS}}).response
     return [
         f"{found['id']} ({found['impact']}): {node['html'][:160]} | {' '.join((node.get('failureSummary') or '').split())[:200]}"
@@ -232,6 +233,10 @@ def overflow(page: Page) -> int:
 
 
 def set_dark(page: Page, dark: bool) -> None:
-    """Without transitions, in the middle of which axe would measure."""
-    page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
+    without_transitions(page)
     page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+
+
+def without_transitions(page: Page) -> None:
+    """In the middle of one, axe would measure a colour that nobody reads."""
+    page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")

@@ -100,7 +100,8 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
 ):
     over = replay(workspace, "ten rows", "ten_rows", 90).to(State.COMPLETED, text("run.completed", step=90))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-    with replay(workspace, "too hot", "hot", 20).to(State.RUNNING) as hot:
+    with replay(workspace, "too hot", "hot", 20) as hot:
+        hot.to(State.RUNNING)
         kit.expect(page.locator("#run-finding")).to_contain_text("0.03")
         kit.nothing_found(page, f"hot-{language}")
         page.locator("#run-remedy").click()
