@@ -63,11 +63,17 @@ class Turns:
         """The run to begin now, the device being free of other runs. waiting: ids, the longest waiting first."""
         if not waiting:
             return None
-        with self.line.locked():  # a run that is just being added is seen with its time
-            chosen = first(self.line.read(), waiting, self.clock())
+        chosen = self._first(waiting)
+        if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
+            self._watch_game(self.line.read(), wanted, None, True)  # what was saved since the last look counts before it begins
+            chosen = self._first(waiting)
         if chosen and lease.is_held(self.workspace) and self._is_exporting():
             return None
         return chosen
+
+    def _first(self, waiting: Sequence[str]) -> str | None:
+        with self.line.locked():  # a run that is just being added is seen with its time
+            return first(self.line.read(), waiting, self.clock())
 
     def _is_exporting(self) -> bool:
         """An export is waited for; the chat gives the device up when a run begins."""

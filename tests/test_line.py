@@ -12,7 +12,7 @@ import pytest
 from conftest import wait_until
 
 from core import atomic, line_commands, plan, preferences, sleep
-from core.automation import Automation
+from core.automation import Automation, parse_hours
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.line import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
 from core.recipe import Recipe
@@ -282,6 +282,16 @@ def test_after_a_failure_the_line_goes_on_or_waits_as_was_wished(world: World, g
         assert world.line.read().hold.why == "failed"
         world.line.put(hold=None)
         assert world.look() == "b"
+
+
+def test_hours_that_were_saved_just_before_a_run_ended_keep_the_next_one_back(world: World) -> None:
+    """Game mode looks each two seconds; the next run may be due in between."""
+    first, _ = world.submit("alpha"), world.submit("beta")
+    assert world.look(3) == first.name
+    preferences.choose(world.space, automation=Automation(hours=parse_hours("0:00-12:00, 12:00-0:00")))
+    world.end()
+    assert world.look() is None and world.line.read().game.why.key == "game.hours"
+    assert len(world.workers) == 1 and world.waiting() == ["beta"]
 
 
 def test_a_worker_that_died_counts_as_a_failure(world: World) -> None:
