@@ -894,7 +894,7 @@ def run_tests(environment, arguments):
 def side_by_side(arguments):
     """Two test processes, a file of tests in one of them, where all tests are asked for: most of them wait for others."""
     chosen = any(not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments)
-    return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadfile"]
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------------

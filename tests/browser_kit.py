@@ -227,6 +227,17 @@ def choose(page: Page, radio: str, value: str) -> None:
     option.check()
 
 
+def write(page: Page, field: str, value: str) -> None:
+    """Into a text field; again where what the server had sent meanwhile took its place, as after a tab was opened."""
+    box = page.locator(f"{field} input, {field} textarea").first
+    for _ in range(5):
+        box.fill(value)
+        page.wait_for_timeout(500)
+        if box.input_value() == value:
+            return
+    raise AssertionError(f"{field} does not keep what is written into it")
+
+
 def overflow(page: Page) -> int:
     """How many pixels the page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

@@ -169,6 +169,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no graphics card: NVML names none"))
         if reason and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason=f"no browser: {reason}"))
-    # Two processes take file after file: those that train or browse come first, so that none of them is left over at the end.
-    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser")}
-    items.sort(key=lambda item: item.path not in long)
