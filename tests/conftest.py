@@ -25,15 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from core import gpu, starter  # noqa: E402 - the line above must come first
 from core.workspace import Workspace  # noqa: E402
 
-PATIENCE = 3  # times what a wait takes on a quiet machine at most: two small cores are shared with all other tests
-
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:
-    """The first true answer of condition, asked every 10 ms; the test fails when there is none within PATIENCE * timeout_s."""
-    end = time.monotonic() + PATIENCE * timeout_s
+    """The first true answer of condition, asked every 10 ms; the test fails when there is none within timeout_s."""
+    end = time.monotonic() + timeout_s
     pause = threading.Event()
     while not (answer := condition()):
-        assert time.monotonic() < end, f"waited {PATIENCE * timeout_s} s in vain"
+        assert time.monotonic() < end, f"waited {timeout_s} s in vain"
         pause.wait(0.01)
     return answer
 
