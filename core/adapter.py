@@ -80,7 +80,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
         (aside / "chat_template.jinja").write_text(template, "utf-8")
         (aside / "README.md").write_text(card, "utf-8")
         atomic.sync_tree(aside)
-    except BaseException:
+    except BaseException:  # a stop and Ctrl-C too; all of them go on
         shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
         raise
     _put(aside, folder)
@@ -94,7 +94,7 @@ def copy(source: Path, folder: Path, card: str) -> None:
         shutil.copytree(source, aside)
         (aside / "README.md").write_text(card, "utf-8")
         atomic.sync_tree(aside)
-    except BaseException:
+    except BaseException:  # as in save
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _put(aside, folder)

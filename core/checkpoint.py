@@ -92,7 +92,7 @@ class Checkpoints:
             _to_disk(aside)  # else a power cut leaves the marker beside halves
             (aside / "COMPLETE").write_text(retention.sizes(aside), "utf-8")
             _to_disk(aside)
-        except BaseException:
+        except BaseException:  # a stop and Ctrl-C too; all of them go on
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
             raise
         aside.rename(target)

@@ -207,7 +207,7 @@ class DatasetStore:
             except OSError as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
-            except BaseException:
+            except BaseException:  # a cancel and Ctrl-C too; all of them go on
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         self._keep(report, None)

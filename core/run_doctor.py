@@ -318,7 +318,8 @@ def usual_rate(facts: dict[str, Any]) -> float:
 
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
-    """The loss rises above what the untrained model had, rises again after it had fallen, or jumps and stays up."""
+    """The loss is above what the untrained model had or was for most of the way, rises again after it had fallen, or jumps and
+    stays up."""
     evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
     if evidence is None:
         return None
