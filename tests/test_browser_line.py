@@ -23,10 +23,13 @@ pytestmark = pytest.mark.browser
 ALL_DAY = "0:00-12:00, 12:00-0:00"
 
 
-def waiting(workspace: Workspace, *names: str) -> None:
+def waiting(workspace: Workspace, *names: str) -> dict[str, str]:
+    """Their ids by their names."""
+    ids = {}
     for seed, name in enumerate(names):
         value = {"name": name, "data": {"source": "sample:pirate_answers"}, "train": {"seed": seed}}
-        Runs(workspace).create(plan.resolve(Recipe.parse(value), name, False), "app", {})
+        ids[name] = Runs(workspace).create(plan.resolve(Recipe.parse(value), name, False), "app", {}).id
+    return ids
 
 
 def order(page: Page) -> str:
@@ -40,11 +43,11 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
     try:
         with ScriptedRun(workspace, "at work") as run:
             run.to(State.RUNNING).train(20, seconds_left=1500)
-            waiting(workspace, "alpha", "beta", "gamma")
+            ids = waiting(workspace, "alpha", "beta", "gamma")
             page, watch = kit.open_page(chrome, app)
             kit.expect(page.locator("#line-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
             assert order(page) == "abg"
-            page.locator("#line-list label", has_text="gamma").click()
+            kit.choose(page, "#line-list", ids["gamma"])
             page.locator("#line-up").click()
             wait_until(lambda: order(page) == "agb")
             page.locator("#line-up").click()
@@ -66,7 +69,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
             chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
             kit.expect(chinese.locator("#line-says")).to_contain_text("你暂停了队列", timeout=20_000)
             assert order(chinese) == "agb" and kit.violations(chinese) == [] and kit.overflow(chinese) <= 0
-            chinese.locator("#line-list label", has_text="alpha").click()
+            kit.choose(chinese, "#line-list", ids["alpha"])
             chinese.locator("#line-out").click()
             kit.expect(chinese.locator("#line-notice")).to_contain_text("“alpha”已从队列中取出")
             wait_until(lambda: order(page) == "gb")  # the other page sees it too

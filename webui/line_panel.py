@@ -20,6 +20,9 @@ from webui.run_column import CONTROL
 from webui.services import Services
 from webui.wording import Wording
 
+# In place of the first value of a button's request: the run whose circle is filled when the button is pressed.
+CHOSEN = "(_, ...rest) => [document.querySelector('#line-list input:checked')?.value ?? '', ...rest]"
+
 
 class LinePanel:
     def __init__(self, services: Services, wording: Wording):
@@ -44,9 +47,14 @@ class LinePanel:
             gr.HTML(tag("h2", w.t("line_panel.title")))
             self.next = gr.HTML("", elem_id="line-next")
             # Not the list itself is read by the buttons: what was chosen may have begun meanwhile, which gradio would refuse.
-            self.chosen = gr.State(None)
+            self.chosen = gr.Textbox(visible=False)
             self.list = gr.Radio(
-                [], label=w.t("line_panel.list"), info=w.t("line_panel.list_info"), elem_id="line-list", elem_classes="lg-run-list"
+                [],
+                label=w.t("line_panel.list"),
+                info=w.t("line_panel.list_info"),
+                interactive=True,
+                elem_id="line-list",
+                elem_classes="lg-run-list",
             )
             with gr.Row(elem_classes="lg-tight"):
                 self.up = gr.Button(w.t("line_panel.up"), size="sm", elem_id="line-up")
@@ -93,11 +101,10 @@ class LinePanel:
         ):
             pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
         pulse.after(self.hold.click(self.hold_line, None, [self.notice], **CONTROL))
-        self.list.input(lambda run: run, [self.list], [self.chosen], show_progress="hidden", queue=False, api_visibility="private")
         for button, way in ((self.up, -1), (self.down, 1)):
-            pulse.after(button.click(self.move(way), [self.chosen], [self.notice], **CONTROL))
-        pulse.after(self.out.click(self.take_out, [self.chosen], [self.list, self.chosen, self.notice], **CONTROL))
-        pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], **CONTROL))
+            pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
+        pulse.after(self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL))
+        pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
 
     def _said(self, act: Callable[[], Any], done: str = "") -> Any:
         try:
@@ -118,13 +125,13 @@ class LinePanel:
         return moved
 
     def take_out(self, chosen: Any) -> list[Any]:
-        """Inputs: chosen. Outputs: list and chosen (nothing any more), notice."""
+        """Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
         try:
             run = self._run(chosen)
             self.services.supervisor.stop(run)
         except GarageError as error:
-            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text)))]
-        return [gr.update(value=None), None, shown(notice(self.w.t("line_panel.taken_out", name=run.name), "ok"))]
+            return [gr.skip(), shown(notice(self.w.of(error.text)))]
+        return [gr.update(value=None), shown(notice(self.w.t("line_panel.taken_out", name=run.name), "ok"))]
 
     def set_time(self, chosen: Any, said: Any) -> list[Any]:
         """Inputs: chosen, time. Outputs: time (emptied), notice."""
