@@ -217,14 +217,16 @@ class RunFolder:
         return records
 
     def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
-        """The newest, about two thousand of them: pages read them twice a second, and a long run writes a million."""
+        """The newest, about two thousand of them: a long run writes a million."""
         file = self.path / "events.jsonl"
         try:
             start = max(0, file.stat().st_size - most_bytes)
         except OSError:
             return []
-        tail = read_lines(file, start, most_bytes)
-        return tail.records  # the first line, where start fell inside it, is no JSON and not counted here
+        return self.events_since(start, most_bytes).records  # the first line, where start fell inside it, is no JSON
+
+    def events_since(self, offset: int, limit_bytes: int) -> Tail:
+        return read_lines(self.path / "events.jsonl", offset, limit_bytes)
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the worker's output, at most 64 KiB of it."""

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import tracemalloc
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from core import run_doctor
+from core.chat_client import ChatClient
+from core.export import Exports
 from core.memory_use import EVERY_S, MemoryUse
 from core.recipe import Recipe
 from core.run_folder import RunFolder, read_lines
 from core.runs import Runs
 from core.workspace import Workspace
+from webui.columns import BLOCK, Columns
 from webui.curves import MOST_POINTS, Curves, smooth, thin
+from webui.diagnoses import Diagnoses
+from webui.moment import EVENT_BYTES, MOST_EVENTS, Moments, NewestEvents
 
 
 def make_run(workspace: Workspace) -> RunFolder:
@@ -68,6 +77,24 @@ def test_what_is_unknown_hides_no_spike():
     norm[4000:4003] = 1.0, 50.0, -7.0
     assert {4001, 4002} <= set(thin(np.zeros(9000), norm).tolist())
     assert len(thin(np.full(9000, np.nan))) <= MOST_POINTS
+
+
+@pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_columns_hold_what_was_added_over_the_ends_of_their_blocks(count: int):
+    columns = Columns("loss", "norm")
+    assert (len(columns), columns.last_step, columns.since().shape) == (0, 0, (3, 0))
+    for step in range(1, count + 1):
+        columns.add(step, 2.0 * step, math.nan)
+    assert (len(columns), columns.last_step) == (count, count)
+    assert columns.column("loss").tolist() == [2.0 * step for step in range(1, count + 1)]
+    assert columns.since()[0].tolist() == columns.column("step").tolist() == list(range(1, count + 1))
+    for start in {0, 1, count - 1, count, BLOCK - 1, BLOCK} & set(range(count + 1)):
+        assert columns.since(start)[1].tolist() == [2.0 * step for step in range(start + 1, count + 1)]
+    for keep in sorted({count, count - 1, BLOCK, 0} & set(range(count + 1)), reverse=True):
+        columns.keep_before(keep + 1)
+        assert len(columns) == columns.last_step == keep
+    columns.add(7, 1.0, 2.0)
+    assert columns.since().tolist() == [[7], [1.0], [2.0]]
 
 
 # ---- what a page gets -------------------------------------------------------------------------------------------------
@@ -140,6 +167,51 @@ def test_a_cursor_that_is_none_gets_the_whole_curve(run: RunFolder, curves: Curv
     log(run, 1)
     given = [run.id, 0, 2, 0, 0, 0] if cursor == "own, but too far on" else cursor
     assert curves.since(run.id, given)["reset"] is True
+
+
+def test_whole_curves_are_looked_at_by_one_thread(run: RunFolder, curves: Curves, monkeypatch: pytest.MonkeyPatch):
+    """Each thread keeps the memory that it once needed: what takes a curve's size again is no work for each of the server's."""
+    for step in range(1, 30):
+        log(run, step)
+    seen = Counter()
+    column, of_run = Columns.column, run_doctor.of_run
+    monkeypatch.setattr(Columns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
+    monkeypatch.setattr(run_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
+    diagnoses = Diagnoses(curves)
+    view = Moments(curves.runs, ChatClient(curves.runs.workspace), Exports(curves.runs.workspace)).view(run.id)
+    with ThreadPoolExecutor(8) as server:
+        asked = [server.submit(curves.since, run.id) for _ in range(16)] + [server.submit(diagnoses.of, view) for _ in range(16)]
+        assert [len(one.result()["x"]) for one in asked[:16]] == [29] * 16
+    assert seen.pop("diagnosed") == 1, "not anew without a new number"
+    assert len(seen) == 1
+    log(run, 30)
+    diagnoses.of(view)
+    assert seen["diagnosed"] == 1
+
+
+def test_each_event_is_read_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    file, events, taken = run.path / "events.jsonl", NewestEvents(), []
+    since = RunFolder.events_since
+    monkeypatch.setattr(RunFolder, "events_since", lambda *a: (taken.append(since(*a)), taken[-1])[1])
+    for number in range(3):
+        run.log_event("stage", stage=str(number))
+        assert [event["stage"] for event in events.of(run)] == [str(n) for n in range(number + 1)]
+    assert [len(tail.records) for tail in taken] == [1, 1, 1]
+    with open(file, "ab") as appended:
+        appended.write(b'{"kind": "sta')
+        appended.flush()
+        assert len(events.of(run)) == 3
+        appended.write(b'ge", "stage": "3"}\n')
+    assert [event["stage"] for event in events.of(run)] == ["0", "1", "2", "3"]
+    file.write_text('{"kind": "stage", "stage": "new"}\n', "utf-8")
+    assert [event["stage"] for event in events.of(run)] == ["new"]
+    line = json.dumps({"kind": "stage", "stage": "x" * 100}) + "\n"
+    file.write_text(line * (2 * EVENT_BYTES // len(line)), "utf-8")
+    for fresh in (events, NewestEvents()):
+        taken.clear()
+        assert 1000 < len(fresh.of(run)) <= MOST_EVENTS and sum(len(tail.records) for tail in taken) * len(line) <= EVENT_BYTES
+    file.unlink()
+    assert events.of(run) == []
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])

@@ -1,17 +1,17 @@
 """The curves of runs for any number of pages: each metrics.jsonl is read once, new lines only, and kept in memory.
 
 A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
-thinned, where its cursor does not belong to what is here. No gradio, no threads of its own; a poll costs one open() and
-the new lines. A run of 50,000 steps takes 3 MB here.
+thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run of
+50,000 steps takes 3 MB here.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from core.errors import RunError
 from core.run_doctor import Series
 from core.run_folder import RunFolder
 from core.runs import Runs
+from webui.columns import Columns
 
 MOST_POINTS = 1500  # sent at once; a screen has about as many columns
 SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
@@ -63,34 +64,9 @@ def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.
 
 def _filled(values: np.ndarray) -> np.ndarray:
     known = values[~np.isnan(values)]
+    if len(known) == len(values):
+        return values
     return np.nan_to_num(values, nan=float(np.median(known)) if len(known) else 0.0)
-
-
-class Columns:
-    """Points as columns of numbers, in the order of their steps; nan where a number is unknown."""
-
-    def __init__(self, *names: str):
-        self.steps = array("q")
-        self.values = {name: array("d") for name in names}
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def add(self, step: int, *values: float) -> None:
-        self.steps.append(step)
-        for column, value in zip(self.values.values(), values, strict=True):
-            column.append(value)
-
-    def keep_before(self, step: int) -> None:
-        keep = next((i for i, s in enumerate(self.steps) if s >= step), len(self))
-        for column in (self.steps, *self.values.values()):
-            del column[keep:]
-
-    def points(self, start: int, thinned_by: tuple[str, ...] = ()) -> dict[str, list]:
-        """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
-        chosen = thin(*(self.values[name] for name in thinned_by)) if thinned_by else range(start, len(self))
-        found: dict[str, list] = {"step": [self.steps[i] for i in chosen]}
-        return found | {name: [_five_digits(column[i]) for i in chosen] for name, column in self.values.items()}
 
 
 @dataclass
@@ -131,7 +107,7 @@ class Curve:
             if self.attempt:
                 self._forget(step, step if kind == "train" else step + 1)
             self.attempt = attempt
-        elif kind == "train" and step <= max(self.train.steps[-1:].tolist() + self.nonfinite[-1:], default=0):
+        elif kind == "train" and step <= max([self.train.last_step, *self.nonfinite[-1:]]):
             self._forget(step)  # the run went back by itself (core/sanity)
         if kind == "gpu":
             self.memory.add(step, _number(record.get("memory_bytes")))
@@ -156,7 +132,7 @@ class Curve:
         self.train.keep_before(step if trained is None else trained)
         for columns in (self.evals, self.memory):
             columns.keep_before(step)
-        _, self.average = smooth(self.train.values["loss"])
+        _, self.average = smooth(self.train.column("loss").tolist())
         self.nonfinite = [s for s in self.nonfinite if s < step]
         self.version += 1
 
@@ -180,9 +156,13 @@ def _five_digits(value: float) -> float | None:
 
 @dataclass
 class Curves:
+    """apart: the one thread for whatever needs a whole curve at once. Each thread keeps for itself the most that it ever needed,
+    so an app that looked at 100,000 steps from any thread of the server grew by 60 MB (benchmarks/soak.py)."""
+
     runs: Runs
     _curves: OrderedDict[str, Curve] = field(default_factory=OrderedDict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
+    apart: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "whole-curves"))
 
     def since(self, run_id: str, cursor: Any = None) -> dict[str, Any]:
         """New points of a run for a page that was last given `cursor` (anything else than a cursor counts as none).
@@ -200,17 +180,31 @@ class Curves:
         with curve.reading:
             curve.catch_up(run)
             known = _known(cursor, run.id, curve.here())
-            return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": known is None, **_reply(curve, known)}
+            if known is not None:
+                return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": False, **_reply(curve, known)}
+        return self.apart.submit(self._whole, run, curve).result()
 
-    def series(self, run_id: str, measured_rows: int) -> Series:
-        """All the numbers of a run, for core/run_doctor. Raises RunError for an unknown run."""
+    def _whole(self, run: RunFolder, curve: Curve) -> dict[str, Any]:
+        with curve.reading:
+            curve.catch_up(run)
+            return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": True, **_reply(curve, None)}
+
+    def stamp(self, run_id: str) -> tuple[int, ...]:
+        """Changes when `series` does. Raises RunError for an unknown run."""
         run = self.runs.get(run_id)
         curve = self._curve(run.id)
         with curve.reading:
             curve.catch_up(run)
-            train, evals = curve.train, curve.evals
-            columns = [train.values[name] for name in ("loss", "norm", "rate")]
-            return Series.of_columns(train.steps, *columns, evals.steps, evals.values["loss"], measured_rows)
+            return tuple(curve.here())
+
+    def series(self, run_id: str, measured_rows: int) -> Series:
+        """All the numbers of a run, for core/run_doctor; to be called in `apart`. Raises RunError for an unknown run."""
+        run = self.runs.get(run_id)
+        curve = self._curve(run.id)
+        with curve.reading:
+            curve.catch_up(run)
+            train = [curve.train.column(name) for name in ("step", "loss", "norm", "rate")]
+            return Series(*train, *curve.evals.since(), measured_rows=measured_rows)
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:
@@ -233,13 +227,24 @@ def _known(cursor: Any, run_id: str, here: list[int]) -> list[int] | None:
     return numbers
 
 
+def _points(columns: Columns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list]:
+    """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
+    if thinned_by:
+        chosen = thin(*(columns.column(name) for name in thinned_by))
+        found = {name: columns.column(name)[chosen].tolist() for name in columns.names}
+    else:
+        found = dict(zip(columns.names, columns.since(start).tolist(), strict=True))
+    steps = [int(step) for step in found.pop("step")]
+    return {"step": steps, **{name: [_five_digits(value) for value in values] for name, values in found.items()}}
+
+
 def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
     """The points after those that a page knows, or all of them, thinned."""
     whole = known is None
     _, trained, evaluated, looked, bad = known or (0, 0, 0, 0, 0)
-    train = curve.train.points(trained, ("loss", "norm") if whole else ())
-    evals = curve.evals.points(evaluated, ("loss",) if whole else ())
-    memory = curve.memory.points(looked, ("used",) if whole else ())
+    train = _points(curve.train, trained, ("loss", "norm") if whole else ())
+    evals = _points(curve.evals, evaluated, ("loss",) if whole else ())
+    memory = _points(curve.memory, looked, ("used",) if whole else ())
     return {
         "x": train["step"], "y": train["loss"], "s": train["smoothed"],
         "rate": train["rate"], "norm": train["norm"], "speed": train["speed"],

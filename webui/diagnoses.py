@@ -7,6 +7,7 @@ from typing import Any
 
 from core import run_doctor
 from core.errors import GarageError
+from core.recipe import Recipe
 from core.run_doctor import Finding
 from core.states import BUSY
 from webui.curves import Curves
@@ -23,14 +24,18 @@ class Diagnoses:
     def of(self, view: RunView | None) -> Finding | None:
         if view is None or view.recipe is None:
             return None
-        at_work = view.row.status.state in BUSY
         try:
-            series = self.curves.series(view.row.id, run_doctor.measured_rows(view.facts))
+            return self.curves.apart.submit(self._of, view, view.recipe).result()
         except (GarageError, OSError):
             return None
-        stamp = (len(series.steps), series.steps[-1:].sum(), len(series.eval_steps), at_work)
-        kept = self._kept.get(view.row.id)
+
+    def _of(self, view: RunView, recipe: Recipe) -> Finding | None:
+        """Raises GarageError or OSError where there is no such run any more."""
+        run_id, at_work = view.row.id, view.row.status.state in BUSY
+        stamp = (self.curves.stamp(run_id), at_work)
+        kept = self._kept.get(run_id)
         if kept is None or kept[0] != stamp:
-            found = run_doctor.of_run(view.recipe, series, at_work, run_doctor.usual_rate(view.facts))
-            kept = self._kept[view.row.id] = (stamp, found[0] if found else None)
+            series = self.curves.series(run_id, run_doctor.measured_rows(view.facts))
+            found = run_doctor.of_run(recipe, series, at_work, run_doctor.usual_rate(view.facts))
+            kept = self._kept[run_id] = (stamp, found[0] if found else None)
         return kept[1]
