@@ -3,6 +3,7 @@ folder, else LORA_GARAGE_TEST_CACHE (default tests/.cache, never committed) hold
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import threading
@@ -34,6 +35,14 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> obje
         assert time.monotonic() < end, f"waited {timeout_s} s in vain"
         pause.wait(0.01)
     return answer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swept() -> Iterator[None]:
+    """Gradio leaves sockets and event loops to the collector; its warnings inside an ast.parse of a later test, or of pytest's own,
+    break Python 3.11 (cpython issue 106905)."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

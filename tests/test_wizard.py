@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from webui.wording import Wording, field_of
 
 EN, ZH = Wording("en"), Wording("zh")
 PIRATE = "sample:pirate_answers"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def swept() -> Iterator[None]:
-    """Gradio leaves sockets to the collector, whose warnings inside an ast.parse of a later test break Python 3.11."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture
