@@ -9,6 +9,7 @@ import pytest
 
 from core import plan
 from core.recipe import Recipe
+from core.run_folder import Status
 from core.runs import Runs
 from core.states import State
 from core.workspace import Workspace
@@ -118,3 +119,25 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
         page.context.close()
     finally:
         app.stop()
+
+
+def test_a_choice_that_has_gone_is_said_and_no_other_run_is_taken_for_it(
+    chrome: Browser, workspace: Workspace, app: kit.App
+) -> None:
+    with ScriptedRun(workspace, "at work") as run:
+        run.to(State.RUNNING).train(5)
+        ids = waiting(workspace, "alpha", "beta")
+        page, watch = kit.open_page(chrome, app)
+        kit.expect(page.locator("#line-list label")).to_have_count(2)
+        kit.choose(page, "#line-list", ids["alpha"])
+        alpha, beta = (Runs(workspace).get(ids[name]) for name in ("alpha", "beta"))
+        alpha.write_status(Status(state=State.STOPPED, stage="waiting"))  # as a command beside the app does
+        kit.expect(page.locator("#line-list label")).to_have_count(1)
+        page.locator("#line-out").click()
+        kit.expect(page.locator("#line-notice")).to_contain_text("alpha does not wait in the line")
+        assert beta.status().state == State.QUEUED
+        page.locator("#line-out").click()  # now the only one is meant
+        kit.expect(page.locator("#line-notice")).to_contain_text("“beta” is taken out of the line")
+        wait_until(lambda: beta.status().state == State.STOPPED)
+        watch.check()
+    page.context.close()

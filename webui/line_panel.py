@@ -20,8 +20,18 @@ from webui.run_column import CONTROL
 from webui.services import Services
 from webui.wording import Wording
 
-# In place of the first value of a button's request: the run whose circle is filled when the button is pressed.
-CHOSEN = "(_, ...rest) => [document.querySelector('#line-list input:checked')?.value ?? '', ...rest]"
+# What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
+# pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same, once: the server says
+# so, and does not take the only one left for it.
+REMEMBER = "run => { document.querySelector('#line-list').dataset.chosen = run ?? ''; }"
+FORGET = "() => { delete document.querySelector('#line-list')?.dataset.chosen; }"
+CHOSEN = """(_, ...rest) => {
+  const list = document.querySelector('#line-list'), filled = list.querySelector('input:checked')?.value;
+  const run = filled ?? list.dataset.chosen ?? '';
+  if (!filled) delete list.dataset.chosen;
+  return [run, ...rest];
+}"""
+QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
 class LinePanel:
@@ -46,7 +56,7 @@ class LinePanel:
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="line") as self.card:
             gr.HTML(tag("h2", w.t("line_panel.title")))
             self.next = gr.HTML("", elem_id="line-next")
-            # Not the list itself is read by the buttons: what was chosen may have begun meanwhile, which gradio would refuse.
+            # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would refuse.
             self.chosen = gr.Textbox(visible=False)
             self.list = gr.Radio(
                 [],
@@ -101,9 +111,11 @@ class LinePanel:
         ):
             pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
         pulse.after(self.hold.click(self.hold_line, None, [self.notice], **CONTROL))
+        self.list.input(None, [self.list], None, js=REMEMBER, **QUIET)
         for button, way in ((self.up, -1), (self.down, 1)):
             pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
-        pulse.after(self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL))
+        taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
+        pulse.after(taken.then(None, None, None, js=FORGET, **QUIET))
         pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
 
     def _said(self, act: Callable[[], Any], done: str = "") -> Any:
