@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import BaseModel, ConfigDict
 
 from core.advice import FEWEST_STEPS, USUAL_RATE, Advice
@@ -380,7 +381,8 @@ def _risen(series: Series) -> Evidence | None:
     width, losses = _window(series), series.losses
     if len(losses) < 3 * width:
         return None
-    means = np.convolve(losses, np.ones(width) / width, "valid")
+    sums = np.concatenate([[0.0], losses.cumsum()])
+    means = (sums[width:] - sums[:-width]) / width
     lowest = int(means[:-width].argmin())
     low, last = losses[lowest : lowest + width], losses[-width:]
     back = last.mean() > low.mean() + JUMP * max(0.0, series.base - low.mean())
@@ -396,13 +398,17 @@ def _risen(series: Series) -> Evidence | None:
 def _jumps(series: Series) -> Evidence | None:
     """Steps after which the loss stays up for a while; an odd row alone is up for one step."""
     losses, found = series.losses, []
-    i = WINDOW
-    while i + 3 <= len(losses):
-        before = float(np.median(losses[i - WINDOW : i]))
-        if float(losses[i : i + 3].min()) > before + JUMP * series.base:
+    if len(losses) < WINDOW + 3:
+        return None
+    up = JUMP * series.base
+    after = sliding_window_view(losses[WINDOW:], 3).min(1)
+    # The median of the steps before is looked at only where their smallest leaves a jump possible: there are few such.
+    possible = WINDOW + np.flatnonzero(after > sliding_window_view(losses, WINDOW)[: len(after)].min(1) + up)
+    for i in possible.tolist():
+        if found and i <= found[-1] + WINDOW:
+            continue
+        if after[i - WINDOW] > np.median(losses[i - WINDOW : i]) + up:
             found.append(i)
-            i += WINDOW
-        i += 1
     if len(found) <= MOST_JUMPS:
         return None
     steps = [int(series.steps[i]) for i in found]

@@ -223,10 +223,8 @@ class RunFolder:
             start = max(0, file.stat().st_size - most_bytes)
         except OSError:
             return []
-        return self.events_since(start, most_bytes).records  # the first line, where start fell inside it, is no JSON
-
-    def events_since(self, offset: int, limit_bytes: int) -> Tail:
-        return read_lines(self.path / "events.jsonl", offset, limit_bytes)
+        tail = read_lines(file, start, most_bytes)
+        return tail.records  # the first line, where start fell inside it, is no JSON and not counted here
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the worker's output, at most 64 KiB of it."""

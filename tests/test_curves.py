@@ -25,7 +25,7 @@ from core.workspace import Workspace
 from webui.columns import BLOCK, Columns
 from webui.curves import MOST_POINTS, Curves, smooth, thin
 from webui.diagnoses import Diagnoses
-from webui.moment import EVENT_BYTES, MOST_EVENTS, Moments, NewestEvents
+from webui.moment import KEPT_EVENTS, Moments
 
 
 def make_run(workspace: Workspace) -> RunFolder:
@@ -40,6 +40,11 @@ def run(workspace: Workspace) -> RunFolder:
 @pytest.fixture
 def curves(workspace: Workspace) -> Curves:
     return Curves(Runs(workspace))
+
+
+@pytest.fixture
+def moments(workspace: Workspace) -> Moments:
+    return Moments(Runs(workspace), ChatClient(workspace), Exports(workspace))
 
 
 def log(run: RunFolder, step: int, attempt: int = 1, **numbers: float | None) -> None:
@@ -169,7 +174,9 @@ def test_a_cursor_that_is_none_gets_the_whole_curve(run: RunFolder, curves: Curv
     assert curves.since(run.id, given)["reset"] is True
 
 
-def test_whole_curves_are_looked_at_by_one_thread(run: RunFolder, curves: Curves, monkeypatch: pytest.MonkeyPatch):
+def test_whole_curves_are_looked_at_by_one_thread(
+    run: RunFolder, curves: Curves, moments: Moments, monkeypatch: pytest.MonkeyPatch
+):
     """Each thread keeps the memory that it once needed: what takes a curve's size again is no work for each of the server's."""
     for step in range(1, 30):
         log(run, step)
@@ -178,7 +185,7 @@ def test_whole_curves_are_looked_at_by_one_thread(run: RunFolder, curves: Curves
     monkeypatch.setattr(Columns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
     monkeypatch.setattr(run_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
     diagnoses = Diagnoses(curves)
-    view = Moments(curves.runs, ChatClient(curves.runs.workspace), Exports(curves.runs.workspace)).view(run.id)
+    view = moments.view(run.id)
     with ThreadPoolExecutor(8) as server:
         asked = [server.submit(curves.since, run.id) for _ in range(16)] + [server.submit(diagnoses.of, view) for _ in range(16)]
         assert [len(one.result()["x"]) for one in asked[:16]] == [29] * 16
@@ -189,29 +196,23 @@ def test_whole_curves_are_looked_at_by_one_thread(run: RunFolder, curves: Curves
     assert seen["diagnosed"] == 1
 
 
-def test_each_event_is_read_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    file, events, taken = run.path / "events.jsonl", NewestEvents(), []
-    since = RunFolder.events_since
-    monkeypatch.setattr(RunFolder, "events_since", lambda *a: (taken.append(since(*a)), taken[-1])[1])
-    for number in range(3):
-        run.log_event("stage", stage=str(number))
-        assert [event["stage"] for event in events.of(run)] == [str(n) for n in range(number + 1)]
-    assert [len(tail.records) for tail in taken] == [1, 1, 1]
-    with open(file, "ab") as appended:
-        appended.write(b'{"kind": "sta')
-        appended.flush()
-        assert len(events.of(run)) == 3
-        appended.write(b'ge", "stage": "3"}\n')
-    assert [event["stage"] for event in events.of(run)] == ["0", "1", "2", "3"]
-    file.write_text('{"kind": "stage", "stage": "new"}\n', "utf-8")
-    assert [event["stage"] for event in events.of(run)] == ["new"]
-    line = json.dumps({"kind": "stage", "stage": "x" * 100}) + "\n"
-    file.write_text(line * (2 * EVENT_BYTES // len(line)), "utf-8")
-    for fresh in (events, NewestEvents()):
-        taken.clear()
-        assert 1000 < len(fresh.of(run)) <= MOST_EVENTS and sum(len(tail.records) for tail in taken) * len(line) <= EVENT_BYTES
-    file.unlink()
-    assert events.of(run) == []
+def test_events_are_read_again_only_when_there_are_new_ones(run: RunFolder, moments: Moments, monkeypatch: pytest.MonkeyPatch):
+    reads, events = [], RunFolder.events
+    monkeypatch.setattr(RunFolder, "events", lambda run: (reads.append(run.id), events(run))[1])
+
+    def seen() -> list[str]:
+        return [event["stage"] for event in moments.view(run.id).events]
+
+    run.log_event("stage", stage="a")
+    assert (seen(), seen(), len(reads)) == (["a"], ["a"], 1)
+    run.log_event("stage", stage="b")
+    assert (seen(), seen(), len(reads)) == (["a", "b"], ["a", "b"], 2)
+    (run.path / "events.jsonl").unlink()
+    assert seen() == []
+    for number in range(KEPT_EVENTS + 2):
+        other = Runs(moments._runs.workspace).create(run.recipe(), "test", {"name": str(number)})
+        assert moments.view(other.id).events == []
+    assert len(moments._events) == KEPT_EVENTS
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])

@@ -1,7 +1,8 @@
 """Points of a curve as columns of numbers, that grow without ever being moved.
 
-In blocks: a column in one piece is copied to a larger place each time it is full, from whichever thread of the server adds
-the point, and the holes it leaves are the next time too small. An app that showed a long run grew by more than it kept.
+In blocks: a column in one piece is copied to a larger place each time it is full, by whichever thread of the server adds the
+point; what it leaves behind is too small for the next copy, and stays with that thread. 8 bytes a number, and at least one
+block (8 KiB a column).
 """
 
 from __future__ import annotations

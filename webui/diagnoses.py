@@ -25,17 +25,23 @@ class Diagnoses:
         if view is None or view.recipe is None:
             return None
         try:
-            return self.curves.apart.submit(self._of, view, view.recipe).result()
+            stamp = self._stamp(view)
+            kept = self._kept.get(view.row.id)
+            if kept is None or kept[0] != stamp:
+                return self.curves.whole_curves.submit(self._anew, view, view.recipe).result()
         except (GarageError, OSError):
             return None
+        return kept[1]
 
-    def _of(self, view: RunView, recipe: Recipe) -> Finding | None:
-        """Raises GarageError or OSError where there is no such run any more."""
-        run_id, at_work = view.row.id, view.row.status.state in BUSY
-        stamp = (self.curves.stamp(run_id), at_work)
+    def _stamp(self, view: RunView) -> tuple:
+        return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
+
+    def _anew(self, view: RunView, recipe: Recipe) -> Finding | None:
+        """Where others asked for the same meanwhile, it is there already. Raises GarageError or OSError where the run is gone."""
+        run_id, stamp = view.row.id, self._stamp(view)
         kept = self._kept.get(run_id)
         if kept is None or kept[0] != stamp:
             series = self.curves.series(run_id, run_doctor.measured_rows(view.facts))
-            found = run_doctor.of_run(recipe, series, at_work, run_doctor.usual_rate(view.facts))
+            found = run_doctor.of_run(recipe, series, stamp[1], run_doctor.usual_rate(view.facts))
             kept = self._kept[run_id] = (stamp, found[0] if found else None)
         return kept[1]

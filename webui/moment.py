@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from core.states import ACTIVE, BUSY, State
 
 FRESH_S = 0.5
 LOG_LINES = 40
-MOST_EVENTS, EVENT_BYTES = 2000, 256 << 10  # of a run, and read at once
+KEPT_EVENTS = 8  # runs
 EXPORTS: tuple[tuple[str, str | None], ...] = (("adapter", None), ("merged", None), *(("gguf", quant) for quant in QUANTS))
 
 
@@ -94,24 +93,6 @@ class Moment:
         return (run_id if isinstance(run_id, str) else ""), at_work
 
 
-class NewestEvents:
-    """The newest events of one run, each line read once: pages ask twice a second, and a long run writes a million."""
-
-    def __init__(self) -> None:
-        self._offset = 0
-        self._kept: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
-
-    def of(self, run: RunFolder) -> list[dict[str, Any]]:
-        size = _stamp(run, "events.jsonl")[1]
-        if size < self._offset:  # the file was replaced
-            self._offset = 0
-            self._kept.clear()
-        tail = run.events_since(max(self._offset, size - EVENT_BYTES), EVENT_BYTES)
-        self._kept.extend(tail.records)
-        self._offset = tail.offset
-        return list(self._kept)
-
-
 class Moments:
     def __init__(self, runs: Runs, chat: ChatClient, exports: Exports):
         self._runs, self._chat, self._exports = runs, chat, exports
@@ -120,7 +101,7 @@ class Moments:
         self._taken_at = float("-inf")
         self._moment: Moment | None = None
         self._rows: dict[str, tuple[tuple, RunRow]] = {}
-        self._events: dict[str, NewestEvents] = {}
+        self._events: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
     def now(self, fresh: bool = False) -> Moment:
         """fresh: after a button, whose effect must be seen at once."""
@@ -159,7 +140,6 @@ class Moments:
             except OSError:  # deleted between the two looks
                 continue
         self._rows = {row.id: self._rows[row.id] for row in rows}
-        self._events = {row.id: self._events[row.id] for row in rows if row.id in self._events}
         order = self._line.read()
         queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
         waiting = {row.id: row for row in queued if row.launcher == "app"}
@@ -197,9 +177,18 @@ class Moments:
             recipe = run.recipe()
         except GarageError:
             recipe = None
-        wants_log = row.status.state in (State.FAILED, State.INTERRUPTED)
-        events = self._events.setdefault(run.id, NewestEvents()).of(run)
-        return RunView(row, str(run.path), recipe, run.facts(), events, run.log_tail(LOG_LINES) if wants_log else "")
+        log = run.log_tail(LOG_LINES) if row.status.state in (State.FAILED, State.INTERRUPTED) else ""
+        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log)
+
+    def _newest_events(self, run: RunFolder) -> list[dict[str, Any]]:
+        """Read again only when the file has changed."""
+        stamp = _stamp(run, "events.jsonl")
+        known = self._events.get(run.id)
+        if known is None or known[0] != stamp:
+            if known is None and len(self._events) >= KEPT_EVENTS:
+                self._events.pop(next(iter(self._events)))
+            known = self._events[run.id] = (stamp, run.events())
+        return known[1]
 
 
 def _stamp(run: RunFolder, name: str) -> tuple[int, int]:
