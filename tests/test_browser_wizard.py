@@ -299,7 +299,7 @@ window.fetch = async (url, options) => {
 
 @pytest.mark.parametrize("waits", ["[1500, 3500]", "[3500, 1500]"], ids=["in their order", "the first one last"])
 def test_answers_that_come_late_count_nothing_as_edited_that_nobody_has(chrome: Browser, app: kit.App, waits: str) -> None:
-    """A choice made while the page still draws itself: two looks at the form, of which the second knows nothing of the first."""
+    """A choice made while the page still draws itself: two looks at the form, neither of which knows of the other."""
     context = chrome.new_context(viewport=kit.DESKTOP, locale="en-US")
     context.add_init_script(LATE.replace("WAITS", waits))
     page = context.new_page()

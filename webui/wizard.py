@@ -6,7 +6,6 @@ nobody edited. What was edited travels with the form; the server keeps nothing o
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,19 +39,6 @@ from webui.wording import Wording
 STEPS = ("goal", "model", "data", "plan", "train")
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 FOCUS = "() => setTimeout(() => document.querySelector('#step-{step} button')?.focus(), 120)"
-# After each answer, in the browser. One that was asked for before the answer that is on the page came (`follows` names another
-# turn) sent only what differs from the fields as they were then: what that answer had put into the others would count as edited.
-# So the server is asked once more, and told what those fields were shown.
-NOTE = "state => { window.loraGarageForm = state; }"
-NOTE_AND_SETTLE = """state => {
-  const was = window.loraGarageForm;
-  window.loraGarageForm = state;
-  if (was && state && was.turn !== state.turn && was.turn !== state.follows) {
-    window.loraGarageStale = was.shown;
-    document.querySelector('#settle')?.click();
-  }
-}"""
-STALE = "(state, ...values) => [{...state, stale: window.loraGarageStale}, ...values]"
 R = ("adapter", "r")
 STATE = 6  # place of the state among the form's inputs
 
@@ -94,9 +80,18 @@ class Wizard:
             self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
             self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
         # In the browser beside the fields, not in gr.State: what was shown must be as old as the values it is compared with.
-        self.state = gr.JSON(Answers.fresh().state(), visible=False)
-        self.settle = gr.Button("", visible="hidden", elem_id="settle")  # pressed by NOTE_AND_SETTLE alone
+        self.state = gr.JSON(self._first_answers().state(), visible=False)
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
+
+    def _first_answers(self) -> Answers:
+        """Of a form that nobody has touched, with the plan's values put into its fields: an answer to a choice that is made while the
+        page still draws itself sends only what differs from them, and knows nothing of the drawing (seen: "changed by you: 4")."""
+        form = Form(self.goal_step.goal.value, self.model_step.model.value, None, HERE, "", Answers.fresh())
+        recipe = self.planner.untouched(form, self.w)
+        answers = form.answers.showing(recipe) if recipe else form.answers
+        for key, field in zip(FIELDS, self.plan_step.fields, strict=True):
+            field.value = answers.shown[name_of(key)]
+        return answers
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
         fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
@@ -128,17 +123,12 @@ class Wizard:
     def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
         """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
-        answered = [goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit]
-        for field in plan.fields:
-            answered += [field.input] if _chosen(field) else [field.blur, field.submit]
-        self._noted(gr.on(answered, self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET))
-        for ticked in (
-            self.again.tick(self.on_clock, self._form, self._drawn, queue=False, **QUIET),
-            plan.clock.tick(self.follow_memory, [plan.drawn_from, *self._form], self._drawn, queue=False, **QUIET),
-        ):
-            ticked.then(None, [self.state], None, js=NOTE, **QUIET)
-        self.settle.click(self.settled, [self.state, *plan.fields], plan.fields, js=STALE, queue=False, **QUIET)
-        self._noted(plan.recheck.click(self.look_again, self._form, self._drawn, **QUIET))
+        self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
+        self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
+        self.again.tick(self.on_clock, self._form, self._drawn, queue=False, **QUIET)
+        plan.clock.tick(self.follow_memory, [plan.drawn_from, *self._form], self._drawn, queue=False, **QUIET)
+        plan.recheck.click(self.look_again, self._form, self._drawn, **QUIET)
+        self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
         follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
         self._then_redraw(follow)
         added = data.file.upload(
@@ -182,15 +172,16 @@ class Wizard:
         """What a recipe or a preset fills."""
         return [self.goal_step.goal, self.model_step.model, self.data_step.data, self.name, self.state]
 
+    def _redraw_on(self, *listeners: Any) -> None:
+        for listen in listeners:
+            listen(self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET)
+
     def redraw_after(self, event: Any) -> Any:
         """For others on the page: Start says something else while a run trains."""
         return self._then_redraw(event)
 
     def _then_redraw(self, event: Any) -> Any:
-        return self._noted(event.then(self.refresh, self._form, self._drawn, **QUIET))
-
-    def _noted(self, redrawn: Any) -> Any:
-        return redrawn.then(None, [self.state], None, js=NOTE_AND_SETTLE, **QUIET)
+        return event.then(self.refresh, self._form, self._drawn, **QUIET)
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
         following = STEPS[STEPS.index(step) + 1]
@@ -223,10 +214,8 @@ class Wizard:
         outlook = self.planner.look(form, self.w)
         answered = form.answers.showing(outlook.plan.recipe) if outlook.plan else form.answers
         preview = outlook.preview
-        was = answers[STATE]
-        turn = {"turn": secrets.token_hex(4), "follows": was.get("turn") if isinstance(was, dict) else None}
         return [
-            answered.state() | turn,
+            answered.state(),
             *(gr.update(label=self._title(step, line)) for step, line in zip(STEPS, self._summaries(form, outlook), strict=True)),
             goal_step.about(goal_step.chosen(form.goal), self.w),
             model_step.about(form.model, outlook, self.services, self.w),
@@ -327,16 +316,6 @@ class Wizard:
             else:
                 updates.append(gr.update(value=wanted))
         return updates
-
-    def settled(self, state: Any, *values: Any) -> list[Any]:
-        """Inputs: the state, with what an answer that it does not know of had shown ("stale"), and the fields. Outputs: the fields;
-        what a person has changed since then differs from both, and stays."""
-        shown, stale = Answers.of_state(state).shown, state.get("stale") if isinstance(state, dict) else None
-        if not isinstance(stale, dict):
-            return [gr.skip()] * len(FIELDS)
-        names = [name_of(key) for key in FIELDS]
-        left = {name for name, value in zip(names, values, strict=True) if name in stale and value == stale[name]}
-        return self._field_updates(values, Answers({}, {name: value for name, value in shown.items() if name in left}))
 
     def follow_sample(self, data: Any, goal: Any) -> tuple[Any, int]:
         """Inputs: data, goal. Outputs: goal (the sample set's own), the row that is looked at (the first)."""
