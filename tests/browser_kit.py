@@ -52,7 +52,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 PROJECT = Path(__file__).resolve().parent.parent
 FLAGS = [
@@ -213,6 +213,22 @@ def unfold(page: Page, fold: str) -> None:
     """Open an accordion. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
     page.locator(f"{fold} button").first.click()
     page.wait_for_timeout(500)
+
+
+def open_details(details: Locator) -> None:
+    """Unfold a `<details>`; again where a redraw took the click."""
+    for _ in range(5):
+        details.locator("summary").click()
+        details.page.wait_for_timeout(300)
+        if details.get_attribute("open") is not None:
+            return
+    raise AssertionError("it does not open")
+
+
+def wait_for_plan(page: Page) -> None:
+    """Until the form has drawn itself for the first time. A choice made before meets fields that the plan has not filled yet, and
+    what the plan then puts into them can count as edited: "changed by you" (README, what falls short)."""
+    expect(page.locator("#step-plan button").first).to_contain_text("—")
 
 
 def choose(page: Page, radio: str, value: str) -> None:

@@ -204,7 +204,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, ser
     seed.blur()
     kit.expect(page.locator("#reset-settings")).to_contain_text("changed by you: 1")
     reasons = page.locator(".lg-plan details").first
-    reasons.locator("summary").click()
+    kit.open_details(reasons)
     kit.choose(page, "#data", "sample:kettlewisp_facts")
     page.locator("#settings-search input, #settings-search textarea").first.fill("")
     kit.expect(steps).to_have_value("-1")
@@ -282,38 +282,3 @@ def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
     assert not list(workspace.recipes.glob("*.yaml")) and not (workspace.datasets / "mine").exists()
     watch.check()
     page.context.close()
-
-
-LATE = """
-const fetched = window.fetch;
-let forms = 0;
-window.fetch = async (url, options) => {
-  if (String(url).includes('queue/join') && JSON.parse(options.body).data.length > 20) {
-    const wait = WAITS[forms++] ?? 0;
-    await new Promise(done => setTimeout(done, wait));
-  }
-  return fetched(url, options);
-};
-"""
-
-
-@pytest.mark.parametrize("waits", ["[1500, 3500]", "[3500, 1500]"], ids=["in their order", "the first one last"])
-def test_answers_that_come_late_count_nothing_as_edited_that_nobody_has(chrome: Browser, app: kit.App, waits: str) -> None:
-    """A choice made while the page still draws itself: two looks at the form, neither of which knows of the other."""
-    context = chrome.new_context(viewport=kit.DESKTOP, locale="en-US")
-    context.add_init_script(LATE.replace("WAITS", waits))
-    page = context.new_page()
-    watch = kit.watch_page(page, app)
-    page.goto(app.url + "/?lang=en")
-    page.locator("#data input[value='sample:pirate_answers']").click()
-    page.wait_for_timeout(6000)
-    kit.expect(page.locator("#start")).to_have_text("Start training")
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#all-settings")
-    kit.expect(page.locator("#setting-gradient_accumulation_steps input")).to_have_value("1")
-    kit.expect(page.locator("#reset-settings")).to_be_hidden()
-    page.locator("#setting-seed input").fill("7")
-    page.locator("#setting-seed input").blur()
-    kit.expect(page.locator("#reset-settings")).to_contain_text("1")
-    watch.check()
-    context.close()

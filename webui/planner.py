@@ -158,15 +158,6 @@ class Planner:
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
 
-    def untouched(self, form: Form, w: Wording) -> Recipe | None:
-        """What look(form) plans where there are no data yet, without asking anybody for a pace or a dry run."""
-        try:
-            recipe, budgeted = recipe_of(form), self.budget(form.memory)
-            grounds = Grounds(budgeted, self._shape(recipe)[0], None, self._corrections(budgeted, recipe.model.id))
-            return plan.make(recipe, grounds, self._data_name(recipe, w)).recipe
-        except GarageError:
-            return None
-
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
         """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
         parent = parent_of(self.services, form.answers)

@@ -80,18 +80,8 @@ class Wizard:
             self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
             self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
         # In the browser beside the fields, not in gr.State: what was shown must be as old as the values it is compared with.
-        self.state = gr.JSON(self._first_answers().state(), visible=False)
+        self.state = gr.JSON(Answers.fresh().state(), visible=False)
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
-
-    def _first_answers(self) -> Answers:
-        """Of a form that nobody has touched, with the plan's values put into its fields: an answer to a choice that is made while the
-        page still draws itself sends only what differs from them, and knows nothing of the drawing (seen: "changed by you: 4")."""
-        form = Form(self.goal_step.goal.value, self.model_step.model.value, None, HERE, "", Answers.fresh())
-        recipe = self.planner.untouched(form, self.w)
-        answers = form.answers.showing(recipe) if recipe else form.answers
-        for key, field in zip(FIELDS, self.plan_step.fields, strict=True):
-            field.value = answers.shown[name_of(key)]
-        return answers
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
         fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
