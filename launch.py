@@ -350,7 +350,7 @@ print(json.dumps({"broken": [b for b in broken if b], "torch": torch}))
 class Installer:
     """Brings an Environment to completeness, in steps of one line each.
 
-    run(command, label) -> exit status, its output appended to the log; ask(command) -> stdout or None. Both are handed
+    run(command, label) -> exit status, its output appended to the log; ask(command, limit_s) -> Answer. Both are handed
     in, so that a test can play pip.
     """
 
@@ -430,7 +430,7 @@ class Installer:
 
     def still_works(self):
         """Whether .venv's interpreter starts and has pip; not so once the Python beneath is of another version."""
-        return os.path.exists(self.env.python) and self.ask([self.env.python, "-c", "import pip"]) is not None
+        return os.path.exists(self.env.python) and self.ask([self.env.python, "-c", "import pip"]).out is not None
 
     def need_venv(self):
         import importlib.util
@@ -484,8 +484,10 @@ class Installer:
         """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""
         for attempt in (1, 2):
             self.say("step_check")
-            answer = self.ask([self.env.python, "-c", CHECK_PROGRAM])
-            found = json.loads(answer) if answer else {"broken": [], "torch": {"error": "?"}}
+            answer = self.ask([self.env.python, "-c", CHECK_PROGRAM], CHECK_S)
+            if answer.why:
+                self.keep(answer)
+            found = json.loads(answer.out) if answer.out else {"broken": [], "torch": {"error": answer.why}}
             if not found["broken"]:
                 break
             if attempt == 1:
@@ -496,8 +498,14 @@ class Installer:
         else:
             raise CannotInstall("broken_packages", packages=", ".join(found["broken"]), folder=self.env.folder)
         if "error" in found["torch"]:
-            raise CannotInstall("torch_does_not_load", reason=found["torch"]["error"])
+            raise CannotInstall("torch_does_not_load", reason=found["torch"]["error"], log=self.env.log)
         return found["torch"]
+
+    def keep(self, answer):
+        """In the log, all that a check which failed said."""
+        os.makedirs(os.path.dirname(self.env.log), exist_ok=True)
+        with open(self.env.log, "a", encoding="utf-8", newline="\n") as log:
+            log.write("\n%s\n%s\n" % (answer.why, answer.stderr))
 
     def pip_command(self, arguments):
         quiet = ["--disable-pip-version-check", "--no-input"]
@@ -630,15 +638,40 @@ def one_row(text):
     return row + " " * room
 
 
-def ask_quietly(command):
-    """Its stdout, None where it cannot be started, fails, or takes more than three minutes."""
+# out: a command's stdout, None where it did not end well; why: then, in words; stderr: all that it said there.
+Answer = namedtuple("Answer", "out why stderr")
+
+CHECK_S = 600.0  # some 25,000 files and the first import of torch, which a virus scanner reads whole, from a hard disk
+
+
+def ask(command, limit_s=180.0):
+    """The Answer of a command that prints little. limit_s: seconds it may take."""
     import subprocess
 
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, env=child_environ())
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=limit_s,
+            env=child_environ(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        said = late.stderr or ""
+        said = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+        return Answer(None, say_text("ended_late", seconds="%.0f" % limit_s), said)
+    except OSError as error:
+        return Answer(None, str(error), "")
+    if done.returncode == 0:
+        return Answer(done.stdout, None, done.stderr)
+    return Answer(None, how_it_ended(done.returncode, done.stderr), done.stderr)
+
+
+def how_it_ended(code, stderr):
+    """Its exit status (a crash as the system names it) and the last line that it said."""
+    last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
+    if code < 0:
+        name = say_text("ended_signal", number=-code)
+    else:  # Windows' own, as in 0xC0000005, an access violation, or 0xC0000135, a DLL that is missing
+        name = say_text("ended_status", status="0x%08X" % code if code > 255 else code)
+    return "%s: %s" % (name, last[:300]) if last else name
 
 
 @contextmanager
@@ -687,7 +720,7 @@ def ensure_environment(environment, with_tests=False, repair=False):
         with one_installer(environment.root):
             why = reason() or ("repair" if repair else None)
             if why:
-                Installer(environment, LoggedRun(environment.log), ask_quietly, say, machine_facts()).install(
+                Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(
                     why, needs, with_tests
                 )
         return True
@@ -788,7 +821,7 @@ def doctor(environment, arguments):
     """core's doctor where .venv can run it; else what the standard library can see. Installs nothing."""
     why = why_not_ready(environment.marker(), environment.needs(), environment.base(), nvidia_files_seen())
     if why in (None, "new_card", "changed", "unfinished") and environment.base():
-        if ask_quietly([environment.python, "-c", "import core.commands, core.doctor"]) is not None:
+        if ask([environment.python, "-c", "import core.commands, core.doctor"]).out is not None:
             if why:
                 os.environ["LORA_GARAGE_NOT_READY"] = why  # core's doctor cannot ask us: it does not import this file
             return hand_over(environment, ["-m", "core.commands", "doctor", *arguments])
@@ -844,7 +877,7 @@ def browser_works(path):
     """Elsewhere than on Windows (where it would open a window): it can say its version."""
     if not os.path.exists(path):
         return False
-    return WINDOWS or ask_quietly([path, "--version"]) is not None
+    return WINDOWS or ask([path, "--version"]).out is not None
 
 
 def obtain_browser(environment, run):
@@ -857,7 +890,7 @@ def obtain_browser(environment, run):
     found = find_browser(shutil.which, browser_works)
     if found:
         return found, None
-    own = (ask_quietly([environment.python, "-c", PLAYWRIGHT_PATH]) or "").strip()
+    own = (ask([environment.python, "-c", PLAYWRIGHT_PATH]).out or "").strip()
     if own and browser_works(own):
         return own, None
     say("browser_wanted")

@@ -77,8 +77,8 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
         for name in TOKENIZER_FILES:
             if (model_folder / name).exists():
                 shutil.copyfile(model_folder / name, aside / name)
-        (aside / "chat_template.jinja").write_text(template, "utf-8")
-        (aside / "README.md").write_text(card, "utf-8")
+        (aside / "chat_template.jinja").write_text(template, "utf-8", newline="\n")
+        (aside / "README.md").write_text(card, "utf-8", newline="\n")
         atomic.sync_tree(aside)
     except BaseException:  # a stop and Ctrl-C too; all of them go on
         shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
@@ -92,7 +92,7 @@ def copy(source: Path, folder: Path, card: str) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         shutil.copytree(source, aside)
-        (aside / "README.md").write_text(card, "utf-8")
+        (aside / "README.md").write_text(card, "utf-8", newline="\n")
         atomic.sync_tree(aside)
     except BaseException:  # as in save
         shutil.rmtree(aside, ignore_errors=True)

@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 from core import atomic, lease
 from core.adapter import AdapterFacts, check_whole, describe
 from core.answer import Piece, Sampling
+from core.child import take_pipes
 from core.errors import ChatError, GarageError, StopRequested
 from core.faults import is_out_of_memory
 from core.models import Models
@@ -54,9 +55,8 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--idle-minutes", type=float, required=True)
     arguments = parser.parse_args()
-    output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
-    os.dup2(2, 1)
-    commands = Commands(sys.stdin.buffer)
+    source, output = take_pipes()
+    commands = Commands(source)
     with contextlib.ExitStack() as held:
         return ChatWorker(Workspace.open(arguments.workspace), commands, output, held).serve(arguments.idle_minutes)
 

@@ -88,9 +88,9 @@ class Checkpoints:
         try:
             self.save_adapter(aside / "adapter")
             torch.save(states, aside / "trainer.pt")
-            (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8")
+            (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8", newline="\n")
             _to_disk(aside)  # else a power cut leaves the marker beside halves
-            (aside / "COMPLETE").write_text(retention.sizes(aside), "utf-8")
+            (aside / "COMPLETE").write_text(retention.sizes(aside), "utf-8", newline="\n")
             _to_disk(aside)
         except BaseException:  # a stop and Ctrl-C too; all of them go on
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -36,8 +36,25 @@ def device_environment(wanted: object) -> dict[str, str]:
 def own_group() -> dict[str, Any]:
     """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to pause."""
     if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the training.
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
+
+
+def take_pipes() -> tuple[IO[bytes], IO[str]]:
+    """What was stdin and stdout of a worker that is spoken to by lines, for its protocol alone; call it before any import that is slow.
+
+    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and print to the
+    other. On Windows it must not be the pipe: the runtime of numpy's Fortran library asks for the standard handles when it is
+    loaded, and waits for the pending read of the thread that listens there (numpy issue 24290).
+    """
+    source = os.fdopen(os.dup(0), "rb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
+    os.dup2(2, 1)
+    return source, output
 
 
 def is_ours(pid: int | None, argument: str) -> bool:

@@ -223,7 +223,7 @@ class DatasetStore:
             except FileExistsError:
                 id = f"{base}-{short_id()}"
                 continue
-            (self.root / id / "importing").write_text(str(os.getpid()), "ascii")
+            (self.root / id / "importing").write_text(str(os.getpid()), "ascii", newline="\n")
             return self.root / id
 
     def _clean(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 import traceback
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 import psutil
 
+from core.child import take_pipes
 from core.dry_run_answer import Question
 from core.errors import GarageError
 from core.text import text
@@ -76,11 +76,10 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
 
 
 def main() -> None:
-    output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
-    os.dup2(2, 1)
+    source, output = take_pipes()
     with suppress(psutil.Error, OSError):
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)
-    questions = Questions(sys.stdin.buffer)
+    questions = Questions(source)
     import torch
     import transformers
 

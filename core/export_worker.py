@@ -208,7 +208,7 @@ class Exporter:
             shutil.rmtree(merged)
         if request.kind != "adapter":
             card = merge.model_card(recipe, base, self.run_folder.name, self._form(base.dtype_name))
-            (out / "README.md").write_text(card, "utf-8")
+            (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
         rows = self.run_folder.facts().get("probe_rows") or []
         check = export_check.prove(request.kind, exported, base, adapter, rows, compute, job.stage, job.check)
@@ -259,7 +259,7 @@ class Exporter:
         tokenizer = Tokenizer(adapter)
         derived = modelfile.derive(tokenizer.template)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        (out / "Modelfile").write_text(modelfile.write(file.name, derived, list(stops), self.run_folder.name), "utf-8")
+        (out / "Modelfile").write_text(modelfile.write(file.name, derived, list(stops), self.run_folder.name), "utf-8", newline="\n")
         return file, derived.notes
 
     def _form(self, dtype: str) -> str:
@@ -273,7 +273,7 @@ class Exporter:
         if not result.check.passed and not self.request.keep_unproven:
             self.job.folder.clear()
             return result.model_copy(update={"name": self.request.name})
-        (out / "export.json").write_text(result.model_dump_json(indent=1) + "\n", "utf-8")
+        (out / "export.json").write_text(result.model_dump_json(indent=1) + "\n", "utf-8", newline="\n")
         self.job.check()
         self.job.stage("publishing")
         target, old = self.workspace.exports / result.name, self.job.folder.build / REPLACED / result.name

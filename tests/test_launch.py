@@ -145,6 +145,7 @@ class FakeMachine:
         self.stop_at = self.fail_at = ""
         self.broken: list[str] = []
         self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
+        self.check, self.check_s = "", 60.0  # a program in the check's place
         self.facts = launch.MachineFacts("Linux", "x86_64", driver, None, False, bool(driver), {}, False, lambda url: answers_index)
 
     def run(self, command: list[str], label: str) -> int:
@@ -161,11 +162,14 @@ class FakeMachine:
             (python.parent.parent / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
         return 0
 
-    def ask(self, command: list[str]) -> str | None:
+    def ask(self, command: list[str], limit_s: float = 180.0) -> launch.Answer:
         if launch.CHECK_PROGRAM in command:
+            if self.check:
+                return launch.ask([sys.executable, "-c", self.check], self.check_s)
             broken, self.broken = self.broken, []
-            return json.dumps({"broken": broken, "torch": {} if broken else self.torch})
-        return "" if Path(self.environment.python).exists() else None
+            return launch.Answer(json.dumps({"broken": broken, "torch": {} if broken else self.torch}), None, "")
+        found = Path(self.environment.python).exists()
+        return launch.Answer("" if found else None, None if found else "no such file", "")
 
     def install(self, reason: str, with_tests: bool = False) -> None:
         say = lambda key, **values: self.said.append(key)  # noqa: E731
@@ -208,6 +212,34 @@ def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
         machine.install("absent")
     assert failure.value.key == "pip_failed"
     assert machine.environment.marker() is None
+
+
+@pytest.mark.parametrize(
+    ("program", "limit_s", "said", "in_log"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "signal 9", ""),
+        ("import os; os.write(2, b'first\\nDLL load failed\\n'); os._exit(53)", 60, "status 53: DLL load failed", "first"),
+        ("import os, time; os.write(2, b'still at it'); time.sleep(60)", 1, "took longer than 1 s", "still at it"),
+    ],
+)
+def test_a_check_that_dies_or_never_ends_says_how_and_keeps_what_it_printed(
+    tmp_path: Path, program: str, limit_s: float, said: str, in_log: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+    machine = FakeMachine(tmp_path)
+    machine.check, machine.check_s = program, limit_s
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == "torch_does_not_load"
+    assert said in failure.value.values["reason"]
+    log = Path(machine.environment.log).read_text("utf-8")
+    assert said in log and in_log in log
+    assert machine.environment.marker() is None
+
+
+def test_a_crash_on_windows_is_named_as_windows_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+    assert launch.how_it_ended(0xC0000005, "") == "the check ended with status 0xC0000005"
 
 
 def test_an_index_out_of_reach_is_not_tried_at_all(tmp_path: Path):

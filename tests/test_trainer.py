@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,18 @@ def test_measuring_drops_nothing_out_and_training_goes_on_with_dropout(tmp_path:
     assert first == second and first["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
     trainer._step(1, [[0, 1]])
     assert tuned.training, "a step trains with dropout again"
+
+
+@pytest.mark.parametrize("standing", ["monotonic", "perf_counter"])
+def test_a_step_shorter_than_the_clock_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: str) -> None:
+    """Windows' monotonic clock moves each 15.6 ms with Python 3.11 and 3.12 (GetTickCount64), so a step on it took 0 s."""
+    real = time.monotonic
+    coarse = {"monotonic": lambda: int(real() * 64) / 64, "perf_counter": lambda: 0.0}
+    monkeypatch.setattr(time, standing, coarse[standing])
+    trainer = trainer_of(trained(tiny_llama()), tmp_path, max_steps=20)
+    assert trainer.run().step == 20
+    speeds = [numbers["tokens_per_second"] for kind, _, numbers in trainer.reporter.numbers if kind == "train"]
+    assert len(speeds) == 20 and all(speed > 0 for speed in speeds)
 
 
 @pytest.mark.parametrize("packing", [True, False])

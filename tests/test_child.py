@@ -1,0 +1,101 @@
+"""Child processes on Windows, seen from here: what would hang an import, or end with the console."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import child
+from core.text import text
+from core.workspace import PROJECT, Workspace
+
+# Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0 and ends.
+LOOK = """
+import importlib.abc, os, runpy, sys
+
+class Look(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "torch", "transformers"):
+            os._exit(0 if os.path.samestat(os.fstat(0), os.stat(os.devnull)) else 9)
+
+sys.meta_path.insert(0, Look())
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__")
+os._exit(8)
+"""
+
+
+def first_heavy_import(arguments: list[str], said: dict) -> int:
+    """0: descriptor 0 was the null device then; 9: it was something else; 8: there was none."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOK, *arguments], cwd=PROJECT, env=child.worker_environment(), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write(json.dumps(said).encode() + b"\n")
+    process.stdin.flush()  # and stays open: the listening thread is in its read
+    try:
+        return process.wait(60)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(make_workspace: Callable[[], Workspace]) -> None:
+    """On Windows that import never ends: it asks for the handle that the listening thread reads from (numpy issue 24290)."""
+    doing = text("lease.somebody").model_dump()
+    load = {"command": "load", "load": 1, "model_id": "starter", "revision": None, "adapter": None, "four_bit": False, "doing": doing}
+    arguments = ["core.chat_worker", "--workspace", str(make_workspace().root), "--idle-minutes", "1"]
+    assert first_heavy_import(arguments, load) == 0
+
+
+def test_the_dry_run_worker_leaves_no_pipe_as_stdin_when_torch_is_imported() -> None:
+    assert first_heavy_import(["core.dry_run_worker"], {"id": 1, "question": {}}) == 0
+
+
+def test_the_look_at_stdin_can_fail() -> None:
+    assert first_heavy_import(["torch"], {}) == 9
+
+
+def test_no_worker_reads_stdin_by_its_name() -> None:
+    """It would hold the handle that libraries ask for; `child.take_pipes` gives it a source of its own."""
+    workers = sorted((PROJECT / "core").rglob("*worker.py"))
+    assert workers
+    assert [file.name for file in workers if "sys.stdin" in file.read_text("utf-8")] == []
+
+
+def test_a_worker_on_windows_shares_no_console_with_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a console's window ends all that share it. Flags: CreateProcess, Microsoft's documentation."""
+    monkeypatch.setattr(child.os, "name", "nt")
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x00000200, raising=False)
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
+    assert child.own_group() == {"creationflags": 0x08000200}
+
+
+@pytest.mark.parametrize("folder", ["core", "webui"])
+def test_every_text_file_is_written_with_the_same_line_ends_everywhere(folder: str) -> None:
+    """On Windows a text file gets CRLF unless newline is given, and Ollama reads it inside a TEMPLATE."""
+    files = sorted((PROJECT / folder).rglob("*.py"))
+    assert files
+    assert [line for file in files for line in endings_left_to_the_system(file)] == []
+
+
+def endings_left_to_the_system(file: Path) -> list[str]:
+    """Calls that write text and do not say how its lines end: "name.py:12"."""
+    import ast
+
+    found = []
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        given = {keyword.arg for keyword in node.keywords}
+        modes = [part.value for part in node.args[1:2] if isinstance(part, ast.Constant)]
+        opens_text = name in ("open", "fdopen") and any("w" in str(mode) and "b" not in str(mode) for mode in modes)
+        if (name == "write_text" or opens_text) and "newline" not in given:
+            found.append(f"{file.name}:{node.lineno}")
+    return found
