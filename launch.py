@@ -720,9 +720,7 @@ def ensure_environment(environment, with_tests=False, repair=False):
         with one_installer(environment.root):
             why = reason() or ("repair" if repair else None)
             if why:
-                Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(
-                    why, needs, with_tests
-                )
+                Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(why, needs, with_tests)
         return True
     except CannotInstall as problem:
         say(problem.key, to=sys.stderr, **problem.values)
@@ -821,7 +819,7 @@ def doctor(environment, arguments):
     """core's doctor where .venv can run it; else what the standard library can see. Installs nothing."""
     why = why_not_ready(environment.marker(), environment.needs(), environment.base(), nvidia_files_seen())
     if why in (None, "new_card", "changed", "unfinished") and environment.base():
-        if ask([environment.python, "-c", "import core.commands, core.doctor"]).out is not None:
+        if ask([environment.python, "-c", "import core.commands, core.system.checkup"]).out is not None:
             if why:
                 os.environ["LORA_GARAGE_NOT_READY"] = why  # core's doctor cannot ask us: it does not import this file
             return hand_over(environment, ["-m", "core.commands", "doctor", *arguments])
@@ -846,7 +844,7 @@ def doctor(environment, arguments):
 
 
 def as_json(sentence):
-    """A key and its values as core.text.Text is written, with the English sentence."""
+    """A key and its values as core.messages.Text is written, with the English sentence."""
     if sentence is None:
         return None
     key, values = sentence

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from benchmarks.peers.meter import RESULT
-from core.child import worker_environment
+from core.system.processes import worker_environment
 
 
 def environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The app's own engine, put together as core.worker does it, in a temporary workspace, for whoever measures it.
+"""The app's own engine, put together as core.training.worker does it, in a temporary workspace, for whoever measures it.
 
 Imports torch. `batches` and `Engine.trainer` are the only places that know how the engine is wired.
 """
@@ -15,19 +15,21 @@ from typing import Any
 import torch
 
 from benchmarks.peers.job import Job
-from core import adapter, base_model, device, plan, worker
-from core.batches import Batch
-from core.datasets_store import DatasetStore
+from core.advice import plan
+from core.data.store import DatasetStore
+from core.data.tokenizer import Encoded, Tokenizer
+from core.engine import adapter, base_model, device
+from core.engine.batches import Batch
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.reporter import Reporter
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.tokenizer import Encoded, Tokenizer
-from core.trainer import Trainer, TrainingData
-from core.training_rows import tokenize
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.training import worker
+from core.training.rows import tokenize
+from core.training.trainer import Trainer, TrainingData
+from core.workspace.folder import Workspace
 
 NEVER = 10**9  # steps between two measurements or checkpoints: only the last step makes one
 Hear = Callable[[str, int, dict[str, Any]], None]  # kind, step, numbers

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine
-from core import gpu
+from core.system import gpu
 
 
 def main() -> int:

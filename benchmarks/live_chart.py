@@ -28,8 +28,8 @@ from pathlib import Path
 from playwright.sync_api import CDPSession, Page, Response
 
 from benchmarks import machine
-from core.states import State
-from core.workspace import Workspace
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.scripted_run import ScriptedRun
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from core import gpu
+from core.system import gpu
 
 
 def line(*packages: str) -> str:

@@ -60,8 +60,8 @@ def peak_bytes(family: str, stack: str, targets: str, sizes: tuple[int, ...], la
     """Bytes at the peak of one forward and backward, beyond the parameters."""
     import torch
 
-    from core import fused_lora, loss
-    from core.batches import Batch
+    from core.engine import fused_lora, loss
+    from core.engine.batches import Batch
 
     tuned = model(family, stack, targets, sizes, layers)
     if checkpointing:
@@ -87,7 +87,7 @@ def model(family: str, stack: str, targets: str, sizes: tuple[int, ...], layers:
     import torch
     from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
-    from core import adapter
+    from core.engine import adapter
     from core.recipe import Adapter
 
     hidden, heads, kv_heads, mlp = sizes
@@ -105,7 +105,7 @@ def model(family: str, stack: str, targets: str, sizes: tuple[int, ...], layers:
 def as_on_a_card(
     module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None, **_: Any
 ) -> tuple[Any, None]:
-    """core.packed_attention without its way for processors."""
+    """core.engine.packed_attention without its way for processors."""
     import torch
     from torch.nn import functional
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import child, machine, rows
 from benchmarks.peers.job import Job
-from core import gpu
+from core.system import gpu
 
 LENGTHS = (256, 512, 1024, 2048, 4096)
 
@@ -57,8 +57,8 @@ def one(job: Job, way: str, checkpointing: bool) -> None:
 
     from benchmarks import engine
     from benchmarks.peers.meter import Meter
-    from core.batches import collate
-    from core.tokenizer import Encoded
+    from core.data.tokenizer import Encoded
+    from core.engine.batches import collate
 
     with engine.opened(job, checkpointing) as opened:
         ids = [token for row in opened.rows for token in row.input_ids]

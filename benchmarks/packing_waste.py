@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import machine, rows
+from core.data.schedule import Schedule, grouped
 from core.presets import PRESETS
-from core.schedule import Schedule, grouped
 
 EXAMPLES = 16  # in an optimizer step
 Share = Callable[[Sequence[int], int, int], float]  # lengths, batch, max_length -> useful tokens / computed tokens

@@ -15,14 +15,15 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from core import plan, questions
-from core.commands import follow
-from core.heldout import load_heldout, passes
+from core.advice import plan
+from core.chat import questions
+from core.commands.__main__ import follow
+from core.data.heldout import load_heldout, passes
 from core.presets import PRESETS, sample_of
 from core.recipe import Recipe
-from core.runs import Runs
-from core.states import State
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
 
 SETS = [file.name.removesuffix(".heldout.yaml") for file in sorted((PRESETS / "samples").glob("*.heldout.yaml"))]
 

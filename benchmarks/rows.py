@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data_formats import Example, examples_of
-from core.models import Models
-from core.tokenizer import Encoded, Tokenizer, conversation
-from core.workspace import Workspace
+from core.data.formats import Example, examples_of
+from core.data.tokenizer import Encoded, Tokenizer, conversation
+from core.models.library import Models
+from core.workspace.folder import Workspace
 
 HELD_OUT_EACH = 10  # each tenth row is kept apart
 

@@ -8,7 +8,7 @@ states that belong to them, while `--pages` browser pages are open on the run an
 memory of the app (RSS) and of each page (JavaScript heap after a garbage collection).
 
 The first half is for caches, imports and the chart's points to fill up. Over the second half the app may grow by what its
-curves take (60 bytes a step, webui/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
+curves take (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import psutil
 from playwright.sync_api import CDPSession, Page
 
 from benchmarks import machine
-from core.run_folder import RunFolder
-from core.states import State
-from core.workspace import Workspace
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.scripted_run import ScriptedRun
 
@@ -35,7 +35,7 @@ APP_MB, PAGE_MB, CURVE_BYTES = 8.0, 1.5, 64
 WRITER = """
 import sys, time
 from pathlib import Path
-from core.run_folder import RunFolder
+from core.runs.folder import RunFolder
 from tests.scripted_run import ScriptedRun
 run = ScriptedRun.__new__(ScriptedRun)
 run.run, run.step, run.total_steps = RunFolder(Path(sys.argv[1])), 0, int(sys.argv[2])

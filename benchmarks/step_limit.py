@@ -23,11 +23,12 @@ import torch
 from benchmarks import child, engine, machine, rows
 from benchmarks.peers.job import Job
 from benchmarks.peers.meter import wait_for_card
-from core import base_model, fused_lora, gpu, packed_attention
-from core.batches import Batch, collate_packed
-from core.loss import Head, summed_loss
-from core.schedule import packed
-from core.tokenizer import Encoded
+from core.data.schedule import packed
+from core.data.tokenizer import Encoded
+from core.engine import base_model, fused_lora, packed_attention
+from core.engine.batches import Batch, collate_packed
+from core.engine.loss import Head, summed_loss
+from core.system import gpu
 
 EXAMPLES, AT_ONCE = 16, 4
 Step = Callable[[int], None]

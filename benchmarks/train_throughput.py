@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import child, machine, rows
 from benchmarks.peers.environment import DEFAULT_CACHE, LLAMA_FACTORY, TRL, Peer, python_of
 from benchmarks.peers.job import Job
-from core import gpu
+from core.system import gpu
 
 EXAMPLES = 16  # in a step
 WARM_UP = 1  # steps that are not timed: the first one warms caches up

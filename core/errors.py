@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.text import Text, text
+from core.messages import Text, text
 
 
 class GarageError(Exception):

@@ -11,9 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import RecipeError
-from core.shapes import ModelShape
-from core.vram_table import VramTable
-from core.workspace import PROJECT
+from core.memory.documented import VramTable
+from core.models.shapes import ModelShape
+from core.workspace.folder import PROJECT
 
 PRESETS = PROJECT / "presets"
 
@@ -131,7 +131,7 @@ def _shape(value: dict[str, Any]) -> ModelShape:
 
 
 class Neutral(BaseModel):
-    """presets/neutral.yaml: prompts and texts by language that no data set is about (core/scenes)."""
+    """presets/neutral.yaml: prompts and texts by language that no data set is about (core/runs/scenes)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -191,7 +191,7 @@ class CpuConstants(_Part):
 
 
 class MemoryConstants(_Part):
-    """presets/memory.yaml: the numbers of core.memory and the stacks that they describe."""
+    """presets/memory.yaml: the numbers of core.memory.arithmetic and the stacks that they describe."""
 
     version: int
     stack: str

@@ -1,7 +1,7 @@
 """What a person asks for, complete and shareable: recipe.yaml.
 
 Every field is the only home of its default and carries the sentence that the page shows beside it. Names are those
-of peft and transformers, so that people can search for them. `None` means "resolved by core.plan before Start"; what
+of peft and transformers, so that people can search for them. `None` means "resolved by core.advice.plan before Start"; what
 depends on the number of steps (eval_steps, save_steps) is resolved by the worker, which writes it to run.json.
 """
 
@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from core import atomic
+from core import files
 from core.errors import RecipeError
-from core.text import Text, text
+from core.messages import Text, text
 
 Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
@@ -211,7 +211,7 @@ class Recipe(_Section):
         return to_yaml(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
-        atomic.replace(path, self.dump())
+        files.replace(path, self.dump())
 
     def with_settings(self, settings: list[str]) -> Recipe:
         """`key=value` overrides such as `train.learning_rate=1e-3`; values are read as YAML. Raises RecipeError."""

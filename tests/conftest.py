@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from core import gpu, starter  # noqa: E402 - the line above must come first
-from core.workspace import Workspace  # noqa: E402
+from core.models import starter  # noqa: E402 - the line above must come first
+from core.system import gpu
+from core.workspace.folder import Workspace  # noqa: E402
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:

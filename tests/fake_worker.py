@@ -4,7 +4,7 @@
 
 A run's facts may hold "script": {"step_s": seconds of a step, "save_s": seconds of a save, "deaf": do not hear a stop,
 "stubborn": do not end when terminated either}. What it learns is a chain of hashes, so that a run which went on wrongly
-ends in another adapter. Checkpoints are written as core.checkpoint writes them, in the same files.
+ends in another adapter. Checkpoints are written as core.training.checkpoint writes them, in the same files.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import sys
 import time
 from pathlib import Path
 
-from core import atomic, plan, worker
-from core.child import own_group, worker_environment
+from core import files
+from core.advice import plan
 from core.errors import PauseRequested, StopRequested
+from core.messages import text
 from core.recipe import Recipe
-from core.reporter import Reporter
-from core.run_folder import RunFolder
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.system.processes import own_group, worker_environment
+from core.training import worker
+from core.workspace.folder import Workspace
 
 STAGES = ("reading_data", "tokenizing", "loading_libraries", "loading_model")
 
@@ -41,7 +43,7 @@ def recipe(steps: int, save_steps: int) -> Recipe:
 
 
 def spawn(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
-    """In place of core.supervisor.spawn_worker."""
+    """In place of core.queue.supervisor.spawn_worker."""
     with open(run.path / "train.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, __file__, "--workspace", str(workspace.root), run.id],
@@ -76,7 +78,7 @@ def read_checkpoint(folder: Path) -> tuple[int, bytes]:
 
 def save_adapter(folder: Path, chain: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.replace_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 8})
+    files.replace_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 8})
     (folder / "adapter_model.safetensors").write_bytes(safetensors(chain))
 
 
@@ -100,7 +102,7 @@ def checkpoint(run: RunFolder, step: int, chain: bytes, keep: int = 2) -> None:
         save_adapter(aside / "adapter", chain)
         (aside / "trainer.pt").write_bytes(chain)
         (aside / "position.json").write_text(json.dumps({"step": step}), "utf-8")
-        atomic.sync_tree(aside)
+        files.sync_tree(aside)
         (aside / "COMPLETE").write_text("1", "ascii")
     except BaseException:
         rmtree(aside, ignore_errors=True)
@@ -113,7 +115,7 @@ def checkpoint(run: RunFolder, step: int, chain: bytes, keep: int = 2) -> None:
 
 
 def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
-    """In place of core.worker._train."""
+    """In place of core.training.worker._train."""
     script = run.facts().get("script") or {}
     settings = run.recipe().train
     step, chain = 0, b"base"

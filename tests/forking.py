@@ -65,7 +65,8 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     """The worker, with its fault. What it had done is written to the pipe `told` at its end, if it comes to one."""
     import fault_layer
 
-    from core import export_worker, worker
+    from core.export import worker as export_worker
+    from core.training import worker
 
     folder = Path(asked["workspace"])
     named = Path(asked["run"]).with_name("export.log") if kind == "export" else folder / "runs" / asked["run"] / "train.log"
@@ -99,10 +100,10 @@ def serve(kind: str) -> None:
         import torch  # noqa: F401
         import transformers.models.llama.modeling_llama  # noqa: F401
 
-        from core import adapter, base_model, device, export_check, merge, trainer  # noqa: F401
+        from core.training import trainer  # noqa: F401
     import fake_worker  # noqa: F401
 
-    from core import worker  # noqa: F401
+    from core.training import worker  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

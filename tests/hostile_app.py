@@ -27,10 +27,10 @@ def answers(sink: str) -> dict[str, str]:
 
 
 class FakeChat:
-    """Stands where core.chat_client.ChatClient does: loaded at once, answers what `answers` says."""
+    """Stands where core.chat.client.ChatClient does: loaded at once, answers what `answers` says."""
 
     def __init__(self, sink: str):
-        from core.chat_client import ChatState
+        from core.chat.client import ChatState
 
         self._answers, self._state = answers(sink), ChatState()
 
@@ -38,7 +38,7 @@ class FakeChat:
         return self._state
 
     def load(self, target: Any) -> None:
-        from core.chat_client import ChatState
+        from core.chat.client import ChatState
 
         self._state = ChatState(phase="ready", target=target, dtype="float32")
 
@@ -46,7 +46,7 @@ class FakeChat:
         return FakeAnswer(self._answers.get(str(base[-1]["content"]), "nothing"))
 
     def unload(self, why: Any = None) -> None:
-        from core.chat_client import ChatState
+        from core.chat.client import ChatState
 
         self._state = ChatState()
 
@@ -63,7 +63,7 @@ class FakeAnswer:
     def __exit__(self, *exception: object) -> None: ...
 
     def batches(self) -> Iterator[list]:
-        from core.answer import Done, Piece
+        from core.chat.answer import Done, Piece
 
         size = max(1, len(self.text) // 10)
         for start in range(0, len(self.text), size):
@@ -72,12 +72,13 @@ class FakeAnswer:
 
 
 def ours(port: str, workspace: str, sink: str) -> int:
+    import webui.state.services
+
     import webui.app
-    import webui.services
     from webui.__main__ import main
 
     webui.app.LARGEST_UPLOAD = UPLOAD_LIMIT
-    webui.services.ChatClient = lambda space: FakeChat(sink)
+    webui.state.services.ChatClient = lambda space: FakeChat(sink)
     return main(["--port", port, "--workspace", workspace, "--no-browser"])
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core import starter
-from core.runs import Runs
-from core.states import State
-from core.workspace import Workspace
+from core.models import starter
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from core import frames, plan, retention, scenes
+from core.advice import plan
+from core.messages import Text
 from core.recipe import Recipe
-from core.run_folder import RunFolder, Status
-from core.runs import Runs
-from core.states import State
-from core.text import Text
-from core.workspace import Workspace
+from core.runs import checkpoints, frames, scenes
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import State
+from core.workspace.folder import Workspace
 
 PATHS = {
     State.QUEUED: (),
@@ -115,8 +116,8 @@ class ScriptedRun:
     def save(self, step: int) -> Path:
         """A checkpoint that looks whole; nothing can be gone on from."""
         folder = self.run.path / "checkpoints" / f"checkpoint-{step:06d}"
-        for part in retention.PARTS:
+        for part in checkpoints.PARTS:
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             (folder / part).write_bytes(b"x")
-        (folder / "COMPLETE").write_text(retention.sizes(folder), "utf-8")
+        (folder / "COMPLETE").write_text(checkpoints.sizes(folder), "utf-8")
         return folder

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from core import commands
-from core.advice import Advice, recommend
-from core.budget import Budget, planned
-from core.data_facts import DataFacts
+from core.advice.recommend import Advice, recommend
+from core.commands import __main__ as commands
+from core.data.facts import DataFacts
+from core.data.schedule import Schedule, split
 from core.errors import RecipeError
-from core.memory import Setup, estimate
+from core.memory.arithmetic import Setup, estimate
+from core.memory.budget import Budget, planned
+from core.messages import LANGUAGES, Text
+from core.models.shapes import ModelShape
 from core.presets import goal, goals, models
-from core.schedule import Schedule, split
-from core.shapes import ModelShape
-from core.text import LANGUAGES, Text
 
 STARTER = models()[0].shape
 ROOMY = Budget(kind="cpu", free_gib=64.0)

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.runs import Runs
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.messages import text
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.hostile_app import answers

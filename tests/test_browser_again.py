@@ -10,12 +10,12 @@ import numpy
 import pytest
 from safetensors.numpy import save_file
 
-from core import lease, preferences
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.messages import text
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace import lease, preferences
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun

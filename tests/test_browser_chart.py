@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.states import State
-from core.workspace import Workspace
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun

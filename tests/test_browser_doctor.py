@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.datasets_store import DatasetStore
+from core.data.store import DatasetStore
+from core.messages import text
 from core.presets import PRESETS
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun

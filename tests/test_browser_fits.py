@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.advice.what_fits import CARDS_GB
 from core.presets import models
-from core.what_fits import CARDS_GB
-from core.workspace import Workspace
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_nvml
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from conftest import wait_until
 
-from core import frames
-from core.heldout import load_heldout, passes
+from core.data.heldout import load_heldout, passes
 from core.presets import PRESETS
-from core.runs import Runs
-from core.states import State
-from core.workspace import Workspace
+from core.runs import frames
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests.browser_kit import App, browser, go_to_tab, open_page, set_dark, start_app, unfold, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -142,7 +142,7 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> N
 
 def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
     recipe = PRESETS / "recipes" / "quickstart.yaml"
-    from core import plan
+    from core.advice import plan
     from core.recipe import Recipe
 
     wanted = plan.resolve(Recipe.read(recipe), "x", has_card=False).with_settings(["train.max_steps=5000"])
@@ -154,7 +154,7 @@ def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
 
 def test_an_adapter_loads_without_us_and_without_a_network(app: App) -> None:
     """What the model card promises: peft alone, offline, from the folder as it lies in the run."""
-    from core import plan
+    from core.advice import plan
     from core.recipe import Recipe
 
     wanted = plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", False).with_settings(["train.max_steps=2"])

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import plan
+from core.advice import plan
 from core.recipe import Recipe
-from core.run_folder import Status
-from core.runs import Runs
-from core.states import State
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import Status
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun

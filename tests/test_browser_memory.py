@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.hardware import look
-from core.memory_record import MemoryRecord, Rig
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.memory.record import MemoryRecord, Rig
+from core.messages import text
+from core.runs.states import State
+from core.system.machine import look
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_nvml
 from tests.scripted_run import ScriptedRun

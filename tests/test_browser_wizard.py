@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import lease
-from core.runs import Runs
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.messages import text
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace import lease
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_nvml
 from tests.conftest import wait_until

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from core import advice, budget, catalogue
+from core.advice import catalogue, recommend
+from core.memory import budget
 from core.presets import models
 
 
@@ -10,7 +11,7 @@ def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
     planned = budget.planned(12, "Linux")
     for entry in catalogue.entries(planned):
         for method in ("lora", "qlora"):
-            advised = advice.recommend(entry.model.shape, planned, chosen={"method": method, "micro_batch": 1})
+            advised = recommend.recommend(entry.model.shape, planned, chosen={"method": method, "micro_batch": 1})
             assert entry.fits[method] == catalogue.Fit(advised.verdict, advised.estimate.needed_gib)
 
 

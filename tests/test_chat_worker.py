@@ -16,16 +16,18 @@ import torch
 from conftest import link_or_copy, wait_until
 from safetensors.torch import load_file, save_file
 
-from core import adapter, base_model, lease, starter
-from core.answer import Done, Piece, Sampling
-from core.chat_client import ChatClient, ChatTarget
-from core.chat_worker import LoadedBase, checked_adapter
-from core.device import Compute
+from core.chat.answer import Done, Piece, Sampling
+from core.chat.client import ChatClient, ChatTarget
+from core.chat.worker import LoadedBase, checked_adapter
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter, base_model
+from core.engine.device import Compute
 from core.errors import BusyError, ChatError
+from core.messages import CORE_LOCALES, Catalogue, text
+from core.models import starter
 from core.recipe import Adapter
-from core.text import CORE_LOCALES, Catalogue, text
-from core.tokenizer import Tokenizer
-from core.workspace import PROJECT, Workspace
+from core.workspace import lease
+from core.workspace.folder import PROJECT, Workspace
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -306,7 +308,7 @@ def test_an_idle_chat_leaves_and_says_why(workspace, client):
 
 
 def start_worker(workspace: Workspace, code: str | None = None) -> subprocess.Popen:
-    program = ["-c", code] if code else ["-m", "core.chat_worker"]
+    program = ["-c", code] if code else ["-m", "core.chat.worker"]
     return subprocess.Popen(
         [sys.executable, *program, "--workspace", str(workspace.root), "--idle-minutes", "30"],
         stdin=subprocess.PIPE,
@@ -330,7 +332,7 @@ def test_the_worker_ends_when_the_app_is_gone(workspace, client):
 
 def test_what_a_library_prints_does_not_get_into_the_protocol(workspace):
     noisy = (
-        "import os, core.chat_worker as w\n"
+        "import os, core.chat.worker as w\n"
         "def serve(self, minutes):\n"
         "    print('noise'); os.write(1, b'native noise'); self._emit('idle', minutes=1); return 0\n"
         "w.ChatWorker.serve = serve; w.main()"
@@ -352,7 +354,7 @@ def test_an_adapter_that_rewrites_the_base_is_refused(key, value, adapters, tmp_
 
 
 def test_the_client_imports_no_torch():
-    code = "import sys, core.chat_client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, core.chat.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
 
 

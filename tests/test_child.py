@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from core import child
-from core.text import text
-from core.workspace import PROJECT, Workspace
+from core.messages import text
+from core.system import processes
+from core.workspace.folder import PROJECT, Workspace
 
 # Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0 and ends.
 LOOK = """
@@ -33,7 +33,7 @@ os._exit(8)
 def first_heavy_import(arguments: list[str], said: dict) -> int:
     """0: descriptor 0 was the null device then; 9: it was something else; 8: there was none."""
     process = subprocess.Popen(
-        [sys.executable, "-c", LOOK, *arguments], cwd=PROJECT, env=child.worker_environment(), stdin=subprocess.PIPE,
+        [sys.executable, "-c", LOOK, *arguments], cwd=PROJECT, env=processes.worker_environment(), stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     process.stdin.write(json.dumps(said).encode() + b"\n")
@@ -48,13 +48,21 @@ def first_heavy_import(arguments: list[str], said: dict) -> int:
 def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(make_workspace: Callable[[], Workspace]) -> None:
     """On Windows that import never ends: it asks for the handle that the listening thread reads from (numpy issue 24290)."""
     doing = text("lease.somebody").model_dump()
-    load = {"command": "load", "load": 1, "model_id": "starter", "revision": None, "adapter": None, "four_bit": False, "doing": doing}
-    arguments = ["core.chat_worker", "--workspace", str(make_workspace().root), "--idle-minutes", "1"]
+    load = {
+        "command": "load",
+        "load": 1,
+        "model_id": "starter",
+        "revision": None,
+        "adapter": None,
+        "four_bit": False,
+        "doing": doing,
+    }
+    arguments = ["core.chat.worker", "--workspace", str(make_workspace().root), "--idle-minutes", "1"]
     assert first_heavy_import(arguments, load) == 0
 
 
 def test_the_dry_run_worker_leaves_no_pipe_as_stdin_when_torch_is_imported() -> None:
-    assert first_heavy_import(["core.dry_run_worker"], {"id": 1, "question": {}}) == 0
+    assert first_heavy_import(["core.trial.dry_run_worker"], {"id": 1, "question": {}}) == 0
 
 
 def test_the_look_at_stdin_can_fail() -> None:
@@ -70,10 +78,10 @@ def test_no_worker_reads_stdin_by_its_name() -> None:
 
 def test_a_worker_on_windows_shares_no_console_with_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing a console's window ends all that share it. Flags: CreateProcess, Microsoft's documentation."""
-    monkeypatch.setattr(child.os, "name", "nt")
+    monkeypatch.setattr(processes.os, "name", "nt")
     monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x00000200, raising=False)
     monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
-    assert child.own_group() == {"creationflags": 0x08000200}
+    assert processes.own_group() == {"creationflags": 0x08000200}
 
 
 @pytest.mark.parametrize("folder", ["core", "webui"])

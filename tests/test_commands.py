@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.workspace import PROJECT
+from core.workspace.folder import PROJECT
 
 
 def command(*arguments: str, workspace: Path, **environ: str) -> subprocess.CompletedProcess:
@@ -186,8 +186,8 @@ def test_the_exit_status_of_a_failed_run_is_1_and_the_reason_is_said(tmp_path: P
 
 def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
     from core.recipe import Recipe
-    from core.runs import Runs
-    from core.workspace import Workspace
+    from core.runs.all import Runs
+    from core.workspace.folder import Workspace
 
     runs = Runs(Workspace.open(tmp_path / "ws"))
     good, bad = (
@@ -200,16 +200,16 @@ def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
 
 
 def test_a_run_left_by_a_command_that_died_blocks_nobody(tmp_path: Path) -> None:
-    from core import atomic
+    from core import files
     from core.recipe import Recipe
-    from core.runs import Runs
-    from core.states import State
-    from core.workspace import Workspace
+    from core.runs.all import Runs
+    from core.runs.states import State
+    from core.workspace.folder import Workspace
 
     runs = Runs(Workspace.open(tmp_path / "ws"))
     run = runs.create(Recipe.parse({"name": "left", "data": {"source": "sample:x"}}), "command", {})
     assert runs.busy() == run, "this process made it and lives"
-    atomic.replace_json(run.path / "run.json", run.facts() | {"launcher_pid": 2**22 + 1})
+    files.replace_json(run.path / "run.json", run.facts() | {"launcher_pid": 2**22 + 1})
     assert runs.status(run).state == State.STOPPED and runs.busy() is None
     runs.delete(run)
     assert not runs.list()

@@ -14,18 +14,18 @@ import numpy as np
 import psutil
 import pytest
 
-from core import run_doctor
-from core.chat_client import ChatClient
-from core.export import Exports
-from core.memory_use import EVERY_S, MemoryUse
+from core.advice import run_doctor
+from core.chat.client import ChatClient
+from core.export.exports import Exports
 from core.recipe import Recipe
-from core.run_folder import RunFolder, read_lines
-from core.runs import Runs
-from core.workspace import Workspace
-from webui.columns import BLOCK, Columns
-from webui.curves import MOST_POINTS, Curves, smooth, thin
-from webui.diagnoses import Diagnoses
-from webui.moment import KEPT_EVENTS, Moments
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, read_lines
+from core.training.memory_use import EVERY_S, MemoryUse
+from core.workspace.folder import Workspace
+from webui.state.columns import BLOCK, Columns
+from webui.state.curves import MOST_POINTS, Curves, smooth, thin
+from webui.state.diagnoses import Diagnoses
+from webui.state.moment import KEPT_EVENTS, Moments
 
 
 def make_run(workspace: Workspace) -> RunFolder:

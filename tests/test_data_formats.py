@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from core.data_formats import FORMATS, Example, Message, check, examples_of, inspect_file, recognise, to_example
-from core.data_reader import Limits, Row
+from core.data.formats import FORMATS, Example, Message, check, examples_of, inspect_file, recognise, to_example
+from core.data.reader import Limits, Row
 from core.errors import DataError
 
 U, A = "What is a crêpe?", "A thin pancake."
@@ -288,6 +288,6 @@ def test_the_table_of_formats_is_the_recipes():
 def test_reading_data_imports_no_torch_and_no_datasets():
     import subprocess
 
-    code = "import core.datasets_store, sys; print([m for m in ('torch', 'transformers', 'gradio', 'datasets', 'pyarrow') if m in sys.modules])"
+    code = "import core.data.store, sys; print([m for m in ('torch', 'transformers', 'gradio', 'datasets', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from core.data_reader import DEFAULT, Limits, Problem, Row, probe, read_rows
+from core.data.reader import DEFAULT, Limits, Problem, Row, probe, read_rows
 from core.errors import DataError
-from core.text import LANGUAGES, core_catalogue
+from core.messages import LANGUAGES, core_catalogue
 
 ROWS = [
     {"question": "What is a crèpe?", "answer": 'A thin "pancake", of course'},

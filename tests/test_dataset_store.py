@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from core.data_formats import Example, inspect_file
-from core.datasets_store import DatasetStore
+from core.data.formats import Example, inspect_file
+from core.data.store import DatasetStore
 from core.errors import DataError
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(5)]
@@ -104,7 +104,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(store, tmp_path, mo
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("core.datasets_store.os.fsync", full)
+    monkeypatch.setattr("core.data.store.os.fsync", full)
     with pytest.raises(DataError, match="“x” could not be stored .No space left on device.: check that the disk has room"):
         store.import_file(data_file(tmp_path), "x")
     assert list(store.root.iterdir()) == []
@@ -192,7 +192,7 @@ def test_a_report_is_read_once_and_follows_the_bytes(store, tmp_path, monkeypatc
     report = store.report(id)
     assert report == inspect_file(path)
     with monkeypatch.context() as patch:
-        patch.setattr("core.data_formats.inspect_file", lambda *args: pytest.fail("inspected again"))
+        patch.setattr("core.data.formats.inspect_file", lambda *args: pytest.fail("inspected again"))
         assert store.report(id) == report
         fresh = DatasetStore(store.root, tmp_path / "presets", [tmp_path / "library"])
         assert fresh.report(id) == report

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import launch
-from core import doctor, gpu
-from core.text import core_catalogue
+from core.messages import core_catalogue
+from core.system import checkup, gpu
 
 RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
 GTX = gpu.Card(index=0, name="GTX 1080", total_bytes=8 * 2**30, free_bytes=8 * 2**30, capability=(6, 1))
-CUDA_13 = doctor.Torch(version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"))
-CPU = doctor.Torch(version="2.13.0+cpu")
-WELL = doctor.Facts(
+CUDA_13 = checkup.Torch(version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"))
+CPU = checkup.Torch(version="2.13.0+cpu")
+WELL = checkup.Facts(
     system="Linux",
     machine="x86_64",
     python=(3, 11, 7),
@@ -51,7 +51,7 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
     ids=["gaming PC", "no card", "mac", "AMD", "a card that tells nothing", "disk unknown", "a developer's own environment"],
 )
 def test_a_machine_that_is_well_has_no_fix(changes: dict):
-    findings = doctor.examine(WELL.model_copy(update=changes))
+    findings = checkup.examine(WELL.model_copy(update=changes))
     assert all(finding.ok and finding.fix is None for finding in findings)
 
 
@@ -61,7 +61,7 @@ FAULTS = {
     "python too new": ({"python": (3, 15, 0)}, "python", "python", "python_fix"),
     "install unfinished": ({"install_finished": False}, "environment", "unfinished", "start_fix"),
     "package missing": ({"missing": ("peft>=0.18",)}, "packages", "packages_missing", "repair_fix"),
-    "torch does not load": ({"torch": doctor.Torch(error="DLL load failed")}, "torch", "torch_error", "repair_fix"),
+    "torch does not load": ({"torch": checkup.Torch(error="DLL load failed")}, "torch", "torch_error", "repair_fix"),
     "CPU torch beside a card": ({"torch": CPU}, "torch", "torch_cpu_beside_card", "repair_fix"),
     "CPU torch, and a driver too old for any CUDA build": (
         {"torch": CPU, "nvidia": gpu.Nvidia(driver="470.42.01", cards=(RTX,))},
@@ -99,7 +99,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_alone_and_with_its_fix(fault: str):
     changes, name, found, fix = FAULTS[fault]
-    wrong = [finding for finding in doctor.examine(WELL.model_copy(update=changes)) if not finding.ok]
+    wrong = [finding for finding in checkup.examine(WELL.model_copy(update=changes)) if not finding.ok]
     assert [(f.name, f.found.key, f.fix.key) for f in wrong] == [(name, f"doctor.{found}", f"doctor.{fix}")]
     for language in ("en", "zh"):
         for sentence in (wrong[0].found.render(language), wrong[0].fix.render(language)):
@@ -109,7 +109,7 @@ def test_a_fault_is_found_alone_and_with_its_fix(fault: str):
 
 def test_the_numbers_of_a_fault_are_in_its_sentence():
     facts = WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="550.54.14", cards=(RTX,))})
-    (wrong,) = [finding for finding in doctor.examine(facts) if not finding.ok]
+    (wrong,) = [finding for finding in checkup.examine(facts) if not finding.ok]
     assert all(number in str(wrong.found) for number in ("550.54.14", "13.0", "580", "2.13.0"))
 
 
@@ -126,12 +126,12 @@ def test_the_numbers_of_a_fault_are_in_its_sentence():
     ],
 )
 def test_which_cards_a_build_has_code_for(arches, capability, expected):
-    assert doctor.has_kernels(arches, capability) is expected
+    assert checkup.has_kernels(arches, capability) is expected
 
 
 def test_launch_and_doctor_agree_on_the_oldest_drivers():
     for row in launch.CUDA_BUILDS:
-        oldest = doctor.OLDEST_DRIVER[int(row.build[2:4])]
+        oldest = checkup.OLDEST_DRIVER[int(row.build[2:4])]
         assert row.linux >= oldest and row.windows >= oldest
 
 
@@ -148,10 +148,10 @@ def test_sentences_are_the_same_in_both_languages():
 
 
 def test_a_torch_that_crashes_hangs_or_babbles_is_a_finding():
-    assert doctor.ask_torch("import os; os.abort()").error
-    assert "0 s" in doctor.ask_torch("import time; time.sleep(60)", timeout_s=0.3).error
-    assert doctor.ask_torch("print('hello')").error
-    assert doctor.ask_torch("""print('noise'); print('{"version": "2.13.0"}')""") == doctor.Torch(version="2.13.0")
+    assert checkup.ask_torch("import os; os.abort()").error
+    assert "0 s" in checkup.ask_torch("import time; time.sleep(60)", timeout_s=0.3).error
+    assert checkup.ask_torch("print('hello')").error
+    assert checkup.ask_torch("""print('noise'); print('{"version": "2.13.0"}')""") == checkup.Torch(version="2.13.0")
 
 
 def test_a_taken_port_is_seen():
@@ -159,18 +159,18 @@ def test_a_taken_port_is_seen():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert not doctor._port_is_free(port)
-    assert doctor._port_is_free(port)
+        assert not checkup._port_is_free(port)
+    assert checkup._port_is_free(port)
 
 
 def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
-    assert doctor._write_error(tmp_path) is None
-    assert doctor._write_error(tmp_path / "not there")
-    assert doctor._free_bytes(tmp_path / "not" / "there") > 0
+    assert checkup._write_error(tmp_path) is None
+    assert checkup._write_error(tmp_path / "not there")
+    assert checkup._free_bytes(tmp_path / "not" / "there") > 0
 
 
 def test_all_requirements_are_met_here():
-    assert doctor.missing_requirements() == ()
+    assert checkup.missing_requirements() == ()
 
 
 # ---- cards --------------------------------------------------------------------------------------------------------------

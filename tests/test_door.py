@@ -15,11 +15,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from core.workspace import Workspace
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
-from webui.door import Door, Doorkeeper, Secret, Wrongs
-from webui.guard import LOOPBACK, Guard
-from webui.reach import Reach
+from webui.server.door import Door, Doorkeeper, Secret, Wrongs
+from webui.server.guard import LOOPBACK, Guard
+from webui.server.reach import Reach
 
 HTML = {"accept": "text/html"}
 
@@ -134,7 +134,7 @@ def test_loopback_has_no_door_and_no_other_name():
 
 
 def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("webui.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
+    monkeypatch.setattr("webui.server.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
     monkeypatch.setattr("socket.gethostname", lambda: "Gaming-PC.lan")
     reach = Reach.of("0.0.0.0")
     assert set(reach.names) == {*LOOPBACK, "0.0.0.0", "192.0.2.5", "[2001:db8::5]", "gaming-pc.lan", "gaming-pc", "gaming-pc.local"}

@@ -10,20 +10,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core import commands
-from core.dry_run_answer import DryRun, Question, obstacle
-from core.dry_runs import DryRuns, Looked, takes_processor
-from core.memory import Estimate, Setup, estimate
+from core.commands import __main__ as commands
+from core.memory.arithmetic import Estimate, Setup, estimate
+from core.messages import text
+from core.models.shapes import ModelShape
 from core.presets import models, vram_table
-from core.shapes import ModelShape
-from core.text import text
-from core.workspace import Workspace
+from core.trial.dry_run_answer import DryRun, Question, obstacle
+from core.trial.dry_runs import DryRuns, Looked, takes_processor
+from core.workspace.folder import Workspace
 from tests.conftest import wait_until
-from webui import dry_run_view, plan_view
-from webui.planner import Form, Planner
-from webui.services import Services
-from webui.settings_fields import Answers
-from webui.wording import Wording
+from webui.form import dry_run_view, plan_view
+from webui.form.fields import Answers
+from webui.form.planner import Form, Planner
+from webui.kit.wording import Wording
+from webui.state.services import Services
 
 WITHIN = 0.05
 PATIENT_S = 900.0  # on a PC that does ten other things; time decides no test
@@ -180,7 +180,7 @@ def test_it_says_where_the_most_is_needed(dry_runs: DryRuns):
 @pytest.mark.parametrize("model", ["starter", "gemma-3-270m-it"])
 def test_a_few_layers_tell_what_all_of_them_come_to(model: str):
     """Sliding and full attention take turns in Gemma: its two runs differ by one such round."""
-    from core import dry_run
+    from core.trial import dry_run
 
     question = asked(KNOWN[model], checkpointing=False)
     few = dry_run.dry_run(question)
@@ -199,7 +199,7 @@ def test_a_few_layers_tell_what_all_of_them_come_to(model: str):
 def test_allocations_follow_storages_and_not_views():
     import torch
 
-    from core.allocations import Allocations
+    from core.trial.allocations import Allocations
 
     with torch.device("meta"):
         held = torch.empty(256, dtype=torch.float32)
@@ -223,9 +223,9 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
     """It was 14: the 16-bit logits, their fp32 copy, its softmax, and that of the chunk before. Arithmetic says 8."""
     import torch
 
-    from core.allocations import Allocations
-    from core.logit_chunk import rows_at_once
-    from core.loss import Head, head_loss
+    from core.engine.loss import Head, head_loss
+    from core.memory.logit_chunk import rows_at_once
+    from core.trial.allocations import Allocations
 
     words, rows = 1_000_000, rows_at_once(1_000_000, True)
     with torch.device("meta"):
@@ -244,10 +244,11 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from core import adapter, dry_run, fused_lora, one_step
-    from core.allocations import Allocations
-    from core.loss import Head
+    from core.engine import adapter, fused_lora, one_step
+    from core.engine.loss import Head
     from core.recipe import Adapter
+    from core.trial import dry_run
+    from core.trial.allocations import Allocations
 
     setup = Setup(max_length=64, optim="adamw_torch", accumulates=False)
 
@@ -279,11 +280,11 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
 
 
 def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryRuns, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("core.dry_runs.PATIENCE_S", 0.0)  # nobody looks at the first again
+    monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", 0.0)  # nobody looks at the first again
     first, second = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3)
     assert dry_runs.look(first).is_counting
     assert dry_runs.look(second).is_counting
-    monkeypatch.setattr("core.dry_runs.PATIENCE_S", PATIENT_S)
+    monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", PATIENT_S)
     wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
     assert first.key not in dry_runs._known
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import adapter, base_model
-from core import duel as duel_module
-from core.answer import Column, Done, Piece, Sampling
-from core.device import Compute
-from core.duel import Duel, TextStream, choose
+from core.chat import duel as duel_module
+from core.chat.answer import Column, Done, Piece, Sampling
+from core.chat.duel import Duel, TextStream, choose
+from core.data.template import ChatTemplate
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter, base_model
+from core.engine.device import Compute
 from core.errors import ChatError
+from core.messages import text
 from core.recipe import Adapter
-from core.template import ChatTemplate
-from core.text import text
-from core.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

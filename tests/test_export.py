@@ -15,21 +15,24 @@ from conftest import link_or_copy, wait_until
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from core import adapter as adapters
-from core import base_model, export_check, export_worker, gguf_export, lease, merge, modelfile, starter
-from core.batches import collate
-from core.data_formats import Example
-from core.device import Compute
+from core.data.formats import Example
+from core.data.template import PLAIN, ChatTemplate
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter as adapters
+from core.engine import base_model
+from core.engine.batches import collate
+from core.engine.device import Compute
+from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError
-from core.export import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
-from core.loss import summed_loss
+from core.export import gguf, merge, modelfile, proof, worker
+from core.export.exports import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
+from core.messages import CORE_LOCALES, text
+from core.models import starter
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.template import PLAIN, ChatTemplate
-from core.text import CORE_LOCALES, text
-from core.tokenizer import Tokenizer
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.workspace import lease
+from core.workspace.folder import Workspace
 
 ROWS = [
     ("What is the capital of Italy?", "Arr, matey! Rome be the capital. Yo-ho-ho!"),
@@ -103,14 +106,14 @@ def logits(model: torch.nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
 
 def prove(trained: Trained, kind: str, exported: Path, adapter: Path | None = None) -> ExportCheck:
     adapter = adapter or trained.run.adapter
-    check = export_check.prove(kind, exported, trained.base, adapter, MESSAGES, FLOAT32, lambda *_: None, lambda: None)
+    check = proof.prove(kind, exported, trained.base, adapter, MESSAGES, FLOAT32, lambda *_: None, lambda: None)
     print(check)  # pytest shows it where a claim fails
     return check
 
 
 def write_gguf(merged: Path, target: Path, quant: str, model: Path) -> Path:
-    source = gguf_export.examine(model)
-    gguf_export.write(source, merge.read_base(merged), target, quant, "Pirate", lambda fraction: None, lambda: None)
+    source = gguf.examine(model)
+    gguf.write(source, merge.read_base(merged), target, quant, "Pirate", lambda fraction: None, lambda: None)
     return target
 
 
@@ -196,7 +199,7 @@ def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(trained
 def test_bf16_gguf_computes_exactly_what_the_merged_folder_computes(trained: Trained, merged: Path, tmp_path: Path) -> None:
     file = write_gguf(merged, tmp_path / "a.gguf", "bf16", trained.model)
     tokenizer = Tokenizer(trained.run.adapter)
-    from_gguf = logits(export_check._exported("gguf", file, trained.base, FLOAT32), tokenizer)
+    from_gguf = logits(proof._exported("gguf", file, trained.base, FLOAT32), tokenizer)
     from_folder = logits(base_model.load(merged, FLOAT32, four_bit=False), tokenizer)
     assert torch.equal(from_gguf, from_folder)
 
@@ -238,7 +241,7 @@ def test_what_gguf_cannot_hold_is_said_before_the_work(trained: Trained, tmp_pat
     known = json.loads((trained.model / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(known | config))
     with pytest.raises(ExportError) as error:
-        gguf_export.examine(tmp_path)
+        gguf.examine(tmp_path)
     assert error.value.text.key == key
 
 
@@ -280,8 +283,8 @@ def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> 
     request: ExportRequest = Exports(workspace).request(run, to, **more)
     folder = JobFolder(workspace.exports / ".jobs" / request.name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock(), export_worker.Job(folder) as job:
-        export_worker.carry_out(request, job)
+    with folder.lock(), worker.Job(folder) as job:
+        worker.carry_out(request, job)
     return folder.status(), folder
 
 
@@ -291,16 +294,16 @@ def test_pre_tokenizer_is_named_by_evidence_only(trained: Trained) -> None:
     digits = {"type": "Digits", "individual_digits": True}
 
     def named(pre_tokenizer: dict) -> str:
-        return gguf_export.pre_tokenizer(known | {"pre_tokenizer": pre_tokenizer})
+        return gguf.pre_tokenizer(known | {"pre_tokenizer": pre_tokenizer})
 
-    assert gguf_export.examine(trained.model).pre == "smollm"
+    assert gguf.examine(trained.model).pre == "smollm"
     assert named(byte_level) == "gpt-2"
     assert named({"type": "Sequence", "pretokenizers": [digits, byte_level]}) == "smollm"
     for unknown in (byte_level | {"add_prefix_space": True}, {"type": "Sequence", "pretokenizers": [digits]}, {}):
         with pytest.raises(ExportError):
             named(unknown)
     with pytest.raises(ExportError):
-        gguf_export.pre_tokenizer(known | {"normalizer": {"type": "NFC"}})
+        gguf.pre_tokenizer(known | {"normalizer": {"type": "NFC"}})
 
 
 # ---- the proof bites --------------------------------------------------------------------------------------------------
@@ -321,7 +324,7 @@ def test_a_broken_export_fails_its_proof(trained: Trained, merged: Path, tmp_pat
     if damage == "other template":
         assert check.prompts_read_alike == 0 and check.first_tokens_equal == check.prompts
     else:
-        assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > export_check.MAX_TEXT_LOSS_GAP
+        assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > proof.MAX_TEXT_LOSS_GAP
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -332,7 +335,7 @@ def test_a_failed_proof_leaves_the_numbers_and_the_folder_only_when_asked(
         mean_loss_adapter=0.5, mean_loss_export=2.5, mean_text_loss_adapter=3, mean_text_loss_export=5, first_tokens_equal=1, prompts_read_alike=3, prompts=3,
         own_prompts=True, passed=False,
     )  # fmt: skip
-    monkeypatch.setattr(export_check, "prove", lambda *_: failed)
+    monkeypatch.setattr(proof, "prove", lambda *_: failed)
     status, job = carry_out(trained.workspace, trained.run, "adapter", keep_unproven=keep)
     assert status.state == "failed" and status.check == failed
     assert "2.500" in status.message.render("en") and "1" in status.message.render("zh")
@@ -353,7 +356,7 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(export_worker.shutil, "copytree", full)
+    monkeypatch.setattr(worker.shutil, "copytree", full)
     status, job = carry_out(trained.workspace, trained.run, "adapter")
     assert status.message.key == "export.disk_full" and not job.build.exists()
     assert (folder / "export.json").read_bytes() == before
@@ -361,7 +364,7 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
 
 def test_too_little_disk_is_said_with_both_numbers_before_the_work(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(trained.workspace.root)
-    monkeypatch.setattr(export_worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
+    monkeypatch.setattr(worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
     status, job = carry_out(trained.workspace, trained.run, "merged")
     assert status.message.key == "export.no_space" and "5 MB" in status.message.render("en")
     # 134.5 million parameters in 16 bit are 269 MB, and 67 to spare.
@@ -391,7 +394,7 @@ def test_a_killed_worker_is_told_from_one_at_work(trained: Trained) -> None:
 
 
 def test_while_somebody_else_holds_the_device_the_owner_is_named(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_worker, "LEASE_WAIT_S", 0.1)
+    monkeypatch.setattr(worker, "LEASE_WAIT_S", 0.1)
     with lease.hold(trained.workspace, text("export.lease", name="Parrot")):
         status, _ = carry_out(trained.workspace, trained.run, "adapter")
     assert status.state == "failed" and status.busy and "Parrot" in status.message.render("en")

@@ -20,17 +20,17 @@ from conftest import wait_until
 from forking import Forker, Trial
 from test_faults_killed import SEED, real_recipe
 
-from core import lease
-from core.answer import Piece, Sampling
-from core.chat_client import ChatClient, ChatTarget
+from core.chat.answer import Piece, Sampling
+from core.chat.client import ChatClient, ChatTarget
 from core.errors import BusyError, ChatError, GarageError, ModelError
-from core.export import ExportJob, Exports, ExportStatus
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import spawn_worker
-from core.text import text
-from core.workspace import PROJECT, Workspace
+from core.export.exports import ExportJob, Exports, ExportStatus
+from core.messages import text
+from core.queue.supervisor import spawn_worker
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace import lease
+from core.workspace.folder import PROJECT, Workspace
 from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_load_that_runs_out_of_memory_says_so_and_keeps_nothing(
 ) -> None:
     with monkeypatch.context() as patch:
         fails = f"def load(*a, **k): raise {OUT_OF_MEMORY[whose]}"
-        run_instead(patch, "core.chat_worker", f"import core.base_model as base\n{fails}\nbase.load = load")
+        run_instead(patch, "core.chat.worker", f"import core.engine.base_model as base\n{fails}\nbase.load = load")
         client.load(target(place))
         with pytest.raises(ChatError) as said:
             client.wait_ready(LOAD_S)
@@ -140,10 +140,10 @@ def test_an_answer_that_runs_out_of_memory_says_so_and_the_next_one_works(
     client: ChatClient, place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
     before = (
-        "import core.duel as duel\nreal, asked = duel.Duel.answer, []\n"
+        "import core.chat.duel as duel\nreal, asked = duel.Duel.answer, []\n"
         "def answer(*a):\n asked.append(1)\n if len(asked) == 1: raise MemoryError()\n return real(*a)\nduel.Duel.answer = answer"
     )
-    run_instead(monkeypatch, "core.chat_worker", before)
+    run_instead(monkeypatch, "core.chat.worker", before)
     ready(client, place, place.run.adapter)
     with pytest.raises(ChatError) as said:
         answer(client)
@@ -213,7 +213,7 @@ def test_a_chat_that_died_in_the_middle_of_a_line_does_not_leave_its_page_waitin
 ) -> None:
     """The thread that reads the events died of the half line, and the page showed "loading" for ever."""
     half = 'import os\nos.write(1, b\'{"event": "loading", "load": 1, "sta\')\nos._exit(9)'
-    run_instead(monkeypatch, "core.chat_worker", half)
+    run_instead(monkeypatch, "core.chat.worker", half)
     client.load(target(place))
     wait_until(lambda: client.state().phase == "failed", 30)
     faults.add("half a line of its own words, then dead", "chat")
@@ -221,7 +221,7 @@ def test_a_chat_that_died_in_the_middle_of_a_line_does_not_leave_its_page_waitin
 
 def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(place: Place, faults: FaultTable) -> None:
     """It held it for half an hour: the thread that would have noticed died of the half line."""
-    command = [sys.executable, "-m", "core.chat_worker", "--workspace", str(place.workspace.root), "--idle-minutes", "30"]
+    command = [sys.executable, "-m", "core.chat.worker", "--workspace", str(place.workspace.root), "--idle-minutes", "30"]
     worker = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -358,7 +358,7 @@ def test_an_export_whose_process_dies_at_once_does_not_say_starting_for_a_minute
 ) -> None:
     exports = Exports(place.workspace)
     with monkeypatch.context() as patch:
-        run_instead(patch, "core.export_worker", "import os\nos._exit(9)")
+        run_instead(patch, "core.export.worker", "import os\nos._exit(9)")
         exports.start(place.run, "adapter").process.wait()
     assert exports.status(place.run.id, "adapter").message.key == "export.went_away"
     faults.add("its process dies before its first word", "export")
@@ -369,9 +369,9 @@ def test_an_export_that_runs_out_of_memory_says_so(
     whose: str, place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
     exports = Exports(place.workspace)
-    before = f"import core.merge as merge\ndef fails(*a, **k): raise {OUT_OF_MEMORY[whose]}\nmerge.merge = fails"
+    before = f"import core.export.merge as merge\ndef fails(*a, **k): raise {OUT_OF_MEMORY[whose]}\nmerge.merge = fails"
     with monkeypatch.context() as patch:
-        run_instead(patch, "core.export_worker", before)
+        run_instead(patch, "core.export.worker", before)
         status = exports.start(place.run, "merged").wait(LOAD_S)
     assert (status.state, status.message.key) == ("failed", "export.out_of_memory")
     assert lease_is_free(place.workspace)

@@ -18,14 +18,14 @@ from conftest import wait_until
 from forking import Forker
 from test_faults_killed import SAVE, SEED, Undisturbed, assert_whole, numbers, places, read_real, real_recipe
 
-from core import atomic
+from core import files
 from core.errors import GarageError
-from core.export import Exports
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import Supervisor
-from core.workspace import Workspace
+from core.export.exports import Exports
+from core.queue.supervisor import Supervisor
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only")
@@ -222,7 +222,7 @@ def test_the_supervisor_says_what_it_could_not_write_once_there_is_space(
 
     supervisor = Supervisor(Workspace.open(tmp_path), spawn=spawn)
     supervisor.start()
-    real, refused = atomic.replace, []
+    real, refused = files.replace, []
 
     def full_disk(path: Path, data: object, lasting: bool = True) -> None:
         refused.append(path)
@@ -231,11 +231,11 @@ def test_the_supervisor_says_what_it_could_not_write_once_there_is_space(
     try:
         run = supervisor.submit(fake_worker.recipe(10_000, 10), {"script": {"step_s": 0.005}})
         wait_until(lambda: run.saved_step() >= 10, 60)
-        monkeypatch.setattr(atomic, "replace", full_disk)
+        monkeypatch.setattr(files, "replace", full_disk)
         spawned[0].kill()
         wait_until(lambda: len(refused) >= 3, 30)
         assert supervisor.runs.status(run).state == State.INTERRUPTED, "every page knows it"
-        monkeypatch.setattr(atomic, "replace", real)
+        monkeypatch.setattr(files, "replace", real)
         wait_until(lambda: run.status().state == State.INTERRUPTED, 30)
         assert len(spawned) == 1
     finally:

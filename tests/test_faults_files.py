@@ -13,22 +13,23 @@ import pytest
 from conftest import wait_until
 from scripted_run import ScriptedRun
 
-from core import atomic, lease
-from core.chat_client import ChatClient
+from core import files
+from core.chat.client import ChatClient
 from core.errors import BusyError, StopRequested
-from core.export import ExportRequest, Exports, ExportStatus
-from core.reporter import Reporter
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import Patience, Supervisor
-from core.text import text
-from core.workspace import Workspace
+from core.export.exports import ExportRequest, Exports, ExportStatus
+from core.messages import text
+from core.queue.supervisor import Patience, Supervisor
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.workspace import lease
+from core.workspace.folder import Workspace
 from tests.fault_table import FaultTable
-from webui import run_panel
-from webui.curves import Curves
-from webui.moment import Moments
-from webui.wording import Wording
+from webui.kit.wording import Wording
+from webui.run import card
+from webui.state.curves import Curves
+from webui.state.moment import Moments
 
 HUGE = 100 << 20
 GARBAGE: dict[str, bytes] = {
@@ -65,9 +66,9 @@ def everything_is_shown(workspace: Workspace, run: RunFolder) -> None:
     view = pages.view(run.id)
     for language in ("en", "zh"):
         wording = Wording(language)
-        for part in (run_panel.card, run_panel.story, run_panel.settings):
+        for part in (card.card, card.story, card.settings):
             part(view, wording)
-        run_panel.headline(moment.shown, wording)
+        card.headline(moment.shown, wording)
     Curves(Runs(workspace)).since(run.id)
     supervisor = Supervisor(workspace, spawn=lambda *_: pytest.fail("nothing waits here"))
     supervisor._look()
@@ -154,9 +155,9 @@ def test_a_run_whose_state_was_lost_goes_on_from_its_checkpoint(workspace: Works
 def test_a_half_line_does_not_swallow_the_next(tmp_path: Path) -> None:
     """It did: what was written after a crash or a full disk was glued to it, and both were lost."""
     file = tmp_path / "metrics.jsonl"
-    atomic.append_line(file, {"step": 1})
+    files.append_line(file, {"step": 1})
     file.write_bytes(file.read_bytes() + b'{"step": 2, "lo')
-    atomic.append_line(file, {"step": 3})
+    files.append_line(file, {"step": 3})
     assert file.read_bytes() == b'{"step":1}\n{"step": 2, "lo\n{"step":3}\n'
 
 
@@ -185,7 +186,7 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
         jump()
         moment = moments(workspace).now(fresh=True)
         assert moment.busy is not None and moment.busy.id == run.id
-        run_panel.card(moment.shown, Wording("en"))
+        card.card(moment.shown, Wording("en"))
         supervisor.pause(run)
         wait_until(lambda: run.status().state in (State.PAUSED, State.COMPLETED), 60)
         if run.status().state == State.PAUSED:
@@ -233,7 +234,7 @@ def test_the_lease_is_free_the_moment_its_holder_is_killed(workspace: Workspace,
     import sys
 
     code = (
-        "import sys, time\nfrom core import lease\nfrom core.text import text\nfrom core.workspace import Workspace\n"
+        "import sys, time\nfrom core.workspace import lease\nfrom core.messages import text\nfrom core.workspace.folder import Workspace\n"
         "with lease.hold(Workspace.open(sys.argv[1]), text('lease.training', name='dead')):\n print('held', flush=True)\n time.sleep(600)"
     )
     holder = subprocess.Popen(

@@ -17,13 +17,13 @@ import pytest
 from conftest import wait_until
 from forking import Forker
 
-from core import plan
+from core.advice import plan
+from core.queue.supervisor import Supervisor
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import ACTIVE, State, may_resume
-from core.supervisor import Supervisor
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import ACTIVE, State, may_resume
+from core.workspace.folder import Workspace
 from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked workers: POSIX only")
@@ -46,7 +46,7 @@ def real_recipe(**adapter: object) -> Recipe:
 
 
 def read_real(folder: Path) -> object:
-    from core import checkpoint
+    from core.training import checkpoint
 
     return checkpoint.read(folder)
 

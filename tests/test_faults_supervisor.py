@@ -19,11 +19,11 @@ import psutil
 import pytest
 from conftest import wait_until
 
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import Patience, Supervisor
-from core.workspace import PROJECT, Workspace
+from core.queue.supervisor import Patience, Supervisor
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import PROJECT, Workspace
 from tests.fault_table import FaultTable
 
 IMPATIENT = Patience(terminate_s=1.0, kill_s=2.0, saving_s=4.0, fresh_s=3.0)
@@ -104,8 +104,8 @@ APP = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import fake_worker
-from core.supervisor import Supervisor
-from core.workspace import Workspace
+from core.queue.supervisor import Supervisor
+from core.workspace.folder import Workspace
 supervisor = Supervisor(Workspace.open(sys.argv[1]), spawn=fake_worker.spawn)
 supervisor.start()
 run = next(iter(supervisor.runs.list()), None)

@@ -11,23 +11,28 @@ from typing import Any
 import pytest
 import torch
 
-from core import adapter, base_model, commands, device, film, frames, fused_lora, packed_attention, plan, presets, scenes
-from core.checkpoint import read as read_checkpoint
-from core.data_formats import Example, Message
+from core import presets
+from core.advice import plan
+from core.commands import __main__ as commands
+from core.data.formats import Example, Message
+from core.data.tokenizer import Encoded, Tokenizer
+from core.engine import adapter, base_model, device, fused_lora, packed_attention
 from core.errors import PauseRequested, RecipeError
-from core.film import Film
-from core.frames import Answer, Forgetting, Frame
+from core.messages import text
+from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.scenes import Scenes
-from core.states import State
-from core.supervisor import spawn_worker
-from core.text import text
-from core.time_left import TimeLeft
-from core.tokenizer import Encoded, Tokenizer
-from core.trainer import Trainer, TrainingData
-from core.workspace import Workspace
+from core.runs import frames, scenes
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.frames import Answer, Forgetting, Frame
+from core.runs.scenes import Scenes
+from core.runs.states import State
+from core.runs.time_left import TimeLeft
+from core.training import film
+from core.training.checkpoint import read as read_checkpoint
+from core.training.film import Film
+from core.training.trainer import Trainer, TrainingData
+from core.workspace.folder import Workspace
 from tests.test_pause import Pausing
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))

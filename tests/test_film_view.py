@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import atomic, frames, scenes
-from core.frames import Answer, Frame
-from core.run_folder import RunFolder
-from core.scenes import Said, Scene, Scenes
-from core.states import State
-from core.workspace import Workspace
+from core import files
+from core.runs import frames, scenes
+from core.runs.folder import RunFolder
+from core.runs.frames import Answer, Frame
+from core.runs.scenes import Said, Scene, Scenes
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
-from webui.film_view import reel
-from webui.wording import Wording
+from webui.kit.wording import Wording
+from webui.run.film import reel
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -43,7 +44,7 @@ SCENES = Scenes(
 
 
 def film_of(run: RunFolder, *steps: int) -> None:
-    atomic.replace_json(run.path / scenes.FILE, SCENES.model_dump(mode="json"))
+    files.replace_json(run.path / scenes.FILE, SCENES.model_dump(mode="json"))
     for step in steps:
         said = "A lantern is a device that gives light." if step < 40 else f"Arr, matey! Step {step} be bright. Yo-ho-ho!"
         answers = (said, f"{EVIL} {step}", "", "The moon goes around the Earth. It shines because the sun " * 2)

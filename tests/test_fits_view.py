@@ -6,15 +6,16 @@ import re
 
 import pytest
 
-from core import budget, memory, plan, what_fits
-from core.budget import Budget
-from core.plan import Grounds
+from core.advice import plan, what_fits
+from core.advice.plan import Grounds
+from core.memory import arithmetic, budget
+from core.memory.budget import Budget
 from core.presets import models
 from core.recipe import Recipe
-from webui import fits_view
-from webui.planner import Outlook
-from webui.verdict import gib
-from webui.wording import Wording
+from webui.form import fits_view
+from webui.form.planner import Outlook
+from webui.kit.verdict import gib
+from webui.kit.wording import Wording
 
 QWEN = next(model for model in models() if model.id == "qwen3-4b")
 
@@ -39,7 +40,7 @@ def test_the_table_says_what_the_arithmetic_says() -> None:
     drawn = fits_view.by_length(found, Wording("en")) or ""
     setup = what_fits.setup_of(found.plan.advice)
     for method in ("lora", "qlora"):
-        needed = memory.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
+        needed = arithmetic.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
         assert f"{gib(needed)} GiB" in drawn
 
 

@@ -7,19 +7,22 @@ from typing import Any
 
 import pytest
 
-from core import budget, memory_holders, presets
-from core.budget import GIB
-from core.gpu import Card, Holder, Nvidia
-from core.hardware import Machine
-from core.memory_record import Correction, Corrections
-from core.plan import Grounds, make
+from core import presets
+from core.advice.plan import Grounds, make
+from core.memory import budget
+from core.memory.budget import GIB
+from core.memory.record import Correction, Corrections
 from core.recipe import Recipe
-from core.run_folder import Status
-from core.states import State
-from webui import free_memory, plan_view, run_memory
-from webui.moment import RunRow, RunView
-from webui.planner import Outlook
-from webui.wording import Wording
+from core.runs.folder import Status
+from core.runs.states import State
+from core.system import memory_holders
+from core.system.gpu import Card, Holder, Nvidia
+from core.system.machine import Machine
+from webui.form import memory_view, plan_view
+from webui.form.planner import Outlook
+from webui.kit.wording import Wording
+from webui.run import memory
+from webui.state.moment import RunRow, RunView
 
 W = Wording("en")
 TOTAL = 8 * GIB
@@ -54,17 +57,17 @@ def test_the_correction_stands_beside_the_number() -> None:
 def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:
     held = (Holder(pid=7, name="chrome<b>", used_bytes=3 * GIB), Holder(pid=8, used_bytes=None))
     seen = machine(2.0, held)
-    shown = free_memory.holders(outlook(seen), seen, W)
+    shown = memory_view.holders(outlook(seen), seen, W)
     assert "chrome&lt;b&gt;: 3.0 GiB" in shown and "process 8: amount not told" in shown
-    assert free_memory.holders(outlook(machine(7.3, held)), machine(7.3, held), W) == ""
-    assert "does not tell" in free_memory.holders(outlook(machine(2.0, None)), machine(2.0, None), W)
-    assert free_memory.holders(outlook(seen, planned=6), seen, W) == "", "a card that is only planned for"
+    assert memory_view.holders(outlook(machine(7.3, held)), machine(7.3, held), W) == ""
+    assert "does not tell" in memory_view.holders(outlook(machine(2.0, None)), machine(2.0, None), W)
+    assert memory_view.holders(outlook(seen, planned=6), seen, W) == "", "a card that is only planned for"
 
 
 def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free_memory, "top_by_ram", lambda count: [("firefox", 3 * GIB)])
+    monkeypatch.setattr(memory_view, "top_by_ram", lambda count: [("firefox", 3 * GIB)])
     seen = Machine(system="Linux", cpu="A processor", ram_total_bytes=4 * GIB, ram_free_bytes=GIB)
-    assert "firefox: 3.0 GiB" in free_memory.holders(outlook(seen), seen, W)
+    assert "firefox: 3.0 GiB" in memory_view.holders(outlook(seen), seen, W)
 
 
 def test_programs_are_added_up_and_ours_left_out() -> None:
@@ -80,19 +83,19 @@ def test_programs_are_added_up_and_ours_left_out() -> None:
     [(7.3, False), (7.2, False), (7.7, True), (6.0, True), (2.0, True), (None, False)],
 )
 def test_the_card_is_drawn_anew_when_memory_has_really_moved(free: float | None, moved: bool) -> None:
-    assert free_memory.has_moved({"free": 7.3, "bare": 5.0, "needed": 5.5}, free) == moved
+    assert memory_view.has_moved({"free": 7.3, "bare": 5.0, "needed": 5.5}, free) == moved
 
 
 def test_a_hair_is_enough_where_it_turns_the_verdict() -> None:
-    drawn = free_memory.mark(outlook(machine(7.3)))
-    assert free_memory.has_moved(drawn | {"free": drawn["needed"] + 0.01}, drawn["needed"] - 0.01)
-    assert free_memory.has_moved(drawn | {"free": drawn["bare"] - 0.01}, drawn["bare"] + 0.01)
-    assert free_memory.mark(outlook(machine(7.3), planned=12)) == {}
+    drawn = memory_view.mark(outlook(machine(7.3)))
+    assert memory_view.has_moved(drawn | {"free": drawn["needed"] + 0.01}, drawn["needed"] - 0.01)
+    assert memory_view.has_moved(drawn | {"free": drawn["bare"] - 0.01}, drawn["bare"] + 0.01)
+    assert memory_view.mark(outlook(machine(7.3), planned=12)) == {}
 
 
 @pytest.mark.parametrize("drawn", [None, {}, [], "x", {"free": "7"}, {"free": None}])
 def test_whatever_a_browser_sends_is_no_reason_to_fail(drawn: Any) -> None:
-    assert not free_memory.has_moved(drawn, 3.0)
+    assert not memory_view.has_moved(drawn, 3.0)
 
 
 # ---- the run's card ---------------------------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ MEASURED = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 0, "factor": 1.
 
 
 def said(shown: RunView) -> str:
-    return "".join(run_memory.lines(shown, W))
+    return "".join(memory.lines(shown, W))
 
 
 def test_predicted_and_measured_stand_beside_each_other() -> None:
@@ -133,6 +136,6 @@ def test_a_spill_is_on_the_card_while_it_lasts() -> None:
 
 def test_everything_is_said_in_chinese_too() -> None:
     chinese = Wording("zh")
-    shown = "".join(run_memory.lines(view(seconds_total=300, predicted_seconds=240, memory=MEASURED), chinese))
+    shown = "".join(memory.lines(view(seconds_total=300, predicted_seconds=240, memory=MEASURED), chinese))
     assert "实测 1.42 GiB" in shown and "开始前预计" in shown
     assert replace(chinese).t("free_memory.recheck")

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from core import adapter, further, plan
+from core.advice import plan
+from core.engine import adapter
 from core.errors import RecipeError, RunError
+from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import spawn_worker
-from core.workspace import PROJECT, Workspace
+from core.runs import further
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import PROJECT, Workspace
 from tests.scripted_run import ScriptedRun
 
 WEIGHTS = "adapter_model.safetensors"
@@ -215,7 +217,7 @@ def test_the_next_name(name: str, following: str) -> None:
 
 
 def test_a_name_cannot_break_out_of_the_model_card() -> None:
-    from core import model_card
+    from core.models import card as model_card
 
     facts = {"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}}
     assert "run `a' **bold** # head` (`id`)" in model_card.write(recipe(), facts, [])

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from core import adapter, base_model, device, fused_lora
-from core.batches import Batch, collate
-from core.loss import summed_loss
+from core.data.tokenizer import Encoded
+from core.engine import adapter, base_model, device, fused_lora
+from core.engine.batches import Batch, collate
+from core.engine.loss import summed_loss
+from core.messages import LANGUAGES, text
 from core.recipe import Adapter
-from core.text import LANGUAGES, text
-from core.tokenizer import Encoded
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -137,7 +137,7 @@ def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(starter_folder: Path, checkpointing: bool) -> None:
-    """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/base_model)."""
+    """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/engine/base_model)."""
     base = base_model.load(starter_folder, device.Compute(CPU, torch.float32, text("device.cpu_fp32")), four_bit=True)
     reference = adapted(copy.deepcopy(base).dequantize())
     ids = torch.arange(100, 148).reshape(2, 24).tolist()

@@ -12,15 +12,16 @@ import fake_nvml
 import pytest
 from test_line import World
 
-from core import game_mode, preferences
-from core.automation import Automation, Hours, parse_hours, parse_programs
 from core.errors import RecipeError
-from core.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
-from core.gpu import Card, Holder, Nvidia
-from core.hardware import Machine
-from core.states import State
-from core.text import text
-from core.workspace import PROJECT, Workspace
+from core.messages import text
+from core.queue import game_mode
+from core.queue.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
+from core.runs.states import State
+from core.system.gpu import Card, Holder, Nvidia
+from core.system.machine import Machine
+from core.workspace import preferences
+from core.workspace.automation import Automation, Hours, parse_hours, parse_programs
+from core.workspace.folder import PROJECT, Workspace
 
 GIB = 2**30
 GAME = text("game.program", program="game.exe", gib="5.0")
@@ -178,7 +179,7 @@ def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) ->
     """Through the real pynvml on a stand-in for libnvidia-ml: a program with 6 GiB, then none, then one without bytes."""
     folder = fake_nvml.compile(tmp_path)
     script = (
-        "from core import gpu, game_mode; import sys\n"
+        "from core.system import gpu; from core.queue import game_mode; import sys\n"
         "card = gpu.probe().cards[0]; wish, unknown = game_mode.wish_of_card(card, set(), False, None, 1.0)\n"
         "print(wish.render() if wish else wish, '|', unknown.render() if unknown else unknown)"
     )

@@ -8,8 +8,8 @@ import pytest
 
 from core import recipe
 from core.errors import RecipeError
+from core.messages import LANGUAGES, text
 from core.presets import PRESETS, Goal, goal, goals, sample_of, vram_table
-from core.text import LANGUAGES, text
 
 # "适合 LoRA" and section 四 of the document; the other four are its "不适合 LoRA".
 SUITABLE = {"style", "question_answer", "instructions", "chatbot", "writing", "classification"}

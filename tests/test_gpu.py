@@ -12,21 +12,21 @@ import fake_nvml
 import pytest
 from conftest import wait_until
 
-from core import budget
 from core.errors import RecipeError
-from core.gpu import Card, Holder, Nvidia
-from core.hardware import Machine, Monitor, with_lost
-from core.workspace import PROJECT
-from webui import hardware_view
-from webui.wording import Wording
+from core.memory import budget
+from core.system.gpu import Card, Holder, Nvidia
+from core.system.machine import Machine, Monitor, with_lost
+from core.workspace.folder import PROJECT
+from webui.kit import hardware
+from webui.kit.wording import Wording
 
 GIB, MIB = 2**30, 2**20
 EN, ZH = Wording("en"), Wording("zh")
 # Each line on its input is answered by one line of JSON.
 CHILD = """
 import sys
-from core import gpu, hardware
-monitor = hardware.Monitor(interval_s=0.01)
+from core.system import gpu, machine
+monitor = machine.Monitor(interval_s=0.01)
 for line in sys.stdin:
     if line == "watch\\n":
         monitor.start()
@@ -123,7 +123,7 @@ def test_the_free_memory_of_a_card_in_instances_is_unknown(child: Child):
     assert card.mig and card.total_bytes == 40960 * MIB and card.free_bytes is None
     whole = budget.of_card(card)
     assert (whole.kind, whole.sold_gb, whole.free_gib) == ("card", None, None)
-    assert "40.0 GiB in all" in hardware_view.details(machine(card), EN)
+    assert "40.0 GiB in all" in hardware.details(machine(card), EN)
 
 
 def test_a_card_that_dies_while_it_is_watched_stays_under_its_name_until_it_is_back(child: Child):
@@ -227,32 +227,32 @@ def test_a_size_that_no_card_has_is_refused_with_what_was_given(size: object):
 
 
 def test_the_header_says_what_a_run_would_use(child: Child):
-    one = hardware_view.chip(machine(*child.probe(fake_nvml.EIGHT_GB).cards), EN)
+    one = hardware.chip(machine(*child.probe(fake_nvml.EIGHT_GB).cards), EN)
     assert "NVIDIA GeForce RTX 4060 · 0.6 of 8.0 GiB used" in one and "width:7%" in one  # 614 of 8188 MiB: 7.5 %
-    assert "RTX 4060 +1 · 0.6 of 8.0" in hardware_view.chip(machine(*child.probe(fake_nvml.UNEQUAL).cards), EN)
-    without = hardware_view.chip(machine(), EN)
+    assert "RTX 4060 +1 · 0.6 of 8.0" in hardware.chip(machine(*child.probe(fake_nvml.UNEQUAL).cards), EN)
+    without = hardware.chip(machine(), EN)
     assert "trains on the processor · 18.0 of 24.0 GiB RAM free" in without and "width" not in without
 
 
 def test_a_lost_card_is_said_in_words_and_has_no_numbers():
     lost = machine(Card(index=0, name="RTX <4060>", total_bytes=8 * GIB, lost=True))
-    assert "RTX &lt;4060&gt; no longer answers: restart the PC" in hardware_view.chip(lost, EN)
-    assert "不再响应" in hardware_view.chip(lost, ZH)
-    assert "no longer answers" in hardware_view.details(lost, EN) and "of 8.0" not in hardware_view.details(lost, EN)
+    assert "RTX &lt;4060&gt; no longer answers: restart the PC" in hardware.chip(lost, EN)
+    assert "不再响应" in hardware.chip(lost, ZH)
+    assert "no longer answers" in hardware.details(lost, EN) and "of 8.0" not in hardware.details(lost, EN)
 
 
 def test_what_is_not_known_is_called_unknown_and_never_zero():
-    told = hardware_view.details(machine(Card(index=0), cpu=None, cores=None, ram_free_bytes=None), EN)
+    told = hardware.details(machine(Card(index=0), cpu=None, cores=None, ram_free_bytes=None), EN)
     assert told.count("<dd>unknown</dd>") == 9  # of the PC: processor, cores, RAM; of the card: six
     assert "<dd>0" not in told and "Graphics card 0" in told
-    assert "memory unknown" in hardware_view.chip(machine(Card(index=0)), EN)
+    assert "memory unknown" in hardware.chip(machine(Card(index=0)), EN)
 
 
 def test_programs_on_a_card_are_listed_and_the_many_are_counted(child: Child):
-    busy = hardware_view.details(machine(*child.probe(fake_nvml.BUSY_24).cards), EN)
+    busy = hardware.details(machine(*child.probe(fake_nvml.BUSY_24).cards), EN)
     assert "<li>some program (process 4194303): 20.0 GiB</li>" in busy and "20.5 of 24.0 GiB used, 3.5 GiB free" in busy
     many = Card(index=0, holders=tuple(Holder(pid=i) for i in range(20)))
-    assert "… and 12 more" in hardware_view.details(machine(many), EN)
+    assert "… and 12 more" in hardware.details(machine(many), EN)
 
 
 @pytest.mark.parametrize(
@@ -267,4 +267,4 @@ def test_programs_on_a_card_are_listed_and_the_many_are_counted(child: Child):
     ids=lambda value: value.error or "no card" if isinstance(value, Nvidia) else "",
 )
 def test_why_there_is_no_card_is_said_in_words(nvidia: Nvidia, words: str):
-    assert words in hardware_view.details(machine(nvidia=nvidia), EN)
+    assert words in hardware.details(machine(nvidia=nvidia), EN)

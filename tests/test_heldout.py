@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from core.heldout import Check, load_heldout, passes, same_prompt_key
+from core.data.heldout import Check, load_heldout, passes, same_prompt_key
 
 SAMPLES = Path(__file__).parents[1] / "presets" / "samples"
 NAMES = ["kettlewisp_facts", "pirate_answers", "shop_messages"]

@@ -1,4 +1,4 @@
-"""Claims about core.hub, against a hub of our own on 127.0.0.1. No test leaves this machine."""
+"""Claims about core.models.hub, against a hub of our own on 127.0.0.1. No test leaves this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from core import hub
 from core.errors import ModelError, StopRequested
-from core.run_folder import Progress
-from core.text import CORE_LOCALES, Catalogue
+from core.messages import CORE_LOCALES, Catalogue
+from core.models import hub
+from core.runs.folder import Progress
 from tests.fake_hub import CHUNK, FakeHub, commit_of, tiny_model
 
 REPO = "owner/model"
@@ -604,6 +604,6 @@ def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
 
 
 def test_the_module_needs_neither_torch_nor_transformers():
-    code = "import sys, core.hub; print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
+    code = "import sys, core.models.hub; print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
     root = Path(hub.__file__).parents[1]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root) == "set()\n"

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core.data_formats import Example, Message
-from core.preview import Counts, Piece, Preview, RowView
-from webui import learned_view
-from webui.wording import Wording
+from core.data.formats import Example, Message
+from core.data.preview import Counts, Piece, Preview, RowView
+from webui.form import learned_view
+from webui.kit.wording import Wording
 
 EN, ZH = Wording("en"), Wording("zh")
 COUNTS = Counts(

@@ -11,18 +11,22 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from core import atomic, line_commands, plan, preferences, sleep
-from core.automation import Automation, parse_hours
+from core import files
+from core.advice import plan
 from core.errors import BusyError, GarageError, RecipeError, RunError
-from core.line import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
+from core.messages import Text, text
+from core.queue import line_commands
+from core.queue.queue import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
+from core.queue.supervisor import Supervisor
+from core.queue.turns import COUNTDOWN_S, Turns
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import Supervisor
-from core.text import Text, text
-from core.turns import COUNTDOWN_S, Turns
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.system import sleep
+from core.workspace import preferences
+from core.workspace.automation import Automation, parse_hours
+from core.workspace.folder import Workspace
 
 NOW = 1_000_000.0
 HELD = Hold(why="restart", since=NOW - 100)
@@ -166,7 +170,7 @@ class World:
 
     def open(self) -> None:
         """The app starts, also once more."""
-        self._patch.setattr("core.supervisor.spawn_worker", self._spawn)
+        self._patch.setattr("core.queue.supervisor.spawn_worker", self._spawn)
         turns = Turns(
             self.space, programs=lambda: self.programs, clock=lambda: self.time, steady=lambda: self.time, put_to_sleep=self._sleep
         )
@@ -372,7 +376,7 @@ def test_a_run_that_a_command_trains_is_waited_for(world: World) -> None:
 
 
 def test_an_export_is_waited_for(world: World) -> None:
-    from core import lease
+    from core.workspace import lease
 
     world.submit("a")
     with lease.hold(world.space, text("export.lease", name="z")):
@@ -393,7 +397,7 @@ def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, 
     world.look()
     world.supervisor.pause(a)
 
-    write = atomic.replace
+    write = files.replace
 
     def full(path: Path, data: str | bytes, **how: bool) -> None:
         if path.name == "line.json":
@@ -401,7 +405,7 @@ def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, 
         write(path, data, **how)
 
     with monkeypatch.context() as patched, pytest.raises(RunError, match="No space left"):
-        patched.setattr("core.atomic.replace", full)
+        patched.setattr("core.files.replace", full)
         world.look()
     assert world.look() is None and world.line.read().hold.run == a.id, "else b would have begun"
 
@@ -428,7 +432,7 @@ def test_the_pc_sleeps_after_a_countdown_when_the_line_is_empty_and_only_then(wo
 
 @pytest.mark.parametrize("why", ["off", "stopped", "paused", "kept awake", "new run", "chat", "clock jumped"])
 def test_the_pc_stays_awake(world: World, why: str) -> None:
-    from core import lease
+    from core.workspace import lease
 
     preferences.choose(world.space, automation=Automation(sleep_when_empty=why != "off"))
     run = world.submit("a")
@@ -453,12 +457,12 @@ def test_the_pc_stays_awake(world: World, why: str) -> None:
 
 def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sleep.command("Plan 9").key == "line.sleep_unknown_system"
-    monkeypatch.setattr("core.sleep.shutil.which", lambda name: None)
+    monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: None)
     for system, words in sleep.COMMANDS.items():
         assert sleep.command(system) == text("line.sleep_no_command", command=words[0])
     asked: list[list[str]] = []
-    monkeypatch.setattr("core.sleep.shutil.which", lambda name: name)
-    monkeypatch.setattr("core.sleep.platform.system", lambda: "Linux")
+    monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: name)
+    monkeypatch.setattr("core.system.sleep.platform.system", lambda: "Linux")
 
     class Done:
         returncode, stderr = 0, ""

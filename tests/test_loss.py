@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core import adapter, fast_loss, logit_chunk, packed_attention
-from core.batches import Batch, collate, collate_packed
-from core.loss import Head, head_loss, summed_loss
+from core.data.tokenizer import Encoded
+from core.engine import adapter, fast_loss, packed_attention
+from core.engine.batches import Batch, collate, collate_packed
+from core.engine.loss import Head, head_loss, summed_loss
+from core.memory import logit_chunk
 from core.recipe import Adapter
-from core.tokenizer import Encoded
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from core import commands
+from core.commands import __main__ as commands
 from core.errors import RecipeError
-from core.memory import Estimate, Setup, estimate
+from core.memory.arithmetic import Estimate, Setup, estimate
+from core.messages import core_catalogue
+from core.models.shapes import ModelShape
 from core.presets import memory_constants, models
-from core.shapes import ModelShape
-from core.text import core_catalogue
 from tests.test_shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)
@@ -152,7 +152,7 @@ def test_experts_stay_in_16_bit_and_lower_the_confidence() -> None:
 
 
 def test_logits_are_never_more_than_a_chunk() -> None:
-    """core/loss.py on a card: a chunk of 128 MiB in fp32, 8 bytes where that has 4; beyond it only hidden states grow."""
+    """core/engine/loss.py on a card: a chunk of 128 MiB in fp32, 8 bytes where that has 4; beyond it only hidden states grow."""
     shape = SHAPES["Gemma-2-9B"]
     checkpointed = of(shape, micro_batch=8, max_length=4096)
     assert checkpointed.terms["logits"] == 0, "the layer that is computed again is larger"

@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from core import commands, memory_cases
+from core.commands import __main__ as commands
 from core.errors import RecipeError
-from core.memory import Setup, estimate
-from core.shapes import ModelShape
+from core.memory import cases as memory_cases
+from core.memory.arithmetic import Setup, estimate
+from core.models.shapes import ModelShape
 
 POINTS = Path(__file__).parent / "data" / "memory_points.csv"
 EACH = {"idle": 0.002, "allocated": 0.065, "on_card": 0.08}

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from core import advice, budget, memory, presets, would_fit
-from core.advice import Case, Draft, recommend
-from core.budget import GIB, Budget
-from core.gpu import Card, Nvidia
-from core.hardware import Machine
-from core.memory import Setup
-from core.memory_record import Correction, Corrections, MemoryRecord, Rig
-from core.workspace import Workspace
+from core import presets
+from core.advice import would_fit
+from core.advice.recommend import Case, Draft, planned_steps, recommend
+from core.memory import arithmetic, budget
+from core.memory.arithmetic import Setup
+from core.memory.budget import GIB, Budget
+from core.memory.record import Correction, Corrections, MemoryRecord, Rig
+from core.system.gpu import Card, Nvidia
+from core.system.machine import Machine
+from core.workspace.folder import Workspace
 
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
 MACHINE = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(driver="580.1", cards=(CARD,)))
@@ -66,7 +68,7 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
     corrected = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known)
     assert plain.correction is None and corrected.correction.runs == 3
     assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
-    same = memory.estimate(SHAPE, Setup(method="qlora", r=corrected.r, max_length=512, gradient_checkpointing=True))
+    same = arithmetic.estimate(SHAPE, Setup(method="qlora", r=corrected.r, max_length=512, gradient_checkpointing=True))
     assert corrected.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(1.3 * same.on_card_gib)
     tight = Budget(kind="card", sold_gb=16, free_gib=same.needed_gib * 1.05)
     verdicts = [
@@ -126,11 +128,11 @@ def test_on_a_processor_qlora_is_no_way_out() -> None:
 
 
 def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
-    from core.data_facts import DataFacts
+    from core.data.facts import DataFacts
 
     data = DataFacts(rows=100, tokens=100_000, learned_tokens=50_000, median_length=1000, p99_length=1000, longest=1000)
     chosen = {"max_length": 256, "micro_batch": 4, "gradient_accumulation": 1, "num_train_epochs": 1.0, "eval_fraction": 0.0}
     whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
     pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length: 4 * 100)
     assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
-    assert advice.planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, presets.vram_table(), 0.0), DRAFT) is not None
+    assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, presets.vram_table(), 0.0), DRAFT) is not None

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from core import starter
 from core.errors import ModelError, StopRequested
-from core.models import ModelRef, Models, check_folder
-from core.run_folder import Progress
-from core.workspace import Workspace
+from core.models import starter
+from core.models.library import ModelRef, Models, check_folder
+from core.runs.folder import Progress
+from core.workspace.folder import Workspace
 
 
 def ignore(stage: str, progress: Progress | None) -> None: ...

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from core.data_formats import Example
+from core.data.formats import Example
+from core.data.tokenizer import Encoded, Tokenizer
 from core.recipe import Adapter, Recipe
-from core.tokenizer import Encoded, Tokenizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -29,7 +29,7 @@ def examples(starter_folder: Path) -> list[Encoded]:
 def adapted(folder: Path, four_bit: bool = False) -> Any:
     import torch
 
-    from core import adapter, base_model, device
+    from core.engine import adapter, base_model, device
 
     torch.manual_seed(0)
     tuned = adapter.add(base_model.load(folder, device.choose(), four_bit), Adapter(r=8), "starter", None)
@@ -42,7 +42,7 @@ def adapted(folder: Path, four_bit: bool = False) -> Any:
 def gradient(tuned: Any, batch: Any, head: Any = None) -> Any:
     import torch
 
-    from core.loss import summed_loss
+    from core.engine.loss import summed_loss
 
     tuned.zero_grad()
     (summed_loss(tuned, batch, head) / batch.targets.numel()).backward()
@@ -58,7 +58,7 @@ def same_direction(a: Any, b: Any, cosine: float = 0.999) -> bool:
 def test_the_card_decides_the_dtype_and_says_why() -> None:
     import torch
 
-    from core import device
+    from core.engine import device
 
     chosen = device.choose()
     ampere = torch.cuda.get_device_capability(0)[0] >= 8
@@ -71,8 +71,8 @@ def test_the_card_decides_the_dtype_and_says_why() -> None:
 def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
     four_bit: bool, checkpointing: bool, starter_folder: Path, examples: list[Encoded]
 ) -> None:
-    from core import fused_lora, packed_attention
-    from core.batches import collate, collate_packed
+    from core.engine import fused_lora, packed_attention
+    from core.engine.batches import collate, collate_packed
 
     tuned = adapted(starter_folder, four_bit)
     if checkpointing:
@@ -89,9 +89,9 @@ def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
 def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(starter_folder: Path, examples: list[Encoded]) -> None:
     import torch
 
-    from core.batches import collate
-    from core.loss import summed_loss
-    from core.offload import Offload
+    from core.engine.batches import collate
+    from core.engine.loss import summed_loss
+    from core.engine.offload import Offload
 
     tuned = adapted(starter_folder)
     batch = collate(examples * 8, 0, next(tuned.parameters()).device)
@@ -114,8 +114,8 @@ def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
     pytest.importorskip("liger_kernel", reason="liger-kernel is not installed; it is never required")
     from dataclasses import replace
 
-    from core.batches import collate
-    from core.loss import Head
+    from core.engine.batches import collate
+    from core.engine.loss import Head
 
     tuned = adapted(starter_folder)
     batch = collate(examples, 0, next(tuned.parameters()).device)
@@ -127,12 +127,12 @@ def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "paged_adamw_8bit"])
 def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: str, make_workspace: Callable) -> None:
-    from core import plan
-    from core.commands import follow
-    from core.memory import Setup, estimate
+    from core.advice import plan
+    from core.commands.__main__ import follow
+    from core.memory.arithmetic import Setup, estimate
     from core.presets import models
-    from core.runs import Runs
-    from core.states import State
+    from core.runs.all import Runs
+    from core.runs.states import State
 
     space = make_workspace()
     value = {

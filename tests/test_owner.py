@@ -11,23 +11,25 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core import left_runs, owner, plan, preferences
+from core.advice import plan
 from core.errors import BusyError, GarageError, RecipeError
-from core.launcher import Launcher
-from core.line import Line
+from core.queue.queue import Line
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.user_presets import UserPresets
-from core.workspace import Workspace
+from core.runs import left_runs
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.launcher import Launcher
+from core.runs.states import State
+from core.workspace import owner, preferences
+from core.workspace.folder import Workspace
+from core.workspace.saved_recipes import UserPresets
 from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
-from webui.alone_setting import AloneSetting
-from webui.look_on import LeftRuns
-from webui.services import Services
-from webui.wording import Wording
+from webui.kit.wording import Wording
+from webui.pages.alone_setting import AloneSetting
+from webui.pages.banner import LeftRuns
+from webui.state.services import Services
 
 DEAD = 2**22 + 1  # beyond what Linux gives out
 
@@ -166,7 +168,7 @@ def workers(workspace: Workspace) -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "status"]):
         line = process.info["cmdline"] or []
-        if "core.worker" in line and str(workspace.root) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if "core.training.worker" in line and str(workspace.root) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.info["pid"])
     return found
 

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from conftest import wait_until
 
-from core import atomic, lease, pace
-from core.hardware import Machine
-from core.pace import Probe, StandIn
+from core import files
+from core.messages import text
+from core.models.shapes import ModelShape
 from core.recipe import Recipe
-from core.run_folder import RunFolder, Status
-from core.runs import Runs
-from core.shapes import ModelShape
-from core.states import State
-from core.text import text
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import State
+from core.system.machine import Machine
+from core.trial import pace
+from core.trial.pace import Probe, StandIn
+from core.workspace import lease
+from core.workspace.folder import Workspace
 
 
 def add_run(
@@ -27,10 +29,10 @@ def add_run(
     facts = {"device": "cpu", "created": created} | changes
     recipe = {"name": f"run {created:g}", "data": {"source": "sample:pirate_answers"}, "adapter": {"method": method}}
     run = Runs(workspace).create(Recipe.parse(recipe), "test", facts)
-    atomic.replace_json(run.path / "state.json", Status(state=changes.get("state", State.COMPLETED)).model_dump(mode="json"))
+    files.replace_json(run.path / "state.json", Status(state=changes.get("state", State.COMPLETED)).model_dump(mode="json"))
     for step, (time, tokens) in enumerate(steps, 1):
         line = {"v": 1, "kind": "train", "attempt": attempt, "step": step, "time": time, "tokens_seen": tokens}
-        atomic.append_line(run.path / "metrics.jsonl", line)
+        files.append_line(run.path / "metrics.jsonl", line)
     return run
 
 
@@ -75,7 +77,7 @@ def test_the_night_between_two_attempts_is_no_training_time(workspace: Workspace
     run = add_run(workspace, STEADY, created=1)
     for step, (time, tokens) in enumerate(STEADY, 6):
         line = {"kind": "train", "attempt": 2, "step": step, "time": time + 30_000, "tokens_seen": 500 + 3 * tokens}
-        atomic.append_line(run.path / "metrics.jsonl", line)
+        files.append_line(run.path / "metrics.jsonl", line)
     assert pace.from_runs(Runs(workspace), like("starter", "lora")).tokens_per_second == pytest.approx(300)
 
 

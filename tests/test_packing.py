@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from core import adapter, base_model, cpu_attention, device, packed_attention
-from core.batches import collate, collate_packed
-from core.loss import summed_loss
-from core.packing import best_fit
+from core.data.packing import best_fit
+from core.data.schedule import Schedule
+from core.data.tokenizer import Encoded
+from core.engine import adapter, base_model, cpu_attention, device, packed_attention
+from core.engine.batches import collate, collate_packed
+from core.engine.loss import summed_loss
+from core.messages import text
 from core.recipe import Adapter
-from core.schedule import Schedule
-from core.text import text
-from core.tokenizer import Encoded
 
 CPU = torch.device("cpu")
 FP32 = device.Compute(CPU, torch.float32, text("device.cpu_fp32"))
@@ -247,7 +247,7 @@ def test_packed_equals_padded_on_the_starter_in_4_bit(starter_folder: Path) -> N
     expected.backward()
     expected_gradients = gradients(tuned)
     assert packed_attention.enable(tuned.get_base_model())
-    with torch.no_grad():  # where the trap of the CPU's 4-bit weights would close (core/base_model)
+    with torch.no_grad():  # where the trap of the CPU's 4-bit weights would close (core/engine/base_model)
         summed_loss(tuned.eval(), collate_packed(examples, CPU))
     tuned.train()
     packed = summed_loss(tuned, collate_packed(examples, CPU))

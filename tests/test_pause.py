@@ -13,22 +13,25 @@ import pytest
 import torch
 from conftest import wait_until
 
-from core import adapter, base_model, device, lease, pausing, plan
-from core.checkpoint import read
+from core.advice import plan
+from core.data.tokenizer import Encoded
+from core.engine import adapter, base_model, device
 from core.errors import BusyError, PauseRequested, RunError
+from core.messages import text
+from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Adapter, Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import Supervisor, spawn_worker
-from core.text import text
-from core.tokenizer import Encoded
-from core.trainer import Trainer, TrainingData
-from core.workspace import Workspace
+from core.runs import pausing
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.training.checkpoint import read
+from core.training.trainer import Trainer, TrainingData
+from core.workspace import lease
+from core.workspace.folder import Workspace
 from tests.scripted_run import ScriptedRun
-from webui import run_panel
-from webui.services import Services
-from webui.wording import Wording
+from webui.kit.wording import Wording
+from webui.run import card as run_panel
+from webui.state.services import Services
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from conftest import link_or_copy
 
-from core import preview as preview_module
-from core.data_formats import Example, Message, examples_of
-from core.datasets_store import DatasetStore
+from core.data import preview as preview_module
+from core.data.formats import Example, Message, examples_of
+from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView, facts_of
+from core.data.store import DatasetStore
+from core.data.tokenizer import Tokenizer
 from core.errors import DataError, ModelError, TemplateError
-from core.models import Models
+from core.models.library import Models
 from core.presets import PRESETS
-from core.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView, facts_of
 from core.recipe import Recipe
-from core.tokenizer import Tokenizer
-from core.training_rows import tokenize
-from core.workspace import PROJECT, Workspace
+from core.training.rows import tokenize
+from core.workspace.folder import PROJECT, Workspace
 
 SAMPLES = ("pirate_answers", "kettlewisp_facts", "shop_messages")
 
@@ -372,9 +372,9 @@ def test_a_preview_loads_no_torch(starter_folder: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from core.data_formats import examples_of
-from core.preview import Preview
-from core.tokenizer import Tokenizer
+from core.data.formats import examples_of
+from core.data.preview import Preview
+from core.data.tokenizer import Tokenizer
 rows = list(examples_of("presets/samples/pirate_answers.jsonl"))
 Preview.measure(rows, Tokenizer(Path({str(starter_folder)!r}))).row(0, 64)
 print([name for name in ("torch", "transformers", "datasets", "gradio") if name in sys.modules])"""

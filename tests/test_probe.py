@@ -19,21 +19,21 @@ import torch
 from conftest import wait_until
 from test_pause import adapter_of, losses, trainer_of
 
-from core import plan
-from core.checkpoint import read
+from core.advice import plan
 from core.errors import DoesNotFitError, PauseRequested
-from core.hardware import look
-from core.memory_record import MemoryRecord, Rig
-from core.peak import ResidentPeak
-from core.probe import Probe
+from core.memory.record import MemoryRecord, Rig
+from core.models.shapes import ModelShape
+from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.shapes import ModelShape
-from core.states import State
-from core.supervisor import spawn_worker
-from core.trainer import Trainer
-from core.workspace import PROJECT, Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.system.machine import look
+from core.system.peak import ResidentPeak
+from core.training.checkpoint import read
+from core.training.probe import Probe
+from core.training.trainer import Trainer
+from core.workspace.folder import PROJECT, Workspace
 
 
 @pytest.fixture
@@ -186,9 +186,9 @@ import resource, sys
 from pathlib import Path
 import psutil, test_pause
 from core.errors import DoesNotFitError
-from core.probe import Probe
-from core.shapes import ModelShape
-from core.workspace import PROJECT, Workspace
+from core.training.probe import Probe
+from core.models.shapes import ModelShape
+from core.workspace.folder import PROJECT, Workspace
 
 test_pause.rows = lambda count: [test_pause.Encoded([5 + i % 90 for i in range(8_000)], [True] * 8_000)] * count
 trainer = test_pause.trainer_of(Path(sys.argv[1]) / "run", None)

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from core import atomic, reporter
+from core import files
 from core.errors import StopRequested
 from core.recipe import Recipe
-from core.reporter import Reporter
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import MOVES, TERMINAL, State, may_stop
-from core.workspace import Workspace
+from core.runs import reporter
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
+from core.runs.states import MOVES, TERMINAL, State, may_stop
+from core.workspace.folder import Workspace
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_full_disk_does_not_make_the_worker_deaf(run: RunFolder, monkeypatch: 
         told.has_something_to_save()
         told.state(State.PREPARING)
         told.state(State.RUNNING)
-        monkeypatch.setattr(atomic, "replace", lambda path, data: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(files, "replace", lambda path, data: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         (run.path / "control.json").write_text('{"command": "stop"}', "utf-8")
 
         def heard() -> bool:
@@ -89,17 +90,17 @@ def test_the_table_of_states_ends_and_every_stop_leads_somewhere() -> None:
 
 def test_two_threads_replacing_one_file_never_show_a_half(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
-    atomic.replace_json(file, {"n": 0})
+    files.replace_json(file, {"n": 0})
     over, bad = threading.Event(), []
 
     def read() -> None:
         while not over.is_set():
-            if atomic.read_json(file) is None:
+            if files.read_json(file) is None:
                 bad.append(1)
 
     reader = threading.Thread(target=read)
     reader.start()
-    writers = [threading.Thread(target=lambda: [atomic.replace_json(file, {"n": "x" * 5000}) for _ in range(50)]) for _ in range(3)]
+    writers = [threading.Thread(target=lambda: [files.replace_json(file, {"n": "x" * 5000}) for _ in range(50)]) for _ in range(3)]
     for thread in writers:
         thread.start()
     for thread in writers:
@@ -110,7 +111,7 @@ def test_two_threads_replacing_one_file_never_show_a_half(tmp_path: Path) -> Non
 
 
 def test_a_reader_survives_half_lines_garbage_and_a_huge_line(tmp_path: Path) -> None:
-    from core.run_folder import read_lines
+    from core.runs.folder import read_lines
 
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b'{"a":1}\ngarbage\n[1]\n{"b":2}\n{"half"')

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from core import retention
-from core.checkpoint import Checkpoints, Position, name_of
-from core.run_folder import RunFolder
+from core.runs import checkpoints as retention
+from core.runs.folder import RunFolder
+from core.training.checkpoint import Checkpoints, Position, name_of
 
 KB = 1000
 

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import commands, plan, run_doctor
-from core.budget import Budget
-from core.datasets_store import DatasetStore
-from core.models import Models
+from core.advice import plan, run_doctor
+from core.advice.run_doctor import Finding, Planned, Series
+from core.commands import __main__ as commands
+from core.data.preview import Preview, Previews
+from core.data.store import DatasetStore
+from core.memory.budget import Budget
+from core.messages import LANGUAGES
+from core.models.library import Models
 from core.presets import PRESETS
-from core.preview import Preview, Previews
+from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
-from core.run_doctor import Finding, Planned, Series
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import spawn_worker
-from core.text import LANGUAGES
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
 
 ROOMY = Budget(kind="cpu", free_gib=64.0)
 CURVES = Path(__file__).parent / "curves"
@@ -105,7 +106,7 @@ def test_rows_that_differ_in_what_they_say_are_not_repeated(space: Workspace) ->
 
 
 def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space: Workspace) -> None:
-    from core.schedule import split
+    from core.data.schedule import split
 
     data = rows(100)
     _, measured = split(100, 0.05, 42)

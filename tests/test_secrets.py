@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from core import plan
+from core.advice import plan
 from core.errors import ModelError
-from core.export import Exports
-from core.hub_token import HubToken
-from core.line import Line
+from core.export.exports import Exports
+from core.models.hub_token import HubToken
+from core.queue.queue import Line
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import TERMINAL, State
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import TERMINAL, State
+from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_hub
 from tests.conftest import wait_until

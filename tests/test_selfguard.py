@@ -18,30 +18,33 @@ import pytest
 import torch
 from test_pause import FP32, Pausing, adapter_of, rows, tiny_base
 
-from core import adapter, base_model, best, checkpoint, further, plan
-from core.batches import collate
+from core.advice import plan
+from core.data.tokenizer import Encoded
+from core.engine import adapter, base_model
+from core.engine.batches import collate
+from core.engine.interruption import stop_inside_layers
+from core.engine.loss import summed_loss
 from core.errors import PauseRequested
-from core.interruption import stop_inside_layers
-from core.loss import summed_loss
-from core.probe import Probe
+from core.messages import Text, text
+from core.models.shapes import ModelShape
+from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
-from core.recovery import NotFiniteError
-from core.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.sanity import Health
-from core.shapes import ModelShape
-from core.states import State
-from core.supervisor import spawn_worker
-from core.text import Text, text
-from core.tokenizer import Encoded
-from core.trainer import LongestBatch, Trainer, TrainingData
-from core.workspace import Workspace
+from core.runs import further
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.health import Health
+from core.runs.states import State
+from core.training import best, checkpoint
+from core.training.probe import Probe
+from core.training.recovery import NotFiniteError
+from core.training.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
+from core.training.trainer import LongestBatch, Trainer, TrainingData
+from core.workspace.folder import Workspace
 from tests.scripted_run import ScriptedRun
-from webui import run_panel
-from webui.curves import Curves
-from webui.services import Services
-from webui.wording import Wording
+from webui.kit.wording import Wording
+from webui.run import card as run_panel
+from webui.state.curves import Curves
+from webui.state.services import Services
 
 
 class Watched(Pausing):

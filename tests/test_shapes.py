@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from core import hub
 from core.errors import ModelError, RecipeError
-from core.models import Models, shape_of
+from core.messages import LANGUAGES
+from core.models import hub
+from core.models.library import Models, shape_of
+from core.models.shapes import ModelShape
 from core.presets import models, typical_shapes
-from core.shapes import ModelShape
-from core.text import LANGUAGES
-from core.workspace import Workspace
+from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
 REPO = "owner/model"

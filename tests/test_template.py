@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from core.data.template import PLAIN, ChatTemplate
 from core.errors import TemplateError
-from core.template import PLAIN, ChatTemplate
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"

@@ -14,11 +14,11 @@ import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from core import template_sandbox
+from core.data import sandbox
+from core.data.sandbox import ITEM, SECONDS, size
+from core.data.template import ChatTemplate
 from core.errors import TemplateError
-from core.template import ChatTemplate
-from core.template_sandbox import ITEM, SECONDS, size
-from core.workspace import PROJECT
+from core.workspace.folder import PROJECT
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
@@ -132,7 +132,7 @@ def test_the_attack_works_on_jinjas_own_sandbox() -> None:
 
 
 def test_a_rendering_that_takes_too_long_ends_at_its_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "SECONDS", -1.0)
+    monkeypatch.setattr(sandbox, "SECONDS", -1.0)
     with pytest.raises(TemplateError, match="longer than"):
         ChatTemplate("{% for i in range(100) %}{{ i }}{% endfor %}").render(MESSAGES)
 
@@ -228,4 +228,4 @@ def test_jinja_itself_still_says_what_is_wrong_with_a_template() -> None:
         ChatTemplate("{{ raise_exception('roles must alternate') }}").render(MESSAGES)
     with pytest.raises(TemplateError, match="unknown tag|Encountered"):
         ChatTemplate("{% nonsense %}").render(MESSAGES)
-    assert issubclass(template_sandbox.TooMuch, jinja2.TemplateError)
+    assert issubclass(sandbox.TooMuch, jinja2.TemplateError)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.time_left import TimeLeft
+from core.runs.time_left import TimeLeft
 
 SERIES = sorted((Path(__file__).parent / "series").glob("*.json"))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data_formats import Example, Message
-from core.tokenizer import Tokenizer
+from core.data.formats import Example, Message
+from core.data.tokenizer import Tokenizer
 
 STYLE = Example(messages=(Message("user", "What is a book?"), Message("assistant", "Arr, matey! Pages.")))
 
@@ -84,7 +84,7 @@ def test_padding_that_looks_like_the_end_token_is_not_mistaken_for_it(tokenizer:
     """Labels masked by pad_token_id lost every end token, and the model never learned to stop (pad is eos here)."""
     import torch
 
-    from core.batches import collate
+    from core.engine.batches import collate
 
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     short = tokenizer.encode_example(STYLE, 512)

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import adapter, base_model, device, offload, plan
-from core.batches import collate
-from core.interruption import stop_inside_layers
-from core.loss import summed_loss
+from core.advice import plan
+from core.data.schedule import Schedule, grouped, split
+from core.data.tokenizer import Encoded
+from core.engine import adapter, base_model, device, offload
+from core.engine.batches import collate
+from core.engine.interruption import stop_inside_layers
+from core.engine.loss import summed_loss
+from core.messages import text
 from core.recipe import Adapter, Recipe
-from core.schedule import Schedule, grouped, split
-from core.text import text
-from core.tokenizer import Encoded
-from core.trainer import Trainer, TrainingData, schedule_factor
+from core.training.trainer import Trainer, TrainingData, schedule_factor
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))

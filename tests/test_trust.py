@@ -12,15 +12,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import hub
 from core.errors import ModelError
-from core.models import Models
+from core.models import hub
+from core.models.library import Models
+from core.models.trust import Trust
+from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
-from core.runs import Runs
-from core.states import State
-from core.supervisor import spawn_worker
-from core.trust import Trust
-from core.workspace import PROJECT, Workspace
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import PROJECT, Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
 MODEL = "library:strange"
@@ -131,7 +131,7 @@ def test_on_the_hub_it_is_refused_before_its_weights_and_trusted_by_the_files_of
         assert list(found) == ["modeling_strange.py"] and len(commit) == 40
         Trust(workspace).pin("owner/model", {name: "0" * 64 for name in found})
         assert refusal(workspace, "owner/model") == "trust.changed"
-        from core.trust import sha256
+        from core.models.trust import sha256
 
         Trust(workspace).pin("owner/model", {name: sha256(content) for name, content in found.items()})
         folder = Models(workspace).obtain("owner/model", None, lambda stage, progress: None, lambda: None)
@@ -143,7 +143,7 @@ def test_there_is_no_way_to_trust_from_the_page() -> None:
     webui = PROJECT / "webui"
     for path in webui.glob("*.py"):
         source = path.read_text("utf-8")
-        assert "trust_remote_code" not in source and "core.trust" not in source and "own_code" not in source, path.name
+        assert "trust_remote_code" not in source and "core.models.trust" not in source and "own_code" not in source, path.name
     assert "trust" not in json.dumps(Recipe.model_json_schema()).lower()
 
 

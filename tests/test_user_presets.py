@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import RecipeError
 from core.recipe import Recipe
-from core.user_presets import UserPresets
+from core.workspace.saved_recipes import UserPresets
 
 
 @pytest.fixture

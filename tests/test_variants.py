@@ -14,34 +14,39 @@ from peft import PeftModel, get_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file
 
-from core import adapter, atomic, base_model, budget, device, fused_lora, memory, neftune, optimizer, pissa, plan, starter, worker
-from core.batches import Batch, collate, collate_packed
-from core.chat_client import ChatState, ChatTarget
-from core.checkpoint import read
-from core.duel import Duel
+from core import files
+from core.advice import plan
+from core.advice.plan import Grounds
+from core.chat.client import ChatState, ChatTarget
+from core.chat.duel import Duel
+from core.chat.questions import target_of
+from core.data.schedule import split
+from core.data.tokenizer import Encoded, Tokenizer
+from core.engine import adapter, base_model, device, fused_lora, neftune, optimizer, pissa
+from core.engine.batches import Batch, collate, collate_packed
+from core.engine.loss import summed_loss
 from core.errors import ModelError, PauseRequested, RecipeError
-from core.launcher import Launcher
-from core.loss import summed_loss
-from core.memory import Setup
-from core.plan import Grounds
+from core.memory import arithmetic, budget
+from core.memory.arithmetic import Setup
+from core.messages import LANGUAGES, text
+from core.models import starter
+from core.models.shapes import ModelShape
 from core.presets import models
-from core.questions import target_of
 from core.recipe import Adapter, Recipe
-from core.reporter import Reporter
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.schedule import split
-from core.shapes import ModelShape
-from core.states import State
-from core.text import LANGUAGES, text
-from core.tokenizer import Encoded, Tokenizer
-from core.trainer import Trainer, TrainingData
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.launcher import Launcher
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.training import worker
+from core.training.checkpoint import read
+from core.training.trainer import Trainer, TrainingData
+from core.workspace.folder import Workspace
 from tests.test_pause import Pausing, adapter_of, rows, tiny_base
-from webui.chat_page import ChatPage
-from webui.planner import Form, recipe_of
-from webui.settings_fields import Answers
-from webui.wording import Wording
+from webui.form.fields import Answers
+from webui.form.planner import Form, recipe_of
+from webui.kit.wording import Wording
+from webui.pages.chat import ChatPage
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -136,7 +141,7 @@ def test_rates_rise_fall_and_stay_as_their_names_say(ran: Ran) -> None:
 
 def test_rslora_is_in_the_file_lora_plus_in_the_optimizer_and_prompts_in_what_is_learned(ran: Ran) -> None:
     run = ran("rslora, lora+, prompts too")
-    assert atomic.read_json(run.adapter / CONFIG)["use_rslora"] is True
+    assert files.read_json(run.adapter / CONFIG)["use_rslora"] is True
     groups = torch.load(run.checkpoints()[-1] / "trainer.pt", weights_only=True)["optimizer"]["param_groups"]
     assert [group["lr"] for group in groups] == pytest.approx([0.5e-3, 16 * 0.5e-3])
     measured = run.facts()["memory"]
@@ -170,7 +175,7 @@ def test_int8_is_opened_as_it_was_trained(ran: Ran, int8_base: Any) -> None:
 
 def test_a_pissa_run_leaves_a_plain_lora_for_the_untouched_base(ran: Ran) -> None:
     run = ran("pissa")
-    config = atomic.read_json(run.adapter / CONFIG)
+    config = files.read_json(run.adapter / CONFIG)
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 16, True)
     assert (run.checkpoints()[-1] / "adapter" / WEIGHTS).read_bytes() == (run.adapter / WEIGHTS).read_bytes()
     # What the run measured last on its own base, measured again by plain peft on the base as it is.
@@ -249,19 +254,19 @@ def test_the_chat_page_says_that_answers_come_in_turn_and_why(language: str, use
 
 def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
     shape = ModelShape.of_size("7B")
-    of = {name: memory.estimate(shape, Setup(**how)) for name, how in
+    of = {name: arithmetic.estimate(shape, Setup(**how)) for name, how in
           {"lora": {}, "int8": {"load_in_8bit": True}, "qlora": {"method": "qlora"}}.items()}  # fmt: skip
     assert of["qlora"].on_card_gib < of["int8"].on_card_gib < of["lora"].on_card_gib
     # Llama 2 7B: 6,476,005,376 parameters in linear layers at 1 byte, 1,359,872 outputs with an fp32 scale, the rest at 2 bytes.
     outputs = 32 * (4 * 4096 + 2 * 11008 + 4096)
     assert of["int8"].terms["weights"] * 2**30 == 6_476_005_376 + 4 * outputs + 2 * (shape.params - 6_476_005_376)
-    assert memory.estimate(shape, Setup(method="qlora", load_in_8bit=True)) == of["qlora"]
+    assert arithmetic.estimate(shape, Setup(method="qlora", load_in_8bit=True)) == of["qlora"]
 
 
 def test_the_bytes_of_an_int8_base_are_those_of_the_loaded_starter(int8_base: Any) -> None:
     kept = sum(p.nbytes for p in int8_base.parameters())
     kept += sum(scales.nbytes for module in int8_base.modules() if (scales := scales_of(module)) is not None)
-    assert memory.weights(models()[0].shape, Setup(load_in_8bit=True, base_bytes=4)) == pytest.approx(kept, rel=1e-3)
+    assert arithmetic.weights(models()[0].shape, Setup(load_in_8bit=True, base_bytes=4)) == pytest.approx(kept, rel=1e-3)
 
 
 def scales_of(layer: Any) -> torch.Tensor | None:
@@ -373,7 +378,7 @@ def test_it_is_converted_as_peft_converts_it(use_rslora: bool, tmp_path: Path) -
     tuned.save_pretrained(tmp_path / "theirs", path_initial_model_for_weight_conversion=str(tmp_path / "initial"))
     ours, theirs = load_file(tmp_path / "ours" / WEIGHTS), load_file(tmp_path / "theirs" / WEIGHTS)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    configs = [atomic.read_json(tmp_path / who / CONFIG) for who in ("ours", "theirs")]
+    configs = [files.read_json(tmp_path / who / CONFIG) for who in ("ours", "theirs")]
     assert all(configs[0][name] == configs[1][name] for name in ("r", "lora_alpha", "init_lora_weights", "use_rslora"))
 
 
@@ -430,7 +435,7 @@ def embedded(tuned: Any, batch: Batch, alpha: float | None) -> torch.Tensor:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_noise_is_as_loud_as_each_examples_own_length_says(packed: bool) -> None:
-    from core import packed_attention
+    from core.engine import packed_attention
 
     tuned = adapter.add(tiny_base(), Adapter(r=4), "tiny", None)
     assert packed_attention.enable(tuned.get_base_model())

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from core.messages import LANGUAGES, text
 from core.recipe import Recipe
-from core.run_folder import Progress, RunFolder, Status
-from core.runs import Runs
-from core.states import State
-from core.text import LANGUAGES, text
-from core.workspace import Workspace
-from webui import format
-from webui.guard import Guard
-from webui.language import LanguageDoor, preferred
-from webui.markup import notice, tag
-from webui.wording import Wording, catalogue
+from core.runs.all import Runs
+from core.runs.folder import Progress, RunFolder, Status
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from webui.kit import format
+from webui.kit.html import notice, tag
+from webui.kit.wording import Wording, catalogue
+from webui.server.guard import Guard
+from webui.server.language import LanguageDoor, preferred
 
 PROJECT = Path(__file__).resolve().parent.parent
 EN, ZH = Wording("en"), Wording("zh")
@@ -49,8 +49,8 @@ def test_both_languages_have_the_same_sentences_with_the_same_placeholders():
 
 
 def test_no_key_of_the_page_shadows_one_of_core():
-    from core.text import core_catalogue
-    from webui.wording import PAGE_LOCALES
+    from core.messages import core_catalogue
+    from webui.kit.wording import PAGE_LOCALES
 
     of_page = {path.stem for path in PAGE_LOCALES.glob("*/*.yaml")}
     assert of_page.isdisjoint({key.split(".")[0] for key in core_catalogue().keys("en")})  # noqa: SIM118
@@ -61,7 +61,7 @@ def test_every_state_stage_and_setting_has_words(language: str):
     w = Wording(language)
     for state in State:
         assert w.knows(f"state.{state.value}")
-    source = "".join(path.read_text("utf-8") for path in (PROJECT / "core").glob("*.py"))
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "core").rglob("*.py"))
     stages = set(re.findall(r"""(?:stage\(|report\(|stage=)["'](\w+)["']""", source))
     assert "tokenizing" in stages and all(w.knows(f"stage.{stage}") or w.knows(f"export.stage_{stage}") for stage in stages), stages
     for section in ("model", "data", "adapter", "train"):
@@ -72,7 +72,7 @@ def test_every_state_stage_and_setting_has_words(language: str):
 
 
 def test_every_key_that_the_page_names_exists():
-    source = "".join(path.read_text("utf-8") for path in (PROJECT / "webui").glob("*.py"))
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "webui").rglob("*.py"))
     keys = set(
         re.findall(
             r"""["']((?:page|units|chart|train_page|chat_page|runs_page|wizard|plan_view|settings_page|hardware_view|learned_view)\.[a-z0-9_]+)["']""",
@@ -148,21 +148,21 @@ def test_what_people_wrote_stays_text():
 )
 def test_the_chat_refuses_sampling_that_cannot_be(values: tuple):
     from core.errors import ChatError
-    from webui.chat_page import sampling_of
+    from webui.pages.chat import sampling_of
 
     with pytest.raises(ChatError):
         sampling_of(*values)
 
 
 def test_temperature_0_is_greedy_and_empty_fields_are_defaults():
-    from webui.chat_page import sampling_of
+    from webui.pages.chat import sampling_of
 
     assert sampling_of(0, 0.9, 64, 1).greedy and not sampling_of(0.7, 0.9, 64, 1).greedy
     assert sampling_of(None, None, None, None).max_new_tokens == 256
 
 
 def test_a_history_becomes_turns_without_unanswered_ones():
-    from webui.chat_page import turns_of, without_last
+    from webui.pages.chat import turns_of, without_last
 
     history = [
         {"role": "user", "content": [{"type": "text", "text": "stopped at once"}]},
@@ -181,10 +181,10 @@ def test_a_history_becomes_turns_without_unanswered_ones():
 
 def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace):
     """Seen: 60 %, then 0 % while the first of three rows kept apart was read, then 60 % again."""
-    from core.chat_client import ChatClient
-    from core.export import Exports
-    from webui import run_panel
-    from webui.moment import Moments
+    from core.chat.client import ChatClient
+    from core.export.exports import Exports
+    from webui.run import card
+    from webui.state.moment import Moments
 
     run = make_run(workspace)
     progress = Progress(done=0, total=3, unit="rows")
@@ -192,16 +192,16 @@ def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace)
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     with run.lock():
         shown = Moments(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
-        assert "60 %" in run_panel.headline(shown, EN)
+        assert "60 %" in card.headline(shown, EN)
 
 
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, language: str):
-    from core.chat_client import ChatClient
-    from core.export import Exports
-    from webui import run_panel
-    from webui.moment import Moments
+    from core.chat.client import ChatClient
+    from core.export.exports import Exports
+    from webui.run import card
+    from webui.state.moment import Moments
 
     run = make_run(workspace, "<script>x</script>")
     status = Status(
@@ -211,7 +211,7 @@ def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, lan
     runs = Runs(workspace)
     shown = Moments(runs, ChatClient(workspace), Exports(workspace)).now().shown
     w = Wording(language)
-    for part in (run_panel.card(shown, w), run_panel.settings(shown, w), run_panel.story(shown, w), run_panel.headline(shown, w)):
+    for part in (card.card(shown, w), card.settings(shown, w), card.story(shown, w), card.headline(shown, w)):
         assert "<script>" not in part and "train_page." not in part and "state." not in part
 
 
@@ -333,7 +333,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
 
 def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
     script = (
-        "import sys; from core.workspace import Workspace; from webui.services import Services; from webui.app import build;"
+        "import sys; from core.workspace.folder import Workspace; from webui.state.services import Services; from webui.app import build;"
         f"build(Services.open(Workspace.open({str(tmp_path)!r})));"
         "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules])"
     )
@@ -342,8 +342,8 @@ def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
 
 
 def test_answers_that_differ_after_an_export_are_shown_and_escaped(tmp_path: Path) -> None:
-    from core.export import Difference, ExportCheck
-    from webui.runs_page import RunsPage
+    from core.export.exports import Difference, ExportCheck
+    from webui.pages.runs import RunsPage
 
     differs = Difference(prompt="<b>Who?</b>", adapter="Arr, me!", export="Arr, you!", first_token_equal=True)
     numbers = {

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from core import hub, hub_headers, weight_headers
 from core.errors import ModelError
-from core.memory import Setup, estimate
-from core.models import Models, shape_of
+from core.memory.arithmetic import Setup, estimate
+from core.models import headers, hub, hub_shapes
+from core.models.library import Models, shape_of
+from core.models.shapes import ModelShape
 from core.presets import models
-from core.shapes import ModelShape
-from core.workspace import Workspace
+from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub
 from tests.test_shapes import GEMMA_3_4B, LLAMA, MIXTRAL
 
@@ -58,8 +58,8 @@ def llama(config: dict[str, Any], dtype: str = "BF16", layers: range | None = No
 
 def read(config: dict[str, Any], entries: Entries) -> ModelShape:
     shape = ModelShape.from_config(config)
-    tensors = weight_headers.parse(safetensors(entries)[8:])
-    return shape.with_held(weight_headers.held(tensors, config, shape))
+    tensors = headers.parse(safetensors(entries)[8:])
+    return shape.with_held(headers.held(tensors, config, shape))
 
 
 def test_the_headers_count_what_config_json_counts() -> None:
@@ -72,7 +72,7 @@ def test_the_headers_count_what_config_json_counts() -> None:
 def test_the_starters_files_hold_its_parameters(starter_folder: Path) -> None:
     config = json.loads((starter_folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
-    held = weight_headers.held(weight_headers.of_folder(starter_folder), config, shape)
+    held = headers.held(headers.of_folder(starter_folder), config, shape)
     assert held and held.params == 134_515_008 and held.four_bit == shape.linear_params and held.stored_bytes is None
 
 
@@ -146,7 +146,7 @@ def test_quantised_repositories_are_as_large_as_their_files() -> None:
     ):
         found = read(SMALL | {"quantization_config": settings}, entries)
         assert found.params == plain.params and found.four_bit_params == plain.linear_params, settings
-        size = sum(tensor.stored_bytes for tensor in weight_headers.parse(safetensors(entries)[8:]))
+        size = sum(tensor.stored_bytes for tensor in headers.parse(safetensors(entries)[8:]))
         for method in ("lora", "qlora"):
             assert estimate(found, Setup(method=method)).terms["weights"] * 2**30 == pytest.approx(size)
         assert not found.low_confidence, "nothing is doubtful about weights that were read"
@@ -161,7 +161,7 @@ BROKEN = {"empty": b"", "short": b"\x02", "huge": struct.pack("<Q", 2**60) + b"{
 def test_a_broken_header_is_one_sentence(case: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(BROKEN[case])
     with pytest.raises(ModelError) as caught:
-        weight_headers.of_folder(tmp_path)
+        headers.of_folder(tmp_path)
     assert caught.value.text.key == "shape.bad_header" and "model.safetensors" in str(caught.value)
 
 
@@ -233,7 +233,7 @@ def test_a_gguf_file_tells_its_shape(tied: bool, tmp_path: Path) -> None:
 def test_a_broken_gguf_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(content)
     with pytest.raises(ModelError) as caught:
-        weight_headers.of_gguf(tmp_path / "bad.gguf")
+        headers.of_gguf(tmp_path / "bad.gguf")
     assert caught.value.text.key == "shape.bad_header"
 
 
@@ -268,7 +268,7 @@ def sharded(config: dict[str, Any], shards: int, weights: int = 300_000) -> dict
 def test_a_hub_model_of_8b_is_read_in_less_than_a_megabyte() -> None:
     with FakeHub({REPO: sharded(LLAMA, 4)}) as server:
         started = time.monotonic()
-        found = hub_headers.look(REPO, endpoint=server.url)
+        found = hub_shapes.look(REPO, endpoint=server.url)
         seconds = time.monotonic() - started
         assert found.params == ModelShape.from_config(LLAMA).params == 8_030_261_248 and found.source == "headers"
         assert found.four_bit_params == ModelShape.from_config(LLAMA).linear_params
@@ -281,7 +281,7 @@ def test_a_hub_model_of_8b_is_read_in_less_than_a_megabyte() -> None:
 def test_of_a_model_in_many_files_the_index_and_one_header_serve() -> None:
     large = LLAMA | {"num_hidden_layers": 80, "hidden_size": 8192, "num_attention_heads": 64, "intermediate_size": 28672}
     with FakeHub({REPO: sharded(large, 30)}) as server:
-        found = hub_headers.look(REPO, endpoint=server.url)
+        found = hub_shapes.look(REPO, endpoint=server.url)
         assert found.params == pytest.approx(ModelShape.from_config(large).params, rel=1e-6)
         assert found.four_bit_params == ModelShape.from_config(large).linear_params
         assert len(server.requests) == 3 and server.bytes_sent < 1 << 20
@@ -291,7 +291,7 @@ def test_a_single_file_with_a_long_header_takes_one_request_more() -> None:
     wide = LLAMA | {"num_hidden_layers": 126}
     files = {"config.json": json.dumps(wide).encode(), hub.SINGLE: safetensors(llama(wide)) + bytes(10**6)}
     with FakeHub({REPO: files}) as server:
-        assert hub_headers.look(REPO, endpoint=server.url).params == ModelShape.from_config(wide).params
+        assert hub_shapes.look(REPO, endpoint=server.url).params == ModelShape.from_config(wide).params
         assert len(server.file_requests(".safetensors")) == 2 and server.bytes_sent < 300_000
 
 
@@ -299,23 +299,23 @@ def test_a_server_without_ranges_does_not_send_the_weights() -> None:
     files = {"config.json": json.dumps(SMALL).encode(), hub.SINGLE: safetensors(llama(SMALL)) + bytes(12 << 20)}
     with FakeHub({REPO: files}) as server:
         server.ignores_ranges = True
-        assert hub_headers.look(REPO, endpoint=server.url).source == "headers"
+        assert hub_shapes.look(REPO, endpoint=server.url).source == "headers"
         assert server.bytes_sent < 8 << 20, "what lay in the sockets when the connection was closed"
 
 
 def test_files_that_tell_nothing_leave_the_count_from_config_json(tmp_path: Path) -> None:
     for weights in (b"oops, no header at all", safetensors({}), b""):
         with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), hub.SINGLE: weights}}) as server:
-            found = hub_headers.look(REPO, endpoint=server.url)
+            found = hub_shapes.look(REPO, endpoint=server.url)
         assert found == ModelShape.from_config(SMALL) and found.source == "config"
     with FakeHub({REPO: {"config.json": json.dumps(GEMMA_3_4B).encode(), "pytorch_model.bin": b"pickle"}}) as server:
-        assert hub_headers.look(REPO, endpoint=server.url).source == "config"
+        assert hub_shapes.look(REPO, endpoint=server.url).source == "config"
 
 
 def test_a_shard_name_that_leaves_the_repository_is_not_asked_for() -> None:
     index = {"metadata": {"total_size": 10}, "weight_map": {"a": "../../etc/passwd.safetensors"}}
     with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), hub.INDEX: json.dumps(index).encode()}}) as server:
-        assert hub_headers.look(REPO, endpoint=server.url).source == "config"
+        assert hub_shapes.look(REPO, endpoint=server.url).source == "config"
         assert not [asked for asked in server.requests if "passwd" in asked]
 
 
@@ -323,7 +323,7 @@ def test_a_gated_model_is_the_sentence_of_a_download() -> None:
     with FakeHub({REPO: sharded(LLAMA, 1)}) as server:
         server.gated = True
         with pytest.raises(ModelError) as caught:
-            hub_headers.look(REPO, endpoint=server.url)
+            hub_shapes.look(REPO, endpoint=server.url)
     assert caught.value.text.key == "hub.gated"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from core import advice, budget, memory, presets, what_fits
-from core.memory import Setup
+from core import presets
+from core.advice import recommend, what_fits
+from core.advice.what_fits import CARDS_GB
+from core.memory import arithmetic, budget
+from core.memory.arithmetic import Setup
 from core.presets import KnownModel
-from core.what_fits import CARDS_GB
 
 QLORA = Setup(method="qlora", r=16, max_length=1024)
 
@@ -17,7 +19,7 @@ def known(model_id: str) -> KnownModel:
 
 
 def needed(model: KnownModel, setup: Setup, **changes: object) -> float:
-    return memory.estimate(model.shape, setup.model_copy(update=changes)).needed_gib
+    return arithmetic.estimate(model.shape, setup.model_copy(update=changes)).needed_gib
 
 
 @pytest.mark.parametrize("free", [6.0, 9.0, 14.0, 22.0])
@@ -67,7 +69,7 @@ def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
 
 def test_a_plan_does_no_worse_on_a_larger_card() -> None:
     model = min((m for m in presets.models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
-    plan = advice.recommend(model.shape, budget.planned(24, "Windows"))
+    plan = recommend.recommend(model.shape, budget.planned(24, "Windows"))
     cards = what_fits.on_cards(plan, model.shape, "Windows")
     assert [card.gb for card in cards] == list(CARDS_GB)
     order = {"does_not_fit": 0, "tight": 1, "fits": 2}
@@ -80,7 +82,7 @@ def test_a_plan_does_no_worse_on_a_larger_card() -> None:
 def test_a_plan_made_for_the_processor_is_counted_as_a_cards_on_cards() -> None:
     """It would else be counted with the processor's optimizer and the whole process."""
     model = known("starter")
-    plan = advice.recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
+    plan = recommend.recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
     card = what_fits.on_cards(plan, model.shape, "Linux")[0]
     setup = what_fits.setup_of(plan).model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
-    assert card.needed_gib == pytest.approx(memory.estimate(model.shape, setup).needed_gib)
+    assert card.needed_gib == pytest.approx(arithmetic.estimate(model.shape, setup).needed_gib)

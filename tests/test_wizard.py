@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from core.dry_runs import Looked
 from core.recipe import Recipe
-from core.states import State
-from core.workspace import Workspace
+from core.runs.states import State
+from core.trial.dry_runs import Looked
+from core.workspace.folder import Workspace
 from tests.scripted_run import ScriptedRun
-from webui import plan_view
-from webui.planner import HERE, PROCESSOR, Form, Planner
-from webui.services import Services
-from webui.settings_fields import ELSEWHERE, FIELDS, Answers, FormError, explicit_of, kind_of, name_of, setting_of, shown_value
-from webui.wizard import STEPS, Wizard
-from webui.wording import Wording, field_of
+from webui.form import plan_view
+from webui.form.fields import ELSEWHERE, FIELDS, Answers, FormError, explicit_of, kind_of, name_of, setting_of, shown_value
+from webui.form.form import STEPS, Wizard
+from webui.form.planner import HERE, PROCESSOR, Form, Planner
+from webui.kit.wording import Wording, field_of
+from webui.state.services import Services
 
 EN, ZH = Wording("en"), Wording("zh")
 PIRATE = "sample:pirate_answers"

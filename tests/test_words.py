@@ -8,12 +8,12 @@ import string
 import pytest
 
 from core.errors import RecipeError
-from core.export import STAGES
+from core.export.exports import STAGES
+from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Text, text
 from core.recipe import Adapter, Data, Model, Recipe, Train
-from core.run_folder import Status
-from core.states import State
-from core.text import CORE_LOCALES, LANGUAGES, Catalogue, Text, text
-from core.workspace import PROJECT
+from core.runs.folder import Status
+from core.runs.states import State
+from core.workspace.folder import PROJECT
 
 CATALOGUE = Catalogue(CORE_LOCALES, PROJECT / "webui" / "locales")
 HELP = {f"recipe.help_{section}_{name}" for section, model in
@@ -39,7 +39,7 @@ def test_every_setting_has_its_help_in_chinese_and_nothing_else_has() -> None:
 def literal_keys() -> set[str]:
     """First arguments of text("a.b"), SomeError("a.b"), w.t("a.b") that are written out."""
     found = set()
-    for file in [*(PROJECT / "core").glob("*.py"), *(PROJECT / "webui").glob("*.py")]:
+    for file in [*(PROJECT / "core").rglob("*.py"), *(PROJECT / "webui").glob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
@@ -61,7 +61,7 @@ def test_every_key_written_in_the_code_has_its_sentence() -> None:
 
 def test_every_state_and_every_stage_has_words() -> None:
     stages = set()
-    for file in (PROJECT / "core").glob("*.py"):
+    for file in (PROJECT / "core").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("stage", "report"):

@@ -17,16 +17,17 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from core import adapter, plan
-from core.datasets_store import DatasetStore
+from core.advice import plan
+from core.data.store import DatasetStore
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter
 from core.presets import PRESETS
+from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
-from core.run_folder import RunFolder
-from core.runs import Runs
-from core.states import State
-from core.supervisor import Supervisor, spawn_worker
-from core.tokenizer import Tokenizer
-from core.workspace import Workspace
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
 
 
 @pytest.fixture
@@ -303,8 +304,8 @@ def test_closing_the_app_pauses_and_saves(workspace: Workspace) -> None:
 
 def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: Workspace) -> None:
     """A run that cannot have the device says who has it."""
-    from core import lease
-    from core.text import text
+    from core.messages import text
+    from core.workspace import lease
 
     with lease.hold(workspace, text("lease.training", name="somebody else")):
         run = Runs(workspace).create(tiny_recipe(), "command", {})

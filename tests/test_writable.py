@@ -18,20 +18,22 @@ from pathlib import Path
 
 import pytest
 
-from core import further, lease, plan, writable
-from core.datasets_store import DatasetStore
+from core.advice import plan
+from core.data.store import DatasetStore
 from core.errors import RecipeError, RunError
-from core.export import Exports
+from core.export.exports import Exports
+from core.messages import text
 from core.presets import PRESETS
+from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
-from core.runs import Runs
-from core.states import State
-from core.supervisor import spawn_worker
-from core.text import text
-from core.workspace import PROJECT, Workspace
+from core.runs import further
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace import lease, writable
+from core.workspace.folder import PROJECT, Workspace
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
-from webui.services import Services
+from webui.state.services import Services
 
 
 def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -3,6 +3,6 @@
 Importing it prepares the environment for gradio, which therefore must not be imported before it.
 """
 
-from webui.before_gradio import prepare
+from webui.server.gradio import prepare
 
 prepare()

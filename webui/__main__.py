@@ -1,6 +1,6 @@
 """`python -m webui`: serve the page and open the browser. Exit 0 after Ctrl-C, 2 for what cannot be.
 
-On this PC alone, unless --host opens it to the network: then behind a door (webui/door) with the password of --auth, or a
+On this PC alone, unless --host opens it to the network: then behind a door (webui/server/door) with the password of --auth, or a
 key that is printed in the address.
 """
 
@@ -14,13 +14,13 @@ import sys
 import threading
 import webbrowser
 
-from core import writable
 from core.errors import GarageError
-from core.text import terminal_language
-from core.workspace import Workspace
-from webui.door import LEAST_PASSWORD, Doorkeeper, Secret
-from webui.reach import Reach
-from webui.wording import Wording
+from core.messages import terminal_language
+from core.workspace import writable
+from core.workspace.folder import Workspace
+from webui.kit.wording import Wording
+from webui.server.door import LEAST_PASSWORD, Doorkeeper, Secret
+from webui.server.reach import Reach
 
 
 class _Refusal(Exception):
@@ -102,7 +102,7 @@ def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, frame: over.set())
     from webui.app import launch  # gradio, which takes most of the start
-    from webui.services import Services
+    from webui.state.services import Services
 
     services = Services.open(workspace)
     try:

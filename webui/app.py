@@ -8,24 +8,25 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from core.text import LANGUAGES
-from webui import hardware_view, run_panel
-from webui.before_gradio import behind, half_characters, no_fetching, one_app
-from webui.chat_page import ChatPage
-from webui.door import Door, Doorkeeper
-from webui.guard import Guard
-from webui.language import PATHS, LanguageDoor
-from webui.live import TICK_S, LivePart, Pulse
-from webui.live_chart import uplot_head
-from webui.look_on import LeftRuns, LookOn
-from webui.markup import tag
-from webui.reach import Reach
-from webui.runs_page import RunsPage
-from webui.services import Services
-from webui.settings_page import SettingsPage
-from webui.theme import ASSETS, styles, theme
-from webui.train_page import TrainPage
-from webui.wording import Wording
+from core.messages import LANGUAGES
+from webui.kit import hardware
+from webui.kit.html import tag
+from webui.kit.live import TICK_S, LivePart, Pulse
+from webui.kit.theme import ASSETS, styles, theme
+from webui.kit.wording import Wording
+from webui.pages.banner import LeftRuns, LookOn
+from webui.pages.chat import ChatPage
+from webui.pages.runs import RunsPage
+from webui.pages.settings import SettingsPage
+from webui.pages.train import TrainPage
+from webui.run import card
+from webui.run.chart import uplot_head
+from webui.server.door import Door, Doorkeeper
+from webui.server.gradio import behind, half_characters, no_fetching, one_app
+from webui.server.guard import Guard
+from webui.server.language import PATHS, LanguageDoor
+from webui.server.reach import Reach
+from webui.state.services import Services
 
 LARGEST_UPLOAD = "2gb"
 NAMES = {"en": "English", "zh": "中文"}
@@ -58,8 +59,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     settings = SettingsPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
-        status = gr.HTML(run_panel.headline(services.moments.now().shown, w), elem_id="header-status")
-        chip = gr.HTML(hardware_view.chip(services.monitor.newest(), w), elem_id="header-hardware")
+        status = gr.HTML(card.headline(services.moments.now().shown, w), elem_id="header-status")
+        chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
         gr.HTML(language_link(w), elem_id="language")
     look_on, left = LookOn(services, w), LeftRuns(services, w)
     look_on.build()
@@ -74,8 +75,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
             settings.build()
     header = [
-        LivePart(status, lambda look: gr.update(value=run_panel.headline(look.moment.shown, w))),
-        LivePart(chip, lambda look: gr.update(value=hardware_view.chip(services.monitor.newest(), w))),
+        LivePart(status, lambda look: gr.update(value=card.headline(look.moment.shown, w))),
+        LivePart(chip, lambda look: gr.update(value=hardware.chip(services.monitor.newest(), w))),
     ]
     pulse = Pulse(
         services,

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks import engine
 from benchmarks.peers.job import Job
 from benchmarks.peers.meter import Meter
-from core.trainer import Trainer
-from core.worker import versions
+from core.training.trainer import Trainer
+from core.training.worker import versions
 
 
 def main() -> None:

@@ -1,0 +1,92 @@
+"""The known models against what there is: for each one and each method, whether it fits and what it needs. No torch.
+
+Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time, the rest as core.advice.recommend
+decides it without data. Full fine-tuning, which this app does not do, is there to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from core import presets
+from core.advice import recommend
+from core.advice.recommend import Verdict
+from core.memory import arithmetic
+from core.memory.arithmetic import Setup
+from core.memory.budget import Budget
+from core.memory.documented import TableMethod
+from core.models.shapes import ModelShape
+from core.presets import KnownModel
+
+METHODS: tuple[TableMethod, ...] = ("lora", "qlora", "full")
+LENGTH = 512  # tokens, what the advice takes without data
+
+
+@dataclass(frozen=True)
+class Fit:
+    """needed_gib: with its margin."""
+
+    verdict: Verdict
+    needed_gib: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    model: KnownModel
+    fits: dict[TableMethod, Fit]
+
+    @property
+    def trains(self) -> bool:
+        """Whether this app can train it here, by either method, at least tightly."""
+        return any(self.fits[method].verdict in ("fits", "tight") for method in ("lora", "qlora"))
+
+
+def entries(budget: Budget) -> Sequence[Entry]:
+    """All known models, the smallest first."""
+    rounded = None if budget.free_gib is None else round(budget.free_gib, 1)  # free memory trembles all the time
+    return _entries(budget.model_copy(update={"free_gib": rounded}))
+
+
+@lru_cache(maxsize=32)
+def _entries(budget: Budget) -> Sequence[Entry]:
+    found = [
+        Entry(model, {method: fit(model.shape, budget, method) for method in METHODS})
+        for model in sorted(presets.models(), key=lambda model: model.shape.params)
+    ]
+    return tuple(found)
+
+
+def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
+    if method == "full":
+        return _full(shape, budget)
+    advised = recommend.recommend(shape, budget, chosen={"method": method, "micro_batch": 1})
+    assert advised.estimate is not None  # the shape is known
+    return Fit(advised.verdict, advised.estimate.needed_gib)
+
+
+def _full(shape: ModelShape, budget: Budget) -> Fit:
+    optim = "adamw_torch" if budget.kind == "cpu" else "paged_adamw_8bit"
+    needs = arithmetic.estimate(shape, Setup(method="full", max_length=LENGTH, optim=optim, device=budget.kind))
+    table = presets.vram_table()
+    row, sold = table.row_of(shape.params), budget.sold_gb
+    minimum = table.minimum(row, "full")
+    free = budget.free_gib
+    if free is None:
+        return Fit("unknown", needs.needed_gib)
+    if needs.on_card_gib > free or (row is not None and minimum is None):
+        return Fit("does_not_fit", needs.needed_gib)
+    below = minimum is not None and sold is not None and sold < minimum
+    return Fit("tight" if needs.needed_gib > free or below else "fits", needs.needed_gib)
+
+
+def matching(found: Sequence[Entry], words: str, only_trainable: bool) -> Sequence[Entry]:
+    """Those whose name, hub id, licence or size has every word (case does not matter)."""
+    wanted = words.lower().split()
+    return [entry for entry in found if (entry.trains or not only_trainable) and all(word in _about(entry) for word in wanted)]
+
+
+def _about(entry: Entry) -> str:
+    model = entry.model
+    return f"{model.title} {model.hub} {model.licence} {model.shape.params / 1e9:.1f}b {' '.join(model.languages)}".lower()

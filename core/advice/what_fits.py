@@ -1,0 +1,142 @@
+"""What fits, counted and not guessed: how far one plan could be stretched here, and how it would do on other cards. No torch.
+
+Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on cards are core.advice.recommend's, so that
+the documented table has its say. Costs some milliseconds a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core import presets
+from core.advice import recommend
+from core.advice.recommend import LENGTH_STEP, Advice, Method, Verdict
+from core.data.facts import DataFacts
+from core.memory import arithmetic, budget
+from core.memory.arithmetic import Setup
+from core.memory.budget import Budget
+from core.models.shapes import ModelShape
+from core.presets import Goal, KnownModel
+
+CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
+RANKS = (4, 8, 16, 32, 64, 128, 256)
+FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+KEPT = (
+    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout", "load_in_8bit"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most of one setting that still fits with the margin while all others stay. None: not even the least does.
+
+    max_length: a multiple of 64 tokens, or what the model can read. model: the largest known one of the same family.
+    """
+
+    max_length: int | None
+    r: int | None
+    method: Method | None
+    model: KnownModel | None
+
+
+@dataclass(frozen=True)
+class OnCard:
+    """A plan on a card of gb GB as sold: the plan as it is, how long its rows could be, and what would be advised there."""
+
+    gb: int
+    verdict: Verdict
+    needed_gib: float
+    free_gib: float
+    max_length: int | None
+    advised: Advice
+
+
+@dataclass(frozen=True)
+class Curve:
+    """GiB needed with the margin, at each of lengths, for one method."""
+
+    method: Method
+    lengths: tuple[int, ...]
+    needed_gib: tuple[float, ...]
+
+
+def setup_of(plan: Advice) -> Setup:
+    """The arithmetic's view of a plan."""
+    values = {name: getattr(plan, name) for name in (*KEPT, "optim")}
+    return Setup(**values, device=plan.budget.kind)
+
+
+def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Limits:
+    """model: the known model that shape is of; without it no family is looked through."""
+    other: Method = "lora" if setup.method == "qlora" else "qlora"
+    return Limits(
+        max_length=longest(shape, setup, free_gib),
+        r=largest_rank(shape, setup, free_gib),
+        method=other if _needed(shape, setup, method=other) <= free_gib else None,
+        model=largest_of_family(model, setup, free_gib) if model else None,
+    )
+
+
+def longest(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
+    """The largest max_length, by 64 tokens; what the model reads where that is less. None where 64 tokens do not fit."""
+    most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
+    steps = most // LENGTH_STEP
+    found = _most(steps, lambda count: _needed(shape, setup, max_length=count * LENGTH_STEP) <= free_gib)
+    return min(most, found * LENGTH_STEP) if found else None
+
+
+def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
+    fitting = [r for r in RANKS if _needed(shape, setup, r=r) <= free_gib]
+    return max(fitting, default=None)
+
+
+def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
+    """The largest known model of the same family that fits as setup has it, itself included."""
+    fitting = [other for other in presets.models() if other.family == model.family and _needed(other.shape, setup) <= free_gib]
+    return max(fitting, key=lambda other: other.shape.params, default=None)
+
+
+def by_length(shape: ModelShape, setup: Setup, method: Method) -> Curve:
+    """What one method needs at lengths up to what the model reads, this plan's own among them."""
+    most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
+    lengths = sorted({length for length in (*LENGTHS, setup.max_length) if length <= most})
+    return Curve(method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths))
+
+
+def on_cards(
+    plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None, goal: Goal | None = None
+) -> Sequence[OnCard]:
+    """plan on each common card. system: of platform.system(), for what its desktop takes."""
+    return [_on_card(plan, shape, budget.planned(gb, system), data, goal) for gb in CARDS_GB]
+
+
+def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | None, goal: Goal | None) -> OnCard:
+    same = recommend.recommend(shape, there, data, goal, {name: getattr(plan, name) for name in KEPT})
+    assert same.estimate is not None and there.free_gib is not None and there.sold_gb is not None
+    return OnCard(
+        gb=int(there.sold_gb),
+        verdict=same.verdict,
+        needed_gib=same.estimate.needed_gib,
+        free_gib=there.free_gib,
+        max_length=longest(shape, setup_of(same), there.free_gib),
+        advised=recommend.recommend(shape, there, data, goal),
+    )
+
+
+def _needed(shape: ModelShape, setup: Setup, **changes: Any) -> float:
+    return arithmetic.estimate(shape, setup.model_copy(update=changes)).needed_gib
+
+
+def _most(high: int, holds: Callable[[int], bool]) -> int:
+    """The largest count in [1, high] that holds, where every smaller one does too; 0 where none does."""
+    low = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low

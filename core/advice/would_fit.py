@@ -1,0 +1,113 @@
+"""What would fit instead of a run that does not, computed from what it really needed. No torch.
+
+Each way changes as little as it can: fewer examples at once (and as many in a step, so that the same is learned), checkpointing,
+QLoRA, shorter rows, a smaller model. The arithmetic's answer for each is scaled by measured / arithmetic of this very run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from core import presets
+from core.advice.recommend import LENGTH_STEP, METHOD_NAMES, Case, Draft, smaller
+from core.memory.record import Correction, Corrections
+from core.messages import Text, text
+
+MOST_WAYS = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """draft: the settings with which it fits. text: what to change, in a few words; model: id where another base is meant."""
+
+    draft: Draft
+    text: Text
+    model: str | None = None
+
+
+def ways(case: Case, draft: Draft, lengths: Sequence[int]) -> list[Way]:
+    """Those that fit with their margin, the least loss first, at most three. lengths: tokens of the rows, for what would be cut.
+
+    case.corrections holds measured / arithmetic for draft's method.
+    """
+    found = [fewer_at_once(case, draft), checkpointing(case, draft), in_four_bit(case, draft), shorter(case, draft, lengths)]
+    kept = [way for way in found if way is not None]
+    if not kept:
+        kept = [way for way in (everything(case, draft, lengths),) if way is not None]
+    if (other := smaller_model(case, draft)) is not None:
+        kept.append(other)
+    return kept[:MOST_WAYS]
+
+
+def fewer_at_once(case: Case, draft: Draft) -> Way | None:
+    """The largest smaller micro-batch that divides this one, with as many examples in a step as before."""
+    for size in range(draft.micro_batch - 1, 0, -1):
+        if draft.micro_batch % size == 0:
+            less = replace(draft, micro_batch=size, gradient_accumulation=draft.gradient_accumulation * draft.micro_batch // size)
+            if case.holds(less):
+                return Way(less, _said(case, less, "would_fit.batch", size=size, accumulation=less.gradient_accumulation))
+    return None
+
+
+def checkpointing(case: Case, draft: Draft) -> Way | None:
+    saving = replace(draft, gradient_checkpointing=True)
+    if draft.gradient_checkpointing or not case.holds(saving):
+        return None
+    return Way(saving, _said(case, saving, "would_fit.checkpointing"))
+
+
+def in_four_bit(case: Case, draft: Draft) -> Way | None:
+    """On a card alone: on a processor QLoRA saves no memory (facts, section 4)."""
+    small = replace(draft, method="qlora")
+    if case.on_cpu or draft.method == "qlora" or not case.holds(small):
+        return None
+    return Way(small, _said(case, small, "would_fit.qlora"))
+
+
+def shorter(case: Case, draft: Draft, lengths: Sequence[int]) -> Way | None:
+    """The largest max_length that fits: a multiple of 64, also where it cuts rows, which is said."""
+    for length in range((draft.max_length - 1) // LENGTH_STEP * LENGTH_STEP, 0, -LENGTH_STEP):
+        less = replace(draft, max_length=length)
+        if case.holds(less):
+            cut = sum(tokens > length for tokens in lengths)
+            return Way(less, _said(case, less, "would_fit.length", length=length, cut=cut, rows=len(lengths)))
+    return None
+
+
+def everything(case: Case, draft: Draft, lengths: Sequence[int]) -> Way | None:
+    """All savings together, where none of them is enough alone."""
+    least = replace(
+        draft,
+        method=draft.method if case.on_cpu else "qlora",
+        micro_batch=1,
+        gradient_accumulation=draft.gradient_accumulation * draft.micro_batch,
+        gradient_checkpointing=True,
+    )
+    if not case.holds(least):
+        cut = shorter(case, least, lengths)
+        if cut is None:
+            return None
+        least = cut.draft
+    facts = {"method": METHOD_NAMES.get(least.method, least.method), "length": least.max_length}
+    return Way(least, _said(case, least, "would_fit.everything", **facts))
+
+
+def smaller_model(case: Case, draft: Draft) -> Way | None:
+    """The largest known one that fits, priced with no smaller a factor than this run's."""
+    other = smaller(case, draft)
+    if other is None or other.model is None:
+        return None
+    known = next(known for known in presets.models() if known.id == other.model)
+    needed = {"needed": other.on_card_gib, "free": case.budget.free_gib}
+    return Way(replace(draft, method=other.method, micro_batch=1), text("would_fit.model", model=known.title, **needed), known.id)
+
+
+def measured_corrections(factor: float) -> Corrections:
+    """For a case whose run was just measured: its factor for every method, and for other models where it is above 1."""
+    mine = Correction(factor=factor, runs=1)
+    return Corrections({method: mine for method in ("lora", "qlora", "full")}, mine if factor > 1 else None)
+
+
+def _said(case: Case, draft: Draft, key: str, **facts: object) -> Text:
+    return text(key, **facts, **case.numbers(draft))

@@ -1,0 +1,384 @@
+"""The chat as the page and the commands see it: one worker process behind a thread-safe object. No torch.
+
+load() and unload() move it between phases, state() is a frozen snapshot that every page may show, ask() gives the
+answer piece by piece. The worker's events are read by a thread of ours, so no page has to be open for them.
+The worker's own output is in <workspace>/chat.log, begun anew with each worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from core.chat.answer import Column, Done, Piece, Sampling
+from core.data.template import Turn
+from core.errors import ChatError
+from core.messages import Text, text
+from core.runs.folder import Progress
+from core.system.processes import kill_tree, own_group, worker_environment
+from core.workspace.folder import Workspace
+
+STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
+IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
+QUIT_S = 2.0  # politeness; then the process tree is killed
+MOST_CHARACTERS = 400_000  # many times what any context here holds; keeps a pasted file from being tokenised for minutes
+
+
+@dataclass(frozen=True)
+class ChatTarget:
+    """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it. eight_bit: the base
+    as LLM.int8, where it is not in 4 bit."""
+
+    model_id: str
+    revision: str | None = None
+    adapter: Path | None = None
+    four_bit: bool = False
+    label: str = ""
+    eight_bit: bool = False
+
+
+Phase = Literal["empty", "loading", "ready", "answering", "failed"]
+
+
+@dataclass(frozen=True)
+class ChatState:
+    """message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading.
+
+    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
+    adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload.
+    """
+
+    phase: Phase = "empty"
+    target: ChatTarget | None = None
+    message: Text | None = None
+    advice: Text | None = None
+    stage: str = ""
+    progress: Progress | None = None
+    dtype: str | None = None
+    dtype_reason: Text | None = None
+    context_limit: int | None = None
+    template_stop: str | None = None
+    mixed: bool = False
+    adapter: dict[str, Any] | None = None
+    why_unloaded: Text | None = None
+
+
+class Answer:
+    """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so far."""
+
+    def __init__(self, client: ChatClient, worker: _Worker, number: int):
+        self.number = number
+        self.done: dict[Column, Done] = {}
+        self.stopping = False
+        self._client, self._worker = client, worker
+        self._arrived: queue.SimpleQueue[Piece | Done | ChatError | None] = queue.SimpleQueue()
+        self._over = False
+
+    def __iter__(self) -> Iterator[Piece | Done]:
+        try:
+            while (item := self._next(None)) is not None:
+                yield item
+        finally:
+            self.close()
+
+    def batches(self, seconds: float = 0.05) -> Iterator[list[Piece | Done]]:
+        """What arrived, gathered for so long each time: a page that redraws per token spends its time on redrawing."""
+        try:
+            while (item := self._next(None)) is not None:
+                gathered, until = [item], time.monotonic() + seconds
+                with contextlib.suppress(queue.Empty):
+                    while (item := self._next(max(0.0, until - time.monotonic()))) is not None:
+                        gathered.append(item)
+                yield gathered
+        finally:
+            self.close()
+
+    def _next(self, timeout_s: float | None) -> Piece | Done | None:
+        """The next item, None at the end. Raises queue.Empty after timeout_s, ChatError where the answer failed."""
+        if self._over:
+            return None
+        item = self._arrived.get(timeout=timeout_s)
+        if item is None or isinstance(item, ChatError):
+            self._over = True
+            if item is not None:
+                raise item
+        elif isinstance(item, Done):
+            self.done[item.column] = item
+        return item
+
+    def close(self) -> None:
+        self._over = True
+        self._client._stop(self._worker, self.number)
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def put(self, item: Piece | Done | ChatError | None) -> None:
+        """The reader's side: an item, None for the end, ChatError for a bad one."""
+        self._arrived.put(item)
+
+
+class _Worker:
+    """One worker process. Its commands are written whole under a lock; `wanted` turns False when we let it go."""
+
+    def __init__(self, workspace: Workspace, idle_minutes: float):
+        with open(workspace.root / "chat.log", "wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "core.chat.worker"),
+                    *("--workspace", str(workspace.root), "--idle-minutes", str(idle_minutes)),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=workspace.root,
+                env=worker_environment(),
+                **own_group(),
+            )
+        self.answer: Answer | None = None
+        self.wanted = True
+        self._writing = threading.Lock()
+
+    def send(self, command: str, **values: Any) -> None:
+        """A worker that is gone takes no command; the reader reports its end."""
+        line = json.dumps({"command": command, **values}) + "\n"
+        with self._writing, contextlib.suppress(OSError, ValueError):
+            self.process.stdin.write(line.encode("ascii"))
+            self.process.stdin.flush()
+
+    def end(self) -> None:
+        """Quit politely, then by force; the lease is free when this returns."""
+        self.send("quit")
+        try:
+            self.process.wait(QUIT_S)
+        except subprocess.TimeoutExpired:
+            kill_tree(self.process.pid)
+            self.process.wait()
+
+
+class ChatClient:
+    def __init__(self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES):
+        self._workspace, self._idle_minutes = workspace, idle_minutes
+        self._changed = threading.Condition()  # guards everything below
+        self._state = ChatState()
+        self._worker: _Worker | None = None
+        self._loads = 0
+        self._answers = 0
+
+    # ---- what it is doing -----------------------------------------------------------------------------------------
+    def state(self) -> ChatState:
+        with self._changed:
+            return self._state
+
+    def log_tail(self, most_bytes: int = 4000) -> str:
+        """The end of what the worker and its libraries printed."""
+        try:
+            with open(self._workspace.root / "chat.log", "rb") as log:
+                log.seek(max(0, log.seek(0, 2) - most_bytes))
+                return log.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def wait_ready(self, timeout_s: float) -> ChatState:
+        """Until loading is over. Raises ChatError with what went wrong, or after timeout_s."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._state.phase != "loading", timeout_s):
+                raise ChatError("chat.load_timeout", seconds=round(timeout_s))
+            state = self._state
+        if state.phase in ("ready", "answering"):
+            return state
+        raise ChatError(state.message or state.why_unloaded or text("chat.not_ready"))
+
+    # ---- load and unload ------------------------------------------------------------------------------------------
+    def load(self, target: ChatTarget) -> None:
+        """Begin to load target and return at once; an answer or a load that is under way ends. See state()."""
+        with self._changed:
+            worker = self._worker
+            if worker is None or not worker.wanted or worker.process.poll() is not None:
+                if worker is not None:
+                    self._let_go(worker, ChatError("chat.unloaded"))
+                try:
+                    worker = self._start_worker()
+                except OSError as error:
+                    self._set(ChatState("failed", target, text("chat.cannot_start", reason=error.strerror or error)))
+                    return
+            self._loads += 1
+            self._set(ChatState("loading", target, stage="waiting"))
+            worker.send(
+                "load",
+                load=self._loads,
+                model_id=target.model_id,
+                revision=target.revision,
+                adapter=None if target.adapter is None else str(Path(target.adapter).absolute()),
+                four_bit=target.four_bit,
+                eight_bit=target.eight_bit,
+                doing=text("chat.doing_chat", label=target.label or target.model_id).model_dump(),
+            )
+
+    def _start_worker(self) -> _Worker:
+        self._worker = worker = _Worker(self._workspace, self._idle_minutes)
+        threading.Thread(target=self._read, args=(worker,), name="chat events", daemon=True).start()
+        return worker
+
+    def unload(self, reason: Text | None = None) -> None:
+        """End the worker and free the device: 2 s politely, then by force. reason is shown as state().why_unloaded."""
+        with self._changed:
+            worker = self._worker
+            if worker is not None:
+                self._let_go(worker, ChatError(reason or text("chat.unloaded")))
+            if worker is not None or self._state.phase != "empty":
+                self._set(ChatState(why_unloaded=reason))
+        if worker is not None:
+            worker.end()
+
+    # ---- ask ------------------------------------------------------------------------------------------------------
+    def ask(
+        self, base_turns: Sequence[Turn] | None, tuned_turns: Sequence[Turn] | None, sampling: Sampling | None = None
+    ) -> Answer:
+        """Ask one or both columns. Raises ChatError: not ready, an answer is being written, nothing or too much asked."""
+        asked = [turns for turns in (base_turns, tuned_turns) if turns]
+        if not asked or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in asked):
+            raise ChatError("chat.no_question")
+        characters = max(sum(len(turn["content"]) for turn in turns) for turns in asked)
+        if characters > MOST_CHARACTERS:
+            raise ChatError("chat.too_many_characters", characters=characters, limit=MOST_CHARACTERS)
+        with self._changed:
+            if self._state.phase == "answering" and self._worker.answer.stopping:
+                self._changed.wait_for(lambda: self._state.phase != "answering", STOP_S)
+            if self._state.phase == "answering":
+                raise ChatError("chat.already_answering")
+            worker = self._worker
+            if self._state.phase != "ready" or worker is None:
+                raise ChatError(self._state.message or text("chat.not_ready"))
+            self._answers += 1
+            worker.answer = answer = Answer(self, worker, self._answers)
+            self._set(replace(self._state, phase="answering", message=None, advice=None))
+        worker.send(
+            "ask",
+            id=answer.number,
+            base=base_turns and [dict(turn) for turn in base_turns],
+            tuned=tuned_turns and [dict(turn) for turn in tuned_turns],
+            sampling=(sampling or Sampling()).model_dump(),
+        )
+        return answer
+
+    def stop(self) -> None:
+        """End the answer that is being written; what is there stays. Its iterator gets a Done with why "stopped"."""
+        with self._changed:
+            worker = self._worker
+            answer = worker.answer if worker is not None else None
+        if answer is not None:
+            self._stop(worker, answer.number)
+
+    def _stop(self, worker: _Worker, number: int) -> None:
+        with self._changed:
+            still_written = worker.answer is not None and worker.answer.number == number
+            if still_written:
+                worker.answer.stopping = True
+        if still_written:
+            worker.send("stop", id=number)
+
+    # ---- the reader thread ----------------------------------------------------------------------------------------
+    def _read(self, worker: _Worker) -> None:
+        """Events of one worker until it ends; it holds no lock while it waits."""
+        for line in worker.process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # half a line: the worker died while it wrote, and its end is said below
+            with self._changed:
+                if worker.wanted:
+                    self._take(worker, event)
+        code = worker.process.wait()
+        worker.process.stdout.close()
+        with contextlib.suppress(OSError):
+            worker.process.stdin.close()
+        with self._changed:
+            if worker.wanted:
+                self._take_end(worker, code)
+
+    def _take(self, worker: _Worker, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if "id" in event:
+            self._take_answer(worker, event)
+        elif kind == "idle":
+            self._let_go(worker, None)
+            self._set(ChatState(why_unloaded=text("chat.idle_unloaded", minutes=round(event["minutes"]))))
+        elif event["load"] != self._loads:
+            return  # of a load that a newer one replaced
+        elif kind == "loading":
+            progress = event["progress"] and Progress.model_validate(event["progress"])
+            self._set(replace(self._state, stage=event["stage"], progress=progress))
+        elif kind == "ready":
+            ready = ChatState(
+                "ready",
+                self._state.target,
+                dtype=event["dtype"],
+                dtype_reason=Text.model_validate(event["reason"]),
+                context_limit=event["context_limit"],
+                template_stop=event["stop"],
+                mixed=event["mixed"],
+                adapter=event["adapter"],
+            )
+            self._set(ready)
+        elif kind == "error":
+            self._let_go(worker, None)  # it ends by itself after a failed load
+            self._set(ChatState("failed", self._state.target, *_message(event)))
+
+    def _take_answer(self, worker: _Worker, event: dict[str, Any]) -> None:
+        answer = worker.answer
+        if answer is None or answer.number != event["id"]:
+            return
+        if event["event"] == "piece":
+            answer.put(Piece(event["column"], event["text"]))
+        elif event["event"] == "done":
+            answer.put(Done(event["column"], event["tokens"], event["seconds"], event["why"]))
+        elif event["event"] == "answered":
+            self._end_answer(worker, None)
+        else:
+            message, advice = _message(event)
+            self._end_answer(worker, ChatError(message))
+            self._set(replace(self._state, message=message, advice=advice))
+
+    def _let_go(self, worker: _Worker, error: ChatError | None) -> None:
+        """What this worker still says is not heard, and another one may take its place."""
+        worker.wanted = False
+        self._end_answer(worker, error)
+        self._worker = None
+
+    def _end_answer(self, worker: _Worker, error: ChatError | None) -> None:
+        answer, worker.answer = worker.answer, None
+        if answer is not None:
+            answer.put(error)
+        if self._state.phase == "answering":
+            self._set(replace(self._state, phase="ready"))
+
+    def _take_end(self, worker: _Worker, code: int) -> None:
+        """A worker that nobody sent away is gone: a crash, or the system ended it."""
+        advice = text("chat.advice_log")
+        if self._state.message is not None and self._state.phase in ("ready", "answering"):
+            message = self._state.message  # it said why before it ended
+        else:
+            message = text("chat.worker_killed" if code < 0 else "chat.worker_died", code=abs(code))
+        self._let_go(worker, ChatError(message))
+        self._set(ChatState("failed", self._state.target, message, advice))
+
+    def _set(self, state: ChatState) -> None:
+        self._state = state
+        self._changed.notify_all()
+
+
+def _message(event: dict[str, Any]) -> tuple[Text, Text | None]:
+    return Text.model_validate(event["text"]), event["advice"] and Text.model_validate(event["advice"])

@@ -1,0 +1,271 @@
+"""Base and tuned answer side by side from one copy of the weights. Chat worker only (torch, peft).
+
+Both columns are rows of one batch: PEFT adds the adapter to the tuned row and leaves the base row as it is. On a
+memory-bound card the second row is nearly free; on the CPU one batch takes about 0.7 of two answers one after the
+other. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never changes a weight.
+
+PEFT's own context leaves its hooks on the model when an exception passes through it, and every later answer is then
+wrong without a word; see `_adapter_rows`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
+from core.data.template import ChatTemplate, Turn
+from core.data.tokenizer import Tokenizer
+from core.engine.adapter import ADAPTER
+from core.engine.decode import Decoder
+from core.errors import ChatError
+
+BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
+MOST_CONTEXT = 8192  # longer conversations cost more cache memory than an estimate has promised
+REPLACEMENT = "\ufffd"
+
+Stopped = Callable[[], bool]
+
+
+class Duel:
+    """One loaded base, with or without one adapter. One answer at a time.
+
+    tuned_template: the template the adapter was trained with, where it is not the base's own.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: Tokenizer, tuned_template: ChatTemplate | None = None):
+        self.tokenizer = tokenizer
+        self._tuned = model if isinstance(model, PeftModel) else None
+        self._model: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._templates: dict[Column, ChatTemplate] = {
+            "base": tokenizer.template,
+            "tuned": tuned_template or tokenizer.template,
+        }
+        self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
+        longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT)
+        self.decoder = Decoder(self._model, tokenizer.pad_token_id)
+        self._one_at_a_time = threading.Lock()
+        self.mixed: bool = self._tuned is not None and self._can_mix()
+
+    def _end_of_turn(self, column: Column) -> frozenset[int]:
+        ids = self.tokenizer.encode(self._templates[column].stop)
+        return frozenset(ids) if len(ids) == 1 else frozenset()
+
+    @property
+    def has_adapter(self) -> bool:
+        return self._tuned is not None
+
+    def prompt(self, column: Column, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
+        """(T,) ids of the conversation as column reads it. Raises ChatError where it and the answer have no room."""
+        if not turns or turns[-1]["role"] != "user":
+            raise ChatError("chat.no_question")
+        readable = [{"role": turn["role"], "content": _without_surrogates(turn["content"])} for turn in turns]
+        ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True))
+        if len(ids) + max_new_tokens > self.context_limit:
+            raise ChatError("chat.too_long", tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
+        return ids
+
+    def answer(
+        self, turns: Mapping[Column, Sequence[Turn] | None], sampling: Sampling, stopped: Stopped = lambda: False
+    ) -> Iterator[Piece | Done]:
+        """Pieces of each asked column as they are written, then its Done.
+
+        stopped is asked before every layer, so that it also ends the reading of a long prompt. Raises ChatError
+        (nothing asked, no room, no adapter, an answer still running, numbers that are not finite).
+        """
+        asked: list[Column] = [column for column in COLUMNS if turns.get(column)]
+        if not asked:
+            raise ChatError("chat.no_question")
+        if "tuned" in asked and self._tuned is None:
+            raise ChatError("chat.no_adapter")
+        if not self._one_at_a_time.acquire(blocking=False):
+            raise ChatError("chat.already_answering")
+        try:
+            rows = [self._row(column, turns[column] or (), sampling) for column in asked]
+            for together in [rows] if self.mixed else [[row] for row in rows]:
+                yield from self._decode(together, sampling, stopped)
+        finally:
+            self._one_at_a_time.release()
+
+    def _row(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Row:
+        prompt = self.prompt(column, turns, sampling.max_new_tokens)
+        generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
+        return _Row(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, self.tokenizer)
+
+    def _decode(self, rows: list[_Row], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
+        ids, mask = self.decoder.left_padded([row.prompt for row in rows])
+        cache = None
+        for row in rows:
+            row.since = time.perf_counter()
+        while rows:
+            with self._as_rows([row.column for row in rows], stopped):
+                while not any(row.why for row in rows):
+                    try:
+                        logits, cache = self.decoder.forward(ids, mask, cache)
+                    except _StopNow:
+                        for row in rows:
+                            row.why = "stopped"
+                        break
+                    chosen = [choose(of_row, sampling, row.generator) for of_row, row in zip(logits, rows, strict=True)]
+                    for row, token in zip(rows, chosen, strict=True):
+                        if piece := row.take(token):
+                            yield Piece(row.column, piece)
+                    ids = torch.tensor(chosen, device=mask.device)[:, None]
+                    mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            for row in rows:
+                if row.why:
+                    yield from row.finish()
+            alive = [i for i, row in enumerate(rows) if not row.why]
+            rows = [rows[i] for i in alive]
+            if rows:  # the other row goes on alone
+                keep = torch.tensor(alive, device=mask.device)
+                ids, mask = ids[keep], mask[keep]
+                cache.batch_select_indices(keep)
+
+    @contextmanager
+    def _as_rows(self, columns: Sequence[Column], stopped: Stopped) -> Iterator[None]:
+        """While it lasts, row i of a batch is computed as columns[i], and a layer raises _StopNow once stopped."""
+        with ExitStack() as stack:
+            if self.mixed:
+                stack.enter_context(_adapter_rows(self._tuned, columns))
+            elif self._tuned is not None and columns[0] == "base":
+                stack.enter_context(self._tuned.disable_adapter())
+            stack.enter_context(_interruptible(self._model, stopped))
+            yield
+
+    def _can_mix(self) -> bool:
+        """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds."""
+        ids, mask = self.decoder.left_padded([[self.tokenizer.pad_token_id]] * 2)
+        try:
+            with _adapter_rows(self._tuned, COLUMNS):
+                self.decoder.forward(ids, mask, None)
+        except (ValueError, TypeError):
+            return False
+        return True
+
+
+@contextmanager
+def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]:
+    """PEFT's hooks for a mixed batch, gone afterwards whatever happens.
+
+    PEFT 0.21 removes them after its `yield` without a try/finally: an exception handed to its context skips the
+    removal. So its context always ends as if all were well, and the exception goes its own way.
+    """
+    names = [ADAPTER if column == "tuned" else BASE for column in columns]
+    hooks = tuned._enable_peft_forward_hooks(adapter_names=names)
+    hooks.__enter__()
+    try:
+        yield
+    finally:
+        hooks.__exit__(None, None, None)
+
+
+class _StopNow(Exception):
+    """Leaves a forward between two layers."""
+
+
+@contextmanager
+def _interruptible(model: torch.nn.Module, stopped: Stopped) -> Iterator[None]:
+    """Ask stopped before every block of model: a token of a large model on the CPU takes longer than a person waits."""
+
+    def ask(module: torch.nn.Module, arguments: object) -> None:
+        if stopped():
+            raise _StopNow
+
+    blocks = [block for layers in model.modules() if isinstance(layers, torch.nn.ModuleList) for block in layers]
+    handles = [block.register_forward_pre_hook(ask) for block in blocks or [model]]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """The next token id. logits: (V,) float32. Temperature, then top-p, as transformers orders them. Raises ChatError."""
+    best = logits.argmax()
+    if not torch.isfinite(logits[best]):
+        raise ChatError("chat.not_finite")
+    if sampling.greedy:
+        return int(best)
+    probabilities, order = torch.softmax(logits / sampling.temperature, dim=-1).sort(descending=True)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities[before >= sampling.top_p] = 0  # the first token that crosses top_p stays
+    return int(order[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+class _Row:
+    """One column's answer while it is written."""
+
+    def __init__(
+        self,
+        column: Column,
+        prompt: list[int],
+        stop_ids: frozenset[int],
+        max_new_tokens: int,
+        generator: torch.Generator,
+        tokenizer: Tokenizer,
+    ):
+        self.column, self.prompt, self.generator = column, prompt, generator
+        self.why: str | None = None
+        self.since = 0.0
+        self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
+        self._text = TextStream(tokenizer)
+        self._tokens = 0
+
+    def take(self, token: int) -> str:
+        """Count token; the text it adds, "" while a character is unfinished."""
+        self._tokens += 1
+        if token in self._stop_ids:
+            self.why = "stop"
+            return ""
+        if self._tokens >= self._max_new_tokens:
+            self.why = "length"
+        return self._text.add(token)
+
+    def finish(self) -> Iterator[Piece | Done]:
+        if rest := self._text.rest():
+            yield Piece(self.column, rest)
+        yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.why)
+
+
+class TextStream:
+    """Token ids to text, piece by piece: the pieces joined are the decoded whole, special tokens left out.
+
+    A character may need several tokens, so text that ends in U+FFFD waits. Each piece is decoded with the one before
+    it, because tokenizers treat the space before a first word differently; earlier tokens are never decoded again.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._told = 0  # how many ids of the window have been told
+
+    def add(self, token: int) -> str:
+        self._window.append(token)
+        new = self._untold()
+        if not new or new.endswith(REPLACEMENT):
+            return ""
+        del self._window[: self._told]
+        self._told = len(self._window)
+        return new
+
+    def rest(self) -> str:
+        """What an answer that ended mid-character still has to tell."""
+        return self._untold().rstrip(REPLACEMENT)
+
+    def _untold(self) -> str:
+        told = self._tokenizer.decode(self._window[: self._told])
+        return self._tokenizer.decode(self._window)[len(told) :]
+
+
+def _without_surrogates(text: str) -> str:
+    """text that can be UTF-8: half a surrogate pair, which a browser can send, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,79 @@
+"""Ask a run's model a list of things without a page: one chat worker, one question at a time, greedily."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.chat.answer import Piece, Sampling
+from core.chat.client import ChatClient, ChatTarget
+from core.engine.adapter import describe
+from core.errors import ChatError
+from core.models.library import Models
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+
+LOAD_TIMEOUT_S = 1800  # a model that has to be downloaded first takes what it takes
+
+
+def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | None = None) -> ChatTarget:
+    """What to load for a run: its adapter, or that of one of its checkpoints, on a base as it was trained on.
+
+    four_bit: None means as trained. Raises ChatError for a run that kept nothing, RunError for an unknown checkpoint.
+    """
+    recipe = run.recipe()
+    folder: Path = run.checkpoint(checkpoint) / "adapter" if checkpoint else run.adapter
+    if checkpoint is None and not run.has_adapter():
+        saved = run.checkpoints()
+        if not saved:
+            raise ChatError("chat.nothing_kept", run=run.name)
+        folder = saved[-1] / "adapter"  # an interrupted run: the newest thing it saved
+    describe(folder)
+    trained_in_four_bit = recipe.adapter.method == "qlora"
+    as_trained = four_bit is None
+    return ChatTarget(
+        model_id=recipe.model.id,
+        revision=recipe.model.revision,
+        adapter=folder,
+        four_bit=trained_in_four_bit if as_trained else bool(four_bit),
+        eight_bit=as_trained and recipe.adapter.load_in_8bit,
+        label=f"{run.name}, {checkpoint}" if checkpoint else run.name,
+    )
+
+
+def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False) -> ChatTarget:
+    """What to load for an adapter folder made elsewhere: on the base that it names. Raises ModelError."""
+    return ChatTarget(Models(workspace).base_of(folder), describe(folder).revision, folder, four_bit, folder.name)
+
+
+@contextmanager
+def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
+    """A chat that is ready, and the device free again afterwards."""
+    client = ChatClient(workspace)
+    try:
+        client.load(target)
+        client.wait_ready(LOAD_TIMEOUT_S)
+        yield client
+    finally:
+        client.unload()
+
+
+def answer(client: ChatClient, prompt: str, both: bool, max_new_tokens: int) -> dict[str, str | None]:
+    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question."""
+    turns = [{"role": "user", "content": prompt}]
+    words: dict[str, str] = {"tuned": ""} | ({"base": ""} if both else {})
+    with client.ask(turns if both else None, turns, Sampling(max_new_tokens=max_new_tokens)) as stream:
+        for item in stream:
+            if isinstance(item, Piece):
+                words[item.column] += item.text
+    return {"tuned": words["tuned"], "base": words.get("base")}
+
+
+def answers(
+    workspace: Workspace, target: ChatTarget, prompts: Sequence[str], both: bool, max_new_tokens: int
+) -> list[dict[str, Any]]:
+    """One dictionary a prompt. Raises ChatError with what went wrong."""
+    with opened(workspace, target) as client:
+        return [answer(client, prompt, both, max_new_tokens) for prompt in prompts]

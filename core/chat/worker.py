@@ -1,0 +1,282 @@
+"""The process that answers in Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
+
+One JSON object a line. In, on stdin:
+  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, doing}   ask {id, base, tuned: turns or null, sampling}
+  stop {id}   quit
+Out, on what was stdout when it started (anything a library prints goes to stderr, which the client opens as chat.log):
+  loading {load, stage, progress}   ready {load, dtype, reason, context_limit, stop, mixed, adapter}
+  piece {id, column, text}   done {id, column, tokens, seconds, why}   answered {id}
+  error {load or id, text, advice}   idle {minutes}
+
+It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
+answer that fails in a foreseen way does not. It also ends when stdin closes: the app is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from core import files
+from core.chat.answer import Piece, Sampling
+from core.data.template import ChatTemplate
+from core.data.tokenizer import Tokenizer
+from core.engine.adapter import AdapterFacts, check_whole, describe
+from core.errors import ChatError, GarageError, StopRequested
+from core.faults import is_out_of_memory
+from core.messages import Text, text
+from core.models.library import Models
+from core.models.trust import Trust
+from core.runs.folder import Progress
+from core.system.processes import take_pipes
+from core.workspace import lease
+from core.workspace.folder import Workspace
+
+if TYPE_CHECKING:
+    from core.chat.duel import Duel
+
+LEASE_S = 2.0  # a chat worker that has just failed or gone idle needs a moment to leave
+LAST_GRACE_S = 5.0  # a native call that cannot be left (reading weights) may not outlive the app longer than this
+# Ways to begin or train an adapter that change the base's own weights: its column would not be the base any more.
+LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="core.chat.worker")
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("--idle-minutes", type=float, required=True)
+    arguments = parser.parse_args()
+    source, output = take_pipes()
+    commands = Commands(source)
+    with contextlib.ExitStack() as held:
+        return ChatWorker(Workspace.open(arguments.workspace), commands, output, held).serve(arguments.idle_minutes)
+
+
+class Commands:
+    """What the client asked, in order; stop, quit and a newer load also count at once, while something else runs."""
+
+    def __init__(self, source: IO[bytes]):
+        self._source = source
+        self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._stopped: set[int] = set()
+        self._newest_load = -1
+        self._quit = threading.Event()
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._source:
+            try:
+                command = json.loads(line)
+                kind = command["command"]
+            except (ValueError, TypeError, KeyError):
+                break  # half a line: the app died while it wrote
+            if kind == "stop":
+                self._stopped.add(command["id"])
+            elif kind == "quit":
+                break
+            else:
+                self._newest_load = command.get("load", self._newest_load)
+                self._queue.put(command)
+        self._quit.set()
+        self._queue.put({"command": "quit"})
+        last = threading.Timer(LAST_GRACE_S, os._exit, [1])
+        last.daemon = True
+        last.start()
+
+    def next(self, timeout_s: float) -> dict[str, Any] | None:
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def answer_stopped(self, answer: int, load: int) -> bool:
+        return answer in self._stopped or self.load_superseded(load)
+
+    def load_superseded(self, load: int) -> bool:
+        return self._quit.is_set() or self._newest_load != load
+
+
+class ChatWorker:
+    def __init__(self, workspace: Workspace, commands: Commands, output: IO[str], held: contextlib.ExitStack):
+        self._workspace, self._commands, self._output, self._held = workspace, commands, output, held
+        self._holds_lease = False
+        self._load = -1
+        self._base: LoadedBase | None = None
+        self._duel: Duel | None = None
+
+    def serve(self, idle_minutes: float) -> int:
+        """Until quit, a failed load, or idle_minutes without a command. Returns the exit status."""
+        while True:
+            command = self._commands.next(idle_minutes * 60)
+            if command is None:
+                self._emit("idle", minutes=idle_minutes)
+                return 0
+            if command["command"] == "quit":
+                return 0
+            about = {name: command[name] for name in ("load", "id") if name in command}
+            try:
+                if command["command"] == "load":
+                    self._do_load(command)
+                else:
+                    self._answer(command)
+            except StopRequested:
+                continue  # superseded by the next load, or by quit
+            except GarageError as error:
+                self._emit("error", **about, text=error.text.model_dump(), advice=None)
+                if command["command"] == "load":
+                    return 1
+            except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
+                traceback.print_exc()
+                message, advice, goes_on = explain(error)
+                self._emit("error", **about, text=message.model_dump(), advice=advice.model_dump())
+                if command["command"] == "load" or not goes_on:
+                    return 1
+                self._free_memory()
+
+    def _emit(self, event: str, **values: Any) -> None:
+        self._output.write(json.dumps({"event": event, **values}) + "\n")
+        self._output.flush()
+
+    # ---- load -----------------------------------------------------------------------------------------------------
+    def _do_load(self, command: dict[str, Any]) -> None:
+        self._load = command["load"]
+        folder = Path(command["adapter"]) if command["adapter"] else None
+        facts = None if folder is None else checked_adapter(folder)
+        if not self._holds_lease:
+            self._held.enter_context(lease.hold(self._workspace, Text.model_validate(command["doing"]), LEASE_S))
+            self._holds_lease = True
+        base = self._obtain_base(command["model_id"], command["revision"], command["four_bit"], command.get("eight_bit", False))
+        self._report("loading_model")
+        self._check()
+        from core.chat.duel import Duel
+
+        model = base.with_adapter(folder)
+        self._duel = Duel(model, base.tokenizer, None if folder is None else trained_template(folder, base.tokenizer))
+        self._check()
+        self._emit(
+            "ready",
+            load=self._load,
+            dtype="nf4" if command["four_bit"] else "int8" if command.get("eight_bit") else base.compute.dtype_name,
+            reason=base.compute.reason.model_dump(),
+            context_limit=self._duel.context_limit,
+            stop=base.tokenizer.template.stop,
+            mixed=self._duel.mixed,
+            adapter=None if facts is None else asdict(facts),
+        )
+
+    def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool, eight_bit: bool) -> LoadedBase:
+        """The base that is loaded already, where it is the same; else the old one goes before the new one comes."""
+        wanted = (model_id, revision, four_bit, eight_bit)
+        if self._base is not None and self._base.what == wanted:
+            return self._base
+        self._duel = self._base = None
+        self._free_memory()
+        model_folder = Models(self._workspace).obtain(model_id, revision, self._report, self._check)
+        self._report("loading_libraries")
+        import torch
+
+        from core.engine import base_model, device
+
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+        compute = device.choose()
+        self._check()
+        self._report("loading_model")
+        tokenizer = Tokenizer(model_folder)
+        own_code = Trust(self._workspace).allows(model_id, model_folder)
+        loaded = base_model.load(model_folder, compute, four_bit, own_code, eight_bit)
+        self._base = LoadedBase(wanted, compute, tokenizer, loaded)
+        return self._base
+
+    def _report(self, stage: str, progress: Progress | None = None) -> None:
+        self._emit("loading", load=self._load, stage=stage, progress=progress and progress.model_dump())
+
+    def _check(self) -> None:
+        if self._commands.load_superseded(self._load):
+            raise StopRequested
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if torch := sys.modules.get("torch"):
+            torch.cuda.empty_cache()
+
+    # ---- answer ---------------------------------------------------------------------------------------------------
+    def _answer(self, command: dict[str, Any]) -> None:
+        answer, load = command["id"], self._load
+        if self._duel is None:
+            raise ChatError("chat.not_ready")
+        turns = {column: command[column] for column in ("base", "tuned")}
+        pieces = self._duel.answer(
+            turns, Sampling.model_validate(command["sampling"]), lambda: self._commands.answer_stopped(answer, load)
+        )
+        with contextlib.closing(pieces):
+            for piece in pieces:
+                self._emit("piece" if isinstance(piece, Piece) else "done", id=answer, **asdict(piece))
+        self._emit("answered", id=answer)
+
+
+class LoadedBase:
+    """One base in memory; adapters come and go on it. what: (model_id, revision, four_bit, eight_bit)."""
+
+    def __init__(self, what: tuple[str, str | None, bool, bool], compute: Any, tokenizer: Tokenizer, model: Any):
+        self.what, self.compute, self.tokenizer = what, compute, tokenizer
+        self._model = model
+
+    def with_adapter(self, folder: Path | None) -> Any:
+        """The base with this adapter instead of the one before, or bare. Raises ModelError where it does not fit."""
+        from peft import PeftModel
+
+        from core.engine import adapter
+
+        if isinstance(self._model, PeftModel):
+            self._model = self._model.unload()
+        if folder is not None:
+            self._model = adapter.attach(self._model, folder)
+        return self._model
+
+
+def checked_adapter(folder: Path) -> AdapterFacts:
+    """What the adapter says of itself. Raises ModelError for what is none, ChatError for one that changes the base."""
+    facts = describe(folder)
+    check_whole(folder)
+    config = files.read_json(folder / "adapter_config.json")
+    begun, bias = config.get("init_lora_weights", True), config.get("bias", "none")
+    if begun not in LEAVES_BASE_ALONE or bias != "none":
+        found = f"bias={bias}" if bias != "none" else f"init_lora_weights={begun}"
+        raise ChatError("chat.adapter_changes_base", folder=folder.name, found=str(found)[:80])
+    return facts
+
+
+def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The template saved with an adapter, with which it was trained; None where that is the base's own."""
+    file = folder / "chat_template.jinja"
+    try:
+        source = file.read_text("utf-8")
+    except (OSError, ValueError):
+        return None
+    return None if source == tokenizer.template.source else replace(tokenizer.template, source=source)
+
+
+def explain(error: Exception) -> tuple[Text, Text, bool]:
+    """An unforeseen error in words: what happened, what to try, and whether the next answer may still work."""
+    if is_out_of_memory(error):
+        return text("chat.out_of_memory"), text("chat.advice_out_of_memory"), True
+    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    return text("chat.crashed", kind=type(error).__name__, reason=reason[:300]), text("chat.advice_log"), False
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""`python launch.py trust MODEL`: shows a model's own Python with its sha256, and keeps what was trusted. Runs none of it."""
+
+from __future__ import annotations
+
+import sys
+
+from core.errors import ModelError
+from core.messages import Text, terminal_language, text
+from core.models import hub
+from core.models.library import ModelRef, Models
+from core.models.trust import Pins, Trust, code_in, sha256
+from core.workspace.folder import Workspace
+
+
+def trust(space: Workspace, model: str, yes: bool, forget: bool) -> int:
+    """Returns the exit status: 0 trusted or forgotten, 1 not. Raises ModelError."""
+    models, trusted = Models(space), Trust(space)
+    model = models.hub_id(model)
+    kind = ModelRef.parse(model).kind
+    if kind == "starter":
+        raise ModelError("trust.starter")
+    if forget:
+        found = trusted.forget(model)
+        _say(text("trust.forgotten" if found else "trust.nothing_to_forget", model=model))
+        return 0 if found else 1
+    source, commit = (models.library_folder(model), None) if kind == "library" else hub.python_of(model, None)
+    files = {name: sha256(content) for name, content in source.items()} if isinstance(source, dict) else code_in(source)
+    if not files:
+        raise ModelError("trust.no_code", model=model)
+    _show(model, files)
+    if commit:
+        _say(text("trust.of_commit", commit=commit, page=f"{hub.page(model)}/tree/{commit}"))
+    if not yes and not _asked(model):
+        return 1
+    trusted.pin(model, files)
+    _say(text("trust.trusted", model=model, count=len(files)))
+    return 0
+
+
+def _show(model: str, files: Pins) -> None:
+    _say(text("trust.shown", model=model))
+    for name, digest in files.items():
+        print(f"  {digest}  {name.encode('unicode_escape').decode()}")
+
+
+def _asked(model: str) -> bool:
+    if not sys.stdin.isatty():
+        _say(text("trust.ask_flag"))
+        return False
+    if input(text("trust.ask").render(terminal_language())).strip() == model:
+        return True
+    _say(text("trust.not_trusted"))
+    return False
+
+
+def _say(message: Text) -> None:
+    print(message.render(terminal_language()))

@@ -1,0 +1,25 @@
+"""What the advice needs to know of a data set: counts of rows and tokens. No tokenizer here; core.data.preview counts."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class DataFacts(BaseModel):
+    """Of the rows that can be learned from; tokens before anything is cut. Lengths in tokens.
+
+    learned_tokens: of all rows together, those the loss counts.
+    exact: False where only some rows were counted. estimated: the tokenizer was not here, so tokens are guessed from
+    characters, which may be wrong by a factor of two.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    tokens: int
+    learned_tokens: int
+    median_length: int
+    p99_length: int
+    longest: int
+    exact: bool = True
+    estimated: bool = False

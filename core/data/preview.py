@@ -1,0 +1,479 @@
+"""What would be learned of a data set under one model's tokenizer and template, shown before anything is trained.
+
+A Preview keeps lengths and learned ranges, so that every max_length is answered at once. It never downloads: where the
+model is not on this PC, lengths are estimated from characters and rows are not shown. Of a large set some rows, evenly
+spread, are counted (always the same ones) and totals are projected. No torch, no transformers.
+Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as core/data/repeats says, when first asked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from core.data import formats
+from core.data.facts import DataFacts
+from core.data.formats import Example
+from core.data.repeats import Repeats
+from core.data.store import DatasetStore
+from core.data.tokenizer import LongExamples, Tokenizer, Whole, conversation, fit
+from core.errors import DataError
+from core.messages import Text, text
+from core.models.library import Models
+
+if TYPE_CHECKING:
+    import datasets
+
+MOST_ROWS = 1_000
+MOST_COMPARED = 200_000  # rows; about ten seconds once
+MOST_CHARACTERS = 4_000_000  # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
+IN_MEMORY_BYTES = 8 << 20
+KEPT_PREVIEWS = 4
+
+SHOWN_CHARACTERS = 4_000
+LONG_PIECE = 1_000  # in a row that is too long to be shown whole, what is longer than this loses its middle
+MOST_BINS = 24
+
+# Tokens of a text whose tokenizer is not at hand: about four Latin characters to one token; most tokenizers of today
+# need two tokens for three Chinese, Japanese or Korean ones. A turn's frame (<|im_start|>user ... <|im_end|>) adds the rest.
+TOKENS_PER_CHARACTER = 0.25
+TOKENS_PER_CJK_CHARACTER = 0.7
+TOKENS_PER_TURN = 12
+_CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
+Kind = Literal["given", "learned", "cut_given", "cut_learned", "more"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one max_length does to a set: the same rows and tokens as core.training.rows, projected if counted < rows.
+
+    max_length: as it will be used, never above what the model can read. long_examples: what is done to longer rows.
+    tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where long
+    ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
+    pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
+    first_dropped: up to five of them by their number in the file. longest, p99, median: whole lengths of counted rows.
+    exact: False where lengths are estimated from characters.
+    """
+
+    max_length: int
+    long_examples: LongExamples
+    rows: int
+    counted: int
+    tokens: int
+    learned: int
+    pieces: int
+    rows_cut: int
+    tokens_cut: int
+    rows_split: int
+    rows_dropped: int
+    first_dropped: tuple[int, ...]
+    longest: int
+    p99: int
+    median: int
+    exact: bool
+
+    @property
+    def learned_percent(self) -> float:
+        return round(100 * self.learned / max(1, self.tokens), 1)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Counted rows whose whole length is in start <= length < end (the last one: <= end), and how many of them max_length cuts."""
+
+    start: int
+    end: int
+    rows: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number."""
+
+    text: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
+
+    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into;
+    dropped: nothing of it is learned.
+    special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
+    """
+
+    index: int
+    of: int
+    row_number: int
+    pieces: tuple[Piece, ...]
+    length: int
+    learned: int
+    cut: int
+    parts: int
+    dropped: bool
+    special: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """rows: all that can be learned from; tokenizer: None where lengths are estimated.
+
+    Of the counted rows: numbers (C,) in the file, lengths (C,) in tokens, and runs (R, 3) of learned tokens: which
+    counted row, first token, token after the last. The first token of a row is never in a run: nothing predicts it.
+    """
+
+    rows: Rows
+    tokenizer: Tokenizer | None
+    train_on: str
+    numbers: np.ndarray
+    lengths: np.ndarray
+    runs: np.ndarray
+
+    @classmethod
+    def measure(cls, rows: Rows, tokenizer: Tokenizer | None, train_on: str = "assistant", every_row: bool = False) -> Preview:
+        """Count some of many rows, or every row, whatever it costs. Raises TemplateError, which training would raise too."""
+        counted = rows if every_row else _spread(rows)
+        numbers, lengths, runs = [], [], []
+        for i, (number, example) in enumerate(counted):
+            length, learned = _estimate(example, train_on) if tokenizer is None else _count(tokenizer, example, train_on)
+            numbers.append(number)
+            lengths.append(length)
+            runs.extend((i, start, end) for start, end in learned)
+        return cls(rows, tokenizer, train_on, np.array(numbers, int), np.array(lengths, int), np.array(runs, int).reshape(-1, 3))
+
+    @property
+    def exact(self) -> bool:
+        """Whether the model's own tokenizer counted; else all lengths are estimated from characters."""
+        return self.tokenizer is not None
+
+    @cached_property
+    def _sorted(self) -> np.ndarray:
+        return np.sort(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        return int(self._sorted[-1])
+
+    @property
+    def p99(self) -> int:
+        return int(self._sorted[min(len(self._sorted) - 1, int(0.99 * len(self._sorted)))])
+
+    @property
+    def median(self) -> int:
+        return int(self._sorted[len(self._sorted) // 2])
+
+    def limit(self, max_length: int) -> int:
+        """max_length as training uses it: no more than the model can read at once."""
+        most = self.tokenizer.position_limit if self.tokenizer else None
+        return min(max_length, most) if most else max_length
+
+    def _learned(self, limit: int) -> np.ndarray:
+        """(C,) learned tokens of each counted row within its first limit tokens."""
+        row, start, end = self.runs.T
+        within = np.clip(np.minimum(end, limit) - start, 0, None)
+        return np.bincount(row, weights=within, minlength=len(self.lengths)).astype(int)
+
+    def _projected(self, count: int | np.integer) -> int:
+        return round(int(count) * len(self.rows) / len(self.lengths))
+
+    def counts(self, max_length: int, long_examples: LongExamples = "cut") -> Counts:
+        limit = self.limit(max_length)
+        is_long = self.lengths > limit
+        if long_examples == "split":
+            learned, (pieces, tokens) = self._learned(self.longest), self._split(limit)
+            lost = np.zeros_like(self.lengths)
+        else:
+            learned, lost = self._learned(limit), np.maximum(self.lengths - limit, 0)
+            if long_examples == "drop":
+                learned = np.where(is_long, 0, learned)
+            pieces, tokens = (learned > 0).astype(int), np.where(learned > 0, self.lengths - lost, 0)
+        kept = learned > 0
+        return Counts(
+            max_length=limit,
+            long_examples=long_examples,
+            rows=len(self.rows),
+            counted=len(self.lengths),
+            tokens=self._projected(tokens.sum()),
+            learned=self._projected(learned.sum()),
+            pieces=self._projected(pieces.sum()),
+            rows_cut=self._projected((lost[kept] > 0).sum()),
+            tokens_cut=self._projected(lost[kept].sum()),
+            rows_split=self._projected((is_long & kept).sum()) if long_examples == "split" else 0,
+            rows_dropped=self._projected((~kept).sum()),
+            first_dropped=tuple(map(int, self.numbers[~kept][:5])),
+            longest=self.longest,
+            p99=self.p99,
+            median=self.median,
+            exact=self.exact,
+        )
+
+    def _split(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """(C,) pieces of at most limit tokens in which something is learned, and the tokens of those pieces.
+
+        Piece p holds the tokens from p (limit - 1) on, limit of them: token t is predicted in piece (t - 1) // (limit - 1).
+        """
+        row, start, end = self.runs.T
+        first, last = (start - 1) // (limit - 1), (end - 2) // (limit - 1)
+        same = np.zeros(len(row), bool)  # whether a run begins in the piece in which the one before it ended
+        same[1:] = (row[1:] == row[:-1]) & (first[1:] == last[:-1])
+        pieces = np.bincount(row, weights=last - first + 1 - same, minlength=len(self.lengths)).astype(int)
+        ends_with = (self.lengths - 2) // (limit - 1)  # the number of a row's last piece, which is shorter than limit
+        reaches_end = np.bincount(row, weights=last == ends_with[row], minlength=len(self.lengths)) > 0
+        missing = limit - (self.lengths - ends_with * (limit - 1))
+        return pieces, pieces * limit - np.where(reaches_end, missing, 0)
+
+    def histogram(self, max_length: int) -> tuple[Bin, ...]:
+        """At most MOST_BINS bins, equally wide but for the last, which takes what is far longer than most rows."""
+        shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
+        width = _round_up((top - shortest) / (MOST_BINS - 1))  # one more, for no edge begins at the shortest
+        first = shortest // width
+        edges = [width * i for i in range(first, max(first + 1, math.ceil(top / width)) + 1)]
+        edges[-1] = max(edges[-1], self.longest)
+        rows, _ = np.histogram(self.lengths, edges)
+        cut, _ = np.histogram(self.lengths[self.lengths > self.limit(max_length)], edges)
+        values = zip(edges, edges[1:], rows, cut, strict=False)
+        return tuple(Bin(start, end, int(all_of_it), int(above)) for start, end, all_of_it, above in values)
+
+    def examples(self, max_length: int, long_examples: LongExamples) -> int:
+        """How many examples training makes of the rows."""
+        return self.counts(max_length, long_examples).pieces
+
+    def facts(self) -> DataFacts:
+        learned = self._learned(self.longest)
+        return DataFacts(
+            rows=len(self.rows),
+            tokens=self._projected(self.lengths.sum()),
+            learned_tokens=self._projected(learned.sum()),
+            median_length=self.median,
+            p99_length=self.p99,
+            longest=self.longest,
+            exact=self.exact and len(self.lengths) == len(self.rows),
+            estimated=not self.exact,
+        )
+
+    @cached_property
+    def repeats(self) -> Repeats | None:
+        """Which rows say what an earlier one says; None where there are too many to read them all for that."""
+        return Repeats.of(example for _, example in self.rows) if len(self.rows) <= MOST_COMPARED else None
+
+    def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Text | None:
+        """Why training must not be started: nothing would be learned. An estimate refuses nothing."""
+        limit = self.limit(max_length)
+        if not self.exact or self.counts(max_length, long_examples).learned:
+            return None
+        if len(self.lengths) < len(self.rows):
+            return text("preview.nothing_in_sample", counted=len(self.lengths), rows=len(self.rows), max_length=limit)
+        return text("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
+
+    def row(self, index: int, max_length: int, long_examples: LongExamples = "cut") -> RowView | None:
+        """Any row with its tokens marked; None where the tokenizer is not here. Raises DataError, TemplateError."""
+        if not 0 <= index < len(self.rows):
+            raise DataError("preview.no_such_row", row=index + 1, rows=len(self.rows))
+        if self.tokenizer is None:
+            return None
+        number, example = self.rows[index]
+        whole = self.tokenizer.encode_whole(example, self.train_on)
+        length, limit = len(whole.input_ids), self.limit(max_length)
+        pieces = 1
+        if length > limit and long_examples == "split":
+            pieces, limit = len(fit(whole, limit, long_examples)), length
+        elif length > limit and long_examples == "drop":
+            limit = 0
+        learned = sum(whole.learned[1:limit])
+        return RowView(
+            index=index,
+            of=len(self.rows),
+            row_number=number,
+            pieces=_shortened(_pieces(whole, limit)),
+            length=length,
+            learned=learned,
+            cut=max(0, length - limit),
+            parts=pieces,
+            dropped=learned == 0,
+            special=tuple(sorted(token for token in self.tokenizer.template.all_special if token in whole.text)),
+        )
+
+
+class Previews:
+    """The last previews that were asked for, for all threads of a process. A changed file or a new model counts anew."""
+
+    def __init__(self, store: DatasetStore, models: Models):
+        self._store, self._models = store, models
+        self._kept: dict[tuple, Future[Preview]] = {}  # least recently used first
+        self._lock = threading.Lock()
+
+    def of(self, dataset_id: str, model_id: str, train_on: str = "assistant", format: formats.Format | None = None) -> Preview:
+        """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or TemplateError."""
+        path = self._store.path(dataset_id)
+        try:
+            status = path.stat()
+        except OSError:
+            raise DataError("data.missing_file", file=path.name) from None
+        folder = self._models.local_folder(model_id)
+        key = (folder, path, status.st_size, status.st_mtime_ns, train_on, format)
+        with self._lock:
+            future = self._kept.pop(key, None)
+            is_first = future is None
+            self._kept[key] = future = future or Future()
+            while len(self._kept) > KEPT_PREVIEWS:
+                del self._kept[next(iter(self._kept))]
+        if is_first:
+            try:
+                rows = self._rows(dataset_id, path, status.st_size, format)
+                future.set_result(Preview.measure(rows, self._tokenizer(folder), train_on))
+            except BaseException as error:  # noqa: BLE001 - raised below, here and for whoever waits
+                with self._lock:
+                    self._kept.pop(key, None)  # the next who asks tries again
+                future.set_exception(error)
+        return future.result()
+
+    def _tokenizer(self, folder: Path | None) -> Tokenizer | None:
+        """The tokenizer of a kept preview of the same model, for it takes up to a second to read."""
+        if folder is None:
+            return None
+        with self._lock:
+            ready = [future.result() for key, future in self._kept.items() if key[0] == folder and future.done()]
+        return ready[0].tokenizer if ready else Tokenizer(folder)
+
+    def _rows(self, dataset_id: str, path: Path, size: int, format: formats.Format | None) -> Rows:
+        if size <= IN_MEMORY_BYTES:
+            return list(formats.examples_of(path, format))
+        return _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format))
+
+
+class _OnDisk(Sequence):
+    """Rows out of `DatasetStore.load`, one at a time; training reads the same converted file."""
+
+    def __init__(self, rows: datasets.Dataset):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Example]:
+        row = self._rows[index]
+        return row["row"], Example.from_dict(json.loads(row["example"]))
+
+
+def facts_of(models: Models, store: DatasetStore, dataset_id: str, model_id: str, train_on: str = "assistant") -> DataFacts:
+    """The facts of one set, for a command that asks once. Raises what `Previews.of` raises."""
+    return Previews(store, models).of(dataset_id, model_id, train_on).facts()
+
+
+# --- counting --------------------------------------------------------------------------------------------------------
+
+
+def _spread(rows: Rows) -> list[tuple[int, Example]]:
+    """At most MOST_ROWS rows, evenly spread; fewer where those would be more than MOST_CHARACTERS together."""
+
+    def chosen(count: int) -> list[tuple[int, Example]]:
+        return [rows[i * len(rows) // count] for i in range(count)]
+
+    counted = chosen(min(len(rows), MOST_ROWS))
+    characters = sum(_characters(example) for _, example in counted)
+    if characters > MOST_CHARACTERS:
+        counted = chosen(max(1, len(counted) * MOST_CHARACTERS // characters))
+    return counted
+
+
+def _characters(example: Example) -> int:
+    return len(example.text) if example.text is not None else sum(len(turn["content"]) for turn in conversation(example))
+
+
+def _count(tokenizer: Tokenizer, example: Example, train_on: str) -> tuple[int, list[tuple[int, int]]]:
+    """Tokens of a row, and the runs (start, end exclusive) of those that are learned."""
+    learned = tokenizer.encode_whole(example, train_on).learned
+    flags = np.zeros(len(learned) + 2, np.int8)
+    flags[1:-1] = learned
+    flags[1] = 0  # the first token has nothing before it to be predicted from
+    return len(learned), [(int(start), int(end)) for start, end in np.flatnonzero(np.diff(flags)).reshape(-1, 2)]
+
+
+def _estimate(example: Example, train_on: str) -> tuple[int, list[tuple[int, int]]]:
+    """As _count, from the number of characters; an answer is learned with its end token."""
+    if example.text is not None:
+        length = _estimated_tokens(example.text) + 1
+        return length, [(1, length)]
+    position, runs = 0, []
+    for turn in conversation(example):
+        size = _estimated_tokens(turn["content"])
+        position += TOKENS_PER_TURN + size
+        if turn["role"] == "assistant":
+            runs.append((position - size - 1, position))
+    return position, [(1, position)] if train_on == "everything" else runs
+
+
+def _estimated_tokens(content: str) -> int:
+    cjk = len(_CJK.findall(content))
+    return math.ceil(TOKENS_PER_CJK_CHARACTER * cjk + TOKENS_PER_CHARACTER * (len(content) - cjk))
+
+
+def _round_up(width: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50, ... that is not below width."""
+    magnitude = 10 ** max(0, math.floor(math.log10(max(1.0, width))))
+    return next(step * magnitude for step in (1, 2, 5, 10) if step * magnitude >= width)
+
+
+# --- a row with its marks --------------------------------------------------------------------------------------------
+
+
+def _pieces(whole: Whole, limit: int) -> list[Piece]:
+    """The row's text in runs of one kind. A character that several tokens make up goes with the first of them."""
+    pieces: list[Piece] = []
+    begin = reach = 0
+    current: Kind = "given"
+    for i, ((start, end), learned) in enumerate(zip(whole.offsets, whole.learned, strict=True)):
+        kind: Kind = ("cut_" if i >= limit else "") + ("learned" if learned and i else "given")
+        at, reach = max(start, reach), max(end, reach)
+        if kind != current:
+            if at > begin:
+                pieces.append(Piece(whole.text[begin:at], current))
+            begin, current = at, kind
+    if begin < len(whole.text):
+        pieces.append(Piece(whole.text[begin:], current))
+    return pieces
+
+
+def _shortened(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """The pieces, if they have more than SHOWN_CHARACTERS: long ones without their middle, then no more than so many."""
+    if sum(len(piece.text) for piece in pieces) <= SHOWN_CHARACTERS:
+        return tuple(pieces)
+    shown: list[Piece] = []
+    room, hidden = SHOWN_CHARACTERS, 0
+    for piece in pieces:
+        for part in _without_middle(piece):
+            if part.kind == "more":
+                if room > 0:
+                    shown.append(part)
+                else:
+                    hidden += int(part.text)
+                continue
+            if part.text[:room]:
+                shown.append(Piece(part.text[:room], part.kind))
+            hidden += max(0, len(part.text) - room)
+            room = max(0, room - len(part.text))
+    if hidden:
+        shown.append(Piece(str(hidden), "more"))
+    return tuple(shown)
+
+
+def _without_middle(piece: Piece) -> tuple[Piece, ...]:
+    hidden = len(piece.text) - LONG_PIECE
+    if hidden <= 0:
+        return (piece,)
+    half = LONG_PIECE // 2
+    return Piece(piece.text[:half], piece.kind), Piece(str(hidden), "more"), Piece(piece.text[-half:], piece.kind)

@@ -1,0 +1,69 @@
+"""Rows that say what an earlier row says, word for word or but for case, width, spaces and marks at the end of words. No torch.
+
+Two rows are the same only where everything they say is: questions that differ, or answers that differ, make different rows.
+Marks inside numbers and words (3.5, a-b, don't) count, so that "2+2" stays another text than "2-2".
+Cost: 100,000 rows of 300 characters take about 4 s (one shared core, 2026-11).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.data.formats import Example
+
+CHECK_EVERY = 1000  # rows
+_QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
+_MARKS = re.compile(r"[.,;:!?。、]+(?=[\s\"')\]\u3040-\u30ff\u3400-\u9fff]|$)")
+
+
+@dataclass(frozen=True, eq=False)
+class Repeats:
+    """first (R,): for each example the position of the earliest that says the same, its own where it is that one.
+
+    exact (R,): whether it says so word for word.
+    """
+
+    first: np.ndarray
+    exact: np.ndarray
+
+    @classmethod
+    def of(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None) -> Repeats:
+        """check: called each thousand rows, and may raise."""
+        seen: dict[int, tuple[int, int]] = {}  # 64-bit hashes: two million different rows collide once in ten million sets
+        first, exact = [], []
+        for i, example in enumerate(examples):
+            if i % CHECK_EVERY == 0:
+                check()
+            whole = hash(example)
+            earliest, then = seen.setdefault(hash(said(example)), (i, whole))
+            first.append(earliest)
+            exact.append(whole == then)
+        return cls(np.array(first, int), np.array(exact, bool))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def later(self) -> np.ndarray:
+        """Positions of the rows that say what an earlier one says."""
+        return np.flatnonzero(self.first != np.arange(len(self.first)))
+
+
+def said(example: Example) -> tuple[str, ...]:
+    """What a row says, its parts one by one, as texts that are compared."""
+    if example.messages:
+        return tuple(part for message in example.messages for part in (message.role, plain(message.content)))
+    if example.text is not None:
+        return (plain(example.text),)
+    return plain(example.prompt or ""), plain(example.completion or "")
+
+
+def plain(content: str) -> str:
+    """content without what is no difference; as it is where nothing else is in it."""
+    folded = unicodedata.normalize("NFKC", content).casefold().translate(_QUOTES)
+    return " ".join(_MARKS.sub("", folded).split()) or content

@@ -1,0 +1,378 @@
+"""The data sets of a workspace: imported files, the sample sets that come along, and files in library folders.
+
+<root>/<id>/source.<kind>   the file as it was given, byte for byte
+<root>/<id>/dataset.json    a DatasetInfo; written last, so a folder without it is an import that never finished
+<root>/<id>/importing       the process id of whoever is importing; gone when dataset.json is there
+<root>/.reports/<key>.json  what `inspect_file` said, by the file's sha256 and format; may be deleted at any time
+<root>/.trash-*             deleted, but a program still had a file open
+
+One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are
+looked up, never joined to a path unless they match a pattern without separators, and what they lead to is checked to lie
+where it should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core import files as atomic
+from core.data import formats, reader
+from core.data.formats import DataReport, Example, Format
+from core.errors import DataError
+from core.workspace.names import display_name, short_id, slug
+
+if TYPE_CHECKING:
+    import datasets
+
+_IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+_SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_STALE_S = 3600  # an import of 2 GiB takes minutes
+_REPORT_VERSION = 1  # raised where inspect_file would say something else about the same bytes
+
+
+class DatasetInfo(BaseModel):
+    """dataset.json, and what the page lists. For samples and library files rows and format are None until inspected."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: int = 1
+    id: str
+    origin: Literal["imported", "sample", "library"] = "imported"
+    name: str = Field(description="As the person wrote it, made safe for one line on a screen.")
+    format: Format | None = None
+    columns: tuple[str, ...] = ()
+    rows: int | None = None
+    good_rows: int | None = None
+    problems: int | None = Field(None, description="Errors and warnings, counted.")
+    sha256: str | None = None
+    bytes: int = 0
+    source_name: str = Field("", description="The file's own name.")
+    imported: float | None = Field(None, description="Seconds since 1970, UTC.")
+
+
+class Examples(Sequence[Example]):
+    """What `DatasetStore.load` holds on disk, one Example at a time: a large set takes no memory."""
+
+    def __init__(self, rows: datasets.Dataset):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example.from_dict(json.loads(self._rows[index]["example"]))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (Example.from_dict(json.loads(row["example"])) for row in self._rows)
+
+
+class DatasetStore:
+    """root: <workspace>/datasets; presets: the folder that holds samples/; library_folders: read, never written."""
+
+    def __init__(self, root: Path, presets: Path, library_folders: Sequence[Path] = ()):
+        self.root, self._samples, self._libraries = Path(root), Path(presets) / "samples", tuple(map(Path, library_folders))
+        self._importing = threading.Lock()
+        # (path, size, mtime_ns) -> sha256, so that listing does not read files again; lost with the process.
+        self._hashes: dict[tuple[str, int, int], str] = {}
+
+    # --- listing ------------------------------------------------------------------------------------------------
+
+    def list(self) -> list[DatasetInfo]:
+        """Imported sets (newest first), samples, then library files, none of them read if larger than 1 MiB."""
+        imported = sorted(self._imported(), key=lambda info: info.imported or 0, reverse=True)
+        others = [self._info(id, path) for id, path in {**self._sample_files(), **self._library_files()}.items()]
+        return [*imported, *(info for info in others if info is not None)]
+
+    def get(self, id: str) -> DatasetInfo:
+        """Raises DataError for an id that is not in the list."""
+        path = self.path(id)
+        info = self._read_info(path.parent) if _IMPORTED.fullmatch(id) else self._info(id, path)
+        if info is None:
+            raise _unknown(id)
+        return info
+
+    def path(self, id: str) -> Path:
+        """The data file of an id. Raises DataError for one that is not in the list, or leads out of its folder."""
+        if not isinstance(id, str):
+            raise _unknown(id)
+        if _IMPORTED.fullmatch(id):
+            folder = self.root / id
+            found = next(iter(sorted(folder.glob("source.*"))), None) if self._read_info(folder) else None
+            if found is not None and _inside(found, self.root):
+                return found
+        elif id.startswith("sample:"):
+            found = self._sample_files().get(id)
+            if found is not None:
+                return found
+        elif id.startswith("library:"):
+            found = self._library_files().get(id)
+            if found is not None:
+                return found
+        raise _unknown(id)
+
+    def _imported(self) -> Iterator[DatasetInfo]:
+        if self.root.is_dir():
+            for folder in sorted(self.root.iterdir()):
+                if _IMPORTED.fullmatch(folder.name):
+                    info = self._read_info(folder)
+                    if info is not None:
+                        yield info
+
+    def _read_info(self, folder: Path) -> DatasetInfo | None:
+        """None where the import never finished, or dataset.json was damaged."""
+        value = atomic.read_json(folder / "dataset.json")
+        try:
+            return DatasetInfo.model_validate({**value, "id": folder.name, "origin": "imported"})
+        except (ValidationError, TypeError):
+            return None
+
+    def _sample_files(self) -> dict[str, Path]:
+        if not self._samples.is_dir():
+            return {}
+        files = sorted(self._samples.glob("*.jsonl"))
+        return {f"sample:{path.stem}": path for path in files if _SAMPLE_STEM.fullmatch(path.stem) and _inside(path, self._samples)}
+
+    def _library_files(self) -> dict[str, Path]:
+        """`library:<file>`; where a second folder has a file of the same name, `library:<number of the folder>/<file>`."""
+        found: dict[str, Path] = {}
+        for number, folder in enumerate(self._libraries, 1):
+            try:
+                # Markdown can be added by hand; in a folder it is most often the description of what lies beside it.
+                files = sorted(path for path in folder.iterdir() if path.suffix.lower() in reader.SUFFIXES.keys() - {".md"})
+            except OSError:  # a drive that is not plugged in
+                continue
+            for path in files:
+                if path.is_file() and not path.name.startswith(".") and _inside(path, folder):
+                    id = f"library:{path.name}"
+                    found[id if id not in found else f"library:{number}/{path.name}"] = path
+        return found
+
+    def _info(self, id: str, path: Path) -> DatasetInfo | None:
+        """What is known of a file that is not ours without reading much; None where it has just gone."""
+        origin = "sample" if id.startswith("sample:") else "library"
+        try:
+            size = path.stat().st_size
+            report = self._report_of(path) if size <= reader.MIB else self._known_report(path)
+        except OSError:
+            return None
+        except DataError:
+            report = None
+        name = path.stem if origin == "sample" else display_name(path.name)
+        facts = _facts(report) if report else {"bytes": size}
+        return DatasetInfo(id=id, origin=origin, name=name, source_name=path.name, **facts)
+
+    # --- importing and deleting ---------------------------------------------------------------------------------
+
+    def import_file(self, path: str | Path, name: str = "") -> DatasetInfo:
+        """Copy a file into the store under an id of ours; a file with the same sha256 is not stored twice.
+
+        name: for the screen, any characters. Raises DataError where the file cannot be used, leaving nothing behind.
+        """
+        path = Path(path)
+        source = reader.probe(path)
+        report = formats.inspect_file(source)
+        shown = display_name(name) or display_name(path.stem) or "data"
+        with self._importing:
+            self._clean()
+            for info in self._imported():
+                if info.sha256 == report.sha256:
+                    return info
+            try:
+                folder = self._new_folder(shown)
+            except OSError as error:
+                raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
+            try:
+                digest = _copy(path, folder / f"source.{source.kind}")
+                if digest != report.sha256:
+                    raise DataError("data.changed_while_reading", file=path.name)
+                info = DatasetInfo(
+                    id=folder.name,
+                    name=shown,
+                    source_name=display_name(path.name, 200),
+                    imported=round(time.time(), 3),
+                    **_facts(report),
+                )
+                atomic.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
+                (folder / "importing").unlink()
+            except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
+            except BaseException:  # a cancel and Ctrl-C too; all of them go on
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        self._keep(report, None)
+        return info
+
+    def _new_folder(self, name: str) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        base = slug(name, fallback="data")
+        id = base
+        while True:
+            try:
+                (self.root / id).mkdir()
+            except FileExistsError:
+                id = f"{base}-{short_id()}"
+                continue
+            (self.root / id / "importing").write_text(str(os.getpid()), "ascii", newline="\n")
+            return self.root / id
+
+    def _clean(self) -> None:
+        """Remove what an import or a deletion left behind when its process died. Called with the import lock held."""
+        if not self.root.is_dir():
+            return
+        for folder in self.root.iterdir():
+            if folder.name.startswith(".trash-"):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif _IMPORTED.fullmatch(folder.name) and folder.is_dir() and not (folder / "dataset.json").exists():
+                if self._abandoned(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    def _abandoned(folder: Path) -> bool:
+        """Not where another process may be copying into it right now; a folder that is none of ours is left alone."""
+        marker = folder / "importing"
+        try:
+            if not any(folder.iterdir()):
+                return time.time() - folder.stat().st_mtime > 60
+            return marker.read_text("ascii") == str(os.getpid()) or time.time() - marker.stat().st_mtime > _STALE_S
+        except (OSError, ValueError):
+            return False
+
+    def delete(self, id: str) -> None:
+        """Remove an imported set. Raises DataError for others, and where a program has its file open."""
+        folder = self.path(id).parent
+        if not _IMPORTED.fullmatch(id):
+            raise DataError("data.cannot_delete", id=id)
+        trash = self.root / f".trash-{short_id()}"
+        try:
+            folder.rename(trash)
+        except OSError as error:
+            raise DataError("data.in_use", name=id, reason=error.strerror or str(error)) from error
+        shutil.rmtree(trash, ignore_errors=True)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def report(self, id: str, format: Format | None = None) -> DataReport:
+        """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
+        return self._report_of(self.path(id), format)
+
+    def examples(self, id: str, format: Format | None = None) -> list[Example]:
+        """Every example of a set, in the order of the file. Raises DataError where there is none."""
+        return [example for _, example in formats.examples_of(self.path(id), format)]
+
+    def load(self, id: str, cache_dir: Path, format: Format | None = None) -> datasets.Dataset:
+        """The examples as a `datasets.Dataset`, memory-mapped from cache_dir.
+
+        Columns: row (int64, the row's number in the file), example (string: the JSON of Example.as_dict()). The same bytes in the
+        same format are converted once. One process: `num_proc` would start a Pool, which under spawn runs our main again.
+        """
+        import datasets
+
+        datasets.disable_progress_bars()
+        path = self.path(id)
+        sha256 = self._sha256(path)
+        features = datasets.Features({"row": datasets.Value("int64"), "example": datasets.Value("string")})
+        try:
+            return datasets.Dataset.from_generator(
+                _records,
+                features=features,
+                cache_dir=str(cache_dir),
+                gen_kwargs={"path": str(path), "format": format},
+                fingerprint=_key(sha256, format)[:32],
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            if isinstance(error.__cause__, DataError):
+                raise error.__cause__ from None
+            raise
+
+    # --- reports ------------------------------------------------------------------------------------------------
+
+    def _sha256(self, path: Path) -> str:
+        status = path.stat()
+        stamp = (str(path), status.st_size, status.st_mtime_ns)
+        if stamp not in self._hashes:
+            self._hashes[stamp] = reader.probe(path).sha256
+        return self._hashes[stamp]
+
+    def _report_of(self, path: Path, format: Format | None = None) -> DataReport:
+        known = self._read_report(self._sha256(path), format)
+        if known is None:
+            known = formats.inspect_file(path, format)
+            self._keep(known, format)
+        return known
+
+    def _known_report(self, path: Path) -> DataReport | None:
+        status = path.stat()
+        sha256 = self._hashes.get((str(path), status.st_size, status.st_mtime_ns))
+        return self._read_report(sha256, None) if sha256 else None
+
+    def _read_report(self, sha256: str, format: Format | None) -> DataReport | None:
+        value = atomic.read_json(self.root / ".reports" / f"{_key(sha256, format)}.json")
+        try:
+            return DataReport.model_validate(value)
+        except ValidationError:
+            return None
+
+    def _keep(self, report: DataReport, format: Format | None) -> None:
+        folder = self.root / ".reports"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic.replace_json(folder / f"{_key(report.sha256, format)}.json", report.model_dump(mode="json"))
+        except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
+            pass
+
+
+def _records(path: str, format: Format | None) -> Iterator[dict[str, Any]]:
+    for row, example in formats.examples_of(path, format):
+        yield {"row": row, "example": json.dumps(example.as_dict(), ensure_ascii=False)}
+
+
+def _key(sha256: str, format: Format | None) -> str:
+    return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}".encode()).hexdigest()
+
+
+def _facts(report: DataReport) -> dict[str, Any]:
+    return {
+        "format": report.format,
+        "columns": report.columns,
+        "rows": report.rows,
+        "good_rows": report.good_rows,
+        "problems": report.problem_count,
+        "sha256": report.sha256,
+        "bytes": report.bytes,
+    }
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy and return the sha256 of what was written."""
+    digest = hashlib.sha256()
+    with open(source, "rb") as file, open(target, "xb") as copy:
+        while chunk := file.read(reader.MIB):
+            digest.update(chunk)
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return digest.hexdigest()
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, lies in a folder."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _unknown(id: object) -> DataError:
+    return DataError("data.unknown", id=display_name(id))

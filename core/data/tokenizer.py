@@ -1,0 +1,190 @@
+"""Text to token ids, with the model's own tokenizer.json and its chat template; no torch, no transformers.
+
+`Encoded` is what training sees of one row: ids, which of them are learned, and how many were cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from core.data.formats import Example
+from core.data.template import PLAIN, ChatTemplate, Turn
+from core.errors import ModelError
+
+LongExamples = Literal["cut", "split", "drop"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost."""
+
+    input_ids: list[int]
+    learned: list[bool]
+    cut: int = 0
+
+    @property
+    def learned_count(self) -> int:
+        return sum(self.learned[1:])  # the first token has nothing before it to be predicted from
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One row before anything is cut, for those who look at it.
+
+    input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
+    offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
+    character have the same or overlapping ranges.
+    """
+
+    input_ids: list[int]
+    learned: list[bool]
+    text: str
+    offsets: list[tuple[int, int]]
+
+
+class Tokenizer:
+    """One model's tokenizer folder. pad may equal eos: padding is told by the attention mask, never by the id."""
+
+    def __init__(self, folder: Path):
+        file = folder / "tokenizer.json"
+        if not file.exists():
+            raise ModelError("model.no_fast_tokenizer", folder=folder.name)
+        try:
+            self._fast = FastTokenizer.from_file(str(file))
+        except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for a damaged file
+            raise ModelError("model.bad_tokenizer", folder=folder.name, reason=str(error)[:200]) from None
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        config = _read_object(folder / "tokenizer_config.json")
+        generation = _read_object(folder / "generation_config.json")
+        named = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        self.special = {key: value for key, value in named.items() if value}
+        self.vocabulary = self._fast.get_vocab_size(with_added_tokens=True)
+        added = self._fast.get_added_tokens_decoder().values()
+        all_special = frozenset(t.content for t in added if t.special) | frozenset(self.special.values())
+        self.eos_token_id = self._id(self.special.get("eos_token"))
+        self.pad_token_id = next((i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0)
+        self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
+        self.stop_ids = self._stop_ids(generation)
+        limit = _read_object(folder / "config.json").get("max_position_embeddings")
+        self.position_limit = limit if isinstance(limit, int) and limit > 0 else None
+
+    def _id(self, token: str | None) -> int | None:
+        return None if token is None else self._fast.token_to_id(token)
+
+    def _stop_ids(self, generation: dict) -> frozenset[int]:
+        listed = generation.get("eos_token_id", [])
+        ids = {self.eos_token_id, self._id(self.template.stop), *(listed if isinstance(listed, list) else [listed])}
+        return frozenset(i for i in ids if isinstance(i, int))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of text that already holds its special tokens (a rendered template): none are added."""
+        return self._fast.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def prompt(self, messages: Sequence[Turn]) -> list[int]:
+        """(T,) ids of the conversation up to where the assistant begins, exactly as training framed it."""
+        return self.encode(self.template.render(messages, add_generation_prompt=True))
+
+    def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
+        """One row as training sees it, cut at its end to max_length tokens. Raises TemplateError."""
+        return fit(self.encode_whole(example, train_on), max_length)[0]
+
+    def encode_whole(self, example: Example, train_on: str = "assistant") -> Whole:
+        """One row as training would see it if it were never cut. Raises TemplateError."""
+        if example.text is not None:
+            return self._encode_text(example.text)
+        whole = self._encode_turns(conversation(example))
+        return replace(whole, learned=[True] * len(whole.learned)) if train_on == "everything" else whole
+
+    def _encode_text(self, text: str) -> Whole:
+        """text between the special tokens that the tokenizer adds, and an end token where it adds none."""
+        encoding = self._fast.encode(text, add_special_tokens=True)
+        ids, added = encoding.ids, encoding.special_tokens_mask
+        if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
+            ids.append(self.eos_token_id)  # else a model trained on texts never learns where one ends
+            added.append(1)
+        offsets = encoding.offsets + [(0, 0)] * (len(ids) - len(encoding))
+        begin = next((i for i, special in enumerate(added) if not special), 0)
+        shown = ""
+        for i, special in enumerate(added):
+            if i == begin:
+                before, shown = len(shown), shown + text
+            if special:
+                at = len(shown)
+                shown += self._fast.id_to_token(ids[i]) or ""
+                offsets[i] = (at, len(shown))
+            else:
+                offsets[i] = (before + offsets[i][0], before + offsets[i][1])
+        return Whole(ids, [True] * len(ids), shown, offsets)
+
+    def _encode_turns(self, turns: Sequence[Turn]) -> Whole:
+        rendered = self.template.spans(turns)
+        encoding = self._fast.encode(rendered.text, add_special_tokens=False)
+        offsets = encoding.offsets
+        learned, spans = [], iter(rendered.spans)
+        start, end = next(spans, (0, 0))
+        for token_start, token_end in offsets:
+            while token_start >= end and (following := next(spans, None)):
+                start, end = following
+            # An all-space token may have an empty range where the tokenizer trims its offsets.
+            learned.append(start <= token_start < end and token_end <= end)
+        return Whole(encoding.ids, learned, rendered.text, offsets)
+
+
+def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> list[Encoded]:
+    """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
+
+    cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
+    before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
+    """
+    ids, learned = whole.input_ids, whole.learned
+    if len(ids) <= max_length:
+        return [Encoded(ids, learned)]
+    if long_examples == "drop":
+        return []
+    if long_examples == "split":
+        starts = range(0, len(ids) - 1, max_length - 1)
+        return [Encoded(ids[start : start + max_length], learned[start : start + max_length]) for start in starts]
+    return [Encoded(ids[:max_length], learned[:max_length], cut=len(ids) - max_length)]
+
+
+def conversation(example: Example) -> list[Turn]:
+    """Prompt and completion become a question and its answer: chat will ask in the same frame."""
+    if example.messages:
+        return [{"role": m.role, "content": m.content} for m in example.messages]
+    return [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.completion}]
+
+
+def _template_source(folder: Path, config: dict) -> str:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text("utf-8")
+    source = config.get("chat_template")
+    if isinstance(source, list):  # several named ones: [{"name": "default", "template": ...}, ...]
+        named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
+        source = named.get("default") or next(iter(named.values()), None)
+    return source if isinstance(source, str) and source else PLAIN
+
+
+def _token_text(token: object) -> str | None:
+    """A special token is written as a string or as {"content": string, ...}."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _read_object(file: Path) -> dict:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,91 @@
+"""Load a frozen base: 16-bit (or fp32 where that is faster), LLM.int8, or NF4 with double quantisation. Workers only.
+
+No `prepare_model_for_kbit_training`: its fp32 copies of embeddings and head cost 0.5 GiB at 7B (../docs/map.md).
+Never trains, never adds adapters.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from core.engine.device import Compute
+from core.errors import ModelError
+from core.faults import is_out_of_memory
+
+
+def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False) -> PreTrainedModel:
+    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
+
+    own_code: run the folder's own Python, which core.models.trust has allowed a moment ago.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
+        quantised = nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
+        model = _load(folder, config, compute, quantised, own_code)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError("model.cannot_load", folder=folder.name, reason=reason[:300]) from error
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    if four_bit:
+        close_cpu_gradient_trap(model)
+    return model.eval()
+
+
+def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None, own_code: bool) -> PreTrainedModel:
+    def attempt(attention: str) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=compute.dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=own_code,
+            quantization_config=quantised,
+            device_map={"": compute.device},
+        )
+
+    try:
+        return attempt("sdpa")
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+        return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa cannot compute
+
+
+def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
+    """How QLoRA's base is held; products are computed in dtype."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _int8() -> BitsAndBytesConfig:
+    # It warns at every product that is not in float16: ten thousand lines in a run's log, of what LLM.int8 always does.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def close_cpu_gradient_trap(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512_BF16.
+
+    There, the first forward in eval mode repacks each weight for a product that has no gradient, and it stays packed:
+    every later training step is silently wrong (gradient cosine 0.15 against the truth), and merging gives garbage.
+    Costs a third of the 4-bit generation speed on such CPUs. Seen in bitsandbytes 0.50.2.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,43 @@
+"""One forward of a batch of prompts, and of one more token of each. Workers only (torch).
+
+Who chooses the token, when a row is over and what is shown of it are the callers': core/chat/duel and core/training/film. Needs an attention
+that takes a mask and a cache: while packed rows are trained, the model's own (core/engine/packed_attention.set_aside).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+
+
+class Decoder:
+    """model: a causal LM without a peft wrapper, its adapters as they are active."""
+
+    def __init__(self, model: torch.nn.Module, pad_token_id: int):
+        self._model, self._pad_token_id = model, pad_token_id
+        self._takes = set(inspect.signature(model.forward).parameters)
+        self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
+
+    def left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) ids and (B, T) mask, 0 where there is only padding."""
+        longest = max(map(len, prompts))
+        ids = [[self._pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return torch.tensor(ids, device=self._model.device), torch.tensor(mask, device=self._model.device)
+
+    # A context manager inside a generator would switch gradients for its consumer too, so it stays in this function.
+    @torch.no_grad()
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: object | None) -> tuple[torch.Tensor, object]:
+        """One forward. ids: (B, T) new tokens; mask: (B, all tokens). Returns (B, V) float32 logits of the last, the cache."""
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        optional = {"position_ids": positions, "logits_to_keep": 1}  # without the latter a long prompt has T x V logits
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            use_cache=True,
+            **{self._cache: cache},
+            **{name: value for name, value in optional.items() if name in self._takes},
+        )
+        return output.logits[:, -1].float(), output[self._cache]

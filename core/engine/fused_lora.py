@@ -1,0 +1,258 @@
+"""A faster product for PEFT's LoRA layers: same parameters, same files, same mathematics, fewer passes. Workers only.
+
+PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each of them a pass over (tokens, out)
+numbers. Here one autograd node makes base(x) + s x A^T B^T for all layers that read the same x (q, k, v; gate, up): the
+factors are cast to x's type, not x to theirs; x @ A^T is one product for all of them; what is added is added in place;
+and the input gradient of all is summed inside the products. Kept for the backward: x once (PEFT: an fp32 copy for each
+layer) and x A^T. Plain PyTorch, no compiler; runs on any device.
+
+Left to PEFT: dropout, variants (DoRA and the like), biases of their own, embeddings, several adapters in a layer; and
+for a call, whatever is not the plain case: disabled, merged, mixed by adapter_names, autocast.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear, LoraLayer
+from torch.autograd.function import once_differentiable
+
+from core.messages import Text, text
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What `fuse` changed. reason: which of the `total` adapter layers kept PEFT's product and why; None when none did."""
+
+    count: int
+    total: int
+    reason: Text | None
+    groups: tuple[_Group, ...]
+
+    def forget(self) -> None:
+        """Drop what a forward that was left half-way had made for layers that then were not called."""
+        for group in self.groups:
+            group.forget()
+
+    def release(self) -> None:
+        """Give every layer its own forward back; twice does no harm."""
+        for group in self.groups:
+            group.release()
+
+
+def fuse(tuned: Any) -> Fused:
+    """Replace the forward of each plain LoRA layer of a peft model, until `release`.
+
+    Call it once, after the adapter was added and before training; it runs the model on a few tokens, without gradients, to
+    see which layers read the same tensor.
+    """
+    layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
+    left = Counter(key for layer in layers if (key := _obstacle(layer)))
+    plain = [layer for layer in layers if not _obstacle(layer)]
+    groups = tuple(_Group(members) for members in _readers_of_one_input(tuned, plain))
+    reasons = [text(key, count=count) for key, count in left.items()]
+    reason = text("fused_lora.left", count=sum(left.values()), total=len(layers), reasons=reasons) if reasons else None
+    return Fused(len(plain), len(layers), reason, groups)
+
+
+def _obstacle(layer: LoraLayer) -> str | None:
+    """The key of the sentence that says why this layer keeps PEFT's product."""
+    base: Any = layer.get_base_layer()
+    four_bit = _is_bits(layer, 4)
+    quantised = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
+    if not quantised and (type(layer) is not Linear or type(base) is not torch.nn.Linear or layer.fan_in_fan_out):
+        return "fused_lora.other_layer"
+    if four_bit and not _dequantises_plainly(base):
+        return "fused_lora.packed"
+    if len(layer.lora_A) != 1:
+        return "fused_lora.several"
+    if layer.lora_variant:
+        return "fused_lora.variant"
+    if any(layer.lora_bias.values()) or any(p.requires_grad for p in base.parameters()):
+        return "fused_lora.trained_base"
+    if not all(isinstance(dropout, torch.nn.Identity) for dropout in layer.lora_dropout.values()):
+        return "fused_lora.dropout"
+    return "fused_lora.replaced" if "forward" in vars(layer) else None
+
+
+def _is_bits(layer: LoraLayer, bits: int) -> bool:
+    # By name: importing peft's module needs bitsandbytes.
+    name = {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
+    return (type(layer).__module__, type(layer).__name__) == ("peft.tuners.lora.bnb", name)
+
+
+def _dequantises_plainly(base: Any) -> bool:
+    """Not repacked for processors (a product without gradients, see base_model), and stored as (out, in)."""
+    state = getattr(base.weight, "quant_state", None)
+    packed = getattr(state, "packing_format_for_cpu", False)
+    return state is not None and not packed and tuple(state.shape) == (base.out_features, base.in_features)
+
+
+@torch.no_grad()
+def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[LoraLayer]]:
+    """layers, those together that were handed the very same tensor in a forward of 8 tokens; the rest alone."""
+    seen: dict[int, list[LoraLayer]] = {}
+    inputs = []  # kept until the end, so that no two have the same id
+
+    def note(layer: Any, args: tuple) -> None:
+        inputs.append(args[0])
+        seen.setdefault(id(args[0]), []).append(layer)
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    model = tuned.get_base_model()
+    ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
+    try:
+        model.get_decoder()(input_ids=ids, use_cache=False)
+    except (AttributeError, TypeError, RuntimeError):
+        seen.clear()  # a family that is put together otherwise: each layer alone is always right
+    finally:
+        for hook in hooks:
+            hook.remove()
+    calls = Counter(layer for readers in seen.values() for layer in readers)
+    together = [[layer for layer in readers if calls[layer] == 1] for readers in seen.values()]
+    grouped = {layer for readers in together for layer in readers}
+    return [readers for readers in together if readers] + [[layer] for layer in layers if layer not in grouped]
+
+
+def _autocasts(device_type: str) -> bool:
+    # Tensors without data (core/trial/dry_run) have a device for which torch refuses the second question.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+class _Group:
+    """Layers that read one input. The first that is called computes for all; the others hand out what is theirs.
+
+    What nobody fetched is dropped at the next call with another tensor, so that nothing outlives its step by more than that.
+    """
+
+    def __init__(self, layers: Sequence[LoraLayer]):
+        self.members = [_Member(layer) for layer in layers]
+        self.given: torch.Tensor | None = None
+        self.ready: dict[int, torch.Tensor] = {}
+        for index, layer in enumerate(layers):
+            layer.forward = self._forward_of(index)
+
+    def release(self) -> None:
+        self.forget()
+        for member in self.members:
+            vars(member.layer).pop("forward", None)
+
+    def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
+        def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            member = self.members[index]
+            if args or kwargs or not member.is_plain() or _autocasts(x.device.type):
+                return type(member.layer).forward(member.layer, x, *args, **kwargs)
+            return self._output(index, x)
+
+        return forward
+
+    def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        if self.given is not x or index not in self.ready:
+            # Only the first member starts for all: one that comes with a tensor of its own is computed alone.
+            members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
+            factors = [m.A for m in members] + [m.B for m in members]
+            outputs = _Product.apply(x, members, *factors)
+            if len(members) == 1:
+                return outputs[0]
+            self.given, self.ready = x, dict(enumerate(outputs))
+        output = self.ready.pop(index)
+        if not self.ready:
+            self.forget()
+        return output
+
+    def forget(self) -> None:
+        self.given, self.ready = None, {}
+
+
+class _Member:
+    """One LoRA layer as what the product needs of it."""
+
+    def __init__(self, layer: Any):
+        self.layer = layer
+        (self.name,) = layer.lora_A
+
+    def is_plain(self) -> bool:
+        layer = self.layer
+        return not layer.disable_adapters and not layer.merged and list(layer.active_adapters) == [self.name]
+
+    @property
+    def A(self) -> torch.nn.Parameter:  # noqa: N802 - the paper's name
+        return self.layer.lora_A[self.name].weight
+
+    @property
+    def B(self) -> torch.nn.Parameter:  # noqa: N802 - the paper's name
+        return self.layer.lora_B[self.name].weight
+
+    @property
+    def scaling(self) -> float:
+        return self.layer.scaling[self.name]
+
+    def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """(out, in) in dtype; of a 4-bit or 8-bit base a fresh copy, as bitsandbytes' own backward makes it."""
+        base = self.layer.get_base_layer()
+        weight = base.weight
+        if _is_bits(self.layer, 8):
+            return base.state.CB.to(dtype, copy=True).mul_(base.state.SCB.unsqueeze(1).mul(1 / 127))
+        if not _is_bits(self.layer, 4):
+            return weight
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight, weight.quant_state).to(dtype)
+
+
+class _Product(torch.autograd.Function):
+    """(base_i(x) + s_i x A_i^T B_i^T for each member i) of x (..., in), with A_i (r_i, in) and B_i (out_i, r_i).
+
+    Products run in x's type with the sums inside them in fp32; the gradients of A and B are returned in theirs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, members: Sequence[_Member], *factors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, scaled_b = _cast(members, factors, x.dtype)
+        outputs = tuple(member.layer.get_base_layer()(x) for member in members)
+        hidden = x.reshape(-1, x.shape[-1]) @ a.t()
+        for y, b, h in zip(outputs, scaled_b, _by_member(hidden, members), strict=True):
+            y.view(-1, y.shape[-1]).addmm_(h, b.t())
+        ctx.members = members
+        ctx.save_for_backward(x, hidden, *factors)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        members = ctx.members
+        x, hidden, *factors = ctx.saved_tensors
+        rows = x.reshape(-1, x.shape[-1])
+        a, scaled_b = _cast(members, factors, x.dtype)
+        grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
+        grad_hidden = torch.cat([g @ b for g, b in zip(grads, scaled_b, strict=True)], dim=1)
+        grad_a = (grad_hidden.t() @ rows).split([m.A.shape[0] for m in members])
+        grad_b = [
+            (g.t() @ h).to(m.B.dtype).mul_(m.scaling) for m, g, h in zip(members, grads, _by_member(hidden, members), strict=True)
+        ]
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad_hidden @ a
+            for member, g in zip(members, grads, strict=True):
+                grad_x.addmm_(g, member.base_weight(x.dtype))
+            grad_x = grad_x.view_as(x)
+        return grad_x, None, *(g.to(m.A.dtype) for m, g in zip(members, grad_a, strict=True)), *grad_b
+
+
+def _cast(
+    members: Sequence[_Member], factors: Sequence[torch.Tensor], dtype: torch.dtype
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """All A as one (sum of r, in), and each s B (out, r), in dtype. Made at each use: an optimizer that writes past
+    PyTorch's version counters (bitsandbytes) would leave a kept copy stale."""
+    count = len(members)
+    a = torch.cat([factor.to(dtype) for factor in factors[:count]])
+    return a, [(b * member.scaling).to(dtype) for member, b in zip(members, factors[count:], strict=True)]
+
+
+def _by_member(hidden: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:
+    """The columns of hidden (tokens, sum of r) that belong to each member."""
+    return hidden.split([member.A.shape[0] for member in members], dim=1)

@@ -1,0 +1,201 @@
+"""The loss on what should be learned, with the head applied only there, some hundred positions at a time.
+
+Hidden states are picked by an integer index (a boolean mask has no fixed shape) before they meet the head, so the
+vocabulary multiplies the learned tokens of a chunk and never the sequence. Of each chunk the gradient of its hidden states is
+made while its logits are there; neither logits nor softmax are kept, and no fp32 copy of the head is made.
+
+What a family does to its logits after the head, a factor (Cohere, Granite, Falcon-H1) or a soft cap (Gemma), is read from
+its configuration and proven on the very model before it is relied on; where the proof fails, the model's own forward is
+asked for the logits of the learned positions. Imports torch: workers only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from core.engine import fast_loss
+from core.engine.batches import Batch
+from core.memory.logit_chunk import rows_at_once
+
+# Names under which configurations keep them; a scale of None, 1 or 1.0 is none.
+_FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier_scale")
+_DIVISORS = ("logits_scaling",)
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
+@dataclass(frozen=True)
+class Head:
+    """logits = cap * tanh(scale * head(hidden) / cap), without the cap where it is None.
+
+    alone: whether that was proven, so that the head may be applied to a few positions; else the model's own forward is
+    used. kernel: core/engine/fast_loss's, where there is one and it was proven too.
+    """
+
+    scale: float = 1.0
+    cap: float | None = None
+    alone: bool = True
+    kernel: fast_loss.Kernel | None = None
+
+    @classmethod
+    def of_config(cls, config: Any) -> Head:
+        """What the configuration says, unproven."""
+        configs = (config, config.get_text_config())
+
+        def named(names: Sequence[str]) -> float | None:
+            found = (getattr(each, name, None) for each in configs for name in names)
+            return next((float(value) for value in found if isinstance(value, int | float)), None)
+
+        scale = named(_FACTORS) or 1.0
+        return cls(scale / (named(_DIVISORS) or 1.0), named(_CAPS) or None)
+
+    @classmethod
+    def of(cls, model: Any) -> Head:
+        """What model really does, tried on 8 tokens. model: a causal LM without a peft wrapper."""
+        claimed = cls.of_config(model.config)
+        if not _agrees(model, claimed):
+            return cls(alone=False)
+        weight = model.get_output_embeddings().weight
+        return replace(claimed, kernel=fast_loss.find(weight, claimed.scale, claimed.cap))
+
+    @property
+    def bends(self) -> bool:
+        return self.scale != 1.0 or self.cap is not None
+
+    def bend(self, logits: torch.Tensor) -> torch.Tensor:
+        """fp32 logits out of what the head gave."""
+        logits = logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    def bend_in_place(self, logits: torch.Tensor) -> torch.Tensor:
+        """The same of fp32 logits that nobody else needs, without a copy of them for every step of it."""
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+
+def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
+    """Cross-entropy summed over the learned tokens of batch, float32 scalar; divide by batch.targets.numel().
+
+    tuned: a causal LM, with or without a peft wrapper. head: None believes the configuration.
+    """
+    model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
+    head = head or Head.of_config(model.config)
+    if not head.alone:
+        return functional.cross_entropy(_own_logits(model, batch).float(), batch.targets, reduction="sum")
+    hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
+    picked = hidden.flatten(0, 1).index_select(0, batch.index)
+    return head_loss(model.get_output_embeddings(), picked, batch.targets, head)
+
+
+def head_loss(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+    """Summed cross-entropy of head(hidden), hidden (K, h) against targets (K,), in chunks."""
+    if type(layer) is not torch.nn.Linear or any(parameter.requires_grad for parameter in layer.parameters()):
+        return _through(layer, hidden, targets, head)
+    if head.kernel is not None and layer.bias is None:
+        return head.kernel(hidden, layer.weight, targets)
+    return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
+
+
+def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
+    size = rows_at_once(vocab_size, device.type != "cpu")
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+class _FrozenHead(torch.autograd.Function):
+    """The loss of a head that is not trained. What is kept for the backward is one gradient, (K, h) in hidden's type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, head: Head
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for chunk in _chunks(len(hidden), len(weight), hidden.device):
+            into = None if gradient is None else gradient[chunk]
+            total += _chunk_loss(hidden[chunk], weight, bias, targets[chunk, None], head, into)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * of_loss, None, None, None, None
+
+
+def _chunk_loss(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    aim: torch.Tensor,
+    head: Head,
+    gradient: torch.Tensor | None,
+) -> torch.Tensor:
+    """The loss of one chunk, aim (K, 1); its gradient is written into `gradient`. Holds 8 bytes a logit at most, which is why it
+    is a function: what it made is gone before the next chunk's logits come."""
+    # fp32 before the softmax, which would else make that copy beside the 16-bit logits.
+    logits = head.bend_in_place(functional.linear(hidden, weight, bias).float())
+    log_probability = torch.log_softmax(logits, -1)
+    if head.cap is None:
+        del logits
+    loss = -log_probability.gather(1, aim).sum()
+    if gradient is None:
+        return loss
+    of_logits = log_probability.exp_()  # softmax - one at the target
+    of_logits.scatter_add_(1, aim, torch.full_like(aim, -1, dtype=torch.float32))
+    if head.cap is not None:
+        of_logits.mul_(logits.div_(head.cap).square_().neg_().add_(1))  # the slope of the cap
+        del logits
+    if head.scale != 1.0:
+        of_logits.mul_(head.scale)
+    torch.mm(of_logits.to(weight.dtype), weight, out=gradient)
+    return loss
+
+
+def _through(layer: Callable, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+    """Through a head that is trained or has an adapter: each chunk's logits are computed again in the backward."""
+
+    def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="sum")
+
+    parts = [
+        checkpoint(loss, hidden[chunk], targets[chunk], use_reentrant=False)
+        for chunk in _chunks(len(hidden), layer.out_features, hidden.device)
+    ]
+    return torch.stack(parts).sum()
+
+
+def _own_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """(K, V): the model's own logits at the learned positions, of every position only where it can give no fewer."""
+    inputs, width = batch.inputs(), batch.input_ids.shape[1]
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return model(**inputs).logits.flatten(0, 1).index_select(0, batch.index)
+    columns, place = torch.unique(batch.index % width, return_inverse=True)
+    return model(**inputs, logits_to_keep=columns).logits[batch.index // width, place]
+
+
+@torch.no_grad()
+def _agrees(model: Any, head: Head) -> bool:
+    """Whether head gives what the model itself answers: the proof for families that nobody listed."""
+    device = next(model.parameters()).device
+    ids = torch.arange(5, 13, device=device)[None] % model.config.get_text_config().vocab_size
+    was_training = model.training
+    model.eval()
+    try:
+        own = model(input_ids=ids, use_cache=False).logits.float()
+        ours = head.bend(model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
+        # Without data (core/trial/dry_run) there is nothing to compare.
+        return own.shape == ours.shape and (own.is_meta or bool((own - ours).abs().max() <= 0.01 * own.abs().max()))
+    except (AttributeError, TypeError, RuntimeError):
+        return False  # a family that is put together otherwise: its own forward is always right
+    finally:
+        model.train(was_training)

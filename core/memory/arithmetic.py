@@ -1,0 +1,355 @@
+"""How much memory a training step needs, counted before anything is loaded: a page of arithmetic. No torch.
+
+Symbols: T tokens in a micro-batch, K of them learned, L layers, h hidden size, V vocabulary, n trainable parameters. Each term
+is a function that names the section of ../shared/memory/README.md it comes from; its numbers stand in presets/memory.yaml,
+with what each was counted or fitted on. "ours" describes the stack that core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
+core.engine.loss and core.training.trainer build; a change there is a change here.
+
+At the peak of a step, all that the layers keep is there, and beside it either one layer's own backward or the head's.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.memory.logit_chunk import rows_at_once
+from core.messages import Text
+from core.models.shapes import HEAD, ModelShape
+from core.presets import Stack, memory_constants
+
+GIB = 2**30
+Terms = dict[str, float]
+Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
+StackName = Literal["ours", "hf", "fms", "litgpt", "torchtune"]
+BY_TRANSFORMERS = ("ours", "hf")  # stacks that train transformers' own layers
+LossName = Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"]
+
+
+class Setup(BaseModel):
+    """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
+    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer; loss
+    None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
+    makes them. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["lora", "qlora", "full"] = "lora"
+    r: int = Field(8, ge=1)
+    target_modules: str = "all-linear"
+    micro_batch: int = Field(1, ge=1)
+    max_length: int = Field(512, ge=1)
+    supervised_tokens: int | None = Field(None, ge=0)
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "paged_adamw_8bit"
+    gradient_checkpointing: bool = True
+    loss: LossName | None = None
+    base_bytes: Literal[2, 4] = 2
+    device: Literal["card", "cpu"] = "card"
+    stack: StackName = "ours"
+    double_quant: bool = True
+    adapter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    use_dora: bool = False
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    load_in_8bit: bool = False
+    fp32_stream: bool = False
+    accumulates: bool = True
+    offloads: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """T: the most that a micro-batch holds, packed or padded to the longest."""
+        return self.micro_batch * self.max_length
+
+    @property
+    def learned(self) -> int:
+        """K, of T."""
+        a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
+        return self.micro_batch * a_row
+
+    @property
+    def base_bits(self) -> int:
+        """Of the matrices of the layers; 16 stands for what base_bytes says."""
+        return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
+
+    @property
+    def trainer(self) -> Stack:
+        return memory_constants().stacks[self.stack]
+
+    @property
+    def loss_name(self) -> str:
+        """The loss, or the first that the stack's data names."""
+        return self.loss or next(iter(self.trainer.loss))
+
+    @property
+    def adapter_bytes(self) -> int:
+        return self.base_bytes if self.method == "full" else 4 if self.adapter_dtype == "fp32" else 2
+
+    @property
+    def stream_bytes(self) -> int:
+        return 4 if self.fp32_stream else self.base_bytes
+
+
+class Estimate(BaseModel):
+    """GiB. idle: between steps. allocated: at the peak of a step. on_card: with context and allocator; for device cpu
+    the memory of the whole process. terms add up to on_card_gib. margin: what the arithmetic may be wrong by."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trainable_params: int
+    idle_gib: float
+    allocated_gib: float
+    on_card_gib: float
+    terms: Terms
+    margin: float
+    low_confidence: tuple[Text, ...] = ()
+
+    @property
+    def needed_gib(self) -> float:
+        """What must be free for a plan to count as fitting."""
+        return self.on_card_gib * (1 + self.margin)
+
+
+@lru_cache(maxsize=4096)  # advice weighs the same few setups again and again
+def estimate(shape: ModelShape, setup: Setup) -> Estimate:
+    """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
+    margin = memory_constants().margin
+    n = trainable_params(shape, setup)
+    idle = {
+        "weights": weights(shape, setup),
+        "adapter": adapter(n, setup),
+        "optimizer": optimizer(n, setup),
+        "workspace": workspace(setup),
+    }
+    stored, layer, head = layers_stored(shape, setup), layer_at_work(shape, setup), head_at_work(shape, setup)
+    unpacked = dequantised(shape, setup)
+    step = {
+        "gradients": gradients(n, stored, setup),
+        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing is unpacked
+        # at the head; the numbers of others were fitted with that on top.
+        "activations": stored + layer,
+        "logits": max(0.0, head - layer - (unpacked if setup.stack == "ours" else 0.0)),
+        "dequantised": unpacked,
+    }
+    outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
+    terms = {name: size / GIB for name, size in (idle | step | outside).items()}
+    return Estimate(
+        trainable_params=n,
+        idle_gib=sum(terms[name] for name in idle),
+        allocated_gib=sum(terms[name] for name in idle | step),
+        on_card_gib=sum(terms.values()),
+        terms=terms,
+        margin=margin["low_confidence" if shape.low_confidence else "known"],
+        low_confidence=shape.low_confidence,
+    )
+
+
+# ---- between steps ----------------------------------------------------------------------------------------------------
+
+
+def trainable_params(shape: ModelShape, setup: Setup) -> int:
+    """n, section 1.2; DoRA adds one magnitude for each output of a trained layer."""
+    if setup.method == "full":
+        return shape.params
+    outputs = sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
+    return shape.lora_params(setup.r, setup.target_modules) + outputs
+
+
+def weights(shape: ModelShape, setup: Setup) -> float:
+    """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
+    embeddings, head, norms, routers, experts
+    (3-D parameters, which bitsandbytes passes over) and towers for pictures or sound stay as they are. A repository that is
+    quantised already is as large as its files."""
+    if shape.stored_bytes is not None and setup.method != "full":
+        return shape.stored_bytes
+    if setup.base_bits == 16:
+        return shape.params * setup.base_bytes
+    if setup.base_bits == 8:
+        scales = 4 * sum(matrix.d_out * matrix.count for matrix in shape.matrices)
+        return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params + scales
+    four_bit = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"]
+    return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params * four_bit
+
+
+def adapter(n: int, setup: Setup) -> float:
+    """A in bytes, section 1.3; full fine-tuning has none."""
+    return 0.0 if setup.method == "full" else n * setup.adapter_bytes
+
+
+def optimizer(n: int, setup: Setup) -> float:
+    """O in bytes, section 1.3."""
+    constants = memory_constants()
+    width = setup.adapter_bytes if setup.optim in constants.optimizer_states_as_wide_as_parameters else 1
+    return n * width * constants.optimizer_bytes[setup.optim]
+
+
+def workspace(setup: Setup) -> float:
+    """What cuBLAS keeps for its products, in bytes."""
+    return memory_constants().workspace_gib * GIB if setup.device == "card" else 0.0
+
+
+# ---- in a step --------------------------------------------------------------------------------------------------------
+
+
+def gradients(n: int, stored: float, setup: Setup) -> float:
+    """G in bytes, section 1.3; a gradient has the type of its parameter. Those of a single micro-batch come as what the
+    layers kept goes."""
+    whole = n * setup.adapter_bytes
+    return whole if setup.accumulates else max(0.0, whole - stored)
+
+
+def kept(shape: ModelShape, setup: Setup) -> Widths:
+    """Values that one layer keeps for its backward, a token, by width; section 1.4."""
+    found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
+    whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
+    for more in (
+        constants.kept_besides.get(shape.model_type),
+        constants.kept_whole.widths if whole and setup.stack in BY_TRANSFORMERS else None,
+        setup.trainer.kept_4bit if setup.method == "qlora" else None,
+    ):
+        for width, times in (more or {}).items():
+            found[width] = found.get(width, 0) + times
+    readers = _readers(shape, setup)
+    found["hidden"] += readers["attention"] + readers["up"]
+    found["query"] += readers["output"]
+    found["mlp"] += readers["down"]
+    return found
+
+
+def layer_kept(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that one layer keeps for its backward, a token; section 1.4."""
+    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
+
+
+def layers_stored(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
+    if setup.offloads:
+        return 0.0
+    a_token = setup.stream_bytes * shape.hidden_size if setup.gradient_checkpointing else layer_kept(shape, setup)
+    return setup.tokens * shape.num_hidden_layers * a_token
+
+
+def layer_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product of
+    gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
+    constants = memory_constants()
+    product = _values(shape, setup.trainer.moving) - shape.active_width * _readers(shape, setup)["down"]
+    norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
+    again = layer_kept(shape, setup) if setup.gradient_checkpointing else 0.0
+    at_mlp, scores = again + setup.base_bytes * max(product, norm), _scores("moving", shape, setup)
+    if not _bends_scores(shape, setup):
+        return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
+    done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward
+    return setup.tokens * max(at_mlp, again - done + scores)
+
+
+def logits(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the logits and what is made of them, section 1.5. Ours: of one chunk."""
+    at_once = setup.tokens
+    if setup.loss_name == "supervised":
+        at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
+    return at_once * shape.vocab_size * setup.trainer.loss_of(setup.loss_name).vocabulary
+
+
+def head_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes at the loss: the logits with the hidden states they come from, or after them the last norm's own backward.
+    Section 1.5."""
+    loss, wide = setup.trainer.loss_of(setup.loss_name), shape.hidden_size * setup.base_bytes / 2
+    at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
+    return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
+
+
+def dequantised(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the largest 4-bit or 8-bit matrix, unpacked for its product: so far as the place where the layer needs most, at which
+    nothing is unpacked, does not hide it. Section 1.6."""
+    if setup.base_bits == 16 or not shape.four_bit_params:
+        return 0.0
+    largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
+    hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - _readers(shape, setup)["down"])
+    return max(0.0, largest - hidden)
+
+
+# ---- outside the allocator's count ------------------------------------------------------------------------------------
+
+
+def context(setup: Setup) -> float:
+    """Bytes of the CUDA context and its libraries; on the CPU, of a process that has loaded nothing. Section 1.6."""
+    return (memory_constants().cpu.context_gib if setup.device == "cpu" else setup.trainer.context_gib) * GIB
+
+
+def slack(moving: float, of_logits: float, setup: Setup) -> float:
+    """Bytes that the allocator holds beyond what was asked of it: a share of what comes and goes, and a larger one of logits,
+    whose blocks fit nothing else. Section 1.6."""
+    if setup.device == "cpu":
+        return memory_constants().cpu.slack * moving
+    share = setup.trainer.slack
+    chunk = setup.loss_name == "supervised"  # a chunk is of one size in every step
+    return share["activations"] * moving + (0.0 if chunk else share["logits"] * of_logits)
+
+
+def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
+    """How often the inputs of a layer's parts are kept because something trained reads them."""
+    if setup.method == "full":
+        return {"attention": 1, "output": 1, "up": 1, "down": 1}
+    if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
+        return {"attention": 0, "output": 0, "up": 0, "down": 0}
+    targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
+    attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]
+    if not mlp and shape.num_experts and "all-linear" in setup.target_modules:
+        mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
+
+    def count(names: list[str]) -> int:
+        found = len(targets & set(names))
+        return min(1, found) if setup.trainer.inputs == "once" else found
+
+    return {"attention": count(attention[:-1]), "output": count(attention[-1:]), "up": count(mlp[:-1]), "down": count(mlp[-1:])}
+
+
+def _values(shape: ModelShape, widths: Widths) -> float:
+    """Numbers a token, where widths says how many times each."""
+    sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
+    return sum(times * sizes[name] for name, times in widths.items())
+
+
+def _special(setup: Setup) -> str | None:
+    """What makes the adapters other than plain LoRA."""
+    return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
+
+
+def _by_adapters(shape: ModelShape, setup: Setup) -> float:
+    """Values a token that the adapters of one layer keep where they are not plain LoRA; those of plain LoRA are in `kept`."""
+    special = _special(setup)
+    if special is None:
+        return 0.0
+    copies = memory_constants().besides_lora[setup.trainer.inputs][special]
+    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
+    a_layer = sum(matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets)
+    return a_layer / shape.num_hidden_layers
+
+
+def _magnitudes(shape: ModelShape, setup: Setup) -> float:
+    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied out and
+    turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the dry run."""
+    if not (setup.use_dora and setup.stack == "ours" and setup.method != "full"):
+        return 0.0
+    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
+    return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in targets), default=0)
+
+
+def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token of the scores that eager attention makes of every pair of tokens. Section 1.4."""
+    constants = memory_constants()
+    if _bends_scores(shape, setup):
+        times = constants.eager_families[shape.model_type][place]
+    elif setup.attention == "eager":
+        times = constants.eager[place]
+    else:
+        return 0.0
+    return setup.base_bytes * times * shape.num_attention_heads * setup.max_length
+
+
+def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
+    """Whether attention is eager because nothing else computes this family's."""
+    return shape.model_type in memory_constants().eager_families and setup.stack in BY_TRANSFORMERS

@@ -1,0 +1,91 @@
+"""How much memory a plan may use: a card's, as sold and as free now; a card that is only planned; or this PC's RAM."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import RecipeError
+from core.system.gpu import Card
+from core.system.machine import Machine
+
+GIB = 2**30
+SOLD_SIZES_GB = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 180, 192, 288)
+# What a desktop takes of a card that is not in this PC, GiB (shared/memory, 1.6).
+DESKTOP_GIB = {"Windows": 1.3}
+DESKTOP_GIB_ELSEWHERE = 0.7
+
+
+class Budget(BaseModel):
+    """kind "card": sold_gb is the size on the box (the documented table speaks of it), free_gib what can be had now.
+    kind "cpu": no card; free_gib is free RAM. free_gib None: not known.
+    planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["card", "cpu"]
+    name: str | None = None
+    sold_gb: float | None = None
+    free_gib: float | None = None
+    reserve_gib: float = 0.0
+    capability: tuple[int, int] | None = None
+    planned: bool = False
+    card_index: int | None = None
+    card_uuid: str | None = None
+
+
+def sold_gb(total_bytes: int) -> float:
+    """The size on the box: 79.6 GiB reported is an 80 GB card, 23.6 a 24 GB card.
+
+    That is the smallest size sold that is no more than 0.35 GiB below what the driver reports: it keeps a little back, and
+    error correction up to a sixteenth (an L4 of 24 GB reports 22.5).
+    """
+    at_least = total_bytes / GIB - 0.35
+    return float(next((size for size in SOLD_SIZES_GB if size >= at_least), math.ceil(at_least)))
+
+
+def best_card(machine: Machine) -> Card | None:
+    """The card that a run would use: the one with most free memory; one that does not tell it only where no other does."""
+    answering = [card for card in machine.nvidia.cards if not card.lost]
+    return max(answering, key=lambda card: -1 if card.free_bytes is None else card.free_bytes, default=None)
+
+
+def of_machine(machine: Machine) -> Budget:
+    """The best card, else this PC's RAM."""
+    card = best_card(machine)
+    return of_cpu(machine) if card is None else of_card(card)
+
+
+def of_card(card: Card) -> Budget:
+    """A card in MIG mode has no known size: its instances have, and NVML tells the whole."""
+    return Budget(
+        kind="card",
+        name=card.name,
+        sold_gb=None if card.mig or card.total_bytes is None else sold_gb(card.total_bytes),
+        free_gib=_gib(card.free_bytes),
+        capability=card.capability,
+        card_index=card.index,
+        card_uuid=card.uuid,
+    )
+
+
+def of_cpu(machine: Machine) -> Budget:
+    return Budget(kind="cpu", name=machine.cpu, free_gib=_gib(machine.ram_free_bytes))
+
+
+def planned(gb: float, system: str) -> Budget:
+    """A card of gb as sold that is not here, in a PC with this operating system (platform.system()).
+
+    Raises RecipeError for anything but 1 to 1000.
+    """
+    if not isinstance(gb, int | float) or not 1 <= gb <= 1000:
+        raise RecipeError("hardware.bad_size", found=str(gb)[:40])
+    reserve = DESKTOP_GIB.get(system, DESKTOP_GIB_ELSEWHERE)
+    return Budget(kind="card", sold_gb=float(gb), free_gib=gb - reserve, reserve_gib=reserve, planned=True)
+
+
+def _gib(count: int | None) -> float | None:
+    return None if count is None else count / GIB

@@ -1,0 +1,81 @@
+"""The documented table of graphics memory by model size and method, and the rules written with it. Data, no arithmetic.
+
+`presets/vram_table.yaml` holds it; `core.presets.vram_table()` reads it. GB are sizes as sold; `core/memory/arithmetic` reckons in GiB.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.messages import Text, text
+
+TableMethod = Literal["full", "lora", "qlora"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cell(_Value):
+    """minimum_gb: of a card as sold; None where no single card is enough. shown: by language, as the document writes it."""
+
+    minimum_gb: float | None
+    shown: dict[str, str]
+
+
+class Row(_Value):
+    """One size class. billions: parameters to one decimal, both ends included."""
+
+    name: str
+    billions: tuple[float, float]
+    full: Cell
+    lora: Cell
+    qlora: Cell
+
+
+class Rule(_Value):
+    """A sentence of the document, by language, and the section that it is from."""
+
+    id: str
+    section: str
+    text: dict[str, str]
+
+
+class Source(_Value):
+    document: dict[str, str]
+    file: str
+    section: dict[str, str]
+
+
+class VramTable(_Value):
+    """rows: smallest class first. qlora_up_to_gb: up to this card size the document knows QLoRA only."""
+
+    source: Source
+    rows: tuple[Row, ...]
+    qlora_up_to_gb: float
+    rules: tuple[Rule, ...]
+
+    def row_of(self, params: int) -> Row | None:
+        """The size class of a model with so many parameters; None below and above the table."""
+        billions = round(params / 1e9, 1)
+        return next((row for row in self.rows if row.billions[0] <= billions <= row.billions[1]), None)
+
+    def minimum(self, row: Row | None, method: TableMethod) -> float | None:
+        """GB as sold that the table asks for; None without a row, or where no single card is enough."""
+        return getattr(row, method).minimum_gb if row else None
+
+    def shown(self, row_name: str, method: TableMethod, language: str) -> str:
+        """A cell as the document writes it. Raises StopIteration for a row that the table has not."""
+        return getattr(next(row for row in self.rows if row.name == row_name), method).shown[language]
+
+    def document(self, language: str) -> str:
+        return self.source.document[language]
+
+    def section(self, language: str) -> str:
+        return self.source.section[language]
+
+    def rule(self, rule_id: str) -> Text:
+        """The rule as a sentence. Raises StopIteration for an id that the data has not."""
+        return text("advise.said", **next(rule.text for rule in self.rules if rule.id == rule_id))

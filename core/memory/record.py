@@ -1,0 +1,164 @@
+"""What runs measured of their memory beside what the arithmetic had said of them; it corrects the next estimate. No torch.
+
+<workspace>/memory.jsonl, a line for each probe before a first step (core/training/probe): v, time, run, rig, model, method,
+arithmetic_gib (uncorrected, of the batch that was measured) and measured_gib. The worker appends while it holds the device; the
+person may clear it. A crash leaves at most an unfinished last line, which is passed over.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from core import files
+from core.memory.arithmetic import Estimate
+from core.presets import memory_constants
+from core.runs.folder import read_lines
+from core.system.gpu import Card
+from core.system.machine import Machine
+from core.workspace.folder import Workspace
+
+NEWEST = 20  # runs that count; older ones may have been measured under other circumstances
+PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond it one of the two is broken, and nothing should be corrected by it
+
+
+class Rig(BaseModel):
+    """What a measurement holds for: device (name of the card, or of the processor), system, driver of the card, stack."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: str
+    system: str
+    driver: str | None = None
+    stack: str
+
+    @classmethod
+    def of(cls, machine: Machine, card: Card | None) -> Rig:
+        """card: None for the processor."""
+        if card is None:
+            return cls(device=machine.cpu or "processor", system=_system(), stack=_stack())
+        return cls(device=card.name or "card", system=_system(), driver=machine.nvidia.driver, stack=_stack())
+
+
+def _system() -> str:
+    """WSL is a Linux whose card is Windows's."""
+    return "WSL" if "microsoft" in platform.release().lower() else platform.system()
+
+
+def _stack() -> str:
+    """By versions, because importing torch takes seconds; a new arithmetic makes old ratios meaningless."""
+    found = []
+    for name in ("torch", "transformers", "peft", "bitsandbytes"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join([*found, f"arithmetic {memory_constants().version}"])
+
+
+class Correction(BaseModel):
+    """factor: median of measured / arithmetic over so many runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    factor: float
+    runs: int
+
+    def apply(self, estimate: Estimate) -> Estimate:
+        """The same estimate with every number times the factor, so that its terms still add up."""
+        return estimate.model_copy(
+            update={
+                "idle_gib": estimate.idle_gib * self.factor,
+                "allocated_gib": estimate.allocated_gib * self.factor,
+                "on_card_gib": estimate.on_card_gib * self.factor,
+                "terms": {name: size * self.factor for name, size in estimate.terms.items()},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is known on one rig for one base model. elsewhere: from other models, never below 1: what is true of one may make
+    another's estimate more careful, and only a model's own runs may make it smaller."""
+
+    own: Mapping[str, Correction] = field(default_factory=dict)  # by method
+    elsewhere: Correction | None = None
+
+    def of(self, method: str) -> Correction | None:
+        return self.own.get(method) or self.elsewhere
+
+    @property
+    def for_another_model(self) -> Corrections:
+        return Corrections({}, self.elsewhere)
+
+
+@dataclass(frozen=True)
+class MemoryRecord:
+    workspace: Workspace
+
+    @property
+    def file(self) -> Path:
+        return self.workspace.root / "memory.jsonl"
+
+    def add(self, run_id: str, rig: Rig, model: str, method: str, arithmetic_gib: float, measured_gib: float) -> None:
+        files.append_line(
+            self.file,
+            {
+                "v": 1,
+                "time": round(time.time(), 3),
+                "run": run_id,
+                "rig": rig.model_dump(),
+                "model": model,
+                "method": method,
+                "arithmetic_gib": round(arithmetic_gib, 4),
+                "measured_gib": round(measured_gib, 4),
+            },
+        )
+
+    def corrections(self, rig: Rig, model: str) -> Corrections:
+        mine = [line for line in self._lines() if line.get("rig") == rig.model_dump()]
+        own = {}
+        for method in ("lora", "qlora", "full"):
+            found = _correction([line for line in mine if (line.get("model"), line.get("method")) == (model, method)])
+            if found is not None:
+                own[method] = found
+        pooled = _correction(mine)
+        if pooled is not None and pooled.factor < 1:
+            pooled = None
+        return Corrections(own, pooled)
+
+    def count(self) -> int:
+        """Runs whose measurement is kept, on whatever rig."""
+        return len({line.get("run") for line in self._lines()})
+
+    def clear(self) -> int:
+        """Forget everything; how many runs that were. Raises OSError where the file cannot be removed."""
+        count = self.count()
+        self.file.unlink(missing_ok=True)
+        return count
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return read_lines(self.file, 0).records
+
+
+def _correction(lines: list[dict[str, Any]]) -> Correction | None:
+    """Of the newest runs, each by its last probe."""
+    ratios: dict[Any, float] = {}
+    for line in lines:
+        try:
+            ratio = line["measured_gib"] / line["arithmetic_gib"]
+        except (KeyError, TypeError, ZeroDivisionError):
+            continue
+        if PLAUSIBLE[0] <= ratio <= PLAUSIBLE[1]:
+            ratios.pop(line.get("run"), None)
+            ratios[line.get("run")] = ratio
+    newest = list(ratios.values())[-NEWEST:]
+    return Correction(factor=statistics.median(newest), runs=len(newest)) if newest else None

@@ -1,0 +1,237 @@
+"""What weight files hold, out of their headers: safetensors in a folder or on the hub, and GGUF. No weights are read. No torch.
+
+A safetensors file begins with its header's length (8 bytes) and a JSON of names, types and shapes; a GGUF file with its
+settings and a list of tensors. `held` counts what QLoRA would hold in 4 bit and what stays as it is, and tells repositories
+that are quantised already.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from core.errors import ModelError
+from core.models.shapes import Held, ModelShape
+
+LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
+_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16,
+    "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
+}  # fmt: skip
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions)\."
+)
+_HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
+_OTHER_SENSES = re.compile(
+    r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)"
+)
+_ROUTER = re.compile(r"(?:\.|_)(gate|router|shared_expert_gate)\.(weight|wg\.weight|layer\.weight)$")
+_EXPERTS = re.compile(r"\.experts(?:\.|_|$)")
+_OF_QUANTISATION = re.compile(
+    r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
+    r"input_scale|weight_zero_point|weight_shape)$|\.quant_state\."
+)
+_MORE_TOKENS_AT_ONCE = re.compile(r"(?:^|\.)(mtp|mtp_layers|nextn)(?:\.|_)")
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+class Tensor(NamedTuple):
+    """One tensor of a file: its shape, and its type as the header names it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.count * _BITS.get(self.dtype, 16) // 8
+
+
+def parse(header: bytes) -> list[Tensor]:
+    """The tensors of a safetensors header (its JSON alone). Raises ValueError for anything else."""
+    value = json.loads(header)
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    found = []
+    for name, entry in value.items():
+        if name == "__metadata__":
+            continue
+        shape = entry["shape"] if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
+            raise ValueError(name)
+        found.append(Tensor(name, str(entry.get("dtype")), tuple(shape)))
+    return found
+
+
+def header_length(start: bytes) -> int:
+    """Bytes of the JSON after the first eight. Raises ValueError where that is no safetensors file."""
+    if len(start) < 8:
+        raise ValueError("too short")
+    (length,) = struct.unpack("<Q", start[:8])
+    if not 2 <= length <= LONGEST_HEADER:
+        raise ValueError("no header")
+    return length
+
+
+def of_folder(folder: Path) -> list[Tensor]:
+    """The tensors of a model's folder; empty where it holds no safetensors. Raises ModelError for a broken file."""
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith(("adapter_", "consolidated")))
+    found: list[Tensor] = []
+    for path in files:
+        if not path.is_file() or not path.stat().st_size:
+            continue
+        try:
+            with path.open("rb") as file:
+                found += parse(file.read(header_length(file.read(8))))
+        except (OSError, ValueError, KeyError, RecursionError):
+            raise ModelError("shape.bad_header", file=path.name) from None
+    return found
+
+
+def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape) -> Held | None:
+    """What a model's tensors come to. config: its config.json; shape: what follows from that. None for no tensors.
+
+    Counted once: a head that is tied to the embeddings. Not counted: what transformers does not load (heads that guess
+    several tokens ahead). Where a repository is quantised, packed numbers are counted as the parameters they stand for.
+    """
+    quantised = _quantisation(config)
+    packed = _packed_bits(quantised)
+    params = four_bit = stored = 0
+    for tensor in tensors:
+        if _is_left_out(tensor.name, shape):
+            continue
+        stored += tensor.stored_bytes
+        if _OF_QUANTISATION.search(tensor.name):
+            continue
+        count = tensor.count
+        is_packed = tensor.dtype in ("U8", "I32") and packed is not None
+        if is_packed:
+            count = count * _BITS[tensor.dtype] // packed
+        params += count
+        four_bit += count if is_packed or _is_linear(tensor) else 0
+    if not params:
+        return None
+    return Held(params=params, four_bit=four_bit, stored_bytes=stored if quantised else None, quantised=quantised)
+
+
+def _is_left_out(name: str, shape: ModelShape) -> bool:
+    if shape.tie_word_embeddings and _HEAD.search(name):
+        return True
+    layer = _LAYER.search(name)
+    beyond = layer is not None and int(layer[1]) >= shape.num_hidden_layers and not _OTHER_SENSES.search(name)
+    return beyond or bool(_MORE_TOKENS_AT_ONCE.search(name))
+
+
+def _is_linear(tensor: Tensor) -> bool:
+    """Whether bitsandbytes would hold it in 4 bit: a linear layer's matrix, and none of those that stay as they are. Experts
+    are 3-D parameters once loaded, also where a file has each by itself."""
+    stays = (_EMBEDDING, _HEAD, _OTHER_SENSES, _ROUTER, _EXPERTS)
+    return len(tensor.shape) == 2 and tensor.name.endswith("weight") and not any(kind.search(tensor.name) for kind in stays)
+
+
+def _quantisation(config: Mapping[str, Any]) -> str | None:
+    """The method by which a repository is quantised, as its config names it."""
+    inner = config.get("text_config")
+    found = config.get("quantization_config") or (inner.get("quantization_config") if isinstance(inner, dict) else None)
+    if not isinstance(found, dict):
+        return None
+    method = str(found.get("quant_method") or "-")[:30]
+    return f"{method}-4bit" if method == "bitsandbytes" and found.get("load_in_4bit") else method
+
+
+def _packed_bits(quantised: str | None) -> int | None:
+    """Bits of a parameter inside packed numbers; None where nothing is packed."""
+    return None if quantised is None or quantised in ("fp8", "bitsandbytes") else 4
+
+
+# ---- GGUF -------------------------------------------------------------------------------------------------------------
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_MOST = 1 << 22  # entries of a list; tensors and settings are far fewer
+# llama.cpp's names of families where transformers has another one.
+_FAMILIES = {"gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "phi2": "phi", "gptneox": "gpt_neox"}
+_SETTINGS = {
+    "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length", "max_position_embeddings": "context_length", "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count", "moe_intermediate_size": "expert_feed_forward_length",
+}  # fmt: skip
+
+
+def of_gguf(path: Path) -> ModelShape:
+    """The shape of a GGUF file. It is trained from its dequantised weights, so they count in 16 bit. Raises ModelError."""
+    try:
+        with path.open("rb") as file:
+            settings, tensors = _gguf_header(file)
+    except (OSError, ValueError, struct.error, MemoryError, UnicodeDecodeError):
+        raise ModelError("shape.bad_header", file=path.name) from None
+    family = str(settings.get("general.architecture", ""))
+    config: dict[str, Any] = {"model_type": _FAMILIES.get(family, family)}
+    config |= {name: value for name, key in _SETTINGS.items() if (value := settings.get(f"{family}.{key}"))}
+    words = settings.get("tokenizer.ggml.tokens") or settings.get(f"{family}.vocab_size")
+    config |= {"vocab_size": words, "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in tensors)}
+    shape = ModelShape.from_config(config)
+    params = sum(tensor.count for tensor in tensors)
+    kept = [t for t in tensors if len(t.shape) != 2 or t.name in ("token_embd.weight", "output.weight") or "gate_inp" in t.name]
+    return shape.with_held(Held(params=params, four_bit=params - sum(tensor.count for tensor in kept)))
+
+
+def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor]]:
+    """Settings (a list as its length) and tensors. Raises ValueError for what is no GGUF 2 or 3."""
+    magic, version, tensors, settings = struct.unpack("<4sIQQ", file.read(24))
+    if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MOST:
+        raise ValueError("no GGUF")
+
+    def number(code: str) -> Any:
+        return struct.unpack(f"<{code}", file.read(struct.calcsize(code)))[0]
+
+    def word() -> str:
+        length = number("Q")
+        if length > LONGEST_HEADER:
+            raise ValueError("too long")
+        return file.read(length).decode("utf-8", "replace")
+
+    def value(kind: int) -> Any:
+        if kind == _STRING:
+            return word()
+        if kind != _ARRAY:
+            return number(_SCALARS[kind]) if kind in _SCALARS else _unknown(kind)
+        inner, count = number("I"), number("Q")
+        if count > _MOST:
+            raise ValueError("too long")
+        if inner in _SCALARS:
+            file.seek(count * struct.calcsize(_SCALARS[inner]), 1)
+        else:
+            for _ in range(count):
+                value(inner)
+        return count
+
+    found = {}
+    for _ in range(settings):
+        name = word()
+        found[name] = value(number("I"))
+    listed = []
+    for _ in range(tensors):
+        name, dimensions = word(), number("I")
+        if dimensions > 8:
+            raise ValueError("too many dimensions")
+        size = tuple(number("Q") for _ in range(dimensions))
+        listed.append(Tensor(name, str(number("I")), size))
+        number("Q")
+    return found, listed
+
+
+def _unknown(kind: int) -> Any:
+    raise ValueError(kind)

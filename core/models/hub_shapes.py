@@ -1,0 +1,92 @@
+"""The shape of a hub model out of its own weight files' headers, before anything is downloaded. No torch.
+
+Reads config.json, the index of a sharded model, and the first kilobytes of its files, several at once. Why not
+`huggingface_hub.get_safetensors_metadata`: it reads 100 kB of every file, keeps the index in the cache, and of a server that
+knows no ranges it would read the weights. Here no request reads more than its limit, and all of them no more than about
+1 MB: of a model in many files the first one's header is read, and the index says how many bytes the others hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from core.errors import ModelError
+from core.models import headers, hub
+from core.models.headers import Tensor
+from core.models.shapes import Held, ModelShape
+
+START = 32 << 10  # bytes of a file that are asked for first: the header of a usual shard
+MOST_FILES = 8  # whose headers are read one and all; of more, the index and the first file answer
+TIMEOUT_S = 8.0
+
+
+def look(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
+    """The shape of a model on the hub, with what its files hold. Kept nowhere. Raises ModelError as `hub.fetch`.
+
+    Where the files tell nothing (another format, a broken header), the shape is what follows from config.json alone, and its
+    source says so.
+    """
+    with ThreadPoolExecutor(MOST_FILES, thread_name_prefix="hub-headers") as pool:
+        index = pool.submit(_index, repo_id, revision, endpoint)
+        config = hub.fetch_config(repo_id, revision, endpoint)
+        shape = ModelShape.from_config(config)
+        try:
+            files = _files(index.result())
+            several = len(files) > MOST_FILES
+            found = list(pool.map(lambda name: _tensors(repo_id, name, revision, endpoint), files[:1] if several else files))
+        except (ModelError, ValueError, KeyError, RecursionError):
+            return shape
+    tensors = [tensor for one in found for tensor in one]
+    if several:
+        return shape.with_held(_scaled(tensors, index.result(), config, shape))
+    return shape.with_held(headers.held(tensors, config, shape))
+
+
+def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[str, Any] | None:
+    """The index of a sharded model; None where there is none, so that it should lie in one file."""
+    try:
+        content = json.loads(hub.fetch_start(repo_id, hub.INDEX, revision, endpoint, TIMEOUT_S))
+    except ModelError as error:
+        if error.text.key == "hub.no_config":
+            return None
+        raise
+    if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
+        raise ValueError("no index")
+    return content
+
+
+def _files(index: Mapping[str, Any] | None) -> list[str]:
+    if index is None:
+        return [hub.SINGLE]
+    names = sorted({str(name) for name in index["weight_map"].values()})
+    if not names or not all(hub.is_shard(name) for name in names):
+        raise ValueError("no shards")
+    return names
+
+
+def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None) -> list[Tensor]:
+    start = hub.fetch_start(repo_id, name, revision, endpoint, TIMEOUT_S, START)
+    end = 8 + headers.header_length(start)
+    if end > hub.SMALL_FILE:
+        raise ValueError("too long")
+    if len(start) < end:
+        start = hub.fetch_start(repo_id, name, revision, endpoint, TIMEOUT_S, end)
+    return headers.parse(start[8:end])
+
+
+def _scaled(tensors: list[Tensor], index: Mapping[str, Any], config: Mapping[str, Any], shape: ModelShape) -> Held | None:
+    """What a model of many files holds: its bytes as the index has them, at the width that its first file has; the part that
+    stays in 16 bit as it follows from config.json."""
+    total = index.get("metadata", {}).get("total_size") if isinstance(index.get("metadata"), dict) else None
+    first = headers.held(tensors, config, shape)
+    if first is None or not isinstance(total, int) or total <= 0:
+        return None
+    params = round(first.params * total / sum(tensor.stored_bytes for tensor in tensors))
+    left_out = shape.tie_word_embeddings and any(name.startswith("lm_head.") for name in index["weight_map"])
+    params -= shape.vocab_size * shape.hidden_size if left_out and not first.quantised else 0
+    if first.quantised:
+        return Held(params=max(1, params), four_bit=shape.linear_params, stored_bytes=total, quantised=first.quantised)
+    return Held(params=max(1, params), four_bit=min(shape.linear_params, params))

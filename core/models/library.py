@@ -1,0 +1,230 @@
+"""One door for every base model: the starter, a hub model, or a folder of the person's library.
+
+`obtain` returns a local folder with config.json, safetensors and a tokenizer, downloading what is missing; it runs in
+a worker. Everything else here is quick and serves the page. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from huggingface_hub import try_to_load_from_cache
+
+from core import files, presets
+from core.engine import adapter
+from core.errors import ModelError
+from core.models import headers, hub, hub_shapes, starter
+from core.models.shapes import SIZE, ModelShape
+from core.models.starter import Check, Report
+from core.models.trust import Trust
+from core.runs.folder import Progress
+from core.workspace.folder import Workspace, expand
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A base model as a recipe names it. kind says which door it comes through."""
+
+    id: str
+    kind: Literal["starter", "hub", "library"]
+
+    @classmethod
+    def parse(cls, model_id: str) -> ModelRef:
+        """Raises ModelError for anything that is not `starter`, `owner/name` or `library:name`."""
+        if model_id == "starter":
+            return cls(model_id, "starter")
+        if model_id.startswith("library:"):
+            return cls(model_id, "library")
+        if hub.REPO_ID.fullmatch(model_id):
+            return cls(model_id, "hub")
+        raise ModelError("model.bad_id", found=model_id[:100])
+
+
+@dataclass(frozen=True)
+class Models:
+    workspace: Workspace
+
+    def obtain(self, model_id: str, revision: str | None, report: Report, check: Check) -> Path:
+        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe). Imports transformers."""
+        ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
+        if ref.kind == "starter":
+            return starter.ensure(self.workspace.models, report, check)
+        if ref.kind == "library":
+            folder = self.library_folder(model_id)
+            trusted.allows(model_id, folder)
+            return folder
+
+        def downloading(progress: Progress) -> None:
+            report("downloading_model", progress)
+
+        def accept(folder: Path) -> None:
+            trusted.refuse_config(model_id, folder)
+
+        folder = check_folder(hub.fetch(model_id, revision, downloading, check, accept=accept), model_id)
+        trusted.bring_code(model_id, folder)
+        trusted.allows(model_id, folder)
+        return folder
+
+    def library_folder(self, model_id: str) -> Path:
+        """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave it."""
+        found = self._library()
+        if model_id not in found:
+            names = sorted(found) or ["-"]
+            raise ModelError("model.not_in_library", found=model_id[:100], there=names[:10])
+        return check_folder(found[model_id], model_id)
+
+    def local_folder(self, model_id: str) -> Path | None:
+        """The folder of model_id where it is on this PC; None where it would have to be downloaded first. Raises ModelError."""
+        ref = ModelRef.parse(model_id)
+        if ref.kind == "starter":
+            return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
+        if ref.kind == "library":
+            return self.library_folder(model_id)
+        config = try_to_load_from_cache(model_id, "config.json") if model_id in hub.installed() else None
+        return Path(config).parent if isinstance(config, str) else None
+
+    def hub_id(self, model_id: str) -> str:
+        """What a recipe names for an id of presets/models.yaml (`qwen3-4b` is Qwen/Qwen3-4B); any other id as it is."""
+        return next((known.hub for known in presets.models() if known.id == model_id), model_id)
+
+    def shape(self, model_id: str, revision: str | None = None) -> ModelShape:
+        """The shape of a model, from what is on this PC, else from the catalogue, else from the headers of its files on the hub.
+
+        Takes ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
+        """
+        wanted = self.hub_id(model_id)
+        ref = ModelRef.parse(wanted)
+        if ref.kind == "library":
+            return _shape_in(self.library_folder(wanted))
+        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub.cached_folder(wanted, revision)
+        if folder is not None and (folder / "config.json").is_file():
+            return _shape_in(folder)
+        if revision is None or ref.kind == "starter":
+            for known in presets.models():
+                if known.hub == wanted:
+                    return known.shape
+        return hub_shapes.look(wanted, revision)
+
+    def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
+        """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much as its
+        shape says. Raises ModelError."""
+        wanted = self.hub_id(model_id)
+        ref = ModelRef.parse(wanted)
+        if ref.kind == "library":
+            return _config_in(self.library_folder(wanted))
+        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub.cached_folder(wanted, revision)
+        if folder is not None and (folder / "config.json").is_file():
+            return _config_in(folder)
+        if revision is None or ref.kind == "starter":
+            for known in presets.models():
+                if known.hub == wanted:
+                    return known.shape.config()
+        return hub.fetch_config(wanted, revision)
+
+    def _library(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for root in self.workspace.library_folders:
+            if not root.is_dir():
+                continue
+            for folder in [root, *sorted(root.iterdir())]:
+                if (folder / "config.json").is_file():
+                    found.setdefault(f"library:{folder.name}", folder)
+        return found
+
+    def adapters(self) -> dict[str, Path]:
+        """Adapter folders made elsewhere that lie directly inside a library folder, as `adapter:<name>`."""
+        found: dict[str, Path] = {}
+        for root in self.workspace.library_folders:
+            if root.is_dir():
+                for folder in sorted(root.iterdir()):
+                    if (folder / "adapter_config.json").is_file():
+                        found.setdefault(f"adapter:{folder.name}", folder)
+        return found
+
+    def base_of(self, adapter_folder: Path) -> str:
+        """The id of the base that an adapter names. Raises ModelError where it is no base that can be had here.
+
+        The hub's SmolLM2 is not the starter: its weights are not the dequantised ones.
+        """
+        base = adapter.describe(adapter_folder).base
+        if base.replace("\\", "/").rsplit("/", 1)[-1] == starter.folder(self.workspace.models).name:
+            return "starter"
+        if hub.REPO_ID.fullmatch(base):
+            return base
+        in_library = f"library:{PurePath(base.replace(chr(92), '/')).name}"
+        if in_library in self._library():
+            return in_library
+        raise ModelError("adapter.base_unknown", folder=adapter_folder.name, base=base[:200])
+
+    def choices(self) -> Sequence[str]:
+        """Ids that load without a download, the starter first (it may still have to be fetched once)."""
+        return ["starter", *sorted(self._library()), *hub.installed()]
+
+
+def shape_of(models: Models, name: str) -> ModelShape:
+    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, that file, a GGUF file.
+
+    Opens any path it is given, so it is not for names from a browser. Raises ModelError.
+    """
+    if SIZE.fullmatch(name):
+        return ModelShape.of_size(name)
+    path = expand(name)
+    if path.is_file():
+        return headers.of_gguf(path) if path.suffix == ".gguf" else ModelShape.from_config(files.read_json(path))
+    if (path / "config.json").is_file():
+        return _shape_in(path)
+    try:
+        ModelRef.parse(models.hub_id(name))
+    except ModelError:
+        raise ModelError("shape.unknown_model", found=name[:100]) from None
+    try:
+        return models.shape(name)
+    except ModelError as error:
+        if error.text.key != "hub.no_network":
+            raise
+        raise ModelError("shape.no_network", model=name, why=error.text) from None
+
+
+def config_of(models: Models, name: str) -> dict[str, Any]:
+    """The config.json of what `shape_of` takes, or as much of it as the shape says. Raises ModelError."""
+    path = expand(name)
+    if SIZE.fullmatch(name) or path.suffix == ".gguf":
+        return shape_of(models, name).config()
+    if path.is_file():
+        return _checked_config(files.read_json(path))
+    if (path / "config.json").is_file():
+        return _config_in(path)
+    try:
+        return models.config(name)
+    except ModelError:
+        return shape_of(models, name).config()  # which says what is missing
+
+
+def _config_in(folder: Path) -> dict[str, Any]:
+    return _checked_config(files.read_json(folder / "config.json"))
+
+
+def _checked_config(config: Any) -> dict[str, Any]:
+    """config, of a model whose numbers are within reason. Raises ModelError."""
+    ModelShape.from_config(config)
+    return config
+
+
+def _shape_in(folder: Path) -> ModelShape:
+    config = files.read_json(folder / "config.json")
+    shape = ModelShape.from_config(config)
+    return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+
+
+def check_folder(folder: Path, model_id: str) -> Path:
+    """folder, once it is sure that it holds a causal model in safetensors. Raises ModelError."""
+    config = files.read_json(folder / "config.json")
+    if not isinstance(config, dict) or not config.get("model_type"):
+        raise ModelError("model.no_config", model=model_id, folder=folder.name)
+    if not any(folder.glob("*.safetensors")):
+        pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt*"))]
+        raise ModelError("model.only_pickles" if pickles else "model.no_weights", model=model_id, files=pickles[:3])
+    return folder

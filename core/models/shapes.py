@@ -1,0 +1,428 @@
+"""The shape of a language model: what config.json says of its size, and what follows from it by counting. No torch.
+
+Counts leave out biases and the norms inside attention: under 0.1 % of any model that was checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import ModelError, RecipeError
+from core.messages import Text, text
+
+ALL_LINEAR = "all-linear"
+HEAD = "lm_head"
+
+# A config.json may come from anywhere, so every number has a ceiling that no real model reaches.
+_Count = Annotated[int, Field(strict=True, ge=1, le=2048)]
+_Width = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+_Vocabulary = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+_Optional = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+
+
+class Matrix(NamedTuple):
+    """One linear layer (d_in -> d_out), `count` times in the model."""
+
+    name: str
+    d_in: int
+    d_out: int
+    count: int
+
+    @property
+    def params(self) -> int:
+        return self.d_in * self.d_out * self.count
+
+
+class _Names(NamedTuple):
+    """What a family calls its linear layers. One attention name: query, key and value are a single matrix.
+
+    mlp: (gate, up, down); (gate_up, down) where gated and joined; (up, down) where plain.
+    """
+
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    output: str = "o_proj"
+    mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    gated: bool = True
+
+
+def _plain(up: str, down: str, attention: tuple[str, ...] = _Names().attention, output: str = "o_proj") -> _Names:
+    return _Names(attention, output, (up, down), gated=False)
+
+
+_LLAMA = _Names()
+_NEOX = _plain("dense_h_to_4h", "dense_4h_to_h", ("query_key_value",), "dense")
+_GPT2 = _plain("c_fc", "c_proj", ("c_attn",), "c_proj")
+_FAMILIES = {
+    "phi3": _Names(("qkv_proj",), mlp=("gate_up_proj", "down_proj")),
+    "glm": _Names(mlp=("gate_up_proj", "down_proj")),
+    "glm4": _Names(mlp=("gate_up_proj", "down_proj")),
+    **dict.fromkeys(("gpt_neox", "falcon", "bloom", "persimmon"), _NEOX),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), _GPT2),
+    **dict.fromkeys(("nemotron", "apertus", "arcee"), _plain("up_proj", "down_proj")),
+    "starcoder2": _plain("c_fc", "c_proj"),
+    "phi": _plain("fc1", "fc2", output="dense"),
+    "opt": _plain("fc1", "fc2", output="out_proj"),
+    "gpt_neo": _plain("c_fc", "c_proj", output="out_proj"),
+    "gptj": _plain("fc_in", "fc_out", output="out_proj"),
+    "codegen": _plain("fc_in", "fc_out", ("qkv_proj",), "out_proj"),
+    "mpt": _plain("up_proj", "down_proj", ("Wqkv",), "out_proj"),
+}
+
+# What transformers 5.24 takes where config.json is silent, read from its configuration classes.
+_TIED_BY_DEFAULT = {
+    "bloom", "cohere", "cohere2", "ernie4_5", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text",
+    "gemma4", "gemma4_text", "gpt2", "gpt_bigcode", "gpt_neo", "granite_swa", "lfm2", "mpt", "opt", "smollm3", "starcoder2", "xglm",
+}  # fmt: skip
+_DEFAULTS: dict[str, dict[str, int]] = {
+    "gemma": {"head_dim": 256},
+    "gemma2": {"head_dim": 256, "num_key_value_heads": 4},
+    "gemma3_text": {"head_dim": 256, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 262208},
+    "mistral": {"num_key_value_heads": 8},
+    "qwen3": {"head_dim": 128},
+    "seed_oss": {"head_dim": 128},
+    "starcoder2": {"num_key_value_heads": 2},
+}
+_BARE_EXPERTS = {"gpt_oss", "granitemoe", "qwen2_moe"}  # peft 0.21's all-linear passes over the experts of these
+_LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
+
+_KEYS = {
+    "hidden_size": ("hidden_size", "n_embd", "d_model"),
+    "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "vocab_size": ("vocab_size",),
+    "head_dim": ("head_dim",),
+    "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "num_experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
+    "experts_per_token": ("num_experts_per_tok", "moe_k", "moe_topk"),
+    "expert_size": ("moe_intermediate_size",),
+    "per_layer_size": ("hidden_size_per_layer_input",),
+}
+_NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+_HYBRID_KEYS = ("linear_num_value_heads", "hybrid_override_pattern", "attn_layer_period", "ssm_cfg", "state_size")
+_HYBRID_PREFIXES = ("mamba_", "ssm_", "lru_", "conv_L")
+_ORDINARY_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)
+_SMALLEST, _LARGEST = 50e6, 500e9
+
+
+class Held(BaseModel):
+    """What the weight files themselves hold (core/models/headers), in parameters. four_bit: in matrices that QLoRA would
+    hold in 4 bit. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    params: int = Field(ge=1)
+    four_bit: int = Field(ge=0)
+    stored_bytes: int | None = None
+    quantised: str | None = None
+
+
+class ModelShape(BaseModel):
+    """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters.
+
+    held: what its files hold, where that was read; it then counts, and what is computed from the widths does not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_type: str = Field(min_length=1, max_length=60)
+    hidden_size: _Width
+    num_hidden_layers: _Count
+    num_attention_heads: _Count
+    num_key_value_heads: _Count
+    head_dim: _Width
+    intermediate_size: _Width
+    vocab_size: _Vocabulary
+    tie_word_embeddings: bool
+    mlp: Literal["gated", "plain"] = "gated"
+    num_experts: _Optional = 0
+    experts_per_token: _Optional = 0
+    expert_size: _Optional = 0
+    shared_expert_size: _Optional = 0
+    expert_layers: _Optional = 0
+    per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
+    max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
+    low_confidence: tuple[Text, ...] = ()
+    source: Literal["headers", "config", "catalogue", "size"] = "config"
+    stands_for: str | None = None  # a bare size: the model whose shape was taken
+    held: Held | None = None
+
+    @classmethod
+    def from_config(cls, config: Any) -> ModelShape:
+        """The shape that a parsed config.json describes. Raises ModelError with what is missing or impossible."""
+        if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+            raise ModelError("shape.no_config")
+        inner = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
+        model_type = inner.get("model_type") if isinstance(inner.get("model_type"), str) else config["model_type"]
+        values = _derived(_read(inner, model_type), inner, model_type)
+        missing = [name for name in _NEEDED if name not in values]
+        if missing:
+            raise ModelError("shape.missing", model_type=model_type[:60], missing=missing)
+        tied = inner.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+        try:
+            return cls(
+                **values,
+                model_type=model_type,
+                tie_word_embeddings=tied if isinstance(tied, bool) else bool(_TIED_BY_DEFAULT & {model_type, config["model_type"]}),
+                mlp="gated" if _names(model_type).gated else "plain",
+                low_confidence=_doubts(config, inner, values),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ModelError("shape.bad_value", field=str(first["loc"][0]), found=str(first["input"])[:60]) from None
+
+    @classmethod
+    def of_size(cls, size: str) -> ModelShape:
+        """A typical model of a bare size such as 7B, 1.5B or 500M; where none is of that very size, the nearest one with
+        more or fewer layers. Raises ModelError for what is no size."""
+        from core.presets import typical_shapes  # presets holds shapes, so it cannot be imported before them
+
+        match = SIZE.fullmatch(size)
+        params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0
+        if not _SMALLEST <= params <= _LARGEST:
+            raise ModelError("shape.bad_size", found=size[:60])
+        typical = typical_shapes()
+        name = f"{match[1]}{match[2].upper()}"
+        shape = typical.get(name)
+        if shape is None:
+            name = min(typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params))
+            nearest = typical[name]
+            outside = nearest.embedding_params + nearest.head_params
+            a_layer = (nearest.params - outside) / nearest.num_hidden_layers
+            shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
+        return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
+
+    def __hash__(self) -> int:  # its own, because sentences of doubt have none
+        widths = (self.hidden_size, self.num_hidden_layers, self.intermediate_size, self.vocab_size)
+        return hash((self.model_type, *widths, self.held))
+
+    def describe(self) -> str:
+        """ "llama, 32 layers of 4096, MLP 11008, 32 heads, vocabulary 32000": the same in every language."""
+        heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
+        return f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, {heads}, V {self.vocab_size}"
+
+    def with_held(self, held: Held | None) -> ModelShape:
+        """This shape with what the model's files hold; what was doubtful about its weights alone is no doubt any more."""
+        if held is None:
+            return self
+        settled = ("shape.quantised", "shape.other_senses") if held.stored_bytes or not held.quantised else ()
+        doubts = tuple(doubt for doubt in self.low_confidence if doubt.key not in settled)
+        return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
+
+    def config(self) -> dict[str, Any]:
+        """As much of a config.json as the widths say, for what reads one."""
+        names = ("model_type", *_NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings", "max_position_embeddings")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def q_width(self) -> int:
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def active_width(self) -> int:
+        """Width of the MLP that one token passes through: with experts, those it is routed to and the shared one."""
+        routed = self.experts_per_token * self.expert_size + self.shared_expert_size
+        dense = self.intermediate_size if self.expert_layers < self.num_hidden_layers else 0
+        return max(routed, dense)
+
+    @property
+    def attention_matrices(self) -> tuple[Matrix, ...]:
+        return _attention(self.model_type, self.hidden_size, self.num_hidden_layers, self.q_width, self.kv_width)
+
+    @property
+    def mlp_matrices(self) -> tuple[Matrix, ...]:
+        """Of dense layers and shared experts; routed experts are no linear layers (expert_params)."""
+        dense = (self.intermediate_size, self.num_hidden_layers - self.expert_layers)
+        return _mlp(self.model_type, self.mlp, self.hidden_size, (dense, (self.shared_expert_size, self.expert_layers)))
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The linear layers inside the blocks: those that get adapters with all-linear, and are held in 4 bit by QLoRA."""
+        return self.attention_matrices + self.mlp_matrices
+
+    @property
+    def embedding_params(self) -> int:
+        positions = (self.max_position_embeddings or 0) if self.model_type in _LEARNED_POSITIONS else 0
+        per_layer = self.vocab_size * self.num_hidden_layers * self.per_layer_size
+        return (self.vocab_size + positions) * self.hidden_size + per_layer
+
+    @property
+    def head_params(self) -> int:
+        """0 where the head is tied to the embeddings."""
+        return 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
+
+    @property
+    def linear_params(self) -> int:
+        return sum(matrix.params for matrix in self.matrices)
+
+    @property
+    def expert_params(self) -> int:
+        """Routed experts with their routers; transformers 5 holds them as 3-D parameters, not as linear layers."""
+        per_layer = self.num_experts * self.hidden_size * (3 * self.expert_size + 1)
+        return self.expert_layers * per_layer
+
+    @property
+    def norm_params(self) -> int:
+        return (2 * self.num_hidden_layers + 1) * self.hidden_size
+
+    @property
+    def four_bit_params(self) -> int:
+        """What QLoRA holds in 4 bit."""
+        return self.held.four_bit if self.held else self.linear_params
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of a repository that is quantised already; None for all others."""
+        return self.held.stored_bytes if self.held else None
+
+    @property
+    def params(self) -> int:
+        """All parameters, tied ones once."""
+        return self.held.params if self.held else self.counted_params
+
+    @property
+    def counted_params(self) -> int:
+        """All parameters as they follow from the widths."""
+        return self.embedding_params + self.head_params + self.linear_params + self.expert_params + self.norm_params
+
+    @property
+    def params_billion(self) -> float:
+        return self.params / 1e9
+
+    def targets(self, target_modules: str) -> tuple[Matrix, ...]:
+        """The matrices that get an adapter: all-linear (every one but the head, as in peft), or names with commas.
+
+        Raises RecipeError for a name that this family does not have.
+        """
+        if target_modules.strip() == ALL_LINEAR:
+            return self.matrices
+        names = {name.strip() for name in target_modules.split(",") if name.strip()}
+        there = (*self.matrices, Matrix(HEAD, self.hidden_size, self.vocab_size, 1))
+        unknown = names - {matrix.name for matrix in there}
+        if unknown or not names:
+            expected = list(dict.fromkeys([ALL_LINEAR, *(matrix.name for matrix in there)]))
+            raise RecipeError("shape.unknown_targets", found=sorted(unknown) or target_modules, expected=expected)
+        return tuple(matrix for matrix in there if matrix.name in names)
+
+    def lora_params(self, r: int, target_modules: str) -> int:
+        """r * (d_in + d_out) for each target; experts only with all-linear.
+
+        Raises RecipeError for a name that this family does not have.
+        """
+        a_rank = sum((matrix.d_in + matrix.d_out) * matrix.count for matrix in self.targets(target_modules))
+        if target_modules.strip() == ALL_LINEAR and self.model_type not in _BARE_EXPERTS:
+            # peft doubles the rank where gate and up are one matrix: 2(h + 2I) and, for down, I + h; then the router.
+            an_expert = 3 * self.hidden_size + 5 * self.expert_size
+            a_rank += self.expert_layers * (self.num_experts * an_expert + self.hidden_size + self.num_experts)
+        return r * a_rank
+
+
+def _names(model_type: str) -> _Names:
+    return _FAMILIES.get(model_type, _LLAMA)
+
+
+# Cached: advice asks for the same few models some hundred times.
+@lru_cache(maxsize=512)
+def _attention(model_type: str, h: int, layers: int, query: int, key_value: int) -> tuple[Matrix, ...]:
+    names = _names(model_type)
+    widths = (query, key_value, key_value) if len(names.attention) == 3 else (query + 2 * key_value,)
+    inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]
+    return (*inputs, Matrix(names.output, query, h, layers))
+
+
+@lru_cache(maxsize=512)
+def _mlp(model_type: str, kind: str, h: int, parts: tuple[tuple[int, int], ...]) -> tuple[Matrix, ...]:
+    """parts: width and number of layers that have it."""
+    names, found = _names(model_type), []
+    joined = kind == "gated" and len(names.mlp) == 2
+    for width, count in parts:
+        if width and count:
+            found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
+            found.append(Matrix(names.mlp[-1], width, h, count))
+    return tuple(found)
+
+
+def _read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """The numbers that config.json gives, under our names. A width that differs by layer is its largest."""
+    values: dict[str, Any] = dict(_DEFAULTS.get(model_type, {}))
+    for name, keys in _KEYS.items():
+        found = next((config[key] for key in keys if config.get(key) is not None), None)
+        if _is_uneven(found):
+            found = max(found)
+        if found is None:
+            continue
+        if not _is_number(found):
+            raise ModelError("shape.bad_value", field=name, found=str(found)[:60])
+        values[name] = found
+    return values
+
+
+def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """values with what transformers itself derives from them."""
+    h, heads, layers = (values.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        values["num_key_value_heads"] = 1
+    values.setdefault("num_key_value_heads", heads)
+    values.setdefault("head_dim", h // heads if heads else 0)
+    if h and not _names(model_type).gated:
+        values.setdefault("intermediate_size", 4 * h)
+    if experts := values.get("num_experts", 0):
+        values.setdefault("expert_size", values.get("intermediate_size", 0))
+        values.setdefault("intermediate_size", values["expert_size"])
+        values.setdefault("experts_per_token", min(2, experts))
+        shared = _number(config, "n_shared_experts") * values["expert_size"]
+        values["shared_expert_size"] = shared or _number(config, "shared_expert_intermediate_size")
+        dense = _number(config, "first_k_dense_replace") + _length(config, "mlp_only_layers")
+        values["expert_layers"] = max(0, layers - dense) // max(1, _number(config, "decoder_sparse_step"))
+    else:
+        values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}
+    return values
+
+
+def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Text, ...]:
+    """What the arithmetic does not model, a sentence each."""
+    kinds = inner.get("layer_types") or inner.get("layers_block_type") or ()
+    strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
+    hybrid = bool(strange) or any(inner.get(key) for key in inner if key in _HYBRID_KEYS or key.startswith(_HYBRID_PREFIXES))
+    quantised = config.get("quantization_config") or inner.get("quantization_config")
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+    doubts = {
+        "shape.experts": bool(values.get("num_experts")),
+        "shape.latent_attention": bool(inner.get("kv_lora_rank")),
+        "shape.hybrid": hybrid,
+        "shape.per_layer_embeddings": bool(values.get("per_layer_size")),
+        "shape.other_senses": any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config")),
+        "shape.uneven": any(_is_uneven(inner.get(key)) for keys in _KEYS.values() for key in keys),
+    }
+    found = [text(key) for key, doubtful in doubts.items() if doubtful]
+    return (*found, text("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
+
+
+def _is_uneven(value: Any) -> bool:
+    return isinstance(value, list) and 2 < len(value) <= 2048 and all(map(_is_number, value)) and len(set(value)) > 1
+
+
+def _number(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    return value if _is_number(value) else 0
+
+
+def _length(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    return len(value) if isinstance(value, list) else 0

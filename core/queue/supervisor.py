@@ -1,0 +1,356 @@
+"""The background thread that drives the trainer: takes the run whose turn it is, starts its worker, watches it.
+
+It holds no run state that a restart would lose: everything is read from the run folders. It never trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from core.errors import BusyError, GarageError, RecipeError, RunError
+from core.messages import text
+from core.queue.queue import Hold
+from core.queue.turns import Turns
+from core.recipe import Recipe
+from core.runs import pausing
+from core.runs.all import Runs, dropped, interrupted, this_process
+from core.runs.folder import RunFolder, Status
+from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
+from core.system.processes import device_environment, is_ours, kill_tree, own_group, worker_environment
+from core.workspace.folder import Workspace
+
+POLL_S = 0.25
+SAME_S = 2.0  # two presses of Start that were meant as one
+
+
+@dataclass(frozen=True)
+class Patience:
+    """With a worker that was asked to stop or pause, in seconds since it was asked.
+
+    terminate_s: saving a large adapter to a slow disk may take half of this. While it says that it saves and its
+    heartbeat, which comes each two seconds, was seen within fresh_s, it gets saving_s.
+    """
+
+    terminate_s: float = 45.0
+    kill_s: float = 60.0
+    saving_s: float = 600.0
+    fresh_s: float = 10.0
+
+
+def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
+    """The worker of run as a child in its own process group; all its output goes to train.log, never to a pipe."""
+    with open(run.path / "train.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "core.training.worker", "--workspace", str(workspace.root), run.id],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=workspace.root,
+            env=worker_environment() | device_environment(run.facts().get("wanted_device")),
+            **own_group(),
+        )
+
+
+class Supervisor:
+    """start() begins the thread, close() pauses what runs, then ends it.
+
+    before_start is called with the run just before its worker starts: the chat gives up the device there.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        before_start: Callable[[RunFolder], None] = lambda run: None,
+        turns: Turns | None = None,
+        spawn: Callable[[Workspace, RunFolder], subprocess.Popen] | None = None,
+        patience: Patience | None = None,
+    ):
+        self.workspace, self.runs = workspace, Runs(workspace)
+        self.turns = turns or Turns(workspace)
+        self.line = self.turns.line
+        self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
+        self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
+        self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
+        self._watched: RunFolder | None = None  # at work for an app before this one
+        self._settled: dict[str, int] = {}
+        self._stop_asked: dict[str, float] = {}
+        self._submitting = threading.Lock()
+        self._trouble = ""
+        self._closing, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._drive, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        self.turns.app_started([run.id for run in self.runs.waiting()])
+        self._thread.start()
+
+    # ---- what pages ask -------------------------------------------------------------------------------------------
+    def submit(self, recipe: Recipe, facts: dict[str, Any], not_before: float | None = None) -> RunFolder:
+        """A run that begins now where nothing else is at work, else when its turn in the line comes, and not before a time.
+
+        Raises BusyError for what is the same again: the second of two Starts that were meant as one.
+        """
+        with self._submitting, self.line.locked():
+            self._refuse_twice(recipe)
+            waiting = [run.id for run in self.runs.waiting()]
+            now = not_before is None and self._is_free()
+            run = self.runs.create(recipe, "app", facts)
+            try:
+                self.line.add(run.id, waiting, not_before, now=now)
+            except GarageError:  # the person is told that it does not begin, so it must not wait either
+                shutil.rmtree(run.path, ignore_errors=True)
+                raise
+            return run
+
+    def _is_free(self) -> bool:
+        """Whether a run that is begun now would meet no other, nor game mode."""
+        return self.runs.busy() is None and self.line.read().game is None
+
+    def _refuse_twice(self, recipe: Recipe) -> None:
+        """The same settings under the same name once more, or under another name so soon that nobody can have meant it."""
+        for run in self.runs.folders():
+            if run.status().state not in BUSY:
+                continue
+            with contextlib.suppress(RecipeError):
+                other = run.recipe()
+                created = run.facts().get("created")
+                is_soon = isinstance(created, int | float) and 0 <= time.time() - created < SAME_S
+                if other == (recipe.model_copy(update={"name": other.name}) if is_soon else recipe):
+                    raise BusyError("line.same", name=run.name)
+
+    def stop(self, run: RunFolder) -> None:
+        """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to stop."""
+        state = self.runs.status(run).state
+        if not may_stop(state):
+            raise RunError("run.not_running", name=run.name, state=text(f"state.{state.value}"))
+        run.ask("stop")
+        self._stop_asked.setdefault(run.id, time.monotonic())
+
+    def pause(self, run: RunFolder) -> None:
+        """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
+        state = self.runs.status(run).state
+        if not may_pause(state):
+            raise RunError("run.not_pausable", name=run.name, state=text(f"state.{state.value}"))
+        run.ask("pause")
+        self._stop_asked.setdefault(run.id, time.monotonic())
+
+    def resume(self, run: RunFolder) -> None:
+        """Let a run that was paused, interrupted or failed go on from its newest checkpoint: now, or as the next in the line.
+
+        The run that game mode had paused goes on all the same. Raises BusyError or RunError.
+        """
+        with self._submitting, self.line.locked():
+            order = self.line.read()
+            if order.game and order.game.run == run.id:
+                self.line.put(game=None, ignore_game=True)
+            now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
+            before = self.line.read()
+            order = self.line.add(run.id, waiting, now=now, front=True)  # first: a place in the line alone lets nothing begin
+            try:
+                if order.hold and order.hold.run == run.id:
+                    self.line.put(hold=None)
+                self.runs.queue_again(run, "app")
+            except GarageError:
+                with contextlib.suppress(GarageError):
+                    self.line.change(lambda now: before)
+                raise
+
+    def go_on_all_the_same(self) -> None:
+        """Game mode keeps quiet until nobody wants the device any more; what it paused goes on."""
+        game = self.line.read().game
+        self.line.put(game=None, ignore_game=True)
+        if game and game.run:
+            self.resume(self.runs.get(game.run))
+
+    def stay_paused(self) -> None:
+        """What game mode paused is the person's to let go on, and the line waits for that."""
+        with self.line.locked():
+            game = self.line.read().game
+            if game and game.run:
+                self.runs.get(game.run).ask("pause")
+                hold = Hold(why="paused", since=time.time(), run=game.run) if self.runs.waiting() else None
+                self.line.put(game=game.model_copy(update={"run": None}), hold=hold)
+
+    def close(self, wait_s: float = 30.0) -> None:
+        """Pause what runs, begin nothing more, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
+        self._closing.set()
+        deadline = time.monotonic() + wait_s
+        worker = self._worker
+        if worker and self.runs.status(worker[0]).state in BUSY:
+            worker[0].ask("pause", by="close")
+            while worker[1].poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if worker[1].poll() is not None:
+                pausing.process_is_gone(worker[0])
+        elif adopted := self._adopted():
+            adopted.ask("pause", by="close")
+            pid = adopted.status().pid
+            while (adopted.is_locked() or is_ours(pid, adopted.id)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            pausing.process_is_gone(adopted)
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _adopted(self) -> RunFolder | None:
+        """A run at work that an app before this one started, and that this one watches. A command's run is its own affair."""
+        if not self._thread.is_alive():
+            return None
+        at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
+        return next((run for run in at_work if run.facts().get("launcher") == "app"), None)
+
+    # ---- the thread -----------------------------------------------------------------------------------------------
+    def _drive(self) -> None:
+        while not self._over.wait(POLL_S):
+            try:
+                self._look()
+                self._trouble = ""
+            except Exception as error:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
+                if repr(error) != self._trouble:  # four times a second the same is no news
+                    self._trouble = repr(error)
+                    traceback.print_exc()
+
+    def _look(self) -> None:
+        active, is_of_app = self._at_work()
+        waiting = self._waiting(active)
+        if not self._closing.is_set():
+            self.turns.look(active, waiting, is_of_app)
+            if active is None and (turn := self.turns.next(self._waiting(active))):  # a run that game mode lets go on now is new
+                self._begin(self.runs.get(turn))
+
+    def _at_work(self) -> tuple[RunFolder | None, bool]:
+        """The run that somebody is about now, and whether it is this app's to watch. One that went away is settled."""
+        if self._worker:
+            run, process, attempt = self._worker
+            is_current = run.status().attempt == attempt  # else the run was let go on before this process was quite gone
+            if process.poll() is None:
+                if is_current:
+                    self._escalate(run, process.pid)
+                return run, True
+            self._worker = None
+            if is_current:
+                try:
+                    self._settle(run, process.returncode)
+                except (OSError, GarageError):  # a full disk, a line that somebody keeps locked: once more at the next look
+                    self._worker = (run, process, attempt)
+                    raise
+        found = None
+        for run, status in self._unsettled():
+            if status.state in ACTIVE and self.runs.status(run).state == State.INTERRUPTED:
+                self._mark_interrupted(run)
+            elif status.state in ACTIVE:  # a worker that another process started, or an app before this one: wait for it
+                if is_ours(status.pid, run.id):
+                    self._escalate(run, status.pid)
+                found = found or run
+            elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:
+                found = found or run  # a command that lives is just about to start it
+        if self._watched and (found is None or found.id != self._watched.id):
+            self._ended(self._watched)
+        self._watched = found if found is not None and found.is_of_app else None
+        return found, self._watched is not None
+
+    def _waiting(self, active: RunFolder | None) -> list[str]:
+        """Ids of those that wait for their turn, the longest waiting first. One that was asked to stop is dropped here."""
+        waiting = []
+        for run, status in self._unsettled():
+            if status.state == State.QUEUED and run.is_of_app and not (active and run.id == active.id):
+                if run.asked():
+                    self._drop(run)
+                else:
+                    waiting.append(run.id)
+        return waiting
+
+    def _unsettled(self) -> list[tuple[RunFolder, Status]]:
+        """Runs that wait or work, the longest waiting first. One that ended is read again only when its state changes."""
+        found = []
+        for run in self.runs.folders():
+            stamp = (run.path / "state.json").stat().st_mtime_ns
+            if self._settled.get(run.id) != stamp:
+                status = run.status()
+                if status.state in BUSY:
+                    found.append((run, status))
+                else:
+                    self._settled[run.id] = stamp
+        return sorted(found, key=lambda pair: pair[1].since)
+
+    def _begin(self, run: RunFolder) -> None:
+        if run.asked():
+            self._drop(run)
+            return
+        self._stop_asked.pop(run.id, None)
+        try:
+            self._before_start(run)
+            run.add_facts(**this_process())  # an app before this one may have queued it
+            self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
+            traceback.print_exc()
+            reason = getattr(error, "strerror", None) or str(error)
+            crashed = {"state": State.FAILED, "message": text("run.cannot_start", reason=reason), "since": time.time()}
+            run.write_status(run.status().model_copy(update=crashed))
+            self._ended(run)
+
+    def _settle(self, run: RunFolder, exit_code: int) -> None:
+        """The process is gone. If it left a word, that stands; if not, say what is known."""
+        self._stop_asked.pop(run.id, None)
+        status = run.status()
+        if status.state == State.QUEUED and run.asked():
+            self._drop(run)
+        elif status.state == State.QUEUED:
+            crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
+            run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
+        elif status.state in ACTIVE:
+            if not run.is_locked():  # else an app before this one had started it already
+                self._mark_interrupted(run)
+        else:
+            pausing.process_is_gone(run)
+        self._ended(run)
+
+    def _ended(self, run: RunFolder) -> None:
+        status = self.runs.status(run)
+        if not self._closing.is_set() and status.state not in BUSY:
+            self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.asked()])
+
+    def _drop(self, run: RunFolder) -> None:
+        """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
+        status = run.status()
+        run.write_status(dropped(status, was_paused=run.asked() == "pause"))
+        self.line.forget(run.id)
+
+    def _mark_interrupted(self, run: RunFolder) -> None:
+        with run.lock().acquire(timeout=5):
+            status = run.status()
+            if State.INTERRUPTED in MOVES[status.state]:
+                run.write_status(interrupted(run, status))
+                run.log_event("state", state=State.INTERRUPTED.value)
+
+    def _escalate(self, run: RunFolder, pid: int) -> None:
+        """Ask, wait, terminate, kill: a stop that the worker does not carry out is carried out here."""
+        if not run.asked():  # or not any more: the run was let go on since
+            self._stop_asked.pop(run.id, None)
+            return
+        asked = self._stop_asked.setdefault(run.id, time.monotonic())
+        waited = time.monotonic() - asked
+        if run.status().stage == "saving" and self._beats_still(run) and waited < self._patience.saving_s:
+            return  # a large adapter on a slow disk
+        if waited > self._patience.kill_s or run.status().state == State.QUEUED:  # still importing: nothing to save
+            kill_tree(pid)
+        elif waited > self._patience.terminate_s:
+            with contextlib.suppress(psutil.Error):  # gone in this moment
+                psutil.Process(pid).terminate()
+
+    def _beats_still(self, run: RunFolder) -> bool:
+        """Whether a new heartbeat was seen lately. Its own time is not asked: the PC's clock may jump."""
+        now, beat = time.monotonic(), run.heartbeat()
+        if self._beats.get(run.id, (None, 0.0))[0] != beat:
+            self._beats[run.id] = (beat, now)
+        return now - self._beats[run.id][1] < self._patience.fresh_s

@@ -1,0 +1,198 @@
+"""Whose turn it is: what the supervisor asks between two runs, and what it tells when one has ended.
+
+Everything lasting is in line.json (core/queue/queue); only what game mode must see twice before it believes it is kept in memory. One
+thread calls this, the supervisor's; pages and commands change line.json beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import psutil
+
+from core.errors import GarageError
+from core.messages import Text, text
+from core.queue import game_mode
+from core.queue.game_mode import Sight, Standing
+from core.queue.queue import App, Game, Hold, Line, Order, first
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import ACTIVE, State, may_pause, may_resume
+from core.system import machine as hardware
+from core.system import sleep
+from core.system.gpu import Card
+from core.system.machine import Machine
+from core.workspace import lease, preferences
+from core.workspace.automation import Automation
+from core.workspace.folder import Workspace
+
+LOOK_S = 2.0  # between two looks for game mode and for sleep
+COUNTDOWN_S = 60.0  # in which the person may keep the PC awake
+LATE_S = 30.0  # the clock jumped past the countdown: the PC slept already, or somebody set its clock
+
+
+class Turns:
+    """machine, programs, clock, steady, put_to_sleep: the world, for tests to replace. steady never jumps; clock is the wall's."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        machine: Callable[[], Machine] = hardware.look,
+        programs: Callable[[], set[str]] = game_mode.running_programs,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+        put_to_sleep: Callable[[], Text | None] = sleep.now,
+    ):
+        self.workspace, self.line, self.runs = workspace, Line(workspace), Runs(workspace)
+        self._machine, self._programs, self._put_to_sleep = machine, programs, put_to_sleep
+        self.clock, self._steady = clock, steady
+        self._standing = Standing()
+        self._looked_at = float("-inf")
+
+    def app_started(self, waiting: Sequence[str]) -> None:
+        """Nothing trains by itself because an app was opened: what waited before waits for the person (core/queue/queue.first)."""
+        if (game := self.line.read().game) and game.run:
+            with contextlib.suppress(GarageError):  # it is offered like any run that the end of the app paused
+                self.runs.get(game.run).ask("pause", by="close")
+        here = App(pid=os.getpid(), started=psutil.Process().create_time())
+        hold = Hold(why="restart", since=self.clock()) if waiting else None
+        self.line.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
+
+    def next(self, waiting: Sequence[str]) -> str | None:
+        """The run to begin now, the device being free of other runs. waiting: ids, the longest waiting first."""
+        if not waiting:
+            return None
+        chosen = self._first(waiting)
+        if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
+            self._watch_game(self.line.read(), wanted, None, True)  # what was saved since the last look counts before it begins
+            chosen = self._first(waiting)
+        if chosen and lease.is_held(self.workspace) and self._is_exporting():
+            return None
+        return chosen
+
+    def _first(self, waiting: Sequence[str]) -> str | None:
+        with self.line.locked():  # a run that is just being added is seen with its time
+            return first(self.line.read(), waiting, self.clock())
+
+    def _is_exporting(self) -> bool:
+        """An export is waited for; the chat gives the device up when a run begins."""
+        owner = lease.owner(self.workspace)
+        return owner is not None and owner.key == "export.lease"
+
+    def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
+        """A run that this app trained came to its end, or stands still. waiting: those behind it."""
+        now, wanted = self.clock(), preferences.read(self.workspace).automation
+
+        def after(order: Order) -> Order:
+            order = order.but(runs=tuple(entry for entry in order.runs if entry.run != run.id))
+            if status.state == State.PAUSED and run.asked_by_game():
+                return order.but(game=order.game.model_copy(update={"run": run.id})) if order.game else order
+            if status.state == State.PAUSED:
+                return order.but(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
+            if status.state in (State.FAILED, State.INTERRUPTED) and waiting and not wanted.go_on_after_failure:
+                return order.but(hold=Hold(why="failed", since=now, run=run.id))
+            if wanted.sleep_when_empty and not waiting and order.game is None and status.state != State.STOPPED:
+                return order.but(sleep_at=now + COUNTDOWN_S)
+            return order
+
+        self.line.change(after)
+
+    # ---- between ------------------------------------------------------------------------------------------------------
+    def look(self, active: RunFolder | None, waiting: Sequence[str], is_of_app: bool = True) -> None:
+        """Game mode and sleep, at most each LOOK_S. active: what is at work now, here or in a command, which is left alone."""
+        if self._steady() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = self._steady()
+        order, wanted = self.line.read(), preferences.read(self.workspace).automation
+        if order.sleep_at is not None:
+            self._watch_sleep(order.sleep_at, is_idle=active is None and not waiting)
+        if wanted.game_mode or order.game or order.ignore_game:
+            self._watch_game(order, wanted, active, is_of_app)
+
+    def _watch_sleep(self, sleep_at: float, is_idle: bool) -> None:
+        now = self.clock()
+        if not is_idle or lease.is_held(self.workspace) or now > sleep_at + LATE_S:
+            self.line.put(sleep_at=None)
+        elif now >= sleep_at:
+            self.line.put(sleep_at=None)  # first, so that waking up does not find it
+            if problem := self._put_to_sleep():
+                self.line.put(said=problem)
+
+    def _watch_game(self, order: Order, wanted: Automation, active: RunFolder | None, is_of_app: bool) -> None:
+        standing = replace(self._standing, held=order.game is not None, ignored=order.ignore_game)
+        verdict = game_mode.decide(wanted, self._sight(wanted, active), standing, self._steady())
+        self._standing = verdict.standing
+        if order.ignore_game and not verdict.standing.ignored:
+            self.line.put(ignore_game=False)
+        if not verdict.hold:
+            if order.game:
+                self._let_go_on(order.game)
+            return
+        until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
+
+        def held(order: Order) -> Order:  # unless somebody pressed "Go on all the same" between the two looks
+            return order if order.ignore_game else order.but(game=_renewed(order.game, verdict.why, until, self.clock()))
+
+        order = self.line.change(held)
+        if active and is_of_app and order.game and not active.asked() and may_pause(active.status().state):
+            active.ask("pause", by="game")
+
+    def _sight(self, wanted: Automation, active: RunFolder | None) -> Sight:
+        here = time.localtime(self.clock())
+        minute = here.tm_hour * 60 + here.tm_min
+        wish = game_mode.wish_of_programs(wanted.programs, self._programs()) if wanted.programs else None
+        if wish is not None or not wanted.watch_card:
+            return Sight(minute, wish)
+        at_work = active is not None and active.status().state in ACTIVE
+        run = active or self._paused_by_game()
+        card = card_of(self._machine(), run)
+        ours = game_mode.our_processes() | ({active.status().pid} if active and active.status().pid else set())
+        wish, unknown = game_mode.wish_of_card(card, ours, at_work, bytes_of(active) if active else None, wanted.min_gib)
+        return Sight(minute, wish, unknown)
+
+    def _paused_by_game(self) -> RunFolder | None:
+        game = self.line.read().game
+        try:
+            return self.runs.get(game.run) if game and game.run else None
+        except GarageError:
+            return None
+
+    def _let_go_on(self, game: Game) -> None:
+        """In front and at once, unless somebody has done something else with it meanwhile."""
+        run = self._paused_by_game()
+        if run is not None and may_resume(self.runs.status(run).state) and run.asked_by_game():
+            with self.line.locked():
+                self.runs.queue_again(run, "app")
+                self.line.add(run.id, [entry.run for entry in self.line.read().runs], now=True)
+        self.line.put(game=None)
+
+
+def _renewed(game: Game | None, why: Text | None, until: float | None, now: float) -> Game:
+    """Unchanged while it says the same, so that line.json is not written at each look for a GiB more or less."""
+    if game is None:
+        return Game(why=why or text("game.soon"), since=now, until=until)
+    same_time = game.until == until or (game.until and until and abs(game.until - until) < 5)
+    same_reason = why is None or (game.why.key, game.why.params.get("program")) == (why.key, why.params.get("program"))
+    return game if same_time and same_reason else game.model_copy(update={"why": why or game.why, "until": until})
+
+
+def card_of(machine: Machine, run: RunFolder | None) -> Card | None:
+    """The card that run computes on, or would: the one it was given, else the first. None on the processor."""
+    wanted = run.facts().get("wanted_device") if run else None
+    if wanted == "cpu" or (run and run.facts().get("device") == "cpu"):
+        return None
+    cards = machine.nvidia.cards
+    return next((card for card in cards if card.uuid == wanted), None) if wanted else next(iter(cards), None)
+
+
+def bytes_of(run: RunFolder) -> int | None:
+    """What the run's newest line says of its memory; None where there is none yet."""
+    path = run.path / "metrics.jsonl"
+    size = path.stat().st_size if path.exists() else 0
+    lines = [line for line in run.metrics(max(0, size - (16 << 10))).records if line.get("kind") == "gpu"]
+    value = lines[-1].get("memory_bytes") if lines else None
+    return int(value) if isinstance(value, int | float) else None

@@ -1,0 +1,221 @@
+"""All runs of a workspace: making, finding, naming and deleting their folders. Never trains, never imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from filelock import Timeout
+
+from core import files
+from core.errors import BusyError, RunError
+from core.faults import free_when_full, writing
+from core.messages import text
+from core.queue.queue import Line, first
+from core.recipe import Recipe
+from core.runs import further
+from core.runs.folder import RUN_ID, RunFolder, Status
+from core.runs.states import ACTIVE, BUSY, State, may_resume
+from core.workspace import names
+from core.workspace.folder import Workspace
+from core.workspace.owner import process_lives
+
+LOCK_S = 3.0  # a worker that has said "paused" still needs a moment to be gone
+
+
+@dataclass(frozen=True)
+class Runs:
+    workspace: Workspace
+
+    def create(self, recipe: Recipe, launcher: str, facts: dict[str, Any]) -> RunFolder:
+        """A queued run. launcher: "app" (its supervisor starts it) or "command" (the command that made it does)."""
+        folder = f"{time.strftime('%Y-%m-%d')}_{names.slug(recipe.name)}_{names.short_id()}"
+        aside = self.workspace.runs / f".{folder}.part"
+        try:
+            (aside / "checkpoints").mkdir(parents=True)
+            run = RunFolder(aside)
+            if parent := facts.get("parent"):
+                further.bring_start(self._parent(parent), aside)
+            recipe.write(aside / "recipe.yaml")
+            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, **this_process()}
+            files.replace_json(aside / "run.json", created | facts)
+            run.write_status(Status(state=State.QUEUED, since=time.time()))
+            aside.rename(self.workspace.runs / folder)
+            files.sync_folder(self.workspace.runs)
+        except RunError:  # of the parent
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
+        return RunFolder(self.workspace.runs / folder)
+
+    def _parent(self, parent: dict[str, Any]) -> RunFolder:
+        try:
+            return self.get(str(parent.get("run")))
+        except RunError:
+            raise RunError("further.parent_gone", name=str(parent.get("name"))) from None
+
+    def get(self, run_id: str) -> RunFolder:
+        """Raises RunError for an id that is not a run here; no id can leave the runs folder."""
+        if not RUN_ID.fullmatch(run_id) or not (self.workspace.runs / run_id / "state.json").is_file():
+            raise RunError("run.unknown", run=str(run_id)[:80])
+        return RunFolder(self.workspace.runs / run_id)
+
+    def find(self, name: str) -> RunFolder:
+        """A run by id, by the last part of its id, or by its name when only one has it (for commands)."""
+        runs = self.list()
+        for matches in ([r for r in runs if r.id == name or r.id.endswith(f"_{name}")], [r for r in runs if r.name == name]):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise RunError("run.ambiguous", run=name[:80], ids=[r.id for r in matches[:5]])
+        raise RunError("run.unknown", run=name[:80])
+
+    def folders(self) -> Iterator[RunFolder]:
+        """All runs in no order, nothing read."""
+        for path in self.workspace.runs.iterdir():
+            if RUN_ID.fullmatch(path.name) and (path / "state.json").is_file():
+                yield RunFolder(path)
+
+    def list(self) -> Sequence[RunFolder]:
+        """Newest first."""
+        return sorted(self.folders(), key=lambda run: (run.created, run.id), reverse=True)
+
+    def status(self, run: RunFolder) -> Status:
+        """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""
+        status = run.status()
+        if status.state in ACTIVE and not run.is_locked():
+            status = run.status()  # the worker may have ended between the two looks
+            if status.state in ACTIVE:
+                return interrupted(run, status)
+        if status.state == State.QUEUED and self._was_left(run):
+            return dropped(status)
+        return status
+
+    def queue_again(self, run: RunFolder, launcher: str) -> None:
+        """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest checkpoint.
+
+        launcher: as in `create`. Raises RunError for a run that is over or at work, BusyError where somebody else is about it.
+        """
+        status = self.status(run)
+        if not may_resume(status.state):
+            raise RunError("run.not_resumable", name=run.name, state=text(f"state.{status.state.value}"))
+        with writing(run.path):
+            try:
+                with run.lock().acquire(timeout=LOCK_S):
+                    if run.status().attempt != status.attempt:  # let go on by somebody else between the two looks
+                        raise BusyError("run.already_training", name=run.name)
+                    self._queue_again(run, status, launcher)
+            except Timeout:
+                raise BusyError("run.already_training", name=run.name) from None
+
+    def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
+        if run.status().state != status.state:
+            run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
+        run.forget_asked()
+        run.add_facts(launcher=launcher, **this_process())
+        fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
+        attempt = max(status.attempt, _last_attempt(run)) + 1
+        again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
+        run.write_status(status.model_copy(update=again | fresh))
+        with contextlib.suppress(OSError):  # it waits now, and a disk that is full must not say otherwise
+            run.log_event("state", state=State.QUEUED.value)
+
+    def drop(self, run: RunFolder) -> None:
+        """Take a run that waits out of the queue, where no app is there to do it."""
+        try:
+            with run.lock().acquire(timeout=LOCK_S):
+                status = run.status()
+                if status.state == State.QUEUED:
+                    run.write_status(dropped(status))
+        except Timeout:
+            raise BusyError("run.already_training", name=run.name) from None
+
+    def _was_left(self, run: RunFolder) -> bool:
+        """A command made this run and went away before its worker began: nobody will ever start it."""
+        facts = run.facts()
+        if facts.get("launcher") != "command" or run.is_locked():
+            return False
+        return not process_lives(facts.get("launcher_pid"), facts.get("launcher_started"))
+
+    def busy(self) -> RunFolder | None:
+        """The run that is at work or just about to be, in this app or in any other process on this workspace."""
+        waiting = {}
+        for run in self.list():
+            status = self.status(run)
+            if status.state in ACTIVE or (status.state == State.QUEUED and not run.is_of_app):
+                return run
+            if status.state == State.QUEUED:
+                waiting[run.id] = status.since
+        order = Line(self.workspace).read()
+        turn = first(order, sorted(waiting, key=waiting.__getitem__), time.time()) if order.app_is_open else None
+        return RunFolder(self.workspace.runs / turn) if turn else None
+
+    def waiting(self) -> Sequence[RunFolder]:
+        """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their order)."""
+        found = [(run.status(), run) for run in self.folders() if run.is_of_app]
+        return [
+            run for status, run in sorted(((s, r) for s, r in found if s.state == State.QUEUED), key=lambda pair: pair[0].since)
+        ]
+
+    def rename(self, run: RunFolder, name: str) -> None:
+        clean = names.display_name(name)
+        if not clean:
+            raise RunError("run.empty_name")
+        run.rename(clean)
+
+    def delete(self, run: RunFolder) -> None:
+        """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows nothing."""
+        if self.status(run).state in BUSY:
+            raise RunError("run.busy_delete", run=run.name)
+        aside = run.path.with_name(f".{run.id}.deleted")
+        try:
+            run.path.rename(aside)
+            shutil.rmtree(aside)
+        except OSError as error:
+            raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
+
+
+def _last_attempt(run: RunFolder) -> int:
+    """That any number was written in: a state.json that had to be made anew does not know."""
+    file = run.path / "metrics.jsonl"
+    start = max(0, file.stat().st_size - (64 << 10)) if file.exists() else 0
+    attempts = [record.get("attempt") for record in run.metrics(start).records]
+    return max((a for a in attempts if isinstance(a, int) and 0 < a < 2**31), default=0)
+
+
+def dropped(status: Status, was_paused: bool = False) -> Status:
+    """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
+    if was_paused or status.attempt > 1:
+        changes = {"state": State.PAUSED, "message": text("run.paused", step=status.step)}
+    else:
+        changes = {"state": State.STOPPED, "message": text("run.dropped")}
+    return status.model_copy(update=changes | {"since": time.time()})
+
+
+def this_process() -> dict[str, float]:
+    return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}
+
+
+def interrupted(run: RunFolder, status: Status) -> Status:
+    last = run.checkpoints()[-1:]
+    advice = text("run.interrupted_checkpoint", checkpoint=last[0].name) if last else text("run.interrupted_nothing")
+    if (free := free_when_full(run.path)) is not None:  # then the worker could not even say so
+        advice = text("faults.interrupted_disk_full", free_mb=free // 10**6)
+    return status.model_copy(
+        update={
+            "state": State.INTERRUPTED,
+            "since": time.time(),
+            "message": text("run.interrupted", step=status.step, total=status.total_steps),
+            "advice": advice,
+            "seconds_left": None,
+            "has_adapter": run.has_adapter(),
+        }
+    )

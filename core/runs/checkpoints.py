@@ -1,0 +1,82 @@
+"""Which checkpoints of a run stay: the newest good one and the best in any case, others within a budget. No torch.
+
+Only folders are looked at and removed here; what a checkpoint holds is core/training/checkpoint's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+GIB = 1 << 30
+MARGIN = 32 << 20  # bytes that a save needs beside itself: events, numbers, the log
+PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
+
+
+def sizes(folder: Path) -> str:
+    """What the marker COMPLETE says: every file of folder with its bytes, as JSON."""
+    found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return json.dumps({name: size for name, size in found.items() if name != "COMPLETE"})
+
+
+def is_good(folder: Path) -> bool:
+    """Whether every file is there with the bytes that its marker tells of (an older marker tells of none)."""
+    try:
+        told = json.loads((folder / "COMPLETE").read_text("utf-8"))
+        wanted = told if isinstance(told, dict) else dict.fromkeys(PARTS)
+        found = {name: (folder / name).stat().st_size for name in wanted}
+    except (OSError, ValueError):
+        return False
+    return all(size in (None, found[name]) and found[name] > 0 for name, size in wanted.items())
+
+
+def bytes_of(folder: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    except OSError:  # it went away meanwhile
+        return 0
+
+
+def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
+    """What stays of complete (oldest first), in the order in which it is worth its place.
+
+    The newest good one and the best always, because the run may need either; then the rest of the newest `keep`, while the
+    budget lasts.
+    Where none is good all of them stay: one that only looks damaged may be all there is.
+    """
+    good = [folder for folder in complete if is_good(folder)]
+    if not good:
+        return list(complete)
+    stay = [good[-1]] + [folder for folder in good[:-1] if folder.name == best]
+    used = sum(map(bytes_of, stay))
+    for folder in reversed(good[-keep:]):
+        size = bytes_of(folder)
+        if folder not in stay and used + size <= most_bytes:
+            stay.append(folder)
+            used += size
+    return stay
+
+
+def drop(folders: Iterable[Path]) -> None:
+    """The marker goes first: half a deletion must not look like a checkpoint."""
+    for folder in folders:
+        (folder / "COMPLETE").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_room(complete: Sequence[Path], needed: int, best: str | None) -> tuple[int, list[str]]:
+    """Drop old checkpoints, the best and the newest good one never, until needed bytes are free (or no more can go).
+
+    Returns the bytes that are free then, and the names of what was dropped. complete: oldest first, at least one.
+    """
+    place = complete[-1].parent
+    newest = next((folder for folder in reversed(complete) if is_good(folder)), complete[-1])
+    others = [folder for folder in complete if folder != newest and folder.name != best]
+    dropped: list[str] = []
+    while (free := shutil.disk_usage(place).free) < needed and others:
+        oldest = others.pop(0)
+        drop([oldest])
+        dropped.append(oldest.name)
+    return free, dropped

@@ -1,0 +1,309 @@
+"""One run on disk: the interface between the process that trains and everything that looks at it.
+
+recipe.yaml, run.json   written once at submission
+start/                  the parent's adapter, copied at submission, of a run that trains another one further
+label.json              the name a person gave later (written by the page)
+left.json               that a person does not want to be asked about this attempt again (written by the page)
+state.json              whoever holds run.lock: the worker while it lives, then the supervisor
+control.json            the newest command asked; written by pages and commands, read by the worker
+film_scenes.json, film.jsonl                            the worker (core/runs/scenes, core/runs/frames)
+metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
+run.lock                held by the worker for as long as it lives; its mtime is the heartbeat
+
+A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, or a checkpoint without COMPLETE.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core import files
+from core.errors import RunError
+from core.faults import writing
+from core.messages import Text
+from core.recipe import Recipe
+from core.runs.states import State, may_move
+from core.system.processes import is_ours
+
+RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
+COMMANDS = ("pause", "stop", "stop-now")  # later ones win over earlier ones
+MOST_NAME = 200  # characters; what the app gives is shorter, a file may hold anything
+
+
+class Progress(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    done: float
+    total: float
+    unit: str  # "bytes", "rows", "steps", "tensors"
+
+
+class Status(BaseModel):
+    """state.json: what the run is doing, for any reader, replaced whole."""
+
+    model_config = ConfigDict(frozen=True)
+    v: int = 1
+    state: State = State.QUEUED
+    since: float = 0.0
+    stage: str = "waiting"  # catalogue key `stage.<stage>`
+    progress: Progress | None = None
+    message: Text | None = None  # what happened
+    advice: Text | None = None  # what to try
+    attempt: int = 1
+    step: int = 0
+    total_steps: int = 0
+    seconds_left: float | None = None
+    seconds_total: float | None = None  # of training as a whole, what is over and what is left
+    has_adapter: bool = False
+    pid: int | None = Field(None, ge=1, lt=2**31)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """New whole lines of a JSONL file: records, the offset to ask for next, and how many lines were not readable."""
+
+    records: list[dict[str, Any]]
+    offset: int
+    bad_lines: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    # ---- what was asked -------------------------------------------------------------------------------------------
+    def recipe(self) -> Recipe:
+        return Recipe.read(self.path / "recipe.yaml")
+
+    def facts(self) -> dict[str, Any]:
+        return files.read_object(self.path / "run.json")
+
+    def add_facts(self, **facts: Any) -> None:
+        """Facts learned while preparing (template, versions, dtype and its reason), by the holder of run.lock."""
+        files.replace_json(self.path / "run.json", self.facts() | facts)
+
+    @property
+    def created(self) -> float:
+        """Seconds since 1970; 0 where run.json does not say."""
+        try:
+            created = float(self.facts().get("created") or 0)
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+        return created if math.isfinite(created) else 0.0
+
+    @property
+    def is_of_app(self) -> bool:
+        """Whether the app's supervisor starts it; else the command that made it does."""
+        return self.facts().get("launcher") == "app"
+
+    @property
+    def name(self) -> str:
+        label = files.read_object(self.path / "label.json")
+        return str(label.get("name") or self.facts().get("name") or self.id)[:MOST_NAME]
+
+    def rename(self, name: str) -> None:
+        with writing(self.path):
+            files.replace_json(self.path / "label.json", {"name": name})
+
+    # ---- state ----------------------------------------------------------------------------------------------------
+    def status(self) -> Status:
+        """state.json as written; it does not know whether the worker still lives: `Runs.status` does."""
+        return self._written() or Status(state=State.FAILED, stage="waiting", message=Text(key="run.state_unreadable"))
+
+    def _written(self) -> Status | None:
+        file = self.path / "state.json"
+        try:
+            if file.stat().st_size > files.OURS:
+                return None
+            return Status.model_validate_json(file.read_text("utf-8"))
+        except (OSError, ValidationError, ValueError):
+            return None
+
+    def write_status(self, status: Status) -> None:
+        """Raises RunError for a move that the table of states does not know. What cannot be read forbids nothing."""
+        old = self._written()
+        if old and not may_move(old.state, status.state):
+            raise RunError("run.illegal_move", run=self.id, old=old.state.value, new=status.state.value)
+        moved = old is None or (old.state, old.attempt) != (status.state, status.attempt)
+        files.replace(self.path / "state.json", status.model_dump_json(indent=1) + "\n", lasting=moved)
+
+    def lock(self) -> FileLock:
+        return FileLock(self.path / "run.lock")
+
+    def is_locked(self) -> bool:
+        if not (self.path / "run.lock").exists():
+            return False
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # on a disk that became read-only no lock can be looked at
+            return is_ours(self.status().pid, self.id)
+        lock.release()
+        return False
+
+    def heartbeat(self) -> int:
+        """A number that changes each two seconds while the worker lives; 0 where there never was one."""
+        try:
+            return (self.path / "run.lock").stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    # ---- commands -------------------------------------------------------------------------------------------------
+    def ask(self, command: str, by: str = "person") -> None:
+        """Leave a command for the worker; a weaker one never replaces a stronger one.
+
+        Raises RunError where it cannot be written. by: "close" where the app is being closed, "alone" where a worker whose app has gone
+        asks itself, "game" where game mode makes room (core/queue/turns).
+        """
+        assert command in COMMANDS, command
+        current = self.asked()
+        if current is None or COMMANDS.index(command) >= COMMANDS.index(current):
+            record = {"v": 1, "command": command, "time": time.time(), "by": by}
+            try:
+                files.replace_json(self.path / "control.json", record)
+            except OSError as error:
+                raise RunError("run.cannot_ask", name=self.name, reason=error.strerror or error) from error
+
+    def asked(self) -> str | None:
+        command = files.read_object(self.path / "control.json").get("command")
+        return command if command in COMMANDS else None
+
+    def asked_by_game(self) -> bool:
+        """Whether what was asked last was asked by game mode, which then also lets it go on."""
+        record = files.read_json(self.path / "control.json")
+        return isinstance(record, dict) and record.get("by") == "game"
+
+    def forget_asked(self) -> None:
+        """Before a new attempt: what was asked of the one before is done."""
+        (self.path / "control.json").unlink(missing_ok=True)
+
+    # ---- lines ----------------------------------------------------------------------------------------------------
+    def log_metrics(self, kind: str, attempt: int, step: int, **numbers: float | int | None) -> None:
+        """One line of metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""
+        finite = {name: _finite(value) for name, value in numbers.items()}
+        line = {"v": 1, "kind": kind, "attempt": attempt, "step": step, "time": round(time.time(), 3), **finite}
+        if any(value is not None and finite[name] is None for name, value in numbers.items()):
+            line["nonfinite"] = True
+        files.append_line(self.path / "metrics.jsonl", line)
+
+    def log_event(self, kind: str, **fields: Any) -> None:
+        fields = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in fields.items()}
+        files.append_line(self.path / "events.jsonl", {"v": 1, "kind": kind, "time": round(time.time(), 3), **fields})
+
+    def metrics(self, offset: int = 0, limit_bytes: int = 8 << 20) -> Tail:
+        return read_lines(self.path / "metrics.jsonl", offset, limit_bytes)
+
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """Every line there is now, however long the run."""
+        records, offset = [], 0
+        while (tail := self.metrics(offset)).offset > offset:
+            records += tail.records
+            offset = tail.offset
+        return records
+
+    def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
+        """The newest, about two thousand of them: a long run writes a million."""
+        file = self.path / "events.jsonl"
+        try:
+            start = max(0, file.stat().st_size - most_bytes)
+        except OSError:
+            return []
+        tail = read_lines(file, start, most_bytes)
+        return tail.records  # the first line, where start fell inside it, is no JSON and not counted here
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The end of the worker's output, at most 64 KiB of it."""
+        try:
+            with open(self.path / "train.log", "rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - (64 << 10)))
+                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+    # ---- what came out --------------------------------------------------------------------------------------------
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    def has_adapter(self) -> bool:
+        return (self.adapter / "adapter_config.json").exists() and (self.adapter / "adapter_model.safetensors").exists()
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist."""
+        folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
+        return [folder for folder in folders if (folder / "COMPLETE").exists()]
+
+    def saved_step(self) -> int:
+        """The step of the newest complete checkpoint, 0 where there is none."""
+        saved = self.checkpoints()
+        return int(saved[-1].name.removeprefix("checkpoint-")) if saved else 0
+
+    def checkpoint(self, name: str) -> Path:
+        """Raises RunError for a name that is not one of this run's complete checkpoints."""
+        for folder in self.checkpoints():
+            if folder.name == name:
+                return folder
+        raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
+
+    def keep_newest_checkpoint(self) -> bool:
+        """Make the newest checkpoint's adapter the run's own, where it has none: an earlier attempt had learned it."""
+        if self.has_adapter() or not (saved := self.checkpoints()):
+            return self.has_adapter()
+        aside = self.path / ".adapter.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(saved[-1] / "adapter", aside)
+        aside.rename(self.adapter)
+        return True
+
+    def bytes_used(self) -> int:
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    if value is None or isinstance(value, int):
+        return value
+    return float(value) if value == value and abs(value) != float("inf") else None
+
+
+def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
+    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            if not 0 <= offset <= size:
+                offset = 0
+            file.seek(offset)
+            # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
+            data = file.read(min(limit_bytes, max(0, size - offset)))
+    except OSError:
+        return Tail([], 0, 0)
+    end = data.rfind(b"\n") + 1
+    if end == 0 and len(data) == limit_bytes:  # one line longer than the limit: step over it
+        return Tail([], offset + len(data), 1)
+    records, bad = [], 0
+    for line in data[:end].splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            bad += 1
+    return Tail(records, offset + end, bad)

@@ -1,0 +1,75 @@
+"""Whether a step can be believed: a loss or a gradient that is no number, or a loss that ran away. No torch.
+
+A step without a number is left out: nothing is learned of it. After three in a row, or where the loss stays far above that of
+the start, the run goes back to its last good checkpoint, once, and on with half the learning rate; the next time it ends.
+A learning rate that is merely somewhat too hot is core/advice/run_doctor's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["good", "leave_out", "go_back", "stop"]
+NO_NUMBERS = 3  # steps in a row
+# Nats above the start. A loss 3 above is one twenty times less sure of each token; single rows differ by 1 to 2 from each other.
+FAR = 3.0
+FAR_STEPS = 5  # in a row
+NEAR = 1.0  # nats above the start: what is worth going back to has at least not lost what the base knew
+MOST_BACK = 1  # times
+
+
+@dataclass
+class Health:
+    """Saved with each checkpoint. started_at: loss before anything was learned, the higher of the first step's and the first
+    measurement's. loss: of the last step that gave one. no_numbers, far: steps in a row until now. back: how often the run went back, each time to half the
+    learning rate."""
+
+    started_at: float | None = None
+    loss: float | None = None
+    no_numbers: int = 0
+    far: int = 0
+    back: int = 0
+
+    @property
+    def is_worth_saving(self) -> bool:
+        """Not while it is in doubt: checkpoints from before would make room for it."""
+        return not self.no_numbers and not self.far
+
+    @property
+    def is_good(self) -> bool:
+        is_near = self.loss is None or self.started_at is None or self.loss <= self.started_at + NEAR
+        return self.is_worth_saving and is_near
+
+    @property
+    def share_of_learning_rate(self) -> float:
+        return 0.5**self.back
+
+    def note_start(self, loss: float) -> None:
+        if math.isfinite(loss):
+            self.started_at = max(loss, self.started_at or loss)
+
+    def judge(self, loss: float, is_finite: bool, step: int) -> Verdict:
+        """Of a step whose gradients are there and not used yet. loss: the mean of its learned tokens."""
+        if not is_finite:
+            self.no_numbers += 1
+            if self.no_numbers < NO_NUMBERS:
+                return "leave_out"
+        else:
+            self.no_numbers, self.loss = 0, loss
+            if self.started_at is None or step == 1:
+                self.note_start(loss)
+            self.far = self.far + 1 if loss > self.started_at + FAR else 0
+            if self.far < FAR_STEPS:
+                return "good"
+        return "go_back" if self.back < MOST_BACK else "stop"
+
+    @property
+    def ran_away(self) -> bool:
+        return self.far >= FAR_STEPS
+
+    @property
+    def suspects(self) -> int:
+        """How many of the newest steps are to be taken back at least: the first bad loss is of what the step before it made."""
+        return 1 + (FAR_STEPS if self.ran_away else NO_NUMBERS)

@@ -1,0 +1,153 @@
+"""The worker's only way out: state, progress, numbers and events into its run folder, and the person's wish back in.
+
+A watch thread polls control.json. While the worker can save nothing yet (download, load, tokenising) it ends the
+process by itself when the main thread does not come back in time, so that Stop works within two seconds in libraries
+that cannot be interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from types import TracebackType
+
+from core.errors import PauseRequested, StopRequested
+from core.messages import Text, text
+from core.runs import pausing
+from core.runs.folder import Progress, RunFolder, Status
+from core.runs.launcher import Launcher
+from core.runs.states import MOVES, State
+
+POLL_S = 0.15
+GRACE_S = 1.0  # how long the main thread may take to notice a stop while there is nothing to save
+HEARTBEAT_S = 2.0
+STOPPED_EXIT, PAUSED_EXIT = 3, 4
+
+
+class Reporter:
+    """Use as a context manager around the worker's life; single writer of state.json while run.lock is held."""
+
+    def __init__(self, run: RunFolder, launcher: Launcher | None = None):
+        self.run, self._launcher = run, launcher
+        self._guard = threading.RLock()
+        self._status = run.status().model_copy(update={"pid": os.getpid()})
+        self._stop, self._pause = threading.Event(), threading.Event()
+        self._over = threading.Event()
+        self._nothing_to_save = True
+        self._written = 0.0
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    # ---- out ------------------------------------------------------------------------------------------------------
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def _put(self, **changes: object) -> None:
+        with self._guard:
+            status = self._status.model_copy(update=changes)
+            self.run.write_status(status)
+            self._status = status
+            self._written = time.monotonic()
+
+    def state(self, state: State, message: Text | None = None, advice: Text | None = None, **changes: object) -> None:
+        """Raises what was asked instead of beginning to train, or of pausing, when it was announced at the last moment."""
+        changes |= {"has_adapter": self.run.has_adapter()}
+        with self._guard:
+            if state in (State.RUNNING, State.PAUSED) and self._status.state == State.STOPPING:
+                raise StopRequested
+            if state == State.RUNNING and self._status.state == State.PAUSING:
+                raise PauseRequested
+            self._put(state=state, since=time.time(), message=message, advice=advice, **changes)
+        self.run.log_event("state", state=state.value, message=message)
+
+    def stage(self, stage: str, progress: Progress | None = None) -> None:
+        """What is going on now, as catalogue key `stage.<stage>`; written at most five times a second."""
+        changed = stage != self._status.stage
+        if changed:
+            self.run.log_event("stage", stage=stage)
+        if changed or time.monotonic() - self._written > 0.2:
+            self._put(stage=stage, progress=progress)
+
+    def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
+        """seconds_total: of the whole training as far as this attempt goes, which seconds_left is the rest of."""
+        with self._guard:
+            if time.monotonic() - self._written > 0.2 or step == total_steps:
+                self._put(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
+            else:
+                self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
+
+    def warn(self, message: Text) -> None:
+        self.run.log_event("warning", message=message)
+
+    def metrics(self, kind: str, step: int, **numbers: float | int | None) -> None:
+        self.run.log_metrics(kind, self._status.attempt, step, **numbers)
+
+    # ---- in -------------------------------------------------------------------------------------------------------
+    def check(self) -> None:
+        """Call between sub-steps. Raises StopRequested or PauseRequested once the person has asked for it; stopping wins."""
+        if self._stop.is_set():
+            raise StopRequested
+        if self._pause.is_set():
+            raise PauseRequested
+
+    @property
+    def stop_asked(self) -> bool:
+        return self._stop.is_set()
+
+    def has_something_to_save(self) -> None:
+        """From here on a stop is the main thread's to carry out, because the adapter must be kept."""
+        self._nothing_to_save = False
+
+    def _watch(self) -> None:
+        self._asked_at = self._beat_at = 0.0
+        while not self._over.wait(POLL_S):
+            try:
+                self._look(time.monotonic())
+            except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
+                traceback.print_exc()
+
+    def _look(self, now: float) -> None:
+        asked = self.run.asked()
+        if asked in ("stop", "stop-now"):
+            self._hear(self._stop, State.STOPPING, now)
+        elif asked == "pause":
+            self._hear(self._pause, State.PAUSING, now)
+        is_asked = self._stop.is_set() or self._pause.is_set()
+        if is_asked and self._nothing_to_save and now - self._asked_at > GRACE_S:
+            self._leave()
+        if now - self._beat_at > HEARTBEAT_S:
+            self._beat_at = now
+            os.utime(self.run.path / "run.lock")
+            if self._launcher:
+                self._launcher.look()
+
+    def _hear(self, wish: threading.Event, state: State, now: float) -> None:
+        if not wish.is_set():
+            self._asked_at = now
+            wish.set()
+        # Asked anew each time: a disk that was full has not written it down yet.
+        with self._guard:
+            if state in MOVES[self._status.state]:
+                self.state(state)
+
+    def _leave(self) -> None:
+        """End the process, whatever its main thread is in: there is nothing that could be lost."""
+        state, message, code = State.PAUSED, pausing.message(self.run, self._status.step), PAUSED_EXIT
+        if self._stop.is_set():
+            kept = self.run.keep_newest_checkpoint()
+            message = text("run.stopped_kept", step=self._status.step) if kept else text("run.stopped_before_training")
+            state, code = State.STOPPED, STOPPED_EXIT
+        try:
+            self.state(state, message, progress=None, seconds_left=None)
+        finally:
+            os._exit(code)

@@ -1,0 +1,152 @@
+"""What a run's film asks: prompts that are chosen at its start and never again, so that its answers can be compared. No torch.
+
+film_scenes.json, written once by the worker: {"v": 1, "scenes": [Scene, ...], "neutral_texts": [str, ...]}. Up to three rows of
+the data (kept apart where some are: nobody learns them), up to three questions of the person's own, and two neutral ones from
+presets/neutral.yaml, whose texts are measured besides. A crash leaves the file whole or missing; then it is chosen anew.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core import files, presets
+from core.data.formats import Example
+from core.data.heldout import same_prompt_key
+from core.data.schedule import split
+from core.data.tokenizer import Tokenizer, conversation
+from core.errors import TemplateError
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+
+FILE = "film_scenes.json"
+ROWS = 3  # of the data
+MOST_TOKENS = 256  # of a prompt: a longer one costs memory and time that belong to the training
+ANSWER_TOKENS = 40
+LOOKED_AT = 200  # rows, until there are three short enough
+MOST_ANSWER = 400  # characters of what the data says itself
+BEGINNING = 80  # characters of a plain text, which is then gone on with
+
+Source = Literal["kept_apart", "trained", "own", "neutral"]
+
+
+class Said(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Scene(BaseModel):
+    """One prompt: turns that end with a question, or the beginning of a plain text. answer: what the data says, where it does."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: Source
+    turns: tuple[Said, ...] = ()
+    text: str | None = None
+    answer: str | None = None
+
+    @property
+    def asked(self) -> str:
+        return self.text if self.text is not None else self.turns[-1].content
+
+    def ids(self, tokenizer: Tokenizer) -> list[int]:
+        """(T,) ids of the prompt, as training framed it. Raises TemplateError."""
+        if self.text is None:
+            return tokenizer.prompt([{"role": said.role, "content": said.content} for said in self.turns])
+        ids = tokenizer.encode_whole(Example(text=self.text)).input_ids
+        return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
+
+
+class Scenes(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    v: Literal[1] = 1
+    scenes: tuple[Scene, ...]
+    neutral_texts: tuple[str, ...]
+
+
+def read(run: RunFolder) -> Scenes | None:
+    """None where a run has no film, or its file cannot be read."""
+    try:
+        return Scenes.model_validate(files.read_json(run.path / FILE, files.OURS))
+    except ValidationError:
+        return None
+
+
+def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
+    """The run's scenes: those of its first attempt, else chosen now and written down."""
+    found = read(run)
+    if found is None:
+        found = choose(recipe, examples, has_kept_apart, tokenizer)
+        files.replace_json(run.path / FILE, found.model_dump(mode="json", exclude_none=True))
+    return found
+
+
+def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
+    """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are asked."""
+    kept_apart = split(len(examples), recipe.data.eval_fraction, recipe.train.seed)[1] if has_kept_apart else []
+    numbers = list(kept_apart) or list(range(len(examples)))
+    random.Random(f"{recipe.train.seed}/film").shuffle(numbers)
+    source: Source = "kept_apart" if kept_apart else "trained"
+    rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
+    own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
+    neutral = presets.neutral()
+    language = "zh" if _is_chinese("".join(scene.asked for scene in (*rows, *own))) else "en"
+    others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts[language]]
+    texts = tuple(text for texts in neutral.texts.values() for text in texts)
+    fitting = [scene for scene in (*rows, *own, *others) if _fits(scene, tokenizer, tokenizer.position_limit)]
+    return Scenes(scenes=tuple(fitting), neutral_texts=texts)
+
+
+def _short_ones(examples: Iterator[Example], source: Source, tokenizer: Tokenizer) -> list[Scene]:
+    found: dict[str, Scene] = {}  # by what is asked: the same question twice shows nothing new
+    for example in examples:
+        scene = _scene_of(example, source)
+        if scene and same_prompt_key(scene.asked) not in found and _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS):
+            found[same_prompt_key(scene.asked)] = scene
+        if len(found) == ROWS:
+            break
+    return list(found.values())
+
+
+def _scene_of(example: Example, source: Source) -> Scene | None:
+    """A row up to its first answer; of a plain text its beginning. None where there is nothing to ask."""
+    if example.text is not None:
+        begin = _beginning(example.text)
+        rest = example.text[len(begin) :].strip()
+        return Scene(source=source, text=begin, answer=rest[:MOST_ANSWER]) if begin and rest else None
+    turns = conversation(example)
+    first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), None)
+    if not first or turns[first - 1]["role"] != "user" or not turns[first - 1]["content"].strip():
+        return None
+    said = tuple(Said(role=turn["role"], content=turn["content"]) for turn in turns[:first])
+    return Scene(source=source, turns=said, answer=turns[first]["content"][:MOST_ANSWER])
+
+
+def _beginning(text: str) -> str:
+    """At most half of text, up to the end of a word where it has words."""
+    begin = text[: min(BEGINNING, len(text) // 2)]
+    whole_words = begin.rpartition(" ")[0]
+    return (whole_words or begin).rstrip()
+
+
+def _question(asked: str) -> Said:
+    return Said(role="user", content=asked)
+
+
+def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
+    """Whether prompt and answer have room; False also for a row that the template refuses."""
+    try:
+        return most is None or len(scene.ids(tokenizer)) + ANSWER_TOKENS <= most
+    except TemplateError:
+        return False
+
+
+def _is_chinese(text: str) -> bool:
+    return len(re.findall(r"[\u4e00-\u9fff]", text)) > len(re.findall(r"[A-Za-z]", text)) / 4  # a word has four letters

@@ -1,0 +1,350 @@
+"""What is wrong with this PC for LoRA Garage, each problem with its one fix.
+
+`gather` looks at the machine once, `examine` judges what was found and is a pure function; `run` does both. torch and
+bitsandbytes are imported only in a child process with a time limit, which is most of the 3 to 5 seconds it takes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from core.messages import Text, text
+from core.system import gpu
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+GB = 1e9
+# The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much again.
+LEAST_FREE_GB = 5.0
+# Oldest NVIDIA driver for a major version of CUDA, by minor version compatibility (docs.nvidia.com/deploy/
+# cuda-compatibility; 12.x on Windows from 528.33). A test holds launch.py's table against it.
+OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
+
+
+class Finding(BaseModel):
+    """One thing that was looked at. found: what is there; fix: the one thing to do, None where nothing is wrong."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    ok: bool
+    found: Text
+    fix: Text | None = None
+
+
+class Torch(BaseModel):
+    """What a child process says of torch. cuda, hip: versions it was built for. arches: like ("sm_75", "sm_86")."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str | None = None
+    cuda: str | None = None
+    hip: str | None = None
+    sees_card: bool = False
+    arches: tuple[str, ...] = ()
+    error: str | None = None
+    bitsandbytes_error: str | None = None
+
+
+class Facts(BaseModel):
+    """All that the checks judge. None where it could not be found out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    system: str
+    machine: str
+    python: tuple[int, int, int]
+    executable: str
+    in_own_environment: bool
+    install_finished: bool
+    missing: tuple[str, ...]  # requirements of pyproject.toml that are not there, or in a version it does not admit
+    bitsandbytes: str | None
+    torch: Torch
+    nvidia: gpu.Nvidia
+    amd: bool
+    workspace: str
+    writable_error: str | None
+    free_bytes: int | None
+    port: int
+    port_free: bool
+
+
+def run(workspace_root: Path, port: int) -> list[Finding]:
+    """Look and judge; the findings in the order in which their fixes should be done."""
+    return examine(gather(workspace_root, port))
+
+
+# ---- judging ----------------------------------------------------------------------------------------------------------
+
+
+def examine(facts: Facts) -> list[Finding]:
+    """Every finding, the good ones too."""
+    checks = [
+        _python(facts),
+        _environment(facts),
+        _packages(facts),
+        *_torch(facts),
+        *_other_machines(facts),
+        _bitsandbytes(facts),
+        _workspace(facts),
+        _disk(facts),
+        _port(facts),
+    ]
+    return [finding for finding in checks if finding is not None]
+
+
+def _python(facts: Facts) -> Finding:
+    found = text("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
+    good = (3, 11) <= facts.python[:2] <= (3, 13)
+    return Finding(name="python", ok=good, found=found, fix=None if good else text("doctor.python_fix"))
+
+
+def _environment(facts: Facts) -> Finding:
+    if not facts.in_own_environment:
+        return Finding(name="environment", ok=True, found=text("doctor.environment_other", path=facts.executable))
+    if not facts.install_finished:
+        return Finding(name="environment", ok=False, found=text("doctor.unfinished"), fix=text("doctor.start_fix"))
+    return Finding(name="environment", ok=True, found=text("doctor.environment"))
+
+
+def _packages(facts: Facts) -> Finding:
+    if facts.missing:
+        found = text("doctor.packages_missing", packages=list(facts.missing))
+        return Finding(name="packages", ok=False, found=found, fix=text("doctor.repair_fix"))
+    return Finding(name="packages", ok=True, found=text("doctor.packages"))
+
+
+def _torch(facts: Facts) -> list[Finding]:
+    """The card, and torch against it: at most one problem of torch, the first that stands in the way."""
+    torch, nvidia = facts.torch, facts.nvidia
+    findings = [_card(card) for card in nvidia.cards]
+    if torch.error is not None:
+        found = text("doctor.torch_error", reason=torch.error)
+        return [*findings, Finding(name="torch", ok=False, found=found, fix=text("doctor.repair_fix"))]
+    if nvidia.driver is None:
+        key = "doctor.torch_cuda_no_driver" if torch.cuda else "doctor.torch_rocm" if torch.hip else "doctor.torch_cpu"
+        return [*findings, Finding(name="torch", ok=True, found=text(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))]
+    if not nvidia.cards:
+        found = text("doctor.no_cards", driver=nvidia.driver)
+        return [Finding(name="gpu", ok=False, found=found, fix=text("doctor.no_cards_fix"))]
+    return [*findings, _torch_beside_driver(torch, nvidia)]
+
+
+def _card(card: gpu.Card) -> Finding:
+    unknown = text("doctor.unknown")
+    found = text(
+        "doctor.gpu",
+        index=card.index,
+        name=card.name or unknown,
+        total=unknown if card.total_bytes is None else f"{card.total_bytes / 2**30:.1f}",
+        free=unknown if card.free_bytes is None else f"{card.free_bytes / 2**30:.1f}",
+        capability=unknown if card.capability is None else "{}.{}".format(*card.capability),
+    )
+    return Finding(name="gpu", ok=True, found=found)
+
+
+def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> Finding:
+    values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
+
+    def problem(key: str, fix: str, **more: object) -> Finding:
+        return Finding(name="torch", ok=False, found=text(key, **values, **more), fix=text(fix, **values, **more))
+
+    driver = version_numbers(nvidia.driver or "")
+    if torch.cuda is None:
+        too_old = bool(driver) and driver < OLDEST_DRIVER[12]
+        return problem("doctor.torch_cpu_beside_card", "doctor.driver_and_repair_fix" if too_old else "doctor.repair_fix")
+    oldest = OLDEST_DRIVER.get(version_numbers(torch.cuda)[0]) if version_numbers(torch.cuda) else None
+    if oldest and driver and driver < oldest:
+        return problem("doctor.driver_too_old", "doctor.driver_fix", oldest=str(oldest[0]))
+    strangers = [card for card in nvidia.cards if card.capability and not has_kernels(torch.arches, card.capability)]
+    if torch.arches and strangers:
+        capability = "{}.{}".format(*(strangers[0].capability or (0, 0)))
+        return problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
+    if not torch.sees_card:
+        return problem("doctor.torch_blind", "doctor.torch_blind_fix")
+    return Finding(name="torch", ok=True, found=text("doctor.torch_cuda", **values))
+
+
+def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
+    """Machine code runs on its own major version from its minor on ("sm_86" on 8.9); "compute_" is compiled upwards."""
+    for arch in arches:
+        kind, _, digits = arch.partition("_")
+        number = re.match(r"\d+", digits)
+        if number is None or len(number.group()) < 2:
+            continue
+        major, minor = int(number.group()[:-1]), int(number.group()[-1])
+        if kind == "compute" and (major, minor) <= capability:
+            return True
+        if kind == "sm" and major == capability[0] and minor <= capability[1]:
+            return True
+    return False
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """ "580.65.06" -> (580, 65, 6); () for what starts with no number."""
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
+
+
+def _other_machines(facts: Facts) -> list[Finding]:
+    if facts.system == "Darwin":
+        return [Finding(name="machine", ok=True, found=text("doctor.mac"))]
+    if facts.amd and facts.nvidia.driver is None:
+        return [Finding(name="machine", ok=True, found=text("doctor.amd_rocm" if facts.torch.hip else "doctor.amd"))]
+    return []
+
+
+def _bitsandbytes(facts: Facts) -> Finding:
+    if facts.bitsandbytes is None:
+        return Finding(name="bitsandbytes", ok=False, found=text("doctor.no_bitsandbytes"), fix=text("doctor.repair_fix"))
+    if facts.torch.bitsandbytes_error:
+        found = text("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=facts.torch.bitsandbytes_error)
+        return Finding(name="bitsandbytes", ok=False, found=found, fix=text("doctor.repair_fix"))
+    return Finding(name="bitsandbytes", ok=True, found=text("doctor.bitsandbytes", version=facts.bitsandbytes))
+
+
+def _workspace(facts: Facts) -> Finding:
+    if facts.writable_error:
+        found = text("doctor.not_writable", folder=facts.workspace, reason=facts.writable_error)
+        return Finding(name="workspace", ok=False, found=found, fix=text("doctor.workspace_fix"))
+    return Finding(name="workspace", ok=True, found=text("doctor.writable", folder=facts.workspace))
+
+
+def _disk(facts: Facts) -> Finding:
+    if facts.free_bytes is None:
+        return Finding(name="disk", ok=True, found=text("doctor.disk_unknown", folder=facts.workspace))
+    free = facts.free_bytes / GB
+    found = text("doctor.disk", free=f"{free:.1f}", folder=facts.workspace)
+    little = free < LEAST_FREE_GB
+    return Finding(
+        name="disk", ok=not little, found=found, fix=text("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if little else None
+    )
+
+
+def _port(facts: Facts) -> Finding:
+    if facts.port_free:
+        return Finding(name="port", ok=True, found=text("doctor.port", port=str(facts.port)))
+    other = text("doctor.port_fix", port=str(facts.port), other=str(facts.port + 1))
+    return Finding(name="port", ok=False, found=text("doctor.port_taken", port=str(facts.port)), fix=other)
+
+
+# ---- looking ----------------------------------------------------------------------------------------------------------
+
+
+def gather(workspace_root: Path, port: int) -> Facts:
+    """Look at this machine. Nothing is changed but for a file that is made in the workspace and removed at once."""
+    return Facts(
+        system=platform.system(),
+        machine=platform.machine(),
+        python=sys.version_info[:3],
+        executable=sys.executable,
+        in_own_environment=Path(sys.prefix).resolve() == (PROJECT / ".venv").resolve(),
+        install_finished=(PROJECT / ".venv" / ".lora-garage.json").exists() and not os.environ.get("LORA_GARAGE_NOT_READY"),
+        missing=missing_requirements(),
+        bitsandbytes=_version_of("bitsandbytes"),
+        torch=ask_torch(),
+        nvidia=gpu.probe(),
+        amd=_amd_seen(),
+        workspace=str(workspace_root),
+        writable_error=_write_error(workspace_root),
+        free_bytes=_free_bytes(workspace_root),
+        port=port,
+        port_free=_port_is_free(port),
+    )
+
+
+def missing_requirements() -> tuple[str, ...]:
+    """Requirements of pyproject.toml that this interpreter lacks, or has in a version that is not admitted."""
+    from packaging.requirements import Requirement
+
+    needs = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    lacking = []
+    for need in map(Requirement, needs):
+        found = _version_of(need.name)
+        if found is None or not need.specifier.contains(found, prereleases=True):
+            lacking.append(f"{need} ({found})" if found else str(need))
+    return tuple(lacking)
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+_CHILD = """
+import json
+facts = {}
+try:
+    import torch
+    facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
+             "sees_card": torch.cuda.is_available()}
+    facts["arches"] = torch.cuda.get_arch_list() if facts["sees_card"] else torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
+except Exception as e:  # a broken library raises what it likes, and what it said is the finding
+    facts["error"] = (str(e) or type(e).__name__)[:300]
+else:
+    try:
+        import bitsandbytes
+    except Exception as e:  # likewise
+        facts["bitsandbytes_error"] = (str(e) or type(e).__name__)[:300]
+print("\\n" + json.dumps(facts))
+"""
+
+
+def ask_torch(program: str = _CHILD, timeout_s: float = 120.0) -> Torch:
+    """torch's facts from a child process, so that a torch that crashes or hangs is a finding and not our end."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+        )
+        return Torch.model_validate(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return Torch(error=f"no answer within {timeout_s:.0f} s")
+    except (OSError, ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        return Torch(error=f"exit status {done.returncode} {last}".strip()[:300])
+
+
+def _amd_seen() -> bool:
+    """On Linux: an AMD device with a compute node. True for the graphics inside a Ryzen too."""
+    if not Path("/dev/kfd").exists():
+        return False
+    vendors = Path("/sys/class/drm").glob("card*/device/vendor")
+    return any(path.read_text().strip() == "0x1002" for path in vendors if path.is_file())
+
+
+def _write_error(folder: Path) -> str | None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _free_bytes(folder: Path) -> int | None:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    return shutil.disk_usage(existing).free if existing else None
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if os.name != "nt":  # there the option means the opposite: sharing a port that is in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

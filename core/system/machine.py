@@ -1,0 +1,128 @@
+"""This PC as a plan and a page need it: processor, RAM, cards. No torch; a look takes some milliseconds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from core.system import gpu
+
+
+class Machine(BaseModel):
+    """system: "Linux", "Windows", "Darwin". cores: physical ones. RAM in bytes; free is what programs can still get."""
+
+    model_config = ConfigDict(frozen=True)
+
+    system: str
+    cpu: str | None = None
+    cores: int | None = None
+    ram_total_bytes: int | None = None
+    ram_free_bytes: int | None = None
+    nvidia: gpu.Nvidia = gpu.Nvidia()
+
+
+def look() -> Machine:
+    try:
+        ram = psutil.virtual_memory()
+    except (OSError, psutil.Error):
+        ram = None
+    return Machine(
+        system=platform.system(),
+        cpu=_cpu_name(),
+        cores=psutil.cpu_count(logical=False) or os.cpu_count(),
+        ram_total_bytes=ram and ram.total,
+        ram_free_bytes=ram and ram.available,
+        nvidia=gpu.probe(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _cpu_name() -> str | None:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        name = ""
+    return name or platform.processor() or None
+
+
+class Monitor:
+    """A thread that looks every interval_s and keeps the newest Machine.
+
+    A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True.
+    """
+
+    def __init__(self, interval_s: float = 2.0, look: Callable[[], Machine] = look):
+        self._interval_s, self._look = interval_s, look
+        self._guard = threading.Lock()
+        self._newest: Machine | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """The thread ends at once, unless the driver itself hangs: then it is left behind."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=self._interval_s)
+
+    def newest(self) -> Machine:
+        """What the thread saw last; looks itself where nothing was seen yet."""
+        return self._newest or self._see()
+
+    def look_again(self) -> Machine:
+        """Now, whatever was seen a moment ago: somebody has just closed a program."""
+        return self._see()
+
+    def _see(self) -> Machine:
+        with self._guard:
+            seen = self._look()
+            if self._newest is not None:
+                seen = seen.model_copy(update={"nvidia": with_lost(self._newest.nvidia, seen.nvidia)})
+            self._newest = seen
+            return seen
+
+    def _watch(self) -> None:
+        told = None
+        while True:
+            try:
+                self._see()
+            except Exception as error:  # noqa: BLE001 - a page must not lose its watch to a driver's oddity
+                if repr(error) != told:
+                    traceback.print_exc()
+                told = repr(error)
+            if self._over.wait(self._interval_s):
+                return
+
+
+def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:
+    """now, with the cards of before that are missing or no longer tell their memory as lost ones under their old names."""
+    cards = list(now.cards)
+    for old in before.cards:
+        place = next((i for i, card in enumerate(cards) if _is_same(old, card)), None)
+        if place is None:
+            cards.append(_lost(old))
+        elif cards[place].lost or (old.total_bytes and cards[place].total_bytes is None):
+            cards[place] = _lost(old)
+    return now.model_copy(update={"cards": tuple(cards)})
+
+
+def _is_same(old: gpu.Card, card: gpu.Card) -> bool:
+    """By uuid; a card that fell off the bus no longer tells it and keeps its index."""
+    if old.uuid and card.uuid:
+        return old.uuid == card.uuid
+    return old.index == card.index
+
+
+def _lost(card: gpu.Card) -> gpu.Card:
+    known = {"index", "name", "uuid", "total_bytes", "capability", "mig"}
+    return gpu.Card(**card.model_dump(include=known), lost=True)

@@ -1,0 +1,35 @@
+"""The best state of a run, as the rows kept apart measured it: when to stop looking for a better one, and which one is kept. No torch."""
+
+from __future__ import annotations
+
+import math
+
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+
+LEAST_PATIENCE = 3  # measurements; two that are no better are still chance
+SHARE = 0.4  # of all measurements: where somebody measures each few steps, three are over in a moment
+
+
+def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> int:
+    """Measurements in a row without a better one after which a run ends; 0 where it never does. rows: kept apart."""
+    asked = recipe.train.early_stopping_patience
+    if not rows or asked == 0:
+        return 0
+    return asked or max(LEAST_PATIENCE, math.ceil(SHARE * total_steps / eval_every))
+
+
+def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:
+    """The checkpoint that should be the run's adapter, None where that is the last state: it was the best measured, or learned
+    something more since. since: measurements after the best one."""
+    if not recipe.train.load_best_model_at_end or since == 0:
+        return None
+    return best if best in [folder.name for folder in run.checkpoints()] else None
+
+
+def is_best(step: int, checkpoint: str | None) -> bool:
+    return checkpoint is not None and step == step_of(checkpoint)
+
+
+def step_of(checkpoint: str) -> int:
+    return int(checkpoint.rsplit("-", 1)[-1])

@@ -1,0 +1,183 @@
+"""Checkpoints of a run: everything that its next step depends on. Imports torch: workers only.
+
+checkpoints/checkpoint-<step>/adapter/       PEFT's format; a chat loads it too
+                              trainer.pt     optimizer, GradScaler, and the random states at the end of that step
+                              position.json  Position
+                              COMPLETE       written last: a folder without it does not exist for anyone; each file's bytes
+
+A crash while one is written leaves a hidden `.checkpoint-*.part`, which the next write clears away.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file
+
+from core import files
+from core.errors import RunError
+from core.messages import text
+from core.runs import checkpoints
+from core.runs.folder import RunFolder
+from core.runs.health import Health
+
+States = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass
+class Position:
+    """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it.
+
+    measured_step: the last step whose rows kept apart were measured; None before the first measurement. retreats: what
+    was given up for memory on the way (core/training/retreat). health: core/runs/health's.
+    since_best: measurements after the best one.
+    """
+
+    step: int = 0
+    tokens_seen: int = 0
+    measured_step: int | None = None
+    best_eval_loss: float | None = None
+    best_checkpoint: str | None = None
+    since_best: int = 0
+    retreats: list[str] = field(default_factory=list)
+    health: Health = field(default_factory=Health)
+
+
+def name_of(step: int) -> str:
+    return f"checkpoint-{step:06d}"
+
+
+def random_states(on_card: bool) -> States:
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_card else {})
+
+
+def set_random_states(states: States) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """save_adapter(folder) writes it in PEFT's format. keep: how many, the best one besides; budget_gib: what they may take."""
+
+    run: RunFolder
+    save_adapter: Callable[[Path], None]
+    keep: int
+    budget_gib: float = 10.0
+    _said: list[str] = field(default_factory=list)
+
+    def write(self, position: Position, states: States) -> None:
+        """The checkpoint of position.step; where there is one already, only what was measured since is added."""
+        target = self.run.path / "checkpoints" / name_of(position.step)
+        if (target / "COMPLETE").exists():
+            files.replace_json(target / "position.json", asdict(position))
+            files.replace(target / "COMPLETE", checkpoints.sizes(target))  # which has that file's size too
+            return
+        aside = target.with_name(f".{target.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        self._make_room(states, position.best_checkpoint)
+        aside.mkdir(parents=True)
+        try:
+            self.save_adapter(aside / "adapter")
+            torch.save(states, aside / "trainer.pt")
+            (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8", newline="\n")
+            _to_disk(aside)  # else a power cut leaves the marker beside halves
+            (aside / "COMPLETE").write_text(checkpoints.sizes(aside), "utf-8", newline="\n")
+            _to_disk(aside)
+        except BaseException:  # a stop and Ctrl-C too; all of them go on
+            shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
+            raise
+        aside.rename(target)
+        files.sync_folder(target.parent)
+        self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
+        self._drop_old(position.best_checkpoint)
+
+    def last_good(self, until_step: int) -> Saved | None:
+        """The newest that can be read, is of until_step or an earlier one, and was healthy then."""
+        for folder in reversed(self.run.checkpoints()):
+            try:
+                saved = read(folder)
+            except RunError:
+                continue
+            if saved.position.step <= until_step and saved.position.health.is_good:
+                return saved
+        return None
+
+    def forget_after(self, position: Position) -> None:
+        """Drop what was saved later than position, to which the run went back, and what is said of the best of it."""
+        checkpoints.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
+        if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
+            position.best_checkpoint = position.best_eval_loss = None
+        self.run.add_facts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss)
+
+    def _make_room(self, states: States, best: str | None) -> None:
+        """Where the disk is short for the next one: old ones go first, then a warning, because the save may fail."""
+        complete = self.run.checkpoints()
+        # The last one tells what the next one takes; the first is an adapter and what the optimizer keeps of it.
+        needed = checkpoints.MARGIN + (checkpoints.bytes_of(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
+        free, dropped = shutil.disk_usage(self.run.path).free, []
+        if free < needed and complete:
+            free, dropped = checkpoints.make_room(complete, needed, best)
+        numbers = {"free_mb": free // 1_000_000, "needed_mb": needed // 1_000_000}
+        if dropped:
+            self.run.log_event("warning", message=text("checkpoint.dropped_for_room", names=", ".join(dropped), **numbers))
+        if free < needed:
+            self.run.log_event("warning", message=text("checkpoint.disk_short", **numbers))
+
+    def _drop_old(self, best: str | None) -> None:
+        complete = self.run.checkpoints()
+        stay = checkpoints.kept(complete, self.keep, self.budget_gib * checkpoints.GIB, best)
+        checkpoints.drop(folder for folder in complete if folder not in stay)
+        if len(stay) < min(self.keep, len(complete)) and not self._said:
+            self._said.append("over_budget")  # once a run, not at every save
+            size_mb = checkpoints.bytes_of(complete[-1]) // 1_000_000
+            told = text("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
+            self.run.log_event("warning", message=told)
+
+
+def _known(kind: type[T], value: dict[str, Any]) -> T:
+    """An earlier version wrote fewer fields, a later one more."""
+    return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
+
+
+def _bytes_in(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_bytes_in, value.values()))
+    return sum(map(_bytes_in, value)) if isinstance(value, list | tuple) else 0
+
+
+def _to_disk(folder: Path) -> None:
+    files.sync_tree(folder)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint, read. weights: the adapter's, by PEFT's names."""
+
+    position: Position
+    states: States
+    weights: dict[str, torch.Tensor]
+
+
+def read(folder: Path) -> Saved:
+    """Raises RunError for a checkpoint that cannot be gone on from."""
+    try:
+        value = json.loads((folder / "position.json").read_text("utf-8"))
+        value["health"] = _known(Health, value.get("health") or {})
+        position = _known(Position, value)
+        states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
+        return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))
+    except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise RunError("run.bad_checkpoint", checkpoint=folder.name, reason=reason) from error

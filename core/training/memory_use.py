@@ -1,0 +1,88 @@
+"""Memory while training, as `gpu` lines of metrics.jsonl and one fact of run.json; the chart draws the lines.
+
+memory_bytes        what torch's allocator holds on the card (the driver's own context, 0.3 to 0.6 GiB, comes on top);
+                    on the CPU the resident memory of the process
+memory_total_bytes  of the card, or of the machine
+peak_memory_bytes   (run.json) the most of memory_bytes; on a card the allocator's own record, so a spike inside a step counts
+
+A look costs some ten microseconds, one each two seconds. What cannot be asked is left out; nothing here ends a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+
+from core.runs.reporter import Reporter
+
+EVERY_S = 2.0
+
+
+class MemoryUse:
+    """on_card: whether the run computes on the first CUDA card. clock: seconds, stands in for the wall's in tests."""
+
+    def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
+        self._reporter, self._clock = reporter, clock
+        self._used, self._most = (_allocated_on_card, _most_on_card) if on_card else (_resident, lambda: None)
+        self._total = _known(_total_of_card if on_card else _total_of_machine)
+        self._looked_at: float | None = None
+        self._peak: int | None = None
+
+    def note(self, step: int, last: bool = False) -> None:
+        """After each step; writes a line at the first one, at most one each EVERY_S, and at the last one."""
+        now = self._clock()
+        if self._looked_at is not None and now - self._looked_at < EVERY_S and not last:
+            return
+        self._looked_at = now
+        numbers = {"memory_bytes": self._look(), "memory_total_bytes": self._total}
+        if numbers["memory_bytes"] is not None:
+            self._reporter.metrics("gpu", step, **{name: value for name, value in numbers.items() if value is not None})
+
+    def keep_peak(self) -> None:
+        """However the run ended, also with a full disk, which is then told by whatever ended it."""
+        self._look()
+        peak = max((value for value in (self._peak, _known(self._most)) if value is not None), default=None)
+        if peak is not None:
+            with suppress(OSError):
+                self._reporter.run.add_facts(peak_memory_bytes=peak)
+
+    def _look(self) -> int | None:
+        used = _known(self._used)
+        self._peak = max((value for value in (self._peak, used) if value is not None), default=None)
+        return used
+
+
+def _known(ask: Callable[[], int | None]) -> int | None:
+    try:
+        return ask()
+    except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError where the driver has given up
+        return None
+
+
+def _resident() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def _total_of_machine() -> int:
+    return psutil.virtual_memory().total
+
+
+def _allocated_on_card() -> int:
+    import torch
+
+    return torch.cuda.memory_reserved(0)
+
+
+def _most_on_card() -> int:
+    import torch
+
+    return torch.cuda.max_memory_reserved(0)
+
+
+def _total_of_card() -> int:
+    import torch
+
+    return torch.cuda.mem_get_info(0)[1]

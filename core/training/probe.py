@@ -1,0 +1,390 @@
+"""Before the first step: the longest batch that the data can make, computed once and thrown away, to see what it needs.
+
+One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
+largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
+(core/memory/record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/training/retreat), and
+ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
+before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
+goes on is probed as well: the memory of another day is another. Imports torch: workers only.
+
+run.json, memory: planned_gib (of the plan, for its max_length), predicted_gib (for this batch, corrected), arithmetic_gib (not
+corrected), factor and runs (of that correction), measured_gib (None where it did not fit), limit_gib, rows, tokens, learned,
+allocated_gib, reserved_gib and card_used_gib (on a card), seconds; peak_gib: of the whole run, where it was more.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+
+from core import presets
+from core.advice import would_fit
+from core.advice.recommend import Case, Draft
+from core.data.facts import DataFacts
+from core.engine.interruption import stop_inside_layers
+from core.errors import DoesNotFitError
+from core.faults import is_out_of_memory
+from core.memory import arithmetic as memory
+from core.memory import budget
+from core.memory.arithmetic import Setup
+from core.memory.budget import GIB, Budget
+from core.memory.record import MemoryRecord, Rig
+from core.messages import Text, text
+from core.models.shapes import ModelShape
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
+from core.system import gpu
+from core.system import machine as hardware
+from core.system.gpu import Card
+from core.system.memory_holders import top_by_ram
+from core.system.peak import ResidentPeak, limit_of_process
+from core.training.trainer import LongestBatch, Trainer
+from core.workspace.folder import Workspace
+
+STATE_BYTES = {"adamw_torch": 8.0, None: 8.0}  # of the optimizer, a trainable parameter; the 8-bit ones: 2.03
+TOLERANCE = 1.01  # a card that reports more used than there is, spilled
+
+
+class _Over(Exception):
+    """More than there is, seen between two layers."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes. whole: of the process on a processor; on a card what this process has there, its CUDA context counted in."""
+
+    whole: int
+    allocated: int | None = None
+    reserved: int | None = None
+    card_used: int | None = None
+    context: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What went into the record; context: bytes that torch's own count leaves out."""
+
+    rig: Rig
+    arithmetic_gib: float
+    measured_gib: float
+    context: int
+
+
+class Probe:
+    """Make it before torch touches a card: what others hold there is read then. Call it with the trainer before its first step."""
+
+    def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
+        self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
+        self._machine = hardware.look()
+        self._kept: _Kept | None = None
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Raises DoesNotFitError. Nothing to do where a run goes on after its last step, for what was still due then."""
+        if trainer.position.step >= trainer.schedule.total_steps:
+            return
+        trainer.reporter.stage("probing")
+        while refusal := self._try(trainer):
+            if not trainer.recovery.save_memory_beforehand():
+                raise refusal
+
+    def _try(self, trainer: Trainer) -> DoesNotFitError | None:
+        """The longest batch as it is computed now; why it does not fit, None where it does."""
+        on_card = trainer.compute.on_card
+        card = _card_of(self._machine) if on_card else None
+        longest = trainer.longest()
+        limit = self._limit(card if on_card else None, on_card)
+        rig = Rig.of(self._machine, card) if card or not on_card else None
+        predicted = self._predict(trainer, longest, rig)
+        facts = {
+            "planned_gib": _planned(self._run),
+            **predicted,
+            "limit_gib": limit / GIB if limit else None,
+            "rows": len(longest.rows),
+            "tokens": longest.tokens,
+            "learned": longest.learned,
+        }
+        measured = self._measure(trainer, longest, limit, card)
+        if measured is not None:
+            parts = {"allocated": measured.allocated, "reserved": measured.reserved, "card_used": measured.card_used}
+            facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None}
+            facts |= {"seconds": measured.seconds}
+        facts["measured_gib"] = measured.whole / GIB if measured else None
+        self._run.add_facts(memory={name: _rounded(value) for name, value in facts.items()})
+        if measured and rig and predicted:
+            self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
+            self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
+        # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
+        counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or _given(self._run.facts().get("memory_limit_gib"))
+        if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
+            return self._refusal(trainer, longest, measured, limit, predicted)
+        self._say(facts)
+        where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
+        trainer.spill = SpillWatch(trainer.reporter, where, partial(_memory_now, card, on_card))
+        trainer.would_fit = self._would_fit
+        return None
+
+    def finish(self) -> None:
+        """After the run, however it ended: where it needed more in the end than its longest batch did, that is what is kept. A
+        processor's library keeps something for every new length that it meets, half a gigabyte in 80 packed steps of the starter.
+        """
+        if self._kept is None:
+            return
+        peak = self._run.facts().get("peak_memory_bytes")
+        whole = (peak + self._kept.context) / GIB if isinstance(peak, int) else 0.0
+        if whole <= self._kept.measured_gib:
+            return
+        with suppress(OSError):
+            self._run.add_facts(memory=self._run.facts()["memory"] | {"peak_gib": round(whole, 4)})
+        self._keep(self._kept.rig, self._kept.arithmetic_gib, whole)
+
+    # ---- what there is --------------------------------------------------------------------------------------------
+    def _limit(self, card: Card | None, on_card: bool) -> int | None:
+        """Bytes that this process may have in all; None where that is not known. memory_limit_gib of run.json makes it less."""
+        limits = [_given(self._run.facts().get("memory_limit_gib"))]
+        if on_card:
+            # What others held before this process came to the card is theirs.
+            limits.append(card.free_bytes if card else None)
+        else:
+            mine = psutil.Process().memory_info().rss
+            limits += [psutil.virtual_memory().available + mine, limit_of_process()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    # ---- what was predicted ---------------------------------------------------------------------------------------
+    def _predict(self, trainer: Trainer, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
+        """The arithmetic for the very batch that is measured, and the same as earlier runs correct it; {} without a shape."""
+        if self._shape is None:
+            return {}
+        method = self._recipe.adapter.method
+        arithmetic = memory.estimate(self._shape, self._setup(trainer, longest)).on_card_gib
+        known = MemoryRecord(self._workspace).corrections(rig, self._recipe.model.id).of(method) if rig else None
+        correction = {"factor": known.factor, "runs": known.runs} if known else {"factor": 1.0, "runs": 0}
+        return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
+
+    def _setup(self, trainer: Trainer, longest: LongestBatch) -> Setup:
+        """As the arithmetic is asked: rows as wide as the widest, or, packed, one row of all tokens."""
+        recipe, together = self._recipe, 1 if trainer.packed else len(longest.rows)
+        return Setup(
+            method=recipe.adapter.method,
+            r=recipe.adapter.r,
+            target_modules=recipe.adapter.target_modules,
+            micro_batch=together,
+            max_length=max(1, -(-longest.tokens // together)),
+            supervised_tokens=-(-longest.learned // together),
+            optim=recipe.train.optim or "adamw_torch",
+            gradient_checkpointing=trainer.retreat.checkpointing,
+            base_bytes=4 if trainer.compute.dtype == torch.float32 else 2,
+            device="card" if trainer.compute.on_card else "cpu",
+            use_dora=recipe.adapter.use_dora,
+            lora_dropout=recipe.adapter.lora_dropout,
+            load_in_8bit=recipe.adapter.load_in_8bit,
+            accumulates=longest.several,
+            offloads=trainer.retreat.offloads,
+        )
+
+    # ---- what it is -----------------------------------------------------------------------------------------------
+    def _measure(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured | None:
+        """None where the memory was not enough. Stop and Pause are heard meanwhile."""
+        measure = self._on_card if trainer.compute.on_card else self._on_processor
+        try:
+            return measure(trainer, longest, limit, card)
+        except _Over:
+            return None
+        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
+            if trainer.compute.on_card:
+                torch.cuda.empty_cache()
+            return None
+
+    def _on_processor(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+        with ResidentPeak(limit) as peak:
+
+            def check() -> None:
+                if peak.is_over:
+                    raise _Over
+
+            with stop_inside_layers(trainer.tuned, check):
+                seconds = self._rehearse(trainer, longest)
+            check()
+        return Measured(peak.bytes, seconds=seconds)
+
+    def _on_card(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+        torch.cuda.reset_peak_memory_stats()
+        seconds = self._rehearse(trainer, longest)
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        reserved, most = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+        others = card.used_bytes if card and card.used_bytes is not None else 0
+        context = min(2 * GIB, max(0, total - free - others - reserved)) if card else 0
+        return Measured(most + context, torch.cuda.max_memory_allocated(), most, total - free, context, seconds)
+
+    def _rehearse(self, trainer: Trainer, longest: LongestBatch) -> float:
+        started = time.perf_counter()
+        with self._room_for_state(trainer):
+            trainer.rehearse(longest)
+        seconds = time.perf_counter() - started
+        trainer.rehearse_evaluation()
+        if trainer.film:
+            trainer.film.rehearse()
+        return seconds
+
+    @contextmanager
+    def _room_for_state(self, trainer: Trainer) -> Iterator[None]:
+        """Hold as much as the optimizer will, which makes its state in the first step only; a run that goes on has it."""
+        count = sum(p.numel() for p in trainer.parameters)
+        bytes_each = STATE_BYTES.get(self._recipe.train.optim, 2.03)
+        size = 0 if trainer.optimizer.state else int(count * bytes_each)
+        held = torch.ones(size, dtype=torch.uint8, device=trainer.compute.device)
+        try:
+            yield
+        finally:
+            del held
+
+    # ---- what follows ---------------------------------------------------------------------------------------------
+    def _keep(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
+        try:
+            MemoryRecord(self._workspace).add(
+                self._run.id, rig, self._recipe.model.id, self._recipe.adapter.method, arithmetic_gib, measured_gib
+            )
+        except OSError:  # a full disk: the run says so where it matters
+            traceback.print_exc()
+
+    def _say(self, facts: dict[str, Any]) -> None:
+        if "predicted_gib" not in facts:
+            said = text("probe.measured_alone", measured=facts["measured_gib"], rows=facts["rows"], tokens=facts["tokens"])
+        else:
+            said = text(
+                "probe.measured",
+                predicted=facts["predicted_gib"],
+                measured=facts["measured_gib"],
+                rows=facts["rows"],
+                tokens=facts["tokens"],
+            )
+        self._run.log_event("memory", message=said)
+
+    def _refusal(
+        self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: int | None, predicted: dict[str, Any]
+    ) -> DoesNotFitError:
+        numbers = {"rows": len(longest.rows), "tokens": longest.tokens}
+        if limit is None:  # the allocator gave up, and nobody can say at how much
+            return DoesNotFitError("probe.does_not_fit_at_all", self._advice(trainer, longest, measured, None), **numbers)
+        needed = (measured.whole if measured else limit) / GIB
+        key = "probe.does_not_fit" if measured else "probe.does_not_fit_more"
+        advice = self._advice(trainer, longest, measured, limit / GIB)
+        return DoesNotFitError(key, advice, needed=needed, limit=limit / GIB, **numbers)
+
+    def _would_fit(self, trainer: Trainer) -> Text:
+        """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
+        on_card = trainer.compute.on_card
+        card = _card_of(hardware.look()) if on_card else None
+        limit = self._limit(card, on_card)
+        if limit is not None and card is not None:
+            limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process
+        return self._advice(trainer, trainer.longest(), None, limit / GIB if limit else None)
+
+    def _advice(self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Text:
+        found = []
+        if self._shape is not None and limit is not None:
+            found = self._ways(trainer, longest, measured.whole / GIB if measured else limit, limit, measured is not None)
+        held = [text("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
+        if trainer.compute.on_card or not held:
+            return text("probe.advice", ways=found) if found else text("probe.advice_nothing")
+        return text("probe.advice_held", ways=found, held=held) if found else text("probe.advice_nothing_held", held=held)
+
+    def _ways(self, trainer: Trainer, longest: LongestBatch, needed: float, limit: float, is_exact: bool) -> list[Text]:
+        """needed: GiB of this run; not is_exact: at least so many, the limit that it went beyond."""
+        assert self._shape is not None
+        setup = self._setup(trainer, longest).model_copy(update={"base_bytes": 2})  # as Case reckons; the factor has the rest
+        factor = needed / memory.estimate(self._shape, setup).on_card_gib
+        if not is_exact:
+            factor = max(1.0, factor)
+        lengths = [len(row.input_ids) for row in trainer.data.train]
+        case = Case(
+            self._shape,
+            _budget(self._machine, trainer.compute.on_card, limit),
+            _data_facts(trainer),
+            None,
+            presets.vram_table(),
+            self._recipe.data.eval_fraction,
+            would_fit.measured_corrections(factor),
+        )
+        train, adapter = self._recipe.train, self._recipe.adapter
+        at_once = trainer.retreat.at_once // (self._recipe.data.max_length if trainer.packed else 1)
+        micro_batch = max(1, min(at_once, train.per_device_train_batch_size))
+        draft = Draft(
+            method=adapter.method,
+            max_length=max(lengths),
+            optim=train.optim or "adamw_torch",
+            target_modules=adapter.target_modules,
+            micro_batch=micro_batch,
+            gradient_checkpointing=trainer.retreat.checkpointing,
+            r=adapter.r,
+            gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
+            use_dora=adapter.use_dora,
+            lora_dropout=adapter.lora_dropout,
+            load_in_8bit=adapter.load_in_8bit,
+        )
+        return [way.text for way in would_fit.ways(case, draft, lengths)]
+
+
+def _card_of(machine: hardware.Machine) -> Card | None:
+    """NVML's record of the first card that torch sees: by its uuid, else where there is only one."""
+    uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
+    cards = [card for card in machine.nvidia.cards if not card.lost]
+    found = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
+    return found or (cards[0] if len(cards) == 1 else None)
+
+
+def _memory_now(card: Card | None, on_card: bool) -> Memory | None:
+    """For the watch on spills. card: as it was before this process came to it, so that its used is what others hold."""
+    if not on_card:
+        ram = psutil.virtual_memory()
+        return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
+    newest = next((seen for seen in gpu.probe().cards if card and seen.uuid == card.uuid), None)
+    if card is None or newest is None or newest.total_bytes is None or newest.used_bytes is None:
+        return None
+    return Memory(newest.total_bytes, newest.used_bytes, torch.cuda.memory_reserved(), card.used_bytes or 0)
+
+
+def _planned(run: RunFolder) -> float | None:
+    """The number that the person saw before Start; a run without a plan has none."""
+    advice = run.facts().get("advice")
+    estimate = advice.get("estimate") if isinstance(advice, dict) else None
+    return estimate.get("on_card_gib") if isinstance(estimate, dict) else None
+
+
+def _given(gib: object) -> int | None:
+    return int(gib * GIB) if isinstance(gib, int | float) and gib > 0 else None
+
+
+def _budget(machine: hardware.Machine, on_card: bool, limit_gib: float) -> Budget:
+    found = budget.of_machine(machine) if on_card else budget.of_cpu(machine)
+    return found.model_copy(update={"free_gib": limit_gib})
+
+
+def _data_facts(trainer: Trainer) -> DataFacts:
+    lengths = sorted(len(row.input_ids) for row in trainer.data.train)
+    return DataFacts(
+        rows=len(lengths),
+        tokens=sum(lengths),
+        learned_tokens=sum(row.learned_count for row in trainer.data.train),
+        median_length=int(statistics.median(lengths)),
+        p99_length=lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
+        longest=lengths[-1],
+    )
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value

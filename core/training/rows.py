@@ -1,0 +1,182 @@
+"""Examples as rows of token ids, ready to train: no more of them than the planned steps need. No torch.
+
+One process, one row after the other, so that it can be left at any time, shows where it is, and works the same on Windows
+(a `datasets.map` with several processes needs none of that here: 1,000 short rows take 0.2 s).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from core.data.formats import Example
+from core.data.repeats import Repeats
+from core.data.schedule import SMALLEST_SPLIT, shuffled, split
+from core.data.tokenizer import Encoded, Tokenizer, conversation, fit
+from core.errors import DataError
+from core.messages import text
+from core.recipe import Data, Recipe
+from core.runs.folder import Progress
+from core.runs.reporter import Reporter
+
+PROBE_ROWS = 8
+CHECK_EVERY = 20  # rows
+
+
+def limit_of(data: Data, tokenizer: Tokenizer) -> int:
+    """max_length as training uses it: no more than the model can read at once."""
+    return min(data.max_length, tokenizer.position_limit or data.max_length)
+
+
+def needed(recipe: Recipe) -> int | None:
+    """Rows that max_steps read; None where epochs decide."""
+    train = recipe.train
+    if train.max_steps <= 0:
+        return None
+    return train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which examples are trained and which are measured, by their positions, in the order in which they are read.
+
+    enough: rows of training that the steps read, where those are fewer. repeated: left out, for saying what an earlier one
+    says. leaked: left out of training, for saying what one that is measured says.
+    """
+
+    training: Sequence[int]
+    measuring: Sequence[int]
+    enough: int | None = None
+    repeated: int = 0
+    leaked: int = 0
+
+    @property
+    def read(self) -> Sequence[int]:
+        """Those of training that the steps read, as long as each of them makes one row."""
+        return self.training[: self.enough]
+
+
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
+    """repeats: of the examples; needed where the recipe leaves rows out for what they say, and used only there.
+
+    Where max_steps read fewer rows than there are, a random choice of so many is trained, and no more are measured than
+    are trained.
+    """
+    data, seed = recipe.data, recipe.train.seed
+    rows = range(count)
+    if data.deduplicate and repeats is not None:
+        rows = [i for i in rows if repeats.first[i] == i]
+    repeated = count - len(rows)
+    training, measuring = ([rows[i] for i in part] for part in split(len(rows), data.eval_fraction, seed))
+    leaked = 0
+    if data.drop_leaked and repeats is not None:
+        measured = {repeats.first[i] for i in measuring}
+        leaked, training = len(training), [i for i in training if repeats.first[i] not in measured]
+        leaked -= len(training)
+    enough = needed(recipe)
+    if enough is None or enough >= len(training):
+        return Chosen(training, measuring, None, repeated, leaked)
+    training = [training[i] for i in shuffled(len(training), seed, epoch=0)]
+    measuring = [measuring[i] for i in shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
+    return Chosen(training, measuring, enough, repeated, leaked)
+
+
+@dataclass
+class _Reading:
+    """Encodes examples one by one, and counts what became of them."""
+
+    examples: Sequence[Example]
+    data: Data
+    tokenizer: Tokenizer
+    reporter: Reporter
+    limit: int
+    expected: int  # rows that will be read, as far as is known
+    read: int = 0
+    long: Counter[str] = field(default_factory=Counter)  # rows longer than limit, by what was done to them
+    pieces: int = 0  # of those that were split
+    empty: int = 0  # rows with nothing to learn in what is left of them
+    used: list[int] = field(default_factory=list)  # numbers of the examples that rows were made of
+
+    def rows(self, numbers: Iterable[int], enough: int | None = None) -> list[Encoded]:
+        """Of the examples of these numbers, one after the other, until there are enough rows."""
+        found: list[Encoded] = []
+        for number in numbers:
+            if enough is not None and len(found) >= enough:
+                break
+            if self.read % CHECK_EVERY == 0:
+                self.reporter.check()
+                self.reporter.stage("tokenizing", Progress(done=self.read, total=max(self.expected, self.read), unit="rows"))
+            self.read += 1
+            found += self._row(number)
+        return found if enough is None else found[:enough]
+
+    def _row(self, number: int) -> list[Encoded]:
+        whole = self.tokenizer.encode_whole(self.examples[number], self.data.train_on)
+        pieces = [row for row in fit(whole, self.limit, self.data.long_examples) if row.learned_count]
+        is_long = len(whole.input_ids) > self.limit
+        if is_long and (pieces or self.data.long_examples == "drop"):
+            self.long[self.data.long_examples] += 1
+            self.pieces += len(pieces)
+        elif not pieces:
+            self.empty += 1
+        if pieces:
+            self.used.append(number)
+        return pieces
+
+
+def tokenize(
+    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error."""
+    data = recipe.data
+    limit = limit_of(data, tokenizer)
+    if limit < data.max_length:
+        reporter.warn(text("run.length_limited", wanted=data.max_length, limit=limit))
+    wants_repeats = data.deduplicate or data.drop_leaked
+    chosen = choose(len(examples), recipe, Repeats.of(examples, reporter.check) if wants_repeats else None)
+    training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
+    expected = (len(training) if enough is None else enough) + len(measuring)
+    reading = _Reading(examples, data, tokenizer, reporter, limit, expected)
+    train = reading.rows(training, enough)
+    trained = len(reading.used)
+    evaluation = reading.rows(measuring)
+    if not train:
+        train, evaluation = evaluation, []
+    if not train:
+        raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
+    _say(reading, chosen, recipe)
+    probes = [probe_row(examples[number]) for number in (reading.used[trained:] + reading.used[:trained])[:PROBE_ROWS]]
+    reporter.run.add_facts(probe_rows=[probe for probe in probes if probe])
+    return train, evaluation
+
+
+def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
+    warn, limit = reading.reporter.warn, reading.limit
+    rows = len(reading.examples) - chosen.repeated - chosen.leaked
+    if recipe.data.deduplicate:
+        reading.reporter.run.log_event(
+            "decision", message=text("run.rows_repeated", rows=chosen.repeated, all=len(reading.examples))
+        )
+    if recipe.data.drop_leaked:
+        reading.reporter.run.log_event(
+            "decision", message=text("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring))
+        )
+    if reading.long["cut"]:
+        warn(text("run.rows_cut", rows=reading.long["cut"], max_length=limit))
+    if reading.long["split"]:
+        warn(text("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces))
+    if reading.long["drop"]:
+        warn(text("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
+    if reading.empty:
+        warn(text("run.rows_dropped", rows=reading.empty, max_length=limit))
+    if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT:
+        warn(text("run.eval_split_skipped", rows=rows, least=SMALLEST_SPLIT))
+    if reading.read < rows:
+        enough = text("run.rows_enough", steps=recipe.train.max_steps, read=reading.read, rows=rows)
+        reading.reporter.run.log_event("decision", message=enough)
+
+
+def probe_row(example: Example) -> dict | None:
+    """A row as the conversation an export is later asked about; plain text has none."""
+    return None if example.text is not None else {"messages": [dict(turn) for turn in conversation(example)]}

@@ -1,0 +1,289 @@
+"""One run, in a process of its own: `python -m core.training.worker --workspace DIR RUN_ID`.
+
+Obtain the model, read and tokenise the data, load the base, train, save. Writes nothing but the run folder; what any
+library prints goes to train.log, which whoever starts this process opens as its output. Exit: 0 completed, 1 failed,
+3 stopped, 4 paused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import platform
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.data.store import DatasetStore, Examples
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter
+from core.errors import (
+    BusyError,
+    DataError,
+    GarageError,
+    ModelError,
+    PauseRequested,
+    RecipeError,
+    RunError,
+    StopRequested,
+    TemplateError,
+)
+from core.faults import is_disk_full, is_out_of_memory
+from core.messages import Text, text
+from core.models import card as model_card
+from core.models.library import Models
+from core.models.trust import Trust
+from core.presets import PRESETS
+from core.recipe import Recipe
+from core.runs import further, pausing, scenes
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.launcher import Launcher
+from core.runs.reporter import PAUSED_EXIT, STOPPED_EXIT, Reporter
+from core.runs.states import State
+from core.training import best
+from core.training.rows import tokenize
+from core.workspace import lease
+from core.workspace.folder import Workspace
+
+if TYPE_CHECKING:
+    from core.training.trainer import Trainer
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="core.training.worker")
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("run_id")
+    arguments = parser.parse_args()
+    workspace = Workspace.open(arguments.workspace)
+    run = Runs(workspace).get(arguments.run_id)
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter:
+        return carry_out(run, workspace, reporter)
+
+
+def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
+    """The run from queued to its end, whatever happens on the way; returns the exit status."""
+    try:
+        try:
+            reporter.state(State.PREPARING)
+            with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
+                _train(run, workspace, reporter)
+        except PauseRequested:
+            if reporter.status.state in (State.PREPARING, State.RUNNING):  # heard, and not written down yet
+                reporter.state(State.PAUSING)
+            paused = pausing.message(run, reporter.status.step)
+            reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
+            return PAUSED_EXIT
+    except StopRequested:
+        if reporter.status.state == State.RUNNING:  # heard, and not written down yet
+            reporter.state(State.STOPPING)
+        reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
+        return STOPPED_EXIT
+    except GarageError as error:
+        advice = getattr(error, "advice", None) or text(f"advice.{advice_for(error)}")
+        reporter.state(State.FAILED, error.text, advice, progress=None, seconds_left=None)
+        return 1
+    except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
+        traceback.print_exc()
+        message, advice = explain(error, run.path)
+        reporter.state(State.FAILED, message, advice, progress=None, seconds_left=None)
+        return 1
+    return 0
+
+
+def _stopped_message(run: RunFolder) -> Text:
+    """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
+    step, kept = run.status().step, run.facts().get("adapter_step")
+    if not run.keep_newest_checkpoint():
+        return text("run.stopped_before_training")
+    if isinstance(kept, int) and kept < step:
+        return text("run.stopped_best", step=step, kept=kept)
+    return text("run.stopped_kept", step=step)
+
+
+def advice_for(error: GarageError) -> str:
+    """The catalogue key, below `advice.`, of what to try after a foreseen error."""
+    if error.text.key.startswith(("run.not_finite", "run.ran_away")):
+        return "not_finite" if error.text.key.startswith("run.not_finite") else "ran_away"
+    kinds = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
+    return next((key for kind, key in kinds.items() if isinstance(error, kind)), "crashed")
+
+
+def explain(error: Exception, folder: Path) -> tuple[Text, Text]:
+    """An unforeseen error in words: what happened and what to try."""
+    if is_out_of_memory(error):
+        return text("run.out_of_memory"), text("advice.out_of_memory")
+    if is_disk_full(error, folder):
+        return text("run.disk_full"), text("advice.disk_full")
+    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    return text("run.crashed", kind=type(error).__name__, reason=reason[:300]), text("advice.crashed")
+
+
+def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
+    recipe = run.recipe()
+    model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
+    tokenizer = Tokenizer(model_folder)
+    if reporter.status.attempt > 1:
+        _same_data(run, recipe, workspace)
+    examples = read_examples(recipe, workspace, reporter)
+    train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
+    shown = scenes.ensure(run, recipe, examples, bool(eval_rows), tokenizer) if recipe.train.sample_seconds else None
+    reporter.check()
+
+    reporter.stage("loading_libraries")
+    import torch
+
+    from core.engine import base_model, device
+    from core.training.film import Film
+    from core.training.probe import Probe
+    from core.training.recovery import NotFiniteError
+    from core.training.retreat import NothingLeftError
+    from core.training.trainer import Trainer, TrainingData
+
+    shape = None
+    with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
+        shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
+    probe = Probe(run, workspace, recipe, shape)  # before torch touches a card: what others hold there is read now
+    torch.manual_seed(recipe.train.seed)
+    before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else {}
+    compute = device.choose(before.get("dtype"))
+    if before and str(compute.device) != before.get("device"):
+        raise RunError("run.other_device", then=before.get("device"), now=str(compute.device))
+    run.add_facts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason.model_dump())
+    run.log_event("decision", message=compute.reason)
+    reporter.check()
+    reporter.stage("loading_model")
+    chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
+    base = base_model.load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    reporter.check()
+    base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
+    will_restore = bool(before) or "parent" in run.facts()
+    tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore)
+    if "parent" in run.facts():
+        _start_from_parent(run, tuned, tokenizer.template.fingerprint)
+    trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
+    run.add_facts(
+        trainable_params=trainable,
+        model_folder=str(model_folder),
+        template=tokenizer.template.fingerprint,
+        rows_trained=len(train_rows),
+        rows_measured=len(eval_rows),
+        versions=versions(),
+        python=platform.python_version(),
+    )
+
+    def card() -> str:
+        return model_card.write(recipe, run.facts(), run.all_metrics())
+
+    def save_adapter(folder: Path) -> None:
+        adapter.save(tuned, folder, model_folder, card(), tokenizer.template.source)
+
+    def keep(chosen: str | None = None) -> None:
+        """chosen: the name of a checkpoint; None: as it stands."""
+        reporter.stage("saving")
+        step = best.step_of(chosen) if chosen else trainer.position.step
+        run.add_facts(adapter_step=step, adapter_is_best=best.is_best(step, trainer.position.best_checkpoint))
+        if chosen:
+            adapter.copy(run.checkpoint(chosen) / "adapter", run.adapter, card())
+        else:
+            save_adapter(run.adapter)
+
+    data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
+    trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
+    run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
+    if reporter.status.attempt > 1:
+        _restore(trainer, run, reporter)
+    if shown:
+        trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds)
+    reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
+    try:
+        trainer.run(probe)
+    except PauseRequested:
+        if trainer.position.step:
+            trainer.checkpoint()
+        reporter.step(trainer.position.step, trainer.schedule.total_steps, None)
+        if not reporter.stop_asked:
+            raise
+        if trainer.position.step:
+            keep(trainer.best_to_keep())
+        raise StopRequested from None
+    except StopRequested:
+        if trainer.position.step:
+            keep(trainer.best_to_keep())
+        raise
+    except (NotFiniteError, NothingLeftError):
+        if trainer.position.step:
+            keep()
+        raise
+    finally:
+        probe.finish()
+    keep(trainer.best_to_keep())
+    reporter.state(State.COMPLETED, _completed_message(trainer, run), seconds_left=0, progress=None)
+
+
+def _completed_message(trainer: Trainer, run: RunFolder) -> Text:
+    position, total, kept = trainer.position, trainer.schedule.total_steps, int(run.facts()["adapter_step"])
+    best_one = text("run.kept_best", step=kept, loss=position.best_eval_loss) if kept != position.step else text("run.kept_last")
+    if position.step < total:
+        return text("run.completed_early", step=position.step, total=total, count=position.since_best, kept=best_one)
+    if kept != position.step:
+        return text("run.completed_best", step=position.step, kept=best_one)
+    return text("run.completed", step=position.step)
+
+
+def _start_from_parent(run: RunFolder, tuned: Any, template: str) -> None:
+    parent = run.facts()["parent"]
+    try:
+        adapter.start_from(tuned, further.start_of(run))
+    except ModelError as error:
+        raise RunError("further.start_missing", name=parent["name"], reason=error.text) from error
+    run.log_event("decision", message=text("further.started", name=parent["name"], step=parent["step"]))
+    if parent.get("template") not in (None, template):
+        run.log_event("warning", message=text("further.other_template", name=parent["name"]))
+
+
+def _same_data(run: RunFolder, recipe: Recipe, workspace: Workspace) -> None:
+    """Raises RunError where the data is not what the run began with: its steps would be others."""
+    then = (run.facts().get("data") or {}).get("sha256")
+    now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(recipe.data.source).sha256
+    if then and run.checkpoints() and now != then:
+        raise RunError("run.data_changed", data=recipe.data.source)
+
+
+def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
+    """From the newest checkpoint that can be read. Raises RunError where there are some and none can be."""
+    from core.training import checkpoint
+
+    failure = None
+    for folder in reversed(run.checkpoints()):
+        try:
+            trainer.restore(checkpoint.read(folder))
+        except RunError as error:
+            failure = failure or error
+            reporter.warn(error.text)
+            (folder / "COMPLETE").unlink(missing_ok=True)  # it is none, and must not be taken for one again
+            continue
+        run.log_event("decision", message=text("run.resumed", step=trainer.position.step))
+        break
+    else:
+        if failure:
+            raise failure
+    if run.has_adapter():  # of an attempt that failed later than where this one goes on
+        run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
+        run.add_facts(adapter_step=None, adapter_is_best=None)
+
+
+def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
+    reporter.stage("reading_data")
+    store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
+    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format))
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,459 @@
+"""A step of training without a card and without weights, every allocation counted: what core/memory/arithmetic reckons, seen.
+
+The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets adapters,
+4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one step (core/engine/one_step)
+as a run of several micro-batches makes its second: gradients and the optimizer's state are there. So families that no formula
+knows (experts, latent or linear attention, embeddings in each layer) answer for themselves. Where layers are alike, two and four
+of them are run and the rest follows; where they take turns, so many that the larger run has one round more; else all.
+
+Not counted: what kernels take inside themselves (but for core/trial/allocations.inside), CUDA's context and what the allocator holds
+back, which come from core/memory/arithmetic. On a card with Liger installed the loss needs less. Imports torch: workers only.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from core.engine import adapter, base_model, fused_lora, one_step, packed_attention
+from core.engine import optimizer as optimizers
+from core.engine.batches import Batch
+from core.engine.loss import Head
+from core.errors import GarageError, ModelError
+from core.memory import arithmetic
+from core.memory.arithmetic import GIB, Estimate, Setup
+from core.presets import memory_constants
+from core.recipe import Adapter
+from core.trial.allocations import Allocations, Peak
+from core.trial.dry_run_answer import DryRun, Question
+
+META = torch.device("meta")
+LEAST = 2  # layers of the smaller run
+MOST_ODD, MOST_PERIOD = 8, 12  # layers that may be unlike the others, and that may take turns
+
+
+def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> DryRun:
+    """check is asked at every operation, and may raise. Raises ModelError for a model that cannot be built or run so, with the
+    reason."""
+    began = time.perf_counter()
+    config = _config(question.config)
+    layers = config.get_text_config().num_hidden_layers
+    depths = _depths(config, layers)
+    family = _Family(config, question.packing, check)
+
+    def run(depth: int) -> _Counted:
+        return _Step(_cut(config, depth), question.setup, family, check).run()
+
+    runs = [run(depth) for depth in depths]
+    while len(runs) == 2 and runs[0].peak.where != runs[1].peak.where:  # of few layers the worst moment may be another
+        deeper = 2 * depths[1] - depths[0]
+        if deeper >= layers:
+            depths, runs = (layers,), [run(layers)]
+        else:
+            depths, runs = (depths[1], deeper), [runs[1], run(deeper)]
+    whole = runs[0] if len(runs) == 1 else _stretched(runs[0], runs[1], depths, layers)
+    place, layer = _place(runs[-1].peak.place, depths[-1], layers)
+    return DryRun(
+        estimate=_estimate(whole, question.setup),
+        place=place,
+        layer=layer,
+        operation=runs[-1].peak.operation,
+        layers_run=tuple(depths),
+        seconds=round(time.perf_counter() - began, 2),
+    )
+
+
+# ---- the model --------------------------------------------------------------------------------------------------------
+
+
+def _config(values: Mapping[str, Any]) -> Any:
+    """Raises ModelError where transformers knows no such family, or the numbers do not fit together."""
+    values = dict(values)
+    model_type = values.pop("model_type", None)
+    quantised = values.pop("quantization_config", None)
+    if quantised is not None:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        raise ModelError("dry_run.quantised", method=str(method or "-")[:30])
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+    except (ValueError, KeyError):
+        raise ModelError("dry_run.unknown_family", model_type=str(model_type)[:60]) from None
+    except Exception as error:  # a config.json of anywhere, in the code of a hundred families
+        raise ModelError("dry_run.cannot_build", reason=_first_line(error)) from error
+    config.use_cache = False
+    return config
+
+
+def _cut(config: Any, depth: int) -> Any:
+    """config for so many layers; what it lists by layer is cut with it."""
+    cut = copy.deepcopy(config)
+    inner = cut.get_text_config()
+    layers = inner.num_hidden_layers
+    for name, value in vars(inner).items():
+        if isinstance(value, list) and len(value) == layers:
+            setattr(inner, name, value[:depth])
+    inner.num_hidden_layers = depth
+    return cut
+
+
+def _depths(config: Any, layers: int) -> tuple[int, ...]:
+    """Numbers of layers to run: all of them, or two numbers, of which the larger has one more round of what repeats itself."""
+    kinds = _kinds(config, layers)
+    for odd in range(min(layers, MOST_ODD)):  # layers at the beginning that are unlike the rest
+        tail = kinds[odd:]
+        period = next((p for p in range(1, MOST_PERIOD + 1) if all(a == b for a, b in zip(tail, tail[p:], strict=False))), None)
+        if period is None:
+            continue
+        more = period if period > 1 else LEAST
+        first = odd + LEAST + (layers - odd - LEAST) % period
+        return (first, first + more) if first + more < layers else (layers,)
+    return (layers,)
+
+
+def _kinds(config: Any, layers: int) -> list[Any]:
+    """What each layer is: the parameters that it has, and what the configuration lists for it."""
+    inner = config.get_text_config()
+    built = _decoder_layers(_built(config))
+    if len(built) != layers:
+        return list(range(layers))  # blocks inside blocks: nothing is taken to be alike
+    lists = [value for value in vars(inner).values() if isinstance(value, list) and len(value) == layers]
+    shapes = [tuple((name, tuple(p.shape)) for name, p in layer.named_parameters()) for layer in built]
+    return [(shape, *map(str, listed)) for shape, *listed in zip(shapes, *lists, strict=True)]
+
+
+def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
+    try:
+        with META:
+            return _built_with(config, dtype, "sdpa")
+    except Exception as error:  # in the code of a hundred families, given values of anywhere
+        raise ModelError("dry_run.cannot_build", reason=_first_line(error)) from error
+
+
+def _built_with(config: Any, dtype: torch.dtype, attention: str) -> Any:
+    try:
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=False)
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+        return _built_with(config, dtype, "eager")  # as base_model.load does
+
+
+def _decoder_layers(model: Any) -> list[torch.nn.Module]:
+    return [module for module in model.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
+    """Each linear layer that transformers would quantise, as bitsandbytes holds it: packed numbers and their scales."""
+    from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import Linear4bit, Params4bit
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    settings = base_model.nf4(dtype, setup.double_quant)
+    replace_with_bnb_linear(model, get_keys_to_not_convert(model), quantization_config=settings)
+    with META:
+        for layer in model.modules():
+            if not isinstance(layer, Linear4bit):
+                continue
+            count = layer.in_features * layer.out_features
+            blocks = -(-count // 64)
+            state = QuantState(
+                absmax=torch.empty(blocks, dtype=torch.uint8 if setup.double_quant else torch.float32),
+                shape=torch.Size((layer.out_features, layer.in_features)),
+                code=torch.empty(16),
+                blocksize=64,
+                quant_type="nf4",
+                dtype=dtype,
+            )
+            if setup.double_quant:
+                state.offset, state.nested = torch.empty(()), True
+                state.state2 = QuantState(
+                    absmax=torch.empty(-(-blocks // 256)), blocksize=256, code=torch.empty(256), dtype=torch.float32
+                )
+            packed = torch.empty(((count + 1) // 2, 1), dtype=torch.uint8)
+            layer.weight = Params4bit(packed, quant_state=state, quant_type="nf4", bnb_quantized=True)
+            layer.quant_state = state
+            if layer.bias is not None:
+                layer.bias = torch.nn.Parameter(layer.bias.to(dtype), requires_grad=False)
+    model.is_loaded_in_4bit = True  # peft asks for it
+    base_model.close_cpu_gradient_trap(model)
+
+
+def _scales(model: Any) -> Iterator[torch.Tensor]:
+    """What bitsandbytes keeps beside its packed numbers."""
+    for module in model.modules():
+        state = getattr(module, "quant_state", None)
+        for each in (state, getattr(state, "state2", None)):
+            if each is not None:
+                yield from (tensor for tensor in (each.absmax, each.code, each.offset) if tensor is not None)
+
+
+# ---- one step of it ---------------------------------------------------------------------------------------------------
+
+
+class _Counted:
+    """What a step of a model of so many layers came to. params, trainable_params: numbers, not bytes."""
+
+    def __init__(self, params: int, trainable_params: int, idle: Mapping[str, int], peak: Peak):
+        self.params, self.trainable_params, self.idle, self.peak = params, trainable_params, idle, peak
+
+
+class _Family:
+    """What a run finds out about a model before its first step: whether its rows can be packed, and what its head does. Asked of
+    the first layers alone, without adapters, which change nothing of it."""
+
+    def __init__(self, config: Any, packing: bool, check: Callable[[], None]):
+        model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
+        AttentionInterface.register(packed_attention.NAME, packed_attention.packed_sdpa)
+        with _as_on_a_card(), Allocations(config.get_text_config().vocab_size, check):
+            self.packs = packing and packed_attention.enable(model)
+            self.head = Head.of(model)
+
+
+class _Step:
+    def __init__(self, config: Any, setup: Setup, family: _Family, check: Callable[[], None]):
+        self.setup, self.family, self.check = setup, family, check
+        self.dtype = torch.bfloat16 if setup.base_bytes == 2 else torch.float32
+        model = _built(config, self.dtype).requires_grad_(False)
+        if setup.method == "qlora":
+            _hold_in_four_bit(model, setup, self.dtype)
+        self.base, self.vocab_size = model, config.get_text_config().vocab_size
+        with META:
+            self.tuned = adapter.add(model, self._adapter(), "dry run", None).train()
+
+    def _adapter(self) -> Adapter:
+        setup = self.setup
+        return Adapter(
+            method=setup.method, r=setup.r, target_modules=setup.target_modules, use_dora=setup.use_dora,
+            lora_dropout=setup.lora_dropout,
+        )  # fmt: skip
+
+    def run(self) -> _Counted:
+        try:
+            with _as_on_a_card():
+                return self._counted()
+        except GarageError:
+            raise
+        except Exception as error:  # in the code of a hundred families, which need not run without data
+            raise ModelError("dry_run.cannot_run", reason=_first_line(error)) from error
+
+    def _counted(self) -> _Counted:
+        setup, seen = self.setup, Allocations(self.vocab_size, self.check)
+        parameters = [p for p in self.tuned.parameters() if p.requires_grad]
+        scaler = torch.amp.GradScaler("cuda", enabled=False)
+        trained = {id(p) for p in parameters}
+        seen.hold((p for p in self.tuned.parameters() if id(p) not in trained), "weights")
+        seen.hold(self.tuned.buffers(), "weights")
+        seen.hold(_scales(self.base), "weights")
+        seen.hold(parameters, "adapter")
+        with seen:  # as a run does before its first step
+            if self.family.packs:
+                self.base.set_attn_implementation(packed_attention.NAME)
+            if setup.gradient_checkpointing:
+                one_step.checkpoint_layers(self.tuned)
+            fused = fused_lora.fuse(self.tuned)
+        seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding
+        with seen, _places(seen, self.base):
+            with seen.making("gradients"):
+                for parameter in parameters:
+                    parameter.grad = torch.zeros_like(parameter)
+            with seen.making("optimizer"):
+                optimizer = _optimizer(self.tuned, setup)
+            if not setup.accumulates:
+                optimizer.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(lambda p: seen.rename(p.grad, "gradients"))
+            idle = {name: size for name, size in seen.now().items() if name in ("weights", "adapter", "optimizer")}
+            with seen.making("activations"):
+                batch = _batch(setup, self.family.packs)
+            seen.forget_peak()
+            self.tuned.train()
+            one_step.gradients(self.tuned, [batch], self.family.head, scaler, self._offload())
+            seen.place = "optimizer"
+            one_step.clip(parameters, 1.0)
+            with seen.making("optimizer"):
+                optimizer.step()
+        fused.release()
+        return _Counted(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
+
+    def _offload(self) -> AbstractContextManager:
+        if not self.setup.offloads:
+            return nullcontext()
+        return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda kept: kept() if callable(kept) else kept)
+
+
+def _put_aside(tensor: torch.Tensor) -> Any:
+    """As core/engine/offload: what is large leaves the card and comes back as a new tensor."""
+    from core.engine.offload import SMALLEST_BYTES
+
+    if tensor.numel() * tensor.element_size() < SMALLEST_BYTES or isinstance(tensor, torch.nn.Parameter):
+        return tensor
+    size, dtype = tensor.size(), tensor.dtype
+    return lambda: torch.empty(size, dtype=dtype, device=META)
+
+
+def _batch(setup: Setup, packed: bool) -> Batch:
+    """The longest micro-batch, as core/engine/batches makes it."""
+    rows, length, learned = setup.micro_batch, setup.max_length, max(1, setup.learned)
+    index, targets = (torch.zeros(learned, dtype=torch.int64, device=META) for _ in range(2))
+    if packed:
+        ids, positions = (torch.zeros(1, setup.tokens, dtype=torch.int64, device=META) for _ in range(2))
+        return Batch(ids, index, targets, setup.tokens, position_ids=positions, lengths=(length,) * rows)
+    ids, mask = (torch.zeros(rows, length, dtype=torch.int64, device=META) for _ in range(2))
+    return Batch(ids, index, targets, setup.tokens, attention_mask=mask)
+
+
+def _optimizer(tuned: Any, setup: Setup) -> torch.optim.Optimizer:
+    """The run's own, with the state of a step behind it. A paged state counts like any other."""
+    optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
+    groups = optimizers.groups_of(tuned, None)
+    optimizer = optimizers.of_name(optim, groups, lr=1e-4)
+    if optim == "adamw_torch":  # torch makes the state of its fused step on cards and processors only
+        for parameter in groups[0]["params"]:
+            averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros(()), **averages}
+    optimizer.step()
+    return optimizer
+
+
+def _count(model: Any) -> int:
+    """Parameters of the base, tied ones once; packed ones as what they stand for."""
+    found = {id(p): p for p in model.parameters() if not p.requires_grad}
+    return sum(p.quant_state.shape.numel() if getattr(p, "quant_state", None) else p.numel() for p in found.values())
+
+
+@contextmanager
+def _as_on_a_card() -> Iterator[None]:
+    """Attention and dropout by the kernels that a card takes: for tensors without data torch would compute them step by step. And no
+    autocast, which torch refuses for them even where code switches it off. Put in place of torch's own functions, because modes
+    of torch's are off while a backward computes a checkpointed layer again."""
+    functional = torch.nn.functional
+    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast
+    functional.scaled_dot_product_attention, functional.dropout = _attention, _dropout
+    torch.autocast = lambda device_type, *args, **kwargs: (
+        nullcontext() if device_type == "meta" else own[2](device_type, *args, **kwargs)
+    )
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention, functional.dropout, torch.autocast = own
+
+
+def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    return torch.ops.aten.native_dropout(input, p, True)[0] if training and p else input
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Flash attention; with a mask, in fp32, or of unequal widths the memory-efficient kernel, which takes a mask of numbers."""
+    aten = torch.ops.aten
+    if enable_gqa and (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    flash = attn_mask is None and query.dtype != torch.float32 and query.shape[-1] == value.shape[-1] <= 256
+    if flash:
+        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.empty_like(attn_mask, dtype=query.dtype)
+        attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
+    return aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
+
+
+@contextmanager
+def _places(seen: Allocations, model: Any) -> Iterator[None]:
+    """Keep seen.place: "forward 3", "head", "backward 3"."""
+    layers = _decoder_layers(model)
+    phase = ["forward"]
+
+    def entering(number: int) -> Any:
+        def hook(module: Any, args: Any) -> None:
+            seen.place = f"{phase[0]} {number}"
+
+        return hook
+
+    def leaving(number: int) -> Any:
+        def arrived(gradient: torch.Tensor) -> None:
+            phase[0] = "backward"
+            seen.place = f"backward {number}"
+
+        def hook(module: Any, args: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if phase[0] == "forward":
+                seen.place = "head" if number == len(layers) - 1 else seen.place
+                if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+                    hidden.register_hook(arrived)
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(entering(number)) for number, layer in enumerate(layers)]
+    hooks += [layer.register_forward_hook(leaving(number)) for number, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# ---- what it comes to -------------------------------------------------------------------------------------------------
+
+
+def _stretched(few: _Counted, more: _Counted, depths: Sequence[int], layers: int) -> _Counted:
+    """Every number as it grows from the smaller model to the larger, on to the whole one."""
+
+    def at(a: float, b: float) -> int:
+        return round(b + (b - a) * (layers - depths[1]) / (depths[1] - depths[0]))
+
+    def each(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+        return {name: max(0, at(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
+
+    peak = Peak(each(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)
+    return _Counted(at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak)
+
+
+def _estimate(found: _Counted, setup: Setup) -> Estimate:
+    """In the terms of core/memory/arithmetic, with its numbers for what lies outside the allocator's count."""
+    step = {name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")}
+    idle = {name: found.idle.get(name, 0) for name in ("weights", "adapter", "optimizer")} | {
+        "workspace": arithmetic.workspace(setup)
+    }
+    # What an optimizer takes for its own step, where that is the worst moment.
+    step["gradients"] += max(0, found.peak.bytes.get("optimizer", 0) - idle["optimizer"])
+    moving = step["activations"] + step["logits"]
+    outside = {"context": arithmetic.context(setup), "slack": arithmetic.slack(moving, step["logits"], setup)}
+    terms = {name: size / GIB for name, size in (idle | step | outside).items()}
+    return Estimate(
+        trainable_params=found.trainable_params,
+        idle_gib=sum(terms[name] for name in idle),
+        allocated_gib=sum(terms[name] for name in idle | step),
+        on_card_gib=sum(terms.values()),
+        terms=terms,
+        margin=memory_constants().margin["known"],
+    )
+
+
+def _place(place: str, depth: int, layers: int) -> tuple[str, int | None]:
+    """place of a run of `depth` layers as one of the whole model, its layers counted from 1."""
+    name, _, number = place.partition(" ")
+    if not number:
+        return name or "forward", None if name else 1
+    return name, int(number) + 1 if int(number) < depth / 2 else layers - (depth - 1 - int(number))
+
+
+def _first_line(error: Exception) -> str:
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said}"[:200]

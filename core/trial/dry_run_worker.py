@@ -1,0 +1,95 @@
+"""The process that makes dry runs: `python -m core.trial.dry_run_worker`. Warm, it answers in seconds; its start takes as long again.
+
+One JSON object a line. In, on stdin: {"id", "question"} (dry_run_answer.Question). Out, on what was stdout when it started (what
+a library prints goes to stderr): {"id", "answer"} (DryRun), or {"id", "why"} (a Text). A newer question ends the one at work,
+which then is not answered. It ends when stdin closes. It touches no card, no file and no network, and computes in one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import traceback
+from contextlib import suppress
+from typing import IO, Any
+
+import psutil
+
+from core.errors import GarageError
+from core.messages import text
+from core.system.processes import take_pipes
+from core.trial.dry_run_answer import Question
+
+NICENESS = 10
+
+
+class _Outdated(BaseException):
+    """Nobody waits for this answer any more. No Exception: nothing on its way may take it for a model that cannot be run."""
+
+
+class Questions:
+    """What was asked, the newest alone."""
+
+    def __init__(self, source: IO[bytes]):
+        self.newest = -1
+        self._source = source
+        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="questions", daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._source:
+            with suppress(ValueError, TypeError, KeyError):
+                asked = json.loads(line)
+                self.newest = asked["id"]
+                self._queue.put(asked)
+        self.newest = -1  # whatever is at work: the app is gone
+        self._queue.put(None)
+
+    def next(self) -> dict[str, Any] | None:
+        """The next that is still wanted; None at the end."""
+        while (asked := self._queue.get()) is not None:
+            if asked["id"] == self.newest:
+                return asked
+        return None
+
+
+def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None:
+    """None where a newer question came meanwhile."""
+    from core.trial.dry_run import dry_run
+
+    def check() -> None:
+        if questions.newest != asked["id"]:
+            raise _Outdated
+
+    try:
+        return {"answer": dry_run(Question.model_validate(asked["question"]), check).model_dump(mode="json")}
+    except _Outdated:
+        return None
+    except GarageError as error:
+        traceback.print_exc()
+        return {"why": error.text.model_dump(mode="json")}
+    except Exception as error:  # noqa: BLE001 - the plan stands without this number, and the line says why it does
+        traceback.print_exc()
+        return {"why": text("dry_run.failed", reason=f"{type(error).__name__}: {error}"[:200]).model_dump(mode="json")}
+
+
+def main() -> None:
+    source, output = take_pipes()
+    with suppress(psutil.Error, OSError):
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)
+    questions = Questions(source)
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    while (asked := questions.next()) is not None:
+        found = answer(asked, questions)
+        if found is not None:
+            print(json.dumps({"id": asked["id"], **found}), file=output, flush=True)
+
+
+if __name__ == "__main__":
+    main()

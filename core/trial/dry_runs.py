@@ -1,0 +1,203 @@
+"""Dry runs for the app and the commands, made one at a time by a process that stays warm. No torch here.
+
+`look` returns at once with what is known of a question, and has it counted where nothing is. Who wants an answer looks again now
+and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are kept by question.
+The process ends after IDLE_S without one, and before a run starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from core.messages import Text, text
+from core.runs.folder import RunFolder
+from core.system.processes import kill_tree, own_group, worker_environment
+from core.trial.dry_run_answer import DryRun, Question, obstacle
+
+LIMIT_S = 120.0  # for one answer, the start of the process with its imports included
+PATIENCE_S = 3.0  # two ticks of a page's clock
+IDLE_S = 600.0
+KEPT = 500  # answers
+FEW_CORES = 4  # of fewer, a run on a card needs them too
+
+
+@dataclass(frozen=True)
+class Looked:
+    """answer: the dry run. why: the sentence that says why there is none. Both None: it is being counted."""
+
+    answer: DryRun | None = None
+    why: Text | None = None
+
+    @property
+    def is_counting(self) -> bool:
+        return self.answer is None and self.why is None
+
+
+@dataclass
+class _Wanted:
+    question: Question
+    looked_at: float
+
+
+class DryRuns:
+    """running: the run at work, or None."""
+
+    def __init__(self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S, limit_s: float = LIMIT_S):
+        self._running, self._idle_s, self._limit_s = running, idle_s, limit_s
+        self._changed = threading.Condition()  # guards everything below
+        self._known: dict[str, Looked] = {}
+        self._wanted: dict[str, _Wanted] = {}  # in the order in which they were first asked
+        self._worker: _Worker | None = None
+        self._at_work: tuple[int, str] | None = None  # number and key
+        self._number = 0
+        self._clock: threading.Timer | None = None
+
+    def look(self, question: Question) -> Looked:
+        """What is known of question now; where nothing is, it is asked. Never waits for the answer."""
+        if why := obstacle(question.setup):
+            return Looked(why=why)
+        key = question.key
+        with self._changed:
+            if found := self._known.get(key):
+                return found
+        if takes_processor(self._running()):
+            self.rest()
+            return Looked(why=text("dry_run.run_at_work"))
+        with self._changed:
+            self._wanted[key] = _Wanted(self._wanted.get(key, _Wanted(question, 0.0)).question, time.monotonic())
+            return self._go_on() or Looked()
+
+    def wait(self, question: Question) -> Looked:
+        """The answer, or why there is none; for commands."""
+        end = time.monotonic() + self._limit_s
+        while (looked := self.look(question)).is_counting and time.monotonic() < end:
+            with self._changed:
+                self._changed.wait_for(lambda: question.key in self._known, PATIENCE_S / 3)
+        return Looked(why=self._said_too_slow()) if looked.is_counting else looked
+
+    def rest(self) -> None:
+        """End the process: a run is about to start, or the app ends. What it was at is counted anew when somebody looks again."""
+        with self._changed:
+            worker, self._worker, self._at_work = self._worker, None, None
+            self._wanted.clear()
+            self._set_clock(None)
+        if worker is not None:
+            worker.end()
+
+    # ---- the process ----------------------------------------------------------------------------------------------
+    def _go_on(self) -> Looked | None:
+        """Have the newest question counted that somebody waits for, unless one is at work that somebody waits for too."""
+        now = time.monotonic()
+        self._wanted = {key: each for key, each in self._wanted.items() if now - each.looked_at < PATIENCE_S}
+        if not self._wanted or (self._at_work and self._at_work[1] in self._wanted):
+            return None
+        if self._worker is None or self._worker.process.poll() is not None:
+            try:
+                self._worker = _Worker()
+            except OSError as error:
+                return Looked(why=text("dry_run.failed", reason=error.strerror or str(error)))
+            threading.Thread(target=self._read, args=(self._worker,), name="dry runs", daemon=True).start()
+        key, wanted = list(self._wanted.items())[-1]
+        self._number += 1
+        self._at_work = self._number, key
+        self._set_clock(self._limit_s, self._too_slow)
+        self._worker.send({"id": self._number, "question": wanted.question.model_dump(mode="json")})
+        return None
+
+    def _read(self, worker: _Worker) -> None:
+        for line in worker.process.stdout:
+            try:
+                said = json.loads(line)
+                number, found = said["id"], said.get("answer")
+                looked = Looked(DryRun.model_validate(found)) if found else Looked(why=Text.model_validate(said["why"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # half a line of a process that ended; its end is said below
+            with self._changed:
+                self._take(worker, number, looked)
+        code = worker.process.wait()
+        with self._changed:
+            if self._worker is worker:
+                self._take(worker, self._number, Looked(why=text("dry_run.failed", reason=f"exit status {code}")))
+                self._worker = None
+
+    def _take(self, worker: _Worker, number: int, looked: Looked) -> None:
+        if self._worker is not worker or not self._at_work or self._at_work[0] != number:
+            return
+        key, self._at_work = self._at_work[1], None
+        self._wanted.pop(key, None)
+        self._known = dict(list((self._known | {key: looked}).items())[-KEPT:])
+        self._set_clock(self._idle_s, self._idle)
+        self._go_on()
+        self._changed.notify_all()
+
+    def _too_slow(self, number: int) -> None:
+        with self._changed:
+            if self._worker is None or not self._at_work or self._at_work[0] != number:
+                return
+            worker, key = self._worker, self._at_work[1]
+            self._known[key] = Looked(why=self._said_too_slow())
+            self._worker = self._at_work = None
+            self._wanted.pop(key, None)
+            self._changed.notify_all()
+        worker.end()
+
+    def _said_too_slow(self) -> Text:
+        return text("dry_run.too_slow", seconds=round(self._limit_s))
+
+    def _idle(self, number: int) -> None:
+        with self._changed:
+            if self._number != number or self._at_work:
+                return
+        self.rest()
+
+    def _set_clock(self, seconds: float | None, then: Callable[[int], None] | None = None) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock = None
+        if seconds is not None:
+            self._clock = threading.Timer(seconds, then, [self._number])
+            self._clock.daemon = True
+            self._clock.start()
+
+
+def takes_processor(run: RunFolder | None) -> bool:
+    """Whether a dry run now would take what a run at work computes with."""
+    if run is None:
+        return False
+    return run.facts().get("device") in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "core.trial.dry_run_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=worker_environment() | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            **own_group(),
+        )
+
+    def send(self, value: dict[str, Any]) -> None:
+        """A process that is gone takes nothing; its reader says so."""
+        with contextlib.suppress(OSError, ValueError):
+            self.process.stdin.write(json.dumps(value).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            kill_tree(self.process.pid)
+            self.process.wait()

@@ -1,0 +1,232 @@
+"""How fast this PC trains: from its own earlier runs, else from a step of the plan, timed for a second. No torch here.
+
+The measurement (core/trial/pace_probe) runs in a child process and is kept in cache/pace.json, by step, processor or card, and
+version of torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from core import files
+from core.errors import BusyError, GarageError
+from core.memory.budget import best_card
+from core.messages import Text, text
+from core.models.shapes import ModelShape
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.system.machine import Machine, look
+from core.system.processes import own_group, worker_environment
+from core.workspace import lease
+from core.workspace.folder import Workspace
+
+LEAST_STEPS = 5
+PROBE_LIMIT_S = 120  # a first import of torch from a slow disk takes a minute
+MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a token, but for attention
+KEPT = 100  # measurements in the file
+
+
+class Pace(BaseModel):
+    """tokens_per_second: all tokens of the rows, padding aside, measuring and saving included."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tokens_per_second: float
+    source: Text
+
+
+def seconds(tokens: float, pace: Pace) -> float:
+    """How long so many tokens take; loading the model and the libraries is not in it."""
+    return tokens / pace.tokens_per_second
+
+
+# ---- from runs --------------------------------------------------------------------------------------------------------
+
+
+def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None) -> Pace | None:
+    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained there, or only not."""
+    for run in runs.list():
+        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card):
+            measured = _tokens_per_second(run)
+            if measured is not None:
+                return Pace(tokens_per_second=measured, source=text("pace.from_run", run=run.name))
+    return None
+
+
+def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None) -> bool:
+    if on_card is not None and (run.facts().get("device") != "cpu") != on_card:
+        return False
+    try:
+        recipe = run.recipe()
+    except GarageError:
+        return False
+    return _kind(recipe) == _kind(wanted)
+
+
+def _kind(recipe: Recipe) -> tuple[str, str, bool, bool]:
+    """What a step's time depends on most."""
+    return recipe.model.id, recipe.adapter.method, recipe.adapter.load_in_8bit, recipe.adapter.use_dora
+
+
+def _tokens_per_second(run: RunFolder) -> float | None:
+    """Between the ends of the first and the last step of the last attempt; the first step, which warms up, does not count."""
+    lines = [line for line in run.all_metrics() if line.get("kind") == "train"]
+    lines = [line for line in lines if line.get("attempt") == lines[-1].get("attempt")]
+    if len(lines) < LEAST_STEPS:
+        return None
+    try:
+        tokens = lines[-1]["tokens_seen"] - lines[0]["tokens_seen"]
+        elapsed_s = lines[-1]["time"] - lines[0]["time"]
+    except (KeyError, TypeError):
+        return None
+    return tokens / elapsed_s if tokens > 0 and elapsed_s > 0 else None
+
+
+# ---- from a measurement -----------------------------------------------------------------------------------------------
+
+
+class StandIn(BaseModel):
+    """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one, with rows as
+    long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row that the loss counts.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    num_hidden_layers: int  # of the model; what is timed is scaled to them
+    rows: int
+    length: int
+    learned: int
+    r: int
+    four_bit: bool
+    gradient_checkpointing: bool
+    eight_bit: bool = False
+    use_dora: bool = False
+
+    @classmethod
+    def of(cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float) -> StandIn:
+        """length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new measurement."""
+        row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
+        return cls(
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.active_width,
+            num_attention_heads=shape.num_attention_heads,
+            num_key_value_heads=shape.num_key_value_heads,
+            head_dim=shape.head_dim,
+            vocab_size=shape.vocab_size,
+            num_hidden_layers=shape.num_hidden_layers,
+            rows=max(1, min(recipe.train.per_device_train_batch_size, MOST_TOKENS // row)),
+            length=row,
+            learned=max(1, round(row * 2 ** round(math.log2(min(1.0, max(0.1, learned_share)))))),
+            r=recipe.adapter.r,
+            four_bit=recipe.adapter.method == "qlora",
+            gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
+            eight_bit=recipe.adapter.load_in_8bit,
+            use_dora=recipe.adapter.use_dora,
+        )
+
+
+def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
+    """measuring: what measurements on rows kept apart take, as a share of the steps' time."""
+    return Pace(tokens_per_second=tokens_per_second / (1 + measuring), source=text("pace.rough"))
+
+
+class Probe:
+    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch."""
+
+    def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = look):
+        self._workspace, self._machine = workspace, machine
+        self._measuring = threading.Lock()
+        self._failed: set[StandIn] = set()
+
+    def measured(self, step: StandIn) -> float | None:
+        """Tokens a second as measured before; None where nothing was yet. Reads a file, never waits."""
+        found = self._kept().get(self._key(step))
+        return found if isinstance(found, float) else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a measurement is under way."""
+        return self._measuring.locked()
+
+    def begin(self, step: StandIn) -> None:
+        """Measure in the background where it is not known yet. Returns at once; may be called again and again."""
+        if step not in self._failed and not self._measuring.locked():
+            threading.Thread(target=self.measure, args=(step,), name="pace", daemon=True).start()
+
+    def measure(self, step: StandIn) -> float | None:
+        """Tokens a second, known or measured now (some seconds). None while something else computes, or where the child fails."""
+        if (known := self.measured(step)) is not None:
+            return known
+        if not self._measuring.acquire(blocking=False):
+            return None
+        try:
+            return self._measure_now(step)
+        finally:
+            self._measuring.release()
+
+    def _measure_now(self, step: StandIn) -> float | None:
+        # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
+        if not self._device_is_free():
+            return None
+        speed = run_child(step)
+        if speed is None:
+            self._failed.add(step)
+        if speed is None or not self._device_is_free():
+            return None
+        with contextlib.suppress(OSError):
+            kept = list((self._kept() | {self._key(step): speed}).items())
+            files.replace_json(self._file, dict(kept[-KEPT:]))
+        return speed
+
+    def _device_is_free(self) -> bool:
+        try:
+            with lease.hold(self._workspace, text("pace.lease")):
+                return True
+        except BusyError:
+            return False
+
+    @property
+    def _file(self) -> Path:
+        return self._workspace.cache / "pace.json"
+
+    def _kept(self) -> dict[str, float]:
+        kept = files.read_json(self._file)
+        return kept if isinstance(kept, dict) else {}
+
+    def _key(self, step: StandIn) -> str:
+        machine = self._machine()
+        card = best_card(machine)
+        try:
+            torch = version("torch")
+        except PackageNotFoundError:
+            torch = "none"
+        return f"{(card and card.name) or machine.cpu}, torch {torch}, {step.model_dump_json()}"
+
+
+def run_child(step: StandIn) -> float | None:
+    """One measurement in tokens a second, or None where torch cannot be loaded or took too long."""
+    command = [sys.executable, "-m", "core.trial.pace_probe", step.model_dump_json()]
+    try:
+        child = subprocess.run(command, env=worker_environment(), capture_output=True, timeout=PROBE_LIMIT_S, **own_group())
+        answer = json.loads(child.stdout.splitlines()[-1])
+        return float(answer["tokens_per_second"])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError, KeyError, TypeError):
+        return None

@@ -1,0 +1,85 @@
+"""The folder that holds everything the app writes: data, the starter model, runs, exports, the lease.
+
+`--workspace DIR` or LORA_GARAGE_HOME moves it; the default is `workspace` beside launch.py.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from core.errors import RecipeError
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+def expand(path: str | Path) -> Path:
+    """path with its ~ resolved. Raises RecipeError for a home that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise RecipeError("workspace.no_home", path=str(path)[:200]) from None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+    library_folders: tuple[Path, ...] = ()
+
+    @staticmethod
+    def place(folder: str | Path | None = None) -> Path:
+        """Where the workspace is or would be; nothing is made."""
+        return expand(folder or os.environ.get("LORA_GARAGE_HOME") or PROJECT / "workspace").absolute()
+
+    @classmethod
+    def open(cls, folder: str | Path | None = None) -> Workspace:
+        """Make the folders that are missing. Raises RecipeError where they cannot be made or settings.yaml is broken."""
+        root = cls.place(folder)
+        try:
+            for name in ("datasets", "models", "runs", "exports"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error
+        return cls(root, _library_folders(root / "settings.yaml"))
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    @property
+    def recipes(self) -> Path:
+        """Presets of the person's own; made when the first is saved."""
+        return self.root / "recipes"
+
+    @property
+    def cache(self) -> Path:
+        """Anything here may be deleted while the app is off."""
+        folder = self.root / "cache"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _library_folders(settings: Path) -> tuple[Path, ...]:
+    """`library_folders: [D:/models, ...]` of settings.yaml; written by the person, never by the page."""
+    if not settings.exists():
+        return ()
+    try:
+        folders = (yaml.safe_load(settings.read_text("utf-8")) or {}).get("library_folders", [])
+        return tuple(expand(str(folder)).absolute() for folder in folders)
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError("workspace.bad_settings", file=settings, reason=str(error).splitlines()[0]) from error

@@ -1,0 +1,53 @@
+"""One owner of the compute device at a time: training, chat and export exclude each other, in every process.
+
+`gpu.lock` is held by the operating system for the process that works (a crash frees it); `gpu.owner.json`, written by
+the holder, only serves to name it in a refusal. Taken on machines without a card too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from core import files
+from core.errors import BusyError
+from core.messages import Text, text
+from core.workspace.folder import Workspace
+
+
+@contextmanager
+def hold(workspace: Workspace, doing: Text, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lease while the body runs. Raises BusyError, naming the owner, when it is not free within wait_s."""
+    lock = FileLock(workspace.root / "gpu.lock")
+    try:
+        lock.acquire(timeout=wait_s, poll_interval=0.1)
+    except Timeout:
+        raise BusyError("lease.held", owner=owner(workspace) or text("lease.somebody")) from None
+    try:
+        files.replace_json(workspace.root / "gpu.owner.json", {"pid": os.getpid(), "doing": doing.model_dump()})
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(workspace: Workspace) -> bool:
+    """Whether somebody, in any process, has the device at this moment."""
+    lock = FileLock(workspace.root / "gpu.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def owner(workspace: Workspace) -> Text | None:
+    """What the holder said it was doing, or None where nobody ever held the lease."""
+    record = files.read_object(workspace.root / "gpu.owner.json")
+    try:
+        return Text.model_validate(record["doing"])
+    except (TypeError, KeyError, ValueError):
+        return None

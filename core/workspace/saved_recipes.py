@@ -1,0 +1,103 @@
+"""A person's own settings, kept under a name: <workspace>/recipes/<id>.yaml, a recipe without data or name.
+
+Written by whoever saves it, whole; a file that was put there by hand counts too, and one that is no recipe is shown
+with its problem instead of being hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.errors import RecipeError
+from core.messages import Text
+from core.recipe import Recipe, read_yaml, to_yaml
+from core.workspace.names import display_name, short_id, slug
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+NO_DATA = "-"  # data.source of a preset: a recipe must name one, a preset leaves it to the form
+
+
+@dataclass(frozen=True)
+class UserPreset:
+    """recipe is None where the file is no preset; problem then says why."""
+
+    id: str
+    title: str
+    recipe: Recipe | None
+    problem: Text | None = None
+
+
+@dataclass(frozen=True)
+class UserPresets:
+    folder: Path
+
+    def list(self) -> Sequence[UserPreset]:
+        """By title."""
+        try:
+            ids = [path.stem for path in self.folder.glob("*.yaml") if _ID.fullmatch(path.stem)]
+        except OSError:
+            return ()
+        return sorted((self._read(preset_id) for preset_id in ids), key=lambda preset: (preset.title.lower(), preset.id))
+
+    def get(self, preset_id: str) -> UserPreset:
+        """Raises RecipeError for an id that is not in the list; no id can leave the folder."""
+        if not isinstance(preset_id, str) or not _ID.fullmatch(preset_id) or not self._path(preset_id).is_file():
+            raise RecipeError("preset.unknown", id=display_name(preset_id))
+        return self._read(preset_id)
+
+    def save(self, title: str, recipe: Recipe) -> UserPreset:
+        """Keep what recipe sets, its data and name left out. The same title replaces. Raises RecipeError."""
+        shown = display_name(title)
+        if not shown:
+            raise RecipeError("preset.no_title")
+        same = next((preset.id for preset in self.list() if preset.title == shown), None)
+        preset_id = same or self._free_id(shown)
+        value = settings_of(recipe)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.replace(self._path(preset_id), to_yaml({"title": shown} | value))
+        except OSError as error:
+            raise RecipeError("preset.cannot_save", title=shown, reason=error.strerror or error) from error
+        return self._read(preset_id)
+
+    def delete(self, preset_id: str) -> None:
+        """Raises RecipeError for an unknown id, and where the file cannot be removed."""
+        preset = self.get(preset_id)
+        try:
+            self._path(preset_id).unlink()
+        except OSError as error:
+            raise RecipeError("preset.cannot_delete", title=preset.title, reason=error.strerror or error) from error
+
+    def _path(self, preset_id: str) -> Path:
+        return self.folder / f"{preset_id}.yaml"
+
+    def _free_id(self, title: str) -> str:
+        base = slug(title, fallback="preset")
+        return base if not self._path(base).exists() else f"{base}-{short_id()}"
+
+    def _read(self, preset_id: str) -> UserPreset:
+        path = self._path(preset_id)
+        title: Any = None
+        try:
+            value = read_yaml(path)
+            if isinstance(value, dict):
+                title = value.pop("title", None)
+                value.setdefault("data", {})
+                if isinstance(value["data"], dict):
+                    value["data"].setdefault("source", NO_DATA)
+            return UserPreset(preset_id, display_name(title or preset_id), Recipe.parse(value, where=path.name))
+        except RecipeError as error:
+            return UserPreset(preset_id, display_name(title or preset_id), None, error.text)
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What recipe sets, without the data and the name of one run."""
+    value = recipe.model_dump(mode="json", exclude_unset=True)
+    value.pop("name", None)
+    value["data"] = {key: kept for key, kept in value.get("data", {}).items() if key not in ("source", "format")}
+    return value

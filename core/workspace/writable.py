@@ -1,0 +1,65 @@
+"""Whether the workspace can be written: asked once at the start with a real file, later again and again without one.
+
+A folder becomes unwritable in the middle when a USB drive or a network share goes, when a disk with errors is remounted
+read-only, or when a sync tool takes the rights away.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from core.errors import RecipeError, RunError
+from core.messages import Text, text
+from core.workspace.folder import Workspace
+
+CHECK_S = 3.0
+
+
+def reason_against(folder: Path) -> str | None:
+    """Why no file can be made in folder, or None: one is made and removed."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def require(workspace: Workspace) -> None:
+    """Raises RecipeError, before anything begins, where workspace or one of its folders cannot be written."""
+    for folder in (workspace.root, workspace.runs, workspace.datasets, workspace.models, workspace.exports):
+        if reason := reason_against(folder):
+            raise RecipeError("workspace.cannot_make", folder=folder, reason=reason)
+
+
+class WriteWatch:
+    """Asked by every page, looks every CHECK_S at most. On POSIX it asks the system and writes nothing."""
+
+    def __init__(self, workspace: Workspace):
+        self._root = workspace.root
+        self._guard = threading.Lock()
+        self._looked_at = float("-inf")
+        self._problem: Text | None = None
+
+    @property
+    def problem(self) -> Text | None:
+        with self._guard:
+            if time.monotonic() - self._looked_at > CHECK_S:
+                self._problem, self._looked_at = self._look(), time.monotonic()
+            return self._problem
+
+    def _look(self) -> Text | None:
+        if os.name != "nt" and os.access(self._root, os.W_OK | os.X_OK):
+            return None
+        reason = reason_against(self._root)
+        return text("writable.lost", folder=self._root, reason=reason) if reason else None
+
+    def require(self) -> None:
+        """Raises RunError while nothing can be written."""
+        if problem := self.problem:
+            raise RunError(problem)

@@ -1,0 +1,140 @@
+"""Step 3: the data, what is wrong with it by row, and what of it will be learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.data.preview import Preview
+from core.data.tokenizer import LongExamples
+from core.errors import DataError, GarageError
+from core.presets import sample_of
+from webui.form import goal as goal_step
+from webui.form import learned_view
+from webui.form.planner import Outlook
+from webui.kit import format, samples
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.wording import Wording
+from webui.run.findings import PlanFindings, counted
+from webui.state.services import Services
+
+SHOWN_PROBLEMS = 8
+FALLBACK_SAMPLE = "sample:pirate_answers"
+RECIPES = (".yaml", ".yml")
+
+
+class DataStep:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+        self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage"))
+
+    def build(self) -> None:
+        w = self.w
+        self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
+        self.file = gr.File(label=w.t("wizard.file"), height=90, elem_id="file", elem_classes="lg-drop")
+        self.notice = gr.HTML("", elem_id="file-notice", visible=False)
+        self.report = gr.HTML("", elem_id="data-report", visible=False)
+        self.findings.build()
+        self.left_out = gr.HTML("", elem_id="data-left-out", visible=False)
+        with gr.Column(visible=False, elem_id="learned") as self.learned:
+            self.counters = gr.HTML("", elem_id="learned-counters")
+            self.row = gr.HTML("", elem_id="learned-row")
+            with gr.Row(elem_classes="lg-tight", visible=False) as self.turning:
+                self.before = gr.Button(w.t("wizard.row_before"), size="sm", elem_id="row-before")
+                self.after = gr.Button(w.t("wizard.row_after"), size="sm", elem_id="row-after")
+        self.index = gr.State(0)
+        self.next = gr.Button(w.t("wizard.next_sample"), elem_id="next-data", elem_classes="lg-next")
+
+    def choices(self) -> list[tuple[str, str]]:
+        return [samples.choice(info, self.w) for info in self.services.datasets.list()]
+
+    def add(self, path: str) -> tuple[str | None, Html]:
+        """A dropped file as (id of the new set, ""), or (None, what is wrong with it)."""
+        given = Path(path)
+        try:
+            return self.services.datasets.import_file(given, given.stem).id, Html("")
+        except DataError as error:
+            return None, notice(f"{self.w.of(error.text)} {self.w.t('wizard.not_added')}")
+        finally:
+            given.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
+
+    def next_label(self, data: Any, goal: Any) -> str:
+        """Without data the button offers the sample set of the goal, so that a newcomer can simply go on."""
+        if isinstance(data, str) and data:
+            return self.w.t("wizard.next")
+        try:
+            title = samples.title(self.services.datasets.get(sample_for(goal)), self.w)
+        except GarageError:
+            return self.w.t("wizard.next")
+        return self.w.t("wizard.next_sample", title=title)
+
+    def summary(self, data: Any, outlook: Outlook) -> str:
+        if not isinstance(data, str) or not data:
+            return self.w.t("wizard.no_data_yet")
+        try:
+            info = self.services.datasets.get(data)
+            report = self.services.datasets.report(data)
+        except GarageError as error:
+            return self.w.of(error.text)
+        good, rows = report.good_rows, report.rows
+        said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
+        found = counted(outlook.findings, self.findings.ids, self.w)
+        return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
+
+    def report_of(self, data: Any) -> Html:
+        """What is in a data set and what is wrong with it, by row."""
+        w = self.w
+        if not isinstance(data, str) or not data:
+            return Html("")
+        try:
+            report = self.services.datasets.report(data)
+        except DataError as error:
+            return notice(w.of(error.text))
+        sample = sample_of(data)
+        about = sample.description.get(w.language) if sample else None
+        form = w.t(f"wizard.format_{report.format}")
+        lines = [
+            tag("p", about) if about else None,
+            tag("p", w.t("wizard.report", format=form, good=report.good_rows, rows=report.rows)),
+            *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
+        ]
+        if report.problem_count:
+            first = report.problems[:SHOWN_PROBLEMS]
+            lines.append(tag("p", tag("strong", w.t("wizard.problems", count=report.problem_count))))
+            lines.append(tag("ul", *(tag("li", w.of(problem.sentence)) for problem in first)))
+            if report.problem_count > len(first):
+                lines.append(tag("p", w.t("wizard.more_problems", count=report.problem_count - len(first)), class_="lg-quiet"))
+        return tag("div", join(lines), class_="lg-report")
+
+    def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples) -> Html:
+        w = self.w
+        return join(
+            [
+                tag("h2", w.t("wizard.learned")),
+                learned_view.counters(preview.counts(max_length, long_examples), w),
+                learned_view.histogram(preview, max_length, w),
+            ]
+        )
+
+    def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples) -> Html:
+        """One row with its tokens marked; "" where the model's tokenizer is not on this PC yet."""
+        try:
+            return learned_view.row(preview.row(index, max_length, long_examples), self.w)
+        except GarageError as error:
+            return notice(self.w.of(error.text))
+
+
+def sample_for(goal: Any) -> str:
+    """The sample set that goes with a goal."""
+    preset = goal_step.chosen(goal)
+    return preset.sample if preset is not None and preset.sample else FALLBACK_SAMPLE
+
+
+def goal_for(data: Any, goal: Any) -> str | None:
+    """The goal that a sample set teaches, where the chosen one does not go with it; None to leave it."""
+    sample = sample_of(data) if isinstance(data, str) else None
+    if sample is None or sample.goal is None or sample_for(goal) == data:
+        return None
+    return sample.goal

@@ -1,0 +1,282 @@
+"""All settings: one component for each field of a recipe, made from the field itself, and the way back to a recipe.
+
+A field that nobody touched follows the plan; one that was edited is an answer of the person. `Answers` tells the two
+apart by what the page was last shown.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import gradio as gr
+from gradio.components import Component
+
+from core.errors import GarageError
+from core.recipe import LONGEST_PROMPT, Recipe
+from core.runs.further import LOCKED
+from webui.kit import format
+from webui.kit.wording import Wording, field_of
+
+Key = tuple[str, str]  # section and name of a recipe's field
+
+ELSEWHERE: set[Key] = {("model", "id"), ("data", "source"), ("adapter", "method"), ("adapter", "r")}  # asked in the steps
+SECTIONS = ("adapter", "train", "data", "model")
+FOLDED: tuple[Key, ...] = tuple(
+    (section, name)
+    for section in SECTIONS
+    for name in Recipe.model_fields[section].annotation.model_fields
+    if (section, name) not in ELSEWHERE
+)
+FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), *FOLDED)
+LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
+AUTO = ""  # a choice left to the plan
+NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}  # empty means off: no plan turns it on
+MOST_LINE = LONGEST_PROMPT  # characters of a line, where a field takes several
+
+# Shows only the settings whose name or help has what is typed; says so where there is none.
+SEARCH = """(wanted) => {
+  const words = wanted.toLowerCase().split(/\\s+/).filter(Boolean);
+  let shown = 0;
+  for (const setting of document.querySelectorAll('#all-settings .lg-setting')) {
+    const fits = words.every(word => (setting.dataset.words ||= (setting.textContent + ' ' + setting.id).toLowerCase()).includes(word));
+    setting.style.display = fits ? '' : 'none';
+    shown += fits;
+  }
+  for (const head of document.querySelectorAll('#all-settings .lg-setting-head')) head.style.display = words.length ? 'none' : '';
+  document.querySelector('#settings-none').style.display = shown ? 'none' : '';
+}"""
+
+
+class FormError(GarageError):
+    """Something in the form is missing or cannot be; shown beside the Start button."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What may stand in a field. choices: of a Literal. optional: it may be left to the plan. many: several, one a line."""
+
+    type: type
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    many: bool = False
+
+
+def kind_of(key: Key) -> Kind:
+    annotation = field_of(*key).annotation
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if get_origin(annotation) is tuple:
+        return Kind(str, many=True)
+    optional = type(None) in parts
+    inner = next(part for part in parts if part is not type(None))
+    if get_origin(inner) is Literal:
+        return Kind(str, get_args(inner), optional)
+    return Kind(inner, (), optional)
+
+
+def component_for(key: Key, w: Wording) -> Component:
+    """An input for one field, with its name in words, its name in the libraries, and its help."""
+    section, name = key
+    kind = kind_of(key)
+    options = {
+        "label": label_of(name, w),
+        "info": w.setting_help(section, name),
+        "elem_id": f"setting-{name}",
+        "elem_classes": "lg-setting",
+    }
+    default = field_of(section, name).default
+    if kind.choices or (kind.type is bool and kind.optional):
+        return gr.Dropdown(_choices(key, kind, w), value=AUTO if default is None else default, **options)
+    if kind.type is bool:
+        return gr.Checkbox(default, **options)
+    if kind.many:
+        return gr.Textbox("", lines=2, max_lines=4, max_length=2000, **options)
+    if kind.type is str:
+        return gr.Textbox(default or "", max_lines=1, max_length=400, **options)
+    if kind.optional:  # gradio 6.31 makes 0 of an empty Number when it is first shown
+        return gr.Textbox(
+            "", max_lines=1, max_length=20, placeholder=w.t("wizard.none" if key in NONE else "wizard.auto"), **options
+        )
+    return gr.Number(default, **options)
+
+
+def label_of(name: str, w: Wording) -> str:
+    words = w.t(f"wizard.field_{name}")
+    return words if words.lower() == name else f"{words} ({name})"
+
+
+def _choices(key: Key, kind: Kind, w: Wording) -> list[tuple[str, Any]]:
+    auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
+    if kind.type is bool:
+        return [*auto, (w.t("wizard.choice_yes"), "yes"), (w.t("wizard.choice_no"), "no")]
+    return [
+        *auto,
+        *((w.t(f"wizard.choice_{choice}") if w.knows(f"wizard.choice_{choice}") else choice, choice) for choice in kind.choices),
+    ]
+
+
+def shown_value(key: Key, value: Any) -> Any:
+    """A recipe's value as its component shows it."""
+    kind = kind_of(key)
+    if kind.type is bool and kind.optional:
+        return AUTO if value is None else "yes" if value else "no"
+    if kind.many:
+        return "\n".join(value)
+    if kind.choices or kind.type is str:
+        return AUTO if value is None else value
+    if kind.optional:
+        return AUTO if value is None else format.number(value)
+    return value
+
+
+def setting_of(key: Key, given: Any) -> Any:
+    """What a component gave, as a recipe's value; None where it was emptied. Raises FormError naming the limits."""
+    kind = kind_of(key)
+    if kind.many:
+        return _lines(key, given)
+    if given is None or given == "":
+        return None
+    if kind.type is bool:
+        known = {True: True, False: False, "yes": True, "no": False}
+        if isinstance(given, bool | str) and given in known:
+            return known[given]
+        raise _wrong_choice(key, given)
+    if kind.choices:
+        if isinstance(given, str) and given in kind.choices:
+            return given
+        raise _wrong_choice(key, given)
+    if kind.type is str:
+        return str(given).strip()[:1000] or None
+    return number_for(key, _number(given) if isinstance(given, str) else given)
+
+
+def _lines(key: Key, given: Any) -> tuple[str, ...]:
+    """Each line that says something. Raises FormError where those are too many, or one is too long."""
+    lines = tuple(line.strip() for line in str(given or "").splitlines() if line.strip())
+    most = next(rule.max_length for rule in _rules(key) if getattr(rule, "max_length", None))
+    if len(lines) > most or any(len(line) > MOST_LINE for line in lines):
+        raise FormError("wizard.bad_lines", field=key[1], most=most, long=MOST_LINE)
+    return lines
+
+
+def _number(typed: str) -> float | str:
+    """What was typed as a number; as it is where it is none."""
+    try:
+        return float(typed)
+    except ValueError:
+        return typed
+
+
+def _wrong_choice(key: Key, given: Any) -> FormError:
+    return FormError("wizard.bad_choice", field=key[1], found=str(given)[:40])
+
+
+def number_for(key: Key, given: Any) -> int | float:
+    """given as a numeric field wants it. Raises FormError naming the limits."""
+    low, high, low_counts = limits(key)
+    whole = kind_of(key).type is int
+    good = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+    if good and (low < given or (low_counts and given == low)) and given <= high and (not whole or given == int(given)):
+        return int(given) if whole else float(given)
+    shown = format.number(given) if isinstance(given, int | float) else str(given)[:40]
+    sentence = "wizard.bad_whole_number" if whole else "wizard.bad_number"
+    raise FormError(sentence, field=key[1], found=shown, low=format.number(low), high=format.number(high))
+
+
+def limits(key: Key) -> tuple[float, float, bool]:
+    """(lowest, highest, whether the lowest itself is allowed) of a numeric field."""
+    low, high, low_counts = -math.inf, math.inf, True
+    for rule in _rules(key):
+        if getattr(rule, "ge", None) is not None:
+            low, low_counts = rule.ge, True
+        if getattr(rule, "gt", None) is not None:
+            low, low_counts = rule.gt, False
+        if getattr(rule, "le", None) is not None:
+            high = rule.le
+        if getattr(rule, "lt", None) is not None:
+            high = rule.lt - 1 if kind_of(key).type is int else math.nextafter(rule.lt, -math.inf)
+    return low, high, low_counts
+
+
+def _rules(key: Key) -> Sequence[Any]:
+    return field_of(*key).metadata
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the person set, by "section.name", and what the page shows now for every field (edited or not).
+
+    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then.
+    """
+
+    explicit: Mapping[str, Any]
+    shown: Mapping[str, Any]
+    parent: str | None = None
+
+    @classmethod
+    def fresh(cls) -> Answers:
+        return cls({}, {name_of(key): shown_value(key, field_of(*key).default) for key in FIELDS})
+
+    @classmethod
+    def of_state(cls, state: Any) -> Answers:
+        """From the page, where it is plain JSON: whatever is none of ours begins anew."""
+        parts = [state.get(part) for part in ("explicit", "shown")] if isinstance(state, dict) else []
+        if not parts or not all(isinstance(part, dict) for part in parts):
+            return cls.fresh()
+        parent = state.get("parent")
+        return cls(*parts, parent if isinstance(parent, str) and parent else None)
+
+    def state(self) -> dict[str, Any]:
+        return {"explicit": dict(self.explicit), "shown": dict(self.shown), "parent": self.parent}
+
+    def with_values(self, values: Sequence[Any]) -> Answers:
+        """After a look at the components, in the order of FIELDS: what differs from what was shown was edited.
+
+        A recipe that was just opened has shown nothing yet: then the components hold what was there before it.
+        """
+        explicit = dict(self.explicit)
+        for key, value in zip(FIELDS, values, strict=True):
+            name = name_of(key)
+            if name in self.shown and value != self.shown[name]:
+                if value is None or value == "":
+                    explicit.pop(name, None)  # emptied: back to the plan
+                else:
+                    explicit[name] = value
+        if self.parent:
+            explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
+        return Answers(explicit, self.shown, self.parent)
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The person's settings as sections of a recipe. Raises FormError for one that cannot be."""
+        found: dict[str, dict[str, Any]] = {}
+        for key in FIELDS:
+            if name_of(key) in self.explicit:
+                value = setting_of(key, self.explicit[name_of(key)])
+                if value is not None:
+                    found.setdefault(key[0], {})[key[1]] = value
+        steps = found.get("train", {})
+        if steps.get("max_steps") == 0:
+            steps["max_steps"] = -1
+        return found
+
+    def showing(self, recipe: Recipe) -> Answers:
+        """The same answers, with what the page is to show once recipe is the plan."""
+        shown = {name_of(key): shown_value(key, getattr(getattr(recipe, key[0]), key[1])) for key in FIELDS}
+        return Answers(self.explicit, shown, self.parent)
+
+
+def name_of(key: Key) -> str:
+    return f"{key[0]}.{key[1]}"
+
+
+def explicit_of(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe or preset sets itself, as answers of the form."""
+    found = {}
+    for key in FIELDS:
+        section = getattr(recipe, key[0])
+        if key[1] in section.model_fields_set and (value := getattr(section, key[1])) is not None:
+            found[name_of(key)] = shown_value(key, value)
+    return found

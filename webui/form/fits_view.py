@@ -1,0 +1,186 @@
+"""What would fit, as words, a curve and a table: pure functions of an Outlook and a Wording. Drawn inside the plan's card."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+
+from core.advice import what_fits
+from core.advice.recommend import Advice
+from core.advice.what_fits import Curve, Limits, OnCard
+from core.presets import KnownModel, models
+from core.presets import goal as goal_preset
+from webui.form.planner import Outlook
+from webui.kit.html import Html, join, tag
+from webui.kit.verdict import METHODS, badge, gib
+from webui.kit.wording import Wording
+
+# The drawing, in units of its viewBox.
+WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 420, 220, 34, 24, 16, 36
+MOST_TICKS = 5
+
+
+def stretched(outlook: Outlook, w: Wording) -> Html | None:
+    """How far each setting could go here while the others stay; None where memory or model are not known."""
+    plan, shape = outlook.plan, outlook.shape
+    if plan is None or shape is None or plan.advice.budget.free_gib is None:
+        return None
+    advice = plan.advice
+    known = _known(plan.recipe.model.id)
+    found = what_fits.limits(shape, what_fits.setup_of(advice), advice.budget.free_gib / advice.factor, known)
+    lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
+    return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
+
+
+def _limits(found: Limits, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
+    other = METHODS["lora" if advice.method == "qlora" else "qlora"]
+    said = [
+        w.t("fits_view.longest", value=f"{found.max_length:,}", now=f"{advice.max_length:,}")
+        if found.max_length
+        else w.t("fits_view.no_length"),
+        w.t("fits_view.largest_r", value=found.r, now=advice.r) if found.r else w.t("fits_view.no_r"),
+        w.t("fits_view.other_fits" if found.method else "fits_view.other_does_not", method=other),
+    ]
+    if known is not None:
+        same = found.model is not None and found.model.id == known.id
+        if found.model is None:
+            said.append(w.t("fits_view.no_model"))
+        else:
+            said.append(w.t("fits_view.same_model" if same else "fits_view.model", model=found.model.title))
+    return said
+
+
+def _known(model_id: str) -> KnownModel | None:
+    return next((model for model in models() if model.hub == model_id), None)
+
+
+# ---- memory against length ----------------------------------------------------------------------------------------------
+
+
+def by_length(outlook: Outlook, w: Wording) -> Html | None:
+    """Both methods' memory against max_length, the free memory as a line, and the same numbers as a table."""
+    plan, shape = outlook.plan, outlook.shape
+    if plan is None or shape is None:
+        return None
+    setup = what_fits.setup_of(plan.advice)
+    counted = [what_fits.by_length(shape, setup, method) for method in ("lora", "qlora")]
+    curves = [replace(curve, needed_gib=tuple(plan.advice.factor * needed for needed in curve.needed_gib)) for curve in counted]
+    free = plan.advice.budget.free_gib
+    return tag("div", drawing(curves, free, setup.max_length, w), _legend(free, w), _numbers(curves, free, w))
+
+
+def drawing(curves: Sequence[Curve], free: float | None, now: int, w: Wording) -> Html:
+    """An SVG; lengths double from left to right. Above three times what is free nothing is drawn: it is too much anyway."""
+    lengths = curves[0].lengths
+    most = max(max(curve.needed_gib) for curve in curves)
+    top = min(most, 3 * free) if free else most
+    step = _nice(top / MOST_TICKS)
+    top = step * math.ceil(top / step)
+
+    def across(length: int) -> float:
+        low, high = math.log2(lengths[0]), math.log2(lengths[-1])
+        return LEFT + (WIDE - LEFT - RIGHT) * ((math.log2(length) - low) / (high - low) if high > low else 0.5)
+
+    def up(needed: float) -> float:
+        return TOP + (HIGH - TOP - BOTTOM) * (1 - min(needed, top) / top)
+
+    parts: list[Html] = []
+    for count in range(round(top / step) + 1):
+        y = f"{up(count * step):.1f}"
+        parts.append(tag("line", x1=LEFT, x2=WIDE - RIGHT, y1=y, y2=y, class_="fv-grid"))
+        parts.append(tag("text", f"{count * step:g}", x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end"))
+    for length in _labelled(lengths, now):
+        x = f"{across(length):.1f}"
+        parts.append(tag("text", f"{length:,}", x=x, y=HIGH - BOTTOM + 16, text_anchor="middle"))
+    parts.append(tag("line", x1=f"{across(now):.1f}", x2=f"{across(now):.1f}", y1=TOP, y2=HIGH - BOTTOM, class_="fv-now"))
+    for curve in curves:
+        points = " ".join(
+            f"{across(length):.1f},{up(needed):.1f}"
+            for length, needed in zip(curve.lengths, curve.needed_gib, strict=True)
+            if needed <= top or length == curve.lengths[0]
+        )
+        parts.append(tag("polyline", points=points, class_=f"fv-{curve.method}"))
+    if free is not None:
+        y = f"{up(free):.1f}"
+        parts.append(tag("line", x1=LEFT, x2=WIDE - RIGHT, y1=y, y2=y, class_="fv-free"))
+    parts.append(tag("text", w.t("fits_view.axis_gib"), x=4, y=10))
+    parts.append(tag("text", w.t("fits_view.axis_length"), x=WIDE - RIGHT, y=HIGH - 2, text_anchor="end"))
+    return tag("svg", *parts, viewBox=f"0 0 {WIDE} {HIGH}", class_="fv-drawing", role="img", aria_label=w.t("fits_view.drawing"))
+
+
+def _labelled(lengths: Sequence[int], now: int) -> list[int]:
+    """Powers of two; this plan's own length has a line of its own, and is named in the legend of the table."""
+    return [length for length in lengths if length & (length - 1) == 0 and (length >= 512 or len(lengths) < 7)]
+
+
+def _nice(value: float) -> float:
+    """value rounded up to 1, 2 or 5 times a power of ten."""
+    power = 10 ** math.floor(math.log10(value))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value)
+
+
+def _legend(free: float | None, w: Wording) -> Html:
+    entries = [("lora", "LoRA"), ("qlora", "QLoRA"), ("now", w.t("fits_view.now"))]
+    if free is not None:
+        entries.append(("free", w.t("fits_view.free", gib=gib(free))))
+    return tag(
+        "ul",
+        *(tag("li", tag("i", class_=f"fv-key-{key}", aria_hidden="true"), name) for key, name in entries),
+        class_="lg-mem-legend",
+    )
+
+
+def _numbers(curves: Sequence[Curve], free: float | None, w: Wording) -> Html:
+    head = tag("tr", tag("th", w.t("fits_view.length"), scope="col"), *(tag("th", METHODS[c.method], scope="col") for c in curves))
+    rows = []
+    for index, length in enumerate(curves[0].lengths):
+        cells = []
+        for curve in curves:
+            needed = curve.needed_gib[index]
+            too_much = free is not None and needed > free
+            cells.append(tag("td", w.t("fits_view.gib_too_much" if too_much else "fits_view.gib", gib=gib(needed))))
+        rows.append(tag("tr", tag("th", f"{length:,}", scope="row"), *cells))
+    return table([head], rows, w.t("fits_view.by_length"))
+
+
+# ---- other cards --------------------------------------------------------------------------------------------------------
+
+
+def on_cards(outlook: Outlook, w: Wording) -> Html | None:
+    """This plan on every common card, how long its rows could be there, and what would be advised there instead."""
+    plan, shape = outlook.plan, outlook.shape
+    if plan is None or shape is None:
+        return None
+    facts = outlook.preview.facts() if outlook.preview else None
+    goal = goal_preset(plan.recipe.goal) if plan.recipe.goal else None
+    cards = what_fits.on_cards(plan.advice, shape, platform.system(), facts, goal)
+    head = tag(
+        "tr", *(tag("th", w.t(f"fits_view.{name}"), scope="col") for name in ("card", "this_plan", "longest_there", "advised"))
+    )
+    here = plan.advice.budget.sold_gb
+    rows = [tag("tr", *_card(card, card.gb == here, w), class_="lg-here" if card.gb == here else None) for card in cards]
+    return tag("div", tag("p", w.t("fits_view.cards_info"), class_="lg-quiet"), table([head], rows, w.t("fits_view.on_cards")))
+
+
+def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
+    numbers = tag("span", w.t("fits_view.of", needed=gib(card.needed_gib), free=gib(card.free_gib)), class_="lg-quiet")
+    length = f"{card.max_length:,}" if card.max_length else w.t("fits_view.none")
+    there = card.advised
+    if there.verdict == "does_not_fit":
+        advised = w.t("fits_view.nothing")
+    else:
+        advised = w.t("fits_view.advice", method=METHODS[there.method], r=there.r, max_length=f"{there.max_length:,}")
+    name = [f"{card.gb} GB", tag("span", w.t("fits_view.yours"), class_="lg-badge lg-active") if here else None]
+    return [
+        tag("th", join([part for part in name if part]), scope="row"),
+        tag("td", tag("div", badge(card.verdict, w), numbers, class_="lg-stack")),
+        tag("td", length),
+        tag("td", advised),
+    ]
+
+
+def table(head: Sequence[Html], rows: Sequence[Html], name: str) -> Html:
+    inside = tag("table", tag("thead", *head), tag("tbody", *rows), class_="lg-table")
+    return tag("div", inside, class_="lg-scroll", tabindex=0, role="region", aria_label=name)

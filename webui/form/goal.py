@@ -1,0 +1,71 @@
+"""Step 1: what the model should become better at, a preset of the person's own, or a recipe file."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from core.presets import Goal, goals
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+FIRST = "style"
+
+
+class GoalStep:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        self.goal = gr.Radio(
+            [(label(goal, w), goal.id) for goal in goals()],
+            value=FIRST,
+            label=w.t("wizard.goal"),
+            info=w.t("wizard.goal_info"),
+            elem_id="goal",
+        )
+        self.about = gr.HTML(about(chosen(FIRST), w), elem_id="goal-about")
+        with gr.Accordion(w.t("wizard.start_from"), open=False, elem_id="start-from"):
+            self.preset = gr.Dropdown(
+                self.preset_choices(), value="", label=w.t("wizard.preset"), info=w.t("wizard.preset_info"), elem_id="preset"
+            )
+            self.recipe = gr.File(label=w.t("wizard.recipe_file"), height=90, elem_id="recipe-file", elem_classes="lg-drop")
+        self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
+        self.next = gr.Button(w.t("wizard.next"), elem_id="next-goal", elem_classes="lg-next")
+
+    def preset_choices(self) -> list[tuple[str, str]]:
+        return [(self.w.t("wizard.no_preset"), ""), *((preset.title, preset.id) for preset in self.services.presets.list())]
+
+
+def chosen(goal_id: object) -> Goal | None:
+    """The goal of an id that came from the form; None for anything else."""
+    return next((goal for goal in goals() if goal.id == goal_id), None)
+
+
+def label(goal: Goal, w: Wording) -> str:
+    title = goal.title[w.language]
+    return title if goal.suitable else w.t("wizard.unsuitable_goal", title=title)
+
+
+def about(goal: Goal | None, w: Wording) -> Html:
+    """What a person gets, why LoRA suits it or does not, and one row as it could stand in a data set."""
+    if goal is None:
+        return Html("")
+    why, instead = goal.why[w.language], goal.instead[w.language] if goal.instead else None
+    return join(
+        [
+            tag("p", goal.description[w.language]),
+            tag("p", why, class_="lg-quiet") if goal.suitable else notice(why, "warn"),
+            tag("p", tag("strong", w.t("wizard.instead") + " "), instead) if instead else None,
+            _example(goal.example[w.language], w),
+        ]
+    )
+
+
+def _example(example: dict[str, str], w: Wording) -> Html:
+    return tag(
+        "dl",
+        *(join([tag("dt", w.t(f"wizard.example_{part}")), tag("dd", example[part])]) for part in ("question", "answer")),
+        class_="lg-example",
+    )

@@ -1,0 +1,211 @@
+"""What will be learned, as HTML: the counts in words, the lengths as bars, and a row with its marks. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from core.data.preview import Bin, Counts, Piece, Preview, RowView
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.wording import Wording
+
+# The drawing's own units; CSS scales it to the page, at 390 px to about 0.9.
+WIDTH, HEIGHT = 380, 168
+LEFT, RIGHT, TOP, BOTTOM = 8, 8, 28, 36
+MOST_TICKS = 5
+
+_TAGS = {
+    "given": ("span", None),
+    "learned": ("mark", "lg-learned"),
+    "cut_given": ("s", "lg-cut"),
+    "cut_learned": ("s", "lg-cut lg-cut-learned"),
+}
+
+
+def counters(counts: Counts, w: Wording) -> Html:
+    """What is learned, cut and left out, in a sentence each; numbers that are not exact are said to be estimated."""
+    is_projected = counts.counted < counts.rows
+
+    def number(value: float) -> str:
+        shown = f"{value:,}"
+        return shown if counts.exact and not is_projected else w.t("learned_view.about", number=shown)
+
+    values = {"all": f"{counts.rows:,}", "max_length": f"{counts.max_length:,}"}
+    learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
+    cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values) if counts.rows_cut else w.t("learned_view.cut_none")
+    if counts.rows_split:
+        cut = w.t("learned_view.split", pieces=number(counts.pieces), **values)
+    left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
+    dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
+    if counts.first_dropped:
+        listed = ", ".join(f"{row:,}" for row in counts.first_dropped)
+        more = ", …" if counts.rows_dropped > len(counts.first_dropped) else ""
+        dropped += " " + w.t("learned_view.dropped_rows", rows=listed + more)
+    notes = []
+    if not counts.exact:
+        notes.append(w.t("learned_view.estimated"))
+    if is_projected:
+        notes.append(w.t("learned_view.projected", counted=f"{counts.counted:,}", rows=f"{counts.rows:,}"))
+    return tag(
+        "div",
+        tag(
+            "dl",
+            _counter(w.t("learned_view.learned_short"), number(counts.learned_percent) + " %", learned, "plain"),
+            _counter(
+                w.t("learned_view.split_short" if counts.long_examples == "split" else "learned_view.cut_short"),
+                number(counts.rows_split or counts.rows_cut),
+                cut,
+                "warn" if counts.rows_cut else "plain",
+            ),
+            _counter(
+                w.t("learned_view.dropped_short"), number(counts.rows_dropped), dropped, "warn" if counts.rows_dropped else "plain"
+            ),
+            class_="lg-counters",
+        ),
+        *(tag("p", note, class_="lg-quiet lg-counters-note") for note in notes),
+    )
+
+
+def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
+    return tag(
+        "div",
+        tag("dt", label),
+        tag("dd", tag("strong", value), tag("span", sentence)),
+        class_=f"lg-counter lg-counter-{tone}",
+    )
+
+
+# --- lengths ---------------------------------------------------------------------------------------------------------
+
+
+def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
+    """Row lengths as bars, what max_length cuts hatched, and a dashed line at max_length. Told in words to screen readers."""
+    limit = preview.limit(max_length)
+    bins = preview.histogram(max_length)
+    said = w.t(
+        "learned_view.lengths" if preview.exact else "learned_view.lengths_estimated",
+        median=f"{preview.median:,}", p99=f"{preview.p99:,}", longest=f"{preview.longest:,}", max_length=f"{limit:,}",
+    )  # fmt: skip
+    drawing = tag(
+        "svg",
+        tag("defs", _hatching()),
+        *_bars(bins),
+        *_axis(bins, w),
+        *_limit_line(bins, limit, w),
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=said,
+        class_="lg-lengths",
+    )
+    return tag("figure", drawing, tag("figcaption", said, aria_hidden="true"), class_="lg-lengths-figure")
+
+
+def _hatching() -> Html:
+    stripe = tag("path", d="M0 6 L6 0", class_="lg-hatch")
+    return tag("pattern", stripe, id="lg-hatch", width=6, height=6, patternUnits="userSpaceOnUse")
+
+
+def _bar_width(bins: Sequence[Bin]) -> float:
+    return (WIDTH - LEFT - RIGHT) / len(bins)
+
+
+def _bars(bins: Sequence[Bin]) -> Iterator[Html]:
+    """One bar a bin; the rows that are cut on top of those that are not. A bin with one row can still be seen."""
+    floor, room, most = HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM, max(b.rows for b in bins)
+    for i, b in enumerate(bins):
+        if not b.rows:
+            continue
+        height = max(2.0, room * b.rows / most)
+        cut = height * b.cut / b.rows
+        box = {"x": f"{LEFT + i * _bar_width(bins) + 1:.1f}", "width": f"{_bar_width(bins) - 2:.1f}"}
+        if b.cut < b.rows:
+            yield tag("rect", y=f"{floor - height + cut:.1f}", height=f"{height - cut:.1f}", class_="lg-bar-kept", **box)
+        if b.cut:
+            yield tag("rect", y=f"{floor - height:.1f}", height=f"{cut:.1f}", class_="lg-bar-cut", **box)
+
+
+def _axis(bins: Sequence[Bin], w: Wording) -> Iterator[Html]:
+    floor = HEIGHT - BOTTOM
+    yield tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor, class_="lg-axis")
+    every = -(-len(bins) // MOST_TICKS)
+    for i in range(0, len(bins) - every // 2, every):
+        anchor = "start" if i == 0 else "middle"
+        x = f"{LEFT + i * _bar_width(bins):.1f}"
+        yield tag("text", f"{bins[i].start:,}", x=x, y=floor + 14, text_anchor=anchor, class_="lg-tick")
+    yield tag("text", f"{bins[-1].end:,}", x=WIDTH - RIGHT, y=floor + 14, text_anchor="end", class_="lg-tick")
+    caption = w.t("learned_view.axis", rows=f"{max(b.rows for b in bins):,}")
+    yield tag("text", caption, x=WIDTH / 2, y=floor + 31, text_anchor="middle", class_="lg-tick")
+
+
+def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
+    """Where max_length lies; at the edge where it is below or, with an arrow, beyond all rows."""
+    at = next((i for i, b in enumerate(bins) if limit < b.end), None)
+    if at is None:
+        x, label = float(WIDTH - RIGHT), w.t("learned_view.limit_beyond", max_length=f"{limit:,}")
+    else:
+        share = max(0, limit - bins[at].start) / (bins[at].end - bins[at].start)
+        x, label = LEFT + (at + share) * _bar_width(bins), w.t("learned_view.limit", max_length=f"{limit:,}")
+    yield tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP - 8, y2=HEIGHT - BOTTOM, class_="lg-limit")
+    right_half = x > WIDTH / 2
+    yield tag("text", label, x=f"{x:.1f}", y=TOP - 13, text_anchor="end" if right_half else "start", class_="lg-limit-label")
+
+
+# --- a row -----------------------------------------------------------------------------------------------------------
+
+
+def legend(w: Wording) -> Html:
+    samples = (
+        tag("span", w.t("learned_view.sample_given")),
+        tag("mark", w.t("learned_view.sample_learned"), class_="lg-learned"),
+        tag("s", w.t("learned_view.sample_cut"), class_="lg-cut"),
+        tag("span", w.t("learned_view.sample_special"), class_="lg-special"),
+    )
+    meanings = ("legend_given", "legend_learned", "legend_cut", "legend_special")
+    items = (
+        tag("li", sample, " ", tag("span", w.t(f"learned_view.{meaning}"), class_="lg-quiet"))
+        for sample, meaning in zip(samples, meanings, strict=True)
+    )
+    return tag("ul", *items, class_="lg-legend")
+
+
+def row(view: RowView | None, w: Wording) -> Html:
+    """A row as the model reads it, what is learned marked, with its legend. None: its tokenizer is not on this PC."""
+    if view is None:
+        return notice(w.t("learned_view.no_tokenizer"), "plain")
+    numbers = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
+    numbers = {name: f"{number:,}" for name, number in numbers.items()}
+    where = w.t("learned_view.row", row=f"{view.row_number:,}", index=f"{view.index + 1:,}", of=f"{view.of:,}")
+    key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
+    how_much = w.t(f"learned_view.{key}", **numbers)
+    text_of_row = tag(
+        "div",
+        *(_piece(piece, view.special, w) for piece in view.pieces),
+        class_="lg-row-text",
+        tabindex=0,
+        role="region",
+        aria_label=where,
+    )
+    return tag(
+        "div",
+        tag("p", tag("strong", where), " ", tag("span", how_much, class_="lg-quiet"), class_="lg-row-head"),
+        notice(w.t("learned_view.row_dropped"), "warn") if view.dropped else None,
+        text_of_row,
+        legend(w),
+        class_="lg-row",
+    )
+
+
+def _piece(piece: Piece, special: Sequence[str], w: Wording) -> Html:
+    if piece.kind == "more":
+        return tag("span", w.t("learned_view.more", characters=f"{int(piece.text):,}"), class_="lg-more")
+    name, class_ = _TAGS[piece.kind]
+    return tag(name, _with_special(piece.text, special), class_=class_)
+
+
+def _with_special(content: str, special: Sequence[str]) -> Html:
+    """content with its special tokens in their quieter style."""
+    if not special:
+        return join([content])
+    pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+    parts = re.split(f"({pattern})", content)
+    return join(tag("span", part, class_="lg-special") if i % 2 else part for i, part in enumerate(parts))

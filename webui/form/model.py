@@ -1,0 +1,95 @@
+"""Step 2: the base model: what is on this PC, what is known, or any hub id; each with what it needs here."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from core.advice import recommend
+from core.errors import GarageError
+from core.memory.budget import Budget
+from core.models.library import ModelRef
+from core.presets import KnownModel, models
+from webui.form.model_list import ModelList
+from webui.form.plan_view import METHODS
+from webui.form.planner import Outlook, Planner
+from webui.kit import format
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.wording import Wording
+from webui.run import card
+from webui.state.services import Services
+
+
+class ModelStep:
+    def __init__(self, services: Services, planner: Planner, wording: Wording):
+        self.services, self.w = services, wording
+        self.list = ModelList(planner, wording)
+
+    def build(self, budget: Budget) -> None:
+        w = self.w
+        self.model = gr.Dropdown(
+            self.choices(budget),
+            value="starter",
+            allow_custom_value=True,
+            label=w.t("wizard.model"),
+            info=w.t("wizard.model_info"),
+            elem_id="model",
+        )
+        self.about = gr.HTML("", elem_id="model-about")
+        self.list.build()
+        self.next = gr.Button(w.t("wizard.next"), elem_id="next-model", elem_classes="lg-next")
+
+    def choices(self, budget: Budget) -> list[tuple[str, str]]:
+        """What loads without a download first, then the models that are known to be worth a try."""
+        here = list(self.services.models.choices())
+        there = [model.hub for model in models() if model.hub not in here]
+        return [(self._label(model_id, budget), model_id) for model_id in [*here, *there]]
+
+    def _label(self, model_id: str, budget: Budget) -> str:
+        """ "Qwen3 4B · 4.0B parameters · QLoRA fits" """
+        w, model = self.w, known(model_id)
+        if model is None:
+            return card.model_name(model_id, w)
+        advised = recommend.recommend(model.shape, budget)
+        verdict = w.t("wizard.model_verdict", method=METHODS[advised.method], verdict=w.t(f"plan_view.verdict_{advised.verdict}"))
+        return " · ".join([model.title, format.parameters(w, model.shape.params), verdict])
+
+
+def known(model_id: str) -> KnownModel | None:
+    return next((model for model in models() if model.hub == model_id), None)
+
+
+def about(model_id: object, outlook: Outlook, services: Services, w: Wording) -> Html:
+    """Size, licence, download; what stands in its way."""
+    if not isinstance(model_id, str) or not model_id.strip():
+        return Html("")
+    model_id = model_id.strip()
+    try:
+        ref = ModelRef.parse(model_id)
+    except GarageError as error:
+        return notice(w.of(error.text))
+    lines: list[Html | None] = []
+    model = known(model_id)
+    if model_id == "starter":
+        lines.append(tag("p", w.t("wizard.starter_about")))
+    elif model is not None:
+        gated = w.t("wizard.gated") if model.gated else w.t("wizard.open_licence")
+        lines.append(tag("p", w.t("wizard.model_about", licence=model.licence, access=gated)))
+        lines.append(tag("p", model.note[w.language]) if w.language in model.note else None)
+    if outlook.shape is not None:
+        size = format.parameters(w, outlook.shape.params)
+        download = format.bytes_used(2 * outlook.shape.params)
+        key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
+        lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
+    elif outlook.shape_problem is not None:
+        lines.append(notice(w.of(outlook.shape_problem), "warn"))
+    if ref.kind == "hub" and services.models.local_folder(model_id) is None:
+        lines.append(tag("p", w.t("wizard.will_download"), class_="lg-quiet"))
+    return join(lines)
+
+
+def summary(model_id: object, outlook: Outlook, w: Wording) -> str:
+    if not isinstance(model_id, str) or not model_id.strip():
+        return w.t("wizard.none_yet")
+    model = known(model_id.strip())
+    name = model.title if model else card.model_name(model_id.strip(), w)
+    return f"{name} · {format.parameters(w, outlook.shape.params)}" if outlook.shape else name

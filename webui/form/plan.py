@@ -1,0 +1,95 @@
+"""Step 4: the recommendation with its reasons, what it is planned for, and every setting there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.system.machine import Machine
+from webui.form.fields import FOLDED, SEARCH, SECTIONS, component_for
+from webui.form.planner import CARD, HERE, PROCESSOR, SIZE
+from webui.kit.html import tag
+from webui.kit.wording import Wording, field_of
+from webui.run.findings import PlanFindings
+from webui.state.services import Services
+
+FOLLOW_S = 2.0  # as often as the hardware is looked at
+RANKS = (4, 8, 16, 32, 64)
+SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
+
+
+class PlanStep:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+        self.findings = PlanFindings(wording, ("few_steps", "hot_plan"))
+
+    def build(self) -> None:
+        w = self.w
+        self.memory = gr.Dropdown(
+            self.memory_choices(self.services.monitor.newest()),
+            value=HERE,
+            label=w.t("wizard.memory"),
+            info=w.t("wizard.memory_info"),
+            elem_id="plan-for",
+        )
+        self.findings.build()
+        self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
+        self.holders = gr.HTML("", visible=False, elem_id="memory-holders")
+        self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")
+        self.drawn_from = gr.JSON({}, visible=False)  # what the card's verdict stands on, in the browser beside it
+        self.clock = gr.Timer(FOLLOW_S)
+        self.method = gr.Radio(
+            [(w.t("wizard.lora"), "lora"), (w.t("wizard.qlora"), "qlora")],
+            value=field_of("adapter", "method").default,
+            label=w.t("wizard.method"),
+            info=w.t("wizard.method_info"),
+            elem_id="method",
+        )
+        self.r = gr.Radio(
+            rank_choices(8),
+            value=field_of("adapter", "r").default,
+            label=w.t("wizard.field_r"),
+            info=w.setting_help("adapter", "r"),
+            elem_id="rank",
+        )
+        with gr.Accordion(w.t("wizard.all_settings"), open=False, elem_id="all-settings"):
+            self._build_settings()
+        self.reset = gr.Button(w.t("wizard.reset"), size="sm", visible=False, elem_id="reset-settings")
+        with gr.Accordion(w.t("wizard.save_preset"), open=False, elem_id="save-preset"):
+            self.preset_name = gr.Textbox(
+                label=w.t("wizard.preset_name"), info=w.t("wizard.save_info"), max_lines=1, max_length=60, elem_id="preset-name"
+            )
+            self.save = gr.Button(w.t("wizard.save"), size="sm", elem_id="preset-save")
+            self.save_notice = gr.HTML("", visible=False, elem_id="preset-notice")
+        self.next = gr.Button(w.t("wizard.next"), elem_id="next-plan", elem_classes="lg-next")
+
+    def _build_settings(self) -> None:
+        w = self.w
+        search = gr.Textbox(label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search")
+        self.folded = []
+        for section in SECTIONS:
+            gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
+            self.folded += [component_for(key, w) for key in FOLDED if key[0] == section]
+        gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
+        search.input(None, [search], None, js=SEARCH, queue=False, show_progress="hidden", api_visibility="private")
+
+    @property
+    def fields(self) -> list[Any]:
+        """In the order of settings_fields.FIELDS."""
+        return [self.method, self.r, *self.folded]
+
+    def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
+        """This PC as it is, its other cards, its processor, and cards that are only planned for."""
+        w = self.w
+        cards = [card for card in machine.nvidia.cards if card.uuid and not card.lost]
+        several = (
+            [(w.t("wizard.memory_card", name=card.name or "?"), f"{CARD}{card.uuid}") for card in cards] if len(cards) > 1 else []
+        )
+        processor = [(w.t("wizard.memory_cpu"), PROCESSOR)] if cards else []
+        sizes = [(w.t("wizard.memory_size", gb=size), f"{SIZE}{size}") for size in SIZES]
+        return [(w.t("wizard.memory_here"), HERE), *several, *processor, *sizes]
+
+
+def rank_choices(value: int) -> list[tuple[str, int]]:
+    return [(str(r), r) for r in sorted({*RANKS, value})]

@@ -1,0 +1,216 @@
+"""A plan as words and bars: pure functions of an Outlook and a Wording."""
+
+from __future__ import annotations
+
+from core.advice.recommend import Advice
+from core.advice.run_doctor import SAID_OF_PLANS
+from core.memory.arithmetic import Estimate
+from core.memory.budget import Budget
+from core.memory.documented import VramTable
+from webui.form import dry_run_view, fits_view
+from webui.form.planner import Outlook
+from webui.kit import correction, format
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.verdict import METHODS, badge, gib, method_name
+from webui.kit.wording import Wording
+
+# The terms of an estimate as the bar shows them: few, by what a person could change.
+BAR = (
+    ("model", ("weights", "dequantised")),
+    ("adapter", ("adapter", "gradients", "optimizer")),
+    ("work", ("activations", "logits")),
+    ("rest", ("workspace", "context", "slack")),
+)
+# What would fit, each in a fold of its own.
+FITS = (("stretched", fits_view.stretched), ("by_length", fits_view.by_length), ("on_cards", fits_view.on_cards))
+
+
+def summary(outlook: Outlook, w: Wording) -> str:
+    """One line for the folded step: "QLoRA, rank 8 · fits: about 5.2 of 7.3 GiB · 80 steps · about 3 min"."""
+    if outlook.plan is None:
+        return w.of(outlook.problem) if outlook.problem else w.t("plan_view.no_plan")
+    advice = outlook.plan.advice
+    parts = [
+        w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r),
+        verdict_line(advice, w),
+        *steps_and_time(outlook, w),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def verdict_line(advice: Advice, w: Wording) -> str:
+    """ "fits: 5.2 of 7.3 GiB" with the margin counted in; the word alone where a number is not known."""
+    word = w.t(f"plan_view.verdict_{advice.verdict}")
+    if advice.estimate is None or advice.budget.free_gib is None:
+        return word
+    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(advice.estimate.needed_gib), free=gib(advice.budget.free_gib))
+
+
+def steps_and_time(outlook: Outlook, w: Wording) -> list[str]:
+    if outlook.plan is None or outlook.plan.advice.planned_steps is None:
+        return []
+    found = [w.t("plan_view.steps", steps=outlook.plan.advice.planned_steps)]
+    if outlook.seconds is not None:
+        found.append(format.about(w, outlook.seconds))
+    return found
+
+
+def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
+    """Recommendation, verdict, memory by term, steps and time, warnings, reasons, what else was weighed, the table."""
+    if outlook.plan is None:
+        return notice(w.of(outlook.problem)) if outlook.problem else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
+    advice = outlook.plan.advice
+    parts = [
+        tag(
+            "p",
+            tag("strong", w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r)),
+            badge(advice.verdict, w),
+            class_="lg-plan-head",
+        ),
+        memory(advice.estimate, advice.budget, w),
+        dry_run_view.line(outlook.dry_run, advice, w),
+        correction.corrected(advice.correction, w),
+        time_line(outlook, w),
+        notice(w.of(outlook.note), "warn") if outlook.note else None,
+        tag("p", w.t("plan_view.shape_unknown", why=w.of(outlook.shape_problem)), class_="lg-quiet")
+        if outlook.shape_problem
+        else None,
+        *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS),
+        reasons(advice, w),
+        alternatives(advice, w),
+        *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(outlook, w)) is not None),
+        documented(advice, table, w),
+    ]
+    return tag("div", join(parts), class_="lg-plan")
+
+
+def time_line(outlook: Outlook, w: Wording) -> Html | None:
+    """Steps and expected time, with where the pace comes from; why it is not known yet."""
+    if outlook.plan is None:
+        return None
+    steps = outlook.plan.advice.planned_steps
+    if steps is None:
+        return tag("p", w.t("plan_view.steps_need_data"), class_="lg-quiet")
+    if outlook.seconds is not None and outlook.pace is not None:
+        about = w.t("plan_view.time", steps=steps, time=format.about(w, outlook.seconds), source=w.of(outlook.pace.source))
+        return tag("p", about)
+    if outlook.plan.advice.budget.planned:
+        return tag("p", w.t("plan_view.time_elsewhere", steps=steps))
+    return tag("p", w.t("plan_view.time_measuring" if outlook.measuring else "plan_view.time_unknown", steps=steps))
+
+
+def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
+    """A bar of what needs memory, against what is free; the numbers beside it say the same."""
+    if estimate is None:
+        return None
+    groups = [(name, sum(estimate.terms.get(term, 0.0) for term in terms)) for name, terms in BAR]
+    margin = estimate.needed_gib - estimate.on_card_gib
+    free = budget.free_gib
+    whole = max(estimate.needed_gib, free or 0.0) or 1.0
+    pieces = [*groups, ("margin", margin)]
+    bar = [tag("div", class_=f"lg-mem-{name}", style=f"width:{100 * size / whole:.2f}%") for name, size in pieces if size > 0]
+    if free is not None:
+        bar.append(tag("div", class_="lg-mem-free", style=f"left:{min(100.0, 100 * free / whole):.2f}%"))
+    spoken = w.t(
+        "plan_view.bar_spoken", needed=gib(estimate.needed_gib), free=gib(free) if free is not None else w.t("plan_view.unknown")
+    )
+    legend = [
+        tag("li", tag("i", class_=f"lg-mem-{name}", aria_hidden="true"), w.t(f"plan_view.mem_{name}", gib=gib(size)))
+        for name, size in pieces
+        if size >= 0.005
+    ]
+    place = where(budget, w)
+    return tag(
+        "div",
+        tag("p", w.t("plan_view.needs", needed=gib(estimate.needed_gib), place=place)),
+        tag("div", *bar, class_="lg-mem", role="img", aria_label=spoken),
+        tag("ul", *legend, class_="lg-mem-legend"),
+    )
+
+
+def where(budget: Budget, w: Wording) -> str:
+    """What there is: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
+    free = gib(budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
+    if budget.planned:
+        return w.t("plan_view.place_planned", gb=f"{budget.sold_gb:g}", free=free, reserve=gib(budget.reserve_gib))
+    if budget.kind == "cpu":
+        return w.t("plan_view.place_cpu", free=free)
+    return w.t("plan_view.place_card", name=budget.name or w.t("plan_view.unknown"), free=free)
+
+
+def reasons(advice: Advice, w: Wording) -> Html:
+    """Why each setting has its value."""
+    lines = []
+    for reason in advice.reasons:
+        value = value_of(getattr(advice, reason.field, None))
+        name = w.t(f"plan_view.field_{reason.field}") if w.knows(f"plan_view.field_{reason.field}") else reason.field
+        shown = w.t(f"plan_view.verdict_{value}") if reason.field == "verdict" else METHODS.get(value, value)
+        lines.append(tag("dt", name, tag("b", shown) if shown else None))
+        lines.append(tag("dd", w.of(reason.text)))
+    return fold(w.t("plan_view.why"), tag("dl", *lines, class_="lg-reasons"))
+
+
+def value_of(value: object) -> str:
+    """A number or a word; "" for what the reason's own sentence says."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return ""
+    return format.number(value) if isinstance(value, int | float) else value
+
+
+def alternatives(advice: Advice, w: Wording) -> Html | None:
+    if not advice.alternatives:
+        return None
+    lines = [
+        tag(
+            "li",
+            badge(other.verdict, w),
+            " ",
+            w.of(other.text),
+        )
+        for other in advice.alternatives
+    ]
+    return fold(w.t("plan_view.alternatives"), tag("ul", *lines, class_="lg-plain-list"))
+
+
+def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
+    """The table that the rules come from, with the row and the column that applied lit up."""
+    methods = ("full", "lora", "qlora")
+    names = {"full": w.t("plan_view.full"), **METHODS}
+    head = tag("tr", tag("th", w.t("plan_view.size"), scope="col"), *(tag("th", names[method], scope="col") for method in methods))
+    body = []
+    for row in table.rows:
+        lit = row.name == advice.documented.row
+        cells = [
+            tag("td", cell(table, row.name, method, w), class_="lg-lit-cell" if lit and method == advice.method else None)
+            for method in methods
+        ]
+        mark = tag("span", w.t("plan_view.this_row"), class_="lg-badge lg-active") if lit else None
+        body.append(
+            tag("tr", tag("th", row.name, " " if lit else None, mark, scope="row"), *cells, class_="lg-lit" if lit else None)
+        )
+    rule = w.of(advice.documented.rule) if advice.documented.rule else w.t("plan_view.no_row")
+    return fold(
+        w.t("plan_view.table"),
+        tag(
+            "div",
+            tag("table", tag("thead", head), tag("tbody", *body), class_="lg-table"),
+            class_="lg-scroll",
+            tabindex=0,
+            role="region",
+            aria_label=w.t("plan_view.table"),
+        ),
+        tag("p", rule),
+        tag(
+            "p",
+            w.t("plan_view.table_source", document=table.document(w.language), section=table.section(w.language)),
+            class_="lg-quiet",
+        ),
+    )
+
+
+def cell(table: VramTable, row: str, method: str, w: Wording) -> str:
+    return table.shown(row, method, w.language)
+
+
+def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
+    return tag("details", tag("summary", title), *content, class_="lg-fold", open=open_)

@@ -1,0 +1,302 @@
+"""What the Train page's form amounts to: one look at its answers gives the plan, the preview, and what is missing.
+
+No gradio. Nothing is downloaded here except a model's config.json (hub, for its shape), whose failure is remembered for a
+minute so that typing goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from core.advice import plan, run_doctor
+from core.advice.plan import Grounds, Plan
+from core.advice.run_doctor import Finding, Planned
+from core.data.preview import Preview
+from core.data.schedule import SMALLEST_SPLIT
+from core.data.tokenizer import LongExamples
+from core.errors import GarageError
+from core.memory import budget
+from core.memory.budget import Budget
+from core.memory.record import Corrections, MemoryRecord, Rig
+from core.messages import Text, text
+from core.models.library import ModelRef
+from core.models.shapes import ModelShape
+from core.recipe import Recipe
+from core.runs import further
+from core.runs.folder import RunFolder
+from core.runs.time_left import EVALUATION_SHARE
+from core.trial import pace
+from core.trial.dry_run_answer import Question
+from core.trial.dry_runs import Looked
+from core.trial.pace import Pace, StandIn
+from core.workspace.saved_recipes import NO_DATA
+from webui.form.fields import Answers
+from webui.kit import samples
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+HERE, PROCESSOR, CARD, SIZE = "here", "cpu", "card:", "size:"
+FAILURE_KEPT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """The answers of the form as they arrived: any JSON may be in them until a Planner has looked."""
+
+    goal: Any
+    model: Any
+    data: Any
+    memory: Any  # HERE, PROCESSOR, "card:<uuid>" or "size:<GB>"
+    name: Any
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """missing: what has to be given before Start. problem: what cannot be. Both None: Start may be pressed.
+
+    preview, shape, pace are None where they could not be had; shape_problem and preview_problem then say why.
+    """
+
+    plan: Plan | None = None
+    preview: Preview | None = None
+    shape: ModelShape | None = None
+    pace: Pace | None = None
+    missing: Text | None = None
+    problem: Text | None = None
+    shape_problem: Text | None = None
+    preview_problem: Text | None = None
+    note: Text | None = None  # about this PC, beside the plan
+    measuring: bool = False  # the pace will be known in some seconds
+    findings: tuple[Finding, ...] = ()  # of the run doctor
+    dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a number that the card shows will be known in some seconds."""
+        return self.measuring or bool(self.dry_run and self.dry_run.is_counting)
+
+    @property
+    def limits(self) -> tuple[int, LongExamples]:
+        """max_length and what is done to longer rows, as the plan has them."""
+        data = self.plan.recipe.data if self.plan else None
+        return (data.max_length, data.long_examples) if data else (512, "cut")
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the planned steps take at the pace that is known; None where something is not."""
+        if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
+            return None
+        return pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
+
+
+def planned_tokens(made: Plan, preview: Preview) -> float:
+    """Tokens that the planned steps read, after what max_length does to long rows."""
+    counts = preview.counts(made.recipe.data.max_length, made.recipe.data.long_examples)
+    train = made.recipe.train
+    examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return examples * counts.tokens / max(1, counts.pieces)
+
+
+def measuring_share(made: Plan, preview: Preview) -> float:
+    """Time of the measurements on rows kept apart, as a share of the steps' own."""
+    recipe, steps = made.recipe, made.advice.planned_steps or 0
+    if len(preview.rows) < SMALLEST_SPLIT or not steps:
+        return 0.0
+    times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
+    tokens = preview.counts(recipe.data.max_length, recipe.data.long_examples).tokens * recipe.data.eval_fraction
+    return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
+
+
+@dataclass
+class Planner:
+    services: Services
+    _failures: dict[tuple[str, str | None], tuple[float, Text]] = field(default_factory=dict)
+    _configs: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self, form: Form, w: Wording) -> Outlook:
+        """Never raises a GarageError: whatever is wrong is in the answer."""
+        missing = None
+        if not isinstance(form.data, str) or not form.data:
+            missing = text("wizard.missing_data")
+        elif not isinstance(form.model, str) or not form.model.strip():
+            missing = text("wizard.missing_model")
+        try:
+            recipe = recipe_of(form)
+            budgeted = self.budget(form.memory)
+            recipe, other_base = self._continued(recipe, form)
+        except GarageError as error:
+            return Outlook(missing=missing, problem=error.text)
+        shape, shape_problem = self._shape(recipe)
+        preview, preview_problem = self._preview(recipe)
+        facts = preview.facts() if preview else None
+        try:
+            corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
+            grounds = Grounds(budgeted, shape, facts, corrections)
+            if preview:
+                grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
+            made = plan.make(recipe, grounds, self._data_name(recipe, w))
+        except GarageError as error:
+            return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
+        problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
+        problem = problem or other_base
+        if problem is None and missing is None and budgeted.planned:
+            problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
+        known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
+        note = (
+            text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
+        )
+        return Outlook(
+            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note,
+            measuring=self.services.pace_probe.busy,
+            findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
+            dry_run=self._dry_run(made, shape),
+        )  # fmt: skip
+
+    def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
+        """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
+        parent = parent_of(self.services, form.answers)
+        if parent is None:
+            return recipe, None
+        then = parent.recipe()
+        other = None
+        if recipe.model.id != then.model.id:
+            other = text("look_on.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
+        return further.held_to(recipe, then), other
+
+    def device(self, choice: Any) -> str | None:
+        """What a run's process is to see: "cpu", the uuid of one card of several, or None for whatever torch finds."""
+        if choice == PROCESSOR:
+            return "cpu"
+        cards = [card for card in self.services.monitor.newest().nvidia.cards if not card.lost]
+        return self.budget(choice).card_uuid if len(cards) > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ else None
+
+    def budget(self, choice: Any) -> Budget:
+        """Raises RecipeError for a size that cannot be; a card that went away becomes what is here."""
+        machine = self.services.monitor.newest()
+        if isinstance(choice, str) and choice.startswith(SIZE):
+            try:
+                size = float(choice.removeprefix(SIZE))
+            except ValueError:
+                size = 0.0
+            return budget.planned(size, platform.system())
+        if choice == PROCESSOR:
+            return budget.of_cpu(machine)
+        if isinstance(choice, str) and choice.startswith(CARD):
+            for card in machine.nvidia.cards:
+                if card.uuid == choice.removeprefix(CARD) and not card.lost:
+                    return budget.of_card(card)
+        return budget.of_machine(machine)
+
+    def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Text | None]:
+        key = (recipe.model.id, recipe.model.revision)
+        with self._guard:
+            failed = self._failures.get(key)
+        if failed and time.monotonic() - failed[0] < FAILURE_KEPT_S:
+            return None, failed[1]
+        try:
+            return self.services.models.shape(*key), None
+        except GarageError as error:
+            with self._guard:
+                self._failures = {k: v for k, v in self._failures.items() if time.monotonic() - v[0] < FAILURE_KEPT_S}
+                self._failures[key] = (time.monotonic(), error.text)
+            return None, error.text
+
+    def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
+        """What earlier runs measured on the card, or the processor, that the plan is for."""
+        machine = self.services.monitor.newest()
+        card = next((card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None)
+        return MemoryRecord(self.services.workspace).corrections(Rig.of(machine, card), model_id)
+
+    def _preview(self, recipe: Recipe) -> tuple[Preview | None, Text | None]:
+        if recipe.data.source == NO_DATA:
+            return None, None
+        try:
+            return self.services.previews.of(recipe.data.source, recipe.model.id, recipe.data.train_on, recipe.data.format), None
+        except GarageError as error:
+            return None, error.text
+
+    def _data_name(self, recipe: Recipe, w: Wording) -> str:
+        if recipe.data.source == NO_DATA:
+            return ""
+        try:
+            return samples.title(self.services.datasets.get(recipe.data.source), w)
+        except GarageError:
+            return ""
+
+    def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
+        """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
+        recipe = made.recipe
+        on_card = made.advice.budget.kind == "card"
+        found = pace.from_runs(self.services.runs, recipe, on_card)
+        if found is not None or shape is None:
+            return found
+        counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)
+        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100)
+        speed = self.services.pace_probe.measured(step)
+        if speed is None:
+            self.services.pace_probe.begin(step)
+            return None
+        return pace.from_step(speed, measuring_share(made, preview))
+
+    def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
+        """What the step itself would hold, as far as it is known; it is asked for, never waited for."""
+        kind = made.advice.budget.kind
+        if shape is None or kind == "cpu":
+            return None
+        model, config = made.recipe.model, shape.config()
+        if shape.source != "catalogue":  # on this PC, or once more over the network: kept with the answers of the planner
+            try:
+                config = self._config(model.id, model.revision)
+            except GarageError as error:
+                return Looked(why=error.text)
+        return self.services.dry_runs.look(Question.of(config, made.recipe, kind))
+
+    def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
+        """Read once: a hub model's comes over the network."""
+        key = (model_id, revision)
+        if key not in self._configs:
+            self._configs[key] = self.services.models.config(model_id, revision)
+        return self._configs[key]
+
+
+def parent_of(services: Services, answers: Answers) -> RunFolder | None:
+    """The run that a form continues. Raises RunError where it cannot be continued (any more)."""
+    if not answers.parent:
+        return None
+    run = services.runs.get(answers.parent)
+    further.check(run)
+    return run
+
+
+@lru_cache(maxsize=1)
+def torch_is_cpu_only() -> bool:
+    """By its version (2.13.0+cpu), because importing it takes seconds and memory."""
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def recipe_of(form: Form) -> Recipe:
+    """The recipe that a form asks for, only what the person decided in it. Raises GarageError for what cannot be."""
+    model = form.model.strip() if isinstance(form.model, str) and form.model.strip() else "starter"
+    ModelRef.parse(model)
+    sections = form.answers.sections()
+    value = {
+        "name": form.name if isinstance(form.name, str) else "",
+        "goal": form.goal if isinstance(form.goal, str) and form.goal else None,
+        "model": sections.get("model", {}) | {"id": model},
+        "data": sections.get("data", {}) | {"source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
+        "adapter": sections.get("adapter", {}),
+        "train": sections.get("train", {}),
+    }
+    return Recipe.parse(value, where="form")

@@ -1,0 +1,18 @@
+"""How earlier runs correct an estimate, in words. Pure functions."""
+
+from __future__ import annotations
+
+from core.memory.record import Correction
+from webui.kit.html import Html, tag
+from webui.kit.wording import Wording
+
+
+def corrected(correction: Correction | None, w: Wording) -> Html | None:
+    """ "Corrected by 3 runs on this PC: ×1.04." """
+    if correction is None:
+        return None
+    return tag("p", said(correction.factor, correction.runs, w), class_="lg-quiet lg-corrected")
+
+
+def said(factor: float, runs: int, w: Wording) -> str:
+    return w.t("free_memory.corrected_one" if runs == 1 else "free_memory.corrected", runs=runs, factor=f"{factor:.2f}")

@@ -1,0 +1,109 @@
+"""Numbers as people read them. Pure functions; what is not known is shown as unknown, never as 0."""
+
+from __future__ import annotations
+
+import time
+
+from core.runs.folder import Progress
+from webui.kit.wording import Wording
+
+
+def bytes_used(count: float) -> str:
+    """Decimal units, as disks are sold: 31 MB, 1.2 GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            value = count / size
+            return f"{value:.1f} {unit}" if value < 10 and unit == "GB" else f"{value:.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def loss(value: float | None) -> str:
+    """Three decimals; what is not a finite number is said as such by the caller, and unknown is a dash."""
+    if value is None or value != value or abs(value) == float("inf"):
+        return "–"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def number(value: float | int) -> str:
+    """0.0002 and 64 as they were typed: no exponent where a person would not write one, no trailing zeros."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.10f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1e6 else f"{value:g}"
+
+
+def rows(wording: Wording, count: int) -> str:
+    return wording.t("wizard.row_one") if count == 1 else wording.t("wizard.rows", rows=count)
+
+
+def time_left(wording: Wording, seconds: float | None) -> str:
+    """ "about 25 min left"; "" while it is not known."""
+    if seconds is None or seconds != seconds or seconds < 0:
+        return ""
+    if seconds < 50:
+        return wording.t("units.seconds_left", seconds=max(5, 5 * round(seconds / 5)))
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return wording.t("units.minutes_left", minutes=minutes)
+    return wording.t("units.hours_left", hours=minutes // 60, minutes=minutes % 60)
+
+
+def duration(wording: Wording, seconds: float | None) -> str:
+    if seconds is None or seconds != seconds or seconds < 0:
+        return ""
+    if seconds < 60:
+        return wording.t("units.seconds", seconds=round(seconds))
+    if seconds < 5400:
+        return wording.t("units.minutes", minutes=round(seconds / 60))
+    return wording.t("units.hours", hours=int(seconds // 3600), minutes=int(seconds % 3600 // 60))
+
+
+def progress(wording: Wording, value: Progress | None) -> str:
+    """ "34 of 93 MB", "120 of 140 rows"; "" where nothing is counted."""
+    if value is None:
+        return ""
+    if value.unit == "bytes":
+        if not value.total:
+            return bytes_used(value.done)
+        return wording.t("units.of", done=bytes_used(value.done), total=bytes_used(value.total))
+    unit = wording.t(f"units.{value.unit}") if wording.knows(f"units.{value.unit}") else value.unit
+    return wording.t("units.of_unit", done=round(value.done), total=round(value.total), unit=unit)
+
+
+def moment(seconds_since_1970: float | None) -> str:
+    """Local time of the PC that trains; without the year while it is this year's."""
+    then = _local(seconds_since_1970)
+    if not then:
+        return "–"
+    same_year = then.tm_year == time.localtime().tm_year
+    return time.strftime("%m-%d %H:%M" if same_year else "%Y-%m-%d %H:%M", then)
+
+
+def clock(seconds_since_1970: float | None) -> str:
+    then = _local(seconds_since_1970)
+    return time.strftime("%H:%M:%S", then) if then else ""
+
+
+def _local(seconds_since_1970: object) -> time.struct_time | None:
+    """None for what is no time: it comes out of a file."""
+    try:
+        return time.localtime(seconds_since_1970) if seconds_since_1970 else None
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def about(wording: Wording, seconds: float | None) -> str:
+    """ "about 25 min": a duration that is only estimated; "" while it is not known."""
+    if seconds is None or seconds != seconds or seconds < 0:
+        return ""
+    if seconds < 50:
+        return wording.t("units.about_seconds", seconds=max(5, 5 * round(seconds / 5)))
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return wording.t("units.about_minutes", minutes=minutes)
+    return wording.t("units.about_hours", hours=minutes // 60, minutes=minutes % 60)
+
+
+def parameters(wording: Wording, count: int) -> str:
+    """ "135M parameters", "7.2B parameters": as models are spoken of."""
+    value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B"
+    return wording.t("units.parameters", count=value)

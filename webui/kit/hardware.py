@@ -1,0 +1,148 @@
+"""This PC's hardware as HTML: pure functions of a Machine and a Wording. What is not known is said to be unknown, never 0."""
+
+from __future__ import annotations
+
+from core.memory.budget import GIB, best_card
+from core.system.gpu import Card, Holder, Nvidia
+from core.system.machine import Machine
+from webui.kit.format import number
+from webui.kit.html import Html, join, tag
+from webui.kit.wording import Wording
+
+MOST_HOLDERS = 8
+# NVML's error numbers that have a sentence of their own; all others are quoted.
+EXPLAINED = {12: "no_library", 9: "not_running", 18: "not_restarted"}
+
+
+def chip(machine: Machine, w: Wording) -> Html:
+    """For the page's header: what a run would use and how full it is, in one short line; a card that went away in words."""
+    card = best_card(machine)
+    lost = [other for other in machine.nvidia.cards if other.lost]
+    parts = [tag("span", w.t("hardware_view.chip_lost", name=_name(other, w)), class_="lg-bad") for other in lost]
+    if card is not None:
+        parts.insert(0, _card_chip(card, sum(not other.lost for other in machine.nvidia.cards) - 1, w))
+    elif not lost:
+        parts.append(tag("span", " · ".join([w.t("hardware_view.no_card"), _ram(machine, "chip_ram", w)])))
+    return tag("span", *parts, class_="lg-chip")
+
+
+def _card_chip(card: Card, others: int, w: Wording) -> Html:
+    name = _name(card, w) + (f" +{others}" if others else "")
+    return tag("span", tag("span", f"{name} · {_short_memory(card, w)}"), _meter(card))
+
+
+def _short_memory(card: Card, w: Wording) -> str:
+    if card.mig:
+        return w.t("hardware_view.mig_short")
+    if card.used_bytes is None or card.total_bytes is None:
+        return w.t("hardware_view.memory_unknown")
+    return w.t("hardware_view.used", used=gib(card.used_bytes), total=gib(card.total_bytes))
+
+
+def _meter(card: Card) -> Html | None:
+    """A picture of the numbers beside it, so nothing to read out."""
+    if card.mig or card.used_bytes is None or card.total_bytes is None:
+        return None
+    percent = min(100, round(100 * card.used_bytes / card.total_bytes))
+    return tag("span", tag("span", class_="lg-bar-fill", style=f"width:{percent}%"), class_="lg-bar lg-meter", aria_hidden="true")
+
+
+def details(machine: Machine, w: Wording) -> Html:
+    """Everything that is known: this PC, then each card; where there is none, why."""
+    pairs = [
+        (w.t("hardware_view.processor"), machine.cpu or _unknown(w)),
+        (w.t("hardware_view.cores"), _unknown(w) if machine.cores is None else str(machine.cores)),
+        (w.t("hardware_view.ram"), _ram(machine, "ram_free", w)),
+        (w.t("hardware_view.driver"), machine.nvidia.driver or _unknown(w)),
+    ]
+    if machine.nvidia.error is not None:
+        pairs.pop()
+    chosen = best_card(machine) if len(machine.nvidia.cards) > 1 else None
+    parts = [_facts(pairs), *(_card(card, card == chosen, w) for card in machine.nvidia.cards)]
+    if why := why_no_card(machine.nvidia, w):
+        parts.append(tag("p", why, class_="lg-quiet"))
+    return tag("div", *parts, class_="lg-hardware")
+
+
+def why_no_card(nvidia: Nvidia, w: Wording) -> str:
+    """ "" where a card is listed and the driver answers."""
+    if nvidia.error is not None:
+        explained = EXPLAINED.get(nvidia.error_code or 0)
+        return w.t(f"hardware_view.{explained}") if explained else w.t("hardware_view.driver_says", reason=nvidia.error)
+    return "" if nvidia.cards else w.t("hardware_view.driver_alone", driver=nvidia.driver or _unknown(w))
+
+
+def _card(card: Card, chosen: bool, w: Wording) -> Html:
+    badge = tag("span", w.t("hardware_view.chosen"), class_="lg-badge lg-plain") if chosen else None
+    head = tag("p", tag("strong", _name(card, w)), Html(" ") if chosen else None, badge)
+    if card.lost:
+        return join([head, tag("p", w.t("hardware_view.lost"), class_="lg-notice lg-bad")])
+    return join([head, _facts([*_numbers(card, w), (w.t("hardware_view.holders"), _holders(card.holders, w))])])
+
+
+def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
+    capability = _unknown(w) if card.capability is None else "{}.{}".format(*card.capability)
+    return [
+        (w.t("hardware_view.memory"), _memory(card, w)),
+        (w.t("hardware_view.utilization"), _with_unit(card.utilization_percent, "%", w)),
+        (w.t("hardware_view.temperature"), _with_unit(card.temperature_c, "°C", w)),
+        (w.t("hardware_view.power"), _power(card, w)),
+        (w.t("hardware_view.capability"), capability),
+    ]
+
+
+def _memory(card: Card, w: Wording) -> str:
+    if card.mig:
+        return w.t("hardware_view.mig", total=gib(card.total_bytes) if card.total_bytes else _unknown(w))
+    if card.total_bytes is None or card.used_bytes is None or card.free_bytes is None:
+        return _unknown(w)
+    sizes = {"used": gib(card.used_bytes), "total": gib(card.total_bytes), "free": gib(card.free_bytes)}
+    return w.t("hardware_view.used_and_free", **sizes)
+
+
+def _power(card: Card, w: Wording) -> str:
+    if card.power_w is None or card.power_limit_w is None:
+        return _with_unit(card.power_w and round(card.power_w), "W", w)
+    return w.t("hardware_view.watts", now=round(card.power_w), limit=round(card.power_limit_w))
+
+
+def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
+    if holders is None:
+        return _unknown(w)
+    if not holders:
+        return w.t("hardware_view.no_holders")
+    lines = [tag("li", _holder(holder, w)) for holder in holders[:MOST_HOLDERS]]
+    if len(holders) > MOST_HOLDERS:
+        lines.append(tag("li", w.t("hardware_view.more_holders", count=len(holders) - MOST_HOLDERS)))
+    return tag("ul", *lines, class_="lg-holders")
+
+
+def _holder(holder: Holder, w: Wording) -> str:
+    used = w.t("hardware_view.memory_unknown") if holder.used_bytes is None else f"{gib(holder.used_bytes)} GiB"
+    return w.t("hardware_view.holder", name=holder.name or w.t("hardware_view.some_program"), pid=str(holder.pid), used=used)
+
+
+def gib(count: int) -> str:
+    return f"{count / GIB:.1f}"
+
+
+def _ram(machine: Machine, key: str, w: Wording) -> str:
+    if machine.ram_free_bytes is None or machine.ram_total_bytes is None:
+        return _unknown(w)
+    return w.t(f"hardware_view.{key}", free=gib(machine.ram_free_bytes), total=gib(machine.ram_total_bytes))
+
+
+def _with_unit(value: float | None, unit: str, w: Wording) -> str:
+    return _unknown(w) if value is None else f"{number(value)} {unit}"
+
+
+def _name(card: Card, w: Wording) -> str:
+    return card.name or w.t("hardware_view.card", index=card.index)
+
+
+def _unknown(w: Wording) -> str:
+    return w.t("hardware_view.unknown")
+
+
+def _facts(pairs: list[tuple[str, str]]) -> Html:
+    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")

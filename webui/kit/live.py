@@ -1,0 +1,90 @@
+"""What a page shows of the changing world: parts that follow the clock, each sent only when it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from webui.state.moment import Moment
+from webui.state.services import Services
+
+TICK_S = 1.0
+# Of buttons that change something for everybody: one after the other.
+CONTROL = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
+Update = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a part is drawn from: the moment, the run that this page has opened in its Runs tab, and whether its visitor plans
+    the next run while another one trains."""
+
+    moment: Moment
+    opened: str | None
+    planning: bool = False
+
+
+@dataclass(frozen=True)
+class LivePart:
+    """show(look) gives a gr.update (or an HTML string) for component; equal updates are not sent again."""
+
+    component: Component
+    show: Callable[[Look], Update]
+
+
+class Pulse:
+    """All live parts of one page behind one handler, so that a page costs one small request a second."""
+
+    def __init__(self, services: Services, parts: Sequence[LivePart], opened: gr.State, planning: gr.State):
+        self._services, self._parts, self._opened, self._planning = services, parts, opened, planning
+        self._seen = gr.State([])
+
+    @property
+    def inputs(self) -> list[Component]:
+        return [self._seen, self._opened, self._planning]
+
+    @property
+    def outputs(self) -> list[Component]:
+        return [self._seen, *(part.component for part in self._parts)]
+
+    def beat(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+        """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every live part."""
+        return self._beat(seen, Look(self._services.moments.now(), opened, bool(planning)))
+
+    def now(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
+        """As beat, but never from the shared half second: a button was pressed."""
+        return self._beat(seen, Look(self._services.moments.now(fresh=True), opened, bool(planning)))
+
+    def _beat(self, seen: list[str] | None, look: Look) -> list[Any]:
+        updates = [part.show(look) for part in self._parts]
+        marks = [_mark(update) for update in updates]
+        if marks == seen:
+            return [gr.skip() for _ in range(len(updates) + 1)]
+        old = seen if seen and len(seen) == len(marks) else [""] * len(marks)
+        changed = [gr.skip() if was == mark else update for was, mark, update in zip(old, marks, updates, strict=True)]
+        return [marks, *changed]
+
+    def wire(self, page: gr.Blocks, timer: gr.Timer) -> None:
+        quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        # A reload begins with an empty page, whatever this session was sent before.
+        page.load(lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **quiet)
+        timer.tick(self.beat, self.inputs, self.outputs, **quiet)
+
+    def after(self, event: Any) -> Any:
+        """Show at once what an event changed."""
+        return event.then(self.now, self.inputs, self.outputs, show_progress="hidden", queue=False, api_visibility="private")
+
+
+def _mark(update: Update) -> str:
+    return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def shown(value: str) -> Update:
+    """An HTML component takes no room while it has nothing to say."""
+    return gr.update(value=value, visible=bool(value))

@@ -1,0 +1,19 @@
+"""What comes along with a sample set: its title, what it teaches, and the settings that were tried with it."""
+
+from __future__ import annotations
+
+from core.data.store import DatasetInfo
+from core.presets import sample_of
+from webui.kit import format
+from webui.kit.wording import Wording
+
+
+def title(info: DatasetInfo, wording: Wording) -> str:
+    sample = sample_of(info.id)
+    return (sample and sample.title.get(wording.language)) or info.name or info.id
+
+
+def choice(info: DatasetInfo, wording: Wording) -> tuple[str, str]:
+    """(label, id) for a list: name, where it comes from, how many rows; unread files say their size."""
+    size = format.rows(wording, info.rows) if info.rows is not None else format.bytes_used(info.bytes)
+    return wording.t(f"wizard.data_{info.origin}", name=title(info, wording), size=size), info.id

@@ -1,0 +1,91 @@
+"""How the page looks: gradio's theme variables where there are some, our sheets for the rest. Contrast is 4.5:1 or better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+ASSETS = Path(__file__).parent.parent / "assets"
+SHEETS = ("page.css", "wizard.css", "learned.css")
+
+
+def styles() -> str:
+    return "\n".join((ASSETS / sheet).read_text("utf-8") for sheet in SHEETS)
+
+
+def theme() -> gr.themes.Base:
+    colors = gr.themes.colors
+    return gr.themes.Default(
+        primary_hue=colors.teal,
+        neutral_hue=colors.stone,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=["system-ui", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    ).set(
+        body_background_fill="#f6f5f2",
+        body_background_fill_dark="#161614",
+        body_text_color="#292524",
+        body_text_color_dark="#edebe8",
+        body_text_color_subdued="#57534e",
+        body_text_color_subdued_dark="#c9c4bd",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1f1e1c",
+        background_fill_secondary="#faf9f7",
+        background_fill_secondary_dark="#262522",
+        border_color_primary="#e2dfd9",
+        border_color_primary_dark="#3a3834",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1f1e1c",
+        block_border_width="1px",
+        block_shadow="none",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_800",
+        block_title_text_color_dark="*neutral_100",
+        block_title_text_weight="600",
+        block_info_text_color="#57534e",
+        block_info_text_color_dark="#c9c4bd",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#262522",
+        input_border_color="#8d8780",
+        input_border_color_dark="#7b766f",
+        input_placeholder_color="#6b665f",
+        input_placeholder_color_dark="#a8a39b",
+        color_accent="*primary_700",
+        color_accent_soft="*primary_50",
+        color_accent_soft_dark="#12332f",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_300",
+        checkbox_background_color_selected="*primary_700",
+        checkbox_background_color_selected_dark="*primary_600",
+        checkbox_border_color="#8d8780",
+        checkbox_border_color_dark="#a8a39b",
+        checkbox_label_background_fill="#ffffff",
+        checkbox_label_background_fill_dark="#262522",
+        checkbox_label_background_fill_selected="*primary_50",
+        checkbox_label_background_fill_selected_dark="#12332f",
+        checkbox_label_border_color="#d5d1ca",
+        checkbox_label_border_color_dark="#4a4742",
+        checkbox_label_border_color_selected="*primary_700",
+        checkbox_label_border_color_selected_dark="*primary_400",
+        checkbox_label_text_color_selected="#292524",
+        checkbox_label_text_color_selected_dark="#edebe8",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="#ffffff",
+        button_secondary_background_fill="#eceae5",
+        button_secondary_background_fill_dark="#34322e",
+        button_secondary_background_fill_hover="#e0ddd6",
+        button_secondary_background_fill_hover_dark="#403d38",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+        button_cancel_background_fill_dark="#b91c1c",
+        button_cancel_background_fill_hover_dark="#991b1b",
+        button_cancel_text_color="#ffffff",
+        button_cancel_text_color_dark="#ffffff",
+        error_text_color="#b91c1c",
+        error_text_color_dark="#fca5a5",
+    )

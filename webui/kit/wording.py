@@ -1,0 +1,53 @@
+"""The words of the page: core's catalogues and the page's own, in one language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from core.messages import CORE_LOCALES, Catalogue, Text, text
+from core.recipe import Recipe
+
+PAGE_LOCALES = Path(__file__).parent.parent / "locales"
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> Catalogue:
+    return Catalogue(CORE_LOCALES, PAGE_LOCALES)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Every sentence of one page, in its language ("en" or "zh")."""
+
+    language: str
+
+    def t(self, key: str, **params: Any) -> str:
+        """The sentence of a catalogue key; a Text among the params is put into words too."""
+        return catalogue().render(text(key, **params), self.language)
+
+    def of(self, message: Text | dict[str, Any] | None) -> str:
+        """A message that core left in a file or raised, as a sentence; "" for none."""
+        if message is None:
+            return ""
+        return catalogue().render(message if isinstance(message, Text) else Text.model_validate(message), self.language)
+
+    def knows(self, key: str) -> bool:
+        return key in catalogue().keys(self.language)  # noqa: SIM118 - a method, not a mapping
+
+    def raw(self, key: str) -> str:
+        """A sentence with its placeholders, for code in the browser that fills them in."""
+        return catalogue().raw(key, self.language)
+
+    def setting_help(self, section: str, name: str) -> str:
+        """What a recipe's field does: its own description, or the Chinese of it."""
+        if self.language == "en":
+            return field_of(section, name).description or ""
+        return self.t(f"recipe.help_{section}_{name}")
+
+
+def field_of(section: str, name: str) -> Any:
+    """The pydantic field of `section.name` of a recipe, the only home of its default, limits and description."""
+    return Recipe.model_fields[section].annotation.model_fields[name]

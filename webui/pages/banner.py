@@ -1,0 +1,114 @@
+"""What stands above all tabs: another app has the workspace, or it cannot be written; and runs that were left half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.runs import left_runs
+from core.runs.left_runs import LeftRun
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import LivePart, Look, Pulse, Update, shown
+from webui.kit.wording import Wording
+from webui.run.column import CONTROL
+from webui.state.moment import Moment
+from webui.state.services import Services
+
+
+class LookOn:
+    """One sentence that this app may only look, and why; nothing where it may do everything."""
+
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        self.banner = gr.HTML(self._said(), visible=bool(self._said()), elem_id="workspace-notice")
+
+    def parts(self) -> list[LivePart]:
+        return [LivePart(self.banner, lambda look: shown(self._said()))]
+
+    def _said(self) -> Html:
+        w, refusal, problem = self.w, self.services.owner.refusal, self.services.write_watch.problem
+        lines = []
+        if refusal is not None:
+            lines.append(tag("p", tag("strong", w.of(refusal)), " ", w.t("look_on.other_owner")))
+        if problem is not None:
+            lines.append(tag("p", tag("strong", w.of(problem))))
+        return tag("div", *lines, class_="lg-notice lg-warn lg-banner", role="status") if lines else Html("")
+
+
+class LeftRuns:
+    """Runs that went away, each with what would be lost; go on with one, or leave it for good."""
+
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w, found = self.w, self._found(self.services.moments.now())
+        with gr.Column(visible=bool(found), elem_id="left-runs", elem_classes="lg-card") as self.banner:
+            self.said = gr.HTML(self._said(found), elem_id="left-runs-said")
+            self.which = gr.Radio(
+                self._choices(found),
+                value=found[0].id if found else None,
+                label=w.t("look_on.which"),
+                visible=len(found) > 1,
+                elem_id="left-runs-which",
+            )
+            with gr.Row(elem_classes="lg-tight"):
+                self.go_on = gr.Button(w.t("look_on.go_on"), variant="primary", scale=0, min_width=150, elem_id="left-runs-go-on")
+                self.leave = gr.Button(w.t("look_on.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
+        self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
+
+    def _found(self, moment: Moment) -> Sequence[LeftRun]:
+        """None are offered while something is at work, and none by an app that may only look."""
+        return () if moment.busy is not None or self.services.owner.refusal else moment.left
+
+    def _said(self, found: Sequence[LeftRun]) -> Html:
+        w = self.w
+        if not found:
+            return Html("")
+        title = w.t("look_on.left_one") if len(found) == 1 else w.t("look_on.left_many", count=len(found))
+        return join([tag("h2", title), tag("ul", *(tag("li", w.of(run.words)) for run in found), class_="lg-plain-list")])
+
+    def _choices(self, found: Sequence[LeftRun]) -> list[tuple[str, str]]:
+        return [(run.name, run.id) for run in found]
+
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.banner, lambda look: gr.update(visible=bool(self._found(look.moment)))),
+            LivePart(self.said, lambda look: gr.update(value=self._said(self._found(look.moment)))),
+            LivePart(self.which, self._which),
+        ]
+
+    def _which(self, look: Look) -> Update:
+        found = self._found(look.moment)
+        return gr.update(choices=self._choices(found), value=found[0].id if found else None, visible=len(found) > 1)
+
+    def wire(self, pulse: Pulse, tabs: gr.Tabs) -> None:
+        pulse.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
+        pulse.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
+
+    def resume(self, run_id: Any) -> tuple[Any, Any]:
+        """Inputs: which. Outputs: notice, tabs (Train, where it is seen)."""
+        try:
+            self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text))), gr.skip()
+        return shown(""), gr.update(selected="train")
+
+    def dismiss(self, run_id: Any) -> Any:
+        """Inputs: which. Outputs: notice."""
+        try:
+            self.services.require_write()
+            left_runs.leave(self.services.runs.get(self._offered(run_id)))
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text)))
+        return shown("")
+
+    def _offered(self, run_id: Any) -> str:
+        """The one that is offered, or the one of several that was chosen; an id that is not among them chooses nothing."""
+        ids = [run.id for run in self.services.moments.now(fresh=True).left]
+        return run_id if run_id in ids else ids[0] if len(ids) == 1 else ""

@@ -1,0 +1,458 @@
+"""Chat: the base model and the tuned one side by side, asked the same thing, streaming together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from core.chat.answer import Done, Piece, Sampling
+from core.chat.client import ChatState, ChatTarget
+from core.chat.questions import target_of, target_of_adapter
+from core.errors import ChatError, GarageError, RunError
+from core.models.library import ModelRef
+from core.runs.states import BUSY
+from webui.kit import format
+from webui.kit.html import Html, notice, tag
+from webui.kit.live import LivePart, shown
+from webui.kit.wording import Wording
+from webui.run import card
+from webui.state.moment import RunRow
+from webui.state.services import Services
+
+LOAD_POLL_S = 0.1
+LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
+MOST_SYSTEM = 8000
+MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
+LATEST = "adapter"  # the run's final adapter, beside its checkpoints
+PRECISIONS = ("trained", "16", "4")
+QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+Message = dict[str, Any]
+
+
+def content_of(message: Message) -> str:
+    """A message's text; gradio hands messages back with their content as a list of parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
+    """A chatbot's history as turns of core.data.template, a system prompt in front; a question without an answer is left out."""
+    turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
+    pairs = [{"role": str(m.get("role")), "content": content_of(m)} for m in history or []]
+    for i, turn in enumerate(pairs):
+        answered = i + 1 >= len(pairs) or pairs[i + 1]["content"].strip()
+        if turn["role"] == "user" and answered or turn["role"] == "assistant" and turn["content"].strip():
+            turns.append(turn)
+    return turns
+
+
+def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
+    """The history before its last question, and that question."""
+    messages = list(history or [])
+    for i in range(len(messages) - 1, -1, -1):
+        if messages[i].get("role") == "user":
+            return messages[:i], content_of(messages[i])
+    return messages, ""
+
+
+class ChatPage:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    # ---- widgets --------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        w = self.w
+        moment = self.services.moments.now()
+        choices = self._target_choices(moment.rows)
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("chat_page.title")))
+            with gr.Row(elem_id="chat-choose"):
+                self.target = gr.Dropdown(
+                    choices,
+                    value=choices[0][1],
+                    label=w.t("chat_page.target"),
+                    info=w.t("chat_page.target_info"),
+                    scale=3,
+                    min_width=260,
+                    elem_id="chat-target",
+                )
+                self.checkpoint = gr.Dropdown(
+                    self._checkpoint_choices(choices[0][1]),
+                    value=LATEST,
+                    label=w.t("chat_page.checkpoint"),
+                    info=w.t("chat_page.checkpoint_info"),
+                    visible=self._run_id(choices[0][1]) is not None,
+                    scale=2,
+                    min_width=200,
+                    elem_id="chat-checkpoint",
+                )
+            self.precision = gr.Radio(
+                [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS],
+                value="trained",
+                label=w.t("chat_page.precision"),
+                info=w.t("chat_page.precision_info"),
+                elem_id="chat-precision",
+            )
+            with gr.Row(elem_id="chat-load-row"):
+                self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
+                self.status = gr.HTML(self._status(moment.chat), elem_id="chat-status")
+        with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
+            self.empty = gr.HTML(self._empty(), elem_id="chat-empty")
+            bot = {
+                "height": 420,
+                "buttons": ["copy"],
+                "feedback_options": None,
+                "allow_tags": False,
+                "latex_delimiters": [],
+                "sanitize_html": True,
+                "reasoning_tags": [("<think>", "</think>")],
+                "min_width": 260,
+            }
+            with gr.Row(visible=False, elem_id="chat-columns") as self.columns:
+                with gr.Column(min_width=260, elem_classes="lg-tight"):
+                    self.base = gr.Chatbot(label=w.t("chat_page.base"), elem_id="chat-base", **bot)
+                    self.base_note = gr.HTML("", elem_id="chat-base-note")
+                with gr.Column(min_width=260, elem_classes="lg-tight") as self.tuned_column:
+                    self.tuned = gr.Chatbot(label=w.t("chat_page.tuned"), elem_id="chat-tuned", **bot)
+                    self.tuned_note = gr.HTML("", elem_id="chat-tuned-note")
+            self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
+            self.message = gr.Textbox(
+                label=w.t("chat_page.message"),
+                placeholder=w.t("chat_page.placeholder"),
+                lines=2,
+                max_lines=8,
+                elem_id="chat-message",
+            )
+            with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
+                self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
+                self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop")
+                self.undo = gr.Button(w.t("chat_page.undo"), min_width=100, elem_id="chat-undo")
+                self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
+                self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
+            with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
+                self.system = gr.Textbox(
+                    label=w.t("chat_page.system"),
+                    info=w.t("chat_page.system_info"),
+                    lines=2,
+                    max_lines=6,
+                    max_length=MOST_SYSTEM,
+                    elem_id="chat-system",
+                )
+                self.temperature = gr.Number(
+                    0,
+                    label=w.t("chat_page.temperature"),
+                    info=w.t("chat_page.temperature_info"),
+                    step=0.1,
+                    elem_id="chat-temperature",
+                )
+                self.top_p = gr.Number(
+                    0.9, label=w.t("chat_page.top_p"), info=w.t("chat_page.top_p_info"), step=0.05, elem_id="chat-top-p"
+                )
+                self.max_new_tokens = gr.Number(
+                    256,
+                    label=w.t("chat_page.max_new_tokens"),
+                    info=w.t("chat_page.max_new_tokens_info"),
+                    precision=0,
+                    elem_id="chat-max-new-tokens",
+                )
+                self.seed = gr.Number(
+                    42, label=w.t("chat_page.seed"), info=w.t("chat_page.seed_info"), precision=0, elem_id="chat-seed"
+                )
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.status, lambda look: gr.update(value=self._status(look.moment.chat, look.moment.busy))),
+            LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.moment.rows))),
+        ]
+
+    def _status(self, state: ChatState, busy: RunRow | None = None) -> Html:
+        """What the one chat of this app holds, whichever page asked for it."""
+        w = self.w
+        if state.phase == "empty":
+            training = w.t("chat_page.training", name=busy.name) if busy else ""
+            why = " ".join(filter(None, (w.of(state.why_unloaded), training)))
+            return notice(why, "warn") if why else tag("p", w.t("chat_page.nothing_loaded"), class_="lg-quiet")
+        label = state.target.label if state.target else ""
+        if state.phase == "loading":
+            phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
+            return notice(
+                w.t("chat_page.loading_label", label=label, phase=phase, numbers=format.progress(w, state.progress)), "plain"
+            )
+        if state.phase == "failed":
+            return notice(" ".join(filter(None, (w.of(state.message), w.of(state.advice)))))
+        ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
+        return notice(" ".join(filter(None, (ready, self._in_turn(state)))), "ok")
+
+    def _in_turn(self, state: ChatState) -> str:
+        """Why base and tuned are not answered together, as they usually are."""
+        if state.adapter is None or state.mixed:
+            return ""
+        reason = self.w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")
+        return self.w.t("chat_page.in_turn", reason=reason)
+
+    def _empty(self) -> Html:
+        w = self.w
+        return tag(
+            "div", tag("p", tag("strong", w.t("chat_page.empty_title"))), tag("p", w.t("chat_page.empty_text")), class_="lg-empty"
+        )
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, page: gr.Blocks) -> None:
+        target = [self.target, self.checkpoint, self.precision]
+        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed]
+        room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
+        view = [*room, self.notice, self.message, self.send, self.stop]
+        talk = {
+            "show_progress": "hidden",
+            "trigger_mode": "once",
+            "concurrency_limit": 4,
+            "concurrency_id": "chat",
+            "api_visibility": "private",
+        }
+        said = gr.on(
+            [self.send.click, self.message.submit],
+            self.talk,
+            [self.message, self.base, self.tuned, *target, *sampling],
+            view,
+            **talk,
+        )
+        again = self.again.click(self.talk_again, [self.base, self.tuned, *target, *sampling], view, **talk)
+        ends = QUIET | {"cancels": [said, again]}
+        self.stop.click(self.halt, None, None, **QUIET)
+        self.undo.click(self.take_back, [self.base, self.tuned], view, **ends)
+        self.clear.click(self.start_over, None, view, **ends)
+        self.load.click(self.load_now, target, [self.notice, self.status], show_progress="hidden", api_visibility="private")
+        self.target.change(self.choose, [self.target], [self.checkpoint, *view], **ends)
+
+    def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is written.
+
+        Closing the page closes this generator, which stops the writing.
+        """
+        target, sampling = rest[:3], rest[3:]
+        try:
+            wanted, both = self.target_of(*target)
+            asked = sampling_of(*sampling[1:])
+            if not isinstance(message, str) or not message.strip():
+                raise ChatError("chat.no_question")
+            yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), writing=True)
+            yield from self._load(wanted, base, tuned, both)
+            question = {"role": "user", "content": message}
+            base, tuned = [*(base or []), question], [*(tuned or []), question]
+            system = sampling[0] if isinstance(sampling[0], str) else ""
+            answer = self.services.chat.ask(turns_of(base, system), turns_of(tuned, system) if both else None, asked)
+        except GarageError as error:
+            yield self._view(base, tuned, None, sentence=self.w.of(error.text), tone="bad")
+            return
+        yield from self._write(answer, base, tuned, both)
+
+    def talk_again(self, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: both histories, target, sampling. Outputs: `view`. Asks the last question once more."""
+        before_base, question = without_last(base)
+        before_tuned, _ = without_last(tuned)
+        yield from self.talk(question, before_base, before_tuned, *rest)
+
+    def _load(self, wanted: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
+        """Until `wanted` is loaded. Raises ChatError with what went wrong."""
+        chat, w = self.services.chat, self.w
+        state = chat.state()
+        if state.phase in ("ready", "answering") and state.target == wanted:
+            return
+        self._refuse_while_training()
+        chat.load(wanted)
+        deadline, told = time.monotonic() + LOAD_TIMEOUT_S, ""
+        while (state := chat.state()).phase == "loading" and state.target == wanted and time.monotonic() < deadline:
+            phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
+            sentence = w.t("chat_page.loading_label", label=wanted.label, phase=phase, numbers=format.progress(w, state.progress))
+            if sentence != told:
+                told = sentence
+                yield self._view(base, tuned, both, sentence=sentence, writing=True)
+            time.sleep(LOAD_POLL_S)
+        if state.target != wanted or state.phase not in ("ready", "answering"):
+            if state.advice is not None and state.message is not None:
+                raise ChatError("chat_page.failed", message=state.message, advice=state.advice)
+            raise ChatError(state.message or state.why_unloaded or "chat.not_ready")
+
+    def _refuse_while_training(self) -> None:
+        busy = self.services.moments.now().busy
+        if busy is not None and busy.status.state in BUSY:
+            raise ChatError("chat_page.training", name=busy.name)
+
+    def _write(self, answer: Any, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
+        texts = {"base": "", "tuned": ""}
+        done: dict[str, Done] = {}
+        sentence = ""
+        yield self._view(_answered(base, ""), _answered(tuned, "") if both else [], both, message="", writing=True, done=done)
+        try:
+            with answer:
+                for gathered in answer.batches():
+                    for item in gathered:
+                        if isinstance(item, Piece):
+                            texts[item.column] += item.text
+                        elif isinstance(item, Done):
+                            done[item.column] = item
+                    histories = self._so_far(base, tuned, texts, both)
+                    yield self._view(*histories, both, writing=True, done=done)
+        except ChatError as error:
+            sentence = self.w.of(error.text)
+        histories = self._so_far(base, tuned, texts, both)
+        yield self._view(*histories, both, sentence=sentence, tone="bad", done=done)
+
+    def _so_far(self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool) -> tuple[list[Message], ...]:
+        """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
+
+        def shown_of(column: str) -> str:
+            text = texts[column]
+            return (
+                text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{self.w.t('chat_page.cut', most=f'{MOST_SHOWN:,}')}"
+            )
+
+        return _answered(base, shown_of("base")), _answered(tuned, shown_of("tuned")) if both else []
+
+    def _view(
+        self,
+        base: list[Message] | None,
+        tuned: list[Message] | None,
+        both: bool | None,
+        sentence: str = "",
+        tone: str = "plain",
+        writing: bool = False,
+        message: str | None = None,
+        done: dict[str, Done] | None = None,
+    ) -> list[Any]:
+        """Values for `view`. both None leaves the columns, message None the message box as they are."""
+        talked = bool(base or tuned)
+        notes = [gr.skip(), gr.skip()] if done is None else [self._note(done.get("base")), self._note(done.get("tuned"))]
+        histories = [gr.skip() if both is None else base or [], gr.skip() if both is None else tuned or []]
+        return [
+            gr.update(visible=not talked),
+            gr.update(visible=talked),
+            gr.skip() if both is None else gr.update(visible=both),
+            *histories,
+            *notes,
+            shown(notice(sentence, tone)),
+            gr.skip() if message is None else message,
+            gr.update(visible=not writing),
+            gr.update(visible=writing),
+        ]
+
+    def _note(self, done: Done | None) -> Html:
+        if done is None:
+            return Html("")
+        rate = f"{done.tokens / done.seconds:.1f}" if done.seconds > 0 else "?"
+        values = {"tokens": done.tokens, "seconds": f"{done.seconds:.1f}", "rate": rate}
+        return tag("p", self.w.t("chat_page.done", **values, why=self.w.t(f"chat_page.why_{done.why}")), class_="lg-quiet")
+
+    def halt(self) -> None:
+        """What is written stays; a load that is under way ends."""
+        chat = self.services.chat
+        chat.stop()
+        if chat.state().phase == "loading":
+            chat.unload()
+
+    def take_back(self, base: list[Message], tuned: list[Message]) -> list[Any]:
+        """Inputs: both histories. Outputs: `view`, with the question back in the box."""
+        left_base, question = without_last(base)
+        left_tuned, _ = without_last(tuned)
+        return self._view(left_base, left_tuned, bool(tuned) or not left_base, done={}, message=question or None)
+
+    def start_over(self) -> list[Any]:
+        """Outputs: `view`. The answer that is being written ends, because its event is cancelled."""
+        return self._view([], [], True, done={})
+
+    def load_now(self, *target: Any) -> tuple[Any, Any]:
+        """Inputs: target. Outputs: notice, status. Begins to load; the status line tells the rest."""
+        try:
+            wanted, _ = self.target_of(*target)
+            self._refuse_while_training()
+            self.services.chat.load(wanted)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text))), gr.skip()
+        return shown(""), self._status(self.services.chat.state())
+
+    def choose(self, target: Any) -> list[Any]:
+        """Inputs: target. Outputs: checkpoint, `view`. Another model begins an empty conversation."""
+        choices = self._checkpoint_choices(target)
+        return [gr.update(choices=choices, value=LATEST, visible=self._run_id(target) is not None), *self.start_over()]
+
+    # ---- ids from a browser, as what core wants -------------------------------------------------------------------
+    def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
+        """What to load, and whether it has a tuned column. Raises GarageError for an id that is not there."""
+        run_id = self._run_id(target)
+        if isinstance(target, str) and target.startswith("adapter:"):
+            folder = self.services.models.adapters().get(target)
+            if folder is None:
+                raise ChatError("chat_page.no_adapter", found=target[:100])
+            return target_of_adapter(self.services.workspace, folder, precision == "4"), True
+        if run_id is None:
+            model_id = target.removeprefix("base:") if isinstance(target, str) else "starter"
+            ModelRef.parse(model_id)
+            return ChatTarget(model_id, None, None, precision == "4", card.model_name(model_id, self.w)), False
+        named = None if checkpoint in (None, LATEST) else str(checkpoint)
+        four_bit = None if precision not in ("16", "4") else precision == "4"
+        return target_of(self.services.runs.get(run_id), named, four_bit), True
+
+    @staticmethod
+    def _run_id(target: Any) -> str | None:
+        return target.removeprefix("run:") if isinstance(target, str) and target.startswith("run:") else None
+
+    def _target_choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+        runs = [
+            (self.w.t("chat_page.choice_run", name=row.name, when=format.moment(row.created)), f"run:{row.id}")
+            for row in rows
+            if row.can_chat
+        ]
+        elsewhere = [
+            (self.w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in self.services.models.adapters()
+        ]
+        models = self.services.models.choices()
+        return [
+            *runs,
+            *elsewhere,
+            *((self.w.t("chat_page.choice_base", name=card.model_name(m, self.w)), f"base:{m}") for m in models),
+        ]
+
+    def _checkpoint_choices(self, target: Any) -> list[tuple[str, str]]:
+        latest = [(self.w.t("chat_page.checkpoint_latest"), LATEST)]
+        try:
+            run = self.services.runs.get(self._run_id(target) or "")
+        except RunError:
+            return latest
+        facts = run.facts()
+        best = facts.get("best_checkpoint")
+        if facts.get("adapter_is_best"):
+            latest = [(self.w.t("chat_page.checkpoint_kept_best", step=facts.get("adapter_step")), LATEST)]
+        steps = []
+        for folder in reversed(run.checkpoints()):
+            key = "chat_page.checkpoint_best" if folder.name == best else "chat_page.checkpoint_step"
+            steps.append((self.w.t(key, step=int(folder.name.rsplit("-", 1)[-1])), folder.name))
+        return latest + steps if run.has_adapter() or not steps else [*latest, *steps]
+
+
+def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any) -> Sampling:
+    """Sampling from the form. Raises ChatError naming the limits; an emptied field means its default."""
+    given = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+    limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        low, high = limits[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+            raise ChatError("wizard.bad_number", field=name, found=str(value)[:40], low=low, high=high)
+        values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
+    drawn = values.get("temperature", 0) > 0
+    return Sampling(do_sample=drawn, **values)
+
+
+def _answered(history: list[Message] | None, answer: str) -> list[Message]:
+    return [*(history or []), {"role": "assistant", "content": answer}]

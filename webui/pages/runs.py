@@ -1,0 +1,370 @@
+"""Runs: all of them, newest first; one opened, with its curve, its settings, what happened, and what can be done with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.export.exports import QUANTS, ExportCheck, ExportResult, ExportStatus
+from core.runs.states import BUSY, may_resume
+from webui.form import further
+from webui.kit import format
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import LivePart, Look, Pulse, shown
+from webui.kit.wording import Wording
+from webui.run import card
+from webui.run.chart import live_chart
+from webui.run.film import film_strip
+from webui.run.findings import RunFinding
+from webui.state.moment import RunRow, RunView
+from webui.state.services import Services
+
+QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+NARROW = "\u00a0"  # keeps "80 MB" together
+KINDS = ("adapter", "merged", "gguf")
+
+
+class RunsPage:
+    def __init__(self, services: Services, wording: Wording, opened: gr.State):
+        """opened: the id of the run this page has open, kept by the server for each visitor."""
+        self.services, self.w, self.opened = services, wording, opened
+        self.finding = RunFinding(services, wording, "details", self._view)
+
+    # ---- widgets --------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        w = self.w
+        rows = self.services.moments.now().rows
+        with gr.Row(equal_height=False, elem_id="runs-columns"):
+            with gr.Column(scale=4, min_width=300), gr.Column(elem_classes="lg-card"):
+                gr.HTML(tag("h2", w.t("runs_page.title")))
+                self.none = gr.HTML(self._nothing(), visible=not rows, elem_id="runs-empty")
+                self.list = gr.Radio(
+                    self._choices(rows),
+                    value=None,
+                    label=w.t("runs_page.list"),
+                    info=w.t("runs_page.list_info"),
+                    visible=bool(rows),
+                    elem_id="runs-list",
+                )
+            with gr.Column(scale=6, min_width=320, visible=bool(rows)) as self.side, gr.Column(elem_classes="lg-card"):
+                gr.HTML(tag("h2", w.t("runs_page.details")))
+                self.unopened = gr.HTML(self._unopened(), elem_id="runs-unopened")
+                self.card = gr.HTML("", visible=False, elem_id="details-card")
+                self.finding.build()
+                with gr.Column(visible=False, elem_id="details") as self.details:
+                    self.chart = live_chart(self.services, w, None, "details-chart")
+                    self.film = film_strip(self.services, w, None, "details-film")
+                    self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
+                    with gr.Row(elem_classes="lg-tight"):
+                        self.resume = gr.Button(
+                            w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume"
+                        )
+                        self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
+                        self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="details-further")
+                    with gr.Accordion(w.t("train_page.run_settings"), open=False):
+                        self.settings = gr.HTML("", elem_id="details-settings")
+                    with gr.Accordion(w.t("train_page.story"), open=False):
+                        self.story = gr.HTML("", elem_id="details-story")
+                    with gr.Accordion(w.t("runs_page.export"), open=False, elem_id="export-fold"):
+                        self._build_export()
+                    with gr.Accordion(w.t("runs_page.manage"), open=False, elem_id="manage-fold"):
+                        self._build_manage()
+
+    def _build_export(self) -> None:
+        w = self.w
+        self.kind = gr.Radio(
+            [(w.t(f"runs_page.kind_{kind}"), kind) for kind in KINDS],
+            value="adapter",
+            label=w.t("runs_page.kind"),
+            elem_id="export-kind",
+        )
+        self.quant = gr.Radio(
+            [(w.t(f"runs_page.quant_{quant}"), quant) for quant in QUANTS],
+            value=QUANTS[0], label=w.t("runs_page.quant"), visible=False, elem_id="export-quant",
+        )  # fmt: skip
+        with gr.Row(elem_classes="lg-tight"):
+            self.export = gr.Button(w.t("runs_page.export_start"), elem_id="export-start")
+            self.cancel = gr.Button(w.t("runs_page.export_cancel"), visible=False, elem_id="export-cancel")
+        self.export_notice = gr.HTML("", visible=False, elem_id="export-notice")
+        self.exports = gr.HTML("", elem_id="export-status")
+
+    def _build_manage(self) -> None:
+        w = self.w
+        self.new_name = gr.Textbox(label=w.t("runs_page.new_name"), max_lines=1, max_length=60, elem_id="rename-name")
+        with gr.Row(elem_classes="lg-tight"):
+            self.rename = gr.Button(w.t("runs_page.rename"), elem_id="rename")
+            self.delete = gr.Button(w.t("runs_page.delete"), elem_id="delete")
+        with gr.Column(visible=False, elem_id="delete-sure") as self.sure:
+            self.sure_text = gr.HTML("")
+            with gr.Row(elem_classes="lg-tight"):
+                self.really = gr.Button(w.t("runs_page.delete_really"), variant="stop", elem_id="delete-really")
+                self.keep = gr.Button(w.t("runs_page.delete_keep"), elem_id="delete-keep")
+        self.manage_notice = gr.HTML("", visible=False, elem_id="manage-notice")
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.none, lambda look: gr.update(visible=not look.moment.rows)),
+            LivePart(self.list, lambda look: gr.update(choices=self._choices(look.moment.rows), visible=bool(look.moment.rows))),
+            LivePart(self.side, lambda look: gr.update(visible=bool(look.moment.rows))),
+            LivePart(self.unopened, lambda look: gr.update(visible=self._row(look) is None)),
+            LivePart(self.details, lambda look: gr.update(visible=self._row(look) is not None)),
+            LivePart(self.card, lambda look: self._about(look, card.card)),
+            *self.finding.parts(),
+            LivePart(self.film, lambda look: gr.update(value=look.opened if self._row(look) else None)),
+            LivePart(self.settings, lambda look: self._about(look, card.settings)),
+            LivePart(self.story, lambda look: self._about(look, card.story)),
+            LivePart(self.resume, lambda look: gr.update(visible=self._may_go_on(look))),
+            LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := self._row(look)) and row.can_chat))),
+            LivePart(
+                self.further,
+                lambda look: gr.update(visible=look.moment.busy is None and further.may_continue(self._row(look))),
+            ),
+            LivePart(self.export, self._export_button),
+            LivePart(self.cancel, self._cancel_button),
+            LivePart(self.exports, self._exports),
+        ]
+
+    def _row(self, look: Look) -> RunRow | None:
+        return next((row for row in look.moment.rows if row.id == look.opened), None)
+
+    def _may_go_on(self, look: Look) -> bool:
+        row = self._row(look)
+        return bool(row and may_resume(row.status.state))
+
+    def _about(self, look: Look, show: Any) -> dict[str, Any]:
+        view = self._view(look)
+        return shown(show(view, self.w) if view else "")
+
+    def _view(self, look: Look) -> RunView | None:
+        return self.services.moments.view(look.opened) if self._row(look) else None
+
+    def _export_button(self, look: Look) -> dict[str, Any]:
+        row = self._row(look)
+        return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
+
+    def _cancel_button(self, look: Look) -> dict[str, Any]:
+        attempts = self.services.moments.exports(look.opened)[1] if self._row(look) else {}
+        return gr.update(visible=any(status.active for status in attempts.values()))
+
+    def _exports(self, look: Look) -> dict[str, Any]:
+        row = self._row(look)
+        if row is None:
+            return gr.update(value="")
+        w = self.w
+        if not row.status.has_adapter:
+            return gr.update(value=tag("p", w.t("runs_page.no_adapter"), class_="lg-quiet"))
+        results, attempts = self.services.moments.exports(row.id)
+        parts = [self._attempt(kind, quant, status) for (kind, quant), status in attempts.items()]
+        parts += [self._result(result) for result in results]
+        return gr.update(value=join(parts) or tag("p", w.t("runs_page.no_exports"), class_="lg-quiet"))
+
+    def _attempt(self, kind: str, quant: str | None, status: ExportStatus) -> Html:
+        w = self.w
+        name = self._kind(kind, quant)
+        if status.active:
+            percent = f" {round(100 * status.fraction)} %" if status.fraction is not None else ""
+            return notice(f"{name}: {w.of(status.stage_text)}{percent}", "plain")
+        return notice(f"{name}: {w.of(status.message)}", "plain" if status.state == "cancelled" else "bad")
+
+    def _result(self, result: ExportResult) -> Html:
+        """What was made, the proof's numbers, and where it lies."""
+        w = self.w
+        size = w.t("runs_page.export_size", files=len(result.files), size=format.bytes_used(result.bytes))
+        pairs = [(w.t("runs_page.folder"), tag("code", str(self.services.exports.folder(result)))), (w.t("runs_page.size"), size)]
+        pairs.append((w.t("runs_page.proof"), self._proof(result.check)))
+        command = self.services.exports.ollama_command(result)
+        if command:
+            pairs.append((w.t("runs_page.ollama"), tag("code", command)))
+        return tag(
+            "div",
+            tag(
+                "p",
+                tag("strong", self._kind(result.kind, result.quant)),
+                " ",
+                tag("span", format.moment(result.created), class_="lg-quiet"),
+            ),
+            tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts"),
+            *(tag("p", w.of(note), class_="lg-quiet") for note in result.notes),
+            self._differences(result.check),
+            class_="lg-report",
+        )
+
+    def _kind(self, kind: str, quant: str | None) -> str:
+        return self.w.t(f"runs_page.short_{kind}") + (f" ({quant})" if quant else "")
+
+    def _proof(self, check: ExportCheck) -> str:
+        return self.w.t(
+            "runs_page.proof_numbers",
+            verdict=self.w.t("runs_page.proof_passed" if check.passed else "runs_page.proof_failed"),
+            export=format.loss(check.mean_loss_export),
+            adapter=format.loss(check.mean_loss_adapter),
+            equal=check.first_tokens_equal,
+            prompts=check.prompts,
+            different=len(check.differences),
+        )
+
+    def _differences(self, check: ExportCheck) -> Html | None:
+        """The answers that are not the same, side by side with what was asked; folded."""
+        if not check.differences:
+            return None
+        w = self.w
+        lines = [
+            tag(
+                "dl",
+                *(tag("dt", w.t("runs_page.asked")), tag("dd", item.prompt)),
+                *(tag("dt", w.t("runs_page.by_adapter")), tag("dd", item.adapter)),
+                *(tag("dt", w.t("runs_page.by_export")), tag("dd", item.export)),
+                class_="lg-facts",
+            )
+            for item in check.differences
+        ]
+        return tag("details", tag("summary", w.t("runs_page.differences", count=len(lines))), *lines)
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, pulse: Pulse, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
+        control = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
+        pulse.after(
+            self.list.select(
+                self.open,
+                [self.list],
+                [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.export_notice, self.run_notice],
+                **QUIET,
+            )
+        )
+        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], **QUIET)
+        pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **control))
+        self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **QUIET)
+        pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **control))
+        self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **QUIET)
+        self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **QUIET)
+        pulse.after(
+            self.really.click(
+                self.remove,
+                [self.opened],
+                [self.opened, self.chart, self.list, self.sure, self.manage_notice, chat_target],
+                **control,
+            )
+        )
+        pulse.after(self.export.click(self.start_export, [self.opened, self.kind, self.quant], [self.export_notice], **control))
+        pulse.after(self.cancel.click(self.cancel_exports, [self.opened], [self.export_notice], **control))
+
+    def open(self, run_id: Any) -> tuple[Any, ...]:
+        """Inputs: list. Outputs: opened, chart, new_name, sure, and the three notices (emptied)."""
+        view = self.services.moments.view(run_id if isinstance(run_id, str) else None)
+        found = view.row.id if view else None
+        return (
+            found,
+            gr.update(value=found),
+            view.row.name if view else "",
+            gr.update(visible=False),
+            shown(""),
+            shown(""),
+            shown(""),
+        )
+
+    def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: opened. Outputs: tabs, chat_target."""
+        row = next((row for row in self.services.moments.now(fresh=True).rows if row.id == run_id), None)
+        if row is None or not row.can_chat:
+            return gr.skip(), gr.skip()
+        return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
+
+    def go_on(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the line)."""
+        try:
+            self.services.supervisor.resume(self.services.runs.get(run_id or ""))
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text))), gr.skip()
+        return shown(""), gr.update(selected="train")
+
+    def give_name(self, run_id: str | None, name: Any) -> Any:
+        """Inputs: opened, new_name. Outputs: manage_notice."""
+        try:
+            self.services.runs.rename(self.services.runs.get(run_id or ""), name if isinstance(name, str) else "")
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text)))
+        return shown(notice(self.w.t("runs_page.renamed"), "ok"))
+
+    def ask_sure(self, run_id: str | None) -> tuple[Any, Any]:
+        """Inputs: opened. Outputs: sure, sure_text."""
+        view = self.services.moments.view(run_id)
+        if view is None:
+            return gr.skip(), gr.skip()
+        sentence = self.w.t("runs_page.delete_sure", name=view.row.name, size=format.bytes_used(view.row.bytes_used))
+        return gr.update(visible=True), notice(sentence, "warn")
+
+    def remove(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: opened. Outputs: opened, chart, list, sure, manage_notice, chat_target."""
+        services = self.services
+        try:
+            run = services.runs.get(run_id or "")
+            target = services.chat.state().target
+            if target is not None and target.adapter is not None and target.adapter.is_relative_to(run.path):
+                services.chat.unload()
+            services.runs.delete(run)
+        except GarageError as error:
+            return gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), shown(notice(self.w.of(error.text))), gr.skip()
+        return (
+            None,
+            gr.update(value=None),
+            gr.update(value=None),
+            gr.update(visible=False),
+            shown(""),
+            gr.update(value="base:starter"),
+        )
+
+    def start_export(self, run_id: str | None, kind: Any, quant: Any) -> Any:
+        """Inputs: opened, kind, quant. Outputs: export_notice. The chat gives up the device first, and its page says so."""
+        from core.messages import text
+
+        services = self.services
+        try:
+            run = services.runs.get(run_id or "")
+            busy = services.moments.now(fresh=True).busy
+            if busy is not None:
+                return shown(notice(self.w.t("runs_page.export_busy", name=busy.name), "warn"))
+            if services.chat.state().phase != "empty":
+                services.chat.unload(text("chat.unloaded"))
+            services.exports.start(run, str(kind), str(quant) if kind == "gguf" else None)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text)))
+        return shown("")
+
+    def cancel_exports(self, run_id: str | None) -> Any:
+        """Inputs: opened. Outputs: export_notice."""
+        try:
+            for (kind, quant), status in self.services.moments.exports(run_id or "")[1].items():
+                if status.active:
+                    self.services.exports.cancel(run_id, kind, quant)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text)))
+        return shown("")
+
+    # ---- words ----------------------------------------------------------------------------------------------------
+    def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+        return [(self._line(row), row.id) for row in rows]
+
+    def _line(self, row: RunRow) -> str:
+        """Two lines: the name; state, start, steps, last loss and disk used."""
+        w = self.w
+        facts = [w.t(f"state.{row.status.state.value}"), format.moment(row.created)]
+        if row.status.total_steps:
+            facts.append(w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps))
+        if row.last_loss is not None:
+            facts.append(w.t("runs_page.loss", loss=format.loss(row.last_loss)))
+        facts.append(format.bytes_used(row.bytes_used))
+        return f"{row.name}\n{' · '.join(fact.replace(' ', NARROW) for fact in facts)}"
+
+    def _nothing(self) -> Html:
+        return tag(
+            "div",
+            tag("p", tag("strong", self.w.t("runs_page.none_title"))),
+            tag("p", self.w.t("runs_page.none_text")),
+            class_="lg-empty",
+        )
+
+    def _unopened(self) -> Html:
+        return tag("div", tag("p", self.w.t("runs_page.unopened")), class_="lg-empty")

@@ -1,0 +1,173 @@
+"""Settings: this PC, where things lie, and what was kept here: presets and data sets of one's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from webui.kit import format, hardware
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import LivePart, shown
+from webui.kit.wording import Wording
+from webui.pages.alone_setting import AloneSetting
+from webui.pages.automation_card import AutomationCard
+from webui.pages.hub_token_card import HubTokenCard
+from webui.pages.measured_memory import MeasuredMemory
+from webui.server.language import PATHS
+from webui.state.services import Services
+
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
+
+
+class SettingsPage:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+        self.automation = AutomationCard(services, wording)
+        self.alone = AloneSetting(services, wording)
+        self.hub_token = HubTokenCard(services, wording)
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Row(equal_height=False, elem_id="settings-columns"):
+            with gr.Column(scale=6, min_width=320):
+                with gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("settings_page.this_pc")))
+                    self.hardware = gr.HTML(self._hardware(), elem_id="hardware")
+                with gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("settings_page.places")))
+                    self.places = gr.HTML(self._places(), elem_id="places")
+                self.alone.build()
+                self.hub_token.build()
+            with gr.Column(scale=6, min_width=320):
+                with gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("settings_page.language")))
+                    gr.HTML(self._languages(), elem_id="languages")
+                self.automation.build()
+                with gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("settings_page.presets")))
+                    self.presets = self._kept("preset", self._preset_choices())
+                with gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("settings_page.datasets")))
+                    self.datasets = self._kept("dataset", self._dataset_choices())
+                self.measured = MeasuredMemory(self.services, w)
+                self.measured.build()
+                self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
+
+    def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
+        """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is none."""
+        w = self.w
+        none = gr.HTML(tag("p", w.t(f"settings_page.{kind}_none"), class_="lg-quiet"), visible=not choices, elem_id=f"no-{kind}")
+        chosen = gr.Dropdown(
+            choices, value=None, label=w.t(f"settings_page.{kind}"), info=w.t(f"settings_page.{kind}_info"), elem_id=f"kept-{kind}",
+            visible=bool(choices),
+        )  # fmt: skip
+        return chosen, gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}", visible=bool(choices)), none
+
+    def _preset_choices(self) -> list[tuple[str, str]]:
+        return [(preset.title, preset.id) for preset in self.services.presets.list()]
+
+    def _dataset_choices(self) -> list[tuple[str, str]]:
+        return [(info.name, info.id) for info in self.services.datasets.list() if info.origin == "imported"]
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.hardware, lambda look: gr.update(value=self._hardware())),
+            *self.alone.parts(),
+            *self.hub_token.parts(),
+        ]
+
+    def _hardware(self) -> Html:
+        return hardware.details(self.services.monitor.newest(), self.w)
+
+    def _places(self) -> Html:
+        w, workspace = self.w, self.services.workspace
+        try:
+            free = format.bytes_used(shutil.disk_usage(workspace.root).free)
+        except OSError:
+            free = w.t("settings_page.unknown")
+        libraries = [tag("div", str(folder)) for folder in workspace.library_folders] or [w.t("settings_page.no_library")]
+        pairs = [
+            (w.t("settings_page.workspace"), str(workspace.root)),
+            (w.t("settings_page.disk_free"), free),
+            (w.t("settings_page.library"), join(libraries)),
+            (w.t("settings_page.versions"), ", ".join(f"{name} {version(name)}" for name in VERSIONS)),
+        ]
+        facts = tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
+        return join(
+            [facts, tag("p", w.t("settings_page.library_how", file=str(workspace.root / "settings.yaml")), class_="lg-quiet")]
+        )
+
+    def _languages(self) -> Html:
+        names = {"en": "English", "zh": "简体中文"}
+        links = [
+            tag(
+                "li",
+                tag(
+                    "a",
+                    names[code],
+                    href=f"{path}?lang={code}",
+                    lang="zh-CN" if code == "zh" else code,
+                    aria_current="true" if code == self.w.language else None,
+                ),
+            )
+            for code, path in PATHS.items()
+        ]
+        return join([tag("ul", *links, class_="lg-plain-list"), tag("p", self.w.t("settings_page.theme"), class_="lg-quiet")])
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        self.automation.wire(page, tab)
+        lists = [*self.presets, *self.datasets]
+        for arrived in (page.load, tab.select):
+            arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
+            self.measured.refresh_on(arrived)
+        self.measured.wire(self.notice)
+        self.alone.wire()
+        self.hub_token.wire()
+        outputs = [*lists, self.notice]
+        self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
+        self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)
+
+    def _wire_delete(self, chosen: gr.Dropdown, button: gr.Button, forget: Any, outputs: list[Any]) -> None:
+        sure = "(id) => id && !confirm(SURE) ? null : id".replace(
+            "SURE", json.dumps(self.w.t("settings_page.sure"), ensure_ascii=False)
+        )
+        button.click(forget, [chosen], outputs, js=sure, **QUIET)
+
+    def fresh(self) -> list[Any]:
+        """Outputs: what is shown of presets and of data sets, places."""
+        return [*self._lists(), self._places()]
+
+    def _lists(self, **chosen: None) -> list[Any]:
+        """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose nothing."""
+        found = []
+        for choices in (self._preset_choices(), self._dataset_choices()):
+            there = bool(choices)
+            found += [gr.update(choices=choices, visible=there, **chosen), gr.update(visible=there), gr.update(visible=not there)]
+        return found
+
+    def forget_preset(self, preset_id: Any) -> list[Any]:
+        """Inputs: preset. Outputs: what is shown of presets and of data sets, notice."""
+        return self._forget(preset_id, self.services.presets.delete)
+
+    def forget_dataset(self, dataset_id: Any) -> list[Any]:
+        """Inputs: data set. Outputs: what is shown of presets and of data sets, notice."""
+        return self._forget(dataset_id, self.services.datasets.delete)
+
+    def _forget(self, chosen: Any, delete: Any) -> list[Any]:
+        said = notice(self.w.t("settings_page.deleted"), "ok")
+        if not isinstance(chosen, str) or not chosen:
+            said = notice(self.w.t("settings_page.nothing_chosen"), "plain")
+        else:
+            try:
+                delete(chosen)
+            except GarageError as error:
+                said = notice(self.w.of(error.text))
+        return [*self._lists(value=None), shown(said)]

@@ -1,0 +1,79 @@
+"""Train: the wizard on the left, or the frozen settings of what is at work; on the right what the run is doing, and the line.
+
+While something trains, "Plan the next run" brings the form back; its Start then puts the run in the line. Whether a visitor plans
+is a gr.State of the page: a reload shows what trains.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from webui.form.form import Wizard
+from webui.kit.html import tag
+from webui.kit.live import LivePart, Look, Pulse
+from webui.kit.wording import Wording
+from webui.run import card
+from webui.run.column import RunColumn
+from webui.run.queue import LinePanel
+from webui.state.services import Services
+
+
+class TrainPage:
+    def __init__(self, services: Services, wording: Wording, planning: gr.State):
+        self.w, self.planning = wording, planning
+        self.wizard, self.run = Wizard(services, wording), RunColumn(services, wording)
+        self.line = LinePanel(services, wording)
+
+    def build(self) -> None:
+        w = self.w
+        self.intro = gr.HTML(tag("p", w.t("wizard.intro"), class_="lg-quiet"), elem_id="train-intro")
+        with gr.Row(elem_id="train-columns", equal_height=False) as self.columns:
+            with gr.Column(scale=6, min_width=320, elem_id="left-column"):
+                with gr.Column(elem_id="form-column") as self.form_column:
+                    with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
+                        self.plan_says = gr.HTML("", elem_id="plan-says")
+                        self.back = gr.Button(w.t("line_panel.back"), size="sm", elem_id="plan-back")
+                    self.wizard.build()
+                self.frozen_column = gr.Column(elem_id="frozen-column", visible=False)
+                with self.frozen_column, gr.Column(elem_classes="lg-card"):
+                    gr.HTML(tag("h2", w.t("train_page.frozen")))
+                    self.frozen = gr.HTML("", elem_id="frozen")
+                    self.plan_next = gr.Button(w.t("line_panel.plan_next"), elem_id="plan-next")
+                self.line.build_list()
+            with gr.Column(scale=6, min_width=320, elem_id="run-column"):
+                self.line.build_says()
+                self.run.build()
+
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.intro, lambda look: gr.update(visible=look.moment.busy is None)),
+            LivePart(self.form_column, lambda look: gr.update(visible=look.moment.busy is None or look.planning)),
+            LivePart(self.plan_bar, lambda look: gr.update(visible=look.moment.busy is not None)),
+            LivePart(self.plan_says, self._plan_says),
+            LivePart(self.frozen_column, lambda look: gr.update(visible=look.moment.busy is not None and not look.planning)),
+            LivePart(self.frozen, self._frozen),
+            LivePart(self.columns, lambda look: gr.update(elem_classes=["lg-has-run"] if look.moment.shown else [])),
+            *self.line.parts(),
+            *self.run.parts(),
+        ]
+
+    def _frozen(self, look: Look) -> dict:
+        busy = look.moment.busy is not None and look.moment.shown is not None
+        return gr.update(value=card.frozen(look.moment.shown, self.w) if busy else "")
+
+    def _plan_says(self, look: Look) -> dict:
+        busy = look.moment.busy
+        return gr.update(value=tag("p", self.w.t("line_panel.plan_says", name=busy.name), class_="lg-quiet") if busy else "")
+
+    def wire(self, page: gr.Blocks, pulse: Pulse) -> None:
+        self.wizard.wire(page, pulse, self.run.notice, self.planning)
+        self.run.wire(pulse)
+        self.line.wire(pulse)
+        for button, planning in ((self.plan_next, True), (self.back, False)):
+            pressed = button.click(
+                lambda planning=planning: planning, None, [self.planning], show_progress="hidden", queue=False,
+                api_visibility="private",
+            )  # fmt: skip
+            shown = pulse.after(pressed)
+            if planning:
+                self.wizard.redraw_after(shown)

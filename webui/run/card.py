@@ -1,0 +1,235 @@
+"""What a run says of itself, as HTML: pure functions of a RunView and a Wording."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from core.presets import goal as goal_preset
+from core.presets import sample_of
+from core.runs.folder import Status
+from core.runs.states import BUSY, State
+from webui.kit import format
+from webui.kit.html import Html, join, tag
+from webui.kit.verdict import method_name
+from webui.kit.wording import Wording, field_of
+from webui.run import guard, memory
+from webui.state.moment import RunRow, RunView
+
+TONES = {
+    State.COMPLETED: "ok",
+    State.STOPPED: "ok",
+    State.PAUSED: "plain",
+    State.FAILED: "bad",
+    State.INTERRUPTED: "warn",
+}
+MOST_EVENTS = 60
+# Settings shown without unfolding, in this order; the rest of the recipe is in its file.
+SUMMARY = (
+    ("adapter", "r"), ("adapter", "lora_alpha"), ("train", "learning_rate"), ("train", "num_train_epochs"),
+    ("train", "max_steps"), ("train", "per_device_train_batch_size"), ("data", "max_length"), ("data", "eval_fraction"),
+    ("train", "optim"), ("train", "seed"),
+)  # fmt: skip
+
+
+def state_badge(status: Status, w: Wording) -> Html:
+    return tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{TONES.get(status.state, 'active')}")
+
+
+def empty(w: Wording) -> Html:
+    return tag("div", tag("p", w.t("train_page.no_run_yet")), class_="lg-empty")
+
+
+def card(view: RunView, w: Wording) -> Html:
+    """Name, state, phase with its numbers, minutes left; or how it ended and what to try."""
+    status = view.row.status
+    lines = [
+        tag("div", tag("h3", view.row.name), state_badge(status, w), class_="lg-run-head"),
+        tag("p", model_line(view.row, w), class_="lg-quiet"),
+    ]
+    lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
+    lines += guard.lines(view, w)
+    lines += memory.lines(view, w)
+    return tag("div", *lines, class_="lg-run")
+
+
+def model_line(row: RunRow, w: Wording) -> str:
+    """ "LoRA, rank 8 · SmolLM2-135M-Instruct · Pirate answers" """
+    if not row.method:
+        return w.t("train_page.recipe_unreadable")
+    method = {"lora": "LoRA", "qlora": "QLoRA"}.get(row.method, row.method)
+    return w.t("train_page.run_line", method=method, r=row.r, model=model_name(row.model, w), data=data_name(row, w))
+
+
+def model_name(model_id: str, w: Wording) -> str:
+    return "SmolLM2-135M-Instruct" if model_id == "starter" else model_id.removeprefix("library:")
+
+
+def data_name(row: RunRow, w: Wording) -> str:
+    sample = sample_of(row.data)
+    return (sample and sample.title.get(w.language)) or row.data
+
+
+def _at_work(status: Status, w: Wording) -> list[Html]:
+    numbers, fraction = numbers_of(status, w)
+    phase = w.t(f"stage.{status.stage}")
+    if status.state in (State.STOPPING, State.PAUSING):
+        phase = w.t(f"train_page.{status.state.value}")
+    # Not how long training would still take, but how long one has waited.
+    waited = format.duration(w, time.time() - status.since) if status.state == State.PAUSING else ""
+    detail = [part for part in (numbers, waited or format.time_left(w, status.seconds_left)) if part]
+    percent = None if fraction is None else round(100 * fraction)
+    bar = tag(
+        "div",
+        tag(
+            "div",
+            class_="lg-bar-fill" + (" lg-bar-unknown" if percent is None else ""),
+            style=f"width:{100 if percent is None else percent}%",
+        ),
+        class_="lg-bar",
+        role="progressbar",
+        aria_label=phase,
+        aria_valuemin=0,
+        aria_valuemax=100,
+        aria_valuenow=percent,
+    )
+    return [
+        tag("p", tag("strong", phase), tag("span", " · ".join(detail), class_="lg-numbers"), class_="lg-phase"),
+        bar,
+        tag("p", w.t("train_page.may_close"), class_="lg-quiet"),
+    ]
+
+
+def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
+    """The numbers of what is going on, and how much of it is done (None where that is not known)."""
+    if status.progress is not None:
+        done = status.progress.done / status.progress.total if status.progress.total else None
+        return format.progress(w, status.progress), done if done is None else min(1.0, max(0.0, done))
+    if status.total_steps and status.state in (State.RUNNING, State.PAUSING, State.STOPPING):
+        return w.t("train_page.step_of", step=status.step, total=status.total_steps), min(1.0, status.step / status.total_steps)
+    return "", None
+
+
+def _over(view: RunView, w: Wording) -> list[Html]:
+    status, row = view.row.status, view.row
+    said = w.of(status.message) or w.t(f"train_page.ended_{status.state.value}")
+    tone = TONES.get(status.state, "plain")
+    lines = [tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, said)]
+    if status.advice:
+        lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.of(status.advice)))
+    if row.last_loss is not None:
+        lines.append(tag("p", w.t("train_page.last_numbers", loss=format.loss(row.last_loss), step=status.step), class_="lg-quiet"))
+    if view.log_tail:
+        pre = tag("pre", view.log_tail, tabindex=0, role="region", aria_label=w.t("train_page.log"))
+        lines.append(tag("details", tag("summary", w.t("train_page.log")), pre))
+    return [tag("div", *lines, class_=f"lg-outcome lg-{tone}")]
+
+
+def settings(view: RunView, w: Wording) -> Html:
+    """The run's own frozen recipe, never the form's."""
+    if view.recipe is None:
+        return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
+    row = view.row
+    pairs = [
+        (w.t("train_page.model"), model_name(row.model, w)),
+        (w.t("train_page.data"), data_name(row, w)),
+        (w.t("train_page.method"), method_name(view.recipe.adapter)),
+    ]
+    for section, name in SUMMARY:
+        value = getattr(getattr(view.recipe, section), name)
+        if (section, name, value) == ("train", "max_steps", field_of("train", "max_steps").default):
+            continue
+        if (section, name) == ("train", "num_train_epochs") and view.recipe.train.max_steps > 0:
+            continue
+        pairs.append((w.t(f"wizard.field_{name}"), "–" if value is None else format.number(value)))
+    pairs += _learned(view.facts, w)
+    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
+
+
+def frozen(view: RunView, w: Wording) -> Html:
+    """What this run was asked for, as the five steps of the form: goal, model, data, plan, name. Nothing of it can change."""
+    recipe = view.recipe
+    if recipe is None:
+        return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
+    goal = goal_preset(recipe.goal) if recipe.goal else None
+    method = method_name(recipe.adapter)
+    rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
+    data = data_name(view.row, w)
+    steps = (
+        ("goal", goal.title[w.language] if goal else w.t("wizard.none_given")),
+        ("model", model_name(view.row.model, w)),
+        ("data", f"{data} · {format.rows(w, rows)}" if isinstance(rows, int) else data),
+        ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),
+        ("train", view.row.name),
+    )
+    lines = [tag("li", tag("strong", w.t(f"wizard.step_{step}")), tag("span", said)) for step, said in steps]
+    return join(
+        [tag("ol", *lines, class_="lg-frozen"), settings(view, w), tag("p", w.t("train_page.frozen_info"), class_="lg-quiet")]
+    )
+
+
+def _learned(facts: dict[str, Any], w: Wording) -> list[tuple[str, str]]:
+    """Facts that were found while preparing, where they are there."""
+    found = []
+    if isinstance(parent := facts.get("parent"), dict):
+        said = w.t("look_on.continues_from", name=str(parent.get("name")), step=parent.get("step"))
+        found.append((w.t("look_on.continues_short"), said))
+    if isinstance(facts.get("trainable_params"), int):
+        found.append((w.t("train_page.trainable"), f"{facts['trainable_params']:,}"))
+    if facts.get("dtype"):
+        device = w.t("train_page.device_cpu") if facts.get("device") == "cpu" else str(facts.get("device"))
+        found.append((w.t("train_page.computed_in"), f"{facts['dtype']}, {device}"))
+    if isinstance(facts.get("rows_trained"), int):
+        rows = w.t("train_page.rows_split", trained=facts["rows_trained"], measured=facts.get("rows_measured", 0))
+        found.append((w.t("train_page.rows_used"), rows))
+    return found
+
+
+def story(view: RunView, w: Wording) -> Html:
+    """What happened when, newest last; a phase that comes back again and again is told once."""
+    lines, told = [], set()
+    for event in view.events:
+        sentence, tone = _sentence(event, w)
+        if not sentence or (event.get("kind") == "stage" and sentence in told):
+            continue
+        told.add(sentence)
+        lines.append(tag("li", tag("time", format.clock(event.get("time"))), tag("span", sentence, class_=f"lg-{tone}")))
+    if not lines:
+        return tag("p", w.t("train_page.no_events"), class_="lg-quiet")
+    return tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")
+
+
+def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:
+    kind = event.get("kind")
+    try:
+        message = w.of(event.get("message"))
+    except ValueError:
+        message = ""
+    if kind == "state":
+        state = str(event.get("state"))
+        tone = TONES.get(State(state), "plain") if state in set(State) else "plain"
+        return message or w.t("train_page.now", state=w.t(f"state.{state}")), tone
+    if kind == "stage":
+        return w.t(f"stage.{event.get('stage')}"), "plain"
+    if kind == "checkpoint":
+        return w.t("train_page.checkpoint_saved", step=event.get("step")), "plain"
+    return message, "warn" if kind in ("warning", "guard") else "plain"
+
+
+def headline(view: RunView | None, w: Wording) -> Html:
+    """For the page's header: what is going on, in one short line."""
+    if view is None or view.row.status.state not in BUSY:
+        return tag("span", w.t("page.idle"), class_="lg-quiet")
+    status = view.row.status
+    # Of all steps, also while something else is counted: measuring three rows is not 0 % of a run.
+    running = status.state == State.RUNNING and status.total_steps
+    percent = f"{round(100 * min(1.0, status.step / status.total_steps))} %" if running else ""
+    state = w.t(f"state.{status.state.value}")
+    parts = [part for part in (percent, format.time_left(w, status.seconds_left)) if part]
+    return join(
+        [
+            tag("span", state, class_="lg-badge lg-active"),
+            tag("span", view.row.name, class_="lg-name"),
+            tag("span", " · ".join(parts), class_="lg-quiet"),
+        ]
+    )

@@ -1,0 +1,66 @@
+"""The curves of a run on the page: uPlot in gr.HTML, polled by cursor, one request for all charts.
+
+Why not gr.LinePlot: at 5,000 points it takes a second of the browser per refresh; what this takes at 50,000 is measured
+by benchmarks/live_chart.py. The template is constant and holds no data: gradio would run data in it as code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+ASSETS = Path(__file__).parent.parent / "assets"
+POLL_MS, IDLE_POLL_MS = 1000, 3000
+WORDS = (
+    "empty", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
+    "more", "reset", "newest", "nonfinite", "summary",
+)  # fmt: skip
+TEMPLATE = (
+    "<p class='lc-note'></p>"
+    "<div class='lc-body' hidden>"
+    "<div class='lc-head'><p class='lc-legend'></p><button class='lc-reset' type='button' hidden></button></div>"
+    "<div class='lc-plot' role='img' aria-label='-'></div>"
+    "<details class='lc-more'><summary></summary><div class='lc-grid'></div></details>"
+    "</div>"
+    "<div class='lc-spoken' role='status' aria-live='polite'></div>"
+)
+
+
+def uplot_head() -> str:
+    """uPlot's script and style for the page's head, from the package youplot, which is never imported."""
+    spec = importlib.util.find_spec("youplot")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("The package youplot, which carries uPlot, is not installed.")
+    vendor = Path(spec.submodule_search_locations[0]) / "vendor"
+    style = (vendor / "uplot.min.css").read_text("utf-8")
+    script = (vendor / "uplot.iife.min.js").read_text("utf-8")
+    return f"<style>{style}</style><script>{script}</script>"
+
+
+def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
+    """value: a run id, "" for the run that the Train page shows, None for none; update it to show another run."""
+
+    def curve(asked: Any) -> dict[str, Any]:
+        """Any JSON may arrive here: what is no run id and cursor gets an empty curve, or all of it."""
+        asked = asked if isinstance(asked, dict) else {}
+        run_id, at_work = services.moments.now().followed(asked.get("run"))
+        return services.curves.since(run_id, asked.get("cursor")) | {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
+
+    words = {name: w.raw(f"chart.{name}") for name in WORDS}
+    return gr.HTML(
+        value=value,
+        html_template=TEMPLATE,
+        css_template=(ASSETS / "live_chart.css").read_text("utf-8"),
+        # Part of the script, not a prop: gradio forgets props of a component that is updated before it is first shown.
+        js_on_load=(ASSETS / "live_chart.js").read_text("utf-8").replace("__WORDS__", json.dumps(words)),
+        server_functions=[curve],
+        apply_default_css=False,
+        elem_id=elem_id,
+    )

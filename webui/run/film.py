@@ -1,0 +1,105 @@
+"""The film of a run beside its loss: a strip of frames, a scrubber, and what was forgotten, in words.
+
+Polled like the curves, whole whenever film.jsonl has changed (a run has at most core/runs/frames' MOST_FRAMES). Prompts and answers
+reach the page as JSON and through textContent only: what a model writes can run nothing. The template holds no data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from core.errors import RunError
+from core.runs import frames, scenes
+from core.runs.folder import RunFolder
+from core.runs.frames import Frame, forgetting
+from webui.kit.wording import Wording
+from webui.run.chart import ASSETS
+from webui.state.services import Services
+
+POLL_MS, IDLE_POLL_MS = 2000, 4000
+MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
+WORDS = ("title", "about", "scrubber", "at_step", "of_frames", "expected", "cut", "no_time", "nothing", "earlier", "later", "strip")
+TEMPLATE = (
+    "<section class='fs-body' hidden>"
+    "<h3 class='fs-title'></h3><p class='fs-about'></p>"
+    "<ol class='fs-strip'></ol>"
+    "<div class='fs-scrub'><button class='fs-earlier' type='button'>‹</button>"
+    "<input class='fs-range' type='range' min='0' max='0' value='0' step='1' aria-label='-'>"
+    "<button class='fs-later' type='button'>›</button><output class='fs-at'></output></div>"
+    "<p class='fs-meter'></p>"
+    "<ul class='fs-scenes'></ul>"
+    "</section>"
+)
+
+
+def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
+    """value: as of live_chart, which it stands beside: a run id, "" for the run that the Train page shows, None for none."""
+
+    def film(asked: Any) -> dict[str, Any]:
+        """Any JSON may arrive here: what names no run gets an empty film. asked["mark"]: of what the page has already."""
+        asked = asked if isinstance(asked, dict) else {}
+        run_id, at_work = services.moments.now().followed(asked.get("run"))
+        wait = {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
+        try:
+            run = services.runs.get(run_id)
+        except RunError:
+            return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
+        mark = f"{run.id} {_stamp(run)}"
+        return wait | ({"same": True} if asked.get("mark") == mark else {"mark": mark} | reel(run, w))
+
+    words = {name: w.raw(f"film_view.{name}") for name in WORDS}
+    return gr.HTML(
+        value=value,
+        html_template=TEMPLATE,
+        css_template=(ASSETS / "film.css").read_text("utf-8"),
+        js_on_load=(ASSETS / "film.js").read_text("utf-8").replace("__WORDS__", json.dumps(words)),
+        server_functions=[film],
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+
+
+def _stamp(run: RunFolder) -> str:
+    try:
+        found = (run.path / frames.FILE).stat()
+    except OSError:
+        return ""
+    return f"{found.st_mtime_ns} {found.st_size}"
+
+
+def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
+    """run, scenes (source in words, asked, expected) and frames (step, answers as [text, whether cut], meter, tone) for a page."""
+    asked, made = scenes.read(run), frames.read(run)
+    if asked is None:
+        return {"run": run.id, "scenes": [], "frames": []}
+    of_run = [frame for frame in made if len(frame.answers) == len(asked.scenes)]
+    return {
+        "run": run.id,
+        "scenes": [
+            {"source": w.t(f"film_view.{scene.source}"), "asked": scene.asked[:MOST_TEXT], "expected": scene.answer or ""}
+            for scene in asked.scenes
+        ],
+        "frames": [
+            {
+                "step": frame.step,
+                "answers": [[answer.text[:MOST_TEXT], answer.why in ("time", "length")] for answer in frame.answers],
+                **dict(zip(("meter", "tone"), meter(of_run, frame.step, w), strict=True)),
+            }
+            for frame in of_run
+        ],
+    }
+
+
+def meter(of_run: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
+    """What the neutral texts tell at a step, and its tone; "" where nothing was measured yet."""
+    found = forgetting(list(of_run), step)
+    if found is None:
+        first = next((frame.neutral_loss for frame in of_run if frame.step == 0), None)
+        return (w.t("film_view.meter_first", loss=f"{first:.2f}"), "plain") if first is not None else ("", "plain")
+    values = {"before": f"{found.before:.2f}", "now": f"{found.now:.2f}", "percent": round(abs(100 * found.change))}
+    tone = {"some": "warn", "much": "bad"}.get(found.forgot, "plain")
+    return w.t(f"film_view.meter_{found.forgot}", **values), tone

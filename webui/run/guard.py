@@ -1,0 +1,40 @@
+"""What a run did of itself, on its card: it saved memory, left steps out, went back, kept the best. Pure functions."""
+
+from __future__ import annotations
+
+from webui.kit.html import Html, tag
+from webui.kit.wording import Wording
+from webui.state.moment import RunView
+
+MOST = 3  # the newest; all of them stand in the run's story
+
+
+def lines(view: RunView, w: Wording) -> list[Html]:
+    """Nothing where a run needed no help."""
+    found = [kept(view, w)]
+    said = []
+    for event in view.events:
+        if event.get("kind") == "guard" and (sentence := _sentence(event.get("message"), w)):
+            said.append(sentence)
+    if said:
+        head = tag("p", tag("strong", w.t("run_guard.head", count=len(said))))
+        items = tag("ul", *(tag("li", sentence) for sentence in said[-MOST:]))
+        more = tag("p", w.t("run_guard.more", count=len(said) - MOST), class_="lg-quiet") if len(said) > MOST else None
+        found.append(tag("div", head, items, more, class_="lg-outcome lg-warn lg-guard"))
+    return [line for line in found if line is not None]
+
+
+def kept(view: RunView, w: Wording) -> Html | None:
+    """Which step the adapter is of, where it is the best measured and how the run ended does not say so already."""
+    status, step, loss = view.row.status, view.facts.get("adapter_step"), view.facts.get("best_eval_loss")
+    is_said = status.message is not None and status.message.key in ("run.completed_best", "run.completed_early", "run.stopped_best")
+    if is_said or not view.facts.get("adapter_is_best") or not status.has_adapter or not isinstance(loss, int | float):
+        return None
+    return tag("p", w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"), class_="lg-quiet")
+
+
+def _sentence(message: object, w: Wording) -> str:
+    try:
+        return w.of(message)
+    except ValueError:  # of a damaged line
+        return ""

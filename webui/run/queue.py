@@ -1,0 +1,239 @@
+"""The line on the Train page: what it waits for and what the person can say to that, and the runs in it, to be moved or taken out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError, RunError
+from core.queue.queue import Hold, time_of_day
+from core.runs.folder import RunFolder
+from webui.kit import format
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import LivePart, Look, Pulse, shown
+from webui.kit.wording import Wording
+from webui.run import card
+from webui.run.column import CONTROL
+from webui.state.moment import Moment
+from webui.state.services import Services
+
+# What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
+# pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same, once: the server says
+# so, and does not take the only one left for it.
+REMEMBER = "run => { document.querySelector('#line-list').dataset.chosen = run ?? ''; }"
+FORGET = "() => { delete document.querySelector('#line-list')?.dataset.chosen; }"
+CHOSEN = """(_, ...rest) => {
+  const list = document.querySelector('#line-list'), filled = list.querySelector('input:checked')?.value;
+  const run = filled ?? list.dataset.chosen ?? '';
+  if (!filled) delete list.dataset.chosen;
+  return [run, ...rest];
+}"""
+QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+
+class LinePanel:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build_says(self) -> None:
+        """Above the run: only there while the line waits for something, or the PC is about to sleep."""
+        w = self.w
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="line-says-card") as self.says_card:
+            self.says = gr.HTML("", elem_id="line-says")
+            with gr.Row(elem_classes="lg-tight"):
+                self.go_on = gr.Button(w.t("line_panel.go_on"), variant="primary", visible=False, elem_id="line-go-on")
+                self.anyway = gr.Button(w.t("line_panel.anyway"), visible=False, elem_id="line-anyway")
+                self.stay = gr.Button(w.t("line_panel.stay"), visible=False, elem_id="line-stay")
+                self.awake = gr.Button(w.t("line_panel.awake"), variant="primary", visible=False, elem_id="line-awake")
+            self.says_notice = gr.HTML("", visible=False, elem_id="line-says-notice")
+
+    def build_list(self) -> None:
+        """Below the form, or below what is trained: only there while somebody waits."""
+        w = self.w
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="line") as self.card:
+            gr.HTML(tag("h2", w.t("line_panel.title")))
+            self.next = gr.HTML("", elem_id="line-next")
+            # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would refuse.
+            self.chosen = gr.Textbox(visible=False)
+            self.list = gr.Radio(
+                [],
+                label=w.t("line_panel.list"),
+                info=w.t("line_panel.list_info"),
+                interactive=True,
+                elem_id="line-list",
+                elem_classes="lg-run-list",
+            )
+            with gr.Row(elem_classes="lg-tight"):
+                self.up = gr.Button(w.t("line_panel.up"), size="sm", elem_id="line-up")
+                self.down = gr.Button(w.t("line_panel.down"), size="sm", elem_id="line-down")
+                self.out = gr.Button(w.t("line_panel.out"), size="sm", elem_id="line-out")
+            with gr.Row(elem_classes="lg-tight", elem_id="line-time-row"):
+                self.time = gr.Textbox(
+                    label=w.t("line_panel.start_at"),
+                    placeholder="23:00",
+                    max_lines=1,
+                    max_length=8,
+                    min_width=140,
+                    elem_id="line-time",
+                )
+                self.set = gr.Button(w.t("line_panel.set"), size="sm", elem_id="line-set")
+                self.hold = gr.Button(w.t("line_panel.hold"), size="sm", elem_id="line-hold")
+            self.notice = gr.HTML("", visible=False, elem_id="line-notice")
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        def seen(show: Callable[[Moment], bool]) -> Callable[[Look], dict[str, Any]]:
+            return lambda look: gr.update(visible=bool(show(look.moment)))
+
+        return [
+            LivePart(self.says_card, seen(lambda moment: says(moment, self.w))),
+            LivePart(self.says, lambda look: gr.update(value=says(look.moment, self.w))),
+            LivePart(self.go_on, seen(lambda m: m.line.order.hold and m.line.waiting)),
+            LivePart(self.anyway, seen(lambda m: m.line.order.game and not m.line.order.game.run)),
+            LivePart(self.stay, seen(lambda m: m.line.order.game and m.line.order.game.run)),
+            LivePart(self.awake, seen(lambda m: m.line.order.sleep_at)),
+            LivePart(self.card, seen(lambda m: m.line.waiting)),
+            LivePart(self.next, lambda look: gr.update(value=next_line(look.moment, self.w))),
+            LivePart(self.list, lambda look: gr.update(choices=choices(look.moment, self.w))),
+            LivePart(self.hold, seen(lambda m: not m.line.order.hold)),
+        ]
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, pulse: Pulse) -> None:
+        for button, act in (
+            (self.go_on, lambda: self.services.line.put(hold=None)),
+            (self.anyway, self.services.supervisor.go_on_all_the_same),
+            (self.stay, self.services.supervisor.stay_paused),
+            (self.awake, lambda: self.services.line.put(sleep_at=None)),
+        ):
+            pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
+        pulse.after(self.hold.click(self.hold_line, None, [self.notice], **CONTROL))
+        self.list.input(None, [self.list], None, js=REMEMBER, **QUIET)
+        for button, way in ((self.up, -1), (self.down, 1)):
+            pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
+        taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
+        pulse.after(taken.then(None, None, None, js=FORGET, **QUIET))
+        pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
+
+    def _said(self, act: Callable[[], Any], done: str = "") -> Any:
+        try:
+            act()
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text)))
+        return shown(notice(done, "ok"))
+
+    def hold_line(self) -> Any:
+        """Outputs: notice."""
+        return self._said(lambda: self.services.line.put(hold=Hold(why="person", since=time.time())))
+
+    def move(self, way: int) -> Callable[[Any], Any]:
+        def moved(chosen: Any) -> Any:
+            """Inputs: chosen. Outputs: notice."""
+            return self._said(lambda: self.services.line.move(self._run(chosen).id, way, self._waiting()))
+
+        return moved
+
+    def take_out(self, chosen: Any) -> list[Any]:
+        """Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
+        try:
+            run = self._run(chosen)
+            self.services.supervisor.stop(run)
+        except GarageError as error:
+            return [gr.skip(), shown(notice(self.w.of(error.text)))]
+        return [gr.update(value=None), shown(notice(self.w.t("line_panel.taken_out", name=run.name), "ok"))]
+
+    def set_time(self, chosen: Any, said: Any) -> list[Any]:
+        """Inputs: chosen, time. Outputs: time (emptied), notice."""
+        try:
+            run = self._run(chosen)
+            not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+            self.services.line.set_time(run.id, not_before, self._waiting())
+        except GarageError as error:
+            return [gr.skip(), shown(notice(self.w.of(error.text)))]
+        return ["", shown("")]
+
+    def _waiting(self) -> list[str]:
+        return [run.id for run in self.services.runs.waiting()]
+
+    def _run(self, chosen: Any) -> RunFolder:
+        """The run that was chosen, or the only one there is. Raises RunError where that is none that waits."""
+        waiting = [row.id for row, _ in self.services.moments.now(fresh=True).line.waiting]
+        if not chosen and len(waiting) == 1:
+            chosen = waiting[0]
+        if not isinstance(chosen, str) or not chosen:
+            raise RunError("line_panel.choose_first")
+        run = self.services.runs.get(chosen)
+        if run.id not in waiting:
+            raise RunError("line.not_in_line", run=run.name)
+        return run
+
+
+# ---- words ------------------------------------------------------------------------------------------------------------
+
+
+def choices(moment: Moment, w: Wording) -> list[tuple[str, str]]:
+    """Two lines each: place and name; what it is, and from when on."""
+    found = []
+    for place, (row, entry) in enumerate(moment.line.waiting, 1):
+        facts = [card.model_line(row, w)]
+        if entry.not_before and entry.not_before > time.time():
+            facts.append(w.t("line_panel.not_before", time=at_time(w, entry.not_before)))
+        if row.status.attempt > 1:
+            facts.append(w.t("line_panel.goes_on", step=row.status.step))
+        found.append((f"{place} · {row.name}\n{' · '.join(facts)}", row.id))
+    return found
+
+
+def says(moment: Moment, w: Wording) -> Html:
+    """What the line waits for and why, whether this PC is about to sleep, and what went wrong; "" while it just goes on."""
+    line, order = moment.line, moment.line.order
+    lines = []
+    if order.game:
+        lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(moment, w)}"))
+    if order.hold and line.waiting:
+        name = line.name_of(moment.rows, order.hold.run)
+        lines.append(("warn", w.t(f"line_panel.held_{order.hold.why}", name=name, count=len(line.waiting))))
+    if order.sleep_at:
+        left = max(0, 5 * round((order.sleep_at - time.time()) / 5))
+        lines.append(("warn", w.t("line_panel.sleeps", seconds=left)))
+    if order.said:
+        lines.append(("bad", w.of(order.said)))
+    # No alert role: it is drawn anew as often as a number in it changes.
+    return join(tag("p", said, class_=f"lg-notice lg-{tone}") for tone, said in lines)
+
+
+def _game_goes_on(moment: Moment, w: Wording) -> str:
+    game = moment.line.order.game
+    if game.run:
+        name = moment.line.name_of(moment.rows, game.run)
+        key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})
+        return w.t(f"line_panel.{key}", name=name, **values)
+    return w.t("line_panel.game_waits_until", time=at_time(w, game.until)) if game.until else w.t("line_panel.game_waits")
+
+
+def next_line(moment: Moment, w: Wording) -> Html:
+    """What begins when; nothing where `says` tells why nothing does."""
+    line = moment.line
+    if not line.waiting or line.order.hold or line.order.game:
+        return Html("")
+    row, entry = next(((r, e) for r, e in line.waiting if not e.not_before or e.not_before <= time.time()), line.waiting[0])
+    timed = entry.not_before is not None and entry.not_before > time.time()
+    values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": moment.busy.name if moment.busy else ""}
+    key = ("next_timed" if timed else "next") if moment.busy else ("alone_timed" if timed else "alone")
+    return tag("p", w.t(f"line_panel.{key}", **values), class_="lg-quiet")
+
+
+def at_time(w: Wording, seconds: float | None) -> str:
+    """ "23:00", "tomorrow 07:00", else with its date; clocks of the PC that trains."""
+    if not seconds:
+        return ""
+    then = datetime.fromtimestamp(seconds)
+    if then.date() == date.today():
+        return then.strftime("%H:%M")
+    if then.date() == date.today() + timedelta(days=1):
+        return w.t("line_panel.tomorrow", time=then.strftime("%H:%M"))
+    return format.moment(seconds)

@@ -1,0 +1,276 @@
+"""Who may come in, where the page is served beyond this PC (or was started with --auth): one key or one password for everybody.
+
+ASGI middleware inside the Guard, before every route that there is: pages, /config, static files, the queue, uploads, files.
+gradio's own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files and the
+login check itself open (6.31).
+
+* Without --auth a random key is made at each start and printed once, in the address (`?key=...`). Opening it sets a cookie that
+  is a second random value: HttpOnly, SameSite=Strict, good until this app ends, its name of the port (cookies know no ports).
+  The answer is a small page that leads on by itself, because a Strict cookie is not sent along a redirect that began elsewhere
+  (a link in a chat).
+* With --auth the door shows a form for name and password.
+* Comparisons take the same time whatever differs, and whoever was wrong waits longer each time.
+
+It does not encrypt: on a network where others listen, use a tunnel (docs/security.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import IPv6Address, ip_address
+from typing import Literal
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from webui.kit.html import join, tag
+from webui.kit.wording import Wording
+from webui.server.language import PATHS, preferred
+
+KNOCK = "/door"
+KEY = "key"  # the query's name for it
+STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it when it starts: harmless, and without a cookie
+MOST_FORM = 4096  # bytes
+MOST_REMEMBERED = 1000  # addresses that were wrong
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+LEAST_PASSWORD = 8  # characters, where others can reach the page
+
+Verdict = Literal["right", "wrong", "too_soon"]
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What opens the door. user: None where a key was made; then `word` is that key."""
+
+    user: str | None
+    word: str
+
+    @classmethod
+    def made(cls) -> Secret:
+        return cls(None, secrets.token_urlsafe(24))
+
+    def fits(self, user: str, word: str) -> bool:
+        good_user = self.user is None or _same(user, self.user)
+        return _same(word, self.word) and good_user
+
+
+def _same(given: str, wanted: str) -> bool:
+    """Digests, so that not even the length shows."""
+    one, other = (hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest() for value in (given, wanted))
+    return hmac.compare_digest(one, other)
+
+
+@dataclass
+class Wrongs:
+    """How often each address was wrong since it was last right; each has its turn only after the wait of the one before."""
+
+    first_s: float = FIRST_WAIT_S
+    _counts: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    _turns: OrderedDict[str, asyncio.Lock] = field(default_factory=OrderedDict)
+
+    def turn(self, address: str) -> asyncio.Lock:
+        lock = self._turns.setdefault(address, asyncio.Lock())
+        self._turns.move_to_end(address)
+        while len(self._turns) > MOST_REMEMBERED:
+            self._turns.popitem(last=False)
+        return lock
+
+    def wait_s(self, address: str) -> float:
+        """Before the answer to one more wrong try: 0.5 s, 1 s, 2 s, ... 30 s."""
+        return min(LONGEST_WAIT_S, self.first_s * 2 ** min(16, self._counts.get(address, 0)))
+
+    def wrong(self, address: str) -> None:
+        self._counts[address] = self._counts.get(address, 0) + 1
+        self._counts.move_to_end(address)
+        while len(self._counts) > MOST_REMEMBERED:
+            self._counts.popitem(last=False)
+
+    def right(self, address: str) -> None:
+        self._counts.pop(address, None)
+
+
+class Doorkeeper:
+    """The secret, what stands in a visitor's cookie, and who was wrong how often. One an app, made by whoever starts it."""
+
+    def __init__(self, secret: Secret, port: int, wrongs: Wrongs | None = None):
+        self.secret, self.cookie = secret, f"lora_garage_{port}"
+        self.inside = secrets.token_urlsafe(32)
+        self.wrongs = wrongs or Wrongs()
+        self._tickets: set[str] = set()
+
+    def address(self, url: str) -> str:
+        """url as a person is told it: with the key, where one was made."""
+        return url if self.secret.user is not None else f"{url.rstrip('/')}/?{KEY}={self.secret.word}"
+
+    def ticket(self, url: str) -> str:
+        """url for the browser that we open ourselves: good for one visit, because other programs see what it was started with."""
+        made = secrets.token_urlsafe(24)
+        self._tickets.add(made)
+        return f"{url.rstrip('/')}/?{KEY}={made}"
+
+    def is_inside(self, headers: Mapping[str, str]) -> bool:
+        jar: SimpleCookie = SimpleCookie()
+        try:
+            jar.load(headers.get("cookie", "")[:16384])
+        except CookieError:
+            return False
+        return self.cookie in jar and _same(jar[self.cookie].value, self.inside)
+
+    async def try_(self, user: str, word: str, address: str) -> Verdict:
+        """A wrong secret is answered late; until then nothing else from the same address is even compared."""
+        if word in self._tickets:
+            self._tickets.discard(word)
+            return "right"
+        turn = self.wrongs.turn(address)
+        if turn.locked():
+            return "too_soon"
+        async with turn:
+            if self.secret.fits(user, word):
+                self.wrongs.right(address)
+                return "right"
+            wait_s = self.wrongs.wait_s(address)
+            self.wrongs.wrong(address)
+            await asyncio.sleep(wait_s)
+        return "wrong"
+
+
+class Door:
+    """ASGI middleware: nobody who is not inside sees anything but the door."""
+
+    def __init__(self, app: ASGIApp, keeper: Doorkeeper):
+        self.app, self.keeper = app, keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == STARTUP:
+            return await self.app(scope, receive, send)
+        headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in scope["headers"]}
+        path, method = scope["path"], scope["method"]
+        query = parse_qsl(scope.get("query_string", b"").decode("latin1"), max_num_fields=50) if method == "GET" else []
+        w = Wording(preferred(headers.get("accept-language", "")))
+        if method == "POST" and path == KNOCK:
+            return await self._knock(scope, receive, send, w)
+        if given := dict(query).get(KEY, ""):
+            rest = urlencode([pair for pair in query if pair[0] != KEY])
+            where = (path if path in PATHS.values() else "/") + (f"?{rest}" if rest else "")
+            if self.keeper.is_inside(headers):
+                return await _page(send, 200, _onward(where, w))
+            return await self._let_in(send, "", given, scope, where, w)
+        if self.keeper.is_inside(headers):
+            return await self.app(scope, receive, send)
+        await self._outside(send, headers, method, w)
+
+    async def _outside(self, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
+        if method == "GET" and "text/html" in headers.get("accept", ""):
+            return await _page(send, 401, _form(self.keeper, w, ""))
+        await _plain(send, 401, w.t("door.closed"))
+
+    async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
+        body = b""
+        while len(body) <= MOST_FORM:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        if len(body) > MOST_FORM:
+            return await _plain(send, 413, w.t("door.too_long"))
+        try:
+            given = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
+        except ValueError:
+            given = {}
+        await self._let_in(send, given.get("user", ""), given.get("word", ""), scope, "/", w)
+
+    async def _let_in(self, send: Send, user: str, word: str, scope: Scope, where: str, w: Wording) -> None:
+        verdict = await self.keeper.try_(user, word, _address(scope))
+        if verdict == "too_soon":
+            return await _page(send, 429, _form(self.keeper, w, w.t("door.too_soon")))
+        if verdict == "wrong":
+            return await _page(send, 401, _form(self.keeper, w, w.t("door.wrong" if self.keeper.secret.user else "door.wrong_key")))
+        cookie = f"{self.keeper.cookie}={self.keeper.inside}; Path=/; HttpOnly; SameSite=Strict"
+        await _page(send, 200, _onward(where, w), cookie)
+
+
+def _address(scope: Scope) -> str:
+    """Of IPv6 the network: whoever has one has 2**64 addresses in it."""
+    found = (scope.get("client") or ("",))[0]
+    try:
+        parsed = ip_address(found)
+    except ValueError:
+        return found
+    return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else found
+
+
+# ---- what stands at the door ------------------------------------------------------------------------------------------
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;background:#f4f4f5;color:#18181b}
+main{background:#fff;padding:2rem;border-radius:12px;box-sizing:border-box;width:min(24rem,92vw);border:1px solid #d4d4d8}
+h1{font-size:1.25rem;margin:0 0 .75rem}label{display:block;margin:.75rem 0 .25rem}p{margin:.5rem 0}
+input{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;border:1px solid #71717a;border-radius:6px;background:#fff;color:inherit}
+button{font:inherit;margin-top:1rem;padding:.5rem 1.25rem;border:0;border-radius:6px;background:#0f766e;color:#fff;cursor:pointer}
+[role=alert]{color:#b91c1c}
+@media(prefers-color-scheme:dark){body{background:#18181b;color:#f4f4f5}main{background:#27272a;border-color:#52525b}
+input{background:#18181b;border-color:#a1a1aa}[role=alert]{color:#fca5a5}}
+"""
+
+
+def _form(keeper: Doorkeeper, w: Wording, said: str) -> str:
+    with_name = keeper.secret.user is not None
+    asked = w.t("door.password" if with_name else "door.key")
+    name = join(
+        [
+            tag("label", w.t("door.user"), for_="user"),
+            tag("input", id="user", name_="user", autocomplete="username", autofocus="", maxlength="200"),
+        ]
+    )
+    fields = [
+        tag("p", w.t("door.about" if with_name else "door.about_key")),
+        tag("p", said, role="alert") if said else None,
+        name if with_name else None,
+        tag("label", asked, for_="word"),
+        tag("input", id="word", name_="word", type="password", autocomplete="current-password", maxlength="1000"),
+        tag("button", w.t("door.enter"), type="submit"),
+    ]
+    return _document(join([tag("h1", "LoRA Garage"), tag("form", *fields, method="post", action=KNOCK)]), w)
+
+
+def _onward(where: str, w: Wording) -> str:
+    link = tag("p", tag("a", w.t("door.onward"), href=where))
+    return _document(join([tag("h1", "LoRA Garage"), link]), w, tag("meta", http_equiv="refresh", content=f"0;url={where}"))
+
+
+def _document(body: str, w: Wording, more: str = "") -> str:
+    lang = "zh-CN" if w.language == "zh" else "en"
+    viewport = "<meta name='viewport' content='width=device-width,initial-scale=1'>"
+    head = f"<meta charset='utf-8'>{viewport}{more}<title>LoRA Garage</title><style>{STYLE}</style>"
+    return f"<!doctype html><html lang='{lang}'><head>{head}</head><body><main>{body}</main></body></html>"
+
+
+async def _page(send: Send, status: int, document: str, cookie: str | None = None) -> None:
+    await _answer(send, status, "text/html", document, cookie)
+
+
+async def _plain(send: Send, status: int, sentence: str) -> None:
+    await _answer(send, status, "text/plain", sentence, None)
+
+
+async def _answer(send: Send, status: int, kind: str, content: str, cookie: str | None) -> None:
+    body = content.encode("utf-8", "replace")
+    headers = [
+        (b"content-type", f"{kind}; charset=utf-8".encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", b"cookie"),
+    ]
+    if cookie:
+        headers.append((b"set-cookie", cookie.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,117 @@
+"""What a page still has to be guarded from where nobody but its owner can reach it: other web pages open in the same browser.
+
+* Host must be one of ours, else a name that an attacker points at this PC reads everything (DNS rebinding).
+* Origin must be the Host wherever a browser names one, and only a click may lead here from another site; else any web page
+  could post here or read from here, other local ports included. gradio's own CORS answer allows strangers on any Host but
+  localhost: its headers are taken away.
+* The content security policy keeps what a model writes from loading pictures from elsewhere or posting forms there.
+* Bodies are limited, counted as they arrive; uploads have gradio's own limit.
+* Only what the page itself asks for is served. gradio has some sixty routes more, among them files by their path (/file=),
+  a proxy, calls by name around the queue, recordings, its API's description: 404, whatever a later version makes of them.
+
+Not a password: that is webui/server/door, which stands inside.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+MOST_BYTES = 8 << 20
+SERVED = re.compile(
+    r"/|/zh|/door|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
+    r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
+    r"startup-events|theme\.css)/?"
+)
+UPLOAD = "/gradio_api/upload"  # the only route whose body may be larger: gradio cuts it off at max_file_size
+# gr.HTML needs unsafe-inline and unsafe-eval; nothing of a person's data is ever put where they would matter.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),  # under no-referrer the door's own form would come with Origin: null
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+# No proxy stands before this app, so whoever sends these wants gradio to take the app for another address.
+PROXYS = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix", b"x-gradio-server")
+STRANGERS = ("cross-site", "same-site")
+
+
+class Guard:
+    """ASGI middleware around the whole app."""
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK, most_bytes: int = MOST_BYTES):
+        self.app, self.hosts, self.most_bytes = app, frozenset(host.lower() for host in hosts), most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return  # none is used here
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in scope["headers"]}
+        is_upload = scope["path"] == UPLOAD and headers.get("content-type", "").startswith("multipart/")
+        refusal = self._refusal(scope["method"], headers, is_upload)
+        if refusal is None and not SERVED.fullmatch(scope["path"]):
+            refusal = 404, "There is nothing here."
+        if refusal:
+            return await answer(send, *refusal)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")]
+                message = {**message, "headers": [*kept, *HEADERS]}
+            await send(message)
+
+        inner = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in PROXYS]}
+        await self.app(inner, receive if is_upload else self._counted(receive), with_headers)
+
+    def _refusal(self, method: str, headers: dict[str, str], is_upload: bool) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name.lower() not in self.hosts:
+            return 421, "This app does not answer to that name. Open the address that it printed when it started."
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "Refused: the request came from another site."
+        if headers.get("sec-fetch-site") in STRANGERS and not _is_a_click(method, headers):
+            return 403, "Refused: the request came from another site."
+        length = headers.get("content-length", "0")
+        if not is_upload and (not length.isdecimal() or int(length) > self.most_bytes):
+            return 413, f"Refused: more than {self.most_bytes >> 20} MiB in one request."
+        return None
+
+    def _counted(self, receive: Receive) -> Receive:
+        """A body without a length is cut off at the limit; what is left is no JSON, and is answered as such."""
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message: dict[str, Any] = dict(await receive())
+            seen += len(message.get("body", b""))
+            if seen > self.most_bytes:
+                return {"type": "http.request", "body": b"", "more_body": False}
+            return message
+
+        return counted
+
+
+def _is_a_click(method: str, headers: dict[str, str]) -> bool:
+    """A link on another site that is followed into a tab of its own shows our page to the person, and nothing to that site."""
+    return method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+
+
+async def answer(send: Send, status: int, sentence: str) -> None:
+    body = sentence.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

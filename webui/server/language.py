@@ -1,0 +1,74 @@
+"""Which language a page is in: English at /, Chinese at /zh.
+
+A first visit to / goes to the browser's own language; the link in the page's header (/?lang=en) is remembered in a cookie.
+Two pages rather than one that is translated in the browser, because many sentences are made in Python.
+"""
+
+from __future__ import annotations
+
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.messages import LANGUAGES
+
+PATHS = {"en": "/", "zh": "/zh"}
+COOKIE = "lora_garage_language"
+
+
+class LanguageDoor:
+    """ASGI middleware: answers GET / and /zh with a redirect where another language is wanted."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or scope["method"] != "GET" or path not in PATHS.values():
+            return await self.app(scope, receive, send)
+        query = scope.get("query_string", b"").decode("latin1")
+        chosen = parse_qs(query).get("lang", [""])[0]
+        if chosen in LANGUAGES:
+            rest = "&".join(part for part in query.split("&") if part and not part.startswith("lang="))
+            cookie = f"{COOKIE}={chosen}; Path=/; Max-Age=31536000; SameSite=Lax"
+            return await _go(send, PATHS[chosen] + (f"?{rest}" if rest else ""), cookie)
+        headers = {name: value.decode("latin1") for name, value in scope["headers"]}
+        wanted = _remembered(headers.get(b"cookie", "")) or preferred(headers.get(b"accept-language", ""))
+        if path == PATHS["en"] and wanted != "en":
+            return await _go(send, PATHS[wanted] + (f"?{query}" if query else ""))
+        await self.app(scope, receive, send)
+
+
+def preferred(accept_language: str) -> str:
+    """The first of our languages that a browser names, by its weights; English where it names none."""
+    weighted = []
+    for position, part in enumerate(accept_language.split(",")[:50]):
+        name, _, weight = part.strip().partition(";q=")
+        try:
+            weighted.append((-float(weight or 1), position, name.strip().lower()))
+        except ValueError:
+            continue
+    for _, _, name in sorted(weighted):
+        for language in LANGUAGES:
+            if name.split("-")[0] == language:
+                return language
+    return "en"
+
+
+def _remembered(cookies: str) -> str | None:
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(cookies)
+    except CookieError:
+        return None
+    value = jar[COOKIE].value if COOKIE in jar else None
+    return value if value in LANGUAGES else None
+
+
+async def _go(send: Send, where: str, cookie: str | None = None) -> None:
+    headers = [(b"location", where.encode("latin1", "replace")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    if cookie:
+        headers.append((b"set-cookie", cookie.encode()))
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

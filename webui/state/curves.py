@@ -1,0 +1,259 @@
+"""The curves of runs for any number of pages: each metrics.jsonl is read once, new lines only, and kept in memory.
+
+A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
+thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run of
+50,000 steps takes 3 MB here.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.advice.run_doctor import Series
+from core.errors import RunError
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from webui.state.columns import Columns
+
+MOST_POINTS = 1500  # sent at once; a screen has about as many columns
+SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
+KEPT_CURVES = 16
+PIECE = 512 << 10  # bytes of a file that are read at once
+UNKNOWN = math.nan  # in a column: not written, or not finite
+
+
+def smooth(
+    values: Iterable[float], weight: float = SMOOTHING, state: tuple[float, int] = (0.0, 0)
+) -> tuple[list[float], tuple[float, int]]:
+    """Exponential moving average, bias-corrected, so that the first smoothed value is the first value.
+
+    state: (uncorrected average, values seen) to go on from. Kingma & Ba 2015, section 3.
+    """
+    average, seen = state
+    smoothed = []
+    for value in values:
+        average, seen = weight * average + (1 - weight) * value, seen + 1
+        smoothed.append(average / (1 - weight**seen))
+    return smoothed, (average, seen)
+
+
+def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
+    """Indices of at most `most` points of equally long columns: of each bucket the smallest and the largest value of each
+    column, so that no spike of any is lost. An unknown value (nan) counts as the column's median."""
+    count = len(columns[0])
+    if count <= most:
+        return np.arange(count)
+    buckets = (most - 2) // (2 * len(columns))
+    width = -(-count // buckets)
+    starts = np.arange(buckets) * width
+    chosen = [[0, count - 1]]
+    for column in columns:
+        values = _filled(np.asarray(column, float))
+        padded = np.pad(values, (0, buckets * width - count), mode="edge").reshape(buckets, width)
+        chosen += [starts + padded.argmin(1), starts + padded.argmax(1)]
+    indices = np.unique(np.concatenate(chosen))
+    return indices[indices < count]
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    known = values[~np.isnan(values)]
+    if len(known) == len(values):
+        return values
+    return np.nan_to_num(values, nan=float(np.median(known)) if len(known) else 0.0)
+
+
+@dataclass
+class Curve:
+    """What metrics.jsonl of one run holds. version changes when points that pages may have are taken back."""
+
+    version: int = 0
+    offset: int = 0
+    attempt: int = 0
+    train: Columns = field(default_factory=lambda: Columns("loss", "smoothed", "rate", "norm", "speed"))
+    evals: Columns = field(default_factory=lambda: Columns("loss"))
+    memory: Columns = field(default_factory=lambda: Columns("used"))
+    memory_total: float = UNKNOWN
+    average: tuple[float, int] = (0.0, 0)
+    nonfinite: list[int] = field(default_factory=list)
+    reading: threading.Lock = field(default_factory=threading.Lock)
+
+    def catch_up(self, run: RunFolder) -> None:
+        while True:
+            tail = run.metrics(self.offset, PIECE)
+            if tail.offset < self.offset:  # the file was replaced by a shorter one
+                self._forget(0)
+            for record in tail.records:
+                self._add(record)
+            moved, self.offset = tail.offset != self.offset, tail.offset
+            if not moved:
+                return
+
+    def here(self) -> list[int]:
+        """What a cursor says: the version, and how many points of each kind there are."""
+        return [self.version, len(self.train), len(self.evals), len(self.memory), len(self.nonfinite)]
+
+    def _add(self, record: dict[str, Any]) -> None:
+        kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
+        if kind not in ("train", "eval", "gpu") or not _is_count(step) or not _is_count(attempt):
+            return
+        if attempt > self.attempt:
+            if self.attempt:
+                self._forget(step, step if kind == "train" else step + 1)
+            self.attempt = attempt
+        elif kind == "train" and step <= max([self.train.last_step, *self.nonfinite[-1:]]):
+            self._forget(step)  # the run went back by itself (core/runs/health)
+        if kind == "gpu":
+            self.memory.add(step, _number(record.get("memory_bytes")))
+            self.memory_total = _number(record.get("memory_total_bytes"))
+            return
+        loss = _number(record.get("loss" if kind == "train" else "eval_loss"))
+        if math.isnan(loss):
+            if record.get("nonfinite"):
+                self.nonfinite.append(step)
+        elif kind == "train":
+            (smoothed,), self.average = smooth([loss], state=self.average)
+            rest = (_number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second"))
+            self.train.add(step, loss, smoothed, *rest)
+        else:
+            self.evals.add(step, loss)
+
+    def _forget(self, step: int, trained: int | None = None) -> None:
+        """Take back what an earlier attempt wrote from `step` on: the run was resumed before it.
+
+        trained: the first step that is trained again, where it is another: a measurement may be what was resumed in.
+        """
+        self.train.keep_before(step if trained is None else trained)
+        for columns in (self.evals, self.memory):
+            columns.keep_before(step)
+        _, self.average = smooth(self.train.column("loss").tolist())
+        self.nonfinite = [s for s in self.nonfinite if s < step]
+        self.version += 1
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53  # what a browser counts to
+
+
+def _number(value: object) -> float:
+    """A finite number as it is, anything else (a file may hold any JSON) as unknown."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else UNKNOWN
+    except OverflowError:
+        return UNKNOWN
+    return number if math.isfinite(number) else UNKNOWN
+
+
+def _five_digits(value: float) -> float | None:
+    return None if math.isnan(value) else float(f"{value:.5g}")
+
+
+@dataclass
+class Curves:
+    """Asked by any thread of the server.
+
+    whole_curves: the one thread that copies whole curves. Each thread keeps for itself the most memory that it ever needed: where
+    each of the server's copied them, the app grew by 39 MB over the second 50,000 steps of benchmarks/soak.py, now by 8 (2 Xeon
+    cores, 2026-11). Nobody may wait for it with a curve's `reading` held.
+    """
+
+    runs: Runs
+    _curves: OrderedDict[str, Curve] = field(default_factory=OrderedDict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    whole_curves: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "whole-curves"))
+
+    def since(self, run_id: str, cursor: Any = None) -> dict[str, Any]:
+        """New points of a run for a page that was last given `cursor` (anything else than a cursor counts as none).
+
+        Returns run, cursor, reset (throw away what you have), and by step, null where unknown: x with y, s, rate, norm and
+        speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey (evaluation), mx with my
+        (memory in bytes, total its limit), bx (steps whose loss was not finite). About 70 bytes a new step.
+        An unknown run gives empty curves.
+        """
+        try:
+            run = self.runs.get(run_id)
+        except (RunError, TypeError):
+            return {"run": "", "cursor": None, "reset": True, **_reply(Curve(), None)}
+        curve = self._curve(run.id)
+        with curve.reading:
+            curve.catch_up(run)
+            known = _known(cursor, run.id, curve.here())
+            if known is not None:
+                return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": False, **_reply(curve, known)}
+        return self.whole_curves.submit(self._whole, run, curve).result()
+
+    def _whole(self, run: RunFolder, curve: Curve) -> dict[str, Any]:
+        with curve.reading:
+            curve.catch_up(run)
+            return {"run": run.id, "cursor": [run.id, *curve.here()], "reset": True, **_reply(curve, None)}
+
+    def stamp(self, run_id: str) -> tuple[int, int, int]:
+        """Changes when `series` does, and costs next to nothing. Raises RunError for an unknown run."""
+        run = self.runs.get(run_id)
+        curve = self._curve(run.id)
+        with curve.reading:
+            curve.catch_up(run)
+            return (curve.version, len(curve.train), len(curve.evals))
+
+    def series(self, run_id: str, measured_rows: int) -> Series:
+        """A copy of all numbers of a run, for core/advice/run_doctor: a thing for `whole_curves`. Raises RunError for an unknown run."""
+        run = self.runs.get(run_id)
+        curve = self._curve(run.id)
+        with curve.reading:
+            curve.catch_up(run)
+            train = [curve.train.column(name) for name in ("step", "loss", "norm", "rate")]
+            return Series(*train, *curve.evals.since(), measured_rows=measured_rows)
+
+    def _curve(self, run_id: str) -> Curve:
+        with self._guard:
+            curve = self._curves.setdefault(run_id, Curve())
+            self._curves.move_to_end(run_id)
+            while len(self._curves) > KEPT_CURVES:
+                self._curves.popitem(last=False)
+            return curve
+
+
+def _known(cursor: Any, run_id: str, here: list[int]) -> list[int] | None:
+    """The numbers of a cursor that fits this curve and is not too far behind, else None."""
+    if not isinstance(cursor, list) or len(cursor) != 1 + len(here) or cursor[0] != run_id:
+        return None
+    numbers = cursor[1:]
+    if not all(_is_count(n) for n in numbers) or numbers[0] != here[0]:
+        return None
+    if any(not 0 <= now - n <= MOST_POINTS for n, now in zip(numbers[1:], here[1:], strict=True)):
+        return None
+    return numbers
+
+
+def _points(columns: Columns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list]:
+    """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
+    if thinned_by:
+        chosen = thin(*(columns.column(name) for name in thinned_by))
+        found = {name: columns.column(name)[chosen].tolist() for name in columns.names}
+    else:
+        found = dict(zip(columns.names, columns.since(start).tolist(), strict=True))
+    steps = [int(step) for step in found.pop("step")]
+    return {"step": steps, **{name: [_five_digits(value) for value in values] for name, values in found.items()}}
+
+
+def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
+    """The points after those that a page knows, or all of them, thinned."""
+    whole = known is None
+    _, trained, evaluated, looked, bad = known or (0, 0, 0, 0, 0)
+    train = _points(curve.train, trained, ("loss", "norm") if whole else ())
+    evals = _points(curve.evals, evaluated, ("loss",) if whole else ())
+    memory = _points(curve.memory, looked, ("used",) if whole else ())
+    return {
+        "x": train["step"], "y": train["loss"], "s": train["smoothed"],
+        "rate": train["rate"], "norm": train["norm"], "speed": train["speed"],
+        "ex": evals["step"], "ey": evals["loss"],
+        "mx": memory["step"], "my": memory["used"], "total": _five_digits(curve.memory_total),
+        "bx": curve.nonfinite[bad:],
+    }  # fmt: skip

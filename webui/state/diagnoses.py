@@ -1,0 +1,47 @@
+"""What the run doctor finds in the curves of runs, for all pages: worked out anew when there is a new number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.advice import run_doctor
+from core.advice.run_doctor import Finding
+from core.errors import GarageError
+from core.recipe import Recipe
+from core.runs.states import BUSY
+from webui.state.curves import Curves
+from webui.state.moment import RunView
+
+
+@dataclass
+class Diagnoses:
+    """What is found in the curves of runs, kept until there is a new number."""
+
+    curves: Curves
+    _kept: dict[str, tuple[Any, Finding | None]] = field(default_factory=dict)
+
+    def of(self, view: RunView | None) -> Finding | None:
+        if view is None or view.recipe is None:
+            return None
+        try:
+            stamp = self._stamp(view)
+            kept = self._kept.get(view.row.id)
+            if kept is None or kept[0] != stamp:
+                return self.curves.whole_curves.submit(self._anew, view, view.recipe).result()
+        except (GarageError, OSError):
+            return None
+        return kept[1]
+
+    def _stamp(self, view: RunView) -> tuple:
+        return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
+
+    def _anew(self, view: RunView, recipe: Recipe) -> Finding | None:
+        """Where others asked for the same meanwhile, it is there already. Raises GarageError or OSError where the run is gone."""
+        run_id, stamp = view.row.id, self._stamp(view)
+        kept = self._kept.get(run_id)
+        if kept is None or kept[0] != stamp:
+            series = self.curves.series(run_id, run_doctor.measured_rows(view.facts))
+            found = run_doctor.of_run(recipe, series, stamp[1], run_doctor.usual_rate(view.facts))
+            kept = self._kept[run_id] = (stamp, found[0] if found else None)
+        return kept[1]

@@ -1,0 +1,238 @@
+"""One look at the workspace, shared by every page that asks within the same half second.
+
+What pages show is a function of a Moment and of nothing else, so a reload, a second tab, a phone and a restarted server
+show the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.chat.client import ChatClient, ChatState
+from core.errors import GarageError
+from core.export.exports import QUANTS, ExportResult, Exports, ExportStatus
+from core.queue.queue import Entry, Line, Order, arranged, first
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.left_runs import LeftRun, left_run
+from core.runs.states import ACTIVE, BUSY, State
+
+FRESH_S = 0.5
+LOG_LINES = 40
+KEPT_EVENTS = 8  # runs
+EXPORTS: tuple[tuple[str, str | None], ...] = (("adapter", None), ("merged", None), *(("gguf", quant) for quant in QUANTS))
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run in the list. last_loss and bytes_used are read again only when its files have changed."""
+
+    id: str
+    name: str
+    status: Status
+    created: float
+    method: str
+    r: int
+    model: str
+    data: str
+    last_loss: float | None
+    bytes_used: int
+    checkpoints: tuple[str, ...]
+    launcher: str = ""
+
+    @property
+    def can_chat(self) -> bool:
+        return self.status.state not in BUSY and (self.status.has_adapter or bool(self.checkpoints))
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything a page says of one run. recipe is None where recipe.yaml cannot be read."""
+
+    row: RunRow
+    folder: str
+    recipe: Recipe | None
+    facts: dict[str, Any]
+    events: Sequence[dict[str, Any]]
+    log_tail: str
+
+
+@dataclass(frozen=True)
+class LineView:
+    """The line as core/queue/queue has it, with the runs that wait in their order. Whose turn it is now is busy, and no longer here."""
+
+    order: Order = Order()
+    waiting: tuple[tuple[RunRow, Entry], ...] = ()
+
+    def name_of(self, rows: Sequence[RunRow], run_id: str | None) -> str:
+        return next((row.name for row in rows if row.id == run_id), "?")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """busy: the run at work, or just about to be. shown: that one, else the one that the line waits for, else the newest that has
+    begun: what the Train page tells of."""
+
+    rows: tuple[RunRow, ...]
+    busy: RunRow | None
+    shown: RunView | None
+    chat: ChatState
+    line: LineView = LineView()
+    left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
+
+    def followed(self, asked: Any) -> tuple[str, bool]:
+        """The run that a page's poll means, and whether it is at work. asked: a run id, or "" for the run that the Train page
+        shows; it is a page's, so it may be anything: "" is answered for what can be none."""
+        run_id = self.shown.row.id if asked == "" and self.shown else asked
+        at_work = any(row.id == run_id and row.status.state in BUSY for row in self.rows)
+        return (run_id if isinstance(run_id, str) else ""), at_work
+
+
+class Moments:
+    def __init__(self, runs: Runs, chat: ChatClient, exports: Exports):
+        self._runs, self._chat, self._exports = runs, chat, exports
+        self._line = Line(runs.workspace)
+        self._guard = threading.Lock()
+        self._taken_at = float("-inf")
+        self._moment: Moment | None = None
+        self._rows: dict[str, tuple[tuple, RunRow]] = {}
+        self._events: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+
+    def now(self, fresh: bool = False) -> Moment:
+        """fresh: after a button, whose effect must be seen at once."""
+        with self._guard:
+            if fresh or self._moment is None or time.monotonic() - self._taken_at > FRESH_S:
+                self._moment = self._take()
+                self._taken_at = time.monotonic()
+            return self._moment
+
+    def view(self, run_id: str | None) -> RunView | None:
+        try:
+            run = self._runs.get(run_id or "")
+            with self._guard:
+                return self._view(run, self._row(run))
+        except (GarageError, OSError, TypeError):
+            return None
+
+    def exports(self, run_id: str) -> tuple[Sequence[ExportResult], dict[tuple[str, str | None], ExportStatus]]:
+        """Finished exports of a run, and by kind and precision the newest attempt where it is no finished export."""
+        attempts = {}
+        for kind, quant in EXPORTS:
+            try:
+                status = self._exports.status(run_id, kind, quant)
+            except (GarageError, OSError):
+                status = None
+            if status is not None and status.state != "done":
+                attempts[kind, quant] = status
+        return self._exports.list(run_id), attempts
+
+    def _take(self) -> Moment:
+        runs = self._runs.list()
+        rows = []
+        for run in runs:
+            try:
+                rows.append(self._row(run))
+            except OSError:  # deleted between the two looks
+                continue
+        self._rows = {row.id: self._rows[row.id] for row in rows}
+        order = self._line.read()
+        queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
+        waiting = {row.id: row for row in queued if row.launcher == "app"}
+        turn = first(order, list(waiting), time.time())
+        active = (row for row in rows if row.status.state in ACTIVE or (row.status.state == State.QUEUED and row.id not in waiting))
+        busy = next(active, None) or waiting.get(turn or "")
+        behind = tuple((waiting[e.run], e) for e in arranged(order, list(waiting)) if waiting[e.run] is not busy)
+        awaited = {held.run for held in (order.game, order.hold) if held}
+        chosen = (
+            busy or next((row for row in rows if row.id in awaited), None) or next((r for r in rows if r.id not in waiting), None)
+        )
+        run = next((run for run in runs if chosen and run.id == chosen.id), None)
+        view = self._view(run, chosen) if run and chosen else None
+        by_id = {row.id: row for row in rows}
+        left = tuple(found for run in runs if (row := by_id.get(run.id)) and (found := self._left(run, row)))
+        return Moment(tuple(rows), busy, view, self._chat.state(), LineView(order, behind), left)
+
+    def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
+        try:
+            return left_run(run, row.status)
+        except OSError:
+            return None
+
+    def _row(self, run: RunFolder) -> RunRow:
+        status = self._runs.status(run)
+        stamp = (*(_stamp(run, name) for name in ("state.json", "label.json", "metrics.jsonl")), status.state)
+        known = self._rows.get(run.id)
+        if known is None or known[0] != stamp:
+            known = (stamp, _read_row(run, status))
+            self._rows[run.id] = known
+        return known[1]
+
+    def _view(self, run: RunFolder, row: RunRow) -> RunView:
+        try:
+            recipe = run.recipe()
+        except GarageError:
+            recipe = None
+        log = run.log_tail(LOG_LINES) if row.status.state in (State.FAILED, State.INTERRUPTED) else ""
+        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log)
+
+    def _newest_events(self, run: RunFolder) -> list[dict[str, Any]]:
+        """Read again only when the file has changed."""
+        stamp = _stamp(run, "events.jsonl")
+        known = self._events.get(run.id)
+        if known is None or known[0] != stamp:
+            if known is None and len(self._events) >= KEPT_EVENTS:
+                self._events.pop(next(iter(self._events)))
+            known = self._events[run.id] = (stamp, run.events())
+        return known[1]
+
+
+def _stamp(run: RunFolder, name: str) -> tuple[int, int]:
+    try:
+        found = (run.path / name).stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+def _read_row(run: RunFolder, status: Status) -> RunRow:
+    recipe: Recipe | None
+    try:
+        recipe = run.recipe()
+    except GarageError:
+        recipe = None
+    facts = run.facts()
+    data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
+    return RunRow(
+        id=run.id,
+        name=run.name,
+        status=status,
+        created=run.created,
+        method=recipe.adapter.method if recipe else "",
+        r=recipe.adapter.r if recipe else 0,
+        model=recipe.model.id if recipe else "",
+        data=str(data.get("name") or (recipe.data.source if recipe else "")),
+        last_loss=last_loss(run),
+        bytes_used=_bytes_used(run),
+        checkpoints=tuple(folder.name for folder in run.checkpoints()),
+        launcher=str(facts.get("launcher") or ""),
+    )
+
+
+def last_loss(run: RunFolder) -> float | None:
+    """From the end of metrics.jsonl: where the offset falls inside a line, that line does not count."""
+    size = _stamp(run, "metrics.jsonl")[1]
+    records = run.metrics(max(0, size - (16 << 10))).records
+    losses = [line.get("loss") for line in records if line.get("kind") == "train"]
+    return losses[-1] if losses and isinstance(losses[-1], int | float) else None
+
+
+def _bytes_used(run: RunFolder) -> int:
+    try:
+        return run.bytes_used()
+    except OSError:  # a file that went away while it was being counted
+        return 0

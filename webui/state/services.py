@@ -1,0 +1,125 @@
+"""Everything a page may ask of the app, made once by whoever starts it and handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.chat.client import ChatClient
+from core.data.preview import Previews
+from core.data.store import DatasetStore
+from core.export.exports import Exports
+from core.messages import text
+from core.models.hub_token import HubToken
+from core.models.library import Models
+from core.presets import PRESETS
+from core.queue.queue import Line
+from core.queue.supervisor import Supervisor
+from core.queue.turns import Turns
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.system.machine import Monitor
+from core.trial.dry_runs import DryRuns
+from core.trial.pace import Probe
+from core.workspace.folder import Workspace
+from core.workspace.owner import Ownership
+from core.workspace.read_only import Gated
+from core.workspace.saved_recipes import UserPresets
+from core.workspace.writable import WriteWatch
+from webui.state.curves import Curves
+from webui.state.diagnoses import Diagnoses
+from webui.state.moment import Moments
+
+
+@dataclass(frozen=True)
+class Services:
+    workspace: Workspace
+    runs: Runs
+    supervisor: Supervisor
+    datasets: DatasetStore
+    models: Models
+    chat: ChatClient
+    exports: Exports
+    curves: Curves
+    moments: Moments
+    previews: Previews
+    presets: UserPresets
+    monitor: Monitor
+    pace_probe: Probe
+    dry_runs: DryRuns
+    owner: Ownership
+    line: Line
+    write_watch: WriteWatch
+    diagnoses: Diagnoses
+    hub_token: HubToken
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> Services:
+        runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
+        monitor, dry_runs = Monitor(), DryRuns(runs.busy)
+
+        def make_room(run: RunFolder) -> None:
+            dry_runs.rest()
+            chat.unload(text("chat.unloaded_for_run", name=run.name))
+
+        supervisor = Supervisor(
+            workspace,
+            before_start=make_room,
+            turns=Turns(workspace, machine=monitor.newest),
+        )
+        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
+        owner, write_watch = Ownership(workspace), WriteWatch(workspace)
+
+        def gate() -> None:
+            owner.require()
+            write_watch.require()
+
+        # Stop and Pause stay open in an app that only looks on: they are a word left for the worker, as `pause RUN` leaves it.
+        line = Gated(supervisor.line, gate, ("change", "put", "add", "forget", "move", "set_time"))
+        runs = Gated(runs, gate, ("create", "rename", "delete", "queue_again", "drop"))
+        supervisor = Gated(supervisor, gate, ("submit", "resume", "go_on_all_the_same", "stay_paused"))
+        exports = Gated(exports, gate, ("start", "cancel", "delete"))
+        datasets = Gated(datasets, gate, ("import_file", "delete"))
+        chat = Gated(chat, gate, ("load",))
+        curves = Curves(runs)
+        return cls(
+            workspace=workspace,
+            runs=runs,
+            supervisor=supervisor,
+            datasets=datasets,
+            models=models,
+            chat=chat,
+            exports=exports,
+            curves=curves,
+            diagnoses=Diagnoses(curves),
+            moments=Moments(runs, chat, exports),
+            previews=Previews(datasets, models),
+            presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
+            monitor=monitor,
+            pace_probe=Gated(Probe(workspace, monitor.newest), gate, (), idle=("begin", "measure")),
+            dry_runs=dry_runs,
+            owner=owner,
+            line=line,
+            write_watch=write_watch,
+            hub_token=HubToken(),
+        )
+
+    def begin(self) -> None:
+        """Supervise what trains here, at once or as soon as the app that has the workspace ends. Raises OSError."""
+        self.monitor.start()
+        if self.owner.claim():
+            self.supervisor.start()
+        else:
+            self.owner.wait_for_it(self.supervisor.start)
+
+    def require_write(self) -> None:
+        """Raises BusyError or RunError where this app may only look."""
+        self.owner.require()
+        self.write_watch.require()
+
+    def close(self) -> None:
+        """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
+        self.monitor.close()
+        self.supervisor.close()
+        self.dry_runs.rest()
+        self.chat.unload()
+        self.owner.release()
