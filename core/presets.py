@@ -74,7 +74,7 @@ def goals() -> tuple[Goal, ...]:
     return tuple(sorted(found, key=lambda goal: goal.order))
 
 
-def goal(goal_id: str) -> Goal:
+def goal_of(goal_id: str) -> Goal:
     """Raises RecipeError that lists the goals there are."""
     for found in goals():
         if found.id == goal_id:
@@ -109,7 +109,7 @@ class KnownModel(BaseModel):
 
 
 @lru_cache(maxsize=1)
-def models() -> tuple[KnownModel, ...]:
+def known_models() -> tuple[KnownModel, ...]:
     """Models worth a first try, the starter first, then by family."""
     return tuple(KnownModel.model_validate(entry | {"shape": _shape(entry["shape"])}) for entry in _models_file()["models"])
 
@@ -117,7 +117,7 @@ def models() -> tuple[KnownModel, ...]:
 @lru_cache(maxsize=1)
 def typical_shapes() -> dict[str, ModelShape]:
     """What bare sizes such as 7B stand for."""
-    known = {model.id: model.shape for model in models()}
+    known = {model.id: model.shape for model in known_models()}
     typical = _models_file()["typical"]
     return {size: known[value] if isinstance(value, str) else _shape(value) for size, value in typical.items()}
 
@@ -140,7 +140,7 @@ class Neutral(BaseModel):
 
 
 @lru_cache(maxsize=1)
-def neutral() -> Neutral:
+def neutral_prompts() -> Neutral:
     return Neutral.model_validate(yaml.safe_load((PRESETS / "neutral.yaml").read_text("utf-8")))
 
 

@@ -72,9 +72,8 @@ class FakeAnswer:
 
 
 def ours(port: str, workspace: str, sink: str) -> int:
-    import webui.state.services
-
     import webui.app
+    import webui.state.services
     from webui.__main__ import main
 
     webui.app.LARGEST_UPLOAD = UPLOAD_LIMIT

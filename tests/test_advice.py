@@ -17,9 +17,9 @@ from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget, planned
 from core.messages import LANGUAGES, Text
 from core.models.shapes import ModelShape
-from core.presets import goal, goals, models
+from core.presets import goal_of, goals, known_models
 
-STARTER = models()[0].shape
+STARTER = known_models()[0].shape
 ROOMY = Budget(kind="cpu", free_gib=64.0)
 
 
@@ -109,7 +109,7 @@ def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin()
 @pytest.mark.parametrize("gb", [8, 12, 24])
 def test_the_batch_and_the_verdict_name_the_same_need(gb: float) -> None:
     """Seen: "4 examples at once fit: 7.1 GiB" beside "needs 7.2 GiB", for the rank is decided after the batch."""
-    advice = advise("7B", gb, goal=goal("style"), data=facts(rows=60))
+    advice = advise("7B", gb, goal=goal_of("style"), data=facts(rows=60))
     assert advice.estimate and f"{advice.estimate.needed_gib:.1f} GiB" in why(advice, "micro_batch")
 
 
@@ -139,9 +139,9 @@ def test_what_would_fit_is_named_a_shorter_length_before_a_smaller_model_but_nev
 def test_a_smaller_model_is_the_largest_known_one_that_fits_with_its_number() -> None:
     advice = advise("33B", 16)
     way = advice.alternatives[0]
-    named = next(known for known in models() if known.id == way.model)
+    named = next(known for known in known_models() if known.id == way.model)
     assert way.verdict == "fits" and f"{named.shape.params / 1e9:.1f} billion" in str(way.text)
-    larger = [known.shape for known in models() if named.shape.params < known.shape.params < ModelShape.of_size("33B").params]
+    larger = [known.shape for known in known_models() if named.shape.params < known.shape.params < ModelShape.of_size("33B").params]
     assert larger and all(recommend(shape, planned(16, "Linux")).verdict != "fits" for shape in larger)
 
 
@@ -213,7 +213,7 @@ def test_the_rank_is_the_smallest_that_holds_the_answers_not_below_the_goals_flo
     rows: int, learned: int, goal_id: str | None, r: int
 ) -> None:
     assert STARTER.lora_params(1, "all-linear") == 305_280  # (4 attention + 3 MLP matrices) x 30 layers, by hand
-    advice = recommend(STARTER, ROOMY, facts(rows=rows, learned_tokens=learned), goal(goal_id) if goal_id else None)
+    advice = recommend(STARTER, ROOMY, facts(rows=rows, learned_tokens=learned), goal_of(goal_id) if goal_id else None)
     assert (advice.r, advice.lora_alpha) == (r, 2 * r)
 
 
@@ -234,7 +234,7 @@ def test_the_rank_is_lowered_until_it_fits() -> None:
     shape = ModelShape.of_size("7B")
     chosen = {"micro_batch": 1, "max_length": 512}
     free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
-    advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal("chatbot"), chosen=chosen)
+    advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal_of("chatbot"), chosen=chosen)
     assert (advice.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith("16 would be better")
 
 
@@ -250,7 +250,7 @@ def test_the_learning_rate_follows_size_and_length_of_the_run(size: str, rows: i
 
 
 def test_without_a_card_lora_is_held_against_the_free_ram_and_qlora_is_said_to_save_nothing() -> None:
-    advice = recommend(STARTER, Budget(kind="cpu", free_gib=16.0), facts(rows=68), goal("style"))
+    advice = recommend(STARTER, Budget(kind="cpu", free_gib=16.0), facts(rows=68), goal_of("style"))
     assert (advice.method, advice.verdict, advice.optim) == ("lora", "fits", "adamw_torch")
     assert (advice.gradient_checkpointing, advice.micro_batch) == (False, 4)
     (other,) = advice.alternatives
@@ -273,7 +273,7 @@ def test_what_the_person_chose_is_kept_and_said_with_its_verdict() -> None:
     chosen = {"method": "lora", "r": 64, "lora_alpha": 32, "target_modules": "q_proj,v_proj", "max_length": 1024, "micro_batch": 8,
               "gradient_accumulation": 3, "learning_rate": 5e-5, "num_train_epochs": 7.0, "max_steps": 33,
               "gradient_checkpointing": False, "optim": "adamw_torch"}  # fmt: skip
-    advice = advise("7B", 24, data=facts(), goal=goal("style"), chosen=chosen)
+    advice = advise("7B", 24, data=facts(), goal=goal_of("style"), chosen=chosen)
     assert {name: getattr(advice, name) for name in chosen} == chosen
     assert {reason.field for reason in advice.reasons if reason.text.key == "advise.chosen"} == set(chosen)
     assert advice.verdict == "does_not_fit" and advice.planned_steps == 33
@@ -288,7 +288,7 @@ def test_layers_that_the_model_has_not_are_a_contradiction() -> None:
 @pytest.mark.parametrize("shape", [None, ModelShape.of_size("7B")])
 def test_what_is_not_known_is_said_and_never_raises(shape: ModelShape | None, budget: Budget) -> None:
     for data in (None, facts()):
-        advice = recommend(shape, budget, data, goal("style"))
+        advice = recommend(shape, budget, data, goal_of("style"))
         assert advice.verdict == "unknown" and (advice.estimate is None) == (shape is None)
         assert ("warn_unknown_model" in keys(advice)) == (shape is None)
         assert advice.method == ("lora" if budget.kind == "cpu" else "qlora")
@@ -349,7 +349,7 @@ def test_every_sentence_of_every_case_is_complete(language: str) -> None:
     for shape in (None, STARTER, ModelShape.of_size("13B")):
         for budget in budgets:
             for data in sets:
-                advice = recommend(shape, budget, data, goal("agents"))
+                advice = recommend(shape, budget, data, goal_of("agents"))
                 spoken = [
                     *(reason.text for reason in advice.reasons),
                     *(other.text for other in advice.alternatives),
@@ -414,6 +414,6 @@ def test_a_guessed_length_leaves_room_so_that_no_answer_loses_its_end():
 
 def test_every_known_model_is_advised_on_every_card_also_where_query_and_value_are_one_matrix() -> None:
     """Phi-3 and others have one qkv_proj: asking for its q_proj ended the advice on small cards."""
-    for model in models():
+    for model in known_models():
         for gb in (4, 6, 8, 12, 24, 80):
             recommend(model.shape, planned(gb, "Windows"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.advice.what_fits import CARDS_GB
-from core.presets import models
+from core.presets import known_models
 from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_nvml
@@ -41,7 +41,7 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: k
     rows = page.locator("#models-table tbody tr")
     kit.expect(rows.first).to_contain_text(FITS[language])
     here = rows.count()
-    assert 1 < here < len(models()), "only what can be trained on 8 GB"
+    assert 1 < here < len(known_models()), "only what can be trained on 8 GB"
     page.locator("#model-search input").press_sequentially("qwen3")
     kit.expect(page.locator("#models-table")).not_to_contain_text("SmolLM2")
     choice = page.locator("#models-table button", has_text="Qwen3-4B").first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.advice import catalogue, recommend
 from core.memory import budget
-from core.presets import models
+from core.presets import known_models
 
 
 def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
@@ -17,7 +17,7 @@ def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
 
 def test_all_known_models_are_there_and_the_smallest_comes_first() -> None:
     found = catalogue.entries(budget.planned(8, "Windows"))
-    assert {entry.model.id for entry in found} == {model.id for model in models()}
+    assert {entry.model.id for entry in found} == {model.id for model in known_models()}
     sizes = [entry.model.shape.params for entry in found]
     assert sizes == sorted(sizes)
 

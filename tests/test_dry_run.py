@@ -14,7 +14,7 @@ from core.commands import __main__ as commands
 from core.memory.arithmetic import Estimate, Setup, estimate
 from core.messages import text
 from core.models.shapes import ModelShape
-from core.presets import models, vram_table
+from core.presets import known_models, vram_table
 from core.trial.dry_run_answer import DryRun, Question, obstacle
 from core.trial.dry_runs import DryRuns, Looked, takes_processor
 from core.workspace.folder import Workspace
@@ -29,7 +29,7 @@ WITHIN = 0.05
 PATIENT_S = 900.0  # on a PC that does ten other things; time decides no test
 EN, ZH = Wording("en"), Wording("zh")
 METHODS, LENGTHS = ("lora", "qlora"), (512, 4096)
-KNOWN = {model.id: model.shape for model in models()}
+KNOWN = {model.id: model.shape for model in known_models()}
 # What differs by more than WITHIN between arithmetic and dry run, and why. Nothing does.
 APART: dict[str, str] = {}
 # A family each, the smallest and the largest, long and short, with and without checkpointing.

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from core import presets
 from core.advice import plan
 from core.commands import __main__ as commands
 from core.data.formats import Example, Message
@@ -19,6 +18,7 @@ from core.data.tokenizer import Encoded, Tokenizer
 from core.engine import adapter, base_model, device, fused_lora, packed_attention
 from core.errors import PauseRequested, RecipeError
 from core.messages import text
+from core.presets import neutral_prompts
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import frames, scenes
@@ -311,8 +311,8 @@ def test_plain_texts_are_begun_and_long_or_empty_rows_are_not_asked(tokenizer: T
 def test_chinese_data_is_asked_neutral_questions_in_chinese(tokenizer: Tokenizer) -> None:
     row = Example(messages=(Message("user", "今天天气怎么样？"), Message("assistant", "晴天。")))
     shown = scenes.choose(recipe_of(), [row], False, tokenizer)
-    assert [scene.asked for scene in shown.scenes if scene.source == "neutral"] == list(presets.neutral().prompts["zh"])
-    assert sorted(shown.neutral_texts) == sorted(text for texts in presets.neutral().texts.values() for text in texts)
+    assert [scene.asked for scene in shown.scenes if scene.source == "neutral"] == list(neutral_prompts().prompts["zh"])
+    assert sorted(shown.neutral_texts) == sorted(text for texts in neutral_prompts().texts.values() for text in texts)
 
 
 def test_more_than_three_prompts_of_ones_own_are_refused() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from core import presets
 from core.advice.plan import Grounds, make
 from core.memory import budget
 from core.memory.budget import GIB
 from core.memory.record import Correction, Corrections
+from core.presets import typical_shapes, vram_table
 from core.recipe import Recipe
 from core.runs.folder import Status
 from core.runs.states import State
@@ -41,17 +41,17 @@ def machine(free_gib: float, holders: tuple[Holder, ...] | None = ()) -> Machine
 def outlook(seen: Machine, corrections: Corrections | None = None, planned: float | None = None) -> Outlook:
     here = budget.planned(planned, "Linux") if planned else budget.of_machine(seen)
     recipe = Recipe.parse({"model": {"id": "starter"}, "data": {"source": "x"}})
-    return Outlook(plan=make(recipe, Grounds(here, presets.typical_shapes()["7B"], corrections=corrections)))
+    return Outlook(plan=make(recipe, Grounds(here, typical_shapes()["7B"], corrections=corrections)))
 
 
 def test_the_correction_stands_beside_the_number() -> None:
     known = Corrections({"qlora": Correction(factor=1.044, runs=3)})
-    shown = plan_view.card(outlook(machine(7.3), known), presets.vram_table(), W)
+    shown = plan_view.card(outlook(machine(7.3), known), vram_table(), W)
     assert "Corrected by 3 runs on this PC: ×1.04." in shown
     assert "Corrected by 1 run on" in plan_view.card(
-        outlook(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), presets.vram_table(), W
+        outlook(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), vram_table(), W
     )
-    assert "orrected" not in plan_view.card(outlook(machine(7.3)), presets.vram_table(), W)
+    assert "orrected" not in plan_view.card(outlook(machine(7.3)), vram_table(), W)
 
 
 def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 from core import recipe
 from core.errors import RecipeError
 from core.messages import LANGUAGES, text
-from core.presets import PRESETS, Goal, goal, goals, sample_of, vram_table
+from core.presets import PRESETS, Goal, goal_of, goals, sample_of, vram_table
 
 # "适合 LoRA" and section 四 of the document; the other four are its "不适合 LoRA".
 SUITABLE = {"style", "question_answer", "instructions", "chatbot", "writing", "classification"}
@@ -39,7 +39,7 @@ def test_each_sample_of_a_goal_is_there_and_each_sample_set_has_its_goal() -> No
     assert named == {f"sample:{file.stem}" for file in (PRESETS / "samples").glob("*.jsonl")}
     for name in named:
         sample = sample_of(name)
-        assert sample and sample.goal and goal(sample.goal).sample == name
+        assert sample and sample.goal and goal_of(sample.goal).sample == name
 
 
 def test_the_floors_of_the_rank_are_those_of_the_design() -> None:
@@ -49,7 +49,7 @@ def test_the_floors_of_the_rank_are_those_of_the_design() -> None:
 
 def test_an_unknown_goal_is_answered_with_those_there_are() -> None:
     with pytest.raises(RecipeError, match="fame.*style.*agents"):
-        goal("fame")
+        goal_of("fame")
 
 
 def test_the_table_is_the_documents() -> None:

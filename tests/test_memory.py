@@ -13,7 +13,7 @@ from core.errors import RecipeError
 from core.memory.arithmetic import Estimate, Setup, estimate
 from core.messages import core_catalogue
 from core.models.shapes import ModelShape
-from core.presets import memory_constants, models
+from core.presets import known_models, memory_constants
 from tests.test_shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)
@@ -92,7 +92,7 @@ CPU = [(2, False, 3280), (2, True, 1640), (4, False, 4250), (4, True, 2230)]
 @pytest.mark.parametrize(("base_bytes", "checkpointing", "mib"), CPU)
 def test_a_cpu_process_needs_about_what_was_measured(base_bytes: int, checkpointing: bool, mib: int) -> None:
     found = of(
-        models()[0].shape, device="cpu", base_bytes=base_bytes, gradient_checkpointing=checkpointing,
+        known_models()[0].shape, device="cpu", base_bytes=base_bytes, gradient_checkpointing=checkpointing,
         micro_batch=4, max_length=256, stack="hf", optim="adamw_torch",
     )  # fmt: skip
     assert -0.10 < found.on_card_gib * 1024 / mib - 1 < 0.3

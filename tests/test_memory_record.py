@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from core import presets
 from core.advice import would_fit
 from core.advice.recommend import Case, Draft, planned_steps, recommend
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.budget import GIB, Budget
 from core.memory.record import Correction, Corrections, MemoryRecord, Rig
+from core.presets import typical_shapes, vram_table
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.workspace.folder import Workspace
@@ -20,7 +20,7 @@ from core.workspace.folder import Workspace
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
 MACHINE = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(driver="580.1", cards=(CARD,)))
 RIG = Rig.of(MACHINE, CARD)
-SHAPE = presets.typical_shapes()["7B"]
+SHAPE = typical_shapes()["7B"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
 
 def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
     here = Budget(kind=kind, sold_gb=24 if kind == "card" else None, free_gib=free_gib)
-    return Case(SHAPE, here, None, None, presets.vram_table(), 0.05, would_fit.measured_corrections(factor))
+    return Case(SHAPE, here, None, None, vram_table(), 0.05, would_fit.measured_corrections(factor))
 
 
 DRAFT = Draft("lora", 2048, "paged_adamw_8bit", micro_batch=4, gradient_accumulation=2, gradient_checkpointing=False, r=8)
@@ -135,4 +135,4 @@ def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
     whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
     pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length: 4 * 100)
     assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
-    assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, presets.vram_table(), 0.0), DRAFT) is not None
+    assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, vram_table(), 0.0), DRAFT) is not None

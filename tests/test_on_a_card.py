@@ -130,7 +130,7 @@ def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: s
     from core.advice import plan
     from core.commands.__main__ import follow
     from core.memory.arithmetic import Setup, estimate
-    from core.presets import models
+    from core.presets import known_models
     from core.runs.all import Runs
     from core.runs.states import State
 
@@ -146,7 +146,7 @@ def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: s
     losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
     setup = Setup(method=method, r=8, micro_batch=4, max_length=128, optim=optim)
-    expected = estimate(next(model.shape for model in models() if model.id == "starter"), setup)
+    expected = estimate(next(model.shape for model in known_models() if model.id == "starter"), setup)
     measured = run.facts()["peak_memory_bytes"] / 2**30
     print(f"{method} {optim}: measured {measured:.2f} GiB reserved, estimated {expected.allocated_gib:.2f} GiB")
     assert measured < expected.on_card_gib

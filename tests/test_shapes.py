@@ -14,7 +14,7 @@ from core.messages import LANGUAGES
 from core.models import hub
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
-from core.presets import models, typical_shapes
+from core.presets import known_models, typical_shapes
 from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
@@ -64,13 +64,13 @@ def test_the_starter_counts_to_its_135_million(starter_folder: Path) -> None:
     shape = ModelShape.from_config(json.loads((starter_folder / "config.json").read_text("utf-8")))
     assert shape.params == 134_515_008  # sum over its safetensors file
     assert shape.lora_params(8, "all-linear") == 2_442_240  # peft's own count (../shared/facts.md, section 3)
-    catalogue = models()[0]
+    catalogue = known_models()[0]
     assert catalogue.id == catalogue.hub == "starter" and catalogue.shape.params == shape.params
 
 
 def test_the_shapes_of_the_catalogue_are_those_of_the_real_models() -> None:
     """billions: as each model's own page tells; a shape is counted from its widths alone."""
-    found = models()
+    found = known_models()
     assert len(found) >= 40 and found[0].id == "starter"
     assert {model.id: model.shape.params_billion for model in found} == pytest.approx({m.id: m.billions for m in found}, rel=0.01)
     sizes = sorted(model.billions for model in found)

@@ -31,7 +31,7 @@ from core.memory.arithmetic import Setup
 from core.messages import LANGUAGES, text
 from core.models import starter
 from core.models.shapes import ModelShape
-from core.presets import models
+from core.presets import known_models
 from core.recipe import Adapter, Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -266,7 +266,7 @@ def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
 def test_the_bytes_of_an_int8_base_are_those_of_the_loaded_starter(int8_base: Any) -> None:
     kept = sum(p.nbytes for p in int8_base.parameters())
     kept += sum(scales.nbytes for module in int8_base.modules() if (scales := scales_of(module)) is not None)
-    assert arithmetic.weights(models()[0].shape, Setup(load_in_8bit=True, base_bytes=4)) == pytest.approx(kept, rel=1e-3)
+    assert arithmetic.weights(known_models()[0].shape, Setup(load_in_8bit=True, base_bytes=4)) == pytest.approx(kept, rel=1e-3)
 
 
 def scales_of(layer: Any) -> torch.Tensor | None:

@@ -15,7 +15,7 @@ from core.memory.arithmetic import Setup, estimate
 from core.models import headers, hub, hub_shapes
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
-from core.presets import models
+from core.presets import known_models
 from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub
 from tests.test_shapes import GEMMA_3_4B, LLAMA, MIXTRAL
@@ -333,7 +333,7 @@ def test_without_network_a_known_model_is_answered_and_an_unknown_one_says_what_
     with FakeHub({}) as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
     door = Models(Workspace(tmp_path / "ws"))
-    for known in models()[1:]:
+    for known in known_models()[1:]:
         assert shape_of(door, known.id) == shape_of(door, known.hub) == known.shape
     with pytest.raises(ModelError) as caught:
         shape_of(door, "some/unknown")

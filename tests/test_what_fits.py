@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from core import presets
 from core.advice import recommend, what_fits
 from core.advice.what_fits import CARDS_GB
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
-from core.presets import KnownModel
+from core.presets import KnownModel, known_models
 
 QLORA = Setup(method="qlora", r=16, max_length=1024)
 
 
 def known(model_id: str) -> KnownModel:
-    return next(model for model in presets.models() if model.id == model_id)
+    return next(model for model in known_models() if model.id == model_id)
 
 
 def needed(model: KnownModel, setup: Setup, **changes: object) -> float:
@@ -24,7 +23,7 @@ def needed(model: KnownModel, setup: Setup, **changes: object) -> float:
 
 @pytest.mark.parametrize("free", [6.0, 9.0, 14.0, 22.0])
 def test_the_longest_length_fits_and_a_step_more_does_not(free: float) -> None:
-    model = max((m for m in presets.models() if m.shape.params < 9e9), key=lambda m: m.shape.params)
+    model = max((m for m in known_models() if m.shape.params < 9e9), key=lambda m: m.shape.params)
     found = what_fits.longest(model.shape, QLORA, free)
     if found is None:
         assert needed(model, QLORA, max_length=64) > free
@@ -60,7 +59,7 @@ def test_the_starter_counts_as_one_of_its_family() -> None:
 
 
 def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
-    model = min((m for m in presets.models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
+    model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
     lora, qlora = (what_fits.by_length(model.shape, QLORA, method) for method in ("lora", "qlora"))
     assert list(lora.needed_gib) == sorted(lora.needed_gib)
     assert all(less < more for less, more in zip(qlora.needed_gib, lora.needed_gib, strict=True))
@@ -68,7 +67,7 @@ def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
 
 
 def test_a_plan_does_no_worse_on_a_larger_card() -> None:
-    model = min((m for m in presets.models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
+    model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
     plan = recommend.recommend(model.shape, budget.planned(24, "Windows"))
     cards = what_fits.on_cards(plan, model.shape, "Windows")
     assert [card.gb for card in cards] == list(CARDS_GB)

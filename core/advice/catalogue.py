@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from core import presets
 from core.advice import recommend
 from core.advice.recommend import Verdict
 from core.memory import arithmetic
@@ -18,7 +17,7 @@ from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod
 from core.models.shapes import ModelShape
-from core.presets import KnownModel
+from core.presets import KnownModel, known_models, vram_table
 
 METHODS: tuple[TableMethod, ...] = ("lora", "qlora", "full")
 LENGTH = 512  # tokens, what the advice takes without data
@@ -53,7 +52,7 @@ def entries(budget: Budget) -> Sequence[Entry]:
 def _entries(budget: Budget) -> Sequence[Entry]:
     found = [
         Entry(model, {method: fit(model.shape, budget, method) for method in METHODS})
-        for model in sorted(presets.models(), key=lambda model: model.shape.params)
+        for model in sorted(known_models(), key=lambda model: model.shape.params)
     ]
     return tuple(found)
 
@@ -69,7 +68,7 @@ def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
 def _full(shape: ModelShape, budget: Budget) -> Fit:
     optim = "adamw_torch" if budget.kind == "cpu" else "paged_adamw_8bit"
     needs = arithmetic.estimate(shape, Setup(method="full", max_length=LENGTH, optim=optim, device=budget.kind))
-    table = presets.vram_table()
+    table = vram_table()
     row, sold = table.row_of(shape.params), budget.sold_gb
     minimum = table.minimum(row, "full")
     free = budget.free_gib

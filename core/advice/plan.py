@@ -20,7 +20,7 @@ from core.memory.budget import Budget
 from core.memory.record import Corrections
 from core.messages import Text, text
 from core.models.shapes import ModelShape
-from core.presets import goal as goal_preset
+from core.presets import goal_of as goal_preset
 from core.presets import sample_of
 from core.recipe import Recipe
 from core.training.rows import choose

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core import presets
 from core.data import schedule
 from core.data.facts import DataFacts
 from core.memory import arithmetic
@@ -25,7 +24,7 @@ from core.memory.documented import Row, VramTable
 from core.memory.record import Correction, Corrections
 from core.messages import Text, text
 from core.models.shapes import ModelShape
-from core.presets import Goal
+from core.presets import Goal, KnownModel, known_models, vram_table
 from core.recipe import Data
 
 Method = Literal["lora", "qlora"]
@@ -246,7 +245,7 @@ def recommend(
     """
     chosen = dict(chosen or {})
     eval_fraction = chosen.get("eval_fraction", Data.model_fields["eval_fraction"].default)
-    table = presets.vram_table()
+    table = vram_table()
     case = Case(shape, budget, data, goal, table, eval_fraction, corrections or Corrections(), examples, trained_rows)
     draft, reasons = decide(case, {name: value for name, value in chosen.items() if name in DRAFT_FIELDS})
     verdict, why = judge(case, draft)
@@ -567,7 +566,7 @@ def smaller(case: Case, draft: Draft) -> Alternative | None:
     assert case.shape is not None
     below = [
         known
-        for known in presets.models()
+        for known in known_models()
         if known.shape.params < case.shape.params and (known.shape.max_position_embeddings or 0) >= draft.max_length
     ]
     for known in sorted(below, key=lambda known: known.shape.params, reverse=True):
@@ -579,7 +578,7 @@ def smaller(case: Case, draft: Draft) -> Alternative | None:
     return None
 
 
-def _alternative(case: Case, draft: Draft, known: presets.KnownModel | None = None) -> Alternative:
+def _alternative(case: Case, draft: Draft, known: KnownModel | None = None) -> Alternative:
     verdict, why = judge(case, draft)
     estimate = case.estimate(draft)
     facts = {"method": METHOD_NAMES[draft.method], "max_length": draft.max_length, "verdict": why}

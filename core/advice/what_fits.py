@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core import presets
 from core.advice import recommend
 from core.advice.recommend import LENGTH_STEP, Advice, Method, Verdict
 from core.data.facts import DataFacts
@@ -18,7 +17,7 @@ from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
 from core.models.shapes import ModelShape
-from core.presets import Goal, KnownModel
+from core.presets import Goal, KnownModel, known_models
 
 CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS = (4, 8, 16, 32, 64, 128, 256)
@@ -95,7 +94,7 @@ def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None
 
 def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
     """The largest known model of the same family that fits as setup has it, itself included."""
-    fitting = [other for other in presets.models() if other.family == model.family and _needed(other.shape, setup) <= free_gib]
+    fitting = [other for other in known_models() if other.family == model.family and _needed(other.shape, setup) <= free_gib]
     return max(fitting, key=lambda other: other.shape.params, default=None)
 
 

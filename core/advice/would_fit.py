@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core import presets
 from core.advice.recommend import LENGTH_STEP, METHOD_NAMES, Case, Draft, smaller
 from core.memory.record import Correction, Corrections
 from core.messages import Text, text
+from core.presets import known_models
 
 MOST_WAYS = 3
 
@@ -98,7 +98,7 @@ def smaller_model(case: Case, draft: Draft) -> Way | None:
     other = smaller(case, draft)
     if other is None or other.model is None:
         return None
-    known = next(known for known in presets.models() if known.id == other.model)
+    known = next(known for known in known_models() if known.id == other.model)
     needed = {"needed": other.on_card_gib, "free": case.budget.free_gib}
     return Way(replace(draft, method=other.method, micro_batch=1), text("would_fit.model", model=known.title, **needed), known.id)
 

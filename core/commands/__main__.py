@@ -593,13 +593,13 @@ def plan_command(
     """What to train a model with on a card, why, and whether it fits; its weights are not downloaded."""
     import platform
 
-    from core import presets
     from core.memory import budget
     from core.models.library import Models, shape_of
+    from core.presets import goal_of
     from core.system import machine as hardware
 
     space = Workspace.open(workspace)
-    wanted = presets.goal(goal) if goal else None
+    wanted = goal_of(goal) if goal else None
     machine = hardware.look()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
     shape, seen = shape_of(Models(space), model), plan_preview(space, model, data) if data else None

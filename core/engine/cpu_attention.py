@@ -105,14 +105,14 @@ class _Block:
         """(kv heads, query heads of each x count, keys) in q's type: each row sums to 1."""
         keys = k[:, self.keys].float()
         scores = torch.bmm(self.rows(q, scaling), keys.transpose(1, 2))
-        scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(_hidden(self.count, scores))
+        scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(_later_keys(self.count, scores))
         if self.window is not None and keys.shape[1] > self.window:
             behind = torch.arange(self.count)[:, None] + keys.shape[1] - self.count - torch.arange(keys.shape[1])
             scores.view(-1, self.count, keys.shape[1]).masked_fill_(behind >= self.window, float("-inf"))
         return torch.softmax(scores, -1).to(q.dtype)
 
 
-def _hidden(count: int, like: torch.Tensor) -> torch.Tensor:
+def _later_keys(count: int, like: torch.Tensor) -> torch.Tensor:
     """(count, count) with -inf where the key comes after the query."""
     return torch.full((count, count), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 

@@ -204,7 +204,7 @@ def fetch_start(
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (_NotAHub, HTTPError, OSError) as error:
-        raise _sentence(error, _Transfer(_CachedRepo(repo_id, _cache(None)), revision, revision, endpoint)) from None
+        raise sentence(error, Asked(repo_id, endpoint, revision, _cache(None))) from None
 
 
 def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -> tuple[dict[str, bytes], str]:
@@ -217,7 +217,7 @@ def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -
     try:
         listing = _Listing(repo_id, transfer._model_info())
     except (_NotAHub, HTTPError, OSError) as error:
-        raise _sentence(error, transfer) from None
+        raise sentence(error, Asked(repo_id, endpoint, revision, _cache(None))) from None
     names = sorted(name for name in listing.siblings if _PYTHON.fullmatch(name))
     return {name: fetch_start(repo_id, name, listing.commit, endpoint) for name in names}, listing.commit
 
@@ -448,7 +448,8 @@ def _download(
                 return snapshot
             return transfer.run(report, check)
     except (_NotAHub, _Interrupted, HTTPError, OSError) as error:
-        raise _sentence(error, transfer) from None  # a chain would carry addresses with signatures into logs
+        asked = Asked(cached.repo_id, endpoint, revision, cached.cache, transfer.done, transfer.total)
+        raise sentence(error, asked) from None  # a chain would carry addresses with signatures into logs
 
 
 @contextmanager
@@ -743,23 +744,34 @@ def _host(endpoint: str) -> str:
     return urlsplit(endpoint).netloc.rpartition("@")[2]
 
 
-def _sentence(error: Exception, transfer: _Transfer) -> ModelError:
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes."""
+
+    repo: str
+    endpoint: str
+    revision: str
+    folder: Path
+    done: float = 0
+    total: float = 0
+
+
+def sentence(error: Exception, asked: Asked) -> ModelError:
     """The one sentence for what went wrong. It carries names and numbers of ours, no text of a server or a library."""
-    repo = transfer.cached.repo_id
-    host = _host(transfer.endpoint)
-    page = f"{urlsplit(transfer.endpoint).scheme}://{host}/{repo}"
+    repo, host = asked.repo, _host(asked.endpoint)
+    page = f"{urlsplit(asked.endpoint).scheme}://{host}/{repo}"
     match error:
         case _NotAHub():
             return ModelError("hub.not_a_hub", repo=repo, host=host)
         case _Interrupted():
-            done, total = _in_words(transfer.done), _in_words(transfer.total)
+            done, total = _in_words(asked.done), _in_words(asked.total)
             return ModelError("hub.interrupted", repo=repo, host=host, done=done, total=total)
         case GatedRepoError():
             return ModelError("hub.gated_token" if get_token() else "hub.gated", repo=repo, page=page)
         case RepositoryNotFoundError():
             return ModelError("hub.missing", repo=repo, host=host)
         case RevisionNotFoundError():
-            return ModelError("hub.no_revision", repo=repo, revision=transfer.revision)
+            return ModelError("hub.no_revision", repo=repo, revision=asked.revision)
         case DisabledRepoError():
             return ModelError("hub.disabled", repo=repo, page=page)
         case HfHubHTTPError():
@@ -769,11 +781,11 @@ def _sentence(error: Exception, transfer: _Transfer) -> ModelError:
         case HTTPError():
             return ModelError("hub.no_network", repo=repo, host=host)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            done, total = _in_words(transfer.done), _in_words(transfer.total)
-            return ModelError("hub.disk_full_midway", repo=repo, done=done, total=total, folder=transfer.cached.cache)
+            done, total = _in_words(asked.done), _in_words(asked.total)
+            return ModelError("hub.disk_full_midway", repo=repo, done=done, total=total, folder=asked.folder)
         case _:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            return ModelError("hub.cannot_write", repo=repo, folder=transfer.cached.cache, reason=reason)
+            return ModelError("hub.cannot_write", repo=repo, folder=asked.folder, reason=reason)
 
 
 def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:

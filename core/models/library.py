@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from huggingface_hub import try_to_load_from_cache
 
-from core import files, presets
+from core import files
 from core.engine import adapter
 from core.errors import ModelError
 from core.models import headers, hub, hub_shapes, starter
 from core.models.shapes import SIZE, ModelShape
 from core.models.starter import Check, Report
 from core.models.trust import Trust
+from core.presets import known_models
 from core.runs.folder import Progress
 from core.workspace.folder import Workspace, expand
 
@@ -88,7 +89,7 @@ class Models:
 
     def hub_id(self, model_id: str) -> str:
         """What a recipe names for an id of presets/models.yaml (`qwen3-4b` is Qwen/Qwen3-4B); any other id as it is."""
-        return next((known.hub for known in presets.models() if known.id == model_id), model_id)
+        return next((known.hub for known in known_models() if known.id == model_id), model_id)
 
     def shape(self, model_id: str, revision: str | None = None) -> ModelShape:
         """The shape of a model, from what is on this PC, else from the catalogue, else from the headers of its files on the hub.
@@ -103,7 +104,7 @@ class Models:
         if folder is not None and (folder / "config.json").is_file():
             return _shape_in(folder)
         if revision is None or ref.kind == "starter":
-            for known in presets.models():
+            for known in known_models():
                 if known.hub == wanted:
                     return known.shape
         return hub_shapes.look(wanted, revision)
@@ -119,7 +120,7 @@ class Models:
         if folder is not None and (folder / "config.json").is_file():
             return _config_in(folder)
         if revision is None or ref.kind == "starter":
-            for known in presets.models():
+            for known in known_models():
                 if known.hub == wanted:
                     return known.shape.config()
         return hub.fetch_config(wanted, revision)

@@ -14,12 +14,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core import files, presets
+from core import files
 from core.data.formats import Example
 from core.data.heldout import same_prompt_key
 from core.data.schedule import split
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import TemplateError
+from core.presets import neutral_prompts
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 
@@ -96,7 +97,7 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     source: Source = "kept_apart" if kept_apart else "trained"
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
     own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
-    neutral = presets.neutral()
+    neutral = neutral_prompts()
     language = "zh" if _is_chinese("".join(scene.asked for scene in (*rows, *own))) else "en"
     others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts[language]]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)

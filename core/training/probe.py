@@ -26,7 +26,6 @@ from typing import Any
 import psutil
 import torch
 
-from core import presets
 from core.advice import would_fit
 from core.advice.recommend import Case, Draft
 from core.data.facts import DataFacts
@@ -40,6 +39,7 @@ from core.memory.budget import GIB, Budget
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Text, text
 from core.models.shapes import ModelShape
+from core.presets import vram_table
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
@@ -316,7 +316,7 @@ class Probe:
             _budget(self._machine, trainer.compute.on_card, limit),
             _data_facts(trainer),
             None,
-            presets.vram_table(),
+            vram_table(),
             self._recipe.data.eval_fraction,
             would_fit.measured_corrections(factor),
         )

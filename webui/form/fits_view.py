@@ -10,8 +10,8 @@ from dataclasses import replace
 from core.advice import what_fits
 from core.advice.recommend import Advice
 from core.advice.what_fits import Curve, Limits, OnCard
-from core.presets import KnownModel, models
-from core.presets import goal as goal_preset
+from core.presets import KnownModel, known_models
+from core.presets import goal_of as goal_preset
 from webui.form.planner import Outlook
 from webui.kit.html import Html, join, tag
 from webui.kit.verdict import METHODS, badge, gib
@@ -53,7 +53,7 @@ def _limits(found: Limits, advice: Advice, known: KnownModel | None, w: Wording)
 
 
 def _known(model_id: str) -> KnownModel | None:
-    return next((model for model in models() if model.hub == model_id), None)
+    return next((model for model in known_models() if model.hub == model_id), None)
 
 
 # ---- memory against length ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from core.advice import recommend
 from core.errors import GarageError
 from core.memory.budget import Budget
 from core.models.library import ModelRef
-from core.presets import KnownModel, models
+from core.presets import KnownModel, known_models
 from webui.form.model_list import ModelList
 from webui.form.plan_view import METHODS
 from webui.form.planner import Outlook, Planner
@@ -41,7 +41,7 @@ class ModelStep:
     def choices(self, budget: Budget) -> list[tuple[str, str]]:
         """What loads without a download first, then the models that are known to be worth a try."""
         here = list(self.services.models.choices())
-        there = [model.hub for model in models() if model.hub not in here]
+        there = [model.hub for model in known_models() if model.hub not in here]
         return [(self._label(model_id, budget), model_id) for model_id in [*here, *there]]
 
     def _label(self, model_id: str, budget: Budget) -> str:
@@ -55,7 +55,7 @@ class ModelStep:
 
 
 def known(model_id: str) -> KnownModel | None:
-    return next((model for model in models() if model.hub == model_id), None)
+    return next((model for model in known_models() if model.hub == model_id), None)
 
 
 def about(model_id: object, outlook: Outlook, services: Services, w: Wording) -> Html:

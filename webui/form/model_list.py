@@ -11,7 +11,7 @@ from core.advice import catalogue
 from core.advice.catalogue import Entry
 from core.errors import GarageError
 from core.memory.budget import Budget
-from core.presets import models
+from core.presets import known_models
 from webui.form.plan_view import where
 from webui.form.planner import HERE, Planner
 from webui.kit import format
@@ -35,7 +35,7 @@ class ModelList:
 
     def build(self) -> None:
         w = self.w
-        with gr.Accordion(w.t("model_list.title", count=len(models())), open=False, elem_id="model-list"):
+        with gr.Accordion(w.t("model_list.title", count=len(known_models())), open=False, elem_id="model-list"):
             self.search = gr.Textbox(label=w.t("model_list.search"), max_lines=1, max_length=60, elem_id="model-search")
             self.fitting = gr.Checkbox(value=True, label=w.t("model_list.only_fitting"), elem_id="model-fitting")
             self.table = gr.HTML(self.draw(HERE, "", True), elem_id="models-table", js_on_load=CHOOSE, apply_default_css=False)
@@ -60,7 +60,7 @@ class ModelList:
     def choose(self, event: gr.EventData) -> Any:
         """Inputs: none. Outputs: model."""
         wanted = event._data.get("value") if isinstance(event._data, dict) else None  # any JSON; its attributes need a dict
-        known = {model.hub for model in models()}
+        known = {model.hub for model in known_models()}
         return gr.update(value=wanted) if isinstance(wanted, str) and wanted in known else gr.skip()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from core.presets import goal as goal_preset
+from core.presets import goal_of as goal_preset
 from core.presets import sample_of
 from core.runs.folder import Status
 from core.runs.states import BUSY, State
