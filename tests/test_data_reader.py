@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from core.data.reader import DEFAULT, Limits, Problem, Row, probe, read_rows
+from core.data.reader import DEFAULT_LIMITS, Limits, Problem, Row, probe, read_rows
 from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
 
@@ -23,12 +23,12 @@ def write(folder, name, content):
     return path
 
 
-def read(path, limits=DEFAULT):
+def read(path, limits=DEFAULT_LIMITS):
     items = list(read_rows(path, limits))
     return [item for item in items if isinstance(item, Row)], [item for item in items if isinstance(item, Problem)]
 
 
-def refused(path, limits=DEFAULT):
+def refused(path, limits=DEFAULT_LIMITS):
     with pytest.raises(DataError) as caught:
         list(read_rows(path, limits))
     assert caught.value.text.render("zh") != str(caught.value)

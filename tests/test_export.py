@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from core.data.formats import Example
 from core.data.template import PLAIN, ChatTemplate
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter as adapters
+from core.engine import adapter as engine_adapter
 from core.engine import base_model
 from core.engine.batches import collate
 from core.engine.device import Compute
@@ -69,7 +69,7 @@ def train(workspace: Workspace, settings: dict, steps: int = 12) -> RunFolder:
     compute = Compute(FLOAT32.device, torch.bfloat16, FLOAT32.reason)
     four_bit, eight_bit = recipe.adapter.method == "qlora", recipe.adapter.load_in_8bit
     base = base_model.load(model_folder, FLOAT32 if four_bit or eight_bit else compute, four_bit, eight_bit=eight_bit)
-    tuned = adapters.add(base, recipe.adapter, str(model_folder), None).train()
+    tuned = engine_adapter.add(base, recipe.adapter, str(model_folder), None).train()
     optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(steps):
         loss = summed_loss(tuned, batch) / batch.targets.numel()
@@ -77,7 +77,7 @@ def train(workspace: Workspace, settings: dict, steps: int = 12) -> RunFolder:
         optimizer.step()
         optimizer.zero_grad()
     run = Runs(workspace).create(recipe, "command", {"probe_rows": MESSAGES})
-    adapters.save(tuned, run.adapter, model_folder, "# card", tokenizer.template.source)
+    engine_adapter.save(tuned, run.adapter, model_folder, "# card", tokenizer.template.source)
     return run
 
 
@@ -123,7 +123,7 @@ def test_merged_logits_are_the_adapters_but_for_one_rounding(trained: Trained, m
     sixteen = Compute(FLOAT32.device, torch.bfloat16, FLOAT32.reason)
     base = base_model.load(trained.model, sixteen, four_bit=False).float()
     plain = logits(base, tokenizer)
-    tuned = logits(adapters.attach(base, trained.run.adapter), tokenizer)
+    tuned = logits(engine_adapter.attach(base, trained.run.adapter), tokenizer)
     exported = logits(base_model.load(merged, sixteen, four_bit=False).float(), tokenizer)
     # Measured here on 2026-11-25: mean |difference| 0.05 to the adapter, above 1 to the base.
     assert (exported - tuned).abs().mean() < 0.15
@@ -132,7 +132,7 @@ def test_merged_logits_are_the_adapters_but_for_one_rounding(trained: Trained, m
 
 def test_streaming_merge_equals_peft_merging_in_float32(trained: Trained, merged: Path) -> None:
     base = base_model.load(trained.model, FLOAT32, four_bit=False)
-    by_peft = adapters.attach(base, trained.run.adapter).merge_and_unload().to(torch.bfloat16).state_dict()
+    by_peft = engine_adapter.attach(base, trained.run.adapter).merge_and_unload().to(torch.bfloat16).state_dict()
     ours = load_file(merged / "model.safetensors")
     assert all(tensor.dtype == torch.bfloat16 for tensor in ours.values())
     differing = sum(int((by_peft[name] != tensor).sum()) for name, tensor in ours.items())
@@ -258,16 +258,16 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(config)
     model.save_pretrained(folder)
-    for name in adapters.TOKENIZER_FILES:
+    for name in engine_adapter.TOKENIZER_FILES:
         if (starter_folder / name).exists():
             shutil.copyfile(starter_folder / name, folder / name)
     recipe = Recipe.parse({"name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "rows"}})
     run = Runs(workspace).create(recipe, "command", {})
-    tuned = adapters.add(model, recipe.adapter, str(folder), None)
+    tuned = engine_adapter.add(model, recipe.adapter, str(folder), None)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    adapters.save(tuned, run.adapter, folder, "# card", Tokenizer(folder).template.source)
+    engine_adapter.save(tuned, run.adapter, folder, "# card", Tokenizer(folder).template.source)
     workspace = Workspace.open(tmp_path / "w")
 
     status, _ = carry_out(workspace, run, "gguf")
@@ -350,7 +350,7 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
 ) -> None:
     status, _ = carry_out(trained.workspace, trained.run, "adapter")
     folder = trained.workspace.exports / f"{trained.run.id}-adapter"
-    assert status.state == "done" and adapters.describe(folder).r == 4
+    assert status.state == "done" and engine_adapter.describe(folder).r == 4
     before = (folder / "export.json").read_bytes()
 
     def full(*_: object, **__: object) -> None:

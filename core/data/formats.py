@@ -364,7 +364,7 @@ _CONVERT: dict[Format, Callable[[dict[str, Any], list[Text]], Example]] = {
 
 
 def examples_of(
-    path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT
+    path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT_LIMITS
 ) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
 
@@ -384,7 +384,7 @@ def examples_of(
         raise _nothing(source, problem)
 
 
-def inspect_file(path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT) -> DataReport:
+def inspect_file(path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT_LIMITS) -> DataReport:
     """Read all of a file and say what is in it and what is wrong with it.
 
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.

@@ -86,7 +86,7 @@ class Limits(BaseModel):
     problems: int = Field(1_000, description="Most problems listed; the others are only counted.")
 
 
-DEFAULT = Limits()
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Source:
 # --- looking at the file ---------------------------------------------------------------------------------------------
 
 
-def probe(path: str | Path, limits: Limits = DEFAULT) -> Source:
+def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
     """Read the whole file once and say what it is. Raises DataError for a file with no rows in it that can be read."""
     path = Path(path)
     with _translated(path):
@@ -359,7 +359,7 @@ def _delimiter(path: Path, encoding: str) -> str:
 # --- reading rows ----------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | Path | Source, limits: Limits = DEFAULT) -> Iterator[Row | Problem]:
+def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Row | Problem]:
     """The rows of a file in order, a Problem in the place of each that cannot be read.
 
     path: a file, or the Source that probe() made of it. Raises DataError where the file as a whole cannot be read, also

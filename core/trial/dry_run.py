@@ -136,9 +136,9 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
         raise ModelError("dry_run.cannot_build", reason=_first_line(error)) from error
 
 
-def _built_with(config: Any, dtype: torch.dtype, attention: str) -> Any:
+def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
     try:
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation, trust_remote_code=False)
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise
