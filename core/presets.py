@@ -10,12 +10,19 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import RecipeError
+from core.errors import ModelError, RecipeError
 from core.memory.documented import VramTable
 from core.models.shapes import ModelShape
 from core.workspace.folder import PROJECT
 
 PRESETS = PROJECT / "presets"
+SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)
+SMALLEST, LARGEST = 50e6, 500e9
+
+
+def load(name: str) -> Any:
+    """presets/<name>.yaml as plain values."""
+    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def goal_of(goal_id: str) -> Goal:
 
 @lru_cache(maxsize=1)
 def vram_table() -> VramTable:
-    return VramTable.model_validate(yaml.safe_load((PRESETS / "vram_table.yaml").read_text("utf-8")))
+    return VramTable.model_validate(load("vram_table"))
 
 
 class KnownModel(BaseModel):
@@ -122,8 +129,27 @@ def typical_shapes() -> dict[str, ModelShape]:
     return {size: known[value] if isinstance(value, str) else _shape(value) for size, value in typical.items()}
 
 
+def shape_of_size(size: str) -> ModelShape:
+    """A typical model of a bare size such as 7B, 1.5B or 500M; where none is of that very size, the nearest one with more or fewer
+    layers. Raises ModelError for what is no size."""
+    match = SIZE.fullmatch(size)
+    params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0
+    if not SMALLEST <= params <= LARGEST:
+        raise ModelError("shape.bad_size", found=size[:60])
+    typical = typical_shapes()
+    name = f"{match[1]}{match[2].upper()}"
+    shape = typical.get(name)
+    if shape is None:
+        name = min(typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params))
+        nearest = typical[name]
+        outside = nearest.embedding_params + nearest.head_params
+        a_layer = (nearest.params - outside) / nearest.num_hidden_layers
+        shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
+    return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
+
+
 def _models_file() -> dict[str, Any]:
-    return yaml.safe_load((PRESETS / "models.yaml").read_text("utf-8"))
+    return load("models")
 
 
 def _shape(value: dict[str, Any]) -> ModelShape:
@@ -141,7 +167,7 @@ class Neutral(BaseModel):
 
 @lru_cache(maxsize=1)
 def neutral_prompts() -> Neutral:
-    return Neutral.model_validate(yaml.safe_load((PRESETS / "neutral.yaml").read_text("utf-8")))
+    return Neutral.model_validate(load("neutral"))
 
 
 class _Part(BaseModel):
@@ -212,4 +238,4 @@ class MemoryConstants(_Part):
 
 @lru_cache(maxsize=1)
 def memory_constants() -> MemoryConstants:
-    return MemoryConstants.model_validate(yaml.safe_load((PRESETS / "memory.yaml").read_text("utf-8")))
+    return MemoryConstants.model_validate(load("memory"))

@@ -17,7 +17,7 @@ from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget, planned
 from core.messages import LANGUAGES, Text
 from core.models.shapes import ModelShape
-from core.presets import goal_of, goals, known_models
+from core.presets import goal_of, goals, known_models, shape_of_size
 
 STARTER = known_models()[0].shape
 ROOMY = Budget(kind="cpu", free_gib=64.0)
@@ -30,7 +30,7 @@ def facts(**changes: Any) -> DataFacts:
 
 
 def advise(size: str, gb: float, **more: Any) -> Advice:
-    return recommend(ModelShape.of_size(size), planned(gb, "Linux"), **more)
+    return recommend(shape_of_size(size), planned(gb, "Linux"), **more)
 
 
 def why(advice: Advice, field: str) -> str:
@@ -85,18 +85,18 @@ def test_lora_below_the_tables_minimum_is_not_advised_though_the_arithmetic_woul
 def test_the_table_speaks_of_the_card_as_sold_and_the_arithmetic_of_what_is_free() -> None:
     """A 24 GB card full of other things: the documented minimum is met, and yet it does not fit."""
     full = Budget(kind="card", sold_gb=24.0, free_gib=3.0)
-    advice = recommend(ModelShape.of_size("7B"), full)
+    advice = recommend(shape_of_size("7B"), full)
     assert (advice.method, advice.verdict) == ("qlora", "does_not_fit") and "3.0 GiB are free" in why(advice, "verdict")
     assert advice.documented.minimum_gb == 8
 
 
 def test_a_planned_card_prints_what_is_left_to_the_desktop() -> None:
-    advice = recommend(ModelShape.of_size("7B"), planned(12, "Windows"))
+    advice = recommend(shape_of_size("7B"), planned(12, "Windows"))
     assert "1.3 GiB" in why(advice, "budget") and "10.7 GiB" in why(advice, "budget")  # design: 1.3 on Windows
 
 
 def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin() -> None:
-    shape = ModelShape.of_size("7B")
+    shape = shape_of_size("7B")
     whole = estimate(shape, Setup(method="qlora", r=8, optim="paged_adamw_8bit"))
     chosen = {"method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear"}
     verdicts = [
@@ -129,7 +129,7 @@ def test_what_would_fit_is_named_a_shorter_length_before_a_smaller_model_but_nev
     assert advice.verdict == "does_not_fit"
     assert shorter.verdict == "fits" and 1000 <= shorter.max_length < 8192
     assert model.model and model.verdict == "fits"
-    reads_more = ModelShape.of_size("7B").model_copy(update={"max_position_embeddings": 32768})
+    reads_more = shape_of_size("7B").model_copy(update={"max_position_embeddings": 32768})
     too_long = recommend(reads_more, planned(8, "Linux"), facts(p99_length=8000, longest=9000))
     assert too_long.verdict == "does_not_fit" and too_long.max_length == 8000
     assert all(other.max_length >= 8000 for other in too_long.alternatives)
@@ -141,7 +141,7 @@ def test_a_smaller_model_is_the_largest_known_one_that_fits_with_its_number() ->
     way = advice.alternatives[0]
     named = next(known for known in known_models() if known.id == way.model)
     assert way.verdict == "fits" and f"{named.shape.params / 1e9:.1f} billion" in str(way.text)
-    larger = [known.shape for known in known_models() if named.shape.params < known.shape.params < ModelShape.of_size("33B").params]
+    larger = [known.shape for known in known_models() if named.shape.params < known.shape.params < shape_of_size("33B").params]
     assert larger and all(recommend(shape, planned(16, "Linux")).verdict != "fits" for shape in larger)
 
 
@@ -161,7 +161,7 @@ def test_max_length_covers_99_of_100_examples_in_steps_of_64_and_never_beyond_th
 
 def test_without_data_max_length_is_512_and_shrinks_to_256_before_anything_else_is_given_up() -> None:
     assert advise("7B", 8).max_length == 512
-    shape = ModelShape.of_size("7B")
+    shape = shape_of_size("7B")
     least = estimate(shape, Setup(method="qlora", r=4, max_length=320)).needed_gib
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=least + 0.001))
     assert (advice.max_length, advice.r, advice.micro_batch, advice.verdict) == (320, 4, 1, "fits")
@@ -188,7 +188,7 @@ def test_many_tokens_are_read_less_often(tokens: int, epochs: float) -> None:
 
 
 def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> None:
-    shape = ModelShape.of_size("7B")
+    shape = shape_of_size("7B")
     found = {}
     for micro in (1, 2, 4):
         free = estimate(shape, Setup(method="qlora", r=4, micro_batch=micro)).needed_gib + 0.001
@@ -223,7 +223,7 @@ def test_more_than_rank_16_is_never_advised_and_what_it_cannot_hold_is_said() ->
 
 
 def test_where_only_q_and_v_fit_only_they_get_an_adapter() -> None:
-    shape = ModelShape.of_size("7B")
+    shape = shape_of_size("7B")
     free = estimate(shape, Setup(method="qlora", r=4, target_modules="q_proj,v_proj")).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), chosen={"max_length": 512})
     assert (advice.target_modules, advice.verdict) == ("q_proj,v_proj", "fits")
@@ -231,7 +231,7 @@ def test_where_only_q_and_v_fit_only_they_get_an_adapter() -> None:
 
 
 def test_the_rank_is_lowered_until_it_fits() -> None:
-    shape = ModelShape.of_size("7B")
+    shape = shape_of_size("7B")
     chosen = {"micro_batch": 1, "max_length": 512}
     free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal_of("chatbot"), chosen=chosen)
@@ -259,7 +259,7 @@ def test_without_a_card_lora_is_held_against_the_free_ram_and_qlora_is_said_to_s
 
 
 def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_without_bfloat16() -> None:
-    shape = ModelShape.of_size("3B")
+    shape = shape_of_size("3B")
     advice = recommend(shape, Budget(kind="cpu", free_gib=9.0))
     assert "warn_slow_on_cpu" in keys(advice) and "warn_cpu_in_32_bit" in keys(advice)  # 3.2 B in fp32 alone: 12.0 GiB
     assert advice.gradient_checkpointing is True
@@ -285,7 +285,7 @@ def test_layers_that_the_model_has_not_are_a_contradiction() -> None:
 
 
 @pytest.mark.parametrize("budget", [Budget(kind="card"), Budget(kind="card", sold_gb=12.0), Budget(kind="cpu")])
-@pytest.mark.parametrize("shape", [None, ModelShape.of_size("7B")])
+@pytest.mark.parametrize("shape", [None, shape_of_size("7B")])
 def test_what_is_not_known_is_said_and_never_raises(shape: ModelShape | None, budget: Budget) -> None:
     for data in (None, facts()):
         advice = recommend(shape, budget, data, goal_of("style"))
@@ -346,7 +346,7 @@ def test_every_sentence_of_every_case_is_complete(language: str) -> None:
     """No placeholder without its value, no key without its sentence, whatever is known and whatever fits."""
     budgets = [ROOMY, Budget(kind="cpu", free_gib=0.5), Budget(kind="card"), *(planned(gb, "Linux") for gb in (2, 8, 16, 48))]
     sets = [None, facts(), facts(rows=10, exact=False), facts(p99_length=9000, longest=10_000, learned_tokens=10**9, tokens=10**9)]
-    for shape in (None, STARTER, ModelShape.of_size("13B")):
+    for shape in (None, STARTER, shape_of_size("13B")):
         for budget in budgets:
             for data in sets:
                 advice = recommend(shape, budget, data, goal_of("agents"))

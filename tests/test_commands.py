@@ -201,6 +201,7 @@ def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
 
 def test_a_run_left_by_a_command_that_died_blocks_nobody(tmp_path: Path) -> None:
     from core import files
+    from core.queue.turns import busy
     from core.recipe import Recipe
     from core.runs.all import Runs
     from core.runs.states import State
@@ -208,8 +209,8 @@ def test_a_run_left_by_a_command_that_died_blocks_nobody(tmp_path: Path) -> None
 
     runs = Runs(Workspace.open(tmp_path / "ws"))
     run = runs.create(Recipe.parse({"name": "left", "data": {"source": "sample:x"}}), "command", {})
-    assert runs.busy() == run, "this process made it and lives"
+    assert busy(runs) == run, "this process made it and lives"
     files.replace_json(run.path / "run.json", run.facts() | {"launcher_pid": 2**22 + 1})
-    assert runs.status(run).state == State.STOPPED and runs.busy() is None
+    assert runs.status(run).state == State.STOPPED and busy(runs) is None
     runs.delete(run)
     assert not runs.list()

@@ -18,7 +18,7 @@ from core.messages import Text, text
 from core.queue import line_commands
 from core.queue.queue import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
 from core.queue.supervisor import Supervisor
-from core.queue.turns import COUNTDOWN_S, Turns
+from core.queue.turns import COUNTDOWN_S, Turns, busy
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -511,7 +511,7 @@ def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_pat
     recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
     run, said = line_commands.create(space, recipe, {}, "23:00")
     assert said.params["place"] == 1 and Line(space).read().runs[0].not_before > time.time()
-    assert Runs(space).busy() is None and not line_commands.listing(space)["app_is_open"]
+    assert busy(Runs(space)) is None and not line_commands.listing(space)["app_is_open"]
     line_commands.act(space, "remove", run.id, None)
     assert run.status().state == State.STOPPED and line_commands.listing(space)["runs"] == []
 

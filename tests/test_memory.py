@@ -13,7 +13,7 @@ from core.errors import RecipeError
 from core.memory.arithmetic import Estimate, Setup, estimate
 from core.messages import core_catalogue
 from core.models.shapes import ModelShape
-from core.presets import known_models, memory_constants
+from core.presets import known_models, memory_constants, shape_of_size
 from tests.test_shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)
@@ -32,10 +32,10 @@ TABLE = {
 }
 MISTRAL_7B = ModelShape.from_config(LLAMA | {"model_type": "mistral", "vocab_size": 32000})
 SHAPES = {
-    "Llama-3.2-1B": ModelShape.of_size("1B"), "Llama-3.2-3B": ModelShape.of_size("3B"), "Qwen3-4B": ModelShape.of_size("4B"),
-    "Llama-2-7B": ModelShape.of_size("7B"), "Mistral-7B": MISTRAL_7B, "Llama-3.1-8B": ModelShape.from_config(LLAMA),
-    "Gemma-2-9B": ModelShape.from_config(GEMMA_2_9B), "Llama-2-13B": ModelShape.of_size("13B"),
-    "24B Mistral-Small": ModelShape.of_size("24B"), "33B LLaMA": ModelShape.of_size("33B"), "70B": ModelShape.of_size("70B"),
+    "Llama-3.2-1B": shape_of_size("1B"), "Llama-3.2-3B": shape_of_size("3B"), "Qwen3-4B": shape_of_size("4B"),
+    "Llama-2-7B": shape_of_size("7B"), "Mistral-7B": MISTRAL_7B, "Llama-3.1-8B": ModelShape.from_config(LLAMA),
+    "Gemma-2-9B": ModelShape.from_config(GEMMA_2_9B), "Llama-2-13B": shape_of_size("13B"),
+    "24B Mistral-Small": shape_of_size("24B"), "33B LLaMA": shape_of_size("33B"), "70B": shape_of_size("70B"),
 }  # fmt: skip
 SEVEN_B = SHAPES["Llama-2-7B"]
 
@@ -81,7 +81,7 @@ FAKE = [("7B", "lora", 13.09), ("7B", "qlora", 4.17), ("13B", "lora", 25.01)]
 
 @pytest.mark.parametrize(("size", "method", "gib"), FAKE)
 def test_the_peak_of_a_step_is_that_of_fake_tensors(size: str, method: str, gib: float) -> None:
-    found = of(ModelShape.of_size(size), method=method, optim="adamw_torch", stack="hf", accumulates=False)
+    found = of(shape_of_size(size), method=method, optim="adamw_torch", stack="hf", accumulates=False)
     assert found.allocated_gib - found.terms["dequantised"] - found.terms["workspace"] == pytest.approx(gib, rel=0.005)
 
 

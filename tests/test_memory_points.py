@@ -26,6 +26,7 @@ from core.errors import RecipeError
 from core.memory import cases as memory_cases
 from core.memory.arithmetic import Setup, estimate
 from core.models.shapes import ModelShape
+from core.presets import shape_of_size
 
 POINTS = Path(__file__).parent / "data" / "memory_points.csv"
 EACH = {"idle": 0.002, "allocated": 0.065, "on_card": 0.08}
@@ -68,7 +69,7 @@ UNSEEN = [
 def test_it_agrees_with_measurements_that_nothing_was_fitted_on(
     size: str, settings: dict[str, Any], field: str, gib: float, within: float
 ) -> None:
-    found = estimate(ModelShape.of_size(size), Setup(**ATTENTION | settings))
+    found = estimate(shape_of_size(size), Setup(**ATTENTION | settings))
     assert getattr(found, field) == pytest.approx(gib, rel=within)
 
 
@@ -102,7 +103,7 @@ def test_cases_need_no_more_than_a_model(tmp_path: Path, capsys: pytest.CaptureF
     file.write_text("model,method,max_length\n7B,qlora,512\nqwen3-8b,,\n", "utf-8")
     assert commands.main(["estimate", "--csv", str(file), "--json", "--workspace", str(tmp_path)]) == 0
     cases = json.loads(capsys.readouterr().out)["cases"]
-    alone = estimate(ModelShape.of_size("7B"), Setup(method="qlora", max_length=512))
+    alone = estimate(shape_of_size("7B"), Setup(method="qlora", max_length=512))
     assert cases[0]["on_card_gib"] == pytest.approx(alone.on_card_gib) and cases[0]["error"] is None
     assert cases[1]["setup"] == Setup().model_dump() and cases[1]["shape_source"] == "catalogue"
 
@@ -132,7 +133,7 @@ def test_a_bad_file_of_cases_is_one_sentence(
 
 def test_a_loss_that_a_trainer_does_not_have_is_refused() -> None:
     with pytest.raises(RecipeError, match="fast"):
-        estimate(ModelShape.of_size("7B"), Setup(loss="fast"))
+        estimate(shape_of_size("7B"), Setup(loss="fast"))
 
 
 def test_options_of_other_trainers_move_the_number_their_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

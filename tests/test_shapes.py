@@ -14,7 +14,7 @@ from core.messages import LANGUAGES
 from core.models import hub
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
-from core.presets import known_models, typical_shapes
+from core.presets import known_models, shape_of_size, typical_shapes
 from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
@@ -91,7 +91,7 @@ RANKS = {
 
 @pytest.mark.parametrize("size", RANKS)
 def test_an_adapter_has_the_published_number_of_parameters(size: str) -> None:
-    shape = ModelShape.of_size(size)
+    shape = shape_of_size(size)
     targets = ("all-linear", "q_proj,k_proj,v_proj,o_proj", "q_proj, v_proj")
     assert [shape.lora_params(1, names) / 1e6 for names in targets] == pytest.approx(RANKS[size], abs=0.0006)
     assert shape.lora_params(16, "all-linear") == 16 * shape.lora_params(1, "all-linear")
@@ -122,12 +122,12 @@ SIZES = {"7B": 6.738, "13b": 13.016, "33B": 32.53, "1.5B": 1.5, "500M": 0.5, "9B
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_bare_size_is_a_model_of_that_size(size: str) -> None:
-    shape = ModelShape.of_size(size)
+    shape = shape_of_size(size)
     assert shape.params_billion == pytest.approx(SIZES[size], rel=0.02) and shape.source == "size"
 
 
 def test_7b_is_llama_2_and_every_typical_size_is_near_its_name() -> None:
-    assert ModelShape.of_size("7B").intermediate_size == 11008
+    assert shape_of_size("7B").intermediate_size == 11008
     for size, shape in typical_shapes().items():
         assert shape.params_billion == pytest.approx(float(size[:-1]) / (1000 if size[-1] == "M" else 1), rel=0.25)
 
@@ -135,7 +135,7 @@ def test_7b_is_llama_2_and_every_typical_size_is_near_its_name() -> None:
 @pytest.mark.parametrize("size", ["", "B", "7", "0B", "7T", "-7B", "1e3B", "9999B", "1M", "٧B", "7B; rm"])
 def test_what_is_no_size_is_refused_by_name(size: str) -> None:
     with pytest.raises(ModelError) as caught:
-        ModelShape.of_size(size)
+        shape_of_size(size)
     assert caught.value.text.key == "shape.bad_size"
 
 

@@ -30,8 +30,7 @@ from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.messages import LANGUAGES, text
 from core.models import starter
-from core.models.shapes import ModelShape
-from core.presets import known_models
+from core.presets import known_models, shape_of_size
 from core.recipe import Adapter, Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -217,7 +216,7 @@ def test_init_lora_weights_is_written_as_peft_writes_it(written: object) -> None
 @pytest.mark.parametrize("settings", [{"load_in_8bit": True}, {"init_lora_weights": "pissa"}])
 def test_what_only_lora_can_do_is_planned_as_lora(settings: dict) -> None:
     small = budget.planned(8, "Linux")  # where a 7B would be QLoRA
-    made = plan.make(Recipe.parse({"data": {"source": "x"}, "adapter": settings}), Grounds(small, ModelShape.of_size("7B")))
+    made = plan.make(Recipe.parse({"data": {"source": "x"}, "adapter": settings}), Grounds(small, shape_of_size("7B")))
     (reason,) = [reason for reason in made.advice.reasons if reason.field == "method"]
     assert made.recipe.adapter.method == "lora" and reason.text.key.startswith("plan.lora_")
     Recipe.parse(made.recipe.model_dump(mode="json"))
@@ -253,7 +252,7 @@ def test_the_chat_page_says_that_answers_come_in_turn_and_why(language: str, use
 
 
 def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
-    shape = ModelShape.of_size("7B")
+    shape = shape_of_size("7B")
     of = {name: arithmetic.estimate(shape, Setup(**how)) for name, how in
           {"lora": {}, "int8": {"load_in_8bit": True}, "qlora": {"method": "qlora"}}.items()}  # fmt: skip
     assert of["qlora"].on_card_gib < of["int8"].on_card_gib < of["lora"].on_card_gib
@@ -279,7 +278,7 @@ def scales_of(layer: Any) -> torch.Tensor | None:
 @pytest.mark.parametrize(("name", "key"), [("use_dora", "advise.dora_costs"), ("load_in_8bit", "advise.int8_saves")])
 def test_a_plan_says_what_a_variant_costs_here(name: str, key: str) -> None:
     recipe = Recipe.parse({"data": {"source": "x"}, "adapter": {"method": "lora", name: True}})
-    made = plan.make(recipe, Grounds(budget.planned(24, "Linux"), ModelShape.of_size("3B")))
+    made = plan.make(recipe, Grounds(budget.planned(24, "Linux"), shape_of_size("3B")))
     (reason,) = [reason for reason in made.advice.reasons if reason.field == name]
     numbers = reason.text.params
     assert reason.text.key == key and (numbers["needed"] > numbers["without"]) == (name == "use_dora")

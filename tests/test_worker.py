@@ -23,6 +23,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter
 from core.presets import PRESETS
 from core.queue.supervisor import Supervisor, spawn_worker
+from core.queue.turns import busy
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -259,7 +260,7 @@ def test_an_active_run_without_a_process_is_interrupted_for_every_reader_at_once
     run.write_status(run.status().model_copy(update={"state": State.PREPARING}))
     run.write_status(run.status().model_copy(update={"state": State.RUNNING, "step": 3, "total_steps": 8}))
     assert runs.status(run).state == State.INTERRUPTED
-    assert runs.busy() is None
+    assert busy(runs) is None
 
 
 def test_two_starts_at_once_give_one_run(workspace: Workspace) -> None:

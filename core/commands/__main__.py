@@ -31,6 +31,7 @@ from core.presets import PRESETS
 from core.queue import line_commands
 from core.queue.queue import Line
 from core.queue.supervisor import spawn_worker
+from core.queue.turns import busy
 from core.recipe import Recipe
 from core.runs import frames, pausing
 from core.runs import further as further_runs
@@ -317,8 +318,8 @@ def resume(run: str, workspace: WorkspaceOption = None, as_json: JsonOption = Fa
 
 
 def refuse_while_busy(runs: Runs) -> None:
-    if busy := runs.busy():
-        raise BusyError("run.already_training", name=busy.name)
+    if at_work := busy(runs):
+        raise BusyError("run.already_training", name=at_work.name)
 
 
 def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:

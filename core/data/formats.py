@@ -384,7 +384,9 @@ def examples_of(
         raise _nothing(source, problem)
 
 
-def inspect_file(path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT_LIMITS) -> DataReport:
+def inspect_file(
+    path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT_LIMITS
+) -> DataReport:
     """Read all of a file and say what is in it and what is wrong with it.
 
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.

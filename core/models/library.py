@@ -17,10 +17,10 @@ from core import files
 from core.engine import adapter
 from core.errors import ModelError
 from core.models import headers, hub, hub_shapes, starter
-from core.models.shapes import SIZE, ModelShape
+from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
 from core.models.trust import Trust
-from core.presets import known_models
+from core.presets import SIZE, known_models, shape_of_size
 from core.runs.folder import Progress
 from core.workspace.folder import Workspace, expand
 
@@ -171,7 +171,7 @@ def shape_of(models: Models, name: str) -> ModelShape:
     Opens any path it is given, so it is not for names from a browser. Raises ModelError.
     """
     if SIZE.fullmatch(name):
-        return ModelShape.of_size(name)
+        return shape_of_size(name)
     path = expand(name)
     if path.is_file():
         return headers.of_gguf(path) if path.suffix == ".gguf" else ModelShape.from_config(files.read_json(path))

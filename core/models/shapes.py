@@ -5,7 +5,6 @@ Counts leave out biases and the norms inside attention: under 0.1 % of any model
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
@@ -109,9 +108,6 @@ _HYBRID_KEYS = ("linear_num_value_heads", "hybrid_override_pattern", "attn_layer
 _HYBRID_PREFIXES = ("mamba_", "ssm_", "lru_", "conv_L")
 _ORDINARY_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
-SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)
-_SMALLEST, _LARGEST = 50e6, 500e9
-
 
 class Held(BaseModel):
     """What the weight files themselves hold (core/models/headers), in parameters. four_bit: in matrices that QLoRA would
@@ -178,27 +174,6 @@ class ModelShape(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise ModelError("shape.bad_value", field=str(first["loc"][0]), found=str(first["input"])[:60]) from None
-
-    @classmethod
-    def of_size(cls, size: str) -> ModelShape:
-        """A typical model of a bare size such as 7B, 1.5B or 500M; where none is of that very size, the nearest one with
-        more or fewer layers. Raises ModelError for what is no size."""
-        from core.presets import typical_shapes  # presets holds shapes, so it cannot be imported before them
-
-        match = SIZE.fullmatch(size)
-        params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0
-        if not _SMALLEST <= params <= _LARGEST:
-            raise ModelError("shape.bad_size", found=size[:60])
-        typical = typical_shapes()
-        name = f"{match[1]}{match[2].upper()}"
-        shape = typical.get(name)
-        if shape is None:
-            name = min(typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params))
-            nearest = typical[name]
-            outside = nearest.embedding_params + nearest.head_params
-            a_layer = (nearest.params - outside) / nearest.num_hidden_layers
-            shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
-        return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
 
     def __hash__(self) -> int:  # its own, because sentences of doubt have none
         widths = (self.hidden_size, self.num_hidden_layers, self.intermediate_size, self.vocab_size)

@@ -21,7 +21,7 @@ import psutil
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.messages import text
 from core.queue.queue import Hold
-from core.queue.turns import Turns
+from core.queue.turns import Turns, busy
 from core.recipe import Recipe
 from core.runs import pausing
 from core.runs.all import Runs, dropped, interrupted, this_process
@@ -114,7 +114,7 @@ class Supervisor:
 
     def _is_free(self) -> bool:
         """Whether a run that is begun now would meet no other, nor game mode."""
-        return self.runs.busy() is None and self.line.read().game is None
+        return busy(self.runs) is None and self.line.read().game is None
 
     def _refuse_twice(self, recipe: Recipe) -> None:
         """The same settings under the same name once more, or under another name so soon that nobody can have meant it."""

@@ -196,3 +196,17 @@ def bytes_of(run: RunFolder) -> int | None:
     lines = [line for line in run.metrics(max(0, size - (16 << 10))).records if line.get("kind") == "gpu"]
     value = lines[-1].get("memory_bytes") if lines else None
     return int(value) if isinstance(value, int | float) else None
+
+
+def busy(runs: Runs) -> RunFolder | None:
+    """The run that is at work or just about to be, in this app or in any other process on its workspace."""
+    waiting = {}
+    for run in runs.list():
+        status = runs.status(run)
+        if status.state in ACTIVE or (status.state == State.QUEUED and not run.is_of_app):
+            return run
+        if status.state == State.QUEUED:
+            waiting[run.id] = status.since
+    order = Line(runs.workspace).read()
+    turn = first(order, sorted(waiting, key=waiting.__getitem__), time.time()) if order.app_is_open else None
+    return RunFolder(runs.workspace.runs / turn) if turn else None

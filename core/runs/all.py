@@ -17,7 +17,6 @@ from core import files
 from core.errors import BusyError, RunError
 from core.faults import free_when_full, writing
 from core.messages import text
-from core.queue.queue import Line, first
 from core.recipe import Recipe
 from core.runs import further
 from core.runs.folder import RUN_ID, RunFolder, Status
@@ -144,19 +143,6 @@ class Runs:
         if facts.get("launcher") != "command" or run.is_locked():
             return False
         return not process_lives(facts.get("launcher_pid"), facts.get("launcher_started"))
-
-    def busy(self) -> RunFolder | None:
-        """The run that is at work or just about to be, in this app or in any other process on this workspace."""
-        waiting = {}
-        for run in self.list():
-            status = self.status(run)
-            if status.state in ACTIVE or (status.state == State.QUEUED and not run.is_of_app):
-                return run
-            if status.state == State.QUEUED:
-                waiting[run.id] = status.since
-        order = Line(self.workspace).read()
-        turn = first(order, sorted(waiting, key=waiting.__getitem__), time.time()) if order.app_is_open else None
-        return RunFolder(self.workspace.runs / turn) if turn else None
 
     def waiting(self) -> Sequence[RunFolder]:
         """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their order)."""

@@ -14,7 +14,7 @@ from core.models.library import Models
 from core.presets import PRESETS
 from core.queue.queue import Line
 from core.queue.supervisor import Supervisor
-from core.queue.turns import Turns
+from core.queue.turns import Turns, busy
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.machine import Monitor
@@ -55,7 +55,7 @@ class Services:
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
         runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
-        monitor, dry_runs = Monitor(), DryRuns(runs.busy)
+        monitor, dry_runs = Monitor(), DryRuns(lambda: busy(runs))
 
         def make_room(run: RunFolder) -> None:
             dry_runs.rest()
