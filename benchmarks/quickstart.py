@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.heldout import load_heldout, passes
 from core.advice import plan
 from core.chat import questions
-from core.commands.__main__ import follow
-from core.data.heldout import load_heldout, passes
-from core.presets import PRESETS, sample_of
+from core.commands.running import follow
+from core.data.samples import sample_of
+from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.states import State

@@ -25,7 +25,7 @@ from benchmarks.peers.job import Job
 from benchmarks.peers.meter import wait_for_card
 from core.data.schedule import packed
 from core.data.tokenizer import Encoded
-from core.engine import base_model, fused_lora, packed_attention
+from core.engine import attention, base_model, fused_lora
 from core.engine.batches import Batch, collate_packed
 from core.engine.loss import Head, summed_loss
 from core.system import gpu
@@ -87,7 +87,7 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> None
     bare = base_model.load(opened.model_folder, trainer.compute, four_bit=False)
     head = Head.of(bare)
     theirs, ours = frozen(bare), frozen(bare)
-    if not packed_attention.enable(ours):
+    if not attention.enable(ours):
         raise SystemExit("this model cannot be packed")
     fused_lora.fuse(trainer.tuned)
 

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and lines that are appended whole.
+"""Files that appear complete or not at all, lines that are appended whole, and the disk's own limits in words.
 
 A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or a
 full disk inside `append_line` leaves half a line, which the next one does not run into.
@@ -7,12 +7,18 @@ full disk inside `append_line` leaves half a line, which the next one does not r
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from core.errors import RunError
 
 OURS = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
 
@@ -109,3 +115,82 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
                 line = b"\n" + line
         while line:  # a disk that is nearly full takes a part, then says so
             line = line[file.write(line) :]
+
+
+# numpy's tofile, safetensors and torch.save report a full disk without an errno.
+_DISK_SIGNS = ("os error 28", "os error 122", "No space left", "enough free space", "requested and")
+_NEARLY_FULL = 16 << 20  # bytes
+
+
+def free_when_full(folder: Path) -> int | None:
+    """Bytes free where folder lies, if that is next to nothing; else None."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return None
+    return free if free < _NEARLY_FULL else None
+
+
+def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
+    """folder: where it was being written; torch's archive writer only says that its position is unexpected."""
+    words = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if "unexpected pos" in words and folder is not None:
+        return free_when_full(folder) is not None
+    return any(sign in words for sign in _DISK_SIGNS)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around what a person asked for: a disk that does not take it is a RunError with a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            free = shutil.disk_usage(folder).free
+            raise RunError("faults.disk_full", folder=folder, free_mb=free // 10**6) from error
+        raise RunError("faults.cannot_write", folder=folder, reason=error.strerror or str(error)) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the card or of the PC: on the CPU torch raises a plain RuntimeError from its allocator."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """New whole lines of a JSONL file: records, the offset to ask for next, and how many lines were not readable."""
+
+    records: list[dict[str, Any]]
+    offset: int
+    bad_lines: int
+
+
+def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
+    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            if not 0 <= offset <= size:
+                offset = 0
+            file.seek(offset)
+            # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
+            data = file.read(min(limit_bytes, max(0, size - offset)))
+    except OSError:
+        return Tail([], 0, 0)
+    end = data.rfind(b"\n") + 1
+    if end == 0 and len(data) == limit_bytes:  # one line longer than the limit: step over it
+        return Tail([], offset + len(data), 1)
+    records, bad = [], 0
+    for line in data[:end].splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            bad += 1
+    return Tail(records, offset + end, bad)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.advice.recommend import Advice, recommend
+from core.advice.case import Advice
+from core.advice.goals import goal_of, goals
+from core.advice.recommend import recommend
 from core.commands import __main__ as commands
 from core.data.facts import DataFacts
 from core.data.schedule import Schedule, split
@@ -16,8 +18,8 @@ from core.errors import RecipeError
 from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget, planned
 from core.messages import LANGUAGES, Text
+from core.models.known import known_models, shape_of_size
 from core.models.shapes import ModelShape
-from core.presets import goal_of, goals, known_models, shape_of_size
 
 STARTER = known_models()[0].shape
 ROOMY = Budget(kind="cpu", free_gib=64.0)

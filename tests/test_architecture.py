@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.workspace.folder import PROJECT
+from core.presets import PROJECT
 
 # What may be loaded only inside a worker process. tokenizers and datasets are fine, transformers pulls torch in.
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}

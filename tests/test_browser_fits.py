@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.advice.what_fits import CARDS_GB
-from core.presets import known_models
+from core.models.known import known_models
 from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_nvml

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from conftest import wait_until
 
-from core.data.heldout import load_heldout, passes
+from benchmarks.heldout import load_heldout, passes
 from core.presets import PRESETS
 from core.runs import frames
 from core.runs.all import Runs

@@ -11,7 +11,7 @@ import pytest
 from core.memory.record import MemoryRecord, Rig
 from core.messages import text
 from core.runs.states import State
-from core.system.machine import look
+from core.system.machine import this_machine
 from core.workspace.folder import Workspace
 from tests import browser_kit as kit
 from tests import fake_nvml
@@ -70,7 +70,7 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_within_5_seconds(
 def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_until_it_is_forgotten(
     chrome: Browser, serve: Callable[..., kit.App], workspace: Workspace
 ):
-    rig = Rig.of(look(), None)
+    rig = Rig.of(this_machine(), None)
     for run, measured in (("a", 1.04), ("b", 1.1), ("c", 1.03)):
         MemoryRecord(workspace).add(run, rig, "starter", "lora", 1.0, measured)
     done = ScriptedRun(workspace, "the first one").to(State.RUNNING).train(30).to(State.COMPLETED, text("run.completed", step=30))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.advice import catalogue, recommend
 from core.memory import budget
-from core.presets import known_models
+from core.models.known import known_models
 
 
 def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:

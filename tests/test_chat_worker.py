@@ -25,9 +25,10 @@ from core.engine.device import Compute
 from core.errors import BusyError, ChatError
 from core.messages import CORE_LOCALES, Catalogue, text
 from core.models import starter
+from core.presets import PROJECT
 from core.recipe import Adapter
 from core.workspace import lease
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from core.messages import text
+from core.presets import PROJECT
 from core.system import processes
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 
 # Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0 and ends.
 LOOK = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.workspace.folder import PROJECT
+from core.presets import PROJECT
 
 
 def command(*arguments: str, workspace: Path, **environ: str) -> subprocess.CompletedProcess:

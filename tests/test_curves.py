@@ -14,16 +14,16 @@ import numpy as np
 import psutil
 import pytest
 
-from core.advice import run_doctor
+from core.advice import curve_doctor
 from core.chat.client import ChatClient
 from core.export.exports import Exports
+from core.files import read_lines
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.folder import RunFolder, read_lines
+from core.runs.folder import RunFolder
 from core.training.memory_use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
-from webui.state.columns import BLOCK, Columns
-from webui.state.curves import MOST_POINTS, Curves, smooth, thin
+from webui.state.curves import BLOCK, MOST_POINTS, Columns, Curves, smooth, thin
 from webui.state.diagnoses import Diagnoses
 from webui.state.moment import KEPT_EVENTS, Moments
 
@@ -181,9 +181,9 @@ def test_whole_curves_are_looked_at_by_one_thread(
     for step in range(1, 30):
         log(run, step)
     seen = Counter()
-    column, of_run = Columns.column, run_doctor.of_run
+    column, of_run = Columns.column, curve_doctor.of_run
     monkeypatch.setattr(Columns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
-    monkeypatch.setattr(run_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
+    monkeypatch.setattr(curve_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
     diagnoses = Diagnoses(curves)
     view = moments.view(run.id)
     with ThreadPoolExecutor(8) as server:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from core.data.formats import FORMATS, Example, Message, check, examples_of, inspect_file, recognise, to_example
-from core.data.reader import Limits, Row
+from core.data.reading.rows import Limits, Row
 from core.errors import DataError
 
 U, A = "What is a crêpe?", "A thin pancake."

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from core.data.reader import DEFAULT_LIMITS, Limits, Problem, Row, probe, read_rows
+from core.data.reading.reader import read_rows
+from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
+from core.data.reading.sniff import probe
 from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
 

@@ -12,14 +12,14 @@ import pytest
 
 from core.commands import __main__ as commands
 from core.memory.arithmetic import Estimate, Setup, estimate
+from core.memory.documented import vram_table
 from core.messages import text
+from core.models.known import known_models
 from core.models.shapes import ModelShape
-from core.presets import known_models, vram_table
-from core.trial.dry_run_answer import DryRun, Question, obstacle
-from core.trial.dry_runs import DryRuns, Looked, takes_processor
+from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
 from core.workspace.folder import Workspace
 from tests.conftest import wait_until
-from webui.form import dry_run_view, plan_view
+from webui.form import plan_view
 from webui.form.fields import Answers
 from webui.form.planner import Form, Planner
 from webui.kit.wording import Wording
@@ -224,7 +224,7 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
     import torch
 
     from core.engine.loss import Head, head_loss
-    from core.memory.logit_chunk import rows_at_once
+    from core.memory.arithmetic import rows_at_once
     from core.trial.allocations import Allocations
 
     words, rows = 1_000_000, rows_at_once(1_000_000, True)
@@ -244,8 +244,9 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from core.engine import adapter, fused_lora, one_step
+    from core.engine import adapter, fused_lora
     from core.engine.loss import Head
+    from core.engine.step import checkpoint_layers, gradients
     from core.recipe import Adapter
     from core.trial import dry_run
     from core.trial.allocations import Allocations
@@ -266,10 +267,10 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
 
         batch = replace(batch, **moved)
         model.set_attn_implementation("eager")
-        one_step.checkpoint_layers(tuned)
+        checkpoint_layers(tuned)
         fused = fused_lora.fuse(tuned)
         with Allocations(model.config.vocab_size) as seen:
-            one_step.gradients(tuned, [batch], Head(), torch.amp.GradScaler("cuda", enabled=False), nullcontext())
+            gradients(tuned, [batch], Head(), torch.amp.GradScaler("cuda", enabled=False), nullcontext())
         fused.release()
         return seen.peak.total
 
@@ -340,12 +341,12 @@ def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(s
     outlook = Planner(services).look(form("size:8"), EN)
     thumb = f"{outlook.plan.advice.arithmetic_gib:.1f}"
     assert not outlook.unsettled
-    drawn = str(dry_run_view.line(outlook.dry_run, outlook.plan.advice, EN))
+    drawn = str(plan_view.dry_run_line(outlook.dry_run, outlook.plan.advice, EN))
     assert f"Dry run: 4.0 GiB; rule of thumb {thumb} GiB." in drawn and "backward pass of layer 36" in drawn
     assert "does not fit" not in drawn
-    too_much = str(dry_run_view.line(looked_at(9.0), outlook.plan.advice, EN))
+    too_much = str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, EN))
     assert "By the dry run it does not fit: 9.9 GiB" in too_much
-    assert "试算：9.0 GiB；经验公式" in str(dry_run_view.line(looked_at(9.0), outlook.plan.advice, ZH))
+    assert "试算：9.0 GiB；经验公式" in str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, ZH))
 
 
 def test_a_dry_run_that_fails_says_why_and_the_arithmetic_stands(services: Services):

@@ -27,7 +27,7 @@ from core.errors import BusyError, ExportError, ModelError, RunError
 from core.export import gguf, merge, modelfile, proof, worker
 from core.export.exports import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
 from core.messages import CORE_LOCALES, text
-from core.models import starter
+from core.models import adapters, starter
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -258,7 +258,7 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(config)
     model.save_pretrained(folder)
-    for name in engine_adapter.TOKENIZER_FILES:
+    for name in adapters.TOKENIZER_FILES:
         if (starter_folder / name).exists():
             shutil.copyfile(starter_folder / name, folder / name)
     recipe = Recipe.parse({"name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "rows"}})
@@ -350,7 +350,7 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
 ) -> None:
     status, _ = carry_out(trained.workspace, trained.run, "adapter")
     folder = trained.workspace.exports / f"{trained.run.id}-adapter"
-    assert status.state == "done" and engine_adapter.describe(folder).r == 4
+    assert status.state == "done" and adapters.describe(folder).r == 4
     before = (folder / "export.json").read_bytes()
 
     def full(*_: object, **__: object) -> None:

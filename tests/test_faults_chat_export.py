@@ -25,12 +25,13 @@ from core.chat.client import ChatClient, ChatTarget
 from core.errors import BusyError, ChatError, GarageError, ModelError
 from core.export.exports import ExportJob, Exports, ExportStatus
 from core.messages import text
+from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace import lease
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 from tests.fault_table import FaultTable
 
 pytestmark = pytest.mark.slow

@@ -19,11 +19,12 @@ import psutil
 import pytest
 from conftest import wait_until
 
+from core.presets import PROJECT
 from core.queue.supervisor import Patience, Supervisor
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 from tests.fault_table import FaultTable
 
 IMPATIENT = Patience(terminate_s=1.0, kill_s=2.0, saving_s=4.0, fresh_s=3.0)

@@ -12,20 +12,19 @@ import pytest
 import torch
 
 from core.advice import plan
-from core.commands import __main__ as commands
+from core.commands import running
 from core.data.formats import Example, Message
 from core.data.tokenizer import Encoded, Tokenizer
-from core.engine import adapter, base_model, device, fused_lora, packed_attention
+from core.engine import adapter, attention, base_model, device, fused_lora
 from core.errors import PauseRequested, RecipeError
 from core.messages import text
-from core.presets import neutral_prompts
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import frames, scenes
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.frames import Answer, Forgetting, Frame
-from core.runs.scenes import Scenes
+from core.runs.scenes import Scenes, neutral_prompts
 from core.runs.states import State
 from core.runs.time_left import TimeLeft
 from core.training import film
@@ -181,13 +180,13 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
     (tmp_path / scenes.FILE).write_text(few.model_dump_json(), "utf-8")
     with_film(trainer, tokenizer)
     fused = fused_lora.fuse(trainer.tuned)
-    assert trainer.packed and fused.count and trainer.tuned.get_base_model().config._attn_implementation == packed_attention.NAME
+    assert trainer.packed and fused.count and trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
     trainer.film.take(0)
-    assert trainer.tuned.get_base_model().config._attn_implementation == packed_attention.NAME
+    assert trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
     fused.release()
     [(_, answers, loss)] = shown_in(tmp_path)
     shown = scenes.read(trainer.reporter.run)
-    with packed_attention.set_aside(trainer.tuned.get_base_model()), torch.no_grad():
+    with attention.set_aside(trainer.tuned.get_base_model()), torch.no_grad():
         for scene, answer in zip(shown.scenes, answers, strict=True):
             ids = torch.tensor([scene.ids(tokenizer)])
             made = trainer.tuned.generate(
@@ -259,7 +258,7 @@ def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
     trainer.run()
     assert trainer.position.step == 5 and trainer.reporter.said == [said]
     assert [step for step, _, _ in shown_in(tmp_path)] == steps
-    assert trainer.tuned.get_base_model().config._attn_implementation == packed_attention.NAME
+    assert trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
 
 
 def test_the_time_of_its_frames_is_counted_as_a_pause() -> None:
@@ -384,7 +383,7 @@ def test_a_run_of_the_starter_leaves_its_film(make_workspace: Callable[[], Works
     assert 1 < frames.forgetting(found).before < 6
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
     assert stages.count("sampling") == 3
-    assert commands.summary(run, run.status())["film"] == str(run.path / frames.FILE)
+    assert running.summary(run, run.status())["film"] == str(run.path / frames.FILE)
 
 
 def test_a_run_without_seconds_for_it_has_no_film(tmp_path: Path, tiny_model: Path) -> None:
@@ -392,4 +391,4 @@ def test_a_run_without_seconds_for_it_has_no_film(tmp_path: Path, tiny_model: Pa
     (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     run = worked(Workspace.open(tmp_path / "ws"), "library:tiny", sample_seconds=0)
     assert not (run.path / scenes.FILE).exists() and not (run.path / frames.FILE).exists()
-    assert commands.summary(run, run.status())["film"] is None
+    assert running.summary(run, run.status())["film"] is None

@@ -10,11 +10,11 @@ from core.advice import plan, what_fits
 from core.advice.plan import Grounds
 from core.memory import arithmetic, budget
 from core.memory.budget import Budget
-from core.presets import known_models
+from core.models.known import known_models
 from core.recipe import Recipe
 from webui.form import fits_view
 from webui.form.planner import Outlook
-from webui.kit.verdict import gib
+from webui.kit.format import gib
 from webui.kit.wording import Wording
 
 QWEN = next(model for model in known_models() if model.id == "qwen3-4b")

@@ -9,15 +9,15 @@ import pytest
 
 from core.advice.plan import Grounds, make
 from core.memory import budget
-from core.memory.budget import GIB
+from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections
-from core.presets import typical_shapes, vram_table
+from core.models.known import typical_shapes
 from core.recipe import Recipe
 from core.runs.folder import Status
 from core.runs.states import State
-from core.system import memory_holders
+from core.system import processes
 from core.system.gpu import Card, Holder, Nvidia
-from core.system.machine import Machine
+from core.system.machine import GIB, Machine
 from webui.form import memory_view, plan_view
 from webui.form.planner import Outlook
 from webui.kit.wording import Wording
@@ -73,9 +73,9 @@ def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytes
 def test_programs_are_added_up_and_ours_left_out() -> None:
     import psutil
 
-    found = memory_holders.top_by_ram(50)
+    found = processes.top_by_ram(50)
     assert [size for _, size in found] == sorted((size for _, size in found), reverse=True)
-    assert psutil.Process().pid in memory_holders._ours()
+    assert psutil.Process().pid in processes._ours()
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from core.advice import plan
-from core.engine import adapter
 from core.errors import RecipeError, RunError
+from core.models import adapters
+from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs import further
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 from tests.scripted_run import ScriptedRun
 
 WEIGHTS = "adapter_model.safetensors"
@@ -245,4 +246,4 @@ def test_further_from_a_terminal_names_its_parent_and_refuses_in_a_sentence(pare
     done = command(space, "train", str(tmp_path / "small.yaml"), "--from", parent.id, "--json")
     assert done.returncode == 0, done.stderr
     child = Runs(space).get(json.loads(done.stdout)["run"])
-    assert child.recipe().model.id == "library:tiny" and adapter.describe(child.adapter).r == 4
+    assert child.recipe().model.id == "library:tiny" and adapters.describe(child.adapter).r == 4

@@ -14,14 +14,15 @@ from test_line import World
 
 from core.errors import RecipeError
 from core.messages import text
+from core.presets import PROJECT
 from core.queue import game_mode
 from core.queue.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
 from core.runs.states import State
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
 from core.workspace import preferences
-from core.workspace.automation import Automation, Hours, parse_hours, parse_programs
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
+from core.workspace.preferences import Automation, Hours, parse_hours, parse_programs
 
 GIB = 2**30
 GAME = text("game.program", program="game.exe", gib="5.0")

@@ -7,9 +7,12 @@ from typing import get_args
 import pytest
 
 from core import recipe
+from core.advice.goals import Goal, goal_of, goals
+from core.data.samples import sample_of
 from core.errors import RecipeError
+from core.memory.documented import vram_table
 from core.messages import LANGUAGES, text
-from core.presets import PRESETS, Goal, goal_of, goals, sample_of, vram_table
+from core.presets import PRESETS
 
 # "适合 LoRA" and section 四 of the document; the other four are its "不适合 LoRA".
 SUITABLE = {"style", "question_answer", "instructions", "chatbot", "writing", "classification"}

@@ -14,9 +14,9 @@ from conftest import wait_until
 
 from core.errors import RecipeError
 from core.memory import budget
+from core.presets import PROJECT
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine, Monitor, with_lost
-from core.workspace.folder import PROJECT
 from webui.kit import hardware
 from webui.kit.wording import Wording
 

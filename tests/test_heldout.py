@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from core.data.heldout import Check, load_heldout, passes, same_prompt_key
+from benchmarks.heldout import Check, load_heldout, passes
+from core.data.repeats import same_prompt_key
 
 SAMPLES = Path(__file__).parents[1] / "presets" / "samples"
 NAMES = ["kettlewisp_facts", "pirate_answers", "shop_messages"]

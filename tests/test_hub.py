@@ -18,8 +18,8 @@ import pytest
 
 from core.errors import ModelError, StopRequested
 from core.messages import CORE_LOCALES, Catalogue
-from core.models import hub
-from core.runs.folder import Progress
+from core.models import hub, hub_cache, hub_download
+from core.progress import Progress
 from tests.fake_hub import CHUNK, FakeHub, commit_of, tiny_model
 
 REPO = "owner/model"
@@ -35,7 +35,7 @@ def quiet_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr(hub_download, "RETRY_WAIT_S", 0.01)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def ignore(*_: object) -> None: ...
 
 def get(server: FakeHub | str, cache: Path, revision: str | None = None, report=ignore, check=ignore) -> Path:
     url = server if isinstance(server, str) else server.url
-    return hub.fetch(REPO, revision, report, check, endpoint=url, cache_dir=cache)
+    return hub_download.fetch(REPO, revision, report, check, endpoint=url, cache_dir=cache)
 
 
 def refusal(server: FakeHub | str, cache: Path, revision: str | None = None) -> ModelError:
@@ -224,14 +224,14 @@ def test_a_file_cut_short_by_a_crash_is_fetched_again(cache):
 
 
 def test_installed_lists_complete_safetensors_models_only(cache):
-    assert hub.installed(cache) == []
+    assert hub_cache.installed(cache) == []
     others = {"a/whole": tiny_model(), "b/sharded": tiny_model(shards=2), "c/lost": tiny_model(shards=2)}
     with FakeHub(others) as server:
-        folders = {repo: hub.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
+        folders = {repo: hub_download.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
     (folders["c/lost"] / "model-00001-of-00002.safetensors").unlink()
     (cache / "models--gpt2" / "snapshots").mkdir(parents=True)
     (cache / "datasets--d--e").mkdir()
-    assert hub.installed(cache) == ["a/whole", "b/sharded"]
+    assert hub_cache.installed(cache) == ["a/whole", "b/sharded"]
 
 
 # --- stopping, breaking off, going on
@@ -255,7 +255,7 @@ def test_stop_on_a_silent_server_ends_within_two_seconds_and_keeps_what_came(cac
         # Sooner than TIMEOUT_S: the stop has woken the thread out of its read.
         wait_until(lambda: {t for t in threading.enumerate() if t.name == "hub-download"} <= before, 3)
         assert [path.stat().st_size for path in partials(cache)] == [5 * CHUNK]
-        assert hub.installed(cache) == []
+        assert hub_cache.installed(cache) == []
 
 
 def test_a_stopped_download_goes_on_where_it_was_and_is_byte_identical(cache):
@@ -413,14 +413,14 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
 
 def test_a_disk_that_fills_up_midway_is_said_and_keeps_what_came(cache, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    append = hub._Partial.append
+    append = hub_download._Partial.append
 
     def until_full(self, chunk: bytes) -> None:
         if self.size >= 2 * CHUNK:
             raise full
         append(self, chunk)
 
-    monkeypatch.setattr(hub._Partial, "append", until_full)
+    monkeypatch.setattr(hub_download._Partial, "append", until_full)
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
     assert error.text.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
@@ -527,13 +527,13 @@ def test_offline_mode_is_said_and_serves_what_is_here(cache, monkeypatch):
 )
 def test_what_is_no_hub_name_is_refused_without_a_request(cache, found):
     with pytest.raises(ModelError) as caught:
-        hub.fetch(found, None, ignore, ignore, endpoint="http://127.0.0.1:9", cache_dir=cache)
+        hub_download.fetch(found, None, ignore, ignore, endpoint="http://127.0.0.1:9", cache_dir=cache)
     assert caught.value.text.key == "hub.bad_id"
 
 
 @pytest.mark.parametrize("found", ["Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M-Instruct", "a/b", "0x/_x"])
 def test_ordinary_names_are_hub_names(found):
-    assert hub.REPO_ID.fullmatch(found)
+    assert hub_cache.REPO_ID.fullmatch(found)
 
 
 @pytest.mark.parametrize("revision", ["../main", "a..b", "/etc", "a//b", "-x", "a b", "refs/.hidden", "main/"])
@@ -542,7 +542,7 @@ def test_a_revision_never_leaves_its_folder(cache, revision):
 
 
 def test_a_pull_request_is_a_revision():
-    assert all(hub.REVISION.fullmatch(name) for name in ("main", "v1.0", "refs/pr/12", "0" * 40))
+    assert all(hub_cache.REVISION.fullmatch(name) for name in ("main", "v1.0", "refs/pr/12", "0" * 40))
 
 
 def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, caplog):
@@ -575,7 +575,7 @@ def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, 
 )
 def test_remote_code_is_needed_only_where_transformers_does_not_know_the_type(tmp_path, config, needed):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert hub.needs_remote_code(tmp_path, {"llama", "qwen3"}) is needed
+    assert hub_cache.needs_remote_code(tmp_path, {"llama", "qwen3"}) is needed
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]"])
@@ -583,7 +583,7 @@ def test_a_config_that_is_none_is_said(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError) as caught:
-        hub.needs_remote_code(tmp_path, set())
+        hub_cache.needs_remote_code(tmp_path, set())
     assert caught.value.text.key == "hub.bad_config"
 
 
@@ -595,7 +595,9 @@ def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
     import string
 
     catalogue = Catalogue(CORE_LOCALES)
-    used = set(re.findall(r'"(hub\.\w+)"', Path(hub.__file__).read_text("utf-8")))
+    used = {
+        key for file in Path(hub.__file__).parent.glob("hub*.py") for key in re.findall(r'"(hub\.\w+)"', file.read_text("utf-8"))
+    }
     for language in ("en", "zh"):
         assert {key for key in catalogue.keys(language) if key.startswith("hub.")} == used
     for key in used:
@@ -605,5 +607,5 @@ def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
 
 def test_the_module_needs_neither_torch_nor_transformers():
     code = "import sys, core.models.hub; print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
-    root = Path(hub.__file__).parents[1]
+    root = Path(hub.__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root) == "set()\n"

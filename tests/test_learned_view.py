@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html import unescape
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from core.data.formats import Example, Message
 from core.data.preview import Counts, Piece, Preview, RowView
 from webui.form import learned_view
+from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 
 EN, ZH = Wording("en"), Wording("zh")
@@ -139,7 +139,7 @@ def test_without_the_model_a_row_says_why_it_is_not_shown() -> None:
 
 
 def test_every_class_of_the_view_has_its_look() -> None:
-    css = "".join((Path(learned_view.__file__).parent / "assets" / name).read_text("utf-8") for name in ("learned.css", "page.css"))
+    css = "".join((ASSETS / name).read_text("utf-8") for name in ("learned.css", "page.css"))
     html = (
         learned_view.counters(replace(COUNTS, exact=False), EN)
         + learned_view.histogram(preview([30, 40, 100]), 64, EN)

@@ -15,7 +15,7 @@ from core import files
 from core.advice import plan
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.messages import Text, text
-from core.queue import line_commands
+from core.queue import queue
 from core.queue.queue import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
 from core.queue.supervisor import Supervisor
 from core.queue.turns import COUNTDOWN_S, Turns, busy
@@ -25,8 +25,8 @@ from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.system import sleep
 from core.workspace import preferences
-from core.workspace.automation import Automation, parse_hours
 from core.workspace.folder import Workspace
+from core.workspace.preferences import Automation, parse_hours
 
 NOW = 1_000_000.0
 HELD = Hold(why="restart", since=NOW - 100)
@@ -252,7 +252,7 @@ def test_after_a_restart_nothing_trains_by_itself_and_nothing_is_lost(world: Wor
     assert world.look() == "new"
     world.end()
     assert world.look() is None and world.waiting() == ["b", "c"]
-    line_commands.act(world.space, "go", None, None)
+    queue.act(world.space, "go", None, None)
     assert world.look() == "b"
 
 
@@ -488,32 +488,32 @@ def test_the_commands_list_move_time_and_take_out(world: World) -> None:
     a, b, c = (world.submit(name) for name in "abc")
     world.look()
     space = world.space
-    assert [row["name"] for row in line_commands.listing(space)["runs"]] == ["b", "c"]
-    line_commands.act(space, "up", "c", None)
-    line_commands.act(space, "at", b.id, "23:00")
-    listed = line_commands.listing(space)
+    assert [row["name"] for row in queue.listing(space)["runs"]] == ["b", "c"]
+    queue.act(space, "up", "c", None)
+    queue.act(space, "at", b.id, "23:00")
+    listed = queue.listing(space)
     assert [(row["name"], row["not_before"] is not None) for row in listed["runs"]] == [("c", False), ("b", True)]
     assert listed["app_is_open"], "this process is the app here"
-    line_commands.act(space, "at", b.id, "now")
-    line_commands.act(space, "down", "c", None)
-    line_commands.act(space, "remove", "c", None)
+    queue.act(space, "at", b.id, "now")
+    queue.act(space, "down", "c", None)
+    queue.act(space, "remove", "c", None)
     world.look()
     assert c.status().state == State.STOPPED and world.waiting() == ["b"]
-    line_commands.act(space, "hold", None, None)
-    assert line_commands.listing(space)["hold"]["why"] == "person"
+    queue.act(space, "hold", None, None)
+    assert queue.listing(space)["hold"]["why"] == "person"
     for action, name, at in (("up", None, None), ("up", "a", None), ("at", "b", None), ("at", "b", "noon"), ("remove", "?", None)):
         with pytest.raises(GarageError):
-            line_commands.act(space, action, name, at)
+            queue.act(space, action, name, at)
 
 
 def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
-    run, said = line_commands.create(space, recipe, {}, "23:00")
+    run, said = queue.create(space, recipe, {}, "23:00")
     assert said.params["place"] == 1 and Line(space).read().runs[0].not_before > time.time()
-    assert busy(Runs(space)) is None and not line_commands.listing(space)["app_is_open"]
-    line_commands.act(space, "remove", run.id, None)
-    assert run.status().state == State.STOPPED and line_commands.listing(space)["runs"] == []
+    assert busy(Runs(space)) is None and not queue.listing(space)["app_is_open"]
+    queue.act(space, "remove", run.id, None)
+    assert run.status().state == State.STOPPED and queue.listing(space)["runs"] == []
 
 
 # ---- real processes ---------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 
 from core.data.tokenizer import Encoded
-from core.engine import adapter, fast_loss, packed_attention
+from core.engine import adapter, attention
+from core.engine import loss as fast_loss
 from core.engine.batches import Batch, collate, collate_packed
-from core.engine.loss import Head, head_loss, summed_loss
-from core.memory import logit_chunk
+from core.engine.loss import Head, find, head_loss, summed_loss
+from core.memory import arithmetic
 from core.recipe import Adapter
 
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ def gradients(tuned: Any) -> torch.Tensor:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 positions of 97 words, so that a batch has several chunks."""
-    monkeypatch.setitem(logit_chunk.CHUNK_BYTES, "cpu", 16 * 97 * 4)
+    monkeypatch.setitem(arithmetic.CHUNK_BYTES, "cpu", 16 * 97 * 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,7 +111,7 @@ def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions
     model = Odd(tiny("llama").config).requires_grad_(False).eval()
     head = Head.of(model)
     assert not head.alone
-    assert packed_attention.enable(model)
+    assert attention.enable(model)
     for batch in (collate(rows(), 0, CPU), collate_packed(rows(), CPU)):
         logits = model(**batch.inputs()).logits.flatten(0, 1)[batch.index]
         expected = functional.cross_entropy(logits, batch.targets, reduction="sum")
@@ -202,7 +203,7 @@ def test_a_kernel_is_used_only_where_it_gives_our_numbers(scale: float, cap: flo
     assert fast_loss.proven(plain_kernel(scale, 0.1), weight, scale, cap) is None
     assert fast_loss.proven(raising, weight, scale, cap) is None
     assert fast_loss.proven(None, weight, scale, cap) is None
-    assert fast_loss.find(weight, scale, cap) is None, "no kernel on a processor"
+    assert find(weight, scale, cap) is None, "no kernel on a processor"
 
 
 def test_a_proven_kernel_computes_the_loss() -> None:

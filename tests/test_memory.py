@@ -11,9 +11,10 @@ import pytest
 from core.commands import __main__ as commands
 from core.errors import RecipeError
 from core.memory.arithmetic import Estimate, Setup, estimate
+from core.memory.constants import memory_constants
 from core.messages import core_catalogue
+from core.models.known import known_models, shape_of_size
 from core.models.shapes import ModelShape
-from core.presets import known_models, memory_constants, shape_of_size
 from tests.test_shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)

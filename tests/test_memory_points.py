@@ -25,8 +25,8 @@ from core.commands import __main__ as commands
 from core.errors import RecipeError
 from core.memory import cases as memory_cases
 from core.memory.arithmetic import Setup, estimate
+from core.models.known import shape_of_size
 from core.models.shapes import ModelShape
-from core.presets import shape_of_size
 
 POINTS = Path(__file__).parent / "data" / "memory_points.csv"
 EACH = {"idle": 0.002, "allocated": 0.065, "on_card": 0.08}

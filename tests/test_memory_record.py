@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from core.advice import would_fit
-from core.advice.recommend import Case, Draft, planned_steps, recommend
+from core.advice.case import Case, Draft
+from core.advice.decisions import planned_steps
+from core.advice.recommend import recommend
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
-from core.memory.budget import GIB, Budget
+from core.memory.budget import Budget
+from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections, MemoryRecord, Rig
-from core.presets import typical_shapes, vram_table
+from core.models.known import typical_shapes
 from core.system.gpu import Card, Nvidia
-from core.system.machine import Machine
+from core.system.machine import GIB, Machine
 from core.workspace.folder import Workspace
 
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)

@@ -12,7 +12,7 @@ import pytest
 from core.errors import ModelError, StopRequested
 from core.models import starter
 from core.models.library import ModelRef, Models, check_folder
-from core.runs.folder import Progress
+from core.progress import Progress
 from core.workspace.folder import Workspace
 
 

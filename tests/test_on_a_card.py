@@ -71,7 +71,7 @@ def test_the_card_decides_the_dtype_and_says_why() -> None:
 def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
     four_bit: bool, checkpointing: bool, starter_folder: Path, examples: list[Encoded]
 ) -> None:
-    from core.engine import fused_lora, packed_attention
+    from core.engine import attention, fused_lora
     from core.engine.batches import collate, collate_packed
 
     tuned = adapted(starter_folder, four_bit)
@@ -80,7 +80,7 @@ def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
         tuned.enable_input_require_grads()
     device = next(tuned.parameters()).device
     expected = gradient(tuned, collate(examples, 0, device))
-    assert packed_attention.enable(tuned.get_base_model())
+    assert attention.enable(tuned.get_base_model())
     fused = fused_lora.fuse(tuned)
     assert fused.count == fused.total
     assert same_direction(gradient(tuned, collate_packed(examples, device)), expected)
@@ -128,9 +128,9 @@ def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "paged_adamw_8bit"])
 def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: str, make_workspace: Callable) -> None:
     from core.advice import plan
-    from core.commands.__main__ import follow
+    from core.commands.running import follow
     from core.memory.arithmetic import Setup, estimate
-    from core.presets import known_models
+    from core.models.known import known_models
     from core.runs.all import Runs
     from core.runs.states import State
 

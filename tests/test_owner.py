@@ -15,11 +15,12 @@ from core.advice import plan
 from core.errors import BusyError, GarageError, RecipeError
 from core.queue.queue import Line
 from core.recipe import Recipe
-from core.runs import left_runs
+from core.runs import ended
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
 from core.runs.states import State
+from core.system import processes
 from core.workspace import owner, preferences
 from core.workspace.folder import Workspace
 from core.workspace.saved_recipes import UserPresets
@@ -27,8 +28,8 @@ from tests import browser_kit as kit
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
 from webui.kit.wording import Wording
-from webui.pages.alone_setting import AloneSetting
 from webui.pages.banner import LeftRuns
+from webui.pages.settings_cards import AloneSetting
 from webui.state.services import Services
 
 DEAD = 2**22 + 1  # beyond what Linux gives out
@@ -130,9 +131,9 @@ def test_an_app_that_builds_pages_without_serving_them_owns_nothing_and_refuses_
 
 def test_a_number_alone_is_no_process(tmp_path: Path) -> None:
     me = psutil.Process()
-    assert owner.process_lives(me.pid, me.create_time())
+    assert processes.process_lives(me.pid, me.create_time())
     for pid, started in ((me.pid, 1.0), (DEAD, None), (None, None), ("x", 1), (0, 0), (-1, 0)):
-        assert not owner.process_lives(pid, started)
+        assert not processes.process_lives(pid, started)
 
 
 # ---- a worker whose app has gone --------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_it_saves_and_pauses_where_the_person_chose_so_and_is_offered_again(work
         kill(app)
         wait_until(lambda: run.status().state == State.PAUSED and not run.is_locked(), 30)
         assert told(run) == ["launcher.alone_pause"] and run.saved_step() == run.status().step >= 2
-        offered = left_runs.left_run(run, run.status())
+        offered = ended.left_run(run, run.status())
         assert offered and offered.words.key == "left_runs.nothing_lost"
     finally:
         app.stop()
@@ -249,19 +250,19 @@ def test_what_is_no_choice_is_refused_and_a_damaged_file_means_the_default(tmp_p
 
 def offered(space: Workspace) -> list[str]:
     runs = Runs(space)
-    return [found.words.key for run in runs.list() if (found := left_runs.left_run(run, runs.status(run)))]
+    return [found.words.key for run in runs.list() if (found := ended.left_run(run, runs.status(run)))]
 
 
 def test_a_run_that_went_away_is_offered_with_what_would_be_lost(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "cut off").to(State.RUNNING).train(12)
     runs = Runs(space)
-    found = left_runs.left_run(scripted.run, runs.status(scripted.run))
+    found = ended.left_run(scripted.run, runs.status(scripted.run))
     assert found.words.key == "left_runs.nothing_saved"
     scripted.save(10)
     (scripted.save(11) / "trainer.pt").write_bytes(b"")  # half of one does not count
     scripted.run.log_metrics("train", 1, 13, loss=1.0)  # a step that state.json had not told of yet
-    found = left_runs.left_run(scripted.run, runs.status(scripted.run))
+    found = ended.left_run(scripted.run, runs.status(scripted.run))
     assert (found.step, found.saved) == (13, 10)
     assert "step 13" in str(found.words) and "step 10" in str(found.words) and str(found.words).endswith("again: 3.")
 
@@ -270,7 +271,7 @@ def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> No
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "cut off").to(State.RUNNING).train(12)
     assert len(offered(space)) == 1
-    left_runs.leave(scripted.run)
+    ended.leave(scripted.run)
     assert offered(Workspace.open(tmp_path)) == []
     scripted.run.write_status(Runs(space).status(scripted.run))
     Runs(space).queue_again(scripted.run, "test")

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.data.packing import best_fit
-from core.data.schedule import Schedule
+from core.data.schedule import Schedule, best_fit
 from core.data.tokenizer import Encoded
-from core.engine import adapter, base_model, cpu_attention, device, packed_attention
+from core.engine import adapter, attention, base_model, device
 from core.engine.batches import collate, collate_packed
 from core.engine.loss import summed_loss
 from core.messages import text
@@ -88,7 +87,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_changing_one_example_changes_no_other_in_its_row(family: str) -> None:
     model = tiny(family, **FAMILIES[family])
-    assert packed_attention.enable(model)
+    assert attention.enable(model)
     examples = rows()
     with torch.no_grad():
         before, alone = hidden(model, examples), [hidden(model, [row])[0] for row in examples]
@@ -106,7 +105,7 @@ def test_attention_within_a_window_equals_that_of_transformers() -> None:
     [row] = [Encoded(list(range(3, 40)), [True] * 37)]
     with torch.no_grad():
         expected = model.get_decoder()(input_ids=torch.tensor([row.input_ids])).last_hidden_state[0]
-        assert packed_attention.enable(model)
+        assert attention.enable(model)
         torch.testing.assert_close(hidden(model, [row])[0], expected)
 
 
@@ -114,15 +113,15 @@ def test_attention_within_a_window_equals_that_of_transformers() -> None:
 @pytest.mark.parametrize("window", [None, 1, 7, 64, 300])
 def test_attention_on_a_processor_equals_pytorchs(kv_heads: int, window: int | None) -> None:
     """Also where an example has several blocks, one token, or exactly a block; gradients of them all."""
-    lengths = (2 * cpu_attention.BLOCK + 40, 33, 1, cpu_attention.BLOCK)
+    lengths = (2 * attention.BLOCK + 40, 33, 1, attention.BLOCK)
     chance = torch.Generator().manual_seed(4)
 
     def heads(count: int) -> torch.Tensor:  # as a model hands them: heads inside, tokens outside
         return torch.randn(1, sum(lengths), count, 8, dtype=torch.float64, generator=chance).transpose(1, 2).requires_grad_()
 
     states = heads(4), heads(kv_heads), heads(kv_heads)
-    ours = cpu_attention.attend(*states, lengths, 0.3, window)
-    theirs, _ = packed_attention.packed_sdpa(None, *states, None, 0.3, 0.0, lengths, window)
+    ours = attention.attend(*states, lengths, 0.3, window)
+    theirs, _ = attention.packed_sdpa(None, *states, None, 0.3, 0.0, lengths, window)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     incoming = torch.randn(ours.shape, dtype=torch.float64, generator=chance)
     found, expected = (torch.autograd.grad(output, states, incoming) for output in (ours, theirs))
@@ -138,7 +137,7 @@ def test_attention_in_16_bit_is_as_near_the_truth_as_pytorchs() -> None:
     def result(dtype: torch.dtype, ours: bool) -> torch.Tensor:
         states = [state.to(dtype).requires_grad_() for state in wide]
         if ours:
-            output = cpu_attention.attend(*states, lengths, 0.125, None)
+            output = attention.attend(*states, lengths, 0.125, None)
         else:
             rows = zip(*(state.split(lengths, 2) for state in states), strict=True)
             parts = [torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) for q, k, v in rows]
@@ -158,7 +157,7 @@ def test_attention_in_16_bit_is_as_near_the_truth_as_pytorchs() -> None:
 def test_a_family_that_cannot_be_isolated_is_left_as_it_was(family: str, more: dict) -> None:
     model = tiny(family, **more)
     before = model.config._attn_implementation
-    assert not packed_attention.enable(model)
+    assert not attention.enable(model)
     assert model.config._attn_implementation == before
 
 
@@ -166,33 +165,33 @@ def test_a_window_that_only_the_mask_knows_is_not_lost() -> None:
     """Some families put their window into the mask alone, which packed rows do not have."""
     model = tiny("llama")
     model.config.sliding_window = 4
-    assert not packed_attention.enable(model)
+    assert not attention.enable(model)
     del model.config.sliding_window
-    assert packed_attention.enable(model)
+    assert attention.enable(model)
 
 
 def test_a_family_without_sdpa_loads_and_is_padded(tmp_path: Path) -> None:
     """Gemma 2, whose scores are soft-capped: transformers refuses sdpa for it, and it could not be loaded at all."""
     tiny("gemma2", head_dim=8, attn_logit_softcapping=5.0).save_pretrained(tmp_path)
     model = base_model.load(tmp_path, FP32, four_bit=False)
-    assert model.config._attn_implementation == "eager" and not packed_attention.enable(model)
+    assert model.config._attn_implementation == "eager" and not attention.enable(model)
 
 
 def test_the_proof_notices_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    isolating = packed_attention.packed_sdpa
+    isolating = attention.packed_sdpa
 
     def leaking(*states: Any, lengths: Any = None, **kwargs: Any) -> Any:
         return isolating(*states, **kwargs)
 
-    monkeypatch.setattr(packed_attention, "packed_sdpa", leaking)
-    assert not packed_attention.enable(tiny("llama"))
+    monkeypatch.setattr(attention, "packed_sdpa", leaking)
+    assert not attention.enable(tiny("llama"))
     monkeypatch.undo()
-    assert packed_attention.enable(tiny("llama"))
+    assert attention.enable(tiny("llama"))
 
 
 def test_16_bit_models_are_isolated_too_and_a_cache_is_refused() -> None:
     model = tiny("llama").to(torch.bfloat16)
-    assert packed_attention.enable(model)
+    assert attention.enable(model)
     examples = rows()
     with torch.no_grad():
         together, alone = hidden(model, examples), [hidden(model, [row])[0] for row in examples]
@@ -228,7 +227,7 @@ def test_packed_loss_and_gradients_equal_padded_ones(checkpointing: bool) -> Non
     expected = summed_loss(tuned, collate(rows(), 0, CPU))
     expected.backward()
     expected_gradients = gradients(tuned)
-    assert packed_attention.enable(tuned.get_base_model())
+    assert attention.enable(tuned.get_base_model())
     packed = summed_loss(tuned, collate_packed(rows(), CPU))
     packed.backward()
     torch.testing.assert_close(packed, expected)
@@ -246,7 +245,7 @@ def test_packed_equals_padded_on_the_starter_in_4_bit(starter_folder: Path) -> N
     expected = summed_loss(tuned, collate(examples, 0, CPU))
     expected.backward()
     expected_gradients = gradients(tuned)
-    assert packed_attention.enable(tuned.get_base_model())
+    assert attention.enable(tuned.get_base_model())
     with torch.no_grad():  # where the trap of the CPU's 4-bit weights would close (core/engine/base_model)
         summed_loss(tuned.eval(), collate_packed(examples, CPU))
     tuned.train()

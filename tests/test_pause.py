@@ -20,7 +20,7 @@ from core.errors import BusyError, PauseRequested, RunError
 from core.messages import text
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Adapter, Recipe
-from core.runs import pausing
+from core.runs import ended as pausing
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State

@@ -20,10 +20,10 @@ from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, ModelError, TemplateError
 from core.models.library import Models
-from core.presets import PRESETS
+from core.presets import PRESETS, PROJECT
 from core.recipe import Recipe
 from core.training.rows import tokenize
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 
 SAMPLES = ("pirate_answers", "kettlewisp_facts", "shop_messages")
 

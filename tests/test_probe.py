@@ -23,17 +23,18 @@ from core.advice import plan
 from core.errors import DoesNotFitError, PauseRequested
 from core.memory.record import MemoryRecord, Rig
 from core.models.shapes import ModelShape
+from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from core.system.machine import look
-from core.system.peak import ResidentPeak
+from core.system.machine import this_machine
+from core.system.processes import ResidentPeak
 from core.training.checkpoint import read
 from core.training.probe import Probe
 from core.training.trainer import Trainer
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 
 
 @pytest.fixture
@@ -233,5 +234,5 @@ def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(make_work
     assert [told[0]["predicted"], told[0]["measured"]] == [
         pytest.approx(now[f"{name}_gib"], abs=1e-3) for name in ("predicted", "measured")
     ]
-    corrections = MemoryRecord(space).corrections(Rig.of(look(), None), "starter")
+    corrections = MemoryRecord(space).corrections(Rig.of(this_machine(), None), "starter")
     assert corrections.of("lora").runs == 2

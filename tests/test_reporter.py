@@ -111,7 +111,7 @@ def test_two_threads_replacing_one_file_never_show_a_half(tmp_path: Path) -> Non
 
 
 def test_a_reader_survives_half_lines_garbage_and_a_huge_line(tmp_path: Path) -> None:
-    from core.runs.folder import read_lines
+    from core.files import read_lines
 
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b'{"a":1}\ngarbage\n[1]\n{"b":2}\n{"half"')

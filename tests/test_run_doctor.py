@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.advice import plan, run_doctor
-from core.advice.run_doctor import Finding, Planned, Series
+from core.advice import curve_doctor, plan, run_doctor
+from core.advice.curve_doctor import Series
+from core.advice.finding import LISTED, Finding, applied
+from core.advice.run_doctor import Planned
 from core.commands import __main__ as commands
+from core.commands import running
 from core.data.preview import Preview, Previews
 from core.data.store import DatasetStore
 from core.memory.budget import Budget
@@ -56,7 +59,7 @@ def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: d
     made = plan.make(recipe, plan.Grounds(ROOMY, shape, seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats))
     found = {finding.id: finding for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen))}
     for finding in found.values():
-        run_doctor.applied(recipe, finding)  # what it changes can be
+        applied(recipe, finding)  # what it changes can be
         for part in (finding.evidence, finding.meaning, finding.remedy):
             assert all("{" not in part.render(language) for language in LANGUAGES), part
     return found
@@ -155,7 +158,7 @@ def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Finding]]:
     recipe, lines, rows = recorded(name)
     said = []
     for count in range(1, len(lines) + 1):
-        found = run_doctor.of_run(recipe, Series.of_records(lines[:count], rows), True, usual)
+        found = curve_doctor.of_run(recipe, Series.of_records(lines[:count], rows), True, usual)
         said += [(lines[count - 1]["step"], finding) for finding in found]
     return said
 
@@ -179,14 +182,14 @@ def test_overfitting_on_ten_rows_says_from_which_step_and_keeps_that_one() -> No
     assert (finding.id, finding.step, finding.action, finding.fix) == ("overfitting", 18, "stop", {})
     assert step == 54 and "1.70 to 2.40" in str(finding.evidence)
     recipe, lines, rows = recorded("ten_rows")
-    [over] = run_doctor.of_run(recipe, Series.of_records(lines, rows), False, 1e-3)
+    [over] = curve_doctor.of_run(recipe, Series.of_records(lines, rows), False, 1e-3)
     assert over.fix == {"train.max_steps": 20} and over.action is None
 
 
 def test_few_measured_rows_need_a_wider_gap() -> None:
     recipe, lines, rows = recorded("pirate_answers")
     assert rows == 3  # 1.18 to 1.60
-    assert [finding.id for finding in run_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == ["overfitting"]
+    assert [finding.id for finding in curve_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == ["overfitting"]
 
 
 def test_a_run_that_goes_nowhere_is_told_so_and_how() -> None:
@@ -206,23 +209,23 @@ def test_a_loss_that_stays_while_the_rate_is_high_is_a_plateau_and_one_that_fall
     noise = [(-1) ** i * 0.1 for i in range(160)]
     flat = [3.0 - 0.05 * min(i, 30) + noise[i] for i in range(160)]
     evals = {0: 3.0, 30: 1.6, 60: 1.595, 90: 1.6, 120: 1.601}
-    [finding] = run_doctor.of_run(recipe, made_up(flat, evals), True)
+    [finding] = curve_doctor.of_run(recipe, made_up(flat, evals), True)
     assert (finding.id, finding.step, finding.fix) == ("plateau", 30, {})
-    [over] = run_doctor.of_run(recipe, made_up(flat, evals), False)
+    [over] = curve_doctor.of_run(recipe, made_up(flat, evals), False)
     assert over.fix == {"train.max_steps": 30}
-    assert run_doctor.of_run(recipe, made_up(flat, {}), True)[0].id == "plateau"
+    assert curve_doctor.of_run(recipe, made_up(flat, {}), True)[0].id == "plateau"
     falling = [3.0 - 0.01 * i + noise[i] for i in range(160)]
-    assert run_doctor.of_run(recipe, made_up(falling, {0: 3.0, 30: 2.7, 60: 2.4, 90: 2.1}), True) == []
-    assert run_doctor.of_run(recipe, made_up(falling, {}), True) == []
+    assert curve_doctor.of_run(recipe, made_up(falling, {0: 3.0, 30: 2.7, 60: 2.4, 90: 2.1}), True) == []
+    assert curve_doctor.of_run(recipe, made_up(falling, {}), True) == []
 
 
 def test_a_single_odd_row_is_no_hot_rate_and_jumps_that_stay_are() -> None:
     recipe = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": 2e-3}})
     calm = [3.0 * 0.97**i + 0.3 for i in range(80)]
     odd = [loss + (2.5 if i % 20 == 11 else 0) for i, loss in enumerate(calm)]
-    assert run_doctor.of_run(recipe, made_up(odd, {}), True) == []
+    assert curve_doctor.of_run(recipe, made_up(odd, {}), True) == []
     high = [loss + (2.5 if i % 20 in (11, 12, 13, 14) else 0) for i, loss in enumerate(calm)]
-    [finding] = run_doctor.of_run(recipe, made_up(high, {}), True)
+    [finding] = curve_doctor.of_run(recipe, made_up(high, {}), True)
     assert (finding.id, finding.step) == ("hot_rate", 12) and finding.evidence.params["what"]["key"] == "run_doctor.jumps"
 
 
@@ -233,16 +236,16 @@ def test_jumps_are_those_that_looking_at_each_step_finds(seed: int) -> None:
     for begin in chance.integers(0, len(losses), 12):
         losses[begin : begin + chance.integers(1, 8)] += chance.uniform(0.5, 3)
     series = Series(np.arange(1.0, len(losses) + 1), losses)
-    found, i, wide = [], run_doctor.WINDOW, run_doctor.WINDOW
+    found, i, wide = [], curve_doctor.WINDOW, curve_doctor.WINDOW
     while i + 3 <= len(losses):
-        if losses[i : i + 3].min() > np.median(losses[i - wide : i]) + run_doctor.JUMP * series.base:
+        if losses[i : i + 3].min() > np.median(losses[i - wide : i]) + curve_doctor.JUMP * series.base:
             found.append(i + 1)
             i += wide
         i += 1
-    told = run_doctor._jumps(series)
-    assert (told is None) == (len(found) <= run_doctor.MOST_JUMPS)
+    told = curve_doctor._jumps(series)
+    assert (told is None) == (len(found) <= curve_doctor.MOST_JUMPS)
     if told:
-        assert (told[0].params["count"], told[0].params["steps"]) == (len(found), found[: run_doctor.LISTED])
+        assert (told[0].params["count"], told[0].params["steps"]) == (len(found), found[:LISTED])
 
 
 def test_a_long_calm_run_is_looked_at_as_a_whole_and_not_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,17 +255,17 @@ def test_a_long_calm_run_is_looked_at_as_a_whole_and_not_step_by_step(monkeypatc
     median = np.median
     monkeypatch.setattr(np, "median", lambda *a, **k: (calls.append(1), median(*a, **k))[1])
     recipe = Recipe.parse({"data": {"source": "x"}})
-    assert run_doctor.of_run(recipe, Series(np.arange(1.0, 50_001), losses, losses, np.full(50_000, 2e-4)), True) == []
+    assert curve_doctor.of_run(recipe, Series(np.arange(1.0, 50_001), losses, losses, np.full(50_000, 2e-4)), True) == []
     assert len(calls) < 100
 
 
 def test_a_run_that_was_above_where_it_began_for_most_of_its_way_was_too_hot_though_it_came_back() -> None:
     recipe = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": 0.05}})
     there_and_back = [2.8, 1.0, 5.2, 8.0, 8.3, 5.7, 13.4, 12.5, 8.5, 4.6, 13.1, 5.7, 6.9, 3.7, 4.2, 3.6, 3.7, 3.0]
-    [finding] = run_doctor.of_run(recipe, made_up(there_and_back, {0: 3.3, 9: 4.5, 18: 2.9}), False)
+    [finding] = curve_doctor.of_run(recipe, made_up(there_and_back, {0: 3.3, 9: 4.5, 18: 2.9}), False)
     assert (finding.id, finding.step) == ("hot_rate", 3) and "7.68 in steps 3 to 15" in str(finding.evidence)
     half = [2.8, 1.0, *[5.0] * 8, *[2.9] * 8]
-    assert run_doctor.of_run(recipe, made_up(half, {0: 3.3, 9: 4.5, 18: 2.9}), False) == []
+    assert curve_doctor.of_run(recipe, made_up(half, {0: 3.3, 9: 4.5, 18: 2.9}), False) == []
 
 
 def test_a_run_that_went_on_from_a_checkpoint_is_judged_by_what_counts() -> None:
@@ -286,14 +289,14 @@ def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any],
     spawn_worker(space, run).wait(300)
     status = run.status()
     assert status.state in (State.COMPLETED, State.FAILED), run.log_tail()
-    return run, commands.findings_of(run, run.recipe(), status, run.all_metrics())
+    return run, running.findings_of(run, run.recipe(), status, run.all_metrics())
 
 
 def test_a_rate_far_too_hot_on_the_starter_is_found(make_workspace: Callable[[], Workspace]) -> None:
     sizes = {"max_steps": 18, "per_device_train_batch_size": 2, "eval_steps": 9, "save_steps": 18, "sample_seconds": 0}
     run, [finding] = trained(make_workspace(), rows(40), {}, learning_rate=0.05, **sizes)
     assert (finding.id, finding.fix, finding.action) == ("hot_rate", {"train.learning_rate": 1e-3}, None)
-    assert commands.summary(run, run.status())["findings"][0]["id"] == "hot_rate"
+    assert running.summary(run, run.status())["findings"][0]["id"] == "hot_rate"
 
 
 @pytest.mark.full

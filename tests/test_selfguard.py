@@ -22,8 +22,8 @@ from core.advice import plan
 from core.data.tokenizer import Encoded
 from core.engine import adapter, base_model
 from core.engine.batches import collate
-from core.engine.interruption import stop_inside_layers
 from core.engine.loss import summed_loss
+from core.engine.step import stop_inside_layers
 from core.errors import PauseRequested
 from core.messages import Text, text
 from core.models.shapes import ModelShape

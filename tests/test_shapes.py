@@ -11,10 +11,10 @@ import pytest
 
 from core.errors import ModelError, RecipeError
 from core.messages import LANGUAGES
-from core.models import hub
+from core.models import hub, hub_cache, hub_download
+from core.models.known import known_models, shape_of_size, typical_shapes
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
-from core.presets import known_models, shape_of_size, typical_shapes
 from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
@@ -76,7 +76,7 @@ def test_the_shapes_of_the_catalogue_are_those_of_the_real_models() -> None:
     sizes = sorted(model.billions for model in found)
     assert sizes[0] < 0.2 and sizes[-1] > 70 and max(b / a for a, b in pairwise(sizes)) < 2.3, "no gap that a person would notice"
     assert len({model.hub for model in found}) == len({model.id for model in found}) == len(found)
-    assert all(hub.REPO_ID.fullmatch(model.hub) for model in found[1:])
+    assert all(hub_cache.REPO_ID.fullmatch(model.hub) for model in found[1:])
     assert all(set(model.note) in (set(), set(LANGUAGES)) and set(model.languages) <= set(LANGUAGES) for model in found)
     assert all(model.licence and model.shape.max_position_embeddings and not model.shape.low_confidence for model in found)
 
@@ -236,9 +236,13 @@ def test_a_config_is_fetched_alone_and_kept_nowhere(tmp_path: Path) -> None:
 
 def test_a_model_that_is_here_is_not_asked_for(tmp_path: Path) -> None:
     with FakeHub({REPO: files()}) as server:
-        hub.fetch(REPO, None, lambda progress: None, lambda: None, server.url, tmp_path)
+        hub_download.fetch(REPO, None, lambda progress: None, lambda: None, server.url, tmp_path)
         asked = len(server.requests)
-        assert hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path) == hub.cached_config(REPO, None, tmp_path) == LLAMA
+        assert (
+            hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path)
+            == hub_cache.cached_config(REPO, None, tmp_path)
+            == LLAMA
+        )
         assert len(server.requests) == asked
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.memory.budget import GIB
 from core.messages import Text
 from core.runs.folder import RunFolder
 from core.runs.spill import IN_A_ROW, Memory, SpillWatch, judge, sentence
+from core.system.machine import GIB
 
 
 def card(reserved: float, others: float = 1.0, used: float | None = None, total: float = 8.0) -> Memory:

@@ -18,7 +18,7 @@ from core.data import sandbox
 from core.data.sandbox import ITEM, SECONDS, size
 from core.data.template import ChatTemplate
 from core.errors import TemplateError
-from core.workspace.folder import PROJECT
+from core.presets import PROJECT
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 

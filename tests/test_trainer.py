@@ -13,8 +13,8 @@ from core.data.schedule import Schedule, grouped, split
 from core.data.tokenizer import Encoded
 from core.engine import adapter, base_model, device, offload
 from core.engine.batches import collate
-from core.engine.interruption import stop_inside_layers
 from core.engine.loss import summed_loss
+from core.engine.step import stop_inside_layers
 from core.messages import text
 from core.recipe import Adapter, Recipe
 from core.training.trainer import Trainer, TrainingData, schedule_factor

@@ -16,11 +16,12 @@ from core.errors import ModelError
 from core.models import hub
 from core.models.library import Models
 from core.models.trust import Trust
+from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.states import State
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 from tests.fake_hub import FakeHub, tiny_model
 
 MODEL = "library:strange"

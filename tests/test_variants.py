@@ -30,7 +30,7 @@ from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.messages import LANGUAGES, text
 from core.models import starter
-from core.presets import known_models, shape_of_size
+from core.models.known import known_models, shape_of_size
 from core.recipe import Adapter, Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -434,10 +434,10 @@ def embedded(tuned: Any, batch: Batch, alpha: float | None) -> torch.Tensor:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_noise_is_as_loud_as_each_examples_own_length_says(packed: bool) -> None:
-    from core.engine import packed_attention
+    from core.engine import attention
 
     tuned = adapter.add(tiny_base(), Adapter(r=4), "tiny", None)
-    assert packed_attention.enable(tuned.get_base_model())
+    assert attention.enable(tuned.get_base_model())
     several = [Encoded(list(range(3, 3 + n)), [True] * n) for n in (2, 30)]
     batch = collate_packed(several, FP32.device) if packed else collate(several, 0, FP32.device)
     plain = embedded(tuned.eval(), batch, 5.0)

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from core.messages import LANGUAGES, text
+from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.folder import Progress, RunFolder, Status
+from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from webui.kit import format

@@ -8,7 +8,7 @@ from core.advice import recommend, what_fits
 from core.advice.what_fits import CARDS_GB
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
-from core.presets import KnownModel, known_models
+from core.models.known import KnownModel, known_models
 
 QLORA = Setup(method="qlora", r=16, max_length=1024)
 

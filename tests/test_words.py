@@ -10,10 +10,10 @@ import pytest
 from core.errors import RecipeError
 from core.export.exports import STAGES
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Text, text
+from core.presets import PROJECT
 from core.recipe import Adapter, Data, Model, Recipe, Train
 from core.runs.folder import Status
 from core.runs.states import State
-from core.workspace.folder import PROJECT
 
 CATALOGUE = Catalogue(CORE_LOCALES, PROJECT / "webui" / "locales")
 HELP = {f"recipe.help_{section}_{name}" for section, model in

@@ -20,7 +20,7 @@ from conftest import wait_until
 from core.advice import plan
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter
+from core.models import adapters
 from core.presets import PRESETS
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.queue.turns import busy
@@ -89,7 +89,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
     card = (run.adapter / "README.md").read_text("utf-8")
     assert "library_name: peft" in card and "learning_rate | 0.01" in card
-    assert adapter.describe(run.adapter).base == str(workspace.library_folders[0] / "tiny")
+    assert adapters.describe(run.adapter).base == str(workspace.library_folders[0] / "tiny")
 
 
 def test_the_same_recipe_twice_gives_the_same_losses(workspace: Workspace) -> None:

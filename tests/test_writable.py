@@ -23,14 +23,14 @@ from core.data.store import DatasetStore
 from core.errors import RecipeError, RunError
 from core.export.exports import Exports
 from core.messages import text
-from core.presets import PRESETS
+from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs import further
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace import lease, writable
-from core.workspace.folder import PROJECT, Workspace
+from core.workspace.folder import Workspace
 from tests.conftest import wait_until
 from tests.scripted_run import ScriptedRun
 from webui.state.services import Services

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.advice import recommend
-from core.advice.recommend import Verdict
+from core.advice.case import Verdict
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
-from core.memory.documented import TableMethod
+from core.memory.documented import TableMethod, vram_table
+from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
-from core.presets import KnownModel, known_models, vram_table
 
 METHODS: tuple[TableMethod, ...] = ("lora", "qlora", "full")
 LENGTH = 512  # tokens, what the advice takes without data

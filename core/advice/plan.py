@@ -12,18 +12,18 @@ from functools import partial
 from typing import Any
 
 from core.advice import recommend
-from core.advice.recommend import Advice, Reason
+from core.advice.case import Advice, Reason
+from core.advice.goals import goal_of
 from core.data.facts import DataFacts
 from core.data.repeats import Repeats
+from core.data.samples import sample_of
+from core.data.selection import choose
 from core.data.tokenizer import LongExamples
 from core.memory.budget import Budget
 from core.memory.record import Corrections
 from core.messages import Text, text
 from core.models.shapes import ModelShape
-from core.presets import goal_of as goal_preset
-from core.presets import sample_of
 from core.recipe import Recipe
-from core.training.rows import choose
 from core.workspace import names
 
 # The fields of a recipe that advice is given on, and their names there.
@@ -84,7 +84,7 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     if asks_for_lora:
         chosen["method"] = "lora"
     chosen["eval_fraction"] = recipe.data.eval_fraction  # what is kept apart makes no steps
-    goal = goal_preset(recipe.goal) if recipe.goal else None
+    goal = goal_of(recipe.goal) if recipe.goal else None
     examples = None
     if grounds.examples is not None and recipe.data.long_examples != "cut":  # cut, a row stays one example
         examples = partial(grounds.examples, long_examples=recipe.data.long_examples)

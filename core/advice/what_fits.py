@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.advice import recommend
-from core.advice.recommend import LENGTH_STEP, Advice, Method, Verdict
+from core.advice.case import Advice, Method, Verdict
+from core.advice.decisions import LENGTH_STEP
+from core.advice.goals import Goal
 from core.data.facts import DataFacts
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
+from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
-from core.presets import Goal, KnownModel, known_models
 
 CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS = (4, 8, 16, 32, 64, 128, 256)

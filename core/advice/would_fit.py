@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core.advice.recommend import LENGTH_STEP, METHOD_NAMES, Case, Draft, smaller
+from core.advice.case import METHOD_NAMES, Case, Draft
+from core.advice.decisions import LENGTH_STEP
+from core.advice.recommend import smaller
 from core.memory.record import Correction, Corrections
 from core.messages import Text, text
-from core.presets import known_models
+from core.models.known import known_models
 
 MOST_WAYS = 3
 

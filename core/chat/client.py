@@ -23,7 +23,7 @@ from core.chat.answer import Column, Done, Piece, Sampling
 from core.data.template import Turn
 from core.errors import ChatError
 from core.messages import Text, text
-from core.runs.folder import Progress
+from core.progress import Progress
 from core.system.processes import kill_tree, own_group, worker_environment
 from core.workspace.folder import Workspace
 

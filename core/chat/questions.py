@@ -9,8 +9,8 @@ from typing import Any
 
 from core.chat.answer import Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
-from core.engine.adapter import describe
 from core.errors import ChatError
+from core.models.adapters import describe
 from core.models.library import Models
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace

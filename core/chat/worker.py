@@ -31,13 +31,13 @@ from core import files
 from core.chat.answer import Piece, Sampling
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
-from core.engine.adapter import AdapterFacts, check_whole, describe
 from core.errors import ChatError, GarageError, StopRequested
-from core.faults import is_out_of_memory
+from core.files import is_out_of_memory
 from core.messages import Text, text
+from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models
 from core.models.trust import Trust
-from core.runs.folder import Progress
+from core.progress import Progress
 from core.system.processes import take_pipes
 from core.workspace import lease
 from core.workspace.folder import Workspace

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
+import typer
+
+from core.commands.terminal import WorkspaceOption, app
 from core.errors import ModelError
 from core.messages import Text, terminal_language, text
-from core.models import hub
+from core.models import hub, hub_errors
 from core.models.library import ModelRef, Models
 from core.models.trust import Pins, Trust, code_in, sha256
 from core.workspace.folder import Workspace
 
 
-def trust(space: Workspace, model: str, yes: bool, forget: bool) -> int:
+@app.command()
+def trust(
+    model: str,
+    workspace: WorkspaceOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust these files without being asked.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Do not trust the model any more.")] = False,
+) -> None:
+    """Show the Python that a model brings with it, and let exactly these files run when it is loaded."""
+    raise typer.Exit(carry_out(Workspace.open(workspace), model, yes, forget))
+
+
+def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
     """Returns the exit status: 0 trusted or forgotten, 1 not. Raises ModelError."""
     models, trusted = Models(space), Trust(space)
     model = models.hub_id(model)
@@ -29,7 +44,7 @@ def trust(space: Workspace, model: str, yes: bool, forget: bool) -> int:
         raise ModelError("trust.no_code", model=model)
     _show(model, files)
     if commit:
-        _say(text("trust.of_commit", commit=commit, page=f"{hub.page(model)}/tree/{commit}"))
+        _say(text("trust.of_commit", commit=commit, page=f"{hub_errors.page(model)}/tree/{commit}"))
     if not yes and not _asked(model):
         return 1
     trusted.pin(model, files)

@@ -23,8 +23,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from core.data import reader
-from core.data.reader import Limits, Problem, Row, type_name
+from core.data.reading import sniff
+from core.data.reading.reader import read_rows
+from core.data.reading.rows import DEFAULT_LIMITS, Kind, Limits, Problem, Row, Source, type_name
 from core.errors import DataError
 from core.messages import Text, text
 
@@ -105,7 +106,7 @@ class DataReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: Format
-    kind: reader.Kind
+    kind: Kind
     columns: tuple[str, ...]
     rows: int
     good_rows: int
@@ -364,7 +365,7 @@ _CONVERT: dict[Format, Callable[[dict[str, Any], list[Text]], Example]] = {
 
 
 def examples_of(
-    path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT_LIMITS
+    path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
 
@@ -384,9 +385,7 @@ def examples_of(
         raise _nothing(source, problem)
 
 
-def inspect_file(
-    path: str | Path | reader.Source, format: Format | None = None, limits: Limits = reader.DEFAULT_LIMITS
-) -> DataReport:
+def inspect_file(path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS) -> DataReport:
     """Read all of a file and say what is in it and what is wrong with it.
 
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
@@ -440,17 +439,15 @@ def inspect_file(
     )
 
 
-def _start(
-    path: str | Path | reader.Source, format: Format | None, limits: Limits
-) -> tuple[reader.Source, Format, Iterator[Row | Problem]]:
+def _start(path: str | Path | Source, format: Format | None, limits: Limits) -> tuple[Source, Format, Iterator[Row | Problem]]:
     """The file, its format, and all its rows."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
-    source = path if isinstance(path, reader.Source) else reader.probe(path, limits)
+    source = path if isinstance(path, Source) else sniff.probe(path, limits)
     # Read from the beginning again afterwards: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None
-    for item in reader.read_rows(source, limits):
+    for item in read_rows(source, limits):
         if isinstance(item, Row):
             rows.append(item)
         elif problem is None and item.severity == "error":
@@ -459,10 +456,10 @@ def _start(
             break
     if not rows:
         raise _nothing(source, problem)
-    return source, format or recognise(rows), reader.read_rows(source, limits)
+    return source, format or recognise(rows), read_rows(source, limits)
 
 
-def _nothing(source: reader.Source, problem: Problem | None) -> DataError:
+def _nothing(source: Source, problem: Problem | None) -> DataError:
     if problem is None:
         return DataError("data.no_rows", file=source.path.name)
     return DataError("data.no_good_rows", file=source.path.name, problem=problem.sentence)

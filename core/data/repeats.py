@@ -67,3 +67,8 @@ def plain(content: str) -> str:
     """content without what is no difference; as it is where nothing else is in it."""
     folded = unicodedata.normalize("NFKC", content).casefold().translate(_QUOTES)
     return " ".join(_MARKS.sub("", folded).split()) or content
+
+
+def same_prompt_key(prompt: str) -> str:
+    """prompt without case, punctuation and spacing: two prompts with equal keys are the same question."""
+    return re.sub(r"[\W_]+", " ", prompt).casefold().strip()

@@ -7,8 +7,6 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from core.data.packing import best_fit
-
 SMALLEST_SPLIT = 20  # rows; below it all are trained
 
 
@@ -84,3 +82,24 @@ class Schedule:
         order = shuffled(len(self.lengths), self.seed, epoch)
         size = self.batch_size * self.accumulation
         return [packed(order[i : i + size], self.lengths, self.capacity) for i in range(0, len(order), size)]
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Positions in `lengths` as bins of at most `capacity` tokens, each put where it leaves the least room.
+
+    Deterministic: equal lengths in order of position, equally full bins in order of their making. An example longer than
+    capacity gets a bin of its own.
+    """
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fitting = [b for b, left in enumerate(room) if left >= lengths[i]]
+        if fitting:
+            best = min(fitting, key=lambda b: (room[b], b))
+        else:
+            best = len(bins)
+            bins.append([])
+            room.append(capacity)
+        bins[best].append(i)
+        room[best] -= lengths[i]
+    return bins

@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core import files as atomic
-from core.data import formats, reader
+from core import files
+from core.data import formats
 from core.data.formats import DataReport, Example, Format
+from core.data.reading import sniff
+from core.data.reading.rows import MIB, SUFFIXES
 from core.errors import DataError
 from core.workspace.names import display_name, short_id, slug
 
@@ -131,7 +133,7 @@ class DatasetStore:
 
     def _read_info(self, folder: Path) -> DatasetInfo | None:
         """None where the import never finished, or dataset.json was damaged."""
-        value = atomic.read_json(folder / "dataset.json")
+        value = files.read_json(folder / "dataset.json")
         try:
             return DatasetInfo.model_validate({**value, "id": folder.name, "origin": "imported"})
         except (ValidationError, TypeError):
@@ -140,8 +142,8 @@ class DatasetStore:
     def _sample_files(self) -> dict[str, Path]:
         if not self._samples.is_dir():
             return {}
-        files = sorted(self._samples.glob("*.jsonl"))
-        return {f"sample:{path.stem}": path for path in files if _SAMPLE_STEM.fullmatch(path.stem) and _inside(path, self._samples)}
+        paths = sorted(self._samples.glob("*.jsonl"))
+        return {f"sample:{path.stem}": path for path in paths if _SAMPLE_STEM.fullmatch(path.stem) and _inside(path, self._samples)}
 
     def _library_files(self) -> dict[str, Path]:
         """`library:<file>`; where a second folder has a file of the same name, `library:<number of the folder>/<file>`."""
@@ -149,10 +151,10 @@ class DatasetStore:
         for number, folder in enumerate(self._libraries, 1):
             try:
                 # Markdown can be added by hand; in a folder it is most often the description of what lies beside it.
-                files = sorted(path for path in folder.iterdir() if path.suffix.lower() in reader.SUFFIXES.keys() - {".md"})
+                paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES.keys() - {".md"})
             except OSError:  # a drive that is not plugged in
                 continue
-            for path in files:
+            for path in paths:
                 if path.is_file() and not path.name.startswith(".") and _inside(path, folder):
                     id = f"library:{path.name}"
                     found[id if id not in found else f"library:{number}/{path.name}"] = path
@@ -163,7 +165,7 @@ class DatasetStore:
         origin = "sample" if id.startswith("sample:") else "library"
         try:
             size = path.stat().st_size
-            report = self._report_of(path) if size <= reader.MIB else self._known_report(path)
+            report = self._report_of(path) if size <= MIB else self._known_report(path)
         except OSError:
             return None
         except DataError:
@@ -180,7 +182,7 @@ class DatasetStore:
         name: for the screen, any characters. Raises DataError where the file cannot be used, leaving nothing behind.
         """
         path = Path(path)
-        source = reader.probe(path)
+        source = sniff.probe(path)
         report = formats.inspect_file(source)
         shown = display_name(name) or display_name(path.stem) or "data"
         with self._importing:
@@ -203,7 +205,7 @@ class DatasetStore:
                     imported=round(time.time(), 3),
                     **_facts(report),
                 )
-                atomic.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
+                files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
                 (folder / "importing").unlink()
             except OSError as error:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -302,7 +304,7 @@ class DatasetStore:
         status = path.stat()
         stamp = (str(path), status.st_size, status.st_mtime_ns)
         if stamp not in self._hashes:
-            self._hashes[stamp] = reader.probe(path).sha256
+            self._hashes[stamp] = sniff.probe(path).sha256
         return self._hashes[stamp]
 
     def _report_of(self, path: Path, format: Format | None = None) -> DataReport:
@@ -318,7 +320,7 @@ class DatasetStore:
         return self._read_report(sha256, None) if sha256 else None
 
     def _read_report(self, sha256: str, format: Format | None) -> DataReport | None:
-        value = atomic.read_json(self.root / ".reports" / f"{_key(sha256, format)}.json")
+        value = files.read_json(self.root / ".reports" / f"{_key(sha256, format)}.json")
         try:
             return DataReport.model_validate(value)
         except ValidationError:
@@ -328,7 +330,7 @@ class DatasetStore:
         folder = self.root / ".reports"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            atomic.replace_json(folder / f"{_key(report.sha256, format)}.json", report.model_dump(mode="json"))
+            files.replace_json(folder / f"{_key(report.sha256, format)}.json", report.model_dump(mode="json"))
         except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
             pass
 
@@ -358,7 +360,7 @@ def _copy(source: Path, target: Path) -> str:
     """Copy and return the sha256 of what was written."""
     digest = hashlib.sha256()
     with open(source, "rb") as file, open(target, "xb") as copy:
-        while chunk := file.read(reader.MIB):
+        while chunk := file.read(MIB):
             digest.update(chunk)
             copy.write(chunk)
         copy.flush()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import files
 from core.errors import ModelError
+from core.models.adapters import TOKENIZER_FILES, check_whole, describe
 from core.recipe import Adapter
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER = "default"  # the name under which peft holds the one adapter
-MOST_HEAD = 100 << 20  # bytes; the format's own limit
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False) -> PeftModel:
@@ -149,59 +146,6 @@ def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
     from peft import set_peft_model_state_dict
 
     set_peft_model_state_dict(tuned, start)
-
-
-@dataclass(frozen=True)
-class AdapterFacts:
-    """What adapter_config.json says, read as data."""
-
-    base: str
-    revision: str | None
-    r: int
-    lora_alpha: float
-    use_dora: bool
-
-
-def describe(folder: Path) -> AdapterFacts:
-    """Raises ModelError for a folder that is not a LoRA adapter in safetensors. No torch."""
-    config: Any = files.read_json(folder / "adapter_config.json")
-    if not isinstance(config, dict):
-        raise ModelError("adapter.no_config", folder=folder.name)
-    if config.get("peft_type") != "LORA":
-        raise ModelError("adapter.not_lora", folder=folder.name, found=config.get("peft_type"))
-    if not (folder / "adapter_model.safetensors").exists():
-        raise ModelError("adapter.no_weights", folder=folder.name)
-    try:
-        return AdapterFacts(
-            base=str(config.get("base_model_name_or_path") or ""),
-            revision=config.get("revision") if isinstance(config.get("revision"), str) else None,
-            r=int(config["r"]),
-            lora_alpha=float(config["lora_alpha"]),
-            use_dora=bool(config.get("use_dora")),
-        )
-    except (KeyError, TypeError, ValueError):
-        raise ModelError("adapter.no_config", folder=folder.name) from None
-
-
-def check_whole(folder: Path) -> None:
-    """Raises ModelError for an adapter whose weights are cut short or no safetensors. No torch."""
-    if damage := _damage(folder / "adapter_model.safetensors"):
-        raise ModelError("faults.adapter_damaged", folder=folder.name, reason=damage)
-
-
-def _damage(file: Path) -> str:
-    """What is wrong with a safetensors file, as far as its head and its size tell; "" for nothing. Its data is not read."""
-    try:
-        with open(file, "rb") as opened:
-            size, head = file.stat().st_size, int.from_bytes(opened.read(8), "little")
-            tensors = json.loads(opened.read(head)) if head <= min(size - 8, MOST_HEAD) else None
-        if not isinstance(tensors, dict):
-            return f"{size} bytes without a readable head"
-        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        wanted = 8 + head + max(ends, default=0)
-        return "" if size == wanted else f"{size} bytes, {wanted} expected"
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        return type(error).__name__
 
 
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:

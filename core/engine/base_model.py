@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 
 from core.engine.device import Compute
 from core.errors import ModelError
-from core.faults import is_out_of_memory
+from core.files import is_out_of_memory
 
 
 def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False) -> PreTrainedModel:

@@ -27,11 +27,11 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core import files as atomic
-from core.engine import adapter
+from core import files
 from core.errors import BusyError, ExportError
-from core.faults import writing
+from core.files import writing
 from core.messages import Text, text
+from core.models import adapters
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.processes import kill_tree, own_group, worker_environment
@@ -185,10 +185,10 @@ class JobFolder:
             return None
 
     def write(self, status: ExportStatus) -> None:
-        atomic.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
+        files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
 
     def ask_cancel(self) -> None:
-        atomic.replace_json(self.path / "control.json", {"command": "cancel"})
+        files.replace_json(self.path / "control.json", {"command": "cancel"})
 
     def cancel_asked(self) -> bool:
         return (self.path / "control.json").exists()
@@ -271,7 +271,7 @@ class Exports:
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
         with writing(job.path):
             job.clear()
-            atomic.replace(job.path / "request.json", request.model_dump_json(indent=1))
+            files.replace(job.path / "request.json", request.model_dump_json(indent=1))
             job.write(ExportStatus(since=time.time()))
             try:
                 self._started[request.name] = process = self._spawn(job)
@@ -302,8 +302,8 @@ class Exports:
         if quant is not None and (kind != "gguf" or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
         folder = adapter_folder(run, checkpoint)
-        adapter.describe(folder)
-        adapter.check_whole(folder)
+        adapters.describe(folder)
+        adapters.check_whole(folder)
         return ExportRequest(
             workspace=str(self.workspace.root),
             run=run.id,

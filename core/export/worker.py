@@ -23,12 +23,12 @@ from filelock import Timeout
 from core import files
 from core.errors import BusyError, ExportError, GarageError, StopRequested
 from core.export.exports import REPLACED, ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
-from core.faults import is_disk_full, is_out_of_memory
+from core.files import is_disk_full, is_out_of_memory
 from core.messages import Text, text
 from core.models.library import Models
 from core.models.trust import Trust
+from core.progress import Progress
 from core.runs.all import Runs
-from core.runs.folder import Progress as Counted
 from core.runs.folder import RunFolder
 from core.workspace import lease, names
 from core.workspace.folder import Workspace
@@ -74,7 +74,7 @@ class Job:
         if stage != self._status.stage or time.monotonic() - self._written > 0.2:
             self._put(stage=stage, fraction=fraction)
 
-    def counted(self, stage: str, progress: Counted | None) -> None:
+    def counted(self, stage: str, progress: Progress | None) -> None:
         self.stage(stage, progress.done / progress.total if progress and progress.total else None)
 
     def end(self, state: State, message: Text | None = None, busy: bool = False, check: ExportCheck | None = None) -> None:
@@ -184,7 +184,7 @@ class Exporter:
             raise ExportError("trust.export")
         job.stage("starting")
 
-        from core.export import merge, proof
+        from core.export import cards, merge, proof
 
         base = merge.read_base(model_folder, own_code)
         source = None
@@ -208,7 +208,7 @@ class Exporter:
             exported, notes = self._write_gguf(source, merged, adapter, out)
             shutil.rmtree(merged)
         if request.kind != "adapter":
-            card = merge.model_card(recipe, base, self.run_folder.name, self._form(base.dtype_name))
+            card = cards.model_card(recipe, base, self.run_folder.name, self._form(base.dtype_name))
             (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
         rows = self.run_folder.facts().get("probe_rows") or []

@@ -15,10 +15,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.memory.logit_chunk import rows_at_once
+from core.memory.constants import Stack, memory_constants
 from core.messages import Text
 from core.models.shapes import HEAD, ModelShape
-from core.presets import Stack, memory_constants
 
 GIB = 2**30
 Terms = dict[str, float]
@@ -353,3 +352,13 @@ def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
 def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
     """Whether attention is eager because nothing else computes this family's."""
     return shape.model_type in memory_constants().eager_families and setup.stack in BY_TRANSFORMERS
+
+
+MIB = 2**20
+CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
+LEAST = 16
+
+
+def rows_at_once(vocab_size: int, on_card: bool) -> int:
+    """Positions whose logits exist at the same time; at least LEAST, whatever the vocabulary."""
+    return max(LEAST, CHUNK_BYTES["card" if on_card else "cpu"] // (4 * vocab_size))

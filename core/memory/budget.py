@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from core.errors import RecipeError
 from core.system.gpu import Card
-from core.system.machine import Machine
+from core.system.machine import GIB, Machine
 
-GIB = 2**30
 SOLD_SIZES_GB = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 180, 192, 288)
 # What a desktop takes of a card that is not in this PC, GiB (shared/memory, 1.6).
 DESKTOP_GIB = {"Windows": 1.3}

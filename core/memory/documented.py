@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from core.messages import Text, text
+from core.presets import load
 
 TableMethod = Literal["full", "lora", "qlora"]
 
@@ -79,3 +81,8 @@ class VramTable(_Value):
     def rule(self, rule_id: str) -> Text:
         """The rule as a sentence. Raises StopIteration for an id that the data has not."""
         return text("advise.said", **next(rule.text for rule in self.rules if rule.id == rule_id))
+
+
+@lru_cache(maxsize=1)
+def vram_table() -> VramTable:
+    return VramTable.model_validate(load("vram_table"))

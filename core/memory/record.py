@@ -19,9 +19,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core import files
+from core.files import read_lines
 from core.memory.arithmetic import Estimate
-from core.presets import memory_constants
-from core.runs.folder import read_lines
+from core.memory.constants import memory_constants
 from core.system.gpu import Card
 from core.system.machine import Machine
 from core.workspace.folder import Workspace

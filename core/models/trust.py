@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from core import files as atomic
+from core import files
 from core.errors import ModelError
-from core.models import hub
+from core.models import hub, hub_cache
 from core.workspace.folder import Workspace
 
 MOST_FILES = 200
@@ -33,27 +33,27 @@ class Trust:
 
     def pins(self, model_id: str) -> Pins | None:
         """What was trusted of a model; None for nothing."""
-        entry = atomic.read_object(self.file).get(model_id)
-        files = entry.get("files") if isinstance(entry, dict) else None
-        return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else None
+        entry = files.read_object(self.file).get(model_id)
+        pins = entry.get("files") if isinstance(entry, dict) else None
+        return {str(name): str(digest) for name, digest in pins.items()} if isinstance(pins, dict) else None
 
-    def pin(self, model_id: str, files: Pins) -> None:
-        entry = {"files": files, "when": datetime.now().astimezone().isoformat(timespec="seconds")}
-        atomic.replace_json(self.file, atomic.read_object(self.file) | {model_id: entry})
+    def pin(self, model_id: str, pins: Pins) -> None:
+        entry = {"files": pins, "when": datetime.now().astimezone().isoformat(timespec="seconds")}
+        files.replace_json(self.file, files.read_object(self.file) | {model_id: entry})
 
     def forget(self, model_id: str) -> bool:
         """Whether there was something to forget."""
-        entries = atomic.read_object(self.file)
+        entries = files.read_object(self.file)
         found = entries.pop(model_id, None) is not None
         if found:
-            atomic.replace_json(self.file, entries)
+            files.replace_json(self.file, entries)
         return found
 
     def refuse_config(self, model_id: str, folder: Path) -> None:
         """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports transformers."""
         if not needs_code(folder):
             return
-        auto_map = (atomic.read_json(folder / "config.json") or {}).get("auto_map")
+        auto_map = (files.read_json(folder / "config.json") or {}).get("auto_map")
         for value in auto_map.values() if isinstance(auto_map, dict) else ():
             if any("--" in str(part) for part in (value if isinstance(value, list) else [value])):
                 raise ModelError("trust.foreign", model=model_id, found=str(value)[:100])
@@ -83,14 +83,14 @@ class Trust:
                 if sha256(content) != digest:
                     raise ModelError("trust.changed", model=model_id, file=name[:100])
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                atomic.replace(folder / name, content)
+                files.replace(folder / name, content)
 
 
 def needs_code(folder: Path) -> bool:
     """Whether transformers has no class of its own for the model in folder. Raises ModelError without a config.json."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return hub.needs_remote_code(folder, CONFIG_MAPPING_NAMES.keys())
+    return hub_cache.needs_remote_code(folder, CONFIG_MAPPING_NAMES.keys())
 
 
 def code_in(folder: Path) -> Pins:

@@ -18,7 +18,7 @@ import psutil
 
 from core.messages import Text, text
 from core.system.gpu import Card, Holder
-from core.workspace.automation import Automation, clock_of
+from core.workspace.preferences import Automation, clock_of
 
 GIB = 2**30
 # What a desktop keeps of a card for itself (Windows more than Linux), and CUDA's own context beside torch's allocator.

@@ -23,7 +23,7 @@ from core.messages import text
 from core.queue.queue import Hold
 from core.queue.turns import Turns, busy
 from core.recipe import Recipe
-from core.runs import pausing
+from core.runs import ended
 from core.runs.all import Runs, dropped, interrupted, this_process
 from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
@@ -191,13 +191,13 @@ class Supervisor:
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
             if worker[1].poll() is not None:
-                pausing.process_is_gone(worker[0])
+                ended.process_is_gone(worker[0])
         elif adopted := self._adopted():
             adopted.ask("pause", by="close")
             pid = adopted.status().pid
             while (adopted.is_locked() or is_ours(pid, adopted.id)) and time.monotonic() < deadline:
                 time.sleep(0.1)
-            pausing.process_is_gone(adopted)
+            ended.process_is_gone(adopted)
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
@@ -312,7 +312,7 @@ class Supervisor:
             if not run.is_locked():  # else an app before this one had started it already
                 self._mark_interrupted(run)
         else:
-            pausing.process_is_gone(run)
+            ended.process_is_gone(run)
         self._ended(run)
 
     def _ended(self, run: RunFolder) -> None:

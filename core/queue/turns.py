@@ -22,13 +22,12 @@ from core.queue.queue import App, Game, Hold, Line, Order, first
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, State, may_pause, may_resume
-from core.system import machine as hardware
 from core.system import sleep
 from core.system.gpu import Card
-from core.system.machine import Machine
+from core.system.machine import Machine, this_machine
 from core.workspace import lease, preferences
-from core.workspace.automation import Automation
 from core.workspace.folder import Workspace
+from core.workspace.preferences import Automation
 
 LOOK_S = 2.0  # between two looks for game mode and for sleep
 COUNTDOWN_S = 60.0  # in which the person may keep the PC awake
@@ -41,7 +40,7 @@ class Turns:
     def __init__(
         self,
         workspace: Workspace,
-        machine: Callable[[], Machine] = hardware.look,
+        machine: Callable[[], Machine] = this_machine,
         programs: Callable[[], set[str]] = game_mode.running_programs,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,

@@ -15,15 +15,15 @@ from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, RunError
-from core.faults import free_when_full, writing
+from core.files import free_when_full, writing
 from core.messages import text
 from core.recipe import Recipe
 from core.runs import further
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, State, may_resume
+from core.system.processes import process_lives
 from core.workspace import names
 from core.workspace.folder import Workspace
-from core.workspace.owner import process_lives
 
 LOCK_S = 3.0  # a worker that has said "paused" still needs a moment to be gone
 

@@ -15,7 +15,6 @@ A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, o
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -29,8 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core import files
 from core.errors import RunError
-from core.faults import writing
+from core.files import Tail, read_lines, writing
 from core.messages import Text
+from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.states import State, may_move
 from core.system.processes import is_ours
@@ -38,13 +38,6 @@ from core.system.processes import is_ours
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
 COMMANDS = ("pause", "stop", "stop-now")  # later ones win over earlier ones
 MOST_NAME = 200  # characters; what the app gives is shorter, a file may hold anything
-
-
-class Progress(BaseModel):
-    model_config = ConfigDict(frozen=True)
-    done: float
-    total: float
-    unit: str  # "bytes", "rows", "steps", "tensors"
 
 
 class Status(BaseModel):
@@ -65,15 +58,6 @@ class Status(BaseModel):
     seconds_total: float | None = None  # of training as a whole, what is over and what is left
     has_adapter: bool = False
     pid: int | None = Field(None, ge=1, lt=2**31)
-
-
-@dataclass(frozen=True)
-class Tail:
-    """New whole lines of a JSONL file: records, the offset to ask for next, and how many lines were not readable."""
-
-    records: list[dict[str, Any]]
-    offset: int
-    bad_lines: int
 
 
 @dataclass(frozen=True)
@@ -279,31 +263,3 @@ def _finite(value: float | int | None) -> float | int | None:
     if value is None or isinstance(value, int):
         return value
     return float(value) if value == value and abs(value) != float("inf") else None
-
-
-def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
-    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            if not 0 <= offset <= size:
-                offset = 0
-            file.seek(offset)
-            # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
-            data = file.read(min(limit_bytes, max(0, size - offset)))
-    except OSError:
-        return Tail([], 0, 0)
-    end = data.rfind(b"\n") + 1
-    if end == 0 and len(data) == limit_bytes:  # one line longer than the limit: step over it
-        return Tail([], offset + len(data), 1)
-    records, bad = [], 0
-    for line in data[:end].splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            bad += 1
-    return Tail(records, offset + end, bad)

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core import files
-from core.runs.folder import RunFolder, read_lines
+from core.files import read_lines
+from core.runs.folder import RunFolder
 
 FILE = "film.jsonl"
 MOST_FRAMES = 24  # of a run; more cannot be told apart on a screen, and each costs seconds

@@ -15,9 +15,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.engine import adapter
 from core.errors import ModelError, RecipeError, RunError
 from core.messages import text
+from core.models import adapters
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.states import State
@@ -51,7 +51,7 @@ def check(parent: RunFolder) -> Recipe:
 
 def _check_adapter(parent: RunFolder, folder: Path, recipe: Recipe) -> None:
     try:
-        found = adapter.describe(folder)
+        found = adapters.describe(folder)
         shapes = _shapes(folder / "adapter_model.safetensors")
     except ModelError as error:
         raise RunError("further.damaged", name=parent.name, reason=error.text) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from core.messages import text
 from core.runs.folder import RunFolder
+from core.system import processes
 from core.workspace import owner, preferences
 from core.workspace.folder import Workspace
 
@@ -23,7 +24,7 @@ class Launcher:
 
     def look(self) -> None:
         """Write down that the worker is alone now, or is not any more; alone, it pauses where the person chose so."""
-        alone = not owner.process_lives(*self._process) and not owner.app_lives(self._workspace)
+        alone = not processes.process_lives(*self._process) and not owner.app_lives(self._workspace)
         if alone == self._alone:
             return
         self._alone = alone

@@ -15,8 +15,9 @@ from types import TracebackType
 
 from core.errors import PauseRequested, StopRequested
 from core.messages import Text, text
-from core.runs import pausing
-from core.runs.folder import Progress, RunFolder, Status
+from core.progress import Progress
+from core.runs import ended
+from core.runs.folder import RunFolder, Status
 from core.runs.launcher import Launcher
 from core.runs.states import MOVES, State
 
@@ -142,7 +143,7 @@ class Reporter:
 
     def _leave(self) -> None:
         """End the process, whatever its main thread is in: there is nothing that could be lost."""
-        state, message, code = State.PAUSED, pausing.message(self.run, self._status.step), PAUSED_EXIT
+        state, message, code = State.PAUSED, ended.message(self.run, self._status.step), PAUSED_EXIT
         if self._stop.is_set():
             kept = self.run.keep_newest_checkpoint()
             message = text("run.stopped_kept", step=self._status.step) if kept else text("run.stopped_before_training")

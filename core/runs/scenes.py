@@ -10,17 +10,18 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core import files
 from core.data.formats import Example
-from core.data.heldout import same_prompt_key
+from core.data.repeats import same_prompt_key
 from core.data.schedule import split
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import TemplateError
-from core.presets import neutral_prompts
+from core.presets import load
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 
@@ -151,3 +152,17 @@ def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
 
 def _is_chinese(text: str) -> bool:
     return len(re.findall(r"[\u4e00-\u9fff]", text)) > len(re.findall(r"[A-Za-z]", text)) / 4  # a word has four letters
+
+
+class Neutral(BaseModel):
+    """presets/neutral.yaml: prompts and texts by language that no data set is about (core/runs/scenes)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: dict[str, tuple[str, ...]]
+    texts: dict[str, tuple[str, ...]]
+
+
+@lru_cache(maxsize=1)
+def neutral_prompts() -> Neutral:
+    return Neutral.model_validate(load("neutral"))

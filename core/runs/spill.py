@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from core.memory.budget import GIB
 from core.messages import text
 from core.runs.reporter import Reporter
+from core.system.machine import GIB
 
 JUMP = 2.0  # times the usual time a token; a laptop that gets hot loses a third
 IN_A_ROW = 3  # steps: one slow step is a hiccup

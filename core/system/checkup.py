@@ -22,9 +22,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from core.messages import Text, text
+from core.presets import PROJECT
 from core.system import gpu
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 GB = 1e9
 # The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much again.
 LEAST_FREE_GB = 5.0

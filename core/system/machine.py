@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from core.system import gpu
 
+GIB = 2**30
+
 
 class Machine(BaseModel):
     """system: "Linux", "Windows", "Darwin". cores: physical ones. RAM in bytes; free is what programs can still get."""
@@ -28,7 +30,7 @@ class Machine(BaseModel):
     nvidia: gpu.Nvidia = gpu.Nvidia()
 
 
-def look() -> Machine:
+def this_machine() -> Machine:
     try:
         ram = psutil.virtual_memory()
     except (OSError, psutil.Error):
@@ -59,7 +61,7 @@ class Monitor:
     A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True.
     """
 
-    def __init__(self, interval_s: float = 2.0, look: Callable[[], Machine] = look):
+    def __init__(self, interval_s: float = 2.0, look: Callable[[], Machine] = this_machine):
         self._interval_s, self._look = interval_s, look
         self._guard = threading.Lock()
         self._newest: Machine | None = None

@@ -1,15 +1,18 @@
-"""Child processes of ours: the environment they get, their own group, and their end. Windows and POSIX."""
+"""Processes: the environment that ours get, their pipes and their own group, how they end, and who holds how much memory. Windows and POSIX."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
+import threading
+from collections import Counter
+from types import TracebackType
 from typing import IO, Any
 
 import psutil
 
-from core.workspace.folder import PROJECT
+from core.presets import PROJECT
 
 
 def worker_environment() -> dict[str, str]:
@@ -75,3 +78,101 @@ def kill_tree(pid: int) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=5)
+
+
+EVERY_S = 0.003  # a look costs half a percent of that; the work space of a layer lives for longer
+# Less free RAM than this and the system is about to end programs, or to move them to disk.
+LEAST_FREE_BYTES = 200 << 20
+
+
+class ResidentPeak:
+    """Use as a context manager. bytes: the most so far. is_over: whether it was more than limit_bytes, or the PC ran out."""
+
+    def __init__(self, limit_bytes: int | None = None):
+        self._process = psutil.Process()
+        self._limit = limit_bytes
+        self._over = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak", daemon=True)
+        self.bytes = 0
+        self._look()
+
+    def __enter__(self) -> ResidentPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.is_set()
+
+    def _watch(self) -> None:
+        looks = 0
+        while not self._done.wait(EVERY_S):
+            self._look()
+            looks += 1
+            if looks % 30 == 0 and psutil.virtual_memory().available < LEAST_FREE_BYTES:
+                self._over.set()
+
+    def _look(self) -> None:
+        try:
+            now = self._process.memory_info().rss
+        except psutil.Error:
+            return
+        self.bytes = max(self.bytes, now)
+        if self._limit is not None and now > self._limit:
+            self._over.set()
+
+
+def limit_of_process() -> int | None:
+    """What the system lets this process have (ulimit -d, -v), None where it sets no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
+    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
+
+
+LEAST_BYTES = 200 << 20  # below it nobody wins anything by closing a program
+
+
+def top_by_ram(count: int) -> list[tuple[str, int]]:
+    """(name, bytes) of at most so many programs that are not ours; none where the system does not tell."""
+    ours = _ours()
+    used: Counter[str] = Counter()
+    for process in psutil.process_iter(["pid", "name", "memory_info"]):
+        name, memory = process.info["name"], process.info["memory_info"]
+        if name and memory is not None and process.info["pid"] not in ours:
+            used[name] += memory.rss
+    return [(name, size) for name, size in used.most_common(count) if size >= LEAST_BYTES]
+
+
+def _ours() -> set[int]:
+    """This process, those it was started by from our own interpreter, and all that these started."""
+    found = {os.getpid()}
+    try:
+        here = psutil.Process()
+        family = [here, *(parent for parent in here.parents() if parent.name() == here.name())]
+        for process in family:
+            found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+    except psutil.Error:
+        pass
+    return found
+
+
+def process_lives(pid: object, started: object) -> bool:
+    """Whether the process of that number that began then still lives: a number alone may belong to another by now."""
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return not isinstance(started, int | float) or abs(process.create_time() - started) <= 2
+    except psutil.Error:
+        return False

@@ -20,11 +20,11 @@ import torch
 from core.data.formats import Example
 from core.data.schedule import packed
 from core.data.tokenizer import Encoded, Tokenizer
-from core.engine import packed_attention
+from core.engine import attention
 from core.engine.batches import collate, collate_packed
 from core.engine.decode import Decoder
 from core.engine.loss import summed_loss
-from core.faults import is_out_of_memory
+from core.files import is_out_of_memory
 from core.messages import text
 from core.runs import frames
 from core.runs.frames import Answer, Ending, Frame
@@ -107,7 +107,7 @@ class Film:
     @torch.no_grad()
     def rehearse(self) -> None:
         """What a frame needs at most, thrown away, for the probe: the widest batch with its answers full, and the texts."""
-        with self._unchanged(None), packed_attention.set_aside(self._model):
+        with self._unchanged(None), attention.set_aside(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
                 pad = [self._tokenizer.pad_token_id] * ANSWER_TOKENS
@@ -155,7 +155,7 @@ class Film:
 
     def _answers(self, end: float) -> list[Answer]:
         groups = self._groups()
-        with packed_attention.set_aside(self._model):
+        with attention.set_aside(self._model):
             for number, rows in enumerate(groups):
                 now = self._clock()
                 self._decode(rows, now + (end - now) / (len(groups) - number))

@@ -27,27 +27,27 @@ import psutil
 import torch
 
 from core.advice import would_fit
-from core.advice.recommend import Case, Draft
+from core.advice.case import Case, Draft
 from core.data.facts import DataFacts
-from core.engine.interruption import stop_inside_layers
+from core.engine.step import stop_inside_layers
 from core.errors import DoesNotFitError
-from core.faults import is_out_of_memory
+from core.files import is_out_of_memory
 from core.memory import arithmetic as memory
 from core.memory import budget
 from core.memory.arithmetic import Setup
-from core.memory.budget import GIB, Budget
+from core.memory.budget import Budget
+from core.memory.documented import vram_table
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Text, text
 from core.models.shapes import ModelShape
-from core.presets import vram_table
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.system import gpu
 from core.system import machine as hardware
 from core.system.gpu import Card
-from core.system.memory_holders import top_by_ram
-from core.system.peak import ResidentPeak, limit_of_process
+from core.system.machine import GIB, this_machine
+from core.system.processes import ResidentPeak, limit_of_process, top_by_ram
 from core.training.trainer import LongestBatch, Trainer
 from core.workspace.folder import Workspace
 
@@ -86,7 +86,7 @@ class Probe:
 
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
-        self._machine = hardware.look()
+        self._machine = this_machine()
         self._kept: _Kept | None = None
 
     def __call__(self, trainer: Trainer) -> None:
@@ -288,7 +288,7 @@ class Probe:
     def _would_fit(self, trainer: Trainer) -> Text:
         """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
         on_card = trainer.compute.on_card
-        card = _card_of(hardware.look()) if on_card else None
+        card = _card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)
         if limit is not None and card is not None:
             limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process

@@ -15,7 +15,7 @@ import torch
 
 from core.engine import adapter
 from core.errors import GarageError
-from core.faults import is_out_of_memory
+from core.files import is_out_of_memory
 from core.messages import text
 from core.runs.health import Health
 from core.training import checkpoint

@@ -20,15 +20,15 @@ import torch
 
 from core.data.schedule import Schedule, packed
 from core.data.tokenizer import Encoded
-from core.engine import adapter, fused_lora, neftune, one_step, optimizer, packed_attention
+from core.engine import adapter, attention, fused_lora, neftune, optimizer
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute
-from core.engine.interruption import stop_inside_layers
 from core.engine.loss import Head, summed_loss
 from core.engine.offload import Offload
+from core.engine.step import checkpoint_layers, clip, gradients, stop_inside_layers
 from core.messages import Text, text
+from core.progress import Progress
 from core.recipe import Recipe
-from core.runs.folder import Progress
 from core.runs.reporter import Reporter
 from core.runs.spill import SpillWatch
 from core.runs.time_left import TimeLeft
@@ -77,7 +77,7 @@ class Trainer:
         self.tuned, self.recipe, self.data, self.compute = tuned, recipe, data, compute
         self.reporter = reporter
         train = recipe.train
-        self.packed = recipe.data.packing and packed_attention.enable(tuned.get_base_model())
+        self.packed = recipe.data.packing and attention.enable(tuned.get_base_model())
         if recipe.data.packing and not self.packed:
             reporter.warn(text("run.not_packed"))
         self.schedule = Schedule(
@@ -226,9 +226,9 @@ class Trainer:
             self.reporter.check()
             self.recovery.computing = parts[number]
 
-        loss_sum = one_step.gradients(self.tuned, batches, self.head, self.scaler, self.offload, entering)
+        loss_sum = gradients(self.tuned, batches, self.head, self.scaler, self.offload, entering)
         self.scaler.unscale_(self.optimizer)
-        grad_norm = float(one_step.clip(self.parameters, self.recipe.train.max_grad_norm))
+        grad_norm = float(clip(self.parameters, self.recipe.train.max_grad_norm))
         loss = float(loss_sum) / learned
         may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
         finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
@@ -261,7 +261,7 @@ class Trainer:
     def save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
         if self.retreat.checkpointing:
-            one_step.checkpoint_layers(self.tuned)
+            checkpoint_layers(self.tuned)
         if self.retreat.offloads and not isinstance(self.offload, Offload):
             self.offload = Offload(self.tuned)
 
@@ -366,7 +366,7 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         try:
             batch = self._batch([self.data.train[i] for i in longest.rows])
-            one_step.gradients(self.tuned, [batch], self.head, torch.amp.GradScaler("cuda", enabled=False), self.offload)
+            gradients(self.tuned, [batch], self.head, torch.amp.GradScaler("cuda", enabled=False), self.offload)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             checkpoint.set_random_states(states)

@@ -30,14 +30,14 @@ from core.errors import (
     StopRequested,
     TemplateError,
 )
-from core.faults import is_disk_full, is_out_of_memory
+from core.files import is_disk_full, is_out_of_memory
 from core.messages import Text, text
 from core.models import card as model_card
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.runs import further, pausing, scenes
+from core.runs import ended, further, scenes
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
@@ -73,7 +73,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
         except PauseRequested:
             if reporter.status.state in (State.PREPARING, State.RUNNING):  # heard, and not written down yet
                 reporter.state(State.PAUSING)
-            paused = pausing.message(run, reporter.status.step)
+            paused = ended.message(run, reporter.status.step)
             reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
             return PAUSED_EXIT
     except StopRequested:

@@ -22,17 +22,18 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.engine import adapter, base_model, fused_lora, one_step, packed_attention
+from core.engine import adapter, attention, base_model, fused_lora
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
 from core.engine.loss import Head
+from core.engine.step import checkpoint_layers, clip, gradients
 from core.errors import GarageError, ModelError
 from core.memory import arithmetic
 from core.memory.arithmetic import GIB, Estimate, Setup
-from core.presets import memory_constants
+from core.memory.constants import memory_constants
 from core.recipe import Adapter
 from core.trial.allocations import Allocations, Peak
-from core.trial.dry_run_answer import DryRun, Question
+from core.trial.dry_runs import DryRun, Question
 
 META = torch.device("meta")
 LEAST = 2  # layers of the smaller run
@@ -211,9 +212,9 @@ class _Family:
 
     def __init__(self, config: Any, packing: bool, check: Callable[[], None]):
         model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
-        AttentionInterface.register(packed_attention.NAME, packed_attention.packed_sdpa)
+        AttentionInterface.register(attention.NAME, attention.packed_sdpa)
         with _as_on_a_card(), Allocations(config.get_text_config().vocab_size, check):
-            self.packs = packing and packed_attention.enable(model)
+            self.packs = packing and attention.enable(model)
             self.head = Head.of(model)
 
 
@@ -255,9 +256,9 @@ class _Step:
         seen.hold(parameters, "adapter")
         with seen:  # as a run does before its first step
             if self.family.packs:
-                self.base.set_attn_implementation(packed_attention.NAME)
+                self.base.set_attn_implementation(attention.NAME)
             if setup.gradient_checkpointing:
-                one_step.checkpoint_layers(self.tuned)
+                checkpoint_layers(self.tuned)
             fused = fused_lora.fuse(self.tuned)
         seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding
         with seen, _places(seen, self.base):
@@ -275,9 +276,9 @@ class _Step:
                 batch = _batch(setup, self.family.packs)
             seen.forget_peak()
             self.tuned.train()
-            one_step.gradients(self.tuned, [batch], self.family.head, scaler, self._offload())
+            gradients(self.tuned, [batch], self.family.head, scaler, self._offload())
             seen.place = "optimizer"
-            one_step.clip(parameters, 1.0)
+            clip(parameters, 1.0)
             with seen.making("optimizer"):
                 optimizer.step()
         fused.release()

@@ -20,7 +20,7 @@ import psutil
 from core.errors import GarageError
 from core.messages import text
 from core.system.processes import take_pipes
-from core.trial.dry_run_answer import Question
+from core.trial.dry_runs import Question
 
 NICENESS = 10
 

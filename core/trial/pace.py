@@ -27,7 +27,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from core.system.machine import Machine, look
+from core.system.machine import Machine, this_machine
 from core.system.processes import own_group, worker_environment
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -151,7 +151,7 @@ def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
 class Probe:
     """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch."""
 
-    def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = look):
+    def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = this_machine):
         self._workspace, self._machine = workspace, machine
         self._measuring = threading.Lock()
         self._failed: set[StandIn] = set()

@@ -12,8 +12,7 @@ from pathlib import Path
 import yaml
 
 from core.errors import RecipeError
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
+from core.presets import PROJECT
 
 
 def expand(path: str | Path) -> Path:

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -124,14 +125,35 @@ class Ownership:
                 self._lock.release()
 
 
-def process_lives(pid: object, started: object) -> bool:
-    """Whether the process of that number that began then still lives: a number alone may belong to another by now."""
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return not isinstance(started, int | float) or abs(process.create_time() - started) <= 2
-    except psutil.Error:
-        return False
+class Gated:
+    """As target, but each of `writes` calls gate first (which raises), and `idle` do nothing while gate raises."""
+
+    def __init__(self, target: Any, gate: Callable[[], None], writes: tuple[str, ...], idle: tuple[str, ...] = ()):
+        for name in (*writes, *idle):
+            getattr(target, name)  # a method that was renamed must not stay open
+        self._target, self._gate, self._writes, self._idle = target, gate, frozenset(writes), frozenset(idle)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if name in self._writes:
+            return self._asking(found)
+        return self._if_allowed(found) if name in self._idle else found
+
+    def _asking(self, method: Callable) -> Callable:
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            self._gate()
+            return method(*args, **kwargs)
+
+        return asked
+
+    def _if_allowed(self, method: Callable) -> Callable:
+        from core.errors import GarageError
+
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            try:
+                self._gate()
+            except GarageError:
+                return None
+            return method(*args, **kwargs)
+
+        return asked

@@ -8,16 +8,17 @@ from typing import Any
 import gradio as gr
 
 from core.data.preview import Preview
+from core.data.samples import sample_of
 from core.data.tokenizer import LongExamples
 from core.errors import DataError, GarageError
-from core.presets import sample_of
 from webui.form import goal as goal_step
 from webui.form import learned_view
+from webui.form.findings import PlanFindings
 from webui.form.planner import Outlook
 from webui.kit import format, samples
+from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
-from webui.run.findings import PlanFindings, counted
 from webui.state.services import Services
 
 SHOWN_PROBLEMS = 8

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core.advice import what_fits
-from core.advice.recommend import Advice
+from core.advice.case import Advice
+from core.advice.goals import goal_of as goal_preset
 from core.advice.what_fits import Curve, Limits, OnCard
-from core.presets import KnownModel, known_models
-from core.presets import goal_of as goal_preset
+from core.models.known import KnownModel, known_models
 from webui.form.planner import Outlook
+from webui.kit.format import METHODS, badge, gib
 from webui.kit.html import Html, join, tag
-from webui.kit.verdict import METHODS, badge, gib
 from webui.kit.wording import Wording
 
 # The drawing, in units of its viewBox.

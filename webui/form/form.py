@@ -14,15 +14,15 @@ from typing import Any
 import gradio as gr
 
 from core.errors import BusyError, GarageError
-from core.presets import vram_table
+from core.memory.documented import vram_table
 from core.queue.queue import time_of_day
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.further import facts_of
 from core.workspace.saved_recipes import NO_DATA
 from webui.form import data as data_step
+from webui.form import findings, memory_view, plan_view
 from webui.form import goal as goal_step
-from webui.form import memory_view, plan_view
 from webui.form import model as model_step
 from webui.form.data import DataStep
 from webui.form.fields import FIELDS, Answers, explicit_of, name_of
@@ -32,17 +32,14 @@ from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
 from webui.form.planner import HERE, Form, Outlook, Planner, parent_of
 from webui.kit import samples
+from webui.kit.findings import counted
+from webui.kit.format import at_time
 from webui.kit.html import notice, tag
-from webui.kit.live import Pulse, shown
+from webui.kit.live import CONTROL, QUIET, Pulse, shown
 from webui.kit.wording import Wording
-from webui.run import findings
-from webui.run.column import CONTROL
-from webui.run.findings import counted
-from webui.run.queue import at_time
 from webui.state.services import Services
 
 STEPS = ("goal", "model", "data", "plan", "train")
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 FOCUS = "() => setTimeout(() => document.querySelector('#step-{step} button')?.focus(), 120)"
 R = ("adapter", "r")
 STATE = 6  # place of the state among the form's inputs

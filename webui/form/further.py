@@ -13,16 +13,14 @@ from core.errors import GarageError
 from core.runs import further
 from webui.form.fields import Answers
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import shown
+from webui.kit.live import CONTROL, QUIET, shown
 from webui.kit.wording import Wording
-from webui.run.column import CONTROL
 from webui.state.moment import RunRow
 from webui.state.services import Services
 
 if TYPE_CHECKING:
     from webui.form.form import Wizard
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 SHOW = "() => setTimeout(() => document.querySelector('#further')?.scrollIntoView({block: 'center'}), 150)"
 
 

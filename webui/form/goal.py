@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from core.presets import Goal, goals
+from core.advice.goals import Goal, goals
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 from webui.state.services import Services

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.memory.budget import GIB, Budget
-from core.system.machine import Machine
-from core.system.memory_holders import top_by_ram
+from core.memory.budget import Budget
+from core.system.machine import GIB, Machine
+from core.system.processes import top_by_ram
 from webui.form.planner import Outlook
+from webui.kit.format import gib
 from webui.kit.html import Html, tag
-from webui.kit.verdict import gib
 from webui.kit.wording import Wording
 
 MOST_HOLDERS = 6

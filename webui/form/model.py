@@ -7,15 +7,14 @@ import gradio as gr
 from core.advice import recommend
 from core.errors import GarageError
 from core.memory.budget import Budget
+from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
-from core.presets import KnownModel, known_models
 from webui.form.model_list import ModelList
 from webui.form.plan_view import METHODS
 from webui.form.planner import Outlook, Planner
 from webui.kit import format
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
-from webui.run import card
 from webui.state.services import Services
 
 
@@ -48,7 +47,7 @@ class ModelStep:
         """ "Qwen3 4B · 4.0B parameters · QLoRA fits" """
         w, model = self.w, known(model_id)
         if model is None:
-            return card.model_name(model_id, w)
+            return format.model_name(model_id, w)
         advised = recommend.recommend(model.shape, budget)
         verdict = w.t("wizard.model_verdict", method=METHODS[advised.method], verdict=w.t(f"plan_view.verdict_{advised.verdict}"))
         return " · ".join([model.title, format.parameters(w, model.shape.params), verdict])
@@ -91,5 +90,5 @@ def summary(model_id: object, outlook: Outlook, w: Wording) -> str:
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet")
     model = known(model_id.strip())
-    name = model.title if model else card.model_name(model_id.strip(), w)
+    name = model.title if model else format.model_name(model_id.strip(), w)
     return f"{name} · {format.parameters(w, outlook.shape.params)}" if outlook.shape else name

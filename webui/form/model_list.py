@@ -11,15 +11,15 @@ from core.advice import catalogue
 from core.advice.catalogue import Entry
 from core.errors import GarageError
 from core.memory.budget import Budget
-from core.presets import known_models
+from core.models.known import known_models
 from webui.form.plan_view import where
 from webui.form.planner import HERE, Planner
 from webui.kit import format
+from webui.kit.format import METHODS, badge, gib
 from webui.kit.html import Html, tag
-from webui.kit.verdict import METHODS, badge, gib
+from webui.kit.live import QUIET
 from webui.kit.wording import Wording
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 # The press of a row's button, with the model's hub id, which the server looks up among the known ones.
 CHOOSE = """
 element.addEventListener("click", (event) => {

@@ -8,10 +8,10 @@ import gradio as gr
 
 from core.system.machine import Machine
 from webui.form.fields import FOLDED, SEARCH, SECTIONS, component_for
+from webui.form.findings import PlanFindings
 from webui.form.planner import CARD, HERE, PROCESSOR, SIZE
 from webui.kit.html import tag
 from webui.kit.wording import Wording, field_of
-from webui.run.findings import PlanFindings
 from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is looked at

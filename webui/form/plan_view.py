@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from core.advice.recommend import Advice
+from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import VramTable
-from webui.form import dry_run_view, fits_view
+from core.trial.dry_runs import Looked
+from webui.form import fits_view
 from webui.form.planner import Outlook
 from webui.kit import correction, format
+from webui.kit.format import METHODS, badge, gib, method_name
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.verdict import METHODS, badge, gib, method_name
 from webui.kit.wording import Wording
 
 # The terms of an estimate as the bar shows them: few, by what a person could change.
@@ -68,7 +69,7 @@ def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
-        dry_run_view.line(outlook.dry_run, advice, w),
+        dry_run_line(outlook.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(outlook, w),
         notice(w.of(outlook.note), "warn") if outlook.note else None,
@@ -214,3 +215,26 @@ def cell(table: VramTable, row: str, method: str, w: Wording) -> str:
 
 def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
     return tag("details", tag("summary", title), *content, class_="lg-fold", open=open_)
+
+
+def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | None:
+    """ "Dry run: 7.1 GiB; rule of thumb 7.4 GiB." That it is being counted, or why there is none. And a warning where the plan
+    fits by the rule of thumb alone."""
+    if looked is None or advice.arithmetic_gib is None:
+        return None
+    thumb = gib(advice.arithmetic_gib)
+    if looked.is_counting:
+        return _quiet(w.t("dry_run_view.counting", thumb=thumb))
+    if looked.answer is None:
+        return _quiet(w.t("dry_run_view.none", why=w.of(looked.why)))
+    counted = looked.answer.estimate
+    said = w.t("dry_run_view.counted", gib=gib(counted.on_card_gib), thumb=thumb, where=w.of(looked.answer.where))
+    free = advice.budget.free_gib
+    needed = counted.needed_gib * advice.factor
+    if advice.verdict == "fits" and free is not None and needed > free:
+        return join([_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(needed), free=gib(free)), "warn")])
+    return _quiet(said)
+
+
+def _quiet(sentence: str) -> Html:
+    return tag("p", sentence, class_="lg-quiet lg-dry-run")

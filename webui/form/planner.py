@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from core.advice import plan, run_doctor
+from core.advice.finding import Finding
 from core.advice.plan import Grounds, Plan
-from core.advice.run_doctor import Finding, Planned
+from core.advice.run_doctor import Planned
 from core.data.preview import Preview
 from core.data.schedule import SMALLEST_SPLIT
 from core.data.tokenizer import LongExamples
@@ -33,8 +34,7 @@ from core.runs import further
 from core.runs.folder import RunFolder
 from core.runs.time_left import EVALUATION_SHARE
 from core.trial import pace
-from core.trial.dry_run_answer import Question
-from core.trial.dry_runs import Looked
+from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.fields import Answers

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import date, datetime, timedelta
 
-from core.runs.folder import Progress
+from core.data.samples import sample_of
+from core.progress import Progress
+from core.recipe import Adapter
+from webui.kit import format
+from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
+from webui.state.moment import RunRow
 
 
 def bytes_used(count: float) -> str:
@@ -107,3 +113,43 @@ def parameters(wording: Wording, count: int) -> str:
     """ "135M parameters", "7.2B parameters": as models are spoken of."""
     value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B"
     return wording.t("units.parameters", count=value)
+
+
+METHODS = {"lora": "LoRA", "qlora": "QLoRA"}
+VARIANTS = {"load_in_8bit": "int8", "use_dora": "DoRA", "is_pissa": "PiSSA", "use_rslora": "rsLoRA"}
+TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
+
+
+def badge(verdict: str, w: Wording) -> Html:
+    return tag("span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{TONES[verdict]}")
+
+
+def method_name(settings: Adapter) -> str:
+    """ "QLoRA", or with what makes it a variant: "LoRA · int8 · DoRA"."""
+    return " · ".join([METHODS[settings.method], *(word for name, word in VARIANTS.items() if getattr(settings, name, False))])
+
+
+def gib(value: float) -> str:
+    """As few figures as matter: 0.03, 5.2, 120."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+
+
+def at_time(w: Wording, seconds: float | None) -> str:
+    """ "23:00", "tomorrow 07:00", else with its date; clocks of the PC that trains."""
+    if not seconds:
+        return ""
+    then = datetime.fromtimestamp(seconds)
+    if then.date() == date.today():
+        return then.strftime("%H:%M")
+    if then.date() == date.today() + timedelta(days=1):
+        return w.t("line_panel.tomorrow", time=then.strftime("%H:%M"))
+    return format.moment(seconds)
+
+
+def model_name(model_id: str, w: Wording) -> str:
+    return "SmolLM2-135M-Instruct" if model_id == "starter" else model_id.removeprefix("library:")
+
+
+def data_name(row: RunRow, w: Wording) -> str:
+    sample = sample_of(row.data)
+    return (sample and sample.title.get(w.language)) or row.data

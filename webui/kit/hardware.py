@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.memory.budget import GIB, best_card
+from core.memory.budget import best_card
 from core.system.gpu import Card, Holder, Nvidia
-from core.system.machine import Machine
+from core.system.machine import GIB, Machine
 from webui.kit.format import number
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording

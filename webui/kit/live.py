@@ -16,6 +16,8 @@ from webui.state.services import Services
 
 TICK_S = 1.0
 # Of buttons that change something for everybody: one after the other.
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # options of an event: what it changes is all there is to see
+AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
 CONTROL = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
 Update = str | dict[str, Any]
 

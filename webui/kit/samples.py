@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from core.data.samples import sample_of
 from core.data.store import DatasetInfo
-from core.presets import sample_of
 from webui.kit import format
 from webui.kit.wording import Wording
 

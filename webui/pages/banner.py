@@ -8,12 +8,11 @@ from typing import Any
 import gradio as gr
 
 from core.errors import GarageError
-from core.runs import left_runs
-from core.runs.left_runs import LeftRun
+from core.runs import ended
+from core.runs.ended import LeftRun
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import LivePart, Look, Pulse, Update, shown
+from webui.kit.live import CONTROL, LivePart, Look, Pulse, Update, shown
 from webui.kit.wording import Wording
-from webui.run.column import CONTROL
 from webui.state.moment import Moment
 from webui.state.services import Services
 
@@ -103,7 +102,7 @@ class LeftRuns:
         """Inputs: which. Outputs: notice."""
         try:
             self.services.require_write()
-            left_runs.leave(self.services.runs.get(self._offered(run_id)))
+            ended.leave(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:
             return shown(notice(self.w.of(error.text)))
         return shown("")

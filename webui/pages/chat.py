@@ -17,9 +17,8 @@ from core.models.library import ModelRef
 from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import LivePart, shown
+from webui.kit.live import AT_ONCE, LivePart, shown
 from webui.kit.wording import Wording
-from webui.run import card
 from webui.state.moment import RunRow
 from webui.state.services import Services
 
@@ -29,7 +28,6 @@ MOST_SYSTEM = 8000
 MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 LATEST = "adapter"  # the run's final adapter, beside its checkpoints
 PRECISIONS = ("trained", "16", "4")
-QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 Message = dict[str, Any]
 
 
@@ -226,8 +224,8 @@ class ChatPage:
             **talk,
         )
         again = self.again.click(self.talk_again, [self.base, self.tuned, *target, *sampling], view, **talk)
-        ends = QUIET | {"cancels": [said, again]}
-        self.stop.click(self.halt, None, None, **QUIET)
+        ends = AT_ONCE | {"cancels": [said, again]}
+        self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], view, **ends)
         self.clear.click(self.start_over, None, view, **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], show_progress="hidden", api_visibility="private")
@@ -396,7 +394,7 @@ class ChatPage:
         if run_id is None:
             model_id = target.removeprefix("base:") if isinstance(target, str) else "starter"
             ModelRef.parse(model_id)
-            return ChatTarget(model_id, None, None, precision == "4", card.model_name(model_id, self.w)), False
+            return ChatTarget(model_id, None, None, precision == "4", format.model_name(model_id, self.w)), False
         named = None if checkpoint in (None, LATEST) else str(checkpoint)
         four_bit = None if precision not in ("16", "4") else precision == "4"
         return target_of(self.services.runs.get(run_id), named, four_bit), True
@@ -418,7 +416,7 @@ class ChatPage:
         return [
             *runs,
             *elsewhere,
-            *((self.w.t("chat_page.choice_base", name=card.model_name(m, self.w)), f"base:{m}") for m in models),
+            *((self.w.t("chat_page.choice_base", name=format.model_name(m, self.w)), f"base:{m}") for m in models),
         ]
 
     def _checkpoint_choices(self, target: Any) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from core.runs.states import BUSY, may_resume
 from webui.form import further
 from webui.kit import format
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import LivePart, Look, Pulse, shown
+from webui.kit.live import AT_ONCE, LivePart, Look, Pulse, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
@@ -21,7 +21,6 @@ from webui.run.findings import RunFinding
 from webui.state.moment import RunRow, RunView
 from webui.state.services import Services
 
-QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 NARROW = "\u00a0"  # keeps "80 MB" together
 KINDS = ("adapter", "merged", "gguf")
 
@@ -231,15 +230,15 @@ class RunsPage:
                 self.open,
                 [self.list],
                 [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.export_notice, self.run_notice],
-                **QUIET,
+                **AT_ONCE,
             )
         )
-        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], **QUIET)
+        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **control))
-        self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **QUIET)
+        self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **AT_ONCE)
         pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **control))
-        self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **QUIET)
-        self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **QUIET)
+        self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **AT_ONCE)
+        self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
         pulse.after(
             self.really.click(
                 self.remove,

@@ -12,16 +12,12 @@ import gradio as gr
 from core.errors import GarageError
 from webui.kit import format, hardware
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import LivePart, shown
+from webui.kit.live import QUIET, LivePart, shown
 from webui.kit.wording import Wording
-from webui.pages.alone_setting import AloneSetting
-from webui.pages.automation_card import AutomationCard
-from webui.pages.hub_token_card import HubTokenCard
-from webui.pages.measured_memory import MeasuredMemory
+from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory
 from webui.server.language import PATHS
 from webui.state.services import Services
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
 
 

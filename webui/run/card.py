@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from core.presets import goal_of as goal_preset
-from core.presets import sample_of
+from core.advice.goals import goal_of as goal_preset
 from core.runs.folder import Status
 from core.runs.states import BUSY, State
 from webui.kit import format
+from webui.kit.format import data_name, method_name, model_name
 from webui.kit.html import Html, join, tag
-from webui.kit.verdict import method_name
 from webui.kit.wording import Wording, field_of
 from webui.run import guard, memory
 from webui.state.moment import RunRow, RunView
@@ -59,15 +58,6 @@ def model_line(row: RunRow, w: Wording) -> str:
         return w.t("train_page.recipe_unreadable")
     method = {"lora": "LoRA", "qlora": "QLoRA"}.get(row.method, row.method)
     return w.t("train_page.run_line", method=method, r=row.r, model=model_name(row.model, w), data=data_name(row, w))
-
-
-def model_name(model_id: str, w: Wording) -> str:
-    return "SmolLM2-135M-Instruct" if model_id == "starter" else model_id.removeprefix("library:")
-
-
-def data_name(row: RunRow, w: Wording) -> str:
-    sample = sample_of(row.data)
-    return (sample and sample.title.get(w.language)) or row.data
 
 
 def _at_work(status: Status, w: Wording) -> list[Html]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
 from typing import Any
 
 import gradio as gr
@@ -12,12 +11,11 @@ import gradio as gr
 from core.errors import GarageError, RunError
 from core.queue.queue import Hold, time_of_day
 from core.runs.folder import RunFolder
-from webui.kit import format
+from webui.kit.format import at_time
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import LivePart, Look, Pulse, shown
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Look, Pulse, shown
 from webui.kit.wording import Wording
 from webui.run import card
-from webui.run.column import CONTROL
 from webui.state.moment import Moment
 from webui.state.services import Services
 
@@ -32,7 +30,6 @@ CHOSEN = """(_, ...rest) => {
   if (!filled) delete list.dataset.chosen;
   return [run, ...rest];
 }"""
-QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
 class LinePanel:
@@ -112,11 +109,11 @@ class LinePanel:
         ):
             pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
         pulse.after(self.hold.click(self.hold_line, None, [self.notice], **CONTROL))
-        self.list.input(None, [self.list], None, js=REMEMBER, **QUIET)
+        self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
             pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
         taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
-        pulse.after(taken.then(None, None, None, js=FORGET, **QUIET))
+        pulse.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
         pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
 
     def _said(self, act: Callable[[], Any], done: str = "") -> Any:
@@ -173,8 +170,6 @@ class LinePanel:
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------
-
-
 def choices(moment: Moment, w: Wording) -> list[tuple[str, str]]:
     """Two lines each: place and name; what it is, and from when on."""
     found = []
@@ -225,15 +220,3 @@ def next_line(moment: Moment, w: Wording) -> Html:
     values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": moment.busy.name if moment.busy else ""}
     key = ("next_timed" if timed else "next") if moment.busy else ("alone_timed" if timed else "alone")
     return tag("p", w.t(f"line_panel.{key}", **values), class_="lg-quiet")
-
-
-def at_time(w: Wording, seconds: float | None) -> str:
-    """ "23:00", "tomorrow 07:00", else with its date; clocks of the PC that trains."""
-    if not seconds:
-        return ""
-    then = datetime.fromtimestamp(seconds)
-    if then.date() == date.today():
-        return then.strftime("%H:%M")
-    if then.date() == date.today() + timedelta(days=1):
-        return w.t("line_panel.tomorrow", time=then.strftime("%H:%M"))
-    return format.moment(seconds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.advice import run_doctor
-from core.advice.run_doctor import Finding
+from core.advice import curve_doctor
+from core.advice.finding import Finding
 from core.errors import GarageError
 from core.recipe import Recipe
 from core.runs.states import BUSY
@@ -41,7 +41,7 @@ class Diagnoses:
         run_id, stamp = view.row.id, self._stamp(view)
         kept = self._kept.get(run_id)
         if kept is None or kept[0] != stamp:
-            series = self.curves.series(run_id, run_doctor.measured_rows(view.facts))
-            found = run_doctor.of_run(recipe, series, stamp[1], run_doctor.usual_rate(view.facts))
+            series = self.curves.series(run_id, curve_doctor.measured_rows(view.facts))
+            found = curve_doctor.of_run(recipe, series, stamp[1], curve_doctor.usual_rate(view.facts))
             kept = self._kept[run_id] = (stamp, found[0] if found else None)
         return kept[1]

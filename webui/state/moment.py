@@ -18,8 +18,8 @@ from core.export.exports import QUANTS, ExportResult, Exports, ExportStatus
 from core.queue.queue import Entry, Line, Order, arranged, first
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.ended import LeftRun, left_run
 from core.runs.folder import RunFolder, Status
-from core.runs.left_runs import LeftRun, left_run
 from core.runs.states import ACTIVE, BUSY, State
 
 FRESH_S = 0.5

@@ -21,8 +21,7 @@ from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
 from core.trial.pace import Probe
 from core.workspace.folder import Workspace
-from core.workspace.owner import Ownership
-from core.workspace.read_only import Gated
+from core.workspace.owner import Gated, Ownership
 from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves

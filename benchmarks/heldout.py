@@ -18,6 +18,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from core.data.repeats import same_prompt_key
+
 
 class Check(BaseModel):
     """What an answer must look like. Words are whole words: `7` is not found in `17`, nor `art` in `party`."""
@@ -109,11 +111,6 @@ def passes(check: Check, answer: str) -> bool:
         and (check.equals is None or re.fullmatch(re.escape(check.equals.strip()), answer, flags) is not None)
         and (check.regex is None or re.search(check.regex, answer, flags) is not None)
     )
-
-
-def same_prompt_key(prompt: str) -> str:
-    """prompt without case, punctuation and spacing: two prompts with equal keys are the same question."""
-    return re.sub(r"[\W_]+", " ", prompt).casefold().strip()
 
 
 def _whole(word: str) -> str:

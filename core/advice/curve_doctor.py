@@ -1,0 +1,329 @@
+"""What is wrong with a run, by its curves. Pure: reads numbers that were written; changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from core.advice.case import USUAL_RATE
+from core.advice.decisions import FEWEST_STEPS
+from core.advice.finding import LISTED, Finding
+from core.messages import Text, text
+from core.recipe import Recipe
+from core.runs.health import FAR, FAR_STEPS
+
+WARMEST = 2  # times the usual rate, where a run was too cold
+BACK_TO = 5  # a rate that was too hot is divided by this, where it is not far from the usual one
+WINDOW = 8  # steps at least, over which a loss is averaged
+SURE = 3.0  # standard errors
+RISEN = 1.2  # times its lowest
+ABOVE_BASE = 1.15  # times the untrained model's
+JUMP = 0.5  # of the untrained model's loss, above the steps before
+MOST_JUMPS = 2
+GAP = 0.10  # of the best measured loss
+LEAST_GAP = 0.02  # of the untrained model's loss
+GAP_OF_ROWS = 2.0  # over the number of measured rows: 20 % for ten rows, two thirds for three
+STILL_FALLING = 0.9  # times the training loss when it was measured best
+FLAT = 0.01  # of the measured loss
+FLAT_TRAINING = 0.02
+LEARNING = 0.25  # of the highest rate; below it a loss that stays is the schedule's end
+FEWEST_FLAT_STEPS = 20
+NOTHING_LEARNED = 0.03  # of the untrained model's loss
+DONE = 0.1  # of the untrained model's loss: with so little left, the run has done what it can
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The finite numbers of a run by step, what was taken back left out. measured_rows: behind each evaluation."""
+
+    steps: np.ndarray = field(default_factory=lambda: np.array([]))
+    losses: np.ndarray = field(default_factory=lambda: np.array([]))
+    norms: np.ndarray = field(default_factory=lambda: np.array([]))
+    rates: np.ndarray = field(default_factory=lambda: np.array([]))
+    eval_steps: np.ndarray = field(default_factory=lambda: np.array([]))
+    eval_losses: np.ndarray = field(default_factory=lambda: np.array([]))
+    measured_rows: int = 0
+
+    @classmethod
+    def of_records(cls, records: Iterable[dict[str, Any]], measured_rows: int = 0) -> Series:
+        """From the lines of metrics.jsonl. A later line of a step, or of one before it, takes back what was written from there on:
+        a run that went on from a checkpoint."""
+        train: list[tuple[float, ...]] = []
+        evals: list[tuple[float, ...]] = []
+        for record in records:
+            kind, step = record.get("kind"), record.get("step")
+            if kind not in ("train", "eval") or not isinstance(step, int):
+                continue
+            points, names = (train, ("loss", "grad_norm", "learning_rate")) if kind == "train" else (evals, ("eval_loss",))
+            while points and points[-1][0] >= step:
+                points.pop()
+            if kind == "train":
+                while evals and evals[-1][0] >= step:
+                    evals.pop()
+            points.append((step, *(_number(record.get(name)) for name in names)))
+        return cls.of_columns(*_columns(train, 4), *_columns(evals, 2), measured_rows)
+
+    @classmethod
+    def of_columns(
+        cls,
+        steps: Sequence[float],
+        losses: Sequence[float],
+        norms: Sequence[float],
+        rates: Sequence[float],
+        eval_steps: Sequence[float],
+        eval_losses: Sequence[float],
+        measured_rows: int = 0,
+    ) -> Series:
+        """Unknown numbers are nan; a step without a loss is left out."""
+        train = np.array([steps, losses, norms, rates], float).reshape(4, -1)
+        evals = np.array([eval_steps, eval_losses], float).reshape(2, -1)
+        return cls(*train[:, np.isfinite(train[1])], *evals[:, np.isfinite(evals[1])], measured_rows)
+
+    @property
+    def base(self) -> float:
+        """The loss before anything was learned: the first step's is computed before its correction, of one batch; where rows are
+        measured, theirs is too. Where none are, the steps after it tell whether that batch was an easy one."""
+        if not len(self.losses):
+            return math.nan
+        first = float(self.losses[0])
+        if len(self.eval_steps) and self.eval_steps[0] == 0:
+            return max(first, float(self.eval_losses[0]))
+        return max(first, min(float(np.median(self.losses[:5])), 2 * first))
+
+    def between(self, after: float, until: float) -> np.ndarray:
+        return self.losses[(self.steps > after) & (self.steps <= until)]
+
+
+def _columns(points: list[tuple[float, ...]], width: int) -> list[Sequence[float]]:
+    return [list(column) for column in zip(*points, strict=True)] or [[] for _ in range(width)]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float = USUAL_RATE) -> list[Finding]:
+    """What is wrong with a run that is at work, or was. One cause is told, the first that explains the curves."""
+    for rule in (hot_rate, overfitting, plateau):
+        if finding := rule(recipe, series, at_work, usual_rate):
+            return [finding]
+    return []
+
+
+def measured_rows(facts: dict[str, Any]) -> int:
+    """Of a run.json; 0 where it does not say."""
+    rows = facts.get("rows_measured")
+    return rows if isinstance(rows, int) else 0
+
+
+def usual_rate(facts: dict[str, Any]) -> float:
+    """Of a run.json, by the advice that the run was planned with."""
+    advice = facts.get("advice")
+    rate = advice.get("usual_rate") if isinstance(advice, dict) else None
+    return float(rate) if isinstance(rate, int | float) and 0 < rate < 1 else USUAL_RATE
+
+
+def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
+    """The loss is above what the untrained model had or was for most of the way, rises again after it had fallen, or jumps and
+    stays up."""
+    evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
+    if evidence is None:
+        return None
+    rate = recipe.train.learning_rate
+    cooler = usual if rate > 2 * usual else float(f"{rate / BACK_TO:.1g}")
+    limit = recipe.train.max_grad_norm
+    known = series.norms[np.isfinite(series.norms)]
+    percent = round(100 * float((known > limit).mean())) if limit and len(known) else 0
+    norms = text("run_doctor.clipped", percent=percent, limit=limit) if percent else ""
+    return Finding(
+        id="hot_rate",
+        evidence=text("run_doctor.hot_rate", what=evidence[0], rate=rate, norms=norms),
+        meaning=text("run_doctor.hot_rate_means"),
+        remedy=text(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=cooler),
+        fix={"train.learning_rate": cooler},
+        action="stop" if at_work else None,
+        step=evidence[1],
+    )
+
+
+Evidence = tuple[Text, int]  # and the step from which on
+
+
+def _window(series: Series) -> int:
+    return max(WINDOW, len(series.losses) // 5)
+
+
+def _above_base(series: Series) -> Evidence | None:
+    """The last steps are above the untrained model's loss, by more than batches differ."""
+    width = _window(series)
+    if len(series.losses) > FAR_STEPS and series.losses[-FAR_STEPS:].min() > series.base + FAR:
+        width = FAR_STEPS  # so far that a run goes back by itself (core/runs/health)
+    elif len(series.losses) < 2 * width:
+        return None
+    last = series.losses[-width:]
+    is_sure = last.min() > ABOVE_BASE * series.base or last.mean() - series.base > SURE * last.std() / math.sqrt(width)
+    if last.mean() < ABOVE_BASE * series.base or not is_sure:
+        return None
+    begin, end = int(series.steps[-width]), int(series.steps[-1])
+    above = int(series.steps[np.flatnonzero(series.losses > ABOVE_BASE * series.base)[0]])
+    numbers = {"base": series.base, "last": float(last.mean()), "begin": begin, "end": end}
+    return text("run_doctor.above_base", **numbers), above
+
+
+def _mostly_above(series: Series) -> Evidence | None:
+    """More than half of all steps were above where it began, though the falling rate brought the last ones back."""
+    losses = series.losses
+    above = np.flatnonzero(losses > ABOVE_BASE * max(series.base, float(losses[0]))) if len(losses) else losses
+    if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
+        return None
+    begin, end = int(above[0]), int(above[-1])
+    numbers = {"last": float(losses[begin : end + 1].mean()), "begin": int(series.steps[begin]), "end": int(series.steps[end])}
+    return text("run_doctor.above_base", base=series.base, **numbers), int(series.steps[begin])
+
+
+def _risen(series: Series) -> Evidence | None:
+    """It had fallen, and is most of the way back."""
+    width, losses = _window(series), series.losses
+    if len(losses) < 3 * width:
+        return None
+    sums = np.concatenate([[0.0], losses.cumsum()])
+    means = (sums[width:] - sums[:-width]) / width
+    lowest = int(means[:-width].argmin())
+    low, last = losses[lowest : lowest + width], losses[-width:]
+    back = last.mean() > low.mean() + JUMP * max(0.0, series.base - low.mean())
+    noise = math.sqrt((low.var() + last.var()) / width)
+    if not back or last.mean() < RISEN * low.mean() or last.mean() - low.mean() < SURE * noise:
+        return None
+    from_step = int(series.steps[lowest + width - 1])
+    return text(
+        "run_doctor.risen", low=float(low.mean()), step=from_step, last=float(last.mean()), end=int(series.steps[-1])
+    ), from_step
+
+
+def _jumps(series: Series) -> Evidence | None:
+    """Steps after which the loss stays up for a while; an odd row alone is up for one step."""
+    losses, found = series.losses, []
+    if len(losses) < WINDOW + 3:
+        return None
+    up = JUMP * series.base
+    after = sliding_window_view(losses[WINDOW:], 3).min(1)
+    # The median of the steps before is looked at only where their smallest leaves a jump possible: there are few such.
+    possible = WINDOW + np.flatnonzero(after > sliding_window_view(losses, WINDOW)[: len(after)].min(1) + up)
+    for i in possible.tolist():
+        if found and i <= found[-1] + WINDOW:
+            continue
+        if after[i - WINDOW] > np.median(losses[i - WINDOW : i]) + up:
+            found.append(i)
+    if len(found) <= MOST_JUMPS:
+        return None
+    steps = [int(series.steps[i]) for i in found]
+    return text("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
+
+
+def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
+    """The measured loss rises while the training loss falls. The fewer rows are measured, the more it must have risen."""
+    if series.measured_rows < 1 or len(series.eval_losses) < 3:
+        return None
+    best = int(series.eval_losses.argmin())
+    after, low = series.eval_losses[best + 1 :], float(series.eval_losses[best])
+    needed = 1 + max(GAP, GAP_OF_ROWS / series.measured_rows)
+    if len(after) < 2 or after[-1] < max(needed * low, low + LEAST_GAP * series.base) or (after[-2:] <= low).any():
+        return None
+    step, last_step = int(series.eval_steps[best]), int(series.eval_steps[-1])
+    span = series.eval_steps[best] - series.eval_steps[best - 1] if best else series.eval_steps[1]
+    then, now = series.between(step - span, step) if best else series.losses[:1], series.between(last_step - span, last_step)
+    if not len(then) or not len(now) or now.mean() > STILL_FALLING * then.mean():
+        return None
+    steps = max(step, FEWEST_STEPS)
+    return Finding(
+        id="overfitting",
+        evidence=text(
+            "run_doctor.overfitting",
+            step=step, last=last_step, low=low, high=float(after[-1]), percent=round(100 * (float(after[-1]) / low - 1)),
+            rows=series.measured_rows, then=float(then.mean()), now=float(now.mean()),
+        ),
+        meaning=text("run_doctor.overfitting_means"),
+        remedy=text("run_doctor.stop_keep_best", step=step) if at_work else text("run_doctor.again_with_steps", steps=steps),
+        fix={} if at_work else {"train.max_steps": steps},
+        action="stop" if at_work else None,
+        step=step,
+    )  # fmt: skip
+
+
+def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
+    """Nothing gets better, though the rate is still high: from the beginning (too cold), or since some step."""
+    found = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
+    if found is None:
+        return None
+    evidence, step, left = found
+    rate = recipe.train.learning_rate
+    if left > 1 - NOTHING_LEARNED:
+        warmer = max(usual, min(float(f"{rate * BACK_TO:.1g}"), WARMEST * usual))
+        if warmer <= rate:
+            return None
+        remedy = text(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=warmer)
+        means, fix = text("run_doctor.cold_means", rate=rate), {"train.learning_rate": warmer}
+    elif left < DONE:
+        return None
+    else:
+        steps = max(step, FEWEST_STEPS)
+        remedy = text("run_doctor.stop_keep_best", step=step) if at_work else text("run_doctor.again_with_steps", steps=steps)
+        means, fix = text("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
+    return Finding(
+        id="plateau", evidence=evidence, meaning=means, remedy=remedy, fix=fix, action="stop" if at_work else None, step=step
+    )
+
+
+def _while_learning(series: Series) -> float:
+    """The last step whose learning rate was not yet low."""
+    known = series.rates[np.isfinite(series.rates)]
+    high = series.rates >= LEARNING * known.max(initial=0.0)
+    return float(series.steps[high][-1]) if high.any() else 0.0
+
+
+def _flat_measured(series: Series) -> tuple[Text, int, float] | None:
+    """From a measurement on, at least two more in a row without a gain, and no clear gain of the training loss either. Third: what
+    is left of the untrained model's loss, as a share."""
+    usable = series.eval_steps <= _while_learning(series)
+    steps, losses = series.eval_steps[usable], series.eval_losses[usable]
+    untrained = float(series.eval_losses[0]) if series.eval_steps[0] == 0 else series.base
+    for i in range(len(losses) - 2):
+        first, last = steps[i], steps[-1]
+        later = series.eval_losses[i + 1 :]
+        if last - first < max(FEWEST_FLAT_STEPS, 0.3 * last):
+            return None
+        if later.min() < (1 - FLAT) * losses[i] or losses[-1] > (1 + FLAT) * losses[i]:
+            continue
+        early, late = series.between(first, (first + last) / 2), series.between((first + last) / 2, last)
+        if not len(early) or not len(late):
+            continue
+        noise = math.sqrt(early.var() / len(early) + late.var() / len(late))
+        if early.mean() - late.mean() > FLAT_TRAINING * early.mean() + noise:
+            continue
+        numbers = {"then": float(losses[i]), "now": float(losses[-1]), "early": float(early.mean()), "late": float(late.mean())}
+        return (
+            text("run_doctor.flat_measured", step=int(first), last=int(last), **numbers),
+            int(first),
+            float(losses[i]) / untrained,
+        )
+    return None
+
+
+def _flat_training(recipe: Recipe, series: Series) -> tuple[Text, int, float] | None:
+    """Three long blocks in a row with the same mean, where none are measured; by more than batches differ."""
+    losses = series.losses[series.steps <= _while_learning(series)]
+    width = max(2 * FEWEST_FLAT_STEPS, len(losses) // 6)
+    if len(losses) < 3 * width:
+        return None
+    blocks = losses[-3 * width :].reshape(3, width)
+    means, noise = blocks.mean(1), float(blocks.std(1).max()) / math.sqrt(width)
+    if means.max() - means.min() > FLAT_TRAINING * means[0] or SURE * noise > FLAT_TRAINING * 2 * means[0]:
+        return None
+    first, last = int(series.steps[len(losses) - 3 * width]), int(series.steps[len(losses) - 1])
+    numbers = {"early": float(means[0]), "late": float(means[2])}
+    return text("run_doctor.flat_training", step=first, last=last, **numbers), first, float(means[0]) / series.base

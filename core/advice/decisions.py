@@ -1,0 +1,305 @@
+"""Each setting's own decision, with its reason: method, lengths, batches, rank, learning rate, in the order in which memory is spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import lru_cache
+from typing import Any
+
+from core.advice.case import RANKS, USUAL_RATE, Case, Draft, Method, Verdict
+from core.data import schedule
+from core.data.facts import DataFacts
+from core.messages import Text, text
+from core.models.shapes import ModelShape
+
+USUAL_RANK = 8
+MICRO_BATCHES = (4, 2, 1)
+LENGTH_STEP = 64  # tokens
+GUESS_MARGIN = 2.5  # SmolLM2 on the three sample sets: real lengths are 1.3 times the guess; on Chinese up to twice and more
+LENGTH_WITHOUT_DATA, SHORTEST_WITHOUT_DATA = 512, 256  # tokens
+FEW_ROWS = 50
+FEWEST_STEPS = 20
+SHORT_RUN_STEPS = 100
+
+
+# ---- the decisions ----------------------------------------------------------------------------------------------------
+def optimizer(case: Case, draft: Draft | None = None) -> tuple[str, Text]:
+    return ("adamw_torch", text("advise.optim_cpu")) if case.on_cpu else ("paged_adamw_8bit", text("advise.optim_card"))
+
+
+def wanted_length(case: Case) -> int:
+    """Tokens that cover 99 of 100 examples, rounded up; never beyond what the model can read."""
+    wanted = max(LENGTH_STEP, _rounded_up(long_example(case.data))) if case.data else LENGTH_WITHOUT_DATA
+    readable = case.shape.max_position_embeddings if case.shape else None
+    return min(wanted, readable) if readable else wanted
+
+
+def long_example(data: DataFacts) -> int:
+    """Tokens that 99 of 100 examples have at most; with room to spare where they were only guessed.
+
+    A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
+    """
+    return math.ceil(data.p99_length * (GUESS_MARGIN if data.estimated else 1))
+
+
+def max_length(case: Case, draft: Draft) -> tuple[int, Text]:
+    """The wanted length; less where only less fits, but never so short that more than 1 of 100 examples is cut."""
+    wanted, numbers = draft.max_length, case.numbers(draft)
+    value = wanted
+    if case.holds(draft) is False:
+        value = longest_that_holds(case, draft, shortest_acceptable(case)) or wanted
+    if value < wanted:
+        why = text("advise.length_that_fits", value=value, wanted=wanted, **numbers)
+    elif case.data is None:
+        why = text("advise.length_without_data", value=value)
+    elif value < case.data.p99_length:
+        why = text("advise.length_of_model", value=value, p99=case.data.p99_length)
+    else:
+        key = "advise.length_of_guess" if case.data.estimated else "advise.length_of_data"
+        why = text(key, p99=case.data.p99_length, value=value)
+    return value, why
+
+
+def shortest_acceptable(case: Case) -> int:
+    return min(case.data.p99_length if case.data else SHORTEST_WITHOUT_DATA, wanted_length(case))
+
+
+def longest_that_holds(case: Case, draft: Draft, shortest: int) -> int | None:
+    """The largest multiple of 64 in [shortest, draft.max_length) that fits with its margin, else shortest, else None."""
+    low, high = shortest // LENGTH_STEP, (draft.max_length - 1) // LENGTH_STEP  # low holds or is below shortest
+    while low < high:
+        middle = (low + high + 1) // 2
+        if case.holds(replace(draft, max_length=middle * LENGTH_STEP)):
+            low = middle
+        else:
+            high = middle - 1
+    found = max(low * LENGTH_STEP, shortest)
+    return found if found < draft.max_length and case.holds(replace(draft, max_length=found)) else None
+
+
+def few_targets(shape: ModelShape | None) -> str:
+    """Query and value alone, as the LoRA paper had it; where a family has them in one matrix, that one."""
+    names = [matrix.name for matrix in shape.attention_matrices] if shape else []
+    return "q_proj,v_proj" if not names or {"q_proj", "v_proj"} <= set(names) else names[0]
+
+
+def target_modules(case: Case, draft: Draft) -> tuple[str, Text]:
+    """Every linear layer, as the QLoRA paper found to matter most; q and v alone where only that fits."""
+    fewer = replace(draft, target_modules=few_targets(case.shape))
+    if case.holds(draft) is False and case.holds(fewer):
+        return fewer.target_modules, text("advise.targets_that_fit", **case.numbers(draft))
+    return "all-linear", text("advise.targets_all")
+
+
+def method(case: Case, draft: Draft) -> tuple[Method, Text]:
+    """Design section 5, rules 1, 2 and 8."""
+    lora = replace(draft, method="lora")
+    facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
+    if case.on_cpu:
+        return "lora", text("advise.lora_on_cpu")
+    if case.shape is None:
+        return "qlora", text("advise.qlora_unknown_model")
+    if case.for_qlora_only:
+        return "qlora", text("advise.qlora_documented", limit=case.table.qlora_up_to_gb, **facts)
+    if minimum := case.too_small_for("lora"):
+        return "qlora", text("advise.qlora_below_minimum", minimum=minimum, **facts)
+    holds = case.holds(lora)
+    if holds is None:
+        return "qlora", text("advise.qlora_unknown_memory")
+    if not holds:
+        return "qlora", text("advise.qlora_lora_too_large", **facts)
+    if case.row and case.budget.sold_gb is not None:
+        return "lora", text("advise.lora_documented", minimum=case.row.lora.minimum_gb, **facts)
+    return "lora", text("advise.lora_fits", **facts)
+
+
+def effective_batch(case: Case) -> int:
+    """Examples in one correction. Few rows need many small steps; README section 7 takes 16 (8 to 32) otherwise."""
+    rows = case.data.rows if case.data else None
+    return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
+
+
+def micro_batch(case: Case, draft: Draft) -> tuple[int, Text]:
+    """4, 2 or 1, whichever fits; 8 only pads more."""
+    useful = [size for size in MICRO_BATCHES if size <= effective_batch(case)]
+    value = next((size for size in useful if case.holds(replace(draft, micro_batch=size))), 1)
+    if case.holds(draft) is None:
+        return 1, text("advise.batch_unknown")
+    if value == useful[0]:
+        return value, text("advise.batch_fits", value=value, **case.numbers(replace(draft, micro_batch=value)))
+    too_many = useful[useful.index(value) - 1]
+    return value, text("advise.batch_that_fits", more=too_many, **case.numbers(replace(draft, micro_batch=too_many)))
+
+
+def checkpointing(case: Case, draft: Draft) -> tuple[bool, Text]:
+    """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes first."""
+    without = replace(draft, gradient_checkpointing=False)
+    if case.holds(without):
+        return False, text("advise.checkpointing_off", **case.numbers(without))
+    known = case.holds(without) is not None
+    return True, text("advise.checkpointing_needed", **case.numbers(without)) if known else text("advise.checkpointing_unknown")
+
+
+def rank(case: Case, draft: Draft) -> tuple[int, Text]:
+    """Design section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's documentation)."""
+    wanted, why = wanted_rank(case, draft)
+    value = wanted
+    while value > RANKS[0] and case.holds(replace(draft, r=value)) is False:
+        value = max(r for r in RANKS if r < value)
+    if case.holds(replace(draft, r=value)) is False:
+        return value, text("advise.rank_least", **case.numbers(replace(draft, r=value)))
+    if value < wanted:
+        why = text("advise.rank_that_fits", wanted=wanted, **case.numbers(replace(draft, r=wanted)))
+    return value, why
+
+
+def wanted_rank(case: Case, draft: Draft) -> tuple[int, Text]:
+    floor = case.goal.r_floor if case.goal else USUAL_RANK
+    least = text("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
+    if case.data is None:
+        return floor, text("advise.rank_without_data", least=least)
+    if case.data.rows < FEW_ROWS:
+        return RANKS[0], text("advise.rank_few_rows", rows=case.data.rows, few=FEW_ROWS)
+    if case.shape is None:
+        return floor, text("advise.rank_unknown_model", least=least)
+    enough = next((r for r in RANKS if _capacity(case.shape, draft, r) >= case.data.learned_tokens), None)
+    value = max(floor, enough or RANKS[-1])
+    facts = {"tokens": case.data.learned_tokens, "params": _capacity(case.shape, draft, value)}
+    if enough is None:
+        return value, text("advise.rank_too_small", **facts)
+    if enough < floor:
+        return value, text("advise.rank_of_floor", least=least, **facts)
+    return value, text("advise.rank_of_tokens", **facts)
+
+
+def alpha(case: Case, draft: Draft) -> tuple[int, Text]:
+    return 2 * draft.r, text("advise.alpha", r=draft.r)
+
+
+def epochs(case: Case, draft: Draft) -> tuple[float, Text]:
+    """Few rows are read more often, many tokens less often (README section 7)."""
+    data = case.data
+    if data is None:
+        return 3.0, text("advise.epochs_without_data")
+    if data.tokens > 5_000_000:
+        return 1.0, text("advise.epochs_many_tokens", tokens=data.tokens, limit=5_000_000)
+    if data.tokens > 1_000_000:
+        return 2.0, text("advise.epochs_many_tokens", tokens=data.tokens, limit=1_000_000)
+    if data.rows < 200:
+        return 5.0, text("advise.epochs_few_rows", rows=data.rows, limit=200)
+    return 3.0, text("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
+
+
+def accumulation(case: Case, draft: Draft) -> tuple[int, Text]:
+    wanted = effective_batch(case)
+    value = max(1, round(wanted / draft.micro_batch))
+    facts = {"micro": draft.micro_batch, "effective": draft.micro_batch * value, "value": value}
+    if case.data is None:
+        return value, text("advise.accumulation_without_data", **facts)
+    return value, text("advise.accumulation", rows=case.data.rows, **facts)
+
+
+def learning_rate(case: Case, draft: Draft) -> tuple[float, Text]:
+    """1e-3 below 1B: measured with the starter (README, three sets, 20 of 20). The others: README section 7."""
+    usual = usual_rate(case.billions)
+    if usual != USUAL_RATE:
+        return usual, text(f"advise.rate_{'small' if usual > USUAL_RATE else 'large'}_model", size=case.size_name)
+    steps = planned_steps(case, draft)
+    if steps is not None and steps <= SHORT_RUN_STEPS:
+        return 3e-4, text("advise.rate_short_run", steps=steps, limit=SHORT_RUN_STEPS)
+    return usual, text("advise.rate_usual")
+
+
+def usual_rate(billions: float | None) -> float:
+    """By the size of the model alone."""
+    if billions is not None and billions < 1:
+        return 1e-3
+    return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
+
+
+DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Text]]] = {
+    "optim": optimizer,
+    "max_length": max_length,
+    "target_modules": target_modules,
+    "method": method,
+    "micro_batch": micro_batch,
+    "r": rank,
+    "gradient_checkpointing": checkpointing,
+    "lora_alpha": alpha,
+    "num_train_epochs": epochs,
+    "gradient_accumulation": accumulation,
+    "learning_rate": learning_rate,
+}
+DRAFT_FIELDS = tuple(field.name for field in fields(Draft))
+# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: key with a number, without.
+COSTS = {
+    "use_dora": ("advise.dora_costs", "advise.dora_costs_unknown"),
+    "load_in_8bit": ("advise.int8_saves", "advise.int8_unknown"),
+}
+
+
+def cost(case: Case, draft: Draft, name: str) -> Text:
+    """What the plan needs with a variant, and without it."""
+    known, unknown = COSTS[name]
+    estimate, without = case.estimate(draft), case.estimate(replace(draft, **{name: False}))
+    if estimate is None or without is None:
+        return text(unknown)
+    return text(known, needed=estimate.on_card_gib, without=without.on_card_gib)
+
+
+# ---- what follows from them -------------------------------------------------------------------------------------------
+def judge(case: Case, draft: Draft) -> tuple[Verdict, Text]:
+    """Design section 5, rule 3: the arithmetic, and the table's minimum for the card."""
+    estimate, free = case.estimate(draft), case.budget.free_gib
+    if estimate is None:
+        return "unknown", text("advise.unknown_model")
+    facts = {"needed": estimate.needed_gib, "bare": estimate.on_card_gib, "margin": estimate.margin, "free": free}
+    if free is None:
+        return "unknown", text("advise.unknown_memory", **facts)
+    if estimate.on_card_gib > free:
+        return "does_not_fit", text("advise.does_not_fit", **facts)
+    if estimate.needed_gib > free:
+        return "tight", text("advise.tight", **facts)
+    # The table's LoRA has a base in 16 bit.
+    if not draft.load_in_8bit and (minimum := case.too_small_for(draft.method)):
+        return "tight", text("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
+    return "fits", text("advise.fits", **facts)
+
+
+def planned_steps(case: Case, draft: Draft) -> int | None:
+    """Optimizer steps as core/data/schedule counts them; None without data where max_steps does not say."""
+    if draft.max_steps > 0:
+        return draft.max_steps
+    if case.data is None:
+        return None
+    return schedule_of(case, case.data, draft).total_steps
+
+
+def schedule_of(case: Case, data: DataFacts, draft: Draft) -> schedule.Schedule:
+    rows = _trained_rows(data.rows, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
+    if case.examples is not None:
+        rows = max(1, round(rows * case.examples(draft.max_length) / max(1, data.rows)))
+    lengths = (0,) * rows  # the count of steps does not ask how long rows are
+    return schedule.Schedule(lengths, draft.micro_batch, draft.gradient_accumulation, draft.num_train_epochs, draft.max_steps, 0)
+
+
+@lru_cache(maxsize=16)
+def _trained_rows(rows: int, eval_fraction: float) -> int:
+    return len(schedule.split(rows, eval_fraction, seed=0)[0])
+
+
+def capacity(case: Case, data: DataFacts, draft: Draft) -> Text | None:
+    """Where the adapter has fewer parameters than there are answer tokens."""
+    if case.shape is None or (params := _capacity(case.shape, draft, draft.r)) >= data.learned_tokens:
+        return None
+    return text("advise.warn_capacity", r=draft.r, params=params, tokens=data.learned_tokens)
+
+
+def _capacity(shape: ModelShape, draft: Draft, r: int) -> int:
+    return shape.lora_params(r, draft.target_modules)
+
+
+def _rounded_up(tokens: int) -> int:
+    return -(-tokens // LENGTH_STEP) * LENGTH_STEP

@@ -1,0 +1,46 @@
+"""What the run doctor found: what is wrong, how it shows, and the one remedy."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.messages import Text
+from core.recipe import Recipe
+
+PlanFinding = Literal["few_rows", "duplicates", "leakage", "few_steps", "hot_plan"]
+RunFinding = Literal["hot_rate", "overfitting", "plateau"]
+LISTED = 5  # pairs of rows
+
+
+class Finding(BaseModel):
+    """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
+
+    fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for other
+    data; stop ends a run that is at work, and keeps its best checkpoint. rows: numbers in the file. step: from which on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: PlanFinding | RunFinding
+    evidence: Text
+    meaning: Text
+    remedy: Text
+    fix: dict[str, Any] = {}
+    action: Literal["more_data", "stop"] | None = None
+    rows: tuple[int, ...] = ()
+    step: int | None = None
+
+
+def applied(recipe: Recipe, finding: Finding) -> Recipe:
+    """recipe with what the finding changes. Raises RecipeError where that cannot be."""
+    value = recipe.model_dump(mode="json", exclude_unset=True)
+    for name, setting in finding.fix.items():
+        section, key = name.split(".")
+        value.setdefault(section, {})[key] = setting
+    return Recipe.parse(value)
+
+
+def listed(pairs: list[Text], of: int) -> list[Text | str]:
+    return [*pairs, "…"] if of > len(pairs) else [*pairs]

@@ -1,0 +1,48 @@
+"""What people want of a tuned model, and what LoRA is and is not good for: presets/goals/<id>.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import yaml
+
+from core.errors import RecipeError
+from core.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class Goal:
+    """presets/goals/<id>.yaml: what a model should become better at. Sentences by language.
+
+    suitable: whether LoRA suits it; where not, `instead` says what to do. r_floor: smallest rank to advise. sample: the
+    data set that shows it. example: one row by language, as question and answer. source: section of the document.
+    """
+
+    id: str
+    order: int
+    title: dict[str, str]
+    description: dict[str, str]
+    why: dict[str, str]
+    suitable: bool
+    r_floor: int
+    source: str
+    example: dict[str, dict[str, str]]
+    sample: str | None = None
+    instead: dict[str, str] | None = None
+
+
+@lru_cache(maxsize=1)
+def goals() -> tuple[Goal, ...]:
+    """All goals, in the order in which they are offered."""
+    files = (PRESETS / "goals").glob("*.yaml")
+    found = [Goal(id=file.stem, **yaml.safe_load(file.read_text("utf-8"))) for file in files]
+    return tuple(sorted(found, key=lambda goal: goal.order))
+
+
+def goal_of(goal_id: str) -> Goal:
+    """Raises RecipeError that lists the goals there are."""
+    for found in goals():
+        if found.id == goal_id:
+            return found
+    raise RecipeError("advise.no_such_goal", found=goal_id[:60], goals=[known.id for known in goals()])

@@ -1,0 +1,27 @@
+"""`doctor`: what is wrong with this PC, each problem with its fix."""
+
+from __future__ import annotations
+
+import typer
+
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
+from core.messages import terminal_language
+from core.workspace.folder import Workspace
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port: int = 7860) -> None:
+    """Check this PC: interpreter, torch, cards, disk, port; each problem with its fix."""
+    from core.system import checkup as checks
+
+    findings = checks.run(Workspace.place(workspace), port)
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "findings": in_words([finding.model_dump(mode="json") for finding in findings])})
+    else:
+        language = terminal_language()
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else '!! '} {finding.found.render(language)}")
+            if finding.fix:
+                print(f"    {finding.fix.render(language)}")
+    raise typer.Exit(0 if healthy else 1)

@@ -1,0 +1,92 @@
+"""`inspect`: what is in a file, and what would be learned of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
+from core.data.tokenizer import LongExamples
+from core.messages import terminal_language, text
+from core.presets import PRESETS
+from core.workspace.folder import Workspace, expand
+
+
+# ---- data -------------------------------------------------------------------------------------------------------------
+def dataset_store(space: Workspace) -> Any:
+    from core.data.store import DatasetStore
+
+    return DatasetStore(space.datasets, PRESETS, space.library_folders)
+
+
+def dataset_id(space: Workspace, source: str, relative_to: Path) -> str:
+    """source as an id of the store: an id already, or a file, which is added first (the same file only once)."""
+    store = dataset_store(space)
+    for candidate in (expand(source), relative_to / source):
+        if candidate.is_file():
+            return store.import_file(candidate, candidate.stem).id
+    store.path(source)  # raises DataError for what is neither
+    return source
+
+
+@app.command()
+def inspect(
+    data: str,
+    model: str | None = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    max_length: int = 512,
+    long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
+) -> None:
+    """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
+    from core.data.formats import examples_of, inspect_file
+
+    space = Workspace.open(workspace)
+    path = expand(data)
+    path = path if path.is_file() else dataset_store(space).path(data)
+    report = inspect_file(path)
+    learned = None
+    if model is not None:
+        learned = what_is_learned(space, model, [example for _, example in examples_of(path)], max_length, long_examples)
+    if as_json:
+        value = {"file": str(path), **report.model_dump(mode="json")}
+        print_json(in_words(value | ({"learned": learned} if learned else {})))
+        return
+    language = terminal_language()
+    print(text("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
+               duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
+    for note in report.notes:
+        print(note.render(language))
+    for problem in report.problems[:20]:
+        print(text("command.problem", row=problem.row or "-", problem=problem.text).render(language))
+    if report.problem_count > 20:
+        print(text("command.more_problems", count=report.problem_count - 20).render(language))
+    if learned:
+        print(text("command.inspect_learned", **learned).render(language))
+
+
+def what_is_learned(space: Workspace, model: str, examples: list, max_length: int, long_examples: LongExamples) -> dict[str, Any]:
+    """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
+    from core.data.preview import Preview
+    from core.data.tokenizer import Tokenizer
+    from core.models.library import Models
+
+    folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
+    # Every row, however many: whoever asks in a terminal waits for exact numbers.
+    preview = Preview.measure(list(enumerate(examples, 1)), Tokenizer(folder), every_row=True)
+    counts = preview.counts(max_length, long_examples)
+    return {
+        "tokens": counts.tokens,
+        "learned": counts.learned,
+        "learned_percent": counts.learned_percent,
+        "rows_cut": counts.rows_cut,
+        "rows_split": counts.rows_split,
+        "pieces": counts.pieces,
+        "rows_without_answer": counts.rows_dropped,
+        "median_length": counts.median,
+        "longest": counts.longest,
+        "p99_length": counts.p99,
+        "max_length": counts.max_length,
+    }

@@ -1,0 +1,328 @@
+"""`train`, `further`, `pause`, `resume`, `runs`: a run from its recipe to its end, and what there is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from filelock import Timeout
+
+from core.advice import curve_doctor, plan, run_doctor
+from core.advice.finding import Finding
+from core.advice.run_doctor import Planned
+from core.commands.data import dataset_id, dataset_store
+from core.commands.estimating import corrections_here
+from core.commands.terminal import (
+    EXIT_BY_STATE,
+    JsonOption,
+    SettingsOption,
+    WorkspaceOption,
+    app,
+    in_words,
+    print_json,
+    progress_line,
+    say,
+    say_finding,
+)
+from core.errors import BusyError, GarageError, RecipeError, RunError
+from core.messages import terminal_language, text
+from core.queue import queue as line_commands
+from core.queue.queue import Line
+from core.queue.supervisor import spawn_worker
+from core.queue.turns import busy
+from core.recipe import Recipe
+from core.runs import ended, frames
+from core.runs import further as further_runs
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import BUSY, TERMINAL, State, may_pause
+from core.system.processes import kill_tree
+from core.workspace.folder import Workspace
+
+if TYPE_CHECKING:
+    from core.data.preview import Preview
+
+UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}  # a run whose recipe cannot be read
+
+
+# ---- training ---------------------------------------------------------------------------------------------------------
+@app.command()
+def train(
+    recipe: Path,
+    settings: SettingsOption = None,
+    parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this ended run.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it in the line of the app instead, and return at once.")] = False,
+    at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
+) -> None:
+    """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
+    if at is not None and not queue:
+        raise RecipeError("line.no_queue_at")
+    from core.recipe import apply_settings, read_yaml
+
+    space = Workspace.open(workspace)
+    value = read_yaml(recipe)
+    wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
+    found = Runs(space).find(parent) if parent else None
+    if found:
+        wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
+    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, queue, at)
+    if not queue:
+        carry_out(run, space, as_json)
+
+
+@app.command("further")
+def further(
+    run: str,
+    settings: SettingsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
+    from core.recipe import apply_settings
+
+    space = Workspace.open(workspace)
+    found = Runs(space).find(run)
+    value = further_runs.recipe_of(found).model_dump(mode="json")
+    names = {setting.partition("=")[0].strip() for setting in settings or []}
+    if "train.num_train_epochs" in names and "train.max_steps" not in names:
+        value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
+    wanted = Recipe.parse(apply_settings(value, settings or []), where=found.name)
+    carry_out(prepared(space, wanted, Path.cwd(), as_json, found), space, as_json)
+
+
+def prepared(
+    space: Workspace,
+    wanted: Recipe,
+    relative_to: Path,
+    as_json: bool,
+    parent: RunFolder | None,
+    queue: bool = False,
+    at: str | None = None,
+) -> RunFolder:
+    """A run of wanted that is about to begin here, or waits in the app's line."""
+    from core.models.library import ModelRef, Models
+    from core.workspace import writable
+
+    writable.require(space)
+    if parent:
+        of_parent = further_runs.check(parent)
+        further_runs.require_alike(wanted, of_parent, parent.name)
+        wanted = further_runs.held_to(wanted, of_parent)
+    if ModelRef.parse(wanted.model.id).kind == "library":
+        Models(space).library_folder(wanted.model.id)
+    source = dataset_id(space, wanted.data.source, relative_to)
+    info = dataset_store(space).get(source)
+    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
+    seen = preview_of(space, wanted)
+    made = plan.make(wanted, grounds_of(space, wanted, seen), info.name)
+    if not as_json:
+        for warning in made.advice.warnings:
+            if warning.key not in run_doctor.SAID_OF_PLANS:
+                say(warning)
+        for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
+            say_finding(finding)
+    runs = Runs(space)
+    facts = {
+        "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
+        "advice": made.advice.model_dump(mode="json"),
+        **(further_runs.facts_of(parent) if parent else {}),
+    }
+    if queue:
+        run, said = line_commands.create(space, made.recipe, facts, at)
+        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
+        if not Line(space).read().app_is_open:
+            say(text("line.no_app"))
+        return run
+    refuse_while_busy(runs)
+    return runs.create(made.recipe, "command", facts)
+
+
+def carry_out(run: RunFolder, space: Workspace, as_json: bool) -> None:
+    status = follow(run, space, quiet=as_json)
+    report_end(run, status, as_json)
+    raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+@app.command("queue")
+def show_queue(
+    action: Annotated[line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")] = "list",
+    run: Annotated[str | None, typer.Argument(help="A run that waits: its id, or its name.")] = None,
+    at: Annotated[str | None, typer.Argument(help="For `at`: a time of day such as 23:00, or now.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The line of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
+    space = Workspace.open(workspace)
+    said = line_commands.act(space, action, run, at)
+    if as_json:
+        print_json(in_words(line_commands.listing(space)))
+        return
+    for sentence in said:
+        print(sentence.render(terminal_language()))
+
+
+@app.command()
+def pause(run: str, workspace: WorkspaceOption = None) -> None:
+    """Ask a run at work, here or in the app, to save where it is and give the device free."""
+    found = Runs(Workspace.open(workspace)).find(run)
+    state = Runs(Workspace.open(workspace)).status(found).state
+    if not may_pause(state):
+        raise RunError("run.not_pausable", name=found.name, state=text(f"state.{state.value}"))
+    found.ask("pause")
+    say(text("command.pause_asked", name=found.name, run=found.id))
+
+
+@app.command()
+def resume(run: str, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Go on with a run that was paused, interrupted or failed, in the foreground. Exit as `train`."""
+    space = Workspace.open(workspace)
+    runs = Runs(space)
+    found = runs.find(run)
+    refuse_while_busy(runs)
+    runs.queue_again(found, "command")
+    status = follow(found, space, quiet=as_json)
+    report_end(found, status, as_json)
+    raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+
+
+def refuse_while_busy(runs: Runs) -> None:
+    if at_work := busy(runs):
+        raise BusyError("run.already_training", name=at_work.name)
+
+
+def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
+    """None where the data or the model cannot be had: the run says why."""
+    from core.data import preview
+    from core.models.library import Models
+
+    with contextlib.suppress(GarageError):
+        data, previews = wanted.data, preview.Previews(dataset_store(space), Models(space))
+        return previews.of(data.source, wanted.model.id, data.train_on, data.format)
+    return None
+
+
+def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> plan.Grounds:
+    """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
+    from core.memory import budget
+    from core.models.library import Models
+    from core.system.machine import this_machine
+
+    models, machine = Models(space), this_machine()
+    shape = None
+    with contextlib.suppress(GarageError):
+        shape = models.shape(wanted.model.id, wanted.model.revision)
+    grounds = plan.Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
+    return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
+
+
+def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
+    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause."""
+    process = spawn_worker(space, run)
+    runs = Runs(space)
+    shown = ""
+    while process.poll() is None:
+        try:
+            line = progress_line(run.status())
+            if not quiet and line != shown:
+                print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)
+                shown = line
+            time.sleep(0.3 if sys.stderr.isatty() else 1.0)
+        except KeyboardInterrupt:
+            if run.asked():
+                kill_tree(process.pid)
+            else:
+                say(text("command.pausing", run=run.id))
+                run.ask("pause")
+    if sys.stderr.isatty() and not quiet:
+        print(file=sys.stderr)
+    ended.process_is_gone(run)
+    status = runs.status(run)
+    if status.state not in TERMINAL | {State.PAUSED}:
+        changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
+        status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
+        with contextlib.suppress(Timeout), run.lock().acquire(timeout=0):  # held: another process is about it
+            run.write_status(status)
+    return status
+
+
+def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
+    if as_json:
+        print_json(in_words(summary(run, status)))
+        return
+    for sentence in (status.message, status.advice):
+        if sentence:
+            say(sentence)
+    if status.state == State.FAILED:
+        print(run.log_tail(20), file=sys.stderr)
+    say(text("command.run_is", run=run.id, folder=run.path))
+
+
+def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Finding]:
+    facts = run.facts()
+    series = curve_doctor.Series.of_records(metrics, curve_doctor.measured_rows(facts))
+    return curve_doctor.of_run(recipe, series, status.state in BUSY, curve_doctor.usual_rate(facts))
+
+
+def summary(run: RunFolder, status: Status) -> dict[str, Any]:
+    """What `runs --json` and `train --json` say of a run."""
+    try:
+        recipe = run.recipe()
+    except RecipeError as error:
+        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.text.model_dump()} | UNREADABLE
+    metrics = run.all_metrics()
+    train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
+    eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
+    return {
+        "run": run.id,
+        "name": run.name,
+        "state": status.state.value,
+        "step": status.step,
+        "total_steps": status.total_steps,
+        "message": status.message.model_dump() if status.message else None,
+        "method": recipe.adapter.method,
+        "r": recipe.adapter.r,
+        "model": recipe.model.id,
+        "data": recipe.data.source,
+        "parent": (run.facts().get("parent") or {}).get("run"),
+        "first_loss": train_losses[0] if train_losses else None,
+        "last_loss": train_losses[-1] if train_losses else None,
+        "eval_loss": eval_losses[-1] if eval_losses else None,
+        "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
+        "adapter": str(run.adapter) if run.has_adapter() else None,
+        "checkpoints": [folder.name for folder in run.checkpoints()],
+        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
+        "bytes": run.bytes_used(),
+    }
+
+
+@app.command()
+def runs(
+    run: Annotated[str | None, typer.Argument(help="One run: its id, or its name; with what the run doctor finds.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs of the workspace, newest first; or show one."""
+    found = Runs(Workspace.open(workspace))
+    chosen = [found.find(run)] if run else found.list()
+    rows = [summary(each, found.status(each)) for each in chosen]
+    if as_json:
+        print_json(in_words(rows[0] if run else {"runs": rows}))
+        return
+    language = terminal_language()
+    for row in rows:
+        loss = "-" if row["last_loss"] is None else f"{row['last_loss']:.3f}"
+        state = text(f"state.{row['state']}").render(language)
+        print(
+            f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
+        )
+        for finding in row["findings"] if run else ():
+            say_finding(Finding.model_validate(finding))
+    if not rows:
+        say(text("command.no_runs"))

@@ -1,0 +1,94 @@
+"""`chat` and `export`: what comes out of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
+from core.errors import RecipeError
+from core.messages import text
+from core.runs.all import Runs
+from core.workspace.folder import Workspace, expand
+
+
+# ---- chat and export --------------------------------------------------------------------------------------------------
+@app.command()
+def chat(
+    run: str,
+    prompt: Annotated[str, typer.Option("--prompt", help="What to ask.")],
+    base: Annotated[bool, typer.Option("--base", help="Ask the base model too.")] = False,
+    checkpoint: str | None = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run's model (or an adapter folder's) one thing, greedily; with --base also the model it was made from."""
+    from core.chat.questions import answers, target_of, target_of_adapter
+
+    if not prompt.strip():
+        raise RecipeError("command.empty_prompt")
+    space = Workspace.open(workspace)
+    folder = expand(run).absolute()
+    if (folder / "adapter_config.json").is_file():
+        target = target_of_adapter(space, folder)
+    else:
+        target = target_of(Runs(space).find(run), checkpoint)
+    result = answers(space, target, [prompt], base, max_new_tokens)[0]
+    if as_json:
+        print_json({"chat": target.label, "prompt": prompt, **result})
+        return
+    if base:
+        print(f"[base]  {result['base']}\n")
+        print("[tuned] ", end="")
+    print(result["tuned"])
+
+
+@app.command()
+def export(
+    run: str,
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf or ollama")],
+    quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q8_0 or bf16.")] = None,
+    checkpoint: str | None = None,
+    keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a run home: its adapter, a merged model, or a GGUF file; each is loaded again and compared first."""
+    from core.export.exports import Exports, ExportStatus, read_result
+
+    def show(status: ExportStatus) -> None:
+        if not as_json and status.stage not in shown:
+            shown.append(status.stage)
+            say(status.stage_text)
+
+    shown: list[str] = []
+    space = Workspace.open(workspace)
+    exports = Exports(space)
+    job = exports.start(Runs(space).find(run), to, quant, checkpoint, keep_unproven)
+    try:
+        status = job.wait(on_status=show)
+    except KeyboardInterrupt:
+        say(job.cancel().message or text("export.cancelled"))
+        raise typer.Exit(3) from None
+    job.process.wait()
+    result = read_result(job.folder) if status.state == "done" else None
+    if as_json:
+        failed = {"passed": False, "message": status.message, "check": status.check}
+        value = result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder)} if result else failed
+        print_json(in_words(plain(value)))
+    elif result:
+        check = result.check
+        say(text("command.export_proof", adapter=f"{check.mean_loss_adapter:.3f}", export=f"{check.mean_loss_export:.3f}",
+                 equal=check.first_tokens_equal, prompts=check.prompts))  # fmt: skip
+        for item in check.differences:
+            say(text("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export))
+        for note in result.notes:
+            say(note)
+        say(text("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
+        if command := exports.ollama_command(result):
+            say(text("command.ollama", command=command))
+    else:
+        say(status.message or text("export.went_away"))
+    raise typer.Exit(0 if result else 1)

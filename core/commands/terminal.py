@@ -1,0 +1,73 @@
+"""How every command speaks: its options, its exit status, sentences or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.advice.finding import Finding
+from core.messages import Text, terminal_language, text
+from core.runs.folder import Status
+from core.runs.states import State
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
+EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
+
+
+def say(message: Text | str) -> None:
+    print(message.render(terminal_language()) if isinstance(message, Text) else message, file=sys.stderr, flush=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def in_words(value: Any) -> Any:
+    """JSON values in which each Text also carries its sentence in English."""
+    if isinstance(value, dict) and set(value) == {"key", "params"}:
+        return value | {"sentence": Text.model_validate(value).render("en")}
+    if isinstance(value, dict):
+        return {k: in_words(v) for k, v in value.items()}
+    return [in_words(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def progress_line(status: Status) -> str:
+    language = terminal_language()
+    stage = text(f"stage.{status.stage}").render(language)
+    if status.stage == "training" and status.total_steps:
+        left = f", {status.seconds_left / 60:.1f} min" if status.seconds_left is not None else ""
+        return f"{stage} {status.step}/{status.total_steps}{left}"
+    if status.progress and status.progress.total:
+        return f"{stage} {100 * status.progress.done / status.progress.total:.0f} %"
+    return stage
+
+
+def say_finding(finding: Finding) -> None:
+    """As the page says it; the remedy as the setting that it is."""
+    language = terminal_language()
+    settings = " ".join(f"--set {name}={json.dumps(value)}" for name, value in finding.fix.items())
+    words = [part.render(language) for part in (finding.evidence, finding.meaning, finding.remedy)]
+    say(" ".join(words) + (f" ({settings})" if settings else ""))
+
+
+def plain(value: Any) -> Any:
+    """value with every pydantic model in it as JSON values."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def columns(*cells: str) -> str:
+    """cells side by side, each 18 columns of a terminal wide, where a Chinese character takes two."""
+    wide = [sum(unicodedata.east_asian_width(letter) in "WF" for letter in cell) for cell in cells]
+    return "".join(f"{cell:<{18 - extra}}" for cell, extra in zip(cells, wide, strict=True)).rstrip()

@@ -1,0 +1,189 @@
+"""A row, a problem with a row, and the limits that hold for every kind of file."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.messages import Text, text
+
+Kind = Literal["json", "jsonl", "csv", "parquet", "txt"]
+SUFFIXES: dict[str, Kind] = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "txt",
+    ".md": "txt",
+}
+MIB = 1 << 20
+
+
+class Limits(BaseModel):
+    """How much of a file is taken; all of it can be read on a PC with 8 GiB of memory."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int = Field(2 << 30, description="Largest file, in bytes; Parquet counts unpacked.")
+    row_bytes: int = Field(4 * MIB, description="Largest row, in bytes of UTF-8 (a JSONL line, a JSON element, a CSV record).")
+    depth: int = Field(64, description="Deepest nesting of lists and objects in a row, in levels.")
+    rows: int = Field(2_000_000, description="Most rows of a file.")
+    problems: int = Field(1_000, description="Most problems listed; the others are only counted.")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it stands in the file. number counts from 1; line is the physical line it begins on, where it has one."""
+
+    number: int
+    values: dict[str, Any]
+    line: int | None = None
+
+
+class Problem(BaseModel):
+    """What is wrong with one row. row counts from 1 (0: the file as a whole); an error leaves the row out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    text: Text
+    severity: Literal["error", "warning"] = "error"
+    line: int | None = None
+
+    @property
+    def sentence(self) -> Text:
+        """The text with its place: "Row 118 (line 120): ..."."""
+        if self.row == 0:
+            return self.text
+        if self.line is None:
+            return text("data.at_row", row=self.row, problem=self.text)
+        return text("data.at_row_line", row=self.row, line=self.line, problem=self.text)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was looked at: what it is, how its bytes become characters, and what was assumed."""
+
+    path: Path
+    kind: Kind
+    bytes: int
+    sha256: str
+    encoding: str  # a Python codec name; "" for Parquet
+    delimiter: str | None = None
+    notes: tuple[Text, ...] = ()
+    # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
+    first_bad_byte: int | None = field(default=None)
+
+
+def open_text(path: Path, encoding: str, newline: str | None = None, errors: str = "strict") -> io.TextIOWrapper:
+    return open(path, encoding=encoding, newline=newline, errors=errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    row: int
+    value: Any
+    line: int | None = None
+
+
+def checked(raw: Raw, limits: Limits) -> Row | Problem:
+    if not isinstance(raw.value, dict):
+        return Problem(row=raw.row, line=raw.line, text=text("data.not_an_object", found=type_name(raw.value)))
+    flaw = _flaw(raw.value, limits.depth)
+    if flaw is not None:
+        return Problem(row=raw.row, line=raw.line, text=flaw)
+    return Row(raw.row, raw.value, raw.line)
+
+
+def _flaw(value: dict[str, Any], limit: int) -> Text | None:
+    """What later steps could not write, hash or tokenise: without recursion, since depth is one of the flaws."""
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > limit:
+            return text("data.too_deep", limit=limit)
+        below: list[Any] = []
+        for container in level:
+            if isinstance(container, dict):
+                for key in container:
+                    if isinstance(key, str) and not key.isascii() and lone_surrogate(key):
+                        return text("data.lone_surrogate", column=key.encode("ascii", "backslashreplace").decode())
+                items = container.values()
+            else:
+                items = container
+            for item in items:
+                if isinstance(item, str):
+                    if not item.isascii() and lone_surrogate(item):
+                        return text("data.lone_surrogate", column=_column_of(value, item))
+                    if "\0" in item:
+                        return text("data.nul")
+                elif isinstance(item, dict | list):
+                    below.append(item)
+                elif isinstance(item, float) and not math.isfinite(item):
+                    return text("data.not_finite", found=str(item))
+        level = below
+    return None
+
+
+def lone_surrogate(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _column_of(row: dict[str, Any], item: str) -> str:
+    """The column of row that holds item, however deep (asked only for a row that is refused)."""
+    for column, value in row.items():
+        stack = [value]
+        while stack:
+            top = stack.pop()
+            if top is item:
+                return str(column).encode("ascii", "backslashreplace").decode()
+            stack.extend(top.values() if isinstance(top, dict) else top if isinstance(top, list) else ())
+    return ""
+
+
+def type_name(value: Any) -> Text:
+    """The kind of a value in everyday words."""
+    if value is None:
+        return text("data.type_null")
+    for kind, name in ((bool, "bool"), (str, "text"), (int | float, "number"), (list, "list"), (dict, "object")):
+        if isinstance(value, kind):
+            return text(f"data.type_{name}")
+    return text("data.type_other", type=type(value).__name__)
+
+
+def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:
+    """(line number, line, its length in bytes); line is None where it is longer than limit, and was skipped."""
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        size = len(line)
+        if size * 4 > limit and (size > limit or len(line.encode("utf-8", "surrogatepass")) > limit):
+            size = len(line.encode("utf-8", "surrogatepass"))
+            while line and not line.endswith("\n"):
+                line = file.readline(limit)
+                size += len(line.encode("utf-8", "surrogatepass"))
+            yield number, None, size
+        else:
+            yield number, line, size
+
+
+def too_big(row: int, line: int | None, size: int, limits: Limits) -> Problem:
+    return Problem(
+        row=row, line=line, text=text("data.row_too_large", mib=round(size / MIB, 1), limit_mib=round(limits.row_bytes / MIB, 2))
+    )

@@ -1,0 +1,263 @@
+"""What a file is before any row of it is read: size, encoding, kind, delimiter, checksum; and what is refused for being no data."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.data.reading.rows import DEFAULT_LIMITS, MIB, SUFFIXES, Kind, Limits, Source, open_text
+from core.errors import DataError
+from core.messages import Text, text
+
+_CHUNK = MIB
+_HEAD = 64 << 10
+_DELIMITERS = (",", ";", "\t")
+# What people drop in by mistake, by its first bytes; the sentence is `data.is_<name>`.
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"\xd0\xcf\x11\xe0", "office"),
+    (b"%PDF", "pdf"),
+    (b"MZ", "program"),
+    (b"\x7fELF", "program"),
+    (b"\x1f\x8b", "compressed"),
+    (b"\x28\xb5\x2f\xfd", "compressed"),
+    (b"7z\xbc\xaf", "compressed"),
+    (b"Rar!", "compressed"),
+    (b"BZh", "compressed"),
+    (b"\x80\x02", "pickle"),
+    (b"\x80\x03", "pickle"),
+    (b"\x80\x04", "pickle"),
+    (b"\x80\x05", "pickle"),
+    (b"ARROW1", "arrow"),
+    (b"SQLite format 3", "database"),
+    (b"\x89PNG", "picture"),
+    (b"\xff\xd8\xff", "picture"),
+    (b"GIF8", "picture"),
+    (b"GGUF", "model"),
+    (b"version https://git-lfs", "lfs"),
+)
+
+
+# --- looking at the file ---------------------------------------------------------------------------------------------
+def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
+    """Read the whole file once and say what it is. Raises DataError for a file with no rows in it that can be read."""
+    path = Path(path)
+    with translated(path):
+        size = _size(path, limits)
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+        _refuse_what_is_not_data(path, head)
+        if head.startswith(b"PAR1"):
+            return Source(path, "parquet", size, _sha256(path), "")
+        encoding = _encoding_by_first_bytes(path, head)
+        sha256, first_bad, blank = _scan(path, encoding)
+        if blank:
+            raise DataError("data.only_whitespace", file=path.name)
+        notes: list[Text] = []
+        if first_bad is not None and encoding == "utf-8" and _reads_as_chinese(path):
+            encoding, first_bad = "gb18030", None
+            notes.append(text("data.note_gb18030"))
+        elif encoding in ("utf-16", "utf-32"):
+            notes.append(text("data.note_encoding", encoding=encoding.upper()))
+        kind = _kind(path, encoding, limits)
+        if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
+            raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
+        delimiter = None
+        if kind == "csv":
+            delimiter = _delimiter(path, encoding)
+            if delimiter != ",":
+                notes.append(text("data.note_delimiter", delimiter=text(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
+        if kind == "txt":
+            notes.append(text("data.note_paragraphs"))
+        if path.suffix.lower() in SUFFIXES and SUFFIXES[path.suffix.lower()] != kind:
+            notes.append(text("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper()))
+    return Source(path, kind, size, sha256, encoding, delimiter, tuple(notes), first_bad)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """The operating system's refusals, in a sentence."""
+    name = path.name[:200] or str(path)[:200]
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError("data.missing_file", file=name) from None
+    except IsADirectoryError:
+        raise DataError("data.not_a_file", file=name) from None
+    except OSError as error:
+        raise DataError("data.cannot_read", file=name, reason=error.strerror or str(error)) from error
+
+
+def _size(path: Path, limits: Limits) -> int:
+    try:
+        size = path.stat().st_size
+        is_file = path.is_file()
+    except ValueError:  # a NUL in the name
+        raise DataError("data.missing_file", file=path.name.replace("\0", "")[:200]) from None
+    if not is_file:  # a folder, a pipe, a device without end
+        raise DataError("data.not_a_file", file=path.name or str(path))
+    if size == 0:
+        raise DataError("data.empty_file", file=path.name)
+    if size > limits.bytes:
+        raise DataError("data.too_large", file=path.name, mib=size // MIB, limit_mib=limits.bytes // MIB)
+    return size
+
+
+def _refuse_what_is_not_data(path: Path, head: bytes) -> None:
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            if magic in (b"MZ", b"BZh") and b"\0" not in head:  # a text may begin so
+                continue
+            if name == "zip" and path.suffix.lower() in (".xlsx", ".xlsm", ".docx", ".ods"):
+                name = "office"
+            raise DataError(f"data.is_{name}", file=path.name)
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)\b", head, re.IGNORECASE):
+        raise DataError("data.is_web_page", file=path.name)
+
+
+def _encoding_by_first_bytes(path: Path, head: bytes) -> str:
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    nuls = head.count(0)
+    if nuls * 4 > len(head) and max(head[0::2].count(0), head[1::2].count(0)) * 10 > nuls * 9 and len(head) > 3:
+        raise DataError("data.utf16_without_bom", file=path.name)
+    if nuls * 10 > len(head):
+        raise DataError("data.is_binary", file=path.name, byte=head.index(0))
+    return "utf-8"
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _scan(path: Path, encoding: str) -> tuple[str, int | None, bool]:
+    """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
+    digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
+    # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
+    decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()
+    chunks = _chunks(path)
+    while True:
+        chunk = next(chunks, b"")
+        digest.update(chunk)
+        if first_bad is None:
+            held = len(decoder.getstate()[0])
+            try:
+                characters = decoder.decode(chunk, final=not chunk)
+                blank = blank and not characters.strip("\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0")
+            except UnicodeDecodeError as error:
+                first_bad, blank = position - held + error.start, False
+        position += len(chunk)
+        if not chunk:
+            return digest.hexdigest(), first_bad, blank
+
+
+def _reads_as_chinese(path: Path) -> bool:
+    """True where the file is GB18030 (what Excel and Notepad write on a Chinese Windows) rather than damaged UTF-8.
+
+    Text in it consists nearly wholly of GB2312's everyday characters (first byte 0xB0-0xD7; punctuation 0xA1-0xA3);
+    UTF-8 or Western text read as GB18030 gives rare ones.
+    """
+    decoder = codecs.getincrementaldecoder("gb18030")()
+    everyday = others = 0
+    try:
+        for chunk in _chunks(path):
+            characters = decoder.decode(chunk)
+            if everyday + others > 200_000:  # enough to know; the rest has only to decode
+                continue
+            for character in characters:
+                if character.isascii():
+                    continue
+                raw = character.encode("gb18030")
+                if len(raw) == 2 and (0xB0 <= raw[0] <= 0xD7 or 0xA1 <= raw[0] <= 0xA3) and raw[1] >= 0xA1:
+                    everyday += 1
+                else:
+                    others += 1
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return everyday >= 2 and everyday >= 4 * others
+
+
+def _kind(path: Path, encoding: str, limits: Limits) -> Kind:
+    """By content where that is clear, by the file's suffix otherwise."""
+    by_suffix = SUFFIXES.get(path.suffix.lower())
+    if by_suffix == "csv":
+        return "csv"
+    with open_text(path, encoding, errors="replace") as file:
+        lines: list[str] = []
+        while len(lines) < 20 and (line := file.readline(limits.row_bytes)):
+            if line.strip():
+                lines.append(line.strip())
+            if sum(map(len, lines)) > limits.row_bytes:
+                break
+    first = lines[0] if lines else ""
+    if by_suffix in ("txt", None) and not _is_json(first, dict):
+        if by_suffix == "txt":
+            return "txt"
+        if not first.startswith(("[", "{")):
+            raise DataError("data.unknown_kind", file=path.name, start=_start(first), suffixes=sorted(SUFFIXES))
+    if by_suffix == "parquet" and not first.startswith(("[", "{")):
+        raise DataError("data.not_parquet", file=path.name, start=_start(first))
+    if by_suffix == "jsonl":
+        if any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):
+            return "jsonl"
+        if not first.startswith(("[", "{")):
+            raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=_start(first))
+        return "json"
+    if not first.startswith(("[", "{")):
+        raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=_start(first))
+    return "jsonl" if len(lines) > 1 and _is_json(first, dict) else "json"
+
+
+def _is_json(line: str, kind: type) -> bool:
+    try:
+        return isinstance(json.loads(line), kind)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _start(line: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in line[:20])
+
+
+def _delimiter(path: Path, encoding: str) -> str:
+    """The one of comma, semicolon and tab that splits the first records into the most equal columns."""
+    with open_text(path, encoding, newline="", errors="replace") as file:
+        sample = file.read(_HEAD)
+    if sample.lower().startswith("sep=") and sample[4:5] in _DELIMITERS:
+        return sample[4]
+    if len(sample) == _HEAD:
+        sample = sample[: sample.rfind("\n") + 1] or sample
+    best, best_score = ",", 0.0
+    for delimiter in _DELIMITERS:
+        try:
+            widths = [len(record) for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if record]
+        except csv.Error:
+            continue
+        if widths and widths[0] > 1:
+            equal = sum(width == widths[0] for width in widths) / len(widths)
+            score = equal + widths[0] / 1000
+            if score > best_score:
+                best, best_score = delimiter, score
+    return best

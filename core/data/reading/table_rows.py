@@ -1,0 +1,165 @@
+"""Rows out of CSV, Parquet and plain text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+
+from core.data.reading.rows import MIB, Limits, Problem, Raw, Source, lines_of, open_text, too_big
+from core.errors import DataError
+from core.messages import text
+
+
+class _CsvLines:
+    """Physical lines for csv.reader, which may go on after one that is too long."""
+
+    def __init__(self, file: io.TextIOWrapper, limit: int):
+        self._file, self._limit, self.number, self.used = file, limit, 0, 0
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(self._limit + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.used += len(line) if line.isascii() else len(line.encode("utf-8", "surrogatepass"))
+        if self.used <= self._limit:
+            return line
+        while line and not line.endswith(("\n", "\r")):
+            line = self._file.readline(self._limit)
+            self.used += len(line)
+        raise _LongRecord(self.used)
+
+
+class _LongRecord(Exception):
+    pass
+
+
+def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+    assert source.delimiter is not None
+    # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
+    csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
+    with open_text(source.path, source.encoding, newline="") as file:
+        lines = _CsvLines(file, limits.row_bytes)
+        records = csv.reader(lines, delimiter=source.delimiter, strict=True)
+        header: list[str] | None = None
+        row = 0
+        while True:
+            begins, lines.used = lines.number + 1, 0
+            try:
+                record = next(records)
+            except StopIteration:
+                break
+            except (csv.Error, _LongRecord) as error:
+                if header is None:
+                    raise DataError("data.csv_broken_header", file=source.path.name, line=begins) from None
+                row += 1
+                if isinstance(error, _LongRecord) or "field limit" in str(error):
+                    yield too_big(row, begins, lines.used, limits)
+                elif "unexpected end" in str(error):
+                    yield Problem(row=row, line=begins, text=text("data.csv_unclosed_quote"))
+                else:
+                    yield Problem(row=row, line=begins, text=text("data.csv_stray_quote"))
+                continue
+            while record and not record[-1].strip() and (header is None or len(record) > len(header)):
+                record.pop()  # Excel pads rows with empty cells
+            if not any(cell.strip() for cell in record):
+                if header is None or not record:
+                    continue
+            if header is None:
+                if len(record) == 1 and begins == 1 and record[0].lower().startswith("sep="):
+                    continue
+                header = _header(source, record)
+                continue
+            row += 1
+            if len(record) != len(header):
+                yield Problem(
+                    row=row, line=begins, text=text("data.csv_ragged", found=len(record), expected=len(header), columns=header[:20])
+                )
+                continue
+            yield Raw(row, dict(zip(header, record, strict=True)), begins)
+    if header is None:
+        raise DataError("data.only_whitespace", file=source.path.name)
+
+
+def _header(source: Source, cells: list[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names, 1):
+        if not name:
+            names[position - 1] = f"column {position}"  # pandas writes its index without a name
+        elif name.lower() in seen:
+            raise DataError(
+                "data.csv_duplicate_header", file=source.path.name, column=name, first=seen[name.lower()], second=position
+            )
+        seen[name.lower()] = position
+    return names
+
+
+def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+    import pyarrow
+    import pyarrow.parquet
+
+    row = 0
+    try:
+        with pyarrow.parquet.ParquetFile(source.path) as file:
+            unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+            if unpacked > limits.bytes:
+                raise DataError("data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
+            names = [name.lower() for name in file.schema_arrow.names]
+            if len(set(names)) < len(names):
+                double = next(name for name in names if names.count(name) > 1)
+                raise DataError("data.parquet_duplicate_column", file=source.path.name, column=double)
+            for batch in file.iter_batches(batch_size=256, use_threads=False):
+                if batch.nbytes > limits.row_bytes:
+                    pieces = (batch.slice(i, 1) for i in range(batch.num_rows))
+                else:
+                    pieces = (batch,)
+                for piece in pieces:
+                    if piece.num_rows == 1 and piece.get_total_buffer_size() > limits.row_bytes and piece.nbytes > limits.row_bytes:
+                        row += 1
+                        yield too_big(row, None, piece.nbytes, limits)
+                        continue
+                    for values in piece.to_pylist():
+                        row += 1
+                        # pandas writes NaN where a cell is empty
+                        yield Raw(row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason) from None
+
+
+def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+    row, begins, size = 0, 0, 0
+    paragraph: list[str] = []
+
+    def finished() -> Iterator[Raw | Problem]:
+        nonlocal row, size
+        if size:
+            row += 1
+            if size > limits.row_bytes:
+                yield too_big(row, begins, size, limits)
+            else:
+                yield Raw(row, {"text": "".join(paragraph).strip("\n")}, begins)
+        paragraph.clear()
+        size = 0
+
+    with open_text(source.path, source.encoding) as file:
+        for number, line, line_bytes in lines_of(file, limits.row_bytes):
+            if line is not None and line.isspace():
+                yield from finished()
+                continue
+            if not size:
+                begins = number
+            size += line_bytes
+            if line is None:
+                size = max(size, limits.row_bytes + 1)
+            if size > limits.row_bytes:
+                paragraph.clear()
+            else:
+                paragraph.append(line or "")
+        yield from finished()

@@ -1,0 +1,69 @@
+"""Which rows are trained and which are kept apart for measuring: decided by counts and a seed alone. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.data.repeats import Repeats
+from core.data.schedule import SMALLEST_SPLIT, shuffled, split
+from core.data.tokenizer import Tokenizer
+from core.recipe import Data, Recipe
+
+
+def limit_of(data: Data, tokenizer: Tokenizer) -> int:
+    """max_length as training uses it: no more than the model can read at once."""
+    return min(data.max_length, tokenizer.position_limit or data.max_length)
+
+
+def needed(recipe: Recipe) -> int | None:
+    """Rows that max_steps read; None where epochs decide."""
+    train = recipe.train
+    if train.max_steps <= 0:
+        return None
+    return train.max_steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which examples are trained and which are measured, by their positions, in the order in which they are read.
+
+    enough: rows of training that the steps read, where those are fewer. repeated: left out, for saying what an earlier one
+    says. leaked: left out of training, for saying what one that is measured says.
+    """
+
+    training: Sequence[int]
+    measuring: Sequence[int]
+    enough: int | None = None
+    repeated: int = 0
+    leaked: int = 0
+
+    @property
+    def read(self) -> Sequence[int]:
+        """Those of training that the steps read, as long as each of them makes one row."""
+        return self.training[: self.enough]
+
+
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
+    """repeats: of the examples; needed where the recipe leaves rows out for what they say, and used only there.
+
+    Where max_steps read fewer rows than there are, a random choice of so many is trained, and no more are measured than
+    are trained.
+    """
+    data, seed = recipe.data, recipe.train.seed
+    rows = range(count)
+    if data.deduplicate and repeats is not None:
+        rows = [i for i in rows if repeats.first[i] == i]
+    repeated = count - len(rows)
+    training, measuring = ([rows[i] for i in part] for part in split(len(rows), data.eval_fraction, seed))
+    leaked = 0
+    if data.drop_leaked and repeats is not None:
+        measured = {repeats.first[i] for i in measuring}
+        leaked, training = len(training), [i for i in training if repeats.first[i] not in measured]
+        leaked -= len(training)
+    enough = needed(recipe)
+    if enough is None or enough >= len(training):
+        return Chosen(training, measuring, None, repeated, leaked)
+    training = [training[i] for i in shuffled(len(training), seed, epoch=0)]
+    measuring = [measuring[i] for i in shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
+    return Chosen(training, measuring, enough, repeated, leaked)

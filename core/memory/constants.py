@@ -1,0 +1,82 @@
+"""The numbers of the memory arithmetic, with their sources: presets/memory.yaml."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.errors import RecipeError
+from core.presets import load
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LossBytes(_Part):
+    """Bytes a (token, vocabulary entry), a (token, hidden value) and a (learned token, hidden value)."""
+
+    vocabulary: float
+    hidden: float
+    learned: float = 0
+
+
+class Stack(_Part):
+    """One trainer of presets/memory.yaml, which says what each number means."""
+
+    inputs: Literal["once", "each"]
+    kept: dict[str, dict[str, float]]
+    kept_4bit: dict[str, float] = {}
+    moving: dict[str, float]
+    loss: dict[str, LossBytes]
+    final_norm: float = 0
+    slack: dict[str, float]
+    context_gib: float
+
+    def loss_of(self, name: str) -> LossBytes:
+        """Raises RecipeError for a loss that is not known of this trainer."""
+        if name not in self.loss:
+            raise RecipeError("memory.no_such_loss", found=name, expected=list(self.loss))
+        return self.loss[name]
+
+
+class NormAfterMlp(_Part):
+    families: tuple[str, ...]
+    moving: dict[str, float]
+
+
+class KeptWhole(_Part):
+    families: tuple[str, ...]
+    widths: dict[str, float]
+
+
+class CpuConstants(_Part):
+    context_gib: float
+    slack: float
+
+
+class MemoryConstants(_Part):
+    """presets/memory.yaml: the numbers of core.memory.arithmetic and the stacks that they describe."""
+
+    version: int
+    stack: str
+    four_bit_bytes: dict[str, float]
+    optimizer_bytes: dict[str, float]
+    optimizer_states_as_wide_as_parameters: tuple[str, ...]
+    workspace_gib: float
+    stacks: dict[str, Stack]
+    kept_besides: dict[str, dict[str, float]]
+    norm_after_mlp: NormAfterMlp
+    eager: dict[str, float]
+    eager_families: dict[str, dict[str, float]]
+    kept_whole: KeptWhole
+    besides_lora: dict[str, dict[str, dict[str, float]]]
+    cpu: CpuConstants
+    margin: dict[str, float]
+
+
+@lru_cache(maxsize=1)
+def memory_constants() -> MemoryConstants:
+    return MemoryConstants.model_validate(load("memory"))

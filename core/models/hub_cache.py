@@ -1,0 +1,148 @@
+"""What of a hub model lies in the ordinary Hugging Face cache: which files make it whole, and where. No network."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, get_cached_repo_tree
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+)
+
+from core import files
+from core.errors import ModelError
+
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+REPO_ID = re.compile(rf"(?!.*(?:\.\.|--|\.git\Z)){_PART}/{_PART}")  # the hub's own rules, with the owner required
+REVISION = re.compile(r"(?!.*(?:\.\.|//|/\.))[A-Za-z0-9_][A-Za-z0-9_./-]{0,99}(?<![/.])")
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_SMALL = (
+    *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.jinja", "merges.txt", "README.md", *TOKENIZERS),
+)
+_LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def installed(cache_dir: str | Path | None = None) -> list[str]:
+    """Ids of the models whose main branch `fetch` finds usable in the cache without the network, sorted."""
+    cache = cache_folder(cache_dir)
+    try:
+        folders = [entry.name.split("--") for entry in os.scandir(cache) if entry.name.startswith("models--")]
+    except OSError:
+        return []
+    ids = ["/".join(parts[1:]) for parts in folders if len(parts) == 3]
+    return sorted(
+        repo_id for repo_id in ids if REPO_ID.fullmatch(repo_id) and CachedRepo(repo_id, cache).snapshot(constants.DEFAULT_REVISION)
+    )
+
+
+def cached_config(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> dict[str, Any] | None:
+    """config.json of a model that lies usable in the cache, or None. Asks nobody."""
+    if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
+        return None
+    snapshot = CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
+    config = snapshot and files.read_json(snapshot / "config.json")
+    return config if isinstance(config, dict) else None
+
+
+def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
+    """The snapshot of a model that lies usable in the cache, or None. Asks nobody."""
+    if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
+        return None
+    return CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
+
+
+def is_shard(name: str) -> bool:
+    """Whether name is that of a safetensors file of its own folder."""
+    return bool(_SHARD.fullmatch(name))
+
+
+def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
+    """Whether the model in folder could only be loaded by running its repository's own Python.
+
+    known_types: the model types that transformers has a class for; their `auto_map` is ignored.
+    Raises ModelError where config.json is missing or no JSON object.
+    """
+    config = files.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError("hub.bad_config", file=folder / "config.json")
+    return bool(config.get("auto_map")) and config.get("model_type") not in known_types
+
+
+# --- what lies in the cache
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class CachedRepo:
+    """One `models--owner--name` folder: blobs/, snapshots/<commit>/, refs/<revision>, trees/<commit>.json."""
+
+    repo_id: str
+    cache: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / f"models--{self.repo_id.replace('/', '--')}"
+
+    @property
+    def lock(self) -> Path:
+        return self.cache / ".locks" / self.folder.name / "lora-garage.lock"
+
+    def snapshot(self, revision: str) -> Path | None:
+        """The snapshot of revision if it can be used: a config, a tokenizer, and every shard its index names."""
+        commit = revision
+        if not _COMMIT.fullmatch(revision):
+            try:
+                commit = (self.folder / "refs" / revision).read_text("utf-8").strip()
+            except (OSError, ValueError):
+                return None
+        folder = self.folder / "snapshots" / commit
+        if not _COMMIT.fullmatch(commit) or not (folder / "config.json").is_file():
+            return None
+        if not any((folder / name).is_file() for name in TOKENIZERS):
+            return None
+        return folder if all((folder / name).is_file() for name in _local_weights(folder) or [SINGLE]) else None
+
+    def is_whole(self, snapshot: Path) -> bool:
+        """Whether every needed file of the cached listing is there in full size; False where there is no listing."""
+        try:
+            listing = get_cached_repo_tree(self.repo_id, revision=snapshot.name, cache_dir=self.cache)
+        except (CachedRepoTreeNotFoundError, OSError):
+            return False
+        weights = _local_weights(snapshot)
+        needed = [file for file in listing if _is_small(file.path) or file.path in weights]
+        return all(_has(snapshot / file.path, file.size) for file in needed)
+
+
+def _local_weights(folder: Path) -> list[str]:
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    return [INDEX, *_shards(folder / INDEX)]
+
+
+def _shards(index: Path) -> list[str]:
+    """The shard names of an index file, sorted; empty where it is missing or not an index."""
+    content = files.read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    return sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
+
+
+def _has(path: Path, size: int | None) -> bool:
+    try:
+        return path.is_file() and (size is None or path.stat().st_size == size)
+    except OSError:
+        return False
+
+
+def _is_small(name: str) -> bool:
+    return name in _SMALL or bool(_LICENSE.fullmatch(name))

@@ -1,0 +1,113 @@
+"""What a hub answers when it gives nothing, as one sentence each: what was found, what to try."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (
+    parse_ratelimit_headers,
+)
+
+from core.errors import ModelError
+
+
+def page(repo_id: str) -> str:
+    return f"{constants.ENDPOINT.rstrip('/')}/{repo_id}"
+
+
+class NotAHub(Exception):
+    """Something answered, but not in the hub's words: a sign-in page, a proxy."""
+
+
+class Interrupted(Exception):
+    """The transfer broke off and several more tries brought nothing."""
+
+
+# --- what a person is told
+def in_words(size: float) -> str:
+    """Decimal units, as disks and the hub's pages have them."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size:.0f} B"
+
+
+def host_of(endpoint: str) -> str:
+    return urlsplit(endpoint).netloc.rpartition("@")[2]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes."""
+
+    repo: str
+    endpoint: str
+    revision: str
+    folder: Path
+    done: float = 0
+    total: float = 0
+
+
+def sentence(error: Exception, asked: Asked) -> ModelError:
+    """The one sentence for what went wrong. It carries names and numbers of ours, no text of a server or a library."""
+    repo, host = asked.repo, host_of(asked.endpoint)
+    page = f"{urlsplit(asked.endpoint).scheme}://{host}/{repo}"
+    match error:
+        case NotAHub():
+            return ModelError("hub.not_a_hub", repo=repo, host=host)
+        case Interrupted():
+            done, total = in_words(asked.done), in_words(asked.total)
+            return ModelError("hub.interrupted", repo=repo, host=host, done=done, total=total)
+        case GatedRepoError():
+            return ModelError("hub.gated_token" if get_token() else "hub.gated", repo=repo, page=page)
+        case RepositoryNotFoundError():
+            return ModelError("hub.missing", repo=repo, host=host)
+        case RevisionNotFoundError():
+            return ModelError("hub.no_revision", repo=repo, revision=asked.revision)
+        case DisabledRepoError():
+            return ModelError("hub.disabled", repo=repo, page=page)
+        case HfHubHTTPError():
+            return _status_sentence(error, repo, host, page)
+        case OfflineModeIsEnabled():
+            return ModelError("hub.offline_mode", repo=repo)
+        case HTTPError():
+            return ModelError("hub.no_network", repo=repo, host=host)
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            done, total = in_words(asked.done), in_words(asked.total)
+            return ModelError("hub.disk_full_midway", repo=repo, done=done, total=total, folder=asked.folder)
+        case _:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            return ModelError("hub.cannot_write", repo=repo, folder=asked.folder, reason=reason)
+
+
+def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:
+    headers, status = error.response.headers, error.response.status_code
+    if status == 429:
+        limit = parse_ratelimit_headers(headers)
+        told = headers.get("Retry-After", "")
+        seconds = int(told) if told.isdecimal() else limit.reset_in_seconds if limit else None
+        if seconds is None:
+            return ModelError("hub.rate_limit", repo=repo, host=host)
+        return ModelError("hub.rate_limit_until", repo=repo, host=host, seconds=seconds)
+    if status == 401 and get_token():
+        return ModelError("hub.bad_token", repo=repo, host=host)
+    if status in (401, 403):
+        return ModelError("hub.gated_token" if get_token() else "hub.gated", repo=repo, page=page)
+    if status == 404:
+        return ModelError("hub.missing", repo=repo, host=host)
+    if status >= 500:
+        return ModelError("hub.server_trouble", repo=repo, host=host, status=status)
+    return ModelError("hub.refused", repo=repo, host=host, status=status)

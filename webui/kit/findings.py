@@ -1,0 +1,29 @@
+"""A finding of the run doctor as words and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core.advice.finding import Finding
+from webui.kit.html import Html, tag
+from webui.kit.wording import Wording
+
+if TYPE_CHECKING:
+    pass
+
+
+def told(finding: Finding, w: Wording) -> Html:
+    return tag(
+        "div",
+        tag("p", tag("strong", w.t(f"findings_view.title_{finding.id}")), " ", w.of(finding.evidence)),
+        tag("p", w.of(finding.meaning)),
+        class_="lg-notice lg-warn lg-finding",
+        role="status",
+    )
+
+
+def counted(findings: Sequence[Finding], ids: Sequence[str], w: Wording) -> str:
+    """For a folded step's line; "" where nothing was found there."""
+    count = sum(finding.id in ids for finding in findings)
+    return w.t("findings_view.count", count=count) if count else ""

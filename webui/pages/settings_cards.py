@@ -1,0 +1,254 @@
+"""The cards of the Settings page that each own their widgets: what happens by itself, the hub's token, a training that is alone, measured memory."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any, get_args
+
+import gradio as gr
+
+from core.errors import GarageError, ModelError
+from core.memory.record import MemoryRecord
+from core.messages import Text
+from core.queue import game_mode
+from core.queue.turns import card_of
+from core.system import sleep
+from core.workspace import preferences
+from core.workspace.preferences import Automation, parse_hours, parse_programs
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+MOST_GIB = 100.0
+
+
+class AutomationCard:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w, now = self.w, preferences.read(self.services.workspace).automation
+        with gr.Column(elem_classes="lg-card", elem_id="automation"):
+            gr.HTML(tag("h2", w.t("automation_card.title")))
+            self.failure = gr.Checkbox(
+                now.go_on_after_failure, label=w.t("automation_card.failure"), info=w.t("automation_card.failure_info"),
+                elem_id="auto-failure",
+            )  # fmt: skip
+            self.sleep = gr.Checkbox(
+                now.sleep_when_empty, label=w.t("automation_card.sleep"), info=self._sleep_info(), elem_id="auto-sleep"
+            )
+            gr.HTML(join([tag("h3", w.t("automation_card.game")), tag("p", w.t("automation_card.game_info"), class_="lg-quiet")]))
+            self.hours = gr.Textbox(
+                _joined(now.hours), label=w.t("automation_card.hours"), info=w.t("automation_card.hours_info"),
+                placeholder="18:00-23:00", max_lines=1, max_length=200, elem_id="auto-hours",
+            )  # fmt: skip
+            self.programs = gr.Textbox(
+                _joined(now.programs), label=w.t("automation_card.programs"), info=w.t("automation_card.programs_info"),
+                placeholder="eldenring.exe", max_lines=1, max_length=2000, elem_id="auto-programs",
+            )  # fmt: skip
+            self.card = gr.Checkbox(
+                now.watch_card, label=w.t("automation_card.card"), info=w.t("automation_card.card_info"), elem_id="auto-card"
+            )
+            self.doubt = gr.HTML(self._doubt(), elem_id="auto-doubt")
+            self.gib = gr.Number(
+                now.min_gib, label=w.t("automation_card.gib"), info=w.t("automation_card.gib_info"), minimum=0.1, maximum=MOST_GIB,
+                step=0.1, elem_id="auto-gib",
+            )  # fmt: skip
+            self.save = gr.Button(w.t("automation_card.save"), elem_id="auto-save")
+            self.notice = gr.HTML("", visible=False, elem_id="auto-notice")
+
+    def _sleep_info(self) -> str:
+        """Also why it cannot be, where it cannot."""
+        found = sleep.command()
+        return self.w.t("automation_card.sleep_info") + (f" {self.w.of(found)}" if isinstance(found, Text) else "")
+
+    def _doubt(self) -> Html:
+        """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""
+        card = card_of(self.services.monitor.newest(), None)
+        unknown = game_mode.wish_of_card(card, game_mode.our_processes(), False, None, 1.0)[1]
+        if unknown is None and card is not None and card.holders and all(holder.used_bytes is None for holder in card.holders):
+            return notice(self.w.t("automation_card.whole_card"), "plain")
+        return notice(self.w.of(unknown), "plain")
+
+    @property
+    def _fields(self) -> list[Any]:
+        return [self.failure, self.sleep, self.hours, self.programs, self.card, self.gib]
+
+    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        for arrived in (page.load, tab.select):
+            arrived(self.fresh, None, [*self._fields, self.doubt], queue=False, show_progress="hidden", api_visibility="private")
+        self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
+
+    def fresh(self) -> list[Any]:
+        """Outputs: the fields as they are kept, doubt."""
+        now = preferences.read(self.services.workspace).automation
+        return [
+            now.go_on_after_failure, now.sleep_when_empty, _joined(now.hours), _joined(now.programs), now.watch_card, now.min_gib,
+            self._doubt(),
+        ]  # fmt: skip
+
+    def keep(self, failure: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
+        """Inputs: the fields. Outputs: hours and programs as they were understood, notice."""
+        try:
+            self.services.require_write()
+            wanted = Automation(
+                go_on_after_failure=failure is True,
+                sleep_when_empty=sleeps is True,
+                hours=parse_hours(hours if isinstance(hours, str) else ""),
+                programs=parse_programs(programs if isinstance(programs, str) else ""),
+                watch_card=card is True,
+                min_gib=min(MOST_GIB, max(0.1, float(gib))) if isinstance(gib, int | float) else 1.0,
+            )
+            preferences.choose(self.services.workspace, automation=wanted.model_dump())
+        except GarageError as error:
+            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text)))]
+        return [_joined(wanted.hours), _joined(wanted.programs), shown(notice(self.w.t("automation_card.saved"), "ok"))]
+
+
+def _joined(values: tuple[Any, ...]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+class AloneSetting:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("look_on.alone_title")))
+            self.choice = gr.Radio(
+                [(w.t(f"look_on.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
+                value=preferences.read(self.services.workspace).when_alone,
+                label=w.t("look_on.alone"),
+                info=w.t("look_on.alone_info"),
+                elem_id="when-alone",
+            )
+            self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
+
+    def parts(self) -> list[LivePart]:
+        """Sent when it was changed elsewhere; sending it on each visit would undo what a quick hand has just chosen."""
+        return [LivePart(self.choice, lambda look: self.fresh())]
+
+    def wire(self) -> None:
+        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **QUIET)
+
+    def fresh(self) -> Any:
+        """Outputs: choice, as it is on disk."""
+        return gr.update(value=preferences.read(self.services.workspace).when_alone)
+
+    def choose(self, choice: Any) -> tuple[Any, Any]:
+        """Inputs: choice. Outputs: notice, choice (back to what holds where it was refused)."""
+        try:
+            self.services.require_write()
+            preferences.choose(self.services.workspace, when_alone=choice)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.text))), self.fresh()
+        return shown(notice(self.w.t("look_on.saved"), "ok")), gr.skip()
+
+
+# Never through the queue, which keeps what it was given until the event has ended.
+
+
+class HubTokenCard:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("hub_token_card.title")))
+            self.source = gr.HTML(self._source(), elem_id="hub-token-source")
+            self.token = gr.Textbox(
+                label=w.t("hub_token_card.token"), info=w.t("hub_token_card.info"), type="password", max_lines=1, max_length=512,
+                elem_id="hub-token",
+            )  # fmt: skip
+            with gr.Row(elem_classes="lg-tight"):
+                self.give = gr.Button(w.t("hub_token_card.give"), size="sm", elem_id="hub-token-give")
+                self.forget = gr.Button(
+                    w.t("hub_token_card.forget"), size="sm", visible=self._is_given(), elem_id="hub-token-forget"
+                )
+            self.notice = gr.HTML("", visible=False, elem_id="hub-token-notice")
+
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.source, lambda look: gr.update(value=self._source())),
+            LivePart(self.forget, lambda look: gr.update(visible=self._is_given())),
+        ]
+
+    def wire(self) -> None:
+        outputs = [self.token, self.source, self.forget, self.notice]
+        gr.on([self.give.click, self.token.submit], self.take, [self.token], outputs, **AT_ONCE)
+        self.forget.click(self.drop, None, outputs, **AT_ONCE)
+
+    def take(self, token: Any, request: gr.Request) -> list[Any]:
+        """Inputs: token. Outputs: token (emptied in any case), source, forget, notice."""
+        try:
+            if not _is_loopback(request):
+                raise ModelError("hub_token_card.elsewhere")  # over the network it would travel as it is
+            self.services.hub_token.give(token)
+        except GarageError as error:
+            return self._shown(notice(self.w.of(error.text)))
+        return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
+
+    def drop(self, request: gr.Request) -> list[Any]:
+        """Outputs: token (emptied), source, forget, notice."""
+        if not _is_loopback(request):
+            return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
+        self.services.hub_token.forget()
+        return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))
+
+    def _shown(self, said: Html) -> list[Any]:
+        return ["", self._source(), gr.update(visible=self._is_given()), shown(said)]
+
+    def _is_given(self) -> bool:
+        return self.services.hub_token.source() == "given"
+
+    def _source(self) -> Html:
+        return tag("p", self.w.t(f"hub_token_card.from_{self.services.hub_token.source() or 'nowhere'}"), class_="lg-quiet")
+
+
+def _is_loopback(request: gr.Request) -> bool:
+    try:
+        return ip_address(request.client.host).is_loopback
+    except (AttributeError, ValueError):
+        return False
+
+
+class MeasuredMemory:
+    def __init__(self, services: Services, wording: Wording):
+        self.record, self.w = MemoryRecord(services.workspace), wording
+
+    def build(self) -> None:
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", self.w.t("free_memory.kept")))
+            self.about = gr.HTML(self._about(), elem_id="measured-memory")
+            self.forget = gr.Button(
+                self.w.t("free_memory.forget"), size="sm", visible=self.record.count() > 0, elem_id="forget-memory"
+            )
+
+    def refresh_on(self, event: Any) -> None:
+        event(self.fresh, None, [self.about, self.forget], queue=False, **QUIET)
+
+    def wire(self, said: gr.HTML) -> None:
+        self.forget.click(self.forget_all, None, [self.about, self.forget, said], **QUIET)
+
+    def fresh(self) -> list[Any]:
+        """Outputs: what is kept, the button."""
+        return [gr.update(value=self._about()), gr.update(visible=self.record.count() > 0)]
+
+    def forget_all(self) -> list[Any]:
+        """Outputs: what is kept, the button, notice."""
+        try:
+            self.record.clear()
+            said = notice(self.w.t("free_memory.forgotten"), "ok")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            said = notice(self.w.t("free_memory.cannot_forget", reason=reason, file=self.record.file.name))
+        return [*self.fresh(), shown(said)]
+
+    def _about(self) -> Html:
+        count = self.record.count()
+        key = "kept_none" if count == 0 else "kept_one" if count == 1 else "kept_info"
+        return tag("p", self.w.t(f"free_memory.{key}", count=count), class_="lg-quiet")
