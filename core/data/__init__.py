@@ -1,1 +1,6 @@
-"""To be said."""
+"""Data sets, from a file that somebody owns to token ids and their order: rows, formats, the chat template, the schedule. No torch.
+
+Imports: models, workspace and the ground.
+Add a file type: a reader in `reading`. Add a data format: a shape and a function in `formats`, its name in `recipe.Data.format`. Add a
+sample set: presets/samples/<name>.jsonl, .yaml, .heldout.yaml.
+"""

@@ -1,1 +1,6 @@
-"""To be said."""
+"""The mathematics of one training step: base model, adapter, batches, loss, attention, optimizer. Imports torch: workers only.
+
+Imports: data, memory, models and the ground; never runs, so that nothing here knows of a run folder.
+Add a variant of LoRA: `adapter`, with its field in core/recipe. Add a family that bends its logits by a new name: `loss`. What a
+family does in its attention: `attention`.
+"""

@@ -1,1 +1,4 @@
-"""To be said."""
+"""The tabs, each its widgets and wires: Train, Chat, Runs, Settings, and the banner above them.
+
+Imports: form, run, kit, state, core. Add a tab: a class here with `build` and `wire`, and its place in webui/app.
+"""

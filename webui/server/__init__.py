@@ -1,1 +1,4 @@
-"""To be said."""
+"""Which requests are answered at all, to whom and in which language, and what of gradio is patched before it loads.
+
+Imports: kit, state, core. A patch of gradio: `gradio`, with a test that fails with its reason when upstream changes.
+"""
