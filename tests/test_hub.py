@@ -388,7 +388,7 @@ def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
 
 def test_too_little_disk_is_said_with_both_numbers_before_the_weights(cache, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
+    monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
         assert error.text.key == "hub.disk_full"
@@ -407,7 +407,7 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
         wait_until(lambda: partials(cache)[0].stat().st_size > 10 * CHUNK)
         server.stall_after = None
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
+        monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
         get(server, cache)
 
 

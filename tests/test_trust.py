@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import ModelError
-from core.models import hub
+from core.models import hub, hub_cache, hub_download
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PROJECT
@@ -124,7 +124,8 @@ def test_on_the_hub_it_is_refused_before_its_weights_and_trusted_by_the_files_of
     with FakeHub({"owner/model": files}) as server:
         # Not the library's own constants: hf_hub_url has a template of the real address from its import.
         here = vars(hub.constants) | {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
-        monkeypatch.setattr(hub, "constants", SimpleNamespace(**here))
+        for module in (hub, hub_cache, hub_download):
+            monkeypatch.setattr(module, "constants", SimpleNamespace(**here))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         assert refusal(workspace, "owner/model") == "trust.needed"
         assert not any("safetensors" in asked for asked in server.file_requests())

@@ -17,6 +17,7 @@ from core.data.facts import DataFacts
 from core.errors import ModelError, RecipeError
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import terminal_language, text
+from core.queue.turns import busy
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.system.machine import Machine
@@ -248,7 +249,7 @@ def counted_dry_run(models: Any, model: str, setup: Any) -> Looked:
     from core.models.library import config_of
     from core.trial.dry_runs import Question
 
-    runs = DryRuns(Runs(models.workspace).busy)
+    runs = DryRuns(lambda: busy(Runs(models.workspace)))
     try:
         return runs.wait(Question(config=config_of(models, model), setup=setup))
     finally:

@@ -296,11 +296,11 @@ class Transfer:
             index = listing.file(INDEX)
             self._fetch(index, snapshot)
             small.append(index)
-        files = [*small, *listing.weights(_shards(snapshot / INDEX))]
-        self._refuse_full_disk(files, snapshot)
+        wanted = [*small, *listing.weights(_shards(snapshot / INDEX))]
+        self._refuse_full_disk(wanted, snapshot)
         self._finished = 0
-        self.total = sum(file.size or 0 for file in files)
-        for file in files:
+        self.total = sum(file.size or 0 for file in wanted)
+        for file in wanted:
             self._fetch(file, snapshot)
         listing.save(self.cached.folder)
         if self.revision != listing.commit:
@@ -332,8 +332,8 @@ class Transfer:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NotAHub from error
 
-    def _refuse_full_disk(self, files: list[_File], snapshot: Path) -> None:
-        missing = sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in files)
+    def _refuse_full_disk(self, wanted: list[_File], snapshot: Path) -> None:
+        missing = sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted)
         needed, free = int(missing * DISK_MARGIN), shutil.disk_usage(self.cached.folder.parent).free
         if missing and needed > free:
             raise ModelError(
