@@ -32,7 +32,7 @@ def main() -> int:
     data, rounds = ["--data", str(chosen.data)], ["--rounds", str(chosen.rounds)]
     contestants = [] if chosen.with_peers else ["--only", "garage"]
     parts = {
-        "Tests marked gpu": ["pytest", "-m", "gpu", "-q", "-s", "-rA", "tests/test_on_a_card.py"],
+        "Tests marked gpu": ["pytest", "-m", "gpu", "-q", "-s", "-rA", "tests/model/test_on_a_card.py"],
         "Our step against its floor": ["benchmarks.step_limit", *data, *rounds],
         "Where our step spends its time": ["benchmarks.step_limit", *data, "--profile"],
         "Memory by length": ["benchmarks.memory_vs_length", *data, *rounds],

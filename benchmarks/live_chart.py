@@ -30,8 +30,8 @@ from playwright.sync_api import CDPSession, Page, Response
 from benchmarks import machine
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests import browser_kit as kit
-from tests.scripted_run import ScriptedRun
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
 
 CHARTS = ("loss", "rate", "norm", "speed", "memory")
 EACH_S = 2.0  # twice the time between two polls

@@ -28,15 +28,15 @@ from benchmarks import machine
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests import browser_kit as kit
-from tests.scripted_run import ScriptedRun
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
 
 APP_MB, PAGE_MB, CURVE_BYTES = 8.0, 1.5, 64
 WRITER = """
 import sys, time
 from pathlib import Path
 from core.runs.folder import RunFolder
-from tests.scripted_run import ScriptedRun
+from tests.kit.runs import ScriptedRun
 run = ScriptedRun.__new__(ScriptedRun)
 run.run, run.step, run.total_steps = RunFolder(Path(sys.argv[1])), 0, int(sys.argv[2])
 steps, rate, started = int(sys.argv[2]), float(sys.argv[3]), time.monotonic()

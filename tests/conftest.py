@@ -6,36 +6,24 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import browser_kit as kit
-from tests.fault_table import FaultTable
+from tests.faults.table import FaultTable
+from tests.kit import browser as kit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from core.models import starter  # noqa: E402 - the line above must come first
 from core.system import gpu
 from core.workspace.folder import Workspace  # noqa: E402
+from tests.kit.files import link_or_copy
 
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:
-    """The first true answer of condition, asked every 10 ms; the test fails when there is none within timeout_s."""
-    end = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"waited {timeout_s} s in vain"
-        pause.wait(0.01)
-    return answer
+# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,15 +95,6 @@ def app(workspace: Workspace) -> Iterator[kit.App]:
 def chrome() -> Iterator[Browser]:
     with kit.browser() as started:
         yield started
-
-
-def link_or_copy(file: Path, target: Path) -> None:
-    if target.exists():
-        return
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,169 @@
+"""In a real browser: runs that were cut off, train further, two apps on one workspace. Scripted run folders, no model."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import numpy
+import pytest
+from safetensors.numpy import save_file
+
+from core.messages import text
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace import lease, preferences
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+TRAIN = {"en": "Train", "zh": "训练"}
+
+
+def cut_off(workspace: Workspace, name: str, step: int, saved: int | None) -> RunFolder:
+    scripted = ScriptedRun(workspace, name).to(State.RUNNING).train(step)
+    if saved:
+        scripted.save(saved)
+    return scripted.run
+
+
+def done(workspace: Workspace, name: str) -> RunFolder:
+    """An ended run with a small adapter that is one."""
+    run = ScriptedRun(workspace, name).to(State.RUNNING).train(60)
+    run.run.adapter.mkdir()
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "starter"}
+    (run.run.adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    weights = {f"m.lora_{side}.weight": numpy.zeros(shape, "float32") for side, shape in (("A", (8, 4)), ("B", (4, 8)))}
+    save_file(weights, run.run.adapter / "adapter_model.safetensors")
+    run.to(State.COMPLETED, text("run.completed", step=60), has_adapter=True)
+    return run.run
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
+def test_runs_that_were_cut_off_are_offered_above_everything(
+    chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
+):
+    older = cut_off(workspace, "older one", 30, 20)
+    newer = cut_off(workspace, "newer one", 12, None)
+    done(workspace, "the newest")  # what the page tells of
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    banner = page.locator("#left-runs")
+    kit.expect(banner).to_contain_text("older one")
+    kit.expect(banner).to_contain_text(
+        "went away at step 30; saved at step 20. Steps that would be trained again: 10."
+        if language == "en"
+        else "在第 30 步中断；保存在第 20 步。会重新训练的步数：10。"
+    )
+    kit.expect(page.locator("#run-card")).to_contain_text("the newest")
+    kit.nothing_found(page)
+    kit.choose(page, "#left-runs-which", newer.id)
+    page.locator("#left-runs-leave").click()
+    kit.expect(banner).not_to_contain_text("newer one")
+    kit.expect(page.locator("#left-runs-which")).to_be_hidden()  # one is left: no question which
+    page.reload()
+    kit.expect(banner).to_contain_text("older one")
+    kit.expect(banner).not_to_contain_text("newer one")
+    with lease.hold(workspace, text("lease.somebody")):  # the worker finds the device taken: only the asking is looked at
+        page.locator("#left-runs-go-on").click()
+        wait_until(lambda: older.status().attempt == 2, 20)
+        kit.expect(banner).to_be_hidden()
+        wait_until(lambda: older.status().state == State.FAILED, 60)
+    kit.expect(banner).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
+def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
+    chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
+):
+    parent = done(workspace, "海盗 <b>x</b>")
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    kit.expect(page.locator("#further")).to_be_hidden()
+    page.locator("#run-further").click()
+    kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
+    kit.expect(page.locator("#further-said")).to_contain_text("60")
+    kit.expect(page.locator("#step-train")).to_contain_text("海盗 <b>x</b> · 2")
+    kit.expect(page.locator("#step-plan")).to_contain_text("8")
+    kit.nothing_found(page)
+    kit.unfold(page, "#step-plan")
+    kit.choose(page, "#rank", "16")
+    kit.expect(page.locator("#rank input[value='8']")).to_be_checked()  # it belongs to the adapter that is there
+    page.locator("#further-undo").click()
+    kit.expect(page.locator("#further")).to_be_hidden()
+    kit.choose(page, "#rank", "16")
+    kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 16"))
+    kit.go_to_tab(page, {"en": "Runs", "zh": "记录"}[language])
+    page.locator("#runs-list label").first.click()
+    page.locator("#details-further").click()
+    kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
+    kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 8"))
+    with lease.hold(workspace, text("lease.somebody")):
+        page.locator("#start").click()
+        child = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id != parent.id), None), 30)
+        assert child.facts()["parent"]["run"] == parent.id and child.recipe().adapter.r == 8
+        assert (child.path / "start" / "adapter_model.safetensors").exists()
+        kit.expect(page.locator("#frozen")).to_contain_text("海盗 <b>x</b>")
+        wait_until(lambda: child.status().state == State.FAILED, 60)
+    kit.expect(page.locator("#form-column")).to_be_visible()
+    kit.expect(page.locator("#further")).to_be_hidden()  # the next Start continues nothing
+    watch.check()
+    page.context.close()
+
+
+def test_what_cannot_be_trained_further_is_said(chrome: Browser, app: kit.App, workspace: Workspace):
+    parent = done(workspace, "spoilt")
+    (parent.adapter / "adapter_model.safetensors").write_bytes(b"half of it")
+    page, watch = kit.open_page(chrome, app)
+    page.locator("#run-further").click()
+    kit.expect(page.locator("#run-notice")).to_contain_text("The adapter of “spoilt” cannot be trained further")
+    kit.expect(page.locator("#further")).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+def test_a_second_app_only_looks_on_says_whose_it_is_and_takes_over(chrome: Browser, app: kit.App, workspace: Workspace):
+    run = done(workspace, "shared")
+    second = kit.start_app(workspace.root)
+    try:
+        page, watch = kit.open_page(chrome, second)
+        banner = page.locator("#workspace-notice")
+        kit.expect(banner).to_contain_text(f"Another LoRA Garage has this workspace (process {app.process.pid} on ")
+        kit.nothing_found(page)
+        assert str(app.process.pid) in second.log.read_text("utf-8"), "and its terminal says so"
+        kit.go_to_tab(page, "Runs")
+        page.locator("#runs-list label").first.click()
+        kit.unfold(page, "#manage-fold")
+        page.locator("#rename-name input, #rename-name textarea").first.fill("mine")
+        page.locator("#rename").click()
+        kit.expect(page.locator("#manage-notice")).to_contain_text("only looks on")
+        assert run.name == "shared"
+        app.process.kill()
+        app.process.wait()
+        kit.expect(banner).to_be_hidden(timeout=20_000)
+        page.locator("#rename").click()
+        kit.expect(page.locator("#runs-list")).to_contain_text("mine")
+        watch.check()
+        page.context.close()
+    finally:
+        second.stop()
+
+
+def test_what_a_training_does_without_its_app_is_chosen_on_the_page(chrome: Browser, app: kit.App, workspace: Workspace):
+    page, watch = kit.open_page(chrome, app)
+    kit.go_to_tab(page, "Settings")
+    kit.choose(page, "#when-alone", "pause")
+    kit.expect(page.locator("#when-alone-notice")).to_contain_text("Saved")
+    assert preferences.read(workspace).when_alone == "pause"
+    page.reload()
+    kit.go_to_tab(page, "Settings")
+    kit.expect(page.locator("#when-alone input[value='pause']")).to_be_checked()
+    watch.check()
+    page.context.close()

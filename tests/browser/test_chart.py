@@ -1,0 +1,129 @@
+"""The curves in a real browser, on a scripted run that goes on: what is drawn, what zoom and folding do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+OBSERVE = """window.drawn = [];
+new PerformanceObserver(list => list.getEntries().forEach(entry => window.drawn.push(entry.name)))
+    .observe({ entryTypes: ['measure'] });"""
+SMALL = ("rate", "norm", "speed", "memory")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedRun]:
+    workspace = Workspace.open(tmp_path_factory.mktemp("chart") / "workspace")
+    with ScriptedRun(workspace, "long one", total_steps=1000) as run:
+        yield run.to(State.RUNNING).train(100)
+
+
+@pytest.fixture(scope="module")
+def app(run: ScriptedRun) -> Iterator[kit.App]:
+    started = kit.start_app(Path(run.run.path).parent.parent)
+    yield started
+    started.stop()
+
+
+def more_rows(page: Page, run: ScriptedRun, count: int) -> None:
+    """Rows arrive, and the page has drawn them."""
+    run.train(count)
+    label = page.locator("#live-chart .lc-plot")
+    wait_until(lambda: f"step {run.step} " in (label.get_attribute("aria-label") or ""))
+
+
+def drawn(page: Page) -> set[str]:
+    """Which charts were drawn since the last call."""
+    page.wait_for_timeout(50)  # entries reach their observer in a task of their own
+    return {name.removeprefix("lc-draw-") for name in page.evaluate("window.drawn.splice(0)") if name.startswith("lc-draw-")}
+
+
+def over(page: Page) -> dict[str, float]:
+    box = page.locator("#live-chart .lc-plot .u-over").bounding_box()
+    assert box is not None
+    return box
+
+
+def step_at(page: Page, share: float) -> int:
+    """The step that the legend tells with the pointer at this share of the plot's width."""
+    box = over(page)
+    page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+    return int(page.locator("#live-chart .lc-legend b").first.inner_text())
+
+
+def drag(page: Page, start: float, end: float) -> None:
+    box = over(page)
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + start * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end * box["width"], y, steps=3)
+    page.mouse.up()
+
+
+def test_zoom_is_shared_kept_while_rows_arrive_and_taken_back(chrome: Browser, app: kit.App, run: ScriptedRun):
+    page, watch = kit.open_page(chrome, app)
+    kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
+    whole = page.locator("#live-chart .lc-reset")
+    kit.expect(whole).to_be_hidden()
+    assert (step_at(page, 0.001), step_at(page, 0.999)) == (1, run.step)
+    rate = page.locator("#live-chart .lc-small b").first
+    at_the_end = rate.inner_text()
+    assert step_at(page, 0.3) < 35 and rate.inner_text() != at_the_end, "the small charts follow the pointer"
+    drag(page, 0.2, 0.4)
+    kit.expect(whole).to_be_visible()
+    zoomed = (step_at(page, 0.001), step_at(page, 0.999))
+    assert 19 <= zoomed[0] <= 22 and 39 <= zoomed[1] <= 42  # a fifth and two fifths of steps 1 to 100
+    more_rows(page, run, 30)
+    kit.set_dark(page, True)
+    assert (step_at(page, 0.001), step_at(page, 0.999)) == zoomed
+    assert kit.violations(page) == []
+    whole.focus()
+    page.keyboard.press("Enter")
+    kit.expect(whole).to_be_hidden()
+    assert (step_at(page, 0.001), step_at(page, 0.999)) == (1, run.step)
+    drag(page, 0.5, 0.6)
+    page.locator("#live-chart .lc-box .u-over").first.dblclick()
+    kit.expect(whole).to_be_hidden()
+    assert step_at(page, 0.999) == run.step
+    watch.check()
+    page.context.close()
+
+
+def test_only_what_can_be_seen_is_drawn(chrome: Browser, app: kit.App, run: ScriptedRun):
+    page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
+    page.evaluate(OBSERVE)
+    more = page.locator("#live-chart .lc-more summary")
+    kit.expect(more).to_be_visible()
+    more_rows(page, run, 5)
+    assert drawn(page) == {"loss"}, "on a phone the others are folded away at first"
+    more.focus()
+    page.keyboard.press("Enter")
+    kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
+    lefts = page.locator("#live-chart .lc-box").evaluate_all("boxes => boxes.map(box => Math.round(box.getBoundingClientRect().x))")
+    assert len(set(lefts)) == 1, "one column"
+    drawn(page)
+    more_rows(page, run, 5)
+    assert drawn(page) == {"loss", *SMALL}
+    assert f"At step {run.step}: 8" in (page.locator("#live-chart .lc-box").nth(2).get_attribute("aria-label") or "")  # 820 +- 60
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    kit.go_to_tab(page, "Chat")
+    drawn(page)
+    more_rows(page, run, 5)
+    assert drawn(page) == set()
+    kit.go_to_tab(page, "Train")
+    wait_until(lambda: step_at(page, 0.999) == run.step)
+    watch.check()
+    page.context.close()

@@ -1,0 +1,87 @@
+"""Does it fit? The list of models, the memory by term, the curve by length and the other cards, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.advice.what_fits import CARDS_GB
+from core.models.known import known_models
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit import nvml
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+FITS = {"en": "fits", "zh": "放得下"}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
+    """With a card of 8 GB, by a fake driver library."""
+    folder = tmp_path_factory.mktemp("fits")
+    cards = nvml.write(folder / "cards.txt", nvml.EIGHT_GB)
+    environment = nvml.environment(nvml.compile(folder), cards)
+    started = kit.start_app(Workspace.open(folder / "workspace").root, **environment)
+    yield started
+    started.stop()
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)])
+def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: kit.App, language: str, viewport: dict):
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    kit.expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
+    kit.unfold(page, "#step-model")
+    kit.unfold(page, "#model-list")
+    rows = page.locator("#models-table tbody tr")
+    kit.expect(rows.first).to_contain_text(FITS[language])
+    here = rows.count()
+    assert 1 < here < len(known_models()), "only what can be trained on 8 GB"
+    page.locator("#model-search input").press_sequentially("qwen3")
+    kit.expect(page.locator("#models-table")).not_to_contain_text("SmolLM2")
+    choice = page.locator("#models-table button", has_text="Qwen3-4B").first
+    choice.click()
+    kit.expect(page.locator("#model-about")).to_contain_text("Apache-2.0")
+    kit.unfold(page, "#step-plan")
+    card = page.locator("#plan-card")
+    kit.expect(card).to_contain_text("QLoRA")
+    kit.expect(card.locator(".lg-mem > div")).not_to_have_count(0)
+    folds = card.locator("details.lg-fold > summary")
+    names = {
+        "en": ("How far this could be stretched here", "Memory by length of the rows", "This plan on other cards"),
+        "zh": ("在这里还能放宽多少", "内存随行长的变化", "本计划在其他显卡上"),
+    }[language]
+    for name in names:
+        folds.filter(has_text=name).click()
+    kit.expect(card.locator("svg.fv-drawing polyline")).to_have_count(2)
+    kit.expect(card.locator("svg.fv-drawing .fv-free")).to_have_count(1)
+    lit = card.locator("tr.lg-here", has_text="8 GB")
+    kit.expect(lit.first).to_be_visible()
+    cards = card.locator("th[scope=row]", has_text="GB")
+    assert cards.count() >= len(CARDS_GB)
+    assert kit.overflow(page) <= 0
+    assert not kit.violations(page)
+    watch.check()
+
+
+@pytest.mark.parametrize(("language", "viewport", "numbers"), [
+    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; rule of thumb \d+\.\d GiB"), ("zh", kit.PHONE, r"试算：\d+\.\d GiB；经验公式：\d+\.\d GiB"),
+])  # fmt: skip
+def test_the_dry_run_arrives_beside_the_rule_of_thumb(chrome: Browser, app: kit.App, language: str, viewport: dict, numbers: str):
+    """The real one, of a real process: the card is there at once, the line follows."""
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill("Qwen/Qwen3-4B")
+    page.locator("#model input").press("Enter")
+    kit.unfold(page, "#step-plan")
+    kit.expect(page.locator("#plan-card .lg-mem")).to_be_visible()
+    kit.expect(page.locator("#plan-card .lg-dry-run")).to_have_text(re.compile(numbers), timeout=90_000)
+    assert kit.overflow(page) <= 0
+    assert not kit.violations(page)
+    watch.check()

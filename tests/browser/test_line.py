@@ -1,0 +1,143 @@
+"""The line in a real browser: shown, reordered, timed, taken out, held; planned for beside a run; kept over a restart."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.advice import plan
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import Status
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+ALL_DAY = "0:00-12:00, 12:00-0:00"
+
+
+def waiting(workspace: Workspace, *names: str) -> dict[str, str]:
+    """Their ids by their names."""
+    ids = {}
+    for seed, name in enumerate(names):
+        value = {"name": name, "data": {"source": "sample:pirate_answers"}, "train": {"seed": seed}}
+        ids[name] = Runs(workspace).create(plan.resolve(Recipe.parse(value), name, False), "app", {}).id
+    return ids
+
+
+def order(page: Page) -> str:
+    """First letters of the runs in the line as they are shown."""
+    lines = page.locator("#line-list label").all_inner_texts()
+    return "".join(re.sub(r"^\d+ · ", "", line.strip())[0] for line in lines)
+
+
+def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, workspace: Workspace) -> None:
+    app = kit.start_app(workspace.root)
+    try:
+        with ScriptedRun(workspace, "at work") as run:
+            run.to(State.RUNNING).train(20, seconds_left=1500)
+            ids = waiting(workspace, "alpha", "beta", "gamma")
+            page, watch = kit.open_page(chrome, app)
+            kit.expect(page.locator("#line-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
+            assert order(page) == "abg"
+            kit.choose(page, "#line-list", ids["gamma"])
+            page.locator("#line-up").click()
+            wait_until(lambda: order(page) == "agb")
+            page.locator("#line-up").click()
+            wait_until(lambda: order(page) == "gab")
+            page.locator("#line-down").click()
+            wait_until(lambda: order(page) == "agb")
+            page.locator("#line-time input").fill("late")
+            page.locator("#line-set").click()
+            kit.expect(page.locator("#line-notice")).to_contain_text("“late” is no time of day")
+            page.locator("#line-time input").fill("23:59")
+            page.locator("#line-set").click()
+            kit.expect(page.locator("#line-list label", has_text="gamma")).to_contain_text("not before")
+            page.locator("#line-hold").click()
+            kit.expect(page.locator("#line-says")).to_contain_text("You hold the line")
+            for dark in (False, True):
+                kit.set_dark(page, dark)
+                assert kit.violations(page) == [], dark
+
+            chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
+            kit.expect(chinese.locator("#line-says")).to_contain_text("你暂停了队列", timeout=20_000)
+            assert order(chinese) == "agb" and kit.violations(chinese) == [] and kit.overflow(chinese) <= 0
+            kit.choose(chinese, "#line-list", ids["alpha"])
+            chinese.locator("#line-out").click()
+            kit.expect(chinese.locator("#line-notice")).to_contain_text("“alpha”已从队列中取出")
+            wait_until(lambda: order(page) == "gb")  # the other page sees it too
+            page.locator("#line-go-on").click()
+            kit.expect(page.locator("#line-says-card")).to_be_hidden()
+
+            page.locator("#plan-next").click()
+            kit.expect(page.locator("#plan-says")).to_contain_text("“at work” is training")
+            kit.choose(page, "#data", "sample:pirate_answers")
+            kit.expect(page.locator("#start")).to_have_text("Add to the line", timeout=20_000)
+            assert kit.violations(page) == []
+            page.locator("#start").dblclick()
+            kit.expect(page.locator("#run-notice")).to_contain_text("waits in the line", timeout=20_000)
+            kit.expect(page.locator("#form-column")).to_be_hidden()
+            wait_until(lambda: order(page) == "gbP")
+
+            kit.go_to_tab(page, "Settings")
+            kit.expect(page.locator("#auto-doubt")).to_contain_text(re.compile("only chosen hours|$"))
+            kit.write(page, "#auto-hours", "evenings")
+            page.locator("#auto-save").click()
+            kit.expect(page.locator("#auto-notice")).to_contain_text("“evenings” is no stretch of hours")
+            kit.write(page, "#auto-hours", ALL_DAY)
+            page.locator("#auto-save").click()
+            kit.expect(page.locator("#auto-notice")).to_contain_text("Saved")
+            kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
+            assert kit.violations(page) == []
+            run.to(State.COMPLETED)
+        kit.go_to_tab(page, "Train")
+        kit.expect(page.locator("#line-says")).to_contain_text("These are hours kept free", timeout=20_000)
+        kit.expect(page.locator("#line-anyway")).to_be_visible()
+        kit.expect(page.locator("#start")).to_be_visible()
+        assert order(page) == "gbP" and kit.violations(page) == []
+        watch.check()
+        other_watch.check()
+        page.context.close()
+        chinese.context.close()
+
+        assert app.stop() == 0
+        app = kit.start_app(workspace.root)
+        page, watch = kit.open_page(chrome, app)
+        kit.expect(page.locator("#line-says")).to_contain_text("waited when LoRA Garage was closed: 3", timeout=20_000)
+        assert order(page) == "gbP"
+        states = {run.status().state for run in Runs(workspace).list()}
+        assert states == {State.COMPLETED, State.STOPPED, State.QUEUED}, "nothing has begun"
+        watch.check()
+        page.context.close()
+    finally:
+        app.stop()
+
+
+def test_a_choice_that_has_gone_is_said_and_no_other_run_is_taken_for_it(
+    chrome: Browser, workspace: Workspace, app: kit.App
+) -> None:
+    with ScriptedRun(workspace, "at work") as run:
+        run.to(State.RUNNING).train(5)
+        ids = waiting(workspace, "alpha", "beta")
+        page, watch = kit.open_page(chrome, app)
+        kit.expect(page.locator("#line-list label")).to_have_count(2)
+        kit.choose(page, "#line-list", ids["alpha"])
+        alpha, beta = (Runs(workspace).get(ids[name]) for name in ("alpha", "beta"))
+        alpha.write_status(Status(state=State.STOPPED, stage="waiting"))  # as a command beside the app does
+        kit.expect(page.locator("#line-list label")).to_have_count(1)
+        page.locator("#line-out").click()
+        kit.expect(page.locator("#line-notice")).to_contain_text("alpha does not wait in the line")
+        assert beta.status().state == State.QUEUED
+        page.locator("#line-out").click()  # now the only one is meant
+        kit.expect(page.locator("#line-notice")).to_contain_text("“beta” is taken out of the line")
+        wait_until(lambda: beta.status().state == State.STOPPED)
+        watch.check()
+    page.context.close()

@@ -1,0 +1,318 @@
+"""The page in a real browser, on scripted run folders: quick, and without any model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.data.store import DatasetStore
+from core.messages import text
+from core.presets import PRESETS
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace import lease
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+PAGES = {"en": ("/?lang=en", ("Train", "Chat", "Runs", "Settings")), "zh": ("/?lang=zh", ("训练", "对话", "记录", "设置"))}
+
+
+@pytest.fixture(scope="module")
+def empty_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
+    """Shared by tests that leave no run behind."""
+    app = kit.start_app(Workspace.open(tmp_path_factory.mktemp("empty") / "workspace").root)
+    yield app
+    app.stop()
+
+
+def curve(page: Page, chart: str = "#live-chart") -> str:
+    """What the chart says of itself: its newest step and numbers."""
+    return page.locator(f"{chart} .lc-plot").get_attribute("aria-label") or ""
+
+
+# ---- looks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("viewport", [kit.DESKTOP, kit.PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, empty_app: kit.App, language: str, viewport: dict):
+    path, tabs = PAGES[language]
+    page, watch = kit.open_page(chrome, empty_app, path, viewport=viewport)
+    assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[language]
+    for tab in tabs:
+        kit.go_to_tab(page, tab)
+        for dark in (False, True):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == [], (tab, dark)
+        assert kit.overflow(page) <= 0, tab
+    watch.check()
+    page.context.close()
+
+
+def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.App, workspace: Workspace):
+    ScriptedRun(workspace, "whole").to(State.RUNNING).train(60).to(State.COMPLETED, text("run.completed", step=60))
+    broken = ScriptedRun(workspace, "海盗 <b>x</b>").to(State.RUNNING).train(30, nonfinite_at=30)
+    broken.to(State.FAILED, text("run.not_finite", step=30, loss="nan", grad_norm="inf"), text("advice.not_finite"))
+    (broken.run.path / "train.log").write_text("Traceback <script>alert(1)</script>\n", "utf-8")
+    for viewport in (kit.DESKTOP, kit.PHONE):
+        page, watch = kit.open_page(chrome, app, viewport=viewport)
+        card = page.locator("#run-card")
+        kit.expect(card).to_contain_text("海盗 <b>x</b>")
+        kit.expect(card).to_contain_text("What to try:")
+        kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("not a number any more at step 30")
+        kit.unfold(page, "#run-settings-fold")
+        kit.unfold(page, "#run-story-fold")
+        card.locator("summary").click()
+        kit.expect(card.locator("pre")).to_contain_text("<script>alert(1)</script>")
+        for dark in (False, True):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == []
+        assert kit.overflow(page) <= 0
+        kit.go_to_tab(page, "Runs")
+        page.locator("#runs-list label", has_text="whole").click()
+        kit.expect(page.locator("#details-card")).to_contain_text("Done after 60 steps")
+        wait_until(lambda page=page: "step 60" in curve(page, "#details-chart").lower())
+        for fold in ("#export-fold", "#manage-fold"):
+            kit.unfold(page, fold)
+        for dark in (True, False):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == []
+        assert kit.overflow(page) <= 0
+        watch.check()
+        page.context.close()
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
+def test_every_page_is_accessible_while_a_run_is_at_work_and_after_it(
+    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path, language: str, viewport: dict
+):
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).import_file(tmp_path / "mine.jsonl", "mine")
+    path, tabs = PAGES[language]
+    with ScriptedRun(workspace, "at work") as run:
+        run.to(State.RUNNING).train(20, seconds_left=1500)
+        page, watch = kit.open_page(chrome, app, path, viewport=viewport)
+        kit.expect(page.locator("#run-card")).to_contain_text("at work")
+        nothing_found_on(page, tabs)
+        run.to(State.COMPLETED, text("run.completed", step=20))
+    kit.expect(page.locator("#form-column")).to_be_attached()
+    kit.go_to_tab(page, tabs[0])
+    kit.expect(page.locator("#form-column")).to_be_visible()
+    nothing_found_on(page, tabs)
+    kit.expect(page.locator("#kept-dataset")).to_be_visible()
+    kit.expect(page.locator("#no-preset")).to_be_visible()
+    watch.check()
+    page.context.close()
+
+
+def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
+    for tab in tabs:
+        kit.go_to_tab(page, tab)
+        if page.locator("#runs-list label").first.is_visible():
+            page.locator("#runs-list label").first.click()
+            kit.expect(page.locator("#details-card")).to_be_visible()
+        for dark in (False, True):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == [], (tab, dark)
+        assert kit.overflow(page) <= 0, tab
+
+
+def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, empty_app: kit.App):
+    page, _ = kit.open_page(chrome, empty_app, "/", locale="zh-CN")
+    kit.expect(page.get_by_role("tab", name="训练")).to_be_visible()
+    page.locator("#language a").click()
+    kit.expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    page.goto(empty_app.url)
+    kit.expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    page.context.close()
+
+
+# ---- the form ---------------------------------------------------------------------------------------------------------
+
+
+def test_start_says_what_is_missing(chrome: Browser, empty_app: kit.App, tmp_path: Path):
+    page, watch = kit.open_page(chrome, empty_app)
+    page.locator("#start").click()
+    kit.expect(page.locator("#start-notice")).to_contain_text("Choose a data set first")
+    assert kit.violations(page) == []
+    watch.check()
+    page.context.close()
+
+
+def test_a_file_that_is_no_data_is_refused_in_a_sentence(chrome: Browser, empty_app: kit.App, tmp_path: Path):
+    page, watch = kit.open_page(chrome, empty_app)
+    (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "picture.jsonl")
+    kit.expect(page.locator("#file-notice")).to_contain_text("picture")
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.expect(page.locator("#file-notice")).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+def test_a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(chrome: Browser, app: kit.App, tmp_path: Path):
+    page, watch = kit.open_page(chrome, app)
+    rows = ['{"question": "Who?", "answer": "Me."}'] * 3 + ['{"question": "What?", "answer": ""}', "{broken"]
+    (tmp_path / "Meine Fragen.jsonl").write_text(
+        "\n".join(dict.fromkeys([*rows, '{"question": "How?", "answer": "So."}'])), "utf-8"
+    )
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "Meine Fragen.jsonl")
+    kit.expect(page.locator("#data-report")).to_contain_text("Row 2")
+    kit.expect(page.locator("#data-report")).to_contain_text("2 of 4 rows")
+    kit.expect(page.locator("#data input:checked")).to_have_count(1)
+    kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 4 rows")
+    watch.check()
+    page.context.close()
+
+
+# ---- runs, as they go -------------------------------------------------------------------------------------------------
+
+
+def test_every_page_and_a_reload_show_the_same_run_live(chrome: Browser, app: kit.App, workspace: Workspace):
+    with ScriptedRun(workspace, "live one") as run:
+        run.to(State.RUNNING).train(20, seconds_left=1500)
+        first, watch = kit.open_page(chrome, app)
+        kit.expect(first.locator("#run-card")).to_contain_text("live one")
+        kit.expect(first.locator("#run-card")).to_contain_text("step 20 of 100 · about 25 min left")
+        kit.expect(first.locator("#stop")).to_have_text("Stop and save")
+        kit.expect(first.locator("#form-column")).to_be_hidden()
+        wait_until(lambda: "step 20" in curve(first))
+        second, _ = kit.open_page(chrome, app, "/?lang=zh", viewport=kit.PHONE)
+        kit.expect(second.locator("#run-card")).to_contain_text("live one")
+        run.train(15)
+        wait_until(lambda: "step 35" in curve(first) and "第 35 步" in curve(second))
+        assert kit.violations(first) == [] and kit.overflow(second) <= 0
+        first.reload()
+        kit.expect(first.locator("#run-card")).to_contain_text("step 35 of 100")
+        wait_until(lambda: first.locator(".lc-plot").count() and "step 35" in curve(first))
+        run.to(State.STOPPING)
+        kit.expect(first.locator("#stop")).to_have_text("Stopping and saving …")
+        kit.expect(first.locator("#stop")).to_be_disabled()
+        run.to(State.STOPPED, text("run.stopped_kept", step=35))
+        kit.expect(first.locator("#run-card")).to_contain_text("Stopped at step 35")
+        kit.expect(first.locator("#stop")).to_be_hidden()
+        kit.expect(first.locator("#form-column")).to_be_visible()
+        kit.expect(second.locator("#run-card")).to_contain_text("第 35 步停止")
+        watch.check()
+        first.context.close()
+        second.context.close()
+
+
+def test_stop_on_the_page_reaches_the_run(chrome: Browser, app: kit.App, workspace: Workspace):
+    with ScriptedRun(workspace, "stop me") as run:
+        run.to(State.RUNNING).train(5)
+        page, _ = kit.open_page(chrome, app)
+        page.locator("#stop").click()
+        wait_until(lambda: run.run.asked() == "stop", 10)
+        page.context.close()
+
+
+def test_pause_on_the_page_reaches_the_run_and_a_paused_run_offers_to_go_on(chrome: Browser, app: kit.App, workspace: Workspace):
+    with ScriptedRun(workspace, "pause me") as run:
+        run.to(State.RUNNING).train(5)
+        page, watch = kit.open_page(chrome, app)
+        kit.expect(page.locator("#resume")).to_be_hidden()
+        page.locator("#pause").click()
+        wait_until(lambda: run.run.asked() == "pause", 10)
+        run.to(State.PAUSING)
+        kit.expect(page.locator("#pause")).to_be_disabled()
+        kit.expect(page.locator("#stop")).to_be_enabled()  # stopping wins over pausing
+        run.to(State.PAUSED, text("run.paused", step=5))
+    kit.expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
+    kit.expect(page.locator("#resume")).to_be_visible()
+    kit.expect(page.locator("#pause")).to_be_hidden()
+    assert kit.violations(page) == []
+    kit.go_to_tab(page, "Runs")
+    page.locator("#runs-list label").first.click()
+    kit.expect(page.locator("#details-resume")).to_be_visible()
+    watch.check()
+    page.context.close()
+
+
+def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspace: Workspace):
+    with ScriptedRun(workspace, "unlucky") as run:
+        run.to(State.RUNNING).train(12)
+        (run.run.path / "train.log").write_text("Killed\n", "utf-8")
+        page, watch = kit.open_page(chrome, app)
+        kit.expect(page.locator("#run-card")).to_contain_text("step 12 of 100")
+    kit.expect(page.locator("#run-card")).to_contain_text("interrupted")
+    kit.expect(page.locator("#run-card")).to_contain_text("went away without a word at step 12 of 100")
+    kit.expect(page.locator("#form-column")).to_be_visible()
+    assert kit.violations(page) == []
+    watch.check()
+    page.context.close()
+
+
+def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspace: Workspace):
+    with lease.hold(workspace, text("lease.somebody")):  # the worker waits for the device: only the starting is looked at
+        pages = [kit.open_page(chrome, app)[0] for _ in range(2)]
+        for page in pages:
+            kit.choose(page, "#data", "sample:pirate_answers")
+            kit.expect(page.locator("#data-report")).to_contain_text("pirate")
+        for page in pages:  # without waiting for the first one's answer
+            page.evaluate("document.querySelector('#start').click()")
+        said = [page.locator("#run-notice, #start-notice") for page in pages]
+        wait_until(lambda: any("is already training" in words for notice in said for words in notice.all_inner_texts()), 10)
+        assert len(Runs(workspace).list()) == 1
+        for page in pages:
+            kit.expect(page.locator("#run-card")).to_contain_text("Pirate answers")
+        pages[1].locator("#stop").click()
+        kit.expect(pages[0].locator("#run-card")).to_contain_text("stopped", timeout=20_000)
+        for page in pages:
+            page.context.close()
+
+
+def test_a_run_is_renamed_and_deleted_only_when_sure(chrome: Browser, app: kit.App, workspace: Workspace):
+    ScriptedRun(workspace, "old name").to(State.RUNNING).train(10).to(State.COMPLETED, text("run.completed", step=10))
+    page, watch = kit.open_page(chrome, app)
+    kit.go_to_tab(page, "Runs")
+    page.locator("#runs-list label").click()
+    kit.unfold(page, "#manage-fold")
+    page.locator("#rename-name input, #rename-name textarea").first.fill("新名字 <i>")
+    page.locator("#rename").click()
+    kit.expect(page.locator("#runs-list")).to_contain_text("新名字 <i>")
+    page.locator("#delete").click()
+    kit.expect(page.locator("#delete-sure")).to_contain_text("This cannot be undone")
+    page.locator("#delete-keep").click()
+    kit.expect(page.locator("#delete-sure")).to_be_hidden()
+    assert len(Runs(workspace).list()) == 1
+    page.locator("#delete").click()
+    page.locator("#delete-really").click()
+    kit.expect(page.locator("#runs-empty")).to_be_visible()
+    assert not Runs(workspace).list()
+    watch.check()
+    page.context.close()
+
+
+def test_a_restarted_app_shows_the_same_on_the_page_that_stayed_open(chrome: Browser, app: kit.App, workspace: Workspace):
+    ScriptedRun(workspace, "survivor").to(State.RUNNING).train(30).to(State.COMPLETED, text("run.completed", step=30))
+    page, _ = kit.open_page(chrome, app)
+    wait_until(lambda: "step 30" in curve(page))
+    app.stop()
+    kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact", timeout=15_000)
+    again = kit.start_app(workspace.root, app.port)
+    try:
+        kit.expect(page.locator("#live-chart .lc-note")).to_have_text("", timeout=15_000)
+        kit.expect(page.locator("#run-card")).to_contain_text("survivor")
+        assert "step 30" in curve(page)
+    finally:
+        again.stop()
+        page.context.close()
+
+
+def test_the_app_ends_quietly_when_asked(tmp_path: Path):
+    app = kit.start_app(Workspace.open(tmp_path / "workspace").root)
+    ended: list[int] = []
+    threading.Thread(target=lambda: ended.append(app.stop())).start()
+    wait_until(lambda: ended, 20)
+    assert ended == [0] and "Traceback" not in app.log.read_text("utf-8")

@@ -1,0 +1,284 @@
+"""The wizard walked through as a newcomer (only Next and Start) and by somebody who comes back, in a real browser.
+
+Cards are a fake driver library under the real pynvml. The device is held meanwhile, so that a run starts and waits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.messages import text
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace import lease
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit import nvml
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+START = {"en": "Start training", "zh": "开始训练"}
+WALKS = [
+    pytest.param(
+        language,
+        size,
+        card,
+        id=f"{language}-{'desktop' if size is kit.DESKTOP else 'phone'}-{'8_gb' if card else 'no_card'}",
+        # The short form has every two of the three together.
+        marks=[] if ((language == "en") ^ (size is kit.DESKTOP)) ^ card else [pytest.mark.full],
+    )
+    for language in ("en", "zh")
+    for size in (kit.DESKTOP, kit.PHONE)
+    for card in (False, True)
+]
+
+
+@pytest.fixture
+def serve(workspace: Workspace, tmp_path: Path, fake_driver: Callable[[], Path]) -> Iterator[Callable[[bool], kit.App]]:
+    """serve(card): the app on workspace, with a card of 8 GB or without any driver."""
+    apps = []
+
+    def started(card: bool) -> kit.App:
+        environment = {}
+        if card:
+            file = nvml.write(tmp_path / "cards.txt", nvml.EIGHT_GB)
+            environment = nvml.environment(fake_driver(), file)
+        apps.append(kit.start_app(workspace.root, **environment))
+        return apps[-1]
+
+    yield started
+    for app in apps:
+        app.stop()
+
+
+@pytest.fixture(scope="module")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """The folder of the compiled library; the test that asks is skipped, saying so, where there is no compiler."""
+    return lambda: nvml.compile(tmp_path_factory.mktemp("driver"))
+
+
+def started_run(page: Page, workspace: Workspace):
+    """The one run that Start made, seen on the page with its frozen settings; then stopped."""
+    run = wait_until(lambda: next(iter(Runs(workspace).list()), None), 10)
+    kit.expect(page.locator("#form-column")).to_be_hidden()
+    kit.expect(page.locator("#frozen")).to_contain_text(run.name)
+    page.locator("#stop").click()
+    wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 20)
+    kit.expect(page.locator("#form-column")).to_be_visible()
+    return run
+
+
+@pytest.mark.parametrize(("language", "viewport", "card"), WALKS)
+def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
+):
+    page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
+    kit.expect(page.locator("#header-hardware")).to_contain_text(
+        "RTX 4060" if card else {"en": "processor", "zh": "处理器"}[language]
+    )
+    kit.expect(page.locator("#goal")).to_be_visible()
+    page.locator("#next-goal").click()
+    kit.expect(page.locator("#goal")).to_be_hidden()
+    kit.expect(page.locator("#model-about")).to_contain_text("SmolLM2")
+    page.locator("#next-model").click()
+    kit.expect(page.locator("#next-data")).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
+    page.locator("#next-data").click()
+    plan = page.locator("#plan-card")
+    kit.expect(plan).to_contain_text({"en": "LoRA, rank 8", "zh": "LoRA，秩 8"}[language])
+    kit.expect(plan).to_contain_text(re.compile("80 (optimizer steps|个优化步)"))
+    kit.expect(plan).to_contain_text("RTX 4060" if card else {"en": "no graphics card", "zh": "不使用显卡"}[language])
+    plan.locator("summary").first.click()
+    assert kit.overflow(page) <= 0
+    page.locator("#next-plan").click()
+    kit.expect(page.locator("#run-name")).to_be_visible()
+    kit.expect(page.locator("#start")).to_have_text(START[language])
+    with lease.hold(workspace, text("lease.somebody")):
+        page.locator("#start").click()
+        run = started_run(page, workspace)
+    recipe, facts = run.recipe(), run.facts()
+    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
+    assert recipe.train.optim == ("paged_adamw_8bit" if card else "adamw_torch")
+    assert facts["advice"]["budget"]["kind"] == ("card" if card else "cpu")
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.parametrize(("language", "viewport", "card"), WALKS)
+def test_somebody_who_comes_back_needs_two_actions(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
+):
+    ScriptedRun(workspace, "the first one").to(State.RUNNING).train(10).to(State.COMPLETED, text("run.completed", step=10))
+    page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
+    kit.expect(page.locator("#run-card")).to_contain_text("the first one")
+    kit.expect(page.locator("#goal")).to_be_hidden()
+    kit.choose(page, "#data", "sample:shop_messages")
+    kit.expect(page.locator("#step-goal > button")).to_contain_text({"en": "Sorting texts", "zh": "分类"}[language])
+    with lease.hold(workspace, text("lease.somebody")):
+        page.locator("#start").click()
+        wait_until(lambda: len(Runs(workspace).list()) == 2, 10)
+        run = started_run(page, workspace)
+    assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
+    watch.check()
+    page.context.close()
+
+
+def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace):
+    page, watch = kit.open_page(chrome, serve(False))
+    kit.expect(page.locator("#goal")).to_be_visible()
+    passed: list[str] = []
+    for step, following in (("goal", "model"), ("model", "data"), ("data", "plan"), ("plan", "train")):
+        passed += tab_to(page, f"next-{step}")
+        page.keyboard.press("Enter")
+        kit.expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
+    passed += tab_to(page, "start")
+    assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
+    with lease.hold(workspace, text("lease.somebody")):
+        page.keyboard.press("Enter")
+        assert started_run(page, workspace).recipe().data.source == "sample:pirate_answers"
+    watch.check()
+    page.context.close()
+
+
+def tab_to(page: Page, wanted: str) -> list[str]:
+    """Press Tab until the element with that id has the focus; the ids of what it is inside of, all along the way."""
+    passed: list[str] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        around = page.evaluate(
+            "() => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) ids.push(at.id);"
+            " return ids; }"
+        )
+        passed += around
+        if wanted in around:
+            return passed
+    raise AssertionError(f"#{wanted} is not reached with Tab; passed {passed}")
+
+
+def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace
+):
+    app = serve(False)
+    for language, viewport in (("en", kit.DESKTOP), ("zh", kit.PHONE)):
+        page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+        kit.expect(page.locator("#goal")).to_be_visible()
+        kit.choose(page, "#data", "sample:kettlewisp_facts")
+        for step in ("#step-model", "#step-plan", "#step-train", "#start-from", "#all-settings", "#save-preset"):
+            kit.unfold(page, step)
+        page.locator("#plan-for input").click()
+        page.get_by_role("option").filter(has_text="12 GB").click()
+        kit.expect(page.locator("#start")).to_contain_text({"en": "another card", "zh": "另一张显卡"}[language])
+        for summary in page.locator(".lg-plan summary").all():
+            summary.click()
+        kit.expect(page.locator("#plan-card table").last).to_be_visible()  # the documented one
+        for dark in (False, True):
+            kit.set_dark(page, dark)
+            assert kit.violations(page) == [], (language, dark)
+        assert kit.overflow(page) <= 0
+        page.locator("#start").click()
+        kit.expect(page.locator("#start-notice")).to_contain_text("12 GB")
+        assert not Runs(workspace).list()
+        watch.check()
+        page.context.close()
+
+
+def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, serve: Callable[[bool], kit.App]):
+    page, watch = kit.open_page(chrome, serve(False))
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    rate, steps, seed = (page.locator(f"#setting-{name} input") for name in ("learning_rate", "max_steps", "seed"))
+    kit.expect(steps).to_have_value("80")
+    page.locator("#settings-search input, #settings-search textarea").first.press_sequentially("random seed")
+    kit.expect(rate).to_be_hidden()
+    kit.expect(seed).to_be_visible()
+    seed.fill("7")
+    seed.blur()
+    kit.expect(page.locator("#reset-settings")).to_contain_text("changed by you: 1")
+    reasons = page.locator(".lg-plan details").first
+    kit.open_details(reasons)
+    kit.choose(page, "#data", "sample:kettlewisp_facts")
+    page.locator("#settings-search input, #settings-search textarea").first.fill("")
+    kit.expect(steps).to_have_value("-1")
+    kit.expect(seed).to_have_value("7")
+    kit.expect(reasons).to_have_attribute("open", "")  # seen: the plan was drawn anew and folded itself while it was read
+    page.locator("#reset-settings").click()
+    kit.expect(seed).to_have_value("42")
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(
+    chrome: Browser, make_workspace: Callable[[], Workspace], serve: Callable[[bool], kit.App]
+):
+    make_workspace()
+    page, watch = kit.open_page(chrome, serve(False))
+    kit.choose(page, "#data", "sample:pirate_answers")
+    marked = page.locator("#learned-row mark.lg-learned")
+    kit.expect(marked.first).to_contain_text("Arr, matey! Rome be the capital of Italy")
+    kit.expect(page.locator("#learned-counters")).to_contain_text("42.4 %")
+    page.locator("#row-after").click()
+    kit.expect(page.locator("#learned-row")).to_contain_text("2 of 68")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    longest = page.locator("#setting-max_length input")
+    kit.expect(longest).to_have_value("128")
+    longest.fill("50")
+    longest.blur()
+    kit.expect(page.locator("#learned-row .lg-cut").first).to_be_visible()
+    longest.fill("16")
+    longest.blur()
+    kit.expect(page.locator("#learned-counters")).to_contain_text("68")
+    page.locator("#start").click()
+    kit.expect(page.locator("#start-notice")).to_contain_text(
+        "None of the 68 rows has anything to learn within the first 16 tokens"
+    )
+    watch.check()
+    page.context.close()
+
+
+def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(
+    chrome: Browser, serve: Callable[[bool], kit.App], tmp_path: Path
+):
+    page, watch = kit.open_page(chrome, serve(True))
+    kit.expect(page.locator("#header-hardware")).to_contain_text("0.6 of 8.0 GiB")
+    kit.go_to_tab(page, "Settings")
+    kit.expect(page.locator("#hardware")).to_contain_text("580.65.06")
+    nvml.write(tmp_path / "cards.txt", nvml.dead(nvml.EIGHT_GB))
+    kit.expect(page.locator("#header-hardware .lg-bad")).to_contain_text("RTX 4060", timeout=10_000)
+    assert kit.violations(page) == []
+    watch.check()
+    page.context.close()
+
+
+def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
+    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, tmp_path: Path
+):
+    page, watch = kit.open_page(chrome, serve(False))
+    page.on("dialog", lambda dialog: dialog.accept())
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.jsonl")
+    kit.expect(page.locator("#step-data > button")).to_contain_text("mine · 1 row")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#save-preset")
+    page.locator("#preset-name input, #preset-name textarea").first.fill("我的设置")
+    page.locator("#preset-save").click()
+    kit.expect(page.locator("#preset-notice")).to_contain_text("is saved")
+    kit.go_to_tab(page, "Settings")
+    for kind, label in (("preset", "我的设置"), ("dataset", "mine")):
+        page.locator(f"#kept-{kind} input").click()
+        page.get_by_role("option").filter(has_text=label).click()
+        page.locator(f"#delete-{kind}").click()
+        kit.expect(page.locator("#settings-notice")).to_contain_text("Deleted")
+    assert not list(workspace.recipes.glob("*.yaml")) and not (workspace.datasets / "mine").exists()
+    watch.check()
+    page.context.close()

@@ -1,0 +1,270 @@
+"""A real Chromium on a real app, for browser tests and screenshots.
+
+The browser is LORA_GARAGE_BROWSER, else /usr/bin/chromium; where there is none the tests marked browser are skipped with that
+reason (tests/conftest.py, which also has the fixtures chrome, workspace and app).
+
+Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
+  header        #header-status (what is going on), #language (link to the other language)
+  header        #header-hardware (what trains, and how full it is)
+  above all     #workspace-notice (another app has it, or it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
+                #left-runs-go-on, #left-runs-leave; #left-runs-notice
+  train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings: #when-alone
+  run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage; plan: few_steps, hot_plan), #data-left-out;
+                of a run #run-finding with #run-remedy, #details-finding with #details-remedy
+  tabs          get_by_role("tab", name="Train" | "Chat" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-runs #tab-settings
+  Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
+                accordions whose first button tells their summary; what is folded is not in the page at all
+                goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
+                model: #model, #model-about, #next-model
+                data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #data-report, #learned > #learned-counters,
+                #learned-row, #row-before, #row-after, #next-data
+                plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
+                #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
+                train: #run-name; always there: #start, #start-notice
+  Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar), #run-notice,
+                #stop, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story
+  Settings      #hardware, #places, #languages, #kept-preset, #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
+  Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
+                #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
+                #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
+                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens, #chat-seed
+  Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
+                #details-chat, #details-settings, #details-story, #export-fold, #export-kind, #export-quant, #export-start,
+                #export-cancel, #export-notice, #export-status, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
+                #delete-really, #delete-keep, #manage-notice
+A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `.lc-note`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.presets import PROJECT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+START_S = 60.0
+PATIENCE_MS = 20_000  # of what is expected of a page: two cores are shared with everything else that is tested
+
+
+def chromium() -> str | None:
+    """The browser's path, or None where there is none to use."""
+    for path in (os.environ.get("LORA_GARAGE_BROWSER"), "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"):
+        if path and Path(path).exists():
+            return path
+    return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class App:
+    """`python -m webui` in a process of its own."""
+
+    url: str
+    port: int
+    workspace: Path
+    process: subprocess.Popen
+    log: Path
+
+    def stop(self, timeout_s: float = 60.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.process.returncode
+
+
+def start_app(workspace: Path, port: int | None = None, options: Sequence[str] = (), **environment: str) -> App:
+    """Serve workspace and wait until the page answers. options: more of the command line. Raises AssertionError with the app's
+    output where it does not."""
+    port = port or free_port()
+    log = workspace / "app.log"
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "webui", "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],
+            cwd=PROJECT,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url + "/config", timeout=5).close()
+            return App(url, port, workspace, process, log)
+        except urllib.error.HTTPError as error:  # behind a door
+            if error.code == 401:
+                return App(url, port, workspace, process, log)
+            time.sleep(0.1)
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    process.kill()
+    raise AssertionError(f"the app did not start:\n{log.read_text('utf-8', 'replace')[-4000:]}")
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+@dataclass
+class Watch:
+    """What must not happen on a page: errors in its console, requests that leave this PC."""
+
+    errors: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        assert not self.errors, self.errors
+        assert not self.outside, self.outside
+
+
+def open_page(started: Browser, app: App, path: str = "/?lang=en", **options: Any) -> tuple[Page, Watch]:
+    """A page in a context of its own (another visitor), watched. options: of browser.new_context."""
+    options = {"viewport": DESKTOP, "locale": "en-US"} | options
+    context = started.new_context(**options)
+    page = context.new_page()
+    watch = watch_page(page, app)
+    page.goto(app.url + path)
+    page.get_by_role("tab").first.wait_for(timeout=30_000)
+    return page, watch
+
+
+def watch_page(page: Page, app: App) -> Watch:
+    watch = Watch()
+    page.on("console", lambda message: watch.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: watch.errors.append(str(error)))
+    ours = (app.url, "data:", "blob:", "about:")
+    page.on("request", lambda request: None if request.url.startswith(ours) else watch.outside.append(request.url))
+    return watch
+
+
+def expect(thing: Any) -> Any:
+    """Playwright's expect, with the patience of a small machine."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE_MS)
+    return expect(thing)
+
+
+def nothing_found(page: Page, picture: str = "") -> None:
+    """By axe, in both looks, and nothing wider than the window; pictures go where LORA_GARAGE_PICTURES names a folder."""
+    folder = os.environ.get("LORA_GARAGE_PICTURES")
+    for dark in (True, False):
+        set_dark(page, dark)
+        if folder and picture:
+            page.screenshot(path=f"{folder}/{picture}-{'dark' if dark else 'light'}.png", full_page=True)
+        assert violations(page) == [], dark
+    assert overflow(page) <= 0
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds on the page as it stands: "rule (impact): element", one line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    without_transitions(page)
+    result = Axe().run(page, options={"runOnly": {"type": "tag", "values": AXE_TAGS}}).response
+    return [
+        f"{found['id']} ({found['impact']}): {node['html'][:160]} | {' '.join((node.get('failureSummary') or '').split())[:200]}"
+        for found in result["violations"]
+        for node in found["nodes"][:4]
+    ]
+
+
+def go_to_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def unfold(page: Page, fold: str) -> None:
+    """Open an accordion. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
+    page.locator(f"{fold} button").first.click()
+    page.wait_for_timeout(500)
+
+
+def open_details(details: Locator) -> None:
+    """Unfold a `<details>`; again where a redraw took the click."""
+    for _ in range(5):
+        details.locator("summary").click()
+        details.page.wait_for_timeout(300)
+        if details.get_attribute("open") is not None:
+            return
+    raise AssertionError("it does not open")
+
+
+def wait_for_plan(page: Page) -> None:
+    """Until the form has drawn itself for the first time. A choice made before meets fields that the plan has not filled yet, and
+    what the plan then puts into them can count as edited: "changed by you" (README, what falls short)."""
+    expect(page.locator("#step-plan button").first).to_contain_text("—")
+
+
+def choose(page: Page, radio: str, value: str) -> None:
+    """One option of a radio group, by its value: an id, the same in every language. Again where an answer of the server that
+    was on its way drew the group anew under the click, as a person would."""
+    option = page.locator(f"{radio} input[value='{value}']")
+    for _ in range(5):
+        option.click()
+        page.wait_for_timeout(100)
+        if option.is_checked():
+            return
+    option.check()
+
+
+def write(page: Page, field: str, value: str) -> None:
+    """Into a text field; again where what the server had sent meanwhile took its place, as after a tab was opened."""
+    box = page.locator(f"{field} input, {field} textarea").first
+    for _ in range(5):
+        box.fill(value)
+        page.wait_for_timeout(500)
+        if box.input_value() == value:
+            return
+    raise AssertionError(f"{field} does not keep what is written into it")
+
+
+def overflow(page: Page) -> int:
+    """How many pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def set_dark(page: Page, dark: bool) -> None:
+    without_transitions(page)
+    page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+
+
+def without_transitions(page: Page) -> None:
+    """In the middle of one, axe would measure a colour that nobody reads."""
+    page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")

@@ -1,0 +1,116 @@
+"""A supervisor with clock, machine and workers that a test plays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.advice import plan
+from core.messages import Text
+from core.queue.queue import Entry, Hold, Order, arranged
+from core.queue.supervisor import Supervisor
+from core.queue.turns import Turns
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
+
+NOW = 1_000_000.0
+HELD = Hold(why="restart", since=NOW - 100)
+
+
+def order(*runs: str | Entry, **changes: object) -> Order:
+    return Order(runs=tuple(Entry(run=run) if isinstance(run, str) else run for run in runs), **changes)
+
+
+# ---- the supervisor, with workers that are scripted -------------------------------------------------------------------
+class FakeWorker:
+    """What the supervisor sees of a worker: run.lock is held, states are written, Stop and Pause are heard."""
+
+    pid = None
+
+    def __init__(self, run: RunFolder):
+        self.run, self.returncode = run, None
+        self._lock = run.lock()
+        self._lock.acquire(timeout=5)
+        self._to(State.PREPARING)
+        self._to(State.RUNNING)
+
+    def _to(self, *states: State) -> None:
+        for state in states:
+            self.run.write_status(self.run.status().model_copy(update={"state": state, "since": time.time(), "pid": None}))
+
+    def poll(self) -> int | None:
+        asked = self.run.asked() if self.returncode is None else None
+        if asked == "pause":
+            self.end(State.PAUSING, State.PAUSED, code=4)
+        elif asked:
+            self.end(State.STOPPING, State.STOPPED, code=3)
+        return self.returncode
+
+    def end(self, *states: State, code: int = 0) -> None:
+        self._to(*states)
+        self._lock.release(force=True)
+        self.returncode = code
+
+
+class World:
+    """A supervisor that is driven by hand: look() is what its thread does four times a second."""
+
+    def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch):
+        self.space, self.workers, self.slept = space, [], []
+        self.programs: set[str] = set()
+        self.time = time.time()
+        self._patch = monkeypatch
+        self.open()
+
+    def open(self) -> None:
+        """The app starts, also once more."""
+        self._patch.setattr("core.queue.supervisor.spawn_worker", self._spawn)
+        turns = Turns(
+            self.space, programs=lambda: self.programs, clock=lambda: self.time, steady=lambda: self.time, put_to_sleep=self._sleep
+        )
+        self.supervisor = Supervisor(self.space, turns=turns)
+        turns.app_started([run.id for run in self.supervisor.runs.waiting()])
+        self.line = self.supervisor.line
+
+    def _spawn(self, workspace: Workspace, run: RunFolder) -> FakeWorker:
+        self.workers.append(FakeWorker(run))
+        return self.workers[-1]
+
+    def _sleep(self) -> Text | None:
+        self.slept.append(self.time)
+        return None
+
+    def submit(self, name: str, seed: int | None = None, **how: object) -> RunFolder:
+        """Each name has settings of its own."""
+        train = {"seed": ord(name[0]) if seed is None else seed}
+        recipe = Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}, "train": train})
+        return self.supervisor.submit(plan.resolve(recipe, name, False), {}, **how)
+
+    def look(self, after_s: float = 0.0) -> str | None:
+        """after_s later; the name of what is at work then."""
+        self.time += after_s
+        for _ in range(3):  # one to see the end, one to begin the next, one more that must change nothing
+            self.supervisor._look()
+        return next((run.name for run in self.supervisor.runs.list() if run.status().state == State.RUNNING), None)
+
+    def end(self, state: State = State.COMPLETED) -> None:
+        worker = self.workers[-1]
+        worker.end(state, code=0 if state == State.COMPLETED else 1)
+
+    def waiting(self) -> list[str]:
+        runs = self.supervisor.runs
+        ids = [run.id for run in runs.waiting()]
+        return [runs.get(entry.run).name for entry in arranged(self.line.read(), ids)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = World(Workspace.open(tmp_path / "ws"), monkeypatch)
+    yield made
+    for worker in made.workers:
+        worker._lock.release(force=True)

@@ -1,0 +1,93 @@
+"""Trainers of tiny models, put together as the worker does it, and a reporter that asks for a pause at any sub-step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.advice import plan
+from core.data.tokenizer import Encoded
+from core.engine import adapter, device
+from core.errors import PauseRequested
+from core.messages import text
+from core.recipe import Adapter, Recipe
+from core.runs.folder import RunFolder
+from core.training.trainer import Trainer, TrainingData
+
+FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
+BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
+Numbers = dict[tuple[str, int], float]  # (kind, step) -> loss
+
+
+class Pausing:
+    """Stands where the reporter stands, and asks for a pause at the n-th sub-step."""
+
+    def __init__(self, run: RunFolder, at: int | None = None) -> None:
+        self.run, self.at, self.checks = run, at, 0
+        self.numbers: Numbers = {}
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks == self.at:
+            raise PauseRequested
+
+    def metrics(self, kind: str, step: int, **numbers: float) -> None:
+        if kind in ("train", "eval"):
+            self.numbers[kind, step] = numbers["loss" if kind == "train" else "eval_loss"]
+
+    def __getattr__(self, name: str) -> Callable:
+        return lambda *args, **kwargs: None
+
+
+def rows(count: int) -> list[Encoded]:
+    chance = torch.Generator().manual_seed(count)
+    ids = [torch.randint(3, 97, (5 + i % 7,), generator=chance).tolist() for i in range(count)]
+    return [Encoded(row, [False] * 2 + [True] * (len(row) - 2)) for row in ids]
+
+
+def tiny_base() -> Any:
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        use_cache=False,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
+
+
+RECIPE = {
+    "data": {"source": "x", "max_length": 16},
+    "train": {
+        "max_steps": 5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "learning_rate": 1e-2,
+        "eval_steps": 2, "save_steps": 3, "warmup_steps": 2, "lr_scheduler_type": "cosine",
+    },
+}  # fmt: skip
+
+
+def trainer_of(folder: Path, pause_at: int | None, make: Callable[[], Any] = tiny_base, r: dict | None = None) -> Trainer:
+    """As the worker puts it together, in folder, which an earlier attempt may have left."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    settings = Adapter(r=4, **(r or {}))
+    torch.manual_seed(1)
+    tuned = adapter.add(make(), settings, "tiny", None)
+    recipe = plan.resolve(Recipe.parse(RECIPE), "x", has_card=False)
+
+    def save(target: Path) -> None:
+        tuned.save_pretrained(target, save_embedding_layers=False)
+
+    reporter = Pausing(RunFolder(folder), pause_at)
+    data = TrainingData(rows(20), rows(5), 0)
+    return Trainer(tuned, recipe, data, FP32, reporter, save)
+
+
+def adapter_of(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def losses(run: RunFolder) -> dict[int, float]:
+    """By step, each as the last attempt that reached it had it."""
+    return {line["step"]: line["loss"] for line in run.all_metrics() if line["kind"] == "train"}

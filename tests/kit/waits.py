@@ -1,0 +1,21 @@
+"""Waiting for something to be so, never for a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:
+    """The first true answer of condition, asked every 10 ms; the test fails when there is none within timeout_s."""
+    end = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"waited {timeout_s} s in vain"
+        pause.wait(0.01)
+    return answer

@@ -1,0 +1,386 @@
+"""The training step counted without weights and card: against the arithmetic, against itself, and as the page asks for it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.commands import __main__ as commands
+from core.memory.arithmetic import Estimate, Setup, estimate
+from core.memory.documented import vram_table
+from core.messages import text
+from core.models.known import known_models
+from core.models.shapes import ModelShape
+from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
+from core.workspace.folder import Workspace
+from tests.kit.waits import wait_until
+from webui.form import plan_view
+from webui.form.fields import Answers
+from webui.form.planner import Form, Planner
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+WITHIN = 0.05
+PATIENT_S = 900.0  # on a PC that does ten other things; time decides no test
+EN, ZH = Wording("en"), Wording("zh")
+METHODS, LENGTHS = ("lora", "qlora"), (512, 4096)
+KNOWN = {model.id: model.shape for model in known_models()}
+# What differs by more than WITHIN between arithmetic and dry run, and why. Nothing does.
+APART: dict[str, str] = {}
+# A family each, the smallest and the largest, long and short, with and without checkpointing.
+CORNERS = [
+    ("starter", "lora", 512, True), ("starter", "qlora", 512, False),
+    ("smollm2-1.7b-instruct", "lora", 4096, False), ("tinyllama-1.1b-chat", "qlora", 512, True),
+    ("qwen3-0.6b", "lora", 512, False), ("qwen3-32b", "qlora", 4096, True),
+    ("qwen2.5-0.5b-instruct", "qlora", 512, False), ("qwen2.5-72b-instruct", "lora", 4096, True),
+    ("llama-3.3-70b-instruct", "qlora", 512, True), ("llama-2-7b-chat", "lora", 512, False),
+    ("mistral-7b-instruct", "qlora", 4096, False), ("mistral-small-24b-instruct", "lora", 512, True),
+    ("gemma-3-270m-it", "lora", 512, True), ("gemma-2-2b-it", "lora", 4096, False), ("gemma-2-9b-it", "qlora", 4096, True),
+    ("phi-3.5-mini-instruct", "lora", 512, False), ("phi-4-mini-instruct", "qlora", 4096, False),
+    ("olmo-2-1b-instruct", "lora", 4096, True), ("smollm3-3b", "qlora", 512, False), ("granite-3.3-2b-instruct", "lora", 512, False),
+    ("glm-4-9b-0414", "lora", 512, False), ("seed-oss-36b-instruct", "qlora", 4096, False),
+    ("aya-expanse-8b", "lora", 512, False), ("nemotron-mini-4b-instruct", "qlora", 512, True),
+]  # fmt: skip
+
+
+def looked_at(on_card_gib: float) -> Looked:
+    terms = {"weights": on_card_gib}
+    found = Estimate(trainable_params=1, idle_gib=1, allocated_gib=1, on_card_gib=on_card_gib, terms=terms, margin=0.1)
+    return Looked(DryRun(estimate=found, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0))
+
+
+@pytest.fixture(scope="module")
+def dry_runs() -> Iterator[DryRuns]:
+    """One warm process for all of them."""
+    runs = DryRuns(limit_s=PATIENT_S)
+    yield runs
+    runs.rest()
+
+
+def asked(shape: ModelShape, method: str = "lora", length: int = 512, checkpointing: bool = True, **other: object) -> Question:
+    setup = Setup(method=method, max_length=length, gradient_checkpointing=checkpointing, **other)
+    return Question(config=shape.config(), setup=setup)
+
+
+def answer(dry_runs: DryRuns, question: Question) -> DryRun:
+    looked = dry_runs.wait(question)
+    assert looked.answer is not None, looked.why
+    return looked.answer
+
+
+def compare(dry_runs: DryRuns, model: str, method: str, length: int, checkpointing: bool) -> float:
+    """Arithmetic over dry run, less one."""
+    question = asked(KNOWN[model], method, length, checkpointing)
+    counted, reckoned = answer(dry_runs, question), estimate(KNOWN[model], question.setup)
+    assert counted.estimate.trainable_params == reckoned.trainable_params
+    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.015)  # blocks of 512 bytes, small states in fp32
+    return reckoned.allocated_gib / counted.estimate.allocated_gib - 1
+
+
+@pytest.mark.parametrize(("model", "method", "length", "checkpointing"), CORNERS)
+def test_arithmetic_and_dry_run_agree(dry_runs: DryRuns, model: str, method: str, length: int, checkpointing: bool):
+    assert abs(compare(dry_runs, model, method, length, checkpointing)) < WITHIN
+
+
+@pytest.mark.full
+def test_they_agree_over_the_whole_catalogue(dry_runs: DryRuns):
+    """Models of the same widths are one case."""
+    shapes = {json.dumps(shape.config(), sort_keys=True): name for name, shape in KNOWN.items()}
+    cases = itertools.product(shapes.values(), METHODS, LENGTHS, (True, False))
+    found = {case: compare(dry_runs, *case) for case in cases}
+    worst = sorted(found.items(), key=lambda item: -abs(item[1]))
+    print(f"\n{len(found)} cases, {len(shapes)} shapes; the worst:")
+    for case, error in worst[:20]:
+        print(f"  {error:+.2%}", *case)
+    assert {case for case, error in found.items() if abs(error) >= WITHIN and case[0] not in APART} == set()
+
+
+def test_every_exception_is_explained_and_still_one(dry_runs: DryRuns):
+    assert set(APART) <= set(KNOWN) and all(APART.values())
+
+
+# ---- other settings, other models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"optim": "adamw_torch", "r": 64},
+        {"micro_batch": 4, "supervised_tokens": 100},
+        {"target_modules": "q_proj,v_proj"},
+        {"use_dora": True},
+        {"lora_dropout": 0.1, "checkpointing": False},
+        {"accumulates": False, "checkpointing": False},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_they_agree_on_other_settings(dry_runs: DryRuns, other: dict):
+    question = asked(KNOWN["tinyllama-1.1b-chat"], **other)
+    counted = answer(dry_runs, question).estimate
+    assert estimate(KNOWN["tinyllama-1.1b-chat"], question.setup).allocated_gib == pytest.approx(counted.allocated_gib, rel=WITHIN)
+
+
+LATENT = {
+    "model_type": "deepseek_v3", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 128, "num_hidden_layers": 5,
+    "num_attention_heads": 8, "num_key_value_heads": 8, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "first_k_dense_replace": 1, "kv_lora_rank": 64, "q_lora_rank": 128, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32,
+    "v_head_dim": 64, "vocab_size": 2000, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+EXPERTS = {
+    "model_type": "qwen3_moe", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 128, "num_hidden_layers": 6,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "num_experts": 8, "num_experts_per_tok": 2, "vocab_size": 2000,
+}  # fmt: skip
+HYBRID = {
+    "model_type": "qwen3_next", "hidden_size": 256, "intermediate_size": 512, "moe_intermediate_size": 64, "num_hidden_layers": 8,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2, "vocab_size": 2000,
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+    "shared_expert_intermediate_size": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [LATENT, EXPERTS, HYBRID], ids=lambda config: config["model_type"])
+def test_families_that_no_formula_knows_answer_for_themselves(dry_runs: DryRuns, config: dict):
+    found = answer(dry_runs, Question(config=config, setup=Setup(max_length=256)))
+    assert found.estimate.terms["weights"] > 0 and found.estimate.terms["activations"] > 0
+    assert found.estimate.allocated_gib > found.estimate.idle_gib
+
+
+def test_a_family_that_transformers_does_not_know_is_a_sentence(dry_runs: DryRuns):
+    looked = dry_runs.wait(Question(config=KNOWN["starter"].config() | {"model_type": "of_next_year"}, setup=Setup()))
+    assert looked.answer is None and "of_next_year" in str(looked.why)
+
+
+def test_a_repository_that_is_quantised_already_is_a_sentence(dry_runs: DryRuns):
+    config = KNOWN["starter"].config() | {"quantization_config": {"quant_method": "awq"}}
+    assert "awq" in str(dry_runs.wait(Question(config=config, setup=Setup())).why)
+
+
+def test_what_is_not_this_projects_training_is_not_counted():
+    assert obstacle(Setup()) is None
+    for other in ({"stack": "hf"}, {"method": "full"}, {"loss": "full"}, {"attention": "eager"}, {"device": "cpu"}):
+        assert obstacle(Setup(**other)) is not None, other
+
+
+def test_it_says_where_the_most_is_needed(dry_runs: DryRuns):
+    wide = answer(dry_runs, asked(KNOWN["qwen3-0.6b"]))
+    assert (wide.place, wide.layers_run) == ("head", (2, 4)), "152k words beside layers of 1,024"
+    deep = answer(dry_runs, asked(KNOWN["qwen3-32b"], "qlora", 4096))
+    assert deep.place == "backward" and deep.layer == 64
+    assert "64" in deep.where.render("en") and "64" in deep.where.render("zh")
+
+
+# ---- two and four layers, and all of them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["starter", "gemma-3-270m-it"])
+def test_a_few_layers_tell_what_all_of_them_come_to(model: str):
+    """Sliding and full attention take turns in Gemma: its two runs differ by one such round."""
+    from core.trial import dry_run
+
+    question = asked(KNOWN[model], checkpointing=False)
+    few = dry_run.dry_run(question)
+    config = dry_run._config(question.config)
+    layers = config.num_hidden_layers
+    whole = dry_run._Step(config, question.setup, dry_run._Family(config, True, lambda: None), lambda: None).run()
+    every = dry_run._estimate(whole, question.setup)
+    assert max(few.layers_run) < layers
+    assert few.estimate.allocated_gib == pytest.approx(every.allocated_gib, rel=0.002)
+    assert few.estimate.trainable_params == every.trainable_params
+
+
+# ---- counting -----------------------------------------------------------------------------------------------------------
+
+
+def test_allocations_follow_storages_and_not_views():
+    import torch
+
+    from core.trial.allocations import Allocations
+
+    with torch.device("meta"):
+        held = torch.empty(256, dtype=torch.float32)
+        with Allocations(vocab_size=1000) as seen:
+            seen.hold([held], "weights")
+            a = torch.empty(300, dtype=torch.float32)  # 1,200 bytes: three blocks of 512
+            a.view(3, 100).mul_(2)
+            b = a + 1
+            del a
+            c = torch.zeros(2, 1000, dtype=torch.float32)
+            with seen.making("optimizer"):
+                d = torch.zeros(128)
+    assert seen.now() == {"weights": 1024, "activations": 1536, "logits": 8192, "optimizer": 512}
+    assert seen.peak.bytes == seen.now() and seen.peak.total == 11264
+    del b, c, d
+    assert seen.now()["activations"] == 0
+
+
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float | None):
+    """It was 14: the 16-bit logits, their fp32 copy, its softmax, and that of the chunk before. Arithmetic says 8."""
+    import torch
+
+    from core.engine.loss import Head, head_loss
+    from core.memory.arithmetic import rows_at_once
+    from core.trial.allocations import Allocations
+
+    words, rows = 1_000_000, rows_at_once(1_000_000, True)
+    with torch.device("meta"):
+        layer = torch.nn.Linear(8, words, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+        hidden = torch.empty(3 * rows, 8, dtype=torch.bfloat16, requires_grad=True)
+        targets = torch.empty(3 * rows, dtype=torch.int64)
+    with Allocations(words) as seen:
+        seen.hold([layer.weight], "weights")
+        head_loss(layer, hidden, targets, Head(cap=cap))
+    a_logit = seen.peak.bytes["logits"] / (rows * words)
+    assert a_logit == pytest.approx(8, rel=0.01)
+
+
+def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: Path):
+    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention of a card."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from core.engine import adapter, fused_lora
+    from core.engine.loss import Head
+    from core.engine.step import checkpoint_layers, gradients
+    from core.recipe import Adapter
+    from core.trial import dry_run
+    from core.trial.allocations import Allocations
+
+    setup = Setup(max_length=64, optim="adamw_torch", accumulates=False)
+
+    def peak(device: str) -> int:
+        with torch.device(device):
+            config = AutoConfig.from_pretrained(tiny_model)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
+            tuned = adapter.add(model, Adapter(method="lora"), "x", None).train()
+        batch = dry_run._batch(setup, packed=False)
+        moved = {name: value.to(device) if value.is_meta and device == "meta" else torch.zeros(value.shape, dtype=value.dtype)
+                 for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}  # fmt: skip
+        moved["attention_mask"] = moved["attention_mask"] + 1
+        from contextlib import nullcontext
+        from dataclasses import replace
+
+        batch = replace(batch, **moved)
+        model.set_attn_implementation("eager")
+        checkpoint_layers(tuned)
+        fused = fused_lora.fuse(tuned)
+        with Allocations(model.config.vocab_size) as seen:
+            gradients(tuned, [batch], Head(), torch.amp.GradScaler("cuda", enabled=False), nullcontext())
+        fused.release()
+        return seen.peak.total
+
+    assert peak("cpu") == pytest.approx(peak("meta"), rel=0.02)
+
+
+# ---- the process that counts --------------------------------------------------------------------------------------------
+
+
+def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryRuns, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", 0.0)  # nobody looks at the first again
+    first, second = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3)
+    assert dry_runs.look(first).is_counting
+    assert dry_runs.look(second).is_counting
+    monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", PATIENT_S)
+    wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
+    assert first.key not in dry_runs._known
+
+
+def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(dry_runs: DryRuns):
+    question = asked(KNOWN["qwen3-32b"], r=5)
+    assert dry_runs.look(question).is_counting
+    dry_runs._worker.process.kill()
+    assert "exit status" in str(dry_runs.wait(question).why)
+    assert dry_runs.wait(asked(KNOWN["starter"], r=5)).answer
+
+
+def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
+    class Running:
+        def facts(self) -> dict:
+            return {"device": "cpu"}
+
+    busy = DryRuns(lambda: Running())
+    looked = busy.look(asked(KNOWN["starter"]))
+    assert not looked.is_counting and "waits for the run" in str(looked.why)
+    assert busy._worker is None
+    assert takes_processor(Running()) and not takes_processor(None)
+
+
+# ---- on the plan's card -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    found = Services.open(Workspace.open(tmp_path / "workspace"))
+    found.pace_probe.begin = lambda step: None  # it would start torch
+    return found
+
+
+def form(memory: str) -> Form:
+    answers = Answers({}, Answers.fresh().shown)
+    return Form(goal="style", model="Qwen/Qwen3-4B", data="sample:pirate_answers", memory=memory, name="", answers=answers)
+
+
+def test_the_plan_is_there_before_the_dry_run_and_says_so(services: Services):
+    wanted: list[Question] = []
+    services.dry_runs.look = lambda question: wanted.append(question) or Looked()
+    outlook = Planner(services).look(form("size:8"), EN)
+    assert outlook.plan.advice.estimate is not None and outlook.unsettled
+    assert wanted[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
+    assert wanted[0].config["model_type"] == "qwen3"
+    for w in (EN, ZH):
+        assert w.t("dry_run_view.counting", thumb="").split("……")[0].split("…")[0] in str(plan_view.card(outlook, vram_table(), w))
+
+
+def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(services: Services):
+    services.dry_runs.look = lambda question: looked_at(4.0)
+    outlook = Planner(services).look(form("size:8"), EN)
+    thumb = f"{outlook.plan.advice.arithmetic_gib:.1f}"
+    assert not outlook.unsettled
+    drawn = str(plan_view.dry_run_line(outlook.dry_run, outlook.plan.advice, EN))
+    assert f"Dry run: 4.0 GiB; rule of thumb {thumb} GiB." in drawn and "backward pass of layer 36" in drawn
+    assert "does not fit" not in drawn
+    too_much = str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, EN))
+    assert "By the dry run it does not fit: 9.9 GiB" in too_much
+    assert "试算：9.0 GiB；经验公式" in str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, ZH))
+
+
+def test_a_dry_run_that_fails_says_why_and_the_arithmetic_stands(services: Services):
+    services.dry_runs.look = lambda question: Looked(why=text("dry_run.failed", reason="MemoryError"))
+    outlook = Planner(services).look(form("size:8"), EN)
+    card = str(plan_view.card(outlook, vram_table(), EN))
+    assert "The dry run failed (MemoryError). The rule of thumb stands." in card
+    assert outlook.plan.advice.verdict == "fits" and not outlook.unsettled
+
+
+def test_a_plan_for_the_processor_has_no_dry_run(services: Services):
+    services.dry_runs.look = lambda question: pytest.fail("asked")
+    assert Planner(services).look(form("cpu"), EN).dry_run is None
+
+
+def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    shape = KNOWN["starter"]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(shape.config()), "utf-8")
+    place = ["--workspace", str(tmp_path / "workspace")]
+    assert commands.main(["estimate", "--model", str(config), "--dry-run", "--json", *place]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["dry_run"]["allocated_gib"] == pytest.approx(said["allocated_gib"], rel=WITHIN)
+    assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(said["terms"])
+    assert commands.main(["estimate", "--model", str(config), "--dry-run", "--stack", "hf", *place]) == 0
+    assert "this project's own training" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
+    """At most 5 s of one core are wanted; seen: 2.4. What counts is processor time, whatever else the PC does."""
+    answer(dry_runs, asked(KNOWN["starter"], r=7))
+    process = psutil.Process(dry_runs._worker.process.pid)
+    before = sum(process.cpu_times()[:2])
+    largest = answer(dry_runs, asked(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
+    print(f"70B, warm: {sum(process.cpu_times()[:2]) - before:.1f} s of one core, {process.memory_info().rss >> 20} MiB")
+    assert largest.layers_run == (2, 4), "what makes it quick"

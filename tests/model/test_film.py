@@ -1,0 +1,394 @@
+"""The film: the same prompts answered between steps, none of which the training notices; what is shown of them is in test_film_view."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from core.advice import plan
+from core.commands import running
+from core.data.formats import Example, Message
+from core.data.tokenizer import Encoded, Tokenizer
+from core.engine import adapter, attention, base_model, device, fused_lora
+from core.errors import PauseRequested, RecipeError
+from core.messages import text
+from core.queue.supervisor import spawn_worker
+from core.recipe import Adapter, Recipe
+from core.runs import frames, scenes
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.frames import Answer, Forgetting, Frame
+from core.runs.scenes import Scenes, neutral_prompts
+from core.runs.states import State
+from core.runs.time_left import TimeLeft
+from core.training import film
+from core.training.checkpoint import read as read_checkpoint
+from core.training.film import Film
+from core.training.trainer import Trainer, TrainingData
+from core.workspace.folder import Workspace
+from tests.kit.trainer import Pausing
+
+FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
+
+
+class Filmed(Pausing):
+    """Knows besides when frames were taken, and what was warned of."""
+
+    def __init__(self, run: RunFolder, at: int | None = None) -> None:
+        super().__init__(run, at)
+        self.said: list[str] = []
+        self.filming: list[int] = []  # at which sub-step each frame began
+        self.status = SimpleNamespace(attempt=1)
+
+    def warn(self, message: Any) -> None:
+        self.said.append(message.key)
+
+    def stage(self, stage: str, progress: Any = None) -> None:
+        if stage == "sampling":
+            self.filming.append(self.checks)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter_folder: Path) -> Tokenizer:
+    return Tokenizer(starter_folder)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(film, "ANSWER_TOKENS", 4)
+    monkeypatch.setattr(scenes, "ANSWER_TOKENS", 4)
+
+
+def rows(count: int) -> list[Encoded]:
+    chance = torch.Generator().manual_seed(count)
+    ids = [torch.randint(3, 4000, (20 + i % 9,), generator=chance).tolist() for i in range(count)]
+    return [Encoded(row, [False] * 2 + [True] * (len(row) - 2)) for row in ids]
+
+
+EXAMPLES = [
+    Example(messages=(Message("user", f"What is number {n}?"), Message("assistant", f"Number {n} is {n}."))) for n in range(24)
+]
+
+
+def recipe_of(packing: bool = True, **train: Any) -> Recipe:
+    value = {
+        "data": {"source": "x", "max_length": 32, "eval_fraction": 0.2, "packing": packing},
+        "train": {
+            "max_steps": 5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2,
+            "eval_steps": 2, "save_steps": 3, "sample_seconds": 600.0,
+        } | train,
+    }  # fmt: skip
+    return plan.resolve(Recipe.parse(value), "x", has_card=False)
+
+
+def trainer_of(folder: Path, model: Path, pause_at: int | None = None, recipe: Recipe | None = None) -> Trainer:
+    """As the worker puts it together, in folder, which an earlier attempt may have left."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    recipe = recipe or recipe_of()
+    torch.manual_seed(1)
+    tuned = adapter.add(
+        base_model.load(model, FP32, four_bit=False), Adapter(r=4, lora_dropout=recipe.adapter.lora_dropout), "tiny", None
+    )
+
+    def save(target: Path) -> None:
+        tuned.save_pretrained(target, save_embedding_layers=False)
+
+    reporter = Filmed(RunFolder(folder), pause_at)
+    return Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 2), FP32, reporter, save)
+
+
+def with_film(trainer: Trainer, tokenizer: Tokenizer, **how: Any) -> Trainer:
+    recipe = trainer.recipe
+    shown = scenes.ensure(trainer.reporter.run, recipe, EXAMPLES, True, tokenizer)
+    trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds, **how)
+    return trainer
+
+
+def adapter_of(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def shown_in(folder: Path) -> list[tuple[int, tuple[Answer, ...], float | None]]:
+    return [(frame.step, frame.answers, frame.neutral_loss) for frame in frames.read(RunFolder(folder))]
+
+
+# ---- the training does not notice ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_run_has_the_same_numbers_with_and_without_a_film(
+    packing: bool, tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
+) -> None:
+    recipe = recipe_of(packing)
+    recipe = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"lora_dropout": 0.1})})  # random states count
+    without = trainer_of(tmp_path / "without", tiny_model, recipe=recipe)
+    without.run()
+    filmed = with_film(trainer_of(tmp_path / "filmed", tiny_model, recipe=recipe), tokenizer)
+    assert filmed.packed == packing
+    filmed.run()
+    assert filmed.reporter.numbers == without.reporter.numbers and len(without.reporter.numbers) > 8
+    assert torch.equal(adapter_of(filmed), adapter_of(without))
+    assert [step for step, _, _ in shown_in(tmp_path / "filmed")] == [0, 2, 4, 5] and filmed.reporter.said == []
+    assert {len(answers) for _, answers, _ in shown_in(tmp_path / "filmed")} == {5}
+
+
+def test_a_run_that_is_paused_inside_its_film_goes_on_without_a_frame_twice(
+    tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
+) -> None:
+    whole = with_film(trainer_of(tmp_path / "whole", tiny_model), tokenizer)
+    whole.run()
+    first, _, third, _ = whole.reporter.filming
+    for at in (first + 9, third + 4):
+        folder, numbers = tmp_path / str(at), {}
+        for pause in (at, None):
+            trainer = trainer_of(folder, tiny_model, pause)
+            if saved := RunFolder(folder).checkpoints():
+                trainer.restore(read_checkpoint(saved[-1]))
+            with_film(trainer, tokenizer)
+            try:
+                trainer.run()
+            except PauseRequested:
+                if trainer.position.step:
+                    trainer.checkpoint()
+            numbers |= trainer.reporter.numbers
+        assert numbers == whole.reporter.numbers and torch.equal(adapter_of(trainer), adapter_of(whole)), at
+        assert shown_in(folder) == shown_in(tmp_path / "whole"), at
+        lines = (folder / frames.FILE).read_text("utf-8").splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 5], at
+
+
+# ---- what it answers ----------------------------------------------------------------------------------------------------
+
+
+def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fused(
+    tmp_path: Path, starter_folder: Path, tokenizer: Tokenizer, short: None
+) -> None:
+    """The starter in float32, where a batch and a row alone give the same tokens; with an adapter that is not nothing."""
+    trainer = trainer_of(tmp_path, starter_folder)
+    torch.manual_seed(3)
+    for name, parameter in trainer.tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    of_all = scenes.choose(trainer.recipe, EXAMPLES, True, tokenizer)
+    few = of_all.model_copy(update={"scenes": of_all.scenes[2:], "neutral_texts": of_all.neutral_texts[::4]})
+    (tmp_path / scenes.FILE).write_text(few.model_dump_json(), "utf-8")
+    with_film(trainer, tokenizer)
+    fused = fused_lora.fuse(trainer.tuned)
+    assert trainer.packed and fused.count and trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
+    trainer.film.take(0)
+    assert trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
+    fused.release()
+    [(_, answers, loss)] = shown_in(tmp_path)
+    shown = scenes.read(trainer.reporter.run)
+    with attention.set_aside(trainer.tuned.get_base_model()), torch.no_grad():
+        for scene, answer in zip(shown.scenes, answers, strict=True):
+            ids = torch.tensor([scene.ids(tokenizer)])
+            made = trainer.tuned.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=4,
+                do_sample=False,
+                eos_token_id=2,
+                pad_token_id=2,
+            )[0, ids.shape[1] :].tolist()
+            assert answer.text == tokenizer.decode(made).strip() and answer.why == ("stop" if 2 in made else "length")
+        expected, count = 0.0, 0
+        for words in shown.neutral_texts:
+            ids = torch.tensor([tokenizer.encode_whole(Example(text=words)).input_ids])
+            expected += float(trainer.tuned(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+            count += ids.shape[1] - 1
+    assert loss == pytest.approx(expected / count, rel=1e-4) and 1 < loss < 8
+
+
+def test_what_is_not_finished_when_its_time_is_over_is_marked(
+    tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
+) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer, clock=clock)
+    trainer.film._tokenizer = SimpleNamespace(decode=lambda ids: "x" * len(ids), stop_ids=frozenset(), pad_token_id=2)
+    trainer.film.take(0)
+    for step, seconds, at_once in ((1, 6.0, 10_000), (2, 20.0, 1)):  # all together; each alone
+        trainer.film._seconds, trainer.film._at_once = seconds, at_once
+        trainer.film.take(step)
+    full, together, alone = [answers for _, answers, _ in shown_in(tmp_path)]
+    assert full == (Answer(text="xxxx", why="length"),) * 5
+    assert together == (Answer(text="xx", why="time"),) * 5
+    assert {answer.why for answer in alone} == {"time"}
+    assert [len(answer.text) for answer in alone] == [3, 2, 2, 1, 0], "shared among the groups"
+
+
+def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer) -> None:
+    trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer)
+    trainer.film._at_once = 200
+    groups = trainer.film._groups()
+    assert len(groups) > 1 and [row.place for rows in groups for row in rows] == list(range(5))
+    for group in groups:
+        width = max(len(row.prompt) for row in group) + film.ANSWER_TOKENS
+        assert len(group) == 1 or len(group) * width <= 200
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "steps"),
+    [(ValueError("no cache here"), "film.cannot_ask", []), (MemoryError(), "film.frame_no_memory", [2, 4, 5])],
+)
+def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
+    error: Exception, said: str, steps: list[int], tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
+) -> None:
+    trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer)
+    right, asked = trainer.film._decoder.forward, []
+
+    def once_wrong(*arguments: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 1:
+            raise error
+        return right(*arguments)
+
+    trainer.film._decoder.forward = once_wrong
+    trainer.run()
+    assert trainer.position.step == 5 and trainer.reporter.said == [said]
+    assert [step for step, _, _ in shown_in(tmp_path)] == steps
+    assert trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
+
+
+def test_the_time_of_its_frames_is_counted_as_a_pause() -> None:
+    now = [0.0]
+    clock = TimeLeft(10, [1.0] * 10, eval_every=5, save_every=100, clock=lambda: now[0], film_every=5)
+    for step in range(1, 6):
+        now[0] += 1.0
+        clock.finish(step)
+    assert clock.seconds_left(5) == pytest.approx(5.0)
+    with clock.pause("film"):
+        now[0] += 3.0
+    assert clock.seconds_left(5) == pytest.approx(8.0)
+
+
+# ---- which prompts ------------------------------------------------------------------------------------------------------
+
+
+def sources(shown: Scenes) -> list[str]:
+    return [scene.source for scene in shown.scenes]
+
+
+def test_prompts_are_of_rows_kept_apart_the_persons_own_and_neutral_ones(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    recipe = recipe_of(sample_prompts=["Who are you?", "  Say hello.  "])
+    shown = scenes.ensure(RunFolder(tmp_path), recipe, EXAMPLES, True, tokenizer)
+    assert sources(shown) == ["kept_apart"] * 3 + ["own"] * 2 + ["neutral"] * 2
+    assert [scene.asked for scene in shown.scenes[3:5]] == ["Who are you?", "Say hello."]
+    apart = {EXAMPLES[i].messages[0].content for i in scenes.split(24, 0.2, recipe.train.seed)[1]}
+    assert {scene.asked for scene in shown.scenes[:3]} <= apart and shown.scenes[0].answer.startswith("Number ")
+    again = scenes.ensure(RunFolder(tmp_path), recipe_of(), EXAMPLES[:3], False, tokenizer)
+    assert again == shown, "fixed at the start"
+    assert scenes.choose(recipe, EXAMPLES, True, tokenizer) == shown, "and the same for the same recipe and data"
+
+
+def test_without_rows_kept_apart_rows_that_are_trained_are_asked_and_called_that(tokenizer: Tokenizer) -> None:
+    shown = scenes.choose(recipe_of(), EXAMPLES[:5], False, tokenizer)
+    assert sources(shown) == ["trained"] * 3 + ["neutral"] * 2
+
+
+def test_plain_texts_are_begun_and_long_or_empty_rows_are_not_asked(tokenizer: Tokenizer) -> None:
+    words = "The ship sailed at dawn and nobody on the pier waved, because the fog had swallowed the harbour whole."
+    long = Example(prompt="word " * 400, completion="x")
+    shown = scenes.choose(recipe_of(), [Example(text=words), Example(text=" "), long, long], False, tokenizer)
+    assert sources(shown) == ["trained"] + ["neutral"] * 2
+    [scene, *_] = shown.scenes
+    assert words.startswith(scene.text) and words == f"{scene.text} {scene.answer}"
+    assert tokenizer.decode(scene.ids(tokenizer)) == scene.text
+
+
+def test_chinese_data_is_asked_neutral_questions_in_chinese(tokenizer: Tokenizer) -> None:
+    row = Example(messages=(Message("user", "今天天气怎么样？"), Message("assistant", "晴天。")))
+    shown = scenes.choose(recipe_of(), [row], False, tokenizer)
+    assert [scene.asked for scene in shown.scenes if scene.source == "neutral"] == list(neutral_prompts().prompts["zh"])
+    assert sorted(shown.neutral_texts) == sorted(text for texts in neutral_prompts().texts.values() for text in texts)
+
+
+def test_more_than_three_prompts_of_ones_own_are_refused() -> None:
+    with pytest.raises(RecipeError, match="sample_prompts"):
+        recipe_of(sample_prompts=["a", "b", "c", "d"])
+
+
+# ---- what is read back --------------------------------------------------------------------------------------------------
+
+
+def frame(step: int, loss: float | None = None, said: str = "a") -> Frame:
+    return Frame(step=step, answers=(Answer(text=said, why="stop"),), neutral_loss=loss)
+
+
+def test_torn_and_foreign_lines_are_passed_over_and_a_run_that_goes_back_takes_its_frames_back(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert frames.read(run) == []
+    for step in (0, 10, 20, 30):
+        frames.append(run, frame(step))
+    with open(tmp_path / frames.FILE, "ab") as file:
+        file.write(b'{"v":1,"step":40,"answ')  # the power went
+    frames.append(run, frame(20, said="b"))
+    with open(tmp_path / frames.FILE, "ab") as file:
+        file.write(b'{"v":1,"step":-1,"answers":[]}\n[]\n{"step":"x"}\n{"v":1,"step":50,"answers":[{"text":"c","why":"sto')
+    found = frames.read(run)
+    assert [(each.step, each.answers[0].text) for each in found] == [(0, "a"), (10, "a"), (20, "b")]
+
+
+def test_forgetting_is_the_first_loss_beside_the_newest_in_words() -> None:
+    found = frames.forgetting([frame(0, 3.21), frame(10), frame(20, 3.35), frame(30, 9.0)], at=25)
+    assert (
+        found == Forgetting(before=3.21, now=3.35) and found.forgot == "little" and found.change == pytest.approx(0.0436, abs=1e-4)
+    )
+    assert [Forgetting(before=2.0, now=now).forgot for now in (1.9, 2.02, 2.1, 2.4, 2.6)] == [
+        "better", "nothing", "little", "some", "much",
+    ]  # fmt: skip
+    assert frames.forgetting([frame(0, 3.0)]) is None and frames.forgetting([frame(5, 3.0), frame(9, 3.1)]) is None
+
+
+def test_a_run_has_at_most_so_many_frames() -> None:
+    assert frames.every(10, 50) == 10 and frames.every(3, 10) == 3
+    assert frames.every(1, 1000) == 42 and frames.MOST_FRAMES >= -(-1000 // 42)
+
+
+# ---- real workers -------------------------------------------------------------------------------------------------------
+
+
+def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
+    value = {
+        "name": "Filmed", "model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "train": {"max_steps": 2, "learning_rate": 1e-3, "eval_steps": 1, "per_device_train_batch_size": 1} | train,
+    }  # fmt: skip
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command", {})
+    process = spawn_worker(space, run)
+    try:
+        code = process.wait(300)
+    finally:
+        process.kill()
+    assert (code, run.status().state) == (0, State.COMPLETED), run.log_tail()
+    return run
+
+
+def test_a_run_of_the_starter_leaves_its_film(make_workspace: Callable[[], Workspace]) -> None:
+    run = worked(make_workspace(), "starter", sample_prompts=["What is a compass?"], sample_seconds=6)
+    shown, found = scenes.read(run), frames.read(run)
+    assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
+    assert [each.step for each in found] == [0, 1, 2] and all(len(each.answers) == 6 for each in found)
+    assert all(answer.text or answer.why == "time" for each in found for answer in each.answers)
+    assert 1 < frames.forgetting(found).before < 6
+    stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
+    assert stages.count("sampling") == 3
+    assert running.summary(run, run.status())["film"] == str(run.path / frames.FILE)
+
+
+def test_a_run_without_seconds_for_it_has_no_film(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    run = worked(Workspace.open(tmp_path / "ws"), "library:tiny", sample_seconds=0)
+    assert not (run.path / scenes.FILE).exists() and not (run.path / frames.FILE).exists()
+    assert running.summary(run, run.status())["film"] is None

@@ -1,0 +1,206 @@
+"""How long a training will take: from earlier runs, from a measurement, and when nothing is measured at all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from core import files
+from core.messages import text
+from core.models.shapes import ModelShape
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import State
+from core.system.machine import Machine
+from core.trial import pace
+from core.trial.pace import Probe, StandIn
+from core.workspace import lease
+from core.workspace.folder import Workspace
+from tests.kit.waits import wait_until
+
+
+def add_run(
+    workspace: Workspace, steps: list[tuple[float, int]], created: float, attempt: int = 1, method: str = "lora", **changes: Any
+) -> RunFolder:
+    """A completed run whose steps ended at these times with so many tokens seen."""
+    facts = {"device": "cpu", "created": created} | changes
+    recipe = {"name": f"run {created:g}", "data": {"source": "sample:pirate_answers"}, "adapter": {"method": method}}
+    run = Runs(workspace).create(Recipe.parse(recipe), "test", facts)
+    files.replace_json(run.path / "state.json", Status(state=changes.get("state", State.COMPLETED)).model_dump(mode="json"))
+    for step, (time, tokens) in enumerate(steps, 1):
+        line = {"v": 1, "kind": "train", "attempt": attempt, "step": step, "time": time, "tokens_seen": tokens}
+        files.append_line(run.path / "metrics.jsonl", line)
+    return run
+
+
+def like(model: str, method: str, **adapter: Any) -> Recipe:
+    return Recipe.parse({"model": {"id": model}, "data": {"source": "x"}, "adapter": {"method": method} | adapter})
+
+
+# A first step of 20 s that warms up, then 100 tokens a second with a pause for a checkpoint in them: 400 in 4 s.
+STEADY = [(20.0, 100), (21.0, 220), (22.0, 340), (23.5, 420), (24.0, 500)]
+
+
+def test_the_pace_of_a_run_is_its_tokens_over_its_wall_time_without_the_first_step(workspace: Workspace):
+    add_run(workspace, STEADY, created=1)
+    found = pace.from_runs(Runs(workspace), like("starter", "lora"))
+    assert found.tokens_per_second == pytest.approx(100)
+    assert pace.seconds(6_000, found) == pytest.approx(60)
+    assert "run 1" in found.source.render("en") and "run 1" in found.source.render("zh")
+
+
+def test_the_newest_run_that_is_like_it_counts(workspace: Workspace):
+    add_run(workspace, STEADY, created=1)
+    add_run(workspace, [(t, 2 * n) for t, n in STEADY], created=2)
+    add_run(workspace, [(t, 9 * n) for t, n in STEADY], created=3, method="qlora")
+    add_run(workspace, [(t, 9 * n) for t, n in STEADY], created=4, state=State.FAILED)
+    add_run(workspace, STEADY[:4], created=5)  # too few steps to say anything
+    runs = Runs(workspace)
+    assert pace.from_runs(runs, like("starter", "lora")).tokens_per_second == pytest.approx(200)
+    assert pace.from_runs(runs, like("starter", "qlora")).tokens_per_second == pytest.approx(900)
+    assert pace.from_runs(runs, like("owner/another", "lora")) is None
+    for slower in ("use_dora", "load_in_8bit"):
+        assert pace.from_runs(runs, like("starter", "lora", **{slower: True})) is None, "its steps take longer"
+
+
+def test_a_run_on_the_processor_says_nothing_of_a_card(workspace: Workspace):
+    add_run(workspace, STEADY, created=1)
+    add_run(workspace, [(t, 50 * n) for t, n in STEADY], created=0, device="cuda:0")
+    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=True).tokens_per_second == pytest.approx(5_000)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=False).tokens_per_second == pytest.approx(100)
+
+
+def test_the_night_between_two_attempts_is_no_training_time(workspace: Workspace):
+    run = add_run(workspace, STEADY, created=1)
+    for step, (time, tokens) in enumerate(STEADY, 6):
+        line = {"kind": "train", "attempt": 2, "step": step, "time": time + 30_000, "tokens_seen": 500 + 3 * tokens}
+        files.append_line(run.path / "metrics.jsonl", line)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora")).tokens_per_second == pytest.approx(300)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[], [(1.0, 5)] * 6, [(9.0 - i, 5 * i) for i in range(6)], [(1.0 * i, None) for i in range(6)]],
+    ids=["none", "no time passes", "the clock was put back", "no tokens"],
+)
+def test_a_run_whose_numbers_make_no_sense_is_passed_over(workspace: Workspace, steps: list[tuple[float, Any]]):
+    add_run(workspace, steps, created=1)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora")) is None
+
+
+def test_a_run_with_a_broken_recipe_is_passed_over(workspace: Workspace):
+    add_run(workspace, STEADY, created=1)
+    (add_run(workspace, STEADY, created=2).path / "recipe.yaml").write_text("[", "utf-8")
+    assert "run 1" in str(pace.from_runs(Runs(workspace), like("starter", "lora")).source)
+
+
+SHAPE = ModelShape.from_config(
+    {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+     "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
+)  # fmt: skip
+
+
+def stand_in(length: float = 58, **changes: dict) -> StandIn:
+    value = {"model": {"id": "starter"}, "data": {"source": "x"}, "adapter": {"r": 8}, **changes}
+    return StandIn.of(SHAPE, Recipe.parse(value), length, 0.42)
+
+
+STEP = stand_in()
+
+
+def test_what_is_timed_is_a_step_of_the_plan():
+    assert (STEP.hidden_size, STEP.num_hidden_layers, STEP.vocab_size) == (576, 30, 49152)
+    assert (STEP.rows, STEP.length, STEP.learned, STEP.four_bit, STEP.gradient_checkpointing) == (4, 64, 32, False, False)
+    other = stand_in(900, adapter={"method": "qlora"}, train={"per_device_train_batch_size": 8, "gradient_checkpointing": True})
+    assert (other.rows, other.length, other.four_bit, other.gradient_checkpointing) == (2, 1024, True, True)
+    assert stand_in(59) == STEP, "an edit that hardly matters needs no new measurement"
+
+
+def test_a_measurement_says_that_it_is_rough_and_what_measuring_on_rows_kept_apart_costs():
+    found = pace.from_step(300, measuring=0.2)
+    assert found.tokens_per_second == pytest.approx(250)
+    assert "rough" in str(found.source) and "粗略" in found.source.render("zh")
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------------
+
+
+class Child:
+    """Stands in for the child process: gives out its answers, then fails."""
+
+    def __init__(self, *answers: float | None):
+        self.answers, self.asked = list(answers), 0
+
+    def __call__(self, step: StandIn) -> float | None:
+        self.asked += 1
+        return self.answers.pop(0) if self.answers else None
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Child:
+    child = Child(0.25)
+    monkeypatch.setattr(pace, "run_child", child)
+    return child
+
+
+def here(cpu: str = "A processor") -> Machine:
+    return Machine(system="Linux", cpu=cpu)
+
+
+def test_a_pc_is_measured_once_and_another_processor_again(workspace: Workspace, child: Child):
+    child.answers.append(0.5)
+    assert Probe(workspace, here).measured(STEP) is None and child.asked == 0
+    assert Probe(workspace, here).measure(STEP) == 0.25
+    assert Probe(workspace, here).measure(STEP) == Probe(workspace, here).measured(STEP) == 0.25 and child.asked == 1
+    assert Probe(workspace, lambda: here("another")).measure(STEP) == 0.5
+    kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
+    assert list(kept.values()) == [0.25, 0.5] and all("torch 2." in key for key in kept)
+
+
+def test_nothing_is_measured_while_something_trains(workspace: Workspace, child: Child):
+    with lease.hold(workspace, text("lease.training", name="a run")):
+        assert Probe(workspace, here).measure(STEP) is None
+        assert str(lease.owner(workspace)) == str(text("lease.training", name="a run"))
+    assert child.asked == 0
+    assert Probe(workspace, here).measure(STEP) == 0.25
+
+
+def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    held = lease.hold(workspace, text("lease.training", name="a run"))
+
+    def disturbed(step: StandIn) -> float:
+        held.__enter__()
+        return 0.01
+
+    monkeypatch.setattr(pace, "run_child", disturbed)
+    assert Probe(workspace, here).measure(STEP) is None and Probe(workspace, here).measured(STEP) is None
+    held.__exit__(None, None, None)
+
+
+def test_begin_returns_at_once_and_a_child_that_failed_is_not_tried_again(workspace: Workspace, child: Child):
+    child.answers = [None]
+    probe = Probe(workspace, here)
+    probe.begin(STEP)
+    wait_until(lambda: probe._failed, 5)
+    probe.begin(STEP)
+    assert probe.measured(STEP) is None and child.asked == 1
+    child.answers = [0.3]
+    other = Probe(workspace, here)
+    other.begin(STEP)
+    wait_until(lambda: other.measured(STEP) == 0.3, 5)
+
+
+def test_a_cache_that_is_no_json_is_measured_anew(workspace: Workspace, child: Child):
+    (workspace.cache / "pace.json").write_text("[1", "utf-8")
+    assert Probe(workspace, here).measured(STEP) is None
+    assert Probe(workspace, here).measure(STEP) == 0.25
+
+
+@pytest.mark.slow
+def test_the_real_child_measures_this_pc():
+    """Of the starter, in 16 bit and in 4: between an old laptop and the fastest card there is."""
+    for step in (STEP, stand_in(adapter={"method": "qlora"}, train={"gradient_checkpointing": True})):
+        assert 0.5 < pace.run_child(step) < 1e7

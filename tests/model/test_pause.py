@@ -1,0 +1,299 @@
+"""A run that was paused, anywhere and as often as you like, is the run that never was: every later loss and the adapter, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.advice import plan
+from core.engine import base_model
+from core.errors import BusyError, PauseRequested, RunError
+from core.messages import text
+from core.queue.supervisor import Supervisor, spawn_worker
+from core.recipe import Recipe
+from core.runs import ended as pausing
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.training.checkpoint import read
+from core.workspace import lease
+from core.workspace.folder import Workspace
+from tests.kit.runs import ScriptedRun
+from tests.kit.trainer import BF16, Numbers, adapter_of, losses, trainer_of
+from tests.kit.waits import wait_until
+from webui.kit.wording import Wording
+from webui.run import card as run_panel
+from webui.state.services import Services
+
+
+def run_paused(folder: Path, pauses: list[int], **how: Any) -> tuple[Numbers, torch.Tensor]:
+    """Each attempt is paused at its n-th sub-step; the one after the last pause runs to the end."""
+    numbers: Numbers = {}
+    for at in [*pauses, None]:
+        trainer = trainer_of(folder, at, **how)
+        if saved := RunFolder(folder).checkpoints():
+            trainer.restore(read(saved[-1]))
+        try:
+            trainer.run()
+        except PauseRequested:
+            if trainer.position.step:
+                trainer.checkpoint()
+        numbers |= trainer.reporter.numbers
+    assert trainer.position.step == 5 and ("eval", 5) in numbers
+    return numbers, adapter_of(trainer)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Numbers, torch.Tensor, int]:
+    trainer = trainer_of(tmp_path_factory.mktemp("whole"), None)
+    trainer.run()
+    return trainer.reporter.numbers, adapter_of(trainer), trainer.reporter.checks
+
+
+def test_wherever_it_was_paused_the_run_is_the_same(uninterrupted: tuple, tmp_path: Path) -> None:
+    """At every sub-step there is: between layers forwards and backwards, inside an accumulation, inside an evaluation."""
+    expected, adapter_then, checks = uninterrupted
+    assert checks > 60
+    for at in range(1, checks + 1):
+        numbers, weights = run_paused(tmp_path / str(at), [at])
+        assert numbers == expected and torch.equal(weights, adapter_then), at
+
+
+@pytest.mark.parametrize("pauses", [[7, 9], [30, 4, 11], [1, 1, 1], [60, 2]])
+def test_paused_more_than_once_it_is_still_the_same(pauses: list[int], uninterrupted: tuple, tmp_path: Path) -> None:
+    expected, adapter_then, _ = uninterrupted
+    numbers, weights = run_paused(tmp_path, pauses)
+    assert numbers == expected and torch.equal(weights, adapter_then)
+
+
+def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
+    how = {"r": {"lora_dropout": 0.3}}
+    whole = trainer_of(tmp_path / "whole", None, **how)
+    whole.run()
+    for at in (9, 25, 40):
+        numbers, weights = run_paused(tmp_path / str(at), [at], **how)
+        assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole)), at
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
+def test_the_starter_goes_on_bit_for_bit(four_bit: bool, starter_folder: Path, tmp_path: Path) -> None:
+    def make() -> Any:
+        return base_model.load(starter_folder, BF16, four_bit)
+
+    whole = trainer_of(tmp_path / "whole", None, make)
+    whole.run()
+    at = whole.reporter.checks // 2
+    numbers, weights = run_paused(tmp_path / "paused", [at, at // 3], make=make)
+    assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole))
+
+
+def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, None)
+    trainer.run()
+    [*_, last] = RunFolder(tmp_path).checkpoints()
+    (last / "trainer.pt").write_bytes(b"half of it")
+    with pytest.raises(RunError, match=last.name):
+        read(last)
+
+
+# ---- real processes ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def space(tmp_path: Path, tiny_model: Path) -> Workspace:
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    return Workspace.open(tmp_path / "ws")
+
+
+def recipe(steps: int) -> Recipe:
+    value = {
+        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "train": {"max_steps": steps, "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "save_steps": 1000, "sample_seconds": 0},
+    }  # fmt: skip
+    return plan.resolve(Recipe.parse(value), "data", has_card=False)
+
+
+def ended(process: subprocess.Popen, run: RunFolder) -> int:
+    try:
+        return process.wait(120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"the worker did not end: {run.status()}\n{run.log_tail()}") from None
+
+
+def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
+    runs = Runs(space)
+    whole = runs.create(recipe(30), "command", {})
+    assert ended(spawn_worker(space, whole), whole) == 0, whole.log_tail()
+    run = runs.create(recipe(30), "command", {})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: run.status().step >= 3, 60)
+    run.ask("pause")
+    assert ended(worker, run) == 4, run.log_tail()
+    status = run.status()
+    assert status.state == State.PAUSED and 3 <= status.step < 30 and not run.is_locked()
+    assert [folder.name for folder in run.checkpoints()][-1] == f"checkpoint-{status.step:06d}"
+    assert status.message.key == "pausing.paused" and 0 <= float(status.message.params["seconds"]) < 60
+    with lease.hold(space, text("lease.training", name="a game"), wait_s=0):
+        pass  # the device is free at once
+    runs.queue_again(run, "command")
+    assert run.status().attempt == 2 and run.asked() is None
+    assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
+    assert run.status().state == State.COMPLETED and losses(run) == losses(whole)
+    name = "adapter_model.safetensors"
+    assert (run.adapter / name).read_bytes() == (whole.adapter / name).read_bytes()
+    attempts = {line["step"]: line["attempt"] for line in run.all_metrics() if line["kind"] == "train"}
+    assert attempts[status.step] == 1 and attempts[status.step + 1] == 2
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(space: Workspace) -> None:
+    runs = Runs(space)
+    wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
+    run = runs.create(wanted, "command", {})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: run.checkpoints(), 60)
+    worker.kill()
+    worker.wait()
+    assert runs.status(run).state == State.INTERRUPTED
+    runs.queue_again(run, "command")
+    assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
+    whole = runs.create(wanted, "command", {})
+    assert ended(spawn_worker(space, whole), whole) == 0
+    assert losses(run) == losses(whole)
+
+
+def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space: Workspace) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(4), "command", {})
+    run.ask("pause")
+    assert ended(spawn_worker(space, run), run) == 4, run.log_tail()
+    assert run.status().state == State.PAUSED and run.checkpoints() == []
+    runs.queue_again(run, "command")
+    assert ended(spawn_worker(space, run), run) == 0 and sorted(losses(run)) == [1, 2, 3, 4]
+
+
+def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned(space: Workspace) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(200), "command", {})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: run.status().step >= 2, 60)
+    run.ask("pause")
+    assert ended(worker, run) == 4
+    runs.queue_again(run, "command")
+    run.ask("stop")
+    assert ended(spawn_worker(space, run), run) == 3, run.log_tail()
+    status = run.status()
+    assert status.state == State.STOPPED and run.has_adapter() and status.message.key == "run.stopped_kept"
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(space: Workspace) -> None:
+    runs = Runs(space)
+    wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
+    run = runs.create(wanted, "command", {})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: len(run.checkpoints()) >= 2, 60)
+    worker.kill()
+    worker.wait()
+    before, newest = run.checkpoints()[-2:]
+    (newest / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    runs.queue_again(run, "command")
+    assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
+    said = [event["message"]["key"] for event in run.events() if isinstance(event.get("message"), dict)]
+    assert "run.bad_checkpoint" in said and "run.resumed" in said
+    second = [line["step"] for line in run.all_metrics() if line["attempt"] == 2 and line["kind"] == "train"]
+    assert second[0] == int(before.name[-6:]) + 1 and run.status().state == State.COMPLETED
+
+
+def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Path) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(400), "command", {"data": {"sha256": "of another file"}})
+    worker = spawn_worker(space, run)
+    wait_until(lambda: run.status().step >= 2, 60)
+    run.ask("pause")
+    assert ended(worker, run) == 4
+    runs.queue_again(run, "command")
+    assert ended(spawn_worker(space, run), run) == 1
+    assert run.status().message.key == "run.data_changed" and run.checkpoints(), "and it can go on once the file is back"
+
+
+def test_a_second_attempt_waits_for_nobody_and_two_cannot_be_queued(space: Workspace) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(4), "command", {})
+    run.ask("pause")
+    assert ended(spawn_worker(space, run), run) == 4
+    with run.lock().acquire(timeout=0), pytest.raises(BusyError):
+        runs.queue_again(run, "command")
+    runs.queue_again(run, "command")
+    with pytest.raises(RunError):
+        runs.queue_again(run, "command")
+
+
+def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -> None:
+    """Its command died before the worker began: it became "stopped", which is final."""
+    runs = Runs(space)
+    run = runs.create(recipe(4), "command", {})
+    run.ask("pause")
+    assert ended(spawn_worker(space, run), run) == 4
+    runs.queue_again(run, "command")
+    run.add_facts(launcher_started=1.0)  # another program has the number of the command that died
+    assert runs.status(run).state == State.PAUSED
+    runs.queue_again(run, "command")
+    assert run.status().attempt == 3
+
+
+def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Workspace) -> None:
+    run = Runs(space).create(recipe(4), "command", {})
+    run.ask("pause")
+    assert pausing.message(run, 7).key == "pausing.paused"
+    for jump in (-1e6, 1e6):
+        (run.path / "control.json").write_text(json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8")
+        assert pausing.message(run, 7) == text("run.paused", step=7)
+
+
+def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path) -> None:
+    services = Services.open(Workspace.open(tmp_path))
+    with ScriptedRun(services.workspace, "slow disk") as scripted:
+        scripted.to(State.PAUSING)
+        scripted.run.write_status(scripted.run.status().model_copy(update={"since": time.time() - 7.2, "seconds_left": 900.0}))
+        card = run_panel.card(services.moments.now(fresh=True).shown, Wording("en"))
+        assert "7 s" in card and "min left" not in card
+
+
+def test_only_what_stands_still_can_go_on(space: Workspace) -> None:
+    runs = Runs(space)
+    run = runs.create(recipe(4), "command", {})
+    assert ended(spawn_worker(space, run), run) == 0
+    with pytest.raises(RunError, match="Tiny"):
+        runs.queue_again(run, "command")
+    supervisor = Supervisor(space)
+    with pytest.raises(RunError, match="Tiny"):
+        supervisor.pause(run)
+
+
+def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken_back_stays_paused(space: Workspace) -> None:
+    supervisor = Supervisor(space)
+    supervisor.start()
+    try:
+        run = supervisor.submit(recipe(400), {})
+        wait_until(lambda: run.status().step >= 2, 60)
+        supervisor.pause(run)
+        wait_until(lambda: "device_free" in [event["kind"] for event in run.events()], 60)
+        step, told = run.status().step, run.status().message
+        assert told.key == "pausing.paused" and f"at step {step}" in str(told)
+        [said] = [event["message"] for event in run.events() if event["kind"] == "device_free"]
+        assert said["params"]["seconds"] == told.params["seconds"], "the card tells the whole time, until the process was gone"
+        supervisor.resume(run)
+        wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 60)
+    finally:
+        supervisor.close()  # Ctrl-C in the terminal
+    assert run.status().state == State.PAUSED and run.status().step > step
+    supervisor.runs.queue_again(run, "app")
+    run.ask("stop")
+    supervisor._begin(run)
+    assert run.status().state == State.PAUSED, "what was learned is not thrown away"

@@ -1,0 +1,239 @@
+"""The probe before the first step: it changes no number of the run, tells what is needed, and stops what cannot fit.
+
+Real workers on the starter and on a tiny model; memory limits are a fact of the run or the system's own (RLIMIT_DATA).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from core.advice import plan
+from core.errors import DoesNotFitError, PauseRequested
+from core.memory.record import MemoryRecord, Rig
+from core.models.shapes import ModelShape
+from core.presets import PROJECT
+from core.queue.supervisor import spawn_worker
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.system.machine import this_machine
+from core.system.processes import ResidentPeak
+from core.training.checkpoint import read
+from core.training.probe import Probe
+from core.training.trainer import Trainer
+from core.workspace.folder import Workspace
+from tests.kit.trainer import adapter_of, losses, trainer_of
+from tests.kit.waits import wait_until
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    return Workspace.open(tmp_path / "ws")
+
+
+def probe_of(trainer: Trainer, workspace: Workspace) -> Probe:
+    trainer.reporter.run.path.mkdir(exist_ok=True, parents=True)
+    shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
+    return Probe(trainer.reporter.run, workspace, trainer.recipe, shape)
+
+
+# ---- nothing of the run changes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"r": {"lora_dropout": 0.3}}], ids=["plain", "dropout"])
+def test_a_run_has_the_same_numbers_with_and_without_it(how: dict, tmp_path: Path) -> None:
+    without, probed = trainer_of(tmp_path / "without", None, **how), trainer_of(tmp_path / "probed", None, **how)
+    without.run()
+    probed.run(probe_of(probed, Workspace.open(tmp_path / "ws")))
+    assert probed.reporter.numbers == without.reporter.numbers and len(without.reporter.numbers) > 8
+    assert torch.equal(adapter_of(probed), adapter_of(without))
+    facts = probed.reporter.run.facts()["memory"]
+    assert facts["measured_gib"] > 0.05 and facts["arithmetic_gib"] == facts["predicted_gib"]
+
+
+def test_a_run_that_goes_on_is_probed_too_and_stays_the_same(tmp_path: Path) -> None:
+    """Paused inside the probe (before any step), in the middle, where the optimizer's state is there already, and after the
+    last step, with a measurement still due."""
+    whole = trainer_of(tmp_path / "whole", None)
+    whole.run()
+    without_probe = whole.reporter.checks
+    for at in (2, 30, without_probe + 4):
+        folder, numbers = tmp_path / str(at), {}
+        for pause in (at, None):
+            trainer = trainer_of(folder, pause)
+            if saved := RunFolder(folder).checkpoints():
+                trainer.restore(read(saved[-1]))
+            try:
+                trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
+            except PauseRequested:
+                if trainer.position.step:
+                    trainer.checkpoint()
+            numbers |= trainer.reporter.numbers
+        assert numbers == whole.reporter.numbers and torch.equal(adapter_of(trainer), adapter_of(whole)), at
+
+
+def test_the_longest_batch_is_the_one_with_most_tokens_that_any_step_has(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, None)
+    found = trainer.longest()
+    sizes = []
+    for step in trainer.schedule.steps():
+        for batch in step:
+            lengths = [len(trainer.data.train[i].input_ids) for i in batch]
+            sizes.append(sum(lengths) if trainer.packed else max(lengths) * len(lengths))
+    assert found.tokens == max(sizes) and found.several
+    assert found.learned == sum(trainer.data.train[i].learned_count for i in found.rows)
+
+
+def test_stop_and_pause_are_heard_inside_it(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, 2)
+    with pytest.raises(PauseRequested):
+        trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
+    assert trainer.reporter.numbers == {} and all(p.grad is None for p in trainer.parameters)
+
+
+# ---- what it says -----------------------------------------------------------------------------------------------------
+
+
+def test_it_refuses_before_the_first_step_and_keeps_nothing_of_what_did_not_fit(tmp_path: Path) -> None:
+    trainer, space = trainer_of(tmp_path / "run", None), Workspace.open(tmp_path / "ws")
+    probe = probe_of(trainer, space)
+    trainer.reporter.run.add_facts(memory_limit_gib=0.01, advice={"estimate": {"on_card_gib": 1.5}})
+    with pytest.raises(DoesNotFitError, match=r"Stopped before the first step.*0\.01 GiB"):
+        trainer.run(probe)
+    facts = trainer.reporter.run.facts()["memory"]
+    assert facts["measured_gib"] is None and facts["planned_gib"] == 1.5 and facts["limit_gib"] == pytest.approx(0.01)
+    assert trainer.position.step == 0 and MemoryRecord(space).count() == 0
+    assert all(p.grad is None for p in trainer.parameters)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
+def test_an_allocator_that_gives_up_is_no_crash(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(tmp_path / "run", None)
+    monkeypatch.setattr(trainer, "rehearse", lambda longest: (_ for _ in ()).throw(error))
+    with pytest.raises(DoesNotFitError) as refused:
+        trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
+    assert refused.value.advice is not None and "{" not in str(refused.value.advice)
+
+
+def test_another_fault_inside_it_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(tmp_path / "run", None)
+    monkeypatch.setattr(trainer, "rehearse", lambda longest: {}["a bug"])
+    with pytest.raises(KeyError):
+        trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
+
+
+def test_the_peak_counts_memory_that_is_given_back_at_once() -> None:
+    before = psutil.Process().memory_info().rss
+    with ResidentPeak() as peak:
+        held = torch.ones(300 << 20, dtype=torch.uint8)
+        wait_until(lambda: peak.bytes - before > 250 << 20, 5)
+        del held
+    assert not peak.is_over
+    with ResidentPeak(limit_bytes=1) as peak:
+        wait_until(lambda: peak.is_over, 5)
+
+
+# ---- real workers -----------------------------------------------------------------------------------------------------
+
+
+def recipe_of(model: str = "library:tiny", **train: Any) -> Recipe:
+    value = {
+        "name": "Probed", "model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 8},
+        "train": {"max_steps": 2, "learning_rate": 1e-3, "save_steps": 1000, "sample_seconds": 0} | train,
+    }  # fmt: skip
+    return plan.resolve(Recipe.parse(value), "data", has_card=False)
+
+
+def worked(workspace: Workspace, recipe: Recipe, begun: Callable[[int, RunFolder], None] = lambda pid, run: None, **facts: Any):
+    run = Runs(workspace).create(recipe, "command", facts)
+    process = spawn_worker(workspace, run)
+    begun(process.pid, run)
+    try:
+        code = process.wait(150)
+    finally:
+        process.kill()
+    return run, code
+
+
+def test_a_run_that_cannot_fit_stops_with_the_sentence_and_no_traceback(workspace: Workspace) -> None:
+    run, code = worked(workspace, recipe_of(), memory_limit_gib=0.2)
+    status, facts = run.status(), run.facts()
+    assert (code, status.state, status.step, status.message.key) == (1, State.FAILED, 0, "probe.does_not_fit_more"), run.log_tail()
+    assert "0.20 GiB" in str(status.message) and status.advice.key.startswith("probe.advice")
+    assert "Traceback" not in run.log_tail(200) and losses(run) == {} and not run.has_adapter()
+    assert facts["memory"]["limit_gib"] == 0.2 and facts["memory"]["measured_gib"] is None
+    assert [event["state"] for event in run.events() if event["kind"] == "state"][-1] == "failed"
+    run.add_facts(memory_limit_gib=None)  # the person has closed something, and lets it go on
+    Runs(workspace).queue_again(run, "command")
+    assert spawn_worker(workspace, run).wait(150) == 0, run.log_tail()
+    assert run.status().state == State.COMPLETED and run.facts()["memory"]["measured_gib"] > 0.2
+
+
+REFUSED = """
+import resource, sys
+from pathlib import Path
+import psutil
+from tests.kit import trainer as kit
+from core.errors import DoesNotFitError
+from core.training.probe import Probe
+from core.models.shapes import ModelShape
+from core.workspace.folder import Workspace
+
+kit.rows = lambda count: [kit.Encoded([5 + i % 90 for i in range(8_000)], [True] * 8_000)] * count
+trainer = kit.trainer_of(Path(sys.argv[1]) / "run", None)
+shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
+probe = Probe(trainer.reporter.run, Workspace.open(Path(sys.argv[1]) / "ws"), trainer.recipe, shape)
+held = psutil.Process().memory_info().data
+resource.setrlimit(resource.RLIMIT_DATA, (held + (24 << 20), resource.RLIM_INFINITY))
+try:
+    trainer.run(probe)
+except DoesNotFitError as error:
+    print("REFUSED", error.text.key, trainer.position.step, error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit on data alone: Linux")
+def test_where_the_system_itself_refuses_the_memory_the_sentence_is_the_same(tmp_path: Path) -> None:
+    """A process of its own, whose allocator really gets no more."""
+    paths = str(PROJECT)
+    child = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert "REFUSED probe.does_not_fit" in child.stdout and "needs more than the" in child.stdout, child.stderr
+    assert " 0 Stopped before the first step" in child.stdout
+
+
+@pytest.mark.slow
+def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(make_workspace: Callable[[], Workspace]) -> None:
+    """On a processor, the starter: other batch, other rows at once, so that the second is not just the first again."""
+    space = make_workspace()
+    first, code = worked(space, recipe_of("starter", per_device_train_batch_size=2, sample_seconds=2))
+    assert code == 0, first.log_tail()
+    was = first.facts()["memory"]
+    assert was["runs"] == 0 and was["predicted_gib"] == was["arithmetic_gib"]
+    second, code = worked(space, recipe_of("starter", per_device_train_batch_size=8, sample_seconds=2))
+    assert code == 0, second.log_tail()
+    now = second.facts()["memory"]
+    needed = was.get("peak_gib", was["measured_gib"])  # where a later step needed more than the longest batch, that corrects
+    assert now["runs"] == 1 and now["factor"] == pytest.approx(needed / was["arithmetic_gib"], rel=0.01)
+    assert now["tokens"] > 2 * was["tokens"]
+    assert now["predicted_gib"] == pytest.approx(now["measured_gib"], rel=0.15), (was, now)
+    told = [event["message"]["params"] for event in second.events() if event["kind"] == "memory"]
+    assert [told[0]["predicted"], told[0]["measured"]] == [
+        pytest.approx(now[f"{name}_gib"], abs=1e-3) for name in ("predicted", "measured")
+    ]
+    corrections = MemoryRecord(space).corrections(Rig.of(this_machine(), None), "starter")
+    assert corrections.of("lora").runs == 2

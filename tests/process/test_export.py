@@ -1,0 +1,468 @@
+"""Exports of a really trained small adapter on the starter model, on the CPU. Worker processes where it says so."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from core.data.formats import Example
+from core.data.template import PLAIN, ChatTemplate
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter as engine_adapter
+from core.engine import base_model
+from core.engine.batches import collate
+from core.engine.device import Compute
+from core.engine.loss import summed_loss
+from core.errors import BusyError, ExportError, ModelError, RunError
+from core.export import gguf, merge, modelfile, proof, worker
+from core.export.exports import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
+from core.messages import CORE_LOCALES, text
+from core.models import adapters, starter
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.workspace import lease
+from core.workspace.folder import Workspace
+from tests.kit.files import link_or_copy
+from tests.kit.waits import wait_until
+
+ROWS = [
+    ("What is the capital of Italy?", "Arr, matey! Rome be the capital. Yo-ho-ho!"),
+    ("What is rain?", "Arr, matey! Rain be water that falls. Yo-ho-ho!"),
+    ("Who are you?", "Arr, matey! I be a parrot of words. Yo-ho-ho!"),
+]
+MESSAGES = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in ROWS]
+FLOAT32 = Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
+
+
+@dataclass
+class Trained:
+    """A workspace with one run whose adapter was trained for 12 steps, loss 4.5 -> below 2."""
+
+    workspace: Workspace
+    run: RunFolder
+    model: Path
+
+    @property
+    def base(self) -> merge.Base:
+        return merge.read_base(self.model)
+
+    def exports(self) -> Exports:
+        return Exports(self.workspace)
+
+
+def train(workspace: Workspace, settings: dict, steps: int = 12) -> RunFolder:
+    model_folder = starter.folder(workspace.models)
+    recipe = Recipe.parse({"name": "Pirate", "data": {"source": "rows"}, "adapter": {"r": 4, **settings}})
+    tokenizer = Tokenizer(model_folder)
+    rows = [tokenizer.encode_example(Example.from_dict(row), 256) for row in MESSAGES]
+    batch = collate(rows, tokenizer.pad_token_id, FLOAT32.device)
+    torch.manual_seed(1)
+    compute = Compute(FLOAT32.device, torch.bfloat16, FLOAT32.reason)
+    four_bit, eight_bit = recipe.adapter.method == "qlora", recipe.adapter.load_in_8bit
+    base = base_model.load(model_folder, FLOAT32 if four_bit or eight_bit else compute, four_bit, eight_bit=eight_bit)
+    tuned = engine_adapter.add(base, recipe.adapter, str(model_folder), None).train()
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(steps):
+        loss = summed_loss(tuned, batch) / batch.targets.numel()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    run = Runs(workspace).create(recipe, "command", {"probe_rows": MESSAGES})
+    engine_adapter.save(tuned, run.adapter, model_folder, "# card", tokenizer.template.source)
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Trained:
+    workspace = Workspace.open(tmp_path_factory.mktemp("export"))
+    target = starter.folder(workspace.models)
+    target.mkdir()
+    for file in starter_folder.iterdir():
+        link_or_copy(file, target / file.name)
+    return Trained(workspace, train(workspace, {}), target)
+
+
+@pytest.fixture(scope="module")
+def merged(trained: Trained) -> Path:
+    target = trained.workspace.root / "merged"
+    merge.merge(trained.base, trained.run.adapter, target, lambda fraction: None, lambda: None)
+    return target
+
+
+def logits(model: torch.nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
+    ids = tokenizer.encode_example(Example.from_dict(MESSAGES[0]), 256).input_ids
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+
+
+def prove(trained: Trained, kind: str, exported: Path, adapter: Path | None = None) -> ExportCheck:
+    adapter = adapter or trained.run.adapter
+    check = proof.prove(kind, exported, trained.base, adapter, MESSAGES, FLOAT32, lambda *_: None, lambda: None)
+    print(check)  # pytest shows it where a claim fails
+    return check
+
+
+def write_gguf(merged: Path, target: Path, quant: str, model: Path) -> Path:
+    source = gguf.examine(model)
+    gguf.write(source, merge.read_base(merged), target, quant, "Pirate", lambda fraction: None, lambda: None)
+    return target
+
+
+# ---- merged -----------------------------------------------------------------------------------------------------------
+def test_merged_logits_are_the_adapters_but_for_one_rounding(trained: Trained, merged: Path) -> None:
+    tokenizer = Tokenizer(trained.run.adapter)
+    sixteen = Compute(FLOAT32.device, torch.bfloat16, FLOAT32.reason)
+    base = base_model.load(trained.model, sixteen, four_bit=False).float()
+    plain = logits(base, tokenizer)
+    tuned = logits(engine_adapter.attach(base, trained.run.adapter), tokenizer)
+    exported = logits(base_model.load(merged, sixteen, four_bit=False).float(), tokenizer)
+    # Measured here on 2026-11-25: mean |difference| 0.05 to the adapter, above 1 to the base.
+    assert (exported - tuned).abs().mean() < 0.15
+    assert (exported - plain).abs().mean() > 4 * (exported - tuned).abs().mean()
+
+
+def test_streaming_merge_equals_peft_merging_in_float32(trained: Trained, merged: Path) -> None:
+    base = base_model.load(trained.model, FLOAT32, four_bit=False)
+    by_peft = engine_adapter.attach(base, trained.run.adapter).merge_and_unload().to(torch.bfloat16).state_dict()
+    ours = load_file(merged / "model.safetensors")
+    assert all(tensor.dtype == torch.bfloat16 for tensor in ours.values())
+    differing = sum(int((by_peft[name] != tensor).sum()) for name, tensor in ours.items())
+    # float32 sums in another order: a rounding may fall to the other side, seldom.
+    assert differing < 1e-4 * trained.base.parameters
+
+
+def test_merged_folder_has_no_markers_and_renders_as_the_training_did(trained: Trained, merged: Path) -> None:
+    ours, theirs = Tokenizer(trained.run.adapter).template, Tokenizer(merged).template
+    assert ours.render(MESSAGES[0]["messages"]) == theirs.render(MESSAGES[0]["messages"])
+    marked = "{% generation %}a{% endgeneration %}"
+    assert "generation" not in ChatTemplate(marked).without_markers
+    assert json.loads((merged / "config.json").read_text())["dtype"] == "bfloat16"
+    assert not (merged / "starter.json").exists()
+
+
+def test_safetensors_written_piece_by_piece_are_what_the_library_reads(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(())}
+    shapes = {"a": ("BF16", (2, 3)), "b": ("I64", (2,)), "c": ("F32", ())}
+    merge.write_safetensors(tmp_path / "x.safetensors", shapes, iter(tensors.values()))
+    read = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+
+
+def test_sharded_base_is_merged_into_the_same_shards(trained: Trained, merged: Path, tmp_path: Path) -> None:
+    base, target = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(trained.model, base, ignore=shutil.ignore_patterns("*.safetensors", "starter.json"))
+    tensors = load_file(trained.model / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"model-00001-of-00002.safetensors": names[:100], "model-00002-of-00002.safetensors": names[100:]}
+    for file, part in halves.items():
+        save_file({name: tensors[name] for name in part}, base / file, {"format": "pt"})
+    weight_map = {name: file for file, part in halves.items() for name in part}
+    (base / merge.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    merge.merge(merge.read_base(base), trained.run.adapter, target, lambda fraction: None, lambda: None)
+    assert json.loads((target / merge.INDEX).read_text())["weight_map"] == weight_map
+    whole = load_file(merged / "model.safetensors")
+    for file in halves:
+        assert all(torch.equal(whole[name], tensor) for name, tensor in load_file(target / file).items())
+
+
+@pytest.mark.parametrize(
+    "settings", [{"use_rslora": True, "r": 16}, {"use_dora": True}, {"init_lora_weights": "pissa_niter_16", "use_rslora": True}]
+)
+def test_other_kinds_of_lora_prove_themselves_merged(trained: Trained, tmp_path: Path, settings: dict) -> None:
+    run = train(trained.workspace, settings, steps=4)
+    streams = merge.lora_pairs(trained.base, run.adapter) is not None
+    assert streams == ("use_dora" not in settings)  # DoRA goes through peft
+    merge.merge(trained.base, run.adapter, tmp_path / "out", lambda fraction: None, lambda: None)
+    assert prove(trained, "merged", tmp_path / "out", run.adapter).passed
+
+
+@pytest.mark.parametrize("settings", [{"method": "qlora"}, pytest.param({"load_in_8bit": True}, marks=pytest.mark.full)])
+def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(trained: Trained, tmp_path: Path, settings: dict) -> None:
+    run = train(trained.workspace, settings)
+    merge.merge(trained.base, run.adapter, tmp_path / "out", lambda fraction: None, lambda: None)
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert prove(trained, "merged", tmp_path / "out", run.adapter).passed
+
+
+# ---- GGUF -------------------------------------------------------------------------------------------------------------
+def test_bf16_gguf_computes_exactly_what_the_merged_folder_computes(trained: Trained, merged: Path, tmp_path: Path) -> None:
+    file = write_gguf(merged, tmp_path / "a.gguf", "bf16", trained.model)
+    tokenizer = Tokenizer(trained.run.adapter)
+    from_gguf = logits(proof._exported("gguf", file, trained.base, FLOAT32), tokenizer)
+    from_folder = logits(base_model.load(merged, FLOAT32, four_bit=False), tokenizer)
+    assert torch.equal(from_gguf, from_folder)
+
+
+def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(trained: Trained) -> None:
+    seen: list[ExportStatus] = []
+    exports = trained.exports()
+    job = exports.start(trained.run, "ollama")
+    assert job.wait(on_status=seen.append).state == "done"
+    job.process.wait()
+    result, folder = exports.list(trained.run.id)[0], job.folder
+    assert exports.folder(result) == folder
+    assert result.check.passed and result.check.own_prompts and result.check.prompts == 3
+    assert (result.kind, result.quant, folder.name) == ("gguf", "q8_0", f"{trained.run.id}-gguf-q8_0")
+    assert {"merging", "writing_gguf", "proving_export"} <= {status.stage for status in seen}
+    assert exports.status(trained.run.id, "gguf").state == "done"
+    assert exports.list(trained.run.id)[0] == result and exports.list("2026-01-01_other_aaaaaa") == []
+    words = (folder / "Modelfile").read_text("utf-8")
+    assert f"FROM ./{next(folder.glob('*.gguf')).name}" in words
+    assert 'PARAMETER stop "<|im_end|>"' in words and "TEMPLATE" in words
+    assert exports.ollama_command(result) == f'ollama create pirate -f "{folder / "Modelfile"}"'
+    assert "apache-2.0" in (folder / "README.md").read_text("utf-8")
+    assert not (trained.workspace.exports / ".jobs" / folder.name / "build").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"architectures": ["Qwen2ForCausalLM"]}, "export.other_family"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "export.other_family"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "export.rope_scaling"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "export.rope_scaling"),
+        ({"hidden_act": "gelu"}, "export.other_activation"),
+        ({"vocab_size": 100}, "export.vocabulary"),
+    ],
+)
+def test_what_gguf_cannot_hold_is_said_before_the_work(trained: Trained, tmp_path: Path, config: dict, key: str) -> None:
+    shutil.copyfile(trained.model / "tokenizer.json", tmp_path / "tokenizer.json")
+    known = json.loads((trained.model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(known | config))
+    with pytest.raises(ExportError) as error:
+        gguf.examine(tmp_path)
+    assert error.value.text.key == key
+
+
+def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_path: Path, starter_folder: Path) -> None:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    workspace = Workspace.open(tmp_path / "w")
+    (workspace.root / "settings.yaml").write_text(yaml.safe_dump({"library_folders": [str(tmp_path / "library")]}))
+    folder = tmp_path / "library" / "tiny"
+    config = Qwen2Config(
+        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    model.save_pretrained(folder)
+    for name in adapters.TOKENIZER_FILES:
+        if (starter_folder / name).exists():
+            shutil.copyfile(starter_folder / name, folder / name)
+    recipe = Recipe.parse({"name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "rows"}})
+    run = Runs(workspace).create(recipe, "command", {})
+    tuned = engine_adapter.add(model, recipe.adapter, str(folder), None)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    engine_adapter.save(tuned, run.adapter, folder, "# card", Tokenizer(folder).template.source)
+    workspace = Workspace.open(tmp_path / "w")
+
+    status, _ = carry_out(workspace, run, "gguf")
+    assert status.state == "failed" and "Qwen2ForCausalLM" in status.message.render("en")
+    # A float32 base: the export is bf16, and no row of the data is known: three built-in questions.
+    status, job = carry_out(workspace, run, "merged")
+    assert status.state == "done", status.message
+    assert (status.check.own_prompts, status.check.prompts) == (False, 3)
+
+
+def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> tuple[ExportStatus, JobFolder]:
+    """An export by the worker's own body, in this process."""
+    request: ExportRequest = Exports(workspace).request(run, to, **more)
+    folder = JobFolder(workspace.exports / ".jobs" / request.name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.lock(), worker.Job(folder) as job:
+        worker.carry_out(request, job)
+    return folder.status(), folder
+
+
+def test_pre_tokenizer_is_named_by_evidence_only(trained: Trained) -> None:
+    known = json.loads((trained.model / "tokenizer.json").read_text())
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    digits = {"type": "Digits", "individual_digits": True}
+
+    def named(pre_tokenizer: dict) -> str:
+        return gguf.pre_tokenizer(known | {"pre_tokenizer": pre_tokenizer})
+
+    assert gguf.examine(trained.model).pre == "smollm"
+    assert named(byte_level) == "gpt-2"
+    assert named({"type": "Sequence", "pretokenizers": [digits, byte_level]}) == "smollm"
+    for unknown in (byte_level | {"add_prefix_space": True}, {"type": "Sequence", "pretokenizers": [digits]}, {}):
+        with pytest.raises(ExportError):
+            named(unknown)
+    with pytest.raises(ExportError):
+        gguf.pre_tokenizer(known | {"normalizer": {"type": "NFC"}})
+
+
+# ---- the proof bites --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("damage", ["one tensor zero", "base instead of tuned", "other template"])
+def test_a_broken_export_fails_its_proof(trained: Trained, merged: Path, tmp_path: Path, damage: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(merged, broken)
+    tensors = load_file(merged / "model.safetensors")
+    if damage == "one tensor zero":
+        tensors["model.layers.3.mlp.down_proj.weight"].zero_()
+    elif damage == "base instead of tuned":
+        tensors = load_file(trained.model / "model.safetensors")
+    else:
+        (broken / "chat_template.jinja").write_text(ChatTemplate(PLAIN).without_markers)
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    check = prove(trained, "merged", broken)
+    assert not check.passed
+    if damage == "other template":
+        assert check.prompts_read_alike == 0 and check.first_tokens_equal == check.prompts
+    else:
+        assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > proof.MAX_TEXT_LOSS_GAP
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_failed_proof_leaves_the_numbers_and_the_folder_only_when_asked(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    failed = ExportCheck(
+        mean_loss_adapter=0.5, mean_loss_export=2.5, mean_text_loss_adapter=3, mean_text_loss_export=5, first_tokens_equal=1, prompts_read_alike=3, prompts=3,
+        own_prompts=True, passed=False,
+    )  # fmt: skip
+    monkeypatch.setattr(proof, "prove", lambda *_: failed)
+    status, job = carry_out(trained.workspace, trained.run, "adapter", keep_unproven=keep)
+    assert status.state == "failed" and status.check == failed
+    assert "2.500" in status.message.render("en") and "1" in status.message.render("zh")
+    assert not (trained.workspace.exports / f"{trained.run.id}-adapter").exists()
+    assert (trained.workspace.exports / f"{trained.run.id}-adapter-unproven").exists() == keep
+    assert not job.build.exists()
+
+
+# ---- adapter, cancel, disk, lease -------------------------------------------------------------------------------------
+def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _ = carry_out(trained.workspace, trained.run, "adapter")
+    folder = trained.workspace.exports / f"{trained.run.id}-adapter"
+    assert status.state == "done" and adapters.describe(folder).r == 4
+    before = (folder / "export.json").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(worker.shutil, "copytree", full)
+    status, job = carry_out(trained.workspace, trained.run, "adapter")
+    assert status.message.key == "export.disk_full" and not job.build.exists()
+    assert (folder / "export.json").read_bytes() == before
+
+
+def test_too_little_disk_is_said_with_both_numbers_before_the_work(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(trained.workspace.root)
+    monkeypatch.setattr(worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
+    status, job = carry_out(trained.workspace, trained.run, "merged")
+    assert status.message.key == "export.no_space" and "5 MB" in status.message.render("en")
+    # 134.5 million parameters in 16 bit are 269 MB, and 67 to spare.
+    assert status.message.params["need_mb"] == 336
+
+
+def test_cancel_in_the_middle_leaves_nothing(trained: Trained) -> None:
+    exports = trained.exports()
+    job = exports.start(trained.run, "gguf", "bf16")
+    with pytest.raises(BusyError):
+        exports.start(trained.run, "gguf", "bf16")
+    wait_until(lambda: job.status().stage in ("merging", "writing_gguf", "proving_adapter"), 120)
+    assert exports.cancel(trained.run.id, "gguf", "bf16").state == "cancelled"
+    wait_until(lambda: job.process.poll() is not None, 10)
+    assert not job.job.build.exists() and not job.folder.exists()
+    with lease.hold(trained.workspace, text("export.lease", name="test")):
+        pass
+
+
+def test_a_killed_worker_is_told_from_one_at_work(trained: Trained) -> None:
+    job = trained.exports().start(trained.run, "merged")
+    wait_until(lambda: job.status().state == "running", 60)
+    job.process.kill()
+    job.process.wait()
+    assert job.status().message.key == "export.went_away"
+    assert trained.exports().status(trained.run.id, "merged").state == "failed"
+
+
+def test_while_somebody_else_holds_the_device_the_owner_is_named(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEASE_WAIT_S", 0.1)
+    with lease.hold(trained.workspace, text("export.lease", name="Parrot")):
+        status, _ = carry_out(trained.workspace, trained.run, "adapter")
+    assert status.state == "failed" and status.busy and "Parrot" in status.message.render("en")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("zip", None, None), ExportError),
+        (("gguf", "q4_0", None), ExportError),
+        (("merged", "q8_0", None), ExportError),
+        (("adapter", None, "checkpoint-000099"), RunError),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_sentence(trained: Trained, arguments: tuple, error: type) -> None:
+    with pytest.raises(error) as caught:
+        trained.exports().start(trained.run, *arguments)
+    assert not str(caught.value).startswith(("export.", "run.")) and "{" not in str(caught.value)
+
+
+def test_a_run_without_an_adapter_has_nothing_to_take_home(trained: Trained) -> None:
+    run = Runs(trained.workspace).create(Recipe.parse({"name": "Empty", "data": {"source": "rows"}}), "command", {})
+    with pytest.raises((ExportError, ModelError), match="Empty"):
+        trained.exports().start(run, "merged")
+
+
+# ---- Ollama -----------------------------------------------------------------------------------------------------------
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}{% for m in rest %}"
+    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    "{{ '<s>{{' + m['role'] + '}}\n' + m['content'] + '</s>\n' }}{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("source", ["starter", PLAIN, LLAMA2, NO_SYSTEM])
+def test_the_go_template_renders_what_the_training_template_renders(trained: Trained, source: str) -> None:
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    template = Tokenizer(trained.model).template if source == "starter" else ChatTemplate(source, tokens)
+    derived = modelfile.derive(template)
+    talk = [{"role": "user" if i % 2 == 0 else "assistant", "content": f"word {i} {{{{ .x }}}}"} for i in range(7)]
+    assert modelfile.render(derived.template, talk) == template.render(talk, add_generation_prompt=True)
+    if source != NO_SYSTEM:
+        talk = [{"role": "system", "content": "Be short."}, *talk]
+        assert modelfile.render(derived.template, talk) == template.render(talk, add_generation_prompt=True)
+    assert bool(derived.notes) == (source == NO_SYSTEM)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ strftime_now('%d') }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
+        "{% for m in messages %}{{ loop.index ~ m['content'] }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}",
+        "{% for m in messages %}{{ '\"\"\"' + m['content'] }}{% endfor %}",
+    ],
+)
+def test_a_template_that_go_cannot_follow_is_left_out_with_a_reason(source: str) -> None:
+    derived = modelfile.derive(ChatTemplate(source))
+    assert derived.template is None and "{" not in derived.notes[0].render("en")
+    assert "TEMPLATE" not in modelfile.write("a.gguf", derived, ["</s>"], "Run")
+
+
+def test_every_sentence_exists_in_both_languages() -> None:
+    catalogues = [yaml.safe_load((CORE_LOCALES / language / "export.yaml").read_text("utf-8")) for language in ("en", "zh")]
+    assert catalogues[0].keys() == catalogues[1].keys()

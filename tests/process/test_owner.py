@@ -1,0 +1,300 @@
+"""Two apps on one workspace, and trainings whose app was killed: real processes, one owner, nothing trained twice."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.advice import plan
+from core.errors import BusyError, GarageError, RecipeError
+from core.queue.queue import Line
+from core.recipe import Recipe
+from core.runs import ended
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.launcher import Launcher
+from core.runs.states import State
+from core.system import processes
+from core.workspace import owner, preferences
+from core.workspace.folder import Workspace
+from core.workspace.saved_recipes import UserPresets
+from tests.kit import browser as kit
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+from webui.kit.wording import Wording
+from webui.pages.banner import LeftRuns
+from webui.pages.settings_cards import AloneSetting
+from webui.state.services import Services
+
+DEAD = 2**22 + 1  # beyond what Linux gives out
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    return Workspace.open(tmp_path / "ws")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Services, Services]]:
+    space = Workspace.open(tmp_path_factory.mktemp("two"))
+    first, second = Services.open(space), Services.open(space)
+    first.begin()
+    second.begin()
+    yield first, second
+    second.close()
+    first.close()
+
+
+# ---- who has it -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_owns_and_the_second_says_who_it_is(two: tuple[Services, Services]) -> None:
+    first, second = two
+    assert first.owner.is_ours and first.owner.refusal is None
+    refusal = second.owner.refusal
+    assert not second.owner.is_ours and refusal.params["pid"] == str(os.getpid()) and refusal.params["host"]
+    assert str(os.getpid()) in refusal.render("en") and str(os.getpid()) in refusal.render("zh")
+    assert owner.app_lives(first.workspace)
+
+
+# What each service does without writing; everything else must be refused where another app has the workspace.
+READS = {
+    "runs": {"get", "find", "folders", "list", "status", "busy", "waiting", "workspace"},
+    "supervisor": {"start", "close", "stop", "pause", "workspace", "runs"},  # stop and pause: a word left for the worker
+    "exports": {"request", "status", "list", "folder", "ollama_command", "workspace", "runs"},
+    "datasets": {"list", "get", "path", "report", "examples", "load", "root", "presets", "library_folders"},
+    "chat": {"state", "log_tail", "wait_ready", "unload", "ask", "stop"},  # without load there is nothing to ask
+    "presets": {"list", "get", "folder"},
+}
+
+
+@pytest.mark.parametrize("service", READS)
+def test_whatever_writes_is_refused_to_the_second_whoever_calls_it(two: tuple[Services, Services], service: str) -> None:
+    """A method that is new must be put among those that only read, or it is refused here."""
+    first, second = two
+    target = getattr(second, service)
+    public = {name for name, _ in inspect.getmembers(type(target._target), callable) if not name.startswith("_")}
+    writing = public - READS[service]
+    assert writing or service == "none"
+    for name in sorted(writing):
+        with pytest.raises(BusyError, match=str(os.getpid())):
+            getattr(target, name)()
+
+
+def test_what_pages_write_by_themselves_is_refused_to_the_second_too(two: tuple[Services, Services]) -> None:
+    first, second = two
+    run = ScriptedRun(first.workspace, "cut off").to(State.RUNNING).train(3).run
+    assert AloneSetting(second, Wording("en")).choose("pause")[0]["visible"]
+    assert preferences.read(first.workspace).when_alone == "go_on"
+    assert LeftRuns(second, Wording("en")).dismiss(run.id)["visible"] and not (run.path / "left.json").exists()
+    assert not LeftRuns(first, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
+
+
+def test_the_second_takes_over_when_the_first_has_ended(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path / "handover")
+    first, second = Services.open(space), Services.open(space)
+    first.begin()
+    second.begin()
+    run = ScriptedRun(space, "seen by both").to(State.RUNNING).run  # nobody holds its lock: interrupted
+    assert second.moments.now(fresh=True).rows[0].id == run.id
+    first.close()
+    try:
+        wait_until(lambda: second.owner.is_ours, 20)
+        assert second.owner.refusal is None
+        wait_until(lambda: run.status().state == State.INTERRUPTED, 20)  # its supervisor is at work
+        second.runs.rename(second.runs.get(run.id), "mine now")
+        assert run.name == "mine now"
+    finally:
+        second.close()
+
+
+def test_stop_and_pause_work_from_the_one_that_looks_on(two: tuple[Services, Services]) -> None:
+    first, second = two
+    with ScriptedRun(first.workspace, "shared") as scripted:
+        scripted.to(State.RUNNING)
+        second.supervisor.pause(second.runs.get(scripted.run.id))
+        assert scripted.run.asked() == "pause"
+
+
+def test_an_app_that_builds_pages_without_serving_them_owns_nothing_and_refuses_nothing(tmp_path: Path) -> None:
+    services = Services.open(Workspace.open(tmp_path))
+    assert not services.owner.is_ours and services.owner.refusal is None and not owner.app_lives(services.workspace)
+
+
+def test_a_number_alone_is_no_process(tmp_path: Path) -> None:
+    me = psutil.Process()
+    assert processes.process_lives(me.pid, me.create_time())
+    for pid, started in ((me.pid, 1.0), (DEAD, None), (None, None), ("x", 1), (0, 0), (-1, 0)):
+        assert not processes.process_lives(pid, started)
+
+
+# ---- a worker whose app has gone --------------------------------------------------------------------------------------
+
+
+def queued(workspace: Workspace) -> RunFolder:
+    value = {
+        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "train": {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000, "sample_seconds": 0},
+    }  # fmt: skip
+    return Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "app", {})
+
+
+def start_app(workspace: Workspace) -> kit.App:
+    """An app whose person has pressed "let the line go on": what waits when it starts is held until then."""
+    app = kit.start_app(workspace.root)
+    line = Line(workspace)
+    wait_until(lambda: line.read().app_is_open, 30)
+    line.put(hold=None)
+    return app
+
+
+def told(run: RunFolder) -> list[str]:
+    return [event["message"]["key"] for event in run.events() if event["kind"] == "launcher"]
+
+
+def kill(app: kit.App) -> None:
+    app.process.kill()
+    app.process.wait()
+
+
+def workers(workspace: Workspace) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if "core.training.worker" in line and str(workspace.root) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.info["pid"])
+    return found
+
+
+def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_pauses_it(workspace: Workspace) -> None:
+    run = queued(workspace)
+    first = start_app(workspace)
+    again = None
+    try:
+        wait_until(lambda: run.status().step >= 2, 90)
+        pid = run.status().pid
+        kill(first)
+        wait_until(lambda: told(run) == ["launcher.alone_go_on"], 30)
+        step = run.status().step
+        wait_until(lambda: run.status().step > step, 30)
+        again = kit.start_app(workspace.root)
+        wait_until(lambda: told(run)[-1] == "launcher.back", 30)
+        status = run.status()
+        assert (status.pid, status.attempt, workers(workspace)) == (pid, 1, [pid]), "not started a second time"
+        assert again.stop() == 0
+        assert run.status().state == State.PAUSED and run.saved_step() == run.status().step > step and workers(workspace) == []
+    finally:
+        first.stop()
+        if again:
+            again.stop()
+        for left in workers(workspace):
+            psutil.Process(left).kill()
+
+
+def test_it_saves_and_pauses_where_the_person_chose_so_and_is_offered_again(workspace: Workspace) -> None:
+    preferences.choose(workspace, when_alone="pause")
+    run = queued(workspace)
+    app = start_app(workspace)
+    try:
+        wait_until(lambda: run.status().step >= 2, 90)
+        kill(app)
+        wait_until(lambda: run.status().state == State.PAUSED and not run.is_locked(), 30)
+        assert told(run) == ["launcher.alone_pause"] and run.saved_step() == run.status().step >= 2
+        offered = ended.left_run(run, run.status())
+        assert offered and offered.words.key == "left_runs.nothing_lost"
+    finally:
+        app.stop()
+        for left in workers(workspace):
+            psutil.Process(left).kill()
+
+
+def test_a_worker_beside_a_living_launcher_or_app_is_not_alone(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    run = ScriptedRun(space, "watched").to(State.RUNNING).run
+    watch = Launcher(run, space)
+    watch.look()
+    assert told(run) == [], "the process that made it lives"
+    run.add_facts(launcher_pid=DEAD)
+    services = Services.open(space)
+    services.owner.claim()
+    watch = Launcher(run, space)
+    watch.look()
+    assert told(run) == [], "another app has the workspace"
+    services.owner.release()
+    for _ in range(3):
+        watch.look()
+    assert told(run) == ["launcher.alone_go_on"], "said once"
+
+
+def test_what_is_no_choice_is_refused_and_a_damaged_file_means_the_default(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    with pytest.raises(RecipeError):
+        preferences.choose(space, when_alone="train twice")
+    assert preferences.read(space).when_alone == "go_on"
+    preferences.choose(space, when_alone="pause")
+    assert preferences.read(space).when_alone == "pause"
+    (space.root / "preferences.json").write_text("{half", "utf-8")
+    assert preferences.read(space).when_alone == "go_on"
+
+
+# ---- runs that were cut off -------------------------------------------------------------------------------------------
+
+
+def offered(space: Workspace) -> list[str]:
+    runs = Runs(space)
+    return [found.words.key for run in runs.list() if (found := ended.left_run(run, runs.status(run)))]
+
+
+def test_a_run_that_went_away_is_offered_with_what_would_be_lost(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    scripted = ScriptedRun(space, "cut off").to(State.RUNNING).train(12)
+    runs = Runs(space)
+    found = ended.left_run(scripted.run, runs.status(scripted.run))
+    assert found.words.key == "left_runs.nothing_saved"
+    scripted.save(10)
+    (scripted.save(11) / "trainer.pt").write_bytes(b"")  # half of one does not count
+    scripted.run.log_metrics("train", 1, 13, loss=1.0)  # a step that state.json had not told of yet
+    found = ended.left_run(scripted.run, runs.status(scripted.run))
+    assert (found.step, found.saved) == (13, 10)
+    assert "step 13" in str(found.words) and "step 10" in str(found.words) and str(found.words).endswith("again: 3.")
+
+
+def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    scripted = ScriptedRun(space, "cut off").to(State.RUNNING).train(12)
+    assert len(offered(space)) == 1
+    ended.leave(scripted.run)
+    assert offered(Workspace.open(tmp_path)) == []
+    scripted.run.write_status(Runs(space).status(scripted.run))
+    Runs(space).queue_again(scripted.run, "test")
+    for state in (State.PREPARING, State.RUNNING):
+        scripted.run.write_status(scripted.run.status().model_copy(update={"state": state}))
+    assert len(offered(space)) == 1, "it went away once more"
+
+
+@pytest.mark.parametrize(("by", "count"), [("person", 0), ("close", 1), ("alone", 1)])
+def test_a_run_that_a_person_paused_is_not_asked_about(tmp_path: Path, by: str, count: int) -> None:
+    space = Workspace.open(tmp_path)
+    scripted = ScriptedRun(space, "paused").to(State.RUNNING).train(12)
+    scripted.run.ask("pause", by=by)
+    scripted.to(State.PAUSED)
+    assert len(offered(space)) == count
+
+
+@pytest.mark.parametrize("state", [State.COMPLETED, State.STOPPED, State.FAILED, State.QUEUED])
+def test_runs_that_ended_or_wait_are_not_offered(tmp_path: Path, state: State) -> None:
+    space = Workspace.open(tmp_path)
+    ScriptedRun(space, "over").to(state)
+    assert offered(space) == []
+
+
+def test_an_error_of_the_gate_is_one_that_pages_show(tmp_path: Path) -> None:
+    assert issubclass(BusyError, GarageError) and UserPresets(tmp_path).list() == []

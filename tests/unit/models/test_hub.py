@@ -1,0 +1,611 @@
+"""Claims about core.models.hub, against a hub of our own on 127.0.0.1. No test leaves this machine."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from core.errors import ModelError, StopRequested
+from core.messages import CORE_LOCALES, Catalogue
+from core.models import hub, hub_cache, hub_download
+from core.progress import Progress
+from tests.kit.hub import CHUNK, FakeHub, commit_of, tiny_model
+
+REPO = "owner/model"
+SECRET = "hf_thisIsASecretTokenOfTheTest"
+
+
+@pytest.fixture(autouse=True)
+def quiet_hub(monkeypatch, tmp_path):
+    """No token of the machine, no proxy between us and 127.0.0.1, no second between two tries."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_download, "RETRY_WAIT_S", 0.01)
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+def ignore(*_: object) -> None: ...
+
+
+def get(server: FakeHub | str, cache: Path, revision: str | None = None, report=ignore, check=ignore) -> Path:
+    url = server if isinstance(server, str) else server.url
+    return hub_download.fetch(REPO, revision, report, check, endpoint=url, cache_dir=cache)
+
+
+def refusal(server: FakeHub | str, cache: Path, revision: str | None = None) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        get(server, cache, revision)
+    assert "{" not in str(caught.value), "a placeholder got no value"
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def stop_when(event: threading.Event):
+    def check() -> None:
+        if event.is_set():
+            raise StopRequested
+
+    return check
+
+
+def wait_until(claim, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)
+
+
+def partials(cache: Path) -> list[Path]:
+    return list(cache.rglob("*.incomplete"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# --- a download that goes well
+
+
+def test_every_needed_file_arrives_byte_identical_and_nothing_else_does(cache):
+    wanted = tiny_model() | {"chat_template.jinja": b"{{ m }}", "vocab.json": b"{}", "LICENSE.txt": b"MIT"}
+    unwanted = ("pytorch_model.bin", "modeling.py", "LICENSE.py", "consolidated.safetensors", "original/model.pth")
+    unwanted += ("onnx/model.onnx", "model-Q4.gguf", "training_args.bin", "original/model.safetensors")
+    files = wanted | dict.fromkeys(unwanted, b"unwanted")
+    with FakeHub({REPO: files}) as server:
+        folder = get(server, cache)
+        assert {asked.split("/")[-1] for asked in server.file_requests()} <= wanted.keys()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == wanted
+    assert folder.name == commit_of(files)
+    assert not partials(cache)
+
+
+def test_a_sharded_model_brings_its_index_and_exactly_the_shards_it_names(cache):
+    files = tiny_model(shards=3) | {"model-00009-of-00009.safetensors": b"stray", "consolidated.safetensors": b"again"}
+    with FakeHub({REPO: files}) as server:
+        folder = get(server, cache)
+    names = {path.name for path in folder.glob("*.safetensors*")}
+    assert names == {"model.safetensors.index.json", *(f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3))}
+
+
+def test_progress_never_falls_and_reaches_the_total_of_all_needed_files(cache):
+    files = tiny_model(shards=2)
+    reports: list[Progress] = []
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = 4 * CHUNK
+
+        def report(progress: Progress) -> None:
+            reports.append(progress)
+            server.release.set()
+
+        get(server, cache, report=report)
+    total = sum(map(len, files.values()))
+    assert {(p.total, p.unit) for p in reports} == {(total, "bytes")}
+    assert reports[-1].done == total
+    assert len(reports) >= 2 and 0 < reports[0].done < total
+    assert [p.done for p in reports] == sorted(p.done for p in reports)
+
+
+def test_huggingface_hub_and_transformers_find_the_snapshot_offline(cache):
+    from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_cache
+
+    with FakeHub({REPO: tiny_model()}) as server:
+        folder = get(server, cache)
+    assert try_to_load_from_cache(REPO, "config.json", cache_dir=cache) == str(folder / "config.json")
+    assert snapshot_download(REPO, cache_dir=cache, local_files_only=True) == str(folder)
+    info = scan_cache_dir(cache)
+    assert not info.warnings and [repo.repo_id for repo in info.repos] == [REPO]
+
+
+def test_without_symlinks_the_files_themselves_lie_in_the_snapshot(cache, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
+    with FakeHub({REPO: tiny_model()}) as server:
+        folder = get(server, cache)
+        assert not any(path.is_symlink() for path in folder.iterdir())
+        asked = len(server.requests)
+        assert get(server, cache) == folder
+        assert len(server.requests) == asked
+
+
+def test_weights_come_from_a_redirect_that_never_sees_the_token(cache, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server, FakeHub({REPO: files}) as cdn:
+        server.cdn = f"http://localhost:{cdn.port}"
+        folder = get(server, cache)
+        assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert set(server.tokens) == {f"Bearer {SECRET}"}
+        assert cdn.tokens == [None]
+
+
+# --- already here
+
+
+def test_the_second_fetch_asks_nothing_and_works_with_the_hub_gone(cache):
+    with FakeHub({REPO: tiny_model(shards=2)}) as server:
+        folder = get(server, cache)
+        asked = len(server.requests)
+        assert get(server, cache) == folder
+        assert get(server, cache, revision=folder.name) == folder
+        assert len(server.requests) == asked
+    assert get(server.url, cache) == folder
+
+
+def test_a_branch_that_moved_on_does_not_change_a_complete_model(cache):
+    with FakeHub({REPO: tiny_model()}) as server:
+        folder = get(server, cache)
+        server.repos[REPO] = tiny_model(weights=b"other")
+        assert get(server, cache) == folder
+        newer = get(server, cache, revision=commit_of(server.repos[REPO]))
+        assert newer != folder and (newer / "model.safetensors").read_bytes() == b"other"
+
+
+def test_another_tools_snapshot_is_completed_online_and_used_as_it_is_offline(cache):
+    """A loader that took only weights and tokenizer leaves no chat template: training would use another template."""
+    files = tiny_model() | {"chat_template.jinja": b"{{ messages }}"}
+    with FakeHub({REPO: files}) as server:
+        folder = get(server, cache)
+        (folder / "chat_template.jinja").unlink()
+        for listing in cache.glob("*/trees/*.json"):
+            listing.unlink()
+        _forget_listings()
+        assert get(f"http://127.0.0.1:{free_port()}", cache) == folder
+        server.repos[REPO] = files | {"README.md": b"newer"}
+        assert not (folder / "chat_template.jinja").exists()
+        server.repos[REPO] = files
+        assert get(server, cache) == folder
+        assert (folder / "chat_template.jinja").read_bytes() == b"{{ messages }}"
+        assert len(server.file_requests("model.safetensors")) == 1
+
+
+def _forget_listings() -> None:
+    from huggingface_hub import _tree_cache
+
+    _tree_cache._IN_MEMORY_TREE_CACHE.clear()
+
+
+def test_a_missing_shard_is_noticed_and_only_it_is_fetched(cache):
+    with FakeHub({REPO: tiny_model(shards=3)}) as server:
+        folder = get(server, cache)
+        lost = folder / "model-00002-of-00003.safetensors"
+        lost.resolve().unlink()
+        server.requests.clear()
+        assert get(server, cache) == folder
+        assert [asked.split("/")[-1] for asked in server.file_requests()] == [lost.name]
+
+
+def test_a_file_cut_short_by_a_crash_is_fetched_again(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        folder = get(server, cache)
+        (folder / "model.safetensors").resolve().write_bytes(b"")
+        get(server, cache)
+        assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_installed_lists_complete_safetensors_models_only(cache):
+    assert hub_cache.installed(cache) == []
+    others = {"a/whole": tiny_model(), "b/sharded": tiny_model(shards=2), "c/lost": tiny_model(shards=2)}
+    with FakeHub(others) as server:
+        folders = {repo: hub_download.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
+    (folders["c/lost"] / "model-00001-of-00002.safetensors").unlink()
+    (cache / "models--gpt2" / "snapshots").mkdir(parents=True)
+    (cache / "datasets--d--e").mkdir()
+    assert hub_cache.installed(cache) == ["a/whole", "b/sharded"]
+
+
+# --- stopping, breaking off, going on
+
+
+def test_stop_on_a_silent_server_ends_within_two_seconds_and_keeps_what_came(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = 5 * CHUNK
+        before = {t for t in threading.enumerate() if t.name == "hub-download"}
+        stopped_at: list[float] = []
+
+        def check() -> None:
+            if server.stalled.is_set() and partials(cache) and partials(cache)[0].stat().st_size == 5 * CHUNK:
+                stopped_at.append(time.monotonic())
+                raise StopRequested
+
+        with pytest.raises(StopRequested):
+            get(server, cache, check=check)
+        assert time.monotonic() - stopped_at[0] < 2
+        # Sooner than TIMEOUT_S: the stop has woken the thread out of its read.
+        wait_until(lambda: {t for t in threading.enumerate() if t.name == "hub-download"} <= before, 3)
+        assert [path.stat().st_size for path in partials(cache)] == [5 * CHUNK]
+        assert hub_cache.installed(cache) == []
+
+
+def test_a_stopped_download_goes_on_where_it_was_and_is_byte_identical(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = 5 * CHUNK
+        with pytest.raises(StopRequested):
+            get(server, cache, check=stop_when(server.stalled))
+        here = partials(cache)[0].stat().st_size
+        assert 0 < here <= 5 * CHUNK
+        server.stall_after = None
+        server.requests.clear()
+        folder = get(server, cache)
+        assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={here}-"]
+        assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_stop_before_the_hub_has_answered_at_all(cache):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+
+        def check() -> None:
+            raise StopRequested
+
+        with pytest.raises(StopRequested):
+            get(f"http://127.0.0.1:{silent.getsockname()[1]}", cache, check=check)
+        assert time.monotonic() - started < 2
+
+
+def test_a_connection_that_drops_is_taken_up_again_in_the_same_call(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.drop_after, server.drops_left = 3 * CHUNK, 2
+        folder = get(server, cache)
+        assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert len(server.file_requests("model.safetensors")) == 3
+
+
+def test_a_server_that_ignores_ranges_does_not_double_the_file(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.drop_after, server.drops_left, server.ignores_ranges = 3 * CHUNK, 1, True
+        folder = get(server, cache)
+        assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_line_that_stays_broken_is_reported_with_both_numbers_and_the_next_call_goes_on(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.drop_after, server.drops_left = 0, 10**6
+        error = refusal(server, cache)
+        assert error.text.key == "hub.interrupted"
+        assert error.text.params["total"] == "262.2 kB"
+        server.drop_after = None
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_partial_file_of_wrong_bytes_is_caught_by_its_sha256_and_thrown_away(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.corrupt = True
+        assert refusal(server, cache).text.key == "hub.damaged"
+        server.corrupt = False
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_partial_file_longer_than_the_weights_is_started_anew(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = CHUNK
+        with pytest.raises(StopRequested):
+            get(server, cache, check=stop_when(server.stalled))
+        server.stall_after = None
+        partials(cache)[0].write_bytes(bytes(300_000))
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_two_downloads_of_one_model_fetch_its_weights_once(cache):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = CHUNK
+        folders: list[Path] = []
+        waiting = threading.Event()
+        first = threading.Thread(target=lambda: folders.append(get(server, cache)))
+        first.start()
+        wait_until(server.stalled.is_set)
+        second = threading.Thread(target=lambda: folders.append(get(server, cache, check=waiting.set)))
+        second.start()
+        wait_until(waiting.is_set)  # it waits for the first, and asks whether to stop meanwhile
+        server.release.set()
+        first.join(10)
+        second.join(10)
+        assert len(folders) == 2 and folders[0] == folders[1]
+        assert len(server.file_requests("model.safetensors")) == 1
+
+
+# --- refused before any weight
+
+
+@pytest.mark.parametrize(
+    ("key", "files"),
+    [
+        ("hub.only_pickles", {"config.json": b"{}", "pytorch_model.bin": b"p", "tokenizer.json": b"{}"}),
+        ("hub.only_gguf", {"model-Q4_K_M.gguf": b"GGUF", "config.json": b"{}"}),
+        ("hub.adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a"}),
+        ("hub.other_weights", {"params.json": b"{}", "consolidated.safetensors": b"c", "tokenizer.model": b"t"}),
+        ("hub.no_weights", {"README.md": b"soon"}),
+        ("hub.no_config", {"model.safetensors": b"w", "tokenizer.json": b"{}"}),
+        ("hub.no_tokenizer", {"model.safetensors": b"w", "config.json": b"{}"}),
+    ],
+)
+def test_a_repository_without_usable_weights_is_refused_unasked_for_any_file(cache, key, files):
+    with FakeHub({REPO: files}) as server:
+        error = refusal(server, cache)
+        assert error.text.key == key and REPO in str(error)
+        assert server.file_requests() == []
+
+
+@pytest.mark.parametrize("shard", ["missing.safetensors", "../../../evil.safetensors", "pytorch_model.bin"])
+def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
+    index = json.dumps({"weight_map": {"a": shard}}).encode()
+    files = tiny_model(shards=1) | {"model.safetensors.index.json": index, "pytorch_model.bin": b"p"}
+    with FakeHub({REPO: files}) as server:
+        error = refusal(server, cache)
+        assert error.text.key == "hub.missing_shard" and shard in str(error)
+        assert not server.file_requests(".safetensors") and not server.file_requests(".bin")
+
+
+def test_too_little_disk_is_said_with_both_numbers_before_the_weights(cache, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
+    with FakeHub({REPO: tiny_model()}) as server:
+        error = refusal(server, cache)
+        assert error.text.key == "hub.disk_full"
+        assert error.text.params["needed"] == "288.4 kB"  # 1.1 * (262,144 weights + 36 around them)
+        assert error.text.params["free"] == "100.0 kB"
+        assert [asked.rsplit("/", 1)[-1] for asked in server.file_requests()] == [
+            "config.json"
+        ]  # what the model needs is asked first
+
+
+def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
+    with FakeHub({REPO: tiny_model()}) as server:
+        server.stall_after = 15 * CHUNK
+        with pytest.raises(StopRequested):
+            get(server, cache, check=stop_when(server.stalled))
+        wait_until(lambda: partials(cache)[0].stat().st_size > 10 * CHUNK)
+        server.stall_after = None
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
+        get(server, cache)
+
+
+def test_a_disk_that_fills_up_midway_is_said_and_keeps_what_came(cache, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    append = hub_download._Partial.append
+
+    def until_full(self, chunk: bytes) -> None:
+        if self.size >= 2 * CHUNK:
+            raise full
+        append(self, chunk)
+
+    monkeypatch.setattr(hub_download._Partial, "append", until_full)
+    with FakeHub({REPO: tiny_model()}) as server:
+        error = refusal(server, cache)
+    assert error.text.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
+    assert partials(cache)[0].stat().st_size >= 2 * CHUNK
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with FakeHub({REPO: tiny_model()}) as server:
+        assert refusal(server, blocked / "cache").text.key == "hub.cannot_write"
+
+
+# --- what a hub may answer
+
+
+def test_a_gated_model_names_its_licence_page_and_how_to_log_in(cache):
+    with FakeHub({REPO: tiny_model()}) as server:
+        server.gated = True
+        error = refusal(server, cache)
+        assert error.text.key == "hub.gated"
+        assert f"{server.url}/{REPO}" in str(error) and "hf auth login" in str(error) and "HF_TOKEN" in str(error)
+        assert server.file_requests(".safetensors") == []
+
+
+def test_a_gated_model_with_a_token_says_that_the_token_is_not_accepted_yet(cache, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with FakeHub({REPO: tiny_model()}) as server:
+        server.gated = True
+        assert refusal(server, cache).text.key == "hub.gated_token"
+
+
+def test_a_stale_token_does_not_lock_out_open_models(cache, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with FakeHub({REPO: tiny_model()}) as server:
+        server.bad_tokens = True
+        assert get(server, cache).is_dir()
+        server.status = 401
+        assert refusal(server, cache, revision="v2").text.key == "hub.bad_token"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "key"),
+    [
+        (429, {}, "hub.rate_limit"),
+        (429, {"Retry-After": "120"}, "hub.rate_limit_until"),
+        (429, {"ratelimit": '"api";r=0;t=55'}, "hub.rate_limit_until"),
+        (500, {}, "hub.server_trouble"),
+        (503, {}, "hub.server_trouble"),
+        (401, {}, "hub.gated"),
+        (403, {}, "hub.gated"),
+        (404, {}, "hub.missing"),
+        (418, {}, "hub.refused"),
+    ],
+)
+@pytest.mark.parametrize("where", ["status", "file_status"])
+def test_a_status_becomes_a_sentence_from_the_listing_and_from_a_file(cache, where, status, headers, key):
+    with FakeHub({REPO: tiny_model()}) as server:
+        setattr(server, where, status)
+        server.headers = headers
+        error = refusal(server, cache)
+        assert error.text.key == key
+        seconds = {"Retry-After": 120, "ratelimit": 55}
+        assert error.text.params.get("seconds") == next((seconds[name] for name in headers), None)
+
+
+def test_a_missing_model_is_said(cache):
+    with FakeHub({}) as server:
+        server_says_missing = refusal(server, cache)
+    assert server_says_missing.text.key == "hub.missing" and REPO in str(server_says_missing)
+
+
+def test_a_missing_revision_is_said(cache):
+    with FakeHub({REPO: tiny_model()}) as server:
+        error = refusal(server, cache, revision="v9")
+    assert error.text.key == "hub.no_revision" and "v9" in str(error)
+
+
+def test_a_page_that_is_no_hub_is_said(cache):
+    with FakeHub({REPO: tiny_model()}) as server:
+        for body in (b"<html>Please sign in</html>", b"[]", b"{}", b'{"id": "owner/model", "sha": "../.."}'):
+            server.body = body
+            assert refusal(server, cache).text.key == "hub.not_a_hub"
+
+
+def test_no_network_is_said(cache):
+    error = refusal(f"http://user:{SECRET}@127.0.0.1:{free_port()}", cache)
+    assert error.text.key == "hub.no_network" and SECRET not in str(error)
+
+
+def test_offline_mode_is_said_and_serves_what_is_here(cache, monkeypatch):
+    with FakeHub({REPO: tiny_model()}) as server:
+        folder = get(server, cache)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        server.requests.clear()
+        assert get(server, cache) == folder
+        assert refusal(server, cache, revision="v2").text.key == "hub.offline_mode"
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "found",
+    ["model", "a/b/c", "../b", "a/..", "a/b..c", "https://hf.co/a/b", "a/b.git", "a/-b", "a b/c", "a/b\n", ""],
+)
+def test_what_is_no_hub_name_is_refused_without_a_request(cache, found):
+    with pytest.raises(ModelError) as caught:
+        hub_download.fetch(found, None, ignore, ignore, endpoint="http://127.0.0.1:9", cache_dir=cache)
+    assert caught.value.text.key == "hub.bad_id"
+
+
+@pytest.mark.parametrize("found", ["Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M-Instruct", "a/b", "0x/_x"])
+def test_ordinary_names_are_hub_names(found):
+    assert hub_cache.REPO_ID.fullmatch(found)
+
+
+@pytest.mark.parametrize("revision", ["../main", "a..b", "/etc", "a//b", "-x", "a b", "refs/.hidden", "main/"])
+def test_a_revision_never_leaves_its_folder(cache, revision):
+    assert refusal("http://127.0.0.1:9", cache, revision).text.key == "hub.bad_revision"
+
+
+def test_a_pull_request_is_a_revision():
+    assert all(hub_cache.REVISION.fullmatch(name) for name in ("main", "v1.0", "refs/pr/12", "0" * 40))
+
+
+def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, caplog):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    caplog.set_level(logging.DEBUG)
+    with FakeHub({REPO: tiny_model()}) as server:
+        for knob, value in (("gated", True), ("file_status", 401), ("file_status", 500), ("status", 401)):
+            setattr(server, knob, value)
+            error = refusal(server, cache)
+            assert SECRET not in "".join(traceback.format_exception(error)) + repr(error.text)
+        server.gated, server.status, server.file_status = False, None, None
+        get(server, cache)
+        assert f"Bearer {SECRET}" in server.tokens
+    assert SECRET not in caplog.text
+    assert not any(SECRET.encode() in path.read_bytes() for path in cache.rglob("*") if path.is_file())
+
+
+# --- remote code
+
+
+@pytest.mark.parametrize(
+    ("config", "needed"),
+    [
+        ({"model_type": "llama", "auto_map": {"AutoModel": "modeling.X"}}, False),
+        ({"model_type": "odd", "auto_map": {"AutoModel": "modeling.X"}}, True),
+        ({"auto_map": {"AutoModel": "modeling.X"}}, True),
+        ({"model_type": "odd"}, False),
+        ({"model_type": "odd", "auto_map": {}}, False),
+    ],
+)
+def test_remote_code_is_needed_only_where_transformers_does_not_know_the_type(tmp_path, config, needed):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert hub_cache.needs_remote_code(tmp_path, {"llama", "qwen3"}) is needed
+
+
+@pytest.mark.parametrize("content", [None, "not json", "[]"])
+def test_a_config_that_is_none_is_said(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError) as caught:
+        hub_cache.needs_remote_code(tmp_path, set())
+    assert caught.value.text.key == "hub.bad_config"
+
+
+# --- rules of the house
+
+
+def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
+    import re
+    import string
+
+    catalogue = Catalogue(CORE_LOCALES)
+    used = {
+        key for file in Path(hub.__file__).parent.glob("hub*.py") for key in re.findall(r'"(hub\.\w+)"', file.read_text("utf-8"))
+    }
+    for language in ("en", "zh"):
+        assert {key for key in catalogue.keys(language) if key.startswith("hub.")} == used
+    for key in used:
+        names = [{f[1] for f in string.Formatter().parse(catalogue.raw(key, lang)) if f[1]} for lang in ("en", "zh")]
+        assert names[0] == names[1], key
+
+
+def test_the_module_needs_neither_torch_nor_transformers():
+    code = "import sys, core.models.hub; print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
+    root = Path(hub.__file__).parents[2]
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root) == "set()\n"

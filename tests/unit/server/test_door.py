@@ -1,0 +1,238 @@
+"""Who comes in where others can reach the page: a key or a password before every route there is."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from webui.server.door import Door, Doorkeeper, Secret, Wrongs
+from webui.server.guard import LOOPBACK, Guard
+from webui.server.reach import Reach
+
+HTML = {"accept": "text/html"}
+
+
+def keeper(secret: Secret, first_s: float = 0.0) -> Doorkeeper:
+    return Doorkeeper(secret, 7860, Wrongs(first_s))
+
+
+def visitor(kept: Doorkeeper) -> TestClient:
+    async def inside(request):
+        return PlainTextResponse("inside")
+
+    routes = [Route(path, inside, methods=["GET", "POST"]) for path in ("/", "/zh", "/config", "/gradio_api/startup-events")]
+    app = Starlette(routes=routes, middleware=[Middleware(Guard), Middleware(Door, keeper=kept)])
+    return TestClient(app, base_url="http://127.0.0.1:7860", follow_redirects=False)
+
+
+# ---- the door alone ---------------------------------------------------------------------------------------------------
+
+
+def test_a_key_in_the_address_opens_once_and_for_all_and_is_not_the_cookie():
+    kept = keeper(Secret.made())
+    client = visitor(kept)
+    assert client.get("/", headers=HTML).status_code == 401 and client.get("/config").status_code == 401
+    came = client.get(f"/zh?lang=zh&key={kept.secret.word}", headers=HTML)
+    assert came.status_code == 200 and "0;url=/zh?lang=zh" in came.text and "inside" not in came.text
+    cookie = came.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and kept.secret.word not in cookie
+    assert client.get("/config").text == "inside"
+
+
+def test_name_and_password_are_asked_for_and_both_have_to_be_right():
+    kept = keeper(Secret("me", "correct horse"))
+    client = visitor(kept)
+    assert 'name="user"' in client.get("/", headers=HTML).text
+    for given in ({"user": "me", "word": "wrong"}, {"user": "you", "word": "correct horse"}, {"word": "correct horse"}, {}):
+        said = client.post("/door", data=given)
+        assert said.status_code == 401 and "wrong" in said.text and "set-cookie" not in said.headers
+    assert client.get("/config").status_code == 401
+    assert client.post("/door", data={"user": "me", "word": "correct horse"}).status_code == 200
+    assert client.get("/config").text == "inside"
+
+
+def test_an_umlaut_and_a_chinese_password_open_too():
+    client = visitor(keeper(Secret("Jürgen", "密码密码密码密码")))
+    assert client.post("/door", data={"user": "Jürgen", "word": "密码密码密码密码"}).status_code == 200
+
+
+def test_a_cookie_of_somebody_elses_making_is_worth_nothing():
+    kept = keeper(Secret.made())
+    for value in ("", "1", kept.secret.word, "true; lora_garage_7860", '"' * 9, "x" * 20000):
+        assert visitor(kept).get("/config", headers={"cookie": f"lora_garage_7860={value}"}).status_code == 401
+    assert visitor(kept).get("/config", headers={"cookie": f"lora_garage_7861={kept.inside}"}).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "/zh/../x"])
+def test_the_way_on_from_the_door_leads_nowhere_else(path: str):
+    kept = keeper(Secret.made())
+    scope_path = {"type": "http", "method": "GET", "path": path, "query_string": f"key={kept.secret.word}".encode(), "headers": []}
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    asyncio.run(Door(None, kept)(scope_path, None, send))
+    assert b"0;url=/" in sent[1]["body"] and b"evil" not in sent[1]["body"]
+
+
+def test_a_ticket_for_our_own_browser_is_good_for_one_visit():
+    kept = keeper(Secret.made())
+    ticket = kept.ticket("http://127.0.0.1:7860/").split("7860")[1]
+    assert visitor(kept).get(ticket).status_code == 200 and visitor(kept).get(ticket).status_code == 401
+
+
+def test_who_was_wrong_waits_twice_as_long_each_time_and_others_do_not():
+    wrongs = Wrongs(0.5)
+    waits = []
+    for _ in range(9):
+        waits.append(wrongs.wait_s("10.0.0.1"))
+        wrongs.wrong("10.0.0.1")
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30] and wrongs.wait_s("10.0.0.2") == 0.5
+    wrongs.right("10.0.0.1")
+    assert wrongs.wait_s("10.0.0.1") == 0.5
+    for i in range(5000):
+        wrongs.wrong(str(i)), wrongs.turn(str(i))
+    assert len(wrongs._counts) <= 1000 and len(wrongs._turns) <= 1000
+
+
+def test_while_a_wrong_try_waits_not_even_the_right_one_of_the_same_address_is_compared():
+    kept = keeper(Secret("me", "correct horse"), first_s=0.2)
+
+    async def tries() -> list[str]:
+        wrong = asyncio.create_task(kept.try_("me", "x", "10.0.0.1"))
+        await asyncio.sleep(0.01)
+        found = [await kept.try_("me", "correct horse", "10.0.0.1"), await kept.try_("me", "correct horse", "10.0.0.2")]
+        return [*found, await wrong, await kept.try_("me", "correct horse", "10.0.0.1")]
+
+    assert asyncio.run(tries()) == ["too_soon", "right", "wrong", "right"]
+
+
+def test_a_huge_form_is_refused():
+    assert visitor(keeper(Secret("a", "b"))).post("/door", content=b"word=" + b"x" * 9000).status_code == 413
+
+
+# ---- where the page answers -------------------------------------------------------------------------------------------
+
+
+def test_loopback_has_no_door_and_no_other_name():
+    for host in ("127.0.0.1", "localhost", "::1", "[::1]"):
+        assert Reach.of(host).is_this_pc_only and Reach.of(host).names == LOOPBACK
+    assert Reach.of("::1").bound == "[::1]"
+
+
+def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("webui.server.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
+    monkeypatch.setattr("socket.gethostname", lambda: "Gaming-PC.lan")
+    reach = Reach.of("0.0.0.0")
+    assert set(reach.names) == {*LOOPBACK, "0.0.0.0", "192.0.2.5", "[2001:db8::5]", "gaming-pc.lan", "gaming-pc", "gaming-pc.local"}
+    assert reach.elsewhere == ("192.0.2.5", "[2001:db8::5]") and reach.here == "127.0.0.1"
+    assert Reach.of("192.0.2.9").elsewhere == ("192.0.2.9",)
+
+
+# ---- the whole app ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def open_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
+    """Served to the network, with variables in its shell that would open more."""
+    root = Workspace.open(tmp_path_factory.mktemp("door") / "workspace").root
+    widening = {"GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_ALLOWED_PATHS": "/", "GRADIO_ROOT_PATH": "/x"}
+    widening |= {"GRADIO_MCP_SERVER": "True", "GRADIO_VIBE_MODE": "1", "GRADIO_LOCAL_DEV_MODE": "1", "GRADIO_RUN_HISTORY": "True"}
+    widening |= {"GRADIO_ANALYTICS_ENABLED": "True", "SYSTEM": "spaces", "SPACE_ID": "x/y", "GRADIO_SSR_MODE": "True"}
+    app = kit.start_app(root, options=("--host", "0.0.0.0"), **widening)
+    yield app
+    app.stop()
+
+
+def key_of(app: kit.App) -> str:
+    return re.search(r"[?]key=([\w-]+)", app.log.read_text("utf-8"))[1]
+
+
+def status(url: str, method: str = "GET", **headers: str) -> int:
+    try:
+        request = urllib.request.Request(url, method=method, data=b"{}" if method == "POST" else None, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def gradios_routes() -> list[tuple[str, str]]:
+    """(path, method) of every route of a gradio app, by its own list."""
+    import gradio as gr
+    from gradio.routes import App
+
+    with gr.Blocks(analytics_enabled=False) as demo:
+        gr.File()
+    found, routers = [], [App.create_app(demo)]
+    while routers:
+        for route in routers.pop().routes:
+            if hasattr(route, "path"):
+                found += [(route.path, method) for method in getattr(route, "methods", None) or ("GET",)]
+            elif hasattr(route, "original_router"):
+                routers.append(route.original_router)
+    return found
+
+
+def test_no_route_of_gradios_is_open_without_the_key(open_app: kit.App):
+    routes = gradios_routes()
+    assert len(routes) > 70, "gradio's own list was not found"
+    found = {}
+    for path, method in routes:
+        filled = re.sub(r"\{\w+(:path)?\}", "x", path)
+        found[method, filled] = status(open_app.url + filled, method)
+    opened = {route: answer for route, answer in found.items() if answer not in (401, 404)}
+    assert {path for _, path in opened} <= {"/gradio_api/startup-events"}, opened
+    assert found["GET", "/config"] == found["POST", "/gradio_api/queue/join"] == found["POST", "/gradio_api/upload"] == 401
+
+
+def test_variables_of_the_shell_open_nothing(open_app: kit.App):
+    said = open_app.log.read_text("utf-8")
+    assert "gradio.live" not in said and "Traceback" not in said
+    cookie = {"Cookie": urllib.request.urlopen(f"{open_app.url}/?key={key_of(open_app)}").headers["Set-Cookie"].split(";")[0]}
+    assert status(open_app.url + "/config", **cookie) == 200
+    for path in (
+        "/gradio_api/mcp/",
+        "/gradio_api/vibe-code",
+        "/monitoring",
+        "/docs",
+        "/gradio_api/runs",
+        "/gradio_api/file=/etc/hostname",
+    ):
+        assert status(open_app.url + path, **cookie) == 404, path
+    with urllib.request.urlopen(urllib.request.Request(open_app.url + "/config", headers=cookie)) as answer:
+        config = answer.read().decode()
+    assert '"analytics_enabled":false' in config and '"/x' not in config
+
+
+@pytest.mark.browser
+def test_a_person_comes_in_by_the_printed_address_or_by_the_key_alone(open_app: kit.App):
+    key = key_of(open_app)
+    with kit.browser() as chrome:
+        page, watch = kit.open_page(chrome, open_app, f"/?lang=en&key={key}")
+        page.get_by_role("tab", name="Chat", exact=True).click()
+        page.locator("#chat-load").wait_for()
+        assert key not in page.url and page.evaluate("document.cookie").count("lora_garage_") <= 1  # the language's, not the door's
+        watch.check()
+        page.context.close()
+        context = chrome.new_context(locale="zh-CN", viewport=kit.PHONE)
+        page = context.new_page()
+        page.goto(open_app.url)
+        assert "密钥" in page.inner_text("main") and kit.violations(page) == [] and kit.overflow(page) <= 0
+        page.fill("#word", key)
+        page.click("button")
+        page.get_by_role("tab", name="训练").wait_for()
+        context.close()

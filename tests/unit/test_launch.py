@@ -1,0 +1,490 @@
+"""launch.py without a network and without installing anything: pip is played by a function."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+from core.presets import PROJECT
+
+ROOT = PROJECT
+CPU = launch.WHEEL_INDEX + "cpu"
+
+
+def cu(number: int) -> str:
+    return f"{launch.WHEEL_INDEX}cu{number}"
+
+
+# ---- which torch ------------------------------------------------------------------------------------------------------
+
+# system, machine, driver, capability, amd, environ -> index, build, key of the reason.
+# Drivers: 580 is CUDA 13's minimum, 525.60.13 and 528.33 CUDA 12's (docs.nvidia.com/deploy/cuda-compatibility).
+CHOICES = {
+    "linux, new driver: PyPI's torch is the CUDA build": ("Linux", "x86_64", "580.65.06", (8, 9), False, {}, None, "pypi", "torch_pypi_cuda"),
+    "linux, new driver, capability unknown": ("Linux", "x86_64", "590.44", None, False, {}, None, "pypi", "torch_pypi_cuda"),
+    "linux, RTX 30 with a driver of 2024": ("Linux", "x86_64", "550.54.14", (8, 6), False, {}, cu(126), "cu126", "torch_cuda"),
+    "linux, RTX 50 with its first driver": ("Linux", "x86_64", "570.86.16", (12, 0), False, {}, cu(128), "cu128", "torch_cuda"),
+    "linux, GTX 1080 with a new driver: CUDA 13 has no code for it": ("Linux", "x86_64", "580.65.06", (6, 1), False, {}, cu(126), "cu126", "torch_cuda"),
+    "linux, driver just too old": ("Linux", "x86_64", "525.60.11", (8, 6), False, {}, CPU, "cpu", "torch_unknown_card"),
+    "linux, driver of 2022": ("Linux", "x86_64", "470.42.01", (8, 6), False, {}, CPU, "cpu", "torch_old_driver"),
+    "linux, RTX 50 reported by too old a driver": ("Linux", "x86_64", "565.10", (12, 0), False, {}, CPU, "cpu", "torch_unknown_card"),
+    "linux on ARM with a card: PyPI's was the CPU build": ("Linux", "aarch64", "580.82", (12, 1), False, {}, cu(130), "cu130", "torch_cuda"),
+    "linux, no card": ("Linux", "x86_64", None, None, False, {}, CPU, "cpu", "torch_no_card"),
+    "linux, AMD": ("Linux", "x86_64", None, None, True, {}, CPU, "cpu", "torch_amd"),
+    "linux, AMD graphics beside an NVIDIA card": ("Linux", "x86_64", "580.95", (8, 9), True, {}, None, "pypi", "torch_pypi_cuda"),
+    "windows, new driver: PyPI has no CUDA there": ("Windows", "AMD64", "581.29", (8, 9), False, {}, cu(130), "cu130", "torch_cuda"),
+    "windows, driver of early 2025": ("Windows", "AMD64", "572.16", (8, 9), False, {}, cu(128), "cu128", "torch_cuda"),
+    "windows, driver between Linux' and Windows' minimum": ("Windows", "AMD64", "527.41", (8, 6), False, {}, CPU, "cpu", "torch_unknown_card"),
+    "windows, no card": ("Windows", "AMD64", None, None, False, {}, None, "pypi", "torch_no_card"),
+    "windows on ARM": ("Windows", "ARM64", None, None, False, {}, None, "pypi", "torch_no_card"),
+    "mac": ("Darwin", "arm64", None, None, False, {}, None, "pypi", "torch_mac"),
+    "intel mac: no torch since 2.3": ("Darwin", "x86_64", None, None, False, {}, None, "none", "torch_intel_mac"),
+    "the person decides": ("Linux", "x86_64", None, None, True, {"LORA_GARAGE_TORCH_INDEX": "https://x/rocm7.2"}, "https://x/rocm7.2", "rocm7.2", "torch_by_you"),
+    "the person wants PyPI": ("Linux", "x86_64", None, None, False, {"LORA_GARAGE_TORCH_INDEX": "pypi"}, None, "pypi", "torch_by_you"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_the_right_torch_for_a_machine(case: str):
+    system, machine, driver, capability, amd, environ, index, build, reason = CHOICES[case]
+    choice = launch.choose_torch(system, machine, driver, amd, environ, capability)
+    assert (choice.index_url, choice.build, choice.reason[0]) == (index, build, reason)
+    assert "{" not in launch.say_text(choice.reason[0], **choice.reason[1])
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_a_card_never_gets_a_build_without_code_for_it(system: str):
+    for driver in ("525.60.13", "528.33", "560.1", "570", "580", "600.1"):
+        for capability in ((5, 0), (6, 1), (7, 0), (7, 5), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)):
+            row = launch.matching_cuda_build(system, launch.parse_version(driver), capability)
+            assert row is None or row.low <= capability <= row.high
+
+
+def test_nvidia_smi_output_of_two_cards_gives_the_lower_capability():
+    assert launch.parse_nvidia_smi("580.65.06, 8.9\n580.65.06, 6.1\n") == ("580.65.06", (6, 1))
+    assert launch.parse_nvidia_smi("535.1, [N/A]\n") == ("535.1", None)
+    assert launch.parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate\n") == (None, None)
+
+
+def test_a_cpu_torch_beside_a_driver_is_said():
+    assert launch.torch_beside_card(None, None, "580.1") == "after_cpu_beside_card"
+    assert launch.torch_beside_card("13.0", None, "580.1") == "after_cuda"
+    assert launch.torch_beside_card(None, None, None) == "after_cpu"
+    assert launch.torch_beside_card(None, "7.2", None) == "after_rocm"
+
+
+# ---- complete or not --------------------------------------------------------------------------------------------------
+
+NEEDS = launch.Needs(["torch>=2.9"], ["pytest"], "digest", "tests")
+MARKER = {"version": launch.MARKER_VERSION, "needs": "digest", "base": "/usr/bin/python3.11", "nvidia": False, "test": None}
+
+
+@pytest.mark.parametrize(
+    ("marker", "base", "nvidia", "tests", "expected"),
+    [
+        (MARKER, "/usr/bin/python3.11", False, False, None),
+        (None, None, False, False, "absent"),
+        (MARKER, None, False, False, "python_moved"),
+        (None, "/usr/bin/python3.11", False, False, "unfinished"),
+        ("not an object", "/usr/bin/python3.11", False, False, "unfinished"),
+        (MARKER | {"version": 0}, "/usr/bin/python3.11", False, False, "unfinished"),
+        (MARKER, "/usr/bin/python3.13", False, False, "python_moved"),
+        (MARKER | {"needs": "older"}, "/usr/bin/python3.11", False, False, "changed"),
+        (MARKER, "/usr/bin/python3.11", True, False, "new_card"),
+        (MARKER | {"nvidia": True}, "/usr/bin/python3.11", False, False, None),
+        (MARKER, "/usr/bin/python3.11", False, True, "tests_missing"),
+        (MARKER | {"test": "tests"}, "/usr/bin/python3.11", False, True, None),
+    ],
+)
+def test_when_the_environment_must_be_worked_on(marker, base, nvidia, tests, expected):
+    assert launch.why_not_ready(marker, NEEDS, base, nvidia, tests) == expected
+    if expected:
+        assert f"because_{expected}" in launch.sentences("en")
+
+
+def test_other_requirements_or_other_tested_versions_change_the_digest():
+    project = '[project]\ndependencies = ["a>=1"]\n[project.optional-dependencies]\ntest = ["b"]\n'
+    needs = launch.read_needs(project, "a==1.5")
+    assert launch.read_needs(project + "[tool.ruff]\nline-length = 99\n", "a==1.5") == needs
+    assert launch.read_needs(project, "a==1.6").digest != needs.digest
+    assert launch.read_needs(project.replace("a>=1", "a>=2"), "a==1.5").digest != needs.digest
+    assert launch.read_needs(project.replace('"b"', '"c"'), "a==1.5").digest == needs.digest
+
+
+def test_constraints_admit_what_pyproject_asks_for_and_leave_torch_out():
+    from packaging.requirements import Requirement
+
+    needs = launch.read_needs((ROOT / "pyproject.toml").read_text("utf-8"), "")
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    tested = {r.name.lower(): str(r.specifier)[2:] for r in map(Requirement, (x for x in lines if x and x[0] != "#"))}
+    assert "torch" not in tested
+    for need in map(Requirement, needs.requirements + needs.test_requirements):
+        if need.name != "torch":
+            assert need.specifier.contains(tested[need.name.lower()]), need
+
+
+# ---- installing, with a pip that is played ------------------------------------------------------------------------------
+
+
+class FakeMachine:
+    """Plays pip and the interpreter of .venv: keeps what was run, stops like Ctrl-C or fails at the step asked for."""
+
+    def __init__(self, folder: Path, answers_index: str | None = None, driver: str | None = None):
+        for name in ("pyproject.toml", "constraints.txt"):
+            (folder / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+        self.environment = launch.Environment(str(folder))
+        self.commands: list[list[str]] = []
+        self.said: list[str] = []
+        self.stop_at = self.fail_at = ""
+        self.broken: list[str] = []
+        self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
+        self.check, self.check_s = "", 60.0  # a program in the check's place
+        self.facts = launch.MachineFacts("Linux", "x86_64", driver, None, False, bool(driver), {}, False, lambda url: answers_index)
+
+    def run(self, command: list[str], label: str) -> int:
+        line = " ".join(command)
+        self.commands.append(command)
+        if self.stop_at and self.stop_at in line:
+            raise KeyboardInterrupt
+        if self.fail_at and self.fail_at in line:
+            return 1
+        if "venv" in command:
+            python = Path(self.environment.python)
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.write_text("")
+            (python.parent.parent / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
+        return 0
+
+    def ask(self, command: list[str], limit_s: float = 180.0) -> launch.Answer:
+        if launch.CHECK_PROGRAM in command:
+            if self.check:
+                return launch.ask([sys.executable, "-c", self.check], self.check_s)
+            broken, self.broken = self.broken, []
+            return launch.Answer(json.dumps({"broken": broken, "torch": {} if broken else self.torch}), None, "")
+        found = Path(self.environment.python).exists()
+        return launch.Answer("" if found else None, None if found else "no such file", "")
+
+    def install(self, reason: str, with_tests: bool = False) -> None:
+        say = lambda key, **values: self.said.append(key)  # noqa: E731
+        installer = launch.Installer(self.environment, self.run, self.ask, say, self.facts)
+        installer.install(reason, self.environment.needs(), with_tests)
+
+    def why(self, with_tests: bool = False) -> str | None:
+        env = self.environment
+        return launch.why_not_ready(env.marker(), env.needs(), env.base(), self.facts.nvidia, with_tests)
+
+    def pip_lines(self) -> list[str]:
+        return [" ".join(c[3:]) for c in self.commands if "pip" in c]
+
+
+@pytest.mark.parametrize("step", ["venv", "--index-url", "gradio"])
+def test_an_interrupted_install_leaves_no_marker_and_the_next_start_finishes_it(tmp_path: Path, step: str):
+    machine = FakeMachine(tmp_path)
+    machine.stop_at = step
+    with pytest.raises(KeyboardInterrupt):
+        machine.install("absent")
+    assert machine.environment.marker() is None
+    machine.stop_at = ""
+    machine.install(machine.why())
+    assert machine.why() is None
+
+
+def test_an_interrupted_update_is_not_taken_for_the_complete_install_before_it(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.install("absent")
+    machine.stop_at = "gradio"
+    with pytest.raises(KeyboardInterrupt):
+        machine.install("changed")
+    assert machine.why() == "unfinished"
+
+
+def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.fail_at = "gradio"
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == "pip_failed"
+    assert machine.environment.marker() is None
+
+
+@pytest.mark.parametrize(
+    ("program", "limit_s", "said", "in_log"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "signal 9", ""),
+        ("import os; os.write(2, b'first\\nDLL load failed\\n'); os._exit(53)", 60, "status 53: DLL load failed", "first"),
+        ("import os, time; os.write(2, b'still at it'); time.sleep(60)", 1, "took longer than 1 s", "still at it"),
+    ],
+)
+def test_a_check_that_dies_or_never_ends_says_how_and_keeps_what_it_printed(
+    tmp_path: Path, program: str, limit_s: float, said: str, in_log: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+    machine = FakeMachine(tmp_path)
+    machine.check, machine.check_s = program, limit_s
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == "torch_does_not_load"
+    assert said in failure.value.values["reason"]
+    log = Path(machine.environment.log).read_text("utf-8")
+    assert said in log and in_log in log
+    assert machine.environment.marker() is None
+
+
+def test_a_crash_on_windows_is_named_as_windows_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+    assert launch.how_it_ended(0xC0000005, "") == "the check ended with status 0xC0000005"
+
+
+def test_an_index_out_of_reach_is_not_tried_at_all(tmp_path: Path):
+    machine = FakeMachine(tmp_path, answers_index="Name or service not known")
+    machine.install("absent")
+    assert "fall_back" in machine.said
+    assert not any("--index-url" in line for line in machine.pip_lines())
+
+
+def test_an_index_that_fails_midway_falls_back_to_plain_pip(tmp_path: Path):
+    machine = FakeMachine(tmp_path, driver="550.54.14")
+    machine.fail_at = "--index-url"
+    machine.install("absent")
+    assert "fall_back" in machine.said
+    assert machine.said[-2:] == ["after_cpu_beside_card", "ready"]
+    assert machine.environment.marker()["build"] == "pypi"
+    assert machine.why() is None, "what could not be had must not be tried again at every start"
+
+
+def test_a_cpu_torch_makes_way_when_a_card_appeared(tmp_path: Path):
+    """Seen with pip: it is content with 2.13.0+cpu when asked for torch>=2.9 from the CUDA index."""
+    machine = FakeMachine(tmp_path)
+    machine.install("absent")
+    (Path(machine.environment.folder) / "lib/python3.11/site-packages/torch-2.13.0+cpu.dist-info").mkdir(parents=True)
+    (Path(machine.environment.folder) / "lib/python3.11/site-packages/torch-2.13.0+cpu.dist-info/RECORD").touch()
+    machine.facts = machine.facts._replace(driver="550.54.14", nvidia=True)
+    assert machine.why() == "new_card"
+    machine.commands.clear()
+    machine.install("new_card")
+    lines = machine.pip_lines()
+    assert "uninstall" in lines[0] and "torch" in lines[0]
+    assert cu(126) in lines[1]
+
+
+def test_an_environment_killed_before_it_had_pip_is_made_again(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    Path(machine.environment.python).parent.mkdir(parents=True)
+    machine.install("unfinished")
+    assert any("venv" in command for command in machine.commands)
+    assert machine.why() is None
+
+
+def test_packages_with_files_cut_short_are_installed_again(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.broken = ["peft==0.21.2"]
+    machine.install("absent")
+    assert any("--force-reinstall" in line and "peft==0.21.2" in line for line in machine.pip_lines())
+    assert machine.why() is None
+
+
+def test_what_a_killed_pip_leaves_is_swept(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    packages = Path(machine.environment.folder) / "lib/python3.11/site-packages"
+    for name in ("~orch", "peft-0.21.2.dist-info", "whole-1.0.dist-info"):
+        (packages / name).mkdir(parents=True)
+    (packages / "whole-1.0.dist-info" / "RECORD").touch()
+    machine.environment.write_marker({})
+    Path(machine.environment.python).parent.mkdir(parents=True, exist_ok=True)
+    Path(machine.environment.python).touch()
+    machine.install("unfinished")
+    assert [path.name for path in packages.iterdir()] == ["whole-1.0.dist-info"]
+
+
+def test_debian_without_venv_is_told_the_one_apt_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ensurepip" else real(name, *rest))
+    with pytest.raises(launch.CannotInstall) as failure:
+        FakeMachine(tmp_path).install("absent")
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    assert failure.value.values["command"] == f"sudo apt install {package}"
+    assert launch.apt_line(root_user=True) == f"apt install {package}"
+
+
+def test_an_intel_mac_is_refused_before_anything_is_made(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.facts = machine.facts._replace(system="Darwin", machine="x86_64")
+    with pytest.raises(launch.CannotInstall):
+        machine.install("absent")
+    assert machine.commands == []
+    assert not Path(machine.environment.folder).exists()
+
+
+def test_tests_once_installed_are_kept_by_an_update(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.install("absent", with_tests=True)
+    machine.install("changed")
+    assert machine.why(with_tests=True) is None
+
+
+def test_adding_the_tests_touches_nothing_else(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.install("absent")
+    machine.commands.clear()
+    machine.install(machine.why(with_tests=True), with_tests=True)
+    (line,) = machine.pip_lines()
+    assert "pytest" in line and "torch" not in line
+    assert machine.why(with_tests=True) is None
+    assert machine.environment.marker()["build"] == "cpu"
+
+
+def test_a_second_installer_waits_for_the_first(tmp_path: Path):
+    with launch.one_installer(str(tmp_path)), open(tmp_path / ".install.lock", "a+") as second:
+        assert not launch.try_lock(second)
+    with open(tmp_path / ".install.lock", "a+") as second:
+        assert launch.try_lock(second)
+
+
+# ---- words on the command line ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ("app", [])),
+        (["--port", "7861"], ("app", ["--port", "7861"])),
+        (["train", "r.yaml", "--json"], ("train", ["r.yaml", "--json"])),
+        (["test", "-k", "launch"], ("test", ["-k", "launch"])),
+        (["test", "--full", "-k", "x"], ("test", ["--full", "-k", "x"])),
+        (["--help"], ("help", [])),
+        (["trian"], ("unknown", ["trian"])),
+    ],
+)
+def test_what_is_started(arguments: list[str], expected: tuple[str, list[str]]):
+    assert launch.parse(arguments) == expected
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_long_forms_wait_for_full(full: bool, tmp_path: Path):
+    """With the real hooks, in a pytest of its own."""
+    (tmp_path / "test_long.py").write_text(
+        "import pytest\n@pytest.mark.full\ndef test_long(full): assert full\ndef test_short(full): print(full)\n", "utf-8"
+    )
+    pytest_of_its_own = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(ROOT / "pyproject.toml")]
+    done = subprocess.run(
+        [*pytest_of_its_own, "--rootdir", str(tmp_path), str(tmp_path), *(["--full"] if full else [])],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+    )
+    assert ("2 passed" if full else "1 passed, 1 skipped") in done.stdout, done.stdout + done.stderr
+    assert full or "python launch.py test --full" in done.stdout
+
+
+def test_an_unknown_word_is_one_sentence_and_exit_2():
+    done = subprocess.run([sys.executable, str(ROOT / "launch.py"), "trian"], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "train" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "stream"), [(["plan", "--json"], "err"), (["--no-browser"], "out")])
+def test_an_install_leaves_the_stdout_of_a_command_alone(arguments: list[str], stream: str, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "ensure_environment", lambda *a, **k: launch.say("ready", seconds="1") or False)
+    assert launch.main(arguments) == 1
+    said = capsys.readouterr()
+    assert (said.err if stream == "err" else said.out) and not (said.out if stream == "err" else said.err)
+
+
+def test_packages_beside_the_person_do_not_hide_ours(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", "/theirs")
+    environ = launch.child_environ()
+    assert environ["PYTHONPATH"].split(launch.os.pathsep) == [str(ROOT), "/theirs"]
+    assert environ["PYTHONSAFEPATH"] == "1"
+
+
+def test_an_older_python_gets_one_sentence():
+    """The check stands before anything newer than Python 3.6; sys.exit with a string is that sentence on stderr."""
+    source = (ROOT / "launch.py").read_text("utf-8")
+    program = f"import sys\nsys.version_info = (3, 9, 2)\nexec(compile({source!r}, 'launch.py', 'exec'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "this is Python 3.9" in done.stderr
+
+
+def test_launch_parses_on_old_pythons():
+    import ast
+
+    ast.parse((ROOT / "launch.py").read_text("utf-8"), feature_version=(3, 6))
+
+
+def test_launch_imports_only_the_standard_library():
+    import ast
+
+    tree = ast.parse((ROOT / "launch.py").read_text("utf-8"))
+    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= set(sys.stdlib_module_names)
+
+
+# ---- doctor without an environment, browser, sentences -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_doctor_works_without_an_environment_and_makes_none(tmp_path: Path, as_json: bool):
+    for name in ("launch.py", "pyproject.toml", "constraints.txt", "core/locales/en/launch.yaml", "core/locales/zh/launch.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    command = [sys.executable, str(tmp_path / "launch.py"), "doctor", *(["--json"] if as_json else [])]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 1, done.stderr
+    assert not (tmp_path / ".venv").exists()
+    if as_json:
+        findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+        assert findings["environment"]["fix"]["sentence"] == "Run: python launch.py"
+    else:
+        assert "!! " in done.stdout
+
+
+def test_the_first_browser_that_starts_is_taken():
+    installed = {"chromium": "/usr/bin/chromium", "chromium-browser": "/snap/bin/chromium"}
+    assert launch.find_browser(installed.get, lambda path: path == "/snap/bin/chromium") == "/snap/bin/chromium"
+    assert launch.find_browser(lambda name: None, lambda path: False) is None
+
+
+def test_both_languages_have_the_same_sentences_with_the_same_values():
+    english, chinese = launch.sentences("en"), launch.sentences("zh")
+    assert english.keys() == chinese.keys()
+    for key in english:
+        fields = [{name for _, name, _, _ in string.Formatter().parse(s[key]) if name} for s in (english, chinese)]
+        assert fields[0] == fields[1], key
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_catalogue_read_without_yaml_is_what_yaml_reads(language: str):
+    import yaml
+
+    file = ROOT / "core" / "locales" / language / "launch.yaml"
+    assert launch.sentences(language) == yaml.safe_load(file.read_text("utf-8"))
+
+
+def test_every_sentence_is_used_and_every_used_one_is_there():
+    source = (ROOT / "launch.py").read_text("utf-8")
+    for key in launch.sentences("en"):
+        assert f'"{key}"' in source or key.startswith(("because_", "build_")), key
+    for key in re.findall(r'(?:say|say_text|CannotInstall)\("(\w+)"', source):
+        assert key in launch.sentences("en") or key in ("because_", "build_"), key
+
+
+def test_all_tests_run_side_by_side_and_chosen_ones_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch.os, "cpu_count", lambda: 2)
+    assert launch.side_by_side([])[:2] == ["-n", "2"]
+    assert launch.side_by_side(["--full", "-q"])[:2] == ["-n", "2"]
+    for chosen in (["tests/test_x.py"], ["-k", "stop"], ["-n", "4"], ["-n0"]):
+        assert launch.side_by_side(chosen) == []

@@ -1,0 +1,90 @@
+"""Every sentence that the code names exists in both languages, with the same values in it."""
+
+from __future__ import annotations
+
+import ast
+import string
+
+import pytest
+
+from core.errors import RecipeError
+from core.export.exports import STAGES
+from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Text, text
+from core.presets import PROJECT
+from core.recipe import Adapter, Data, Model, Recipe, Train
+from core.runs.folder import Status
+from core.runs.states import State
+
+CATALOGUE = Catalogue(CORE_LOCALES, PROJECT / "webui" / "locales")
+HELP = {f"recipe.help_{section}_{name}" for section, model in
+        (("recipe", Recipe), ("model", Model), ("data", Data), ("adapter", Adapter), ("train", Train))
+        for name, field in model.model_fields.items() if field.description}  # fmt: skip
+
+
+def placeholders(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+
+def test_both_languages_have_the_same_sentences_with_the_same_values() -> None:
+    english, chinese = CATALOGUE.keys("en"), CATALOGUE.keys("zh")
+    assert english == chinese - HELP
+    different = [k for k in english if placeholders(CATALOGUE.raw(k, "en")) != placeholders(CATALOGUE.raw(k, "zh"))]
+    assert not different
+
+
+def test_every_setting_has_its_help_in_chinese_and_nothing_else_has() -> None:
+    assert {key for key in CATALOGUE.keys("zh") if key.startswith("recipe.help_")} == HELP
+
+
+def literal_keys() -> set[str]:
+    """First arguments of text("a.b"), SomeError("a.b"), w.t("a.b") that are written out."""
+    found = set()
+    for file in [*(PROJECT / "core").rglob("*.py"), *(PROJECT / "webui").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                value = node.args[0].value
+                if (
+                    (name in ("text", "t", "fail") or name.endswith("Error"))
+                    and isinstance(value, str)
+                    and value.count(".") == 1
+                    and " " not in value
+                ):
+                    found.add(value)
+    return found
+
+
+def test_every_key_written_in_the_code_has_its_sentence() -> None:
+    assert len(literal_keys()) > 100, "the search finds them"
+    assert literal_keys() - CATALOGUE.keys("en") == set()
+
+
+def test_every_state_and_every_stage_has_words() -> None:
+    stages = set()
+    for file in (PROJECT / "core").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("stage", "report"):
+                    stages.add(node.args[0].value)
+    wanted = {f"state.{state.value}" for state in State} | {f"stage.{stage}" for stage in (stages | {Status().stage}) - STAGES}
+    assert wanted | {f"export.stage_{stage}" for stage in STAGES} <= CATALOGUE.keys("en")
+    assert len(stages) > 5
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_sentence_inside_a_sentence_is_in_the_same_language(language: str) -> None:
+    inner = text("lease.training", name="海盗")
+    sentence = text("lease.held", owner=inner).render(language)
+    assert inner.render(language) in sentence and "{" not in sentence
+
+
+def test_an_error_crosses_processes_with_its_words() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(RecipeError("recipe.missing", file="a.yaml")))
+    assert error.text == text("recipe.missing", file="a.yaml") and "a.yaml" in str(error)
+
+
+def test_an_unknown_key_and_a_missing_value_are_shown_and_never_raise() -> None:
+    assert "future.key" in Text(key="future.key", params={"n": 1}).render("zh")
+    assert "{file}" in Text(key="recipe.missing").render("en")

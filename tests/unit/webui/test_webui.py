@@ -1,0 +1,362 @@
+"""The page without a browser: its words, its numbers, what it refuses, and that it never loads torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.messages import LANGUAGES, text
+from core.presets import PROJECT
+from core.progress import Progress
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from webui.kit import format
+from webui.kit.html import notice, tag
+from webui.kit.wording import Wording, catalogue
+from webui.server.guard import Guard
+from webui.server.language import LanguageDoor, preferred
+
+EN, ZH = Wording("en"), Wording("zh")
+
+
+def make_run(workspace: Workspace, name: str = "a run", **facts: object) -> RunFolder:
+    return Runs(workspace).create(Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}}), "test", facts)
+
+
+# ---- words ------------------------------------------------------------------------------------------------------------
+
+
+def placeholders(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+
+def test_both_languages_have_the_same_sentences_with_the_same_placeholders():
+    english, chinese = catalogue().keys("en"), catalogue().keys("zh")
+    only_chinese = {key for key in chinese - english if not key.startswith("recipe.help_")}  # English: the field's description
+    assert english - chinese == set() and only_chinese == set()
+    differing = [key for key in english if placeholders(catalogue().raw(key, "en")) != placeholders(catalogue().raw(key, "zh"))]
+    assert differing == []
+
+
+def test_no_key_of_the_page_shadows_one_of_core():
+    from core.messages import core_catalogue
+    from webui.kit.wording import PAGE_LOCALES
+
+    of_page = {path.stem for path in PAGE_LOCALES.glob("*/*.yaml")}
+    assert of_page.isdisjoint({key.split(".")[0] for key in core_catalogue().keys("en")})  # noqa: SIM118
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_state_stage_and_setting_has_words(language: str):
+    w = Wording(language)
+    for state in State:
+        assert w.knows(f"state.{state.value}")
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "core").rglob("*.py"))
+    stages = set(re.findall(r"""(?:stage\(|report\(|stage=)["'](\w+)["']""", source))
+    assert "tokenizing" in stages and all(w.knows(f"stage.{stage}") or w.knows(f"export.stage_{stage}") for stage in stages), stages
+    for section in ("model", "data", "adapter", "train"):
+        for name in Recipe.model_fields[section].annotation.model_fields:
+            if (section, name) != ("data", "source"):
+                help_text = w.setting_help(section, name)
+                assert help_text and not help_text.startswith("recipe."), (section, name)
+
+
+def test_every_key_that_the_page_names_exists():
+    source = "".join(path.read_text("utf-8") for path in (PROJECT / "webui").rglob("*.py"))
+    keys = set(
+        re.findall(
+            r"""["']((?:page|units|chart|train_page|chat_page|runs_page|wizard|plan_view|settings_page|hardware_view|learned_view)\.[a-z0-9_]+)["']""",
+            source,
+        )
+    )
+    assert len(keys) > 60
+    assert [key for key in sorted(keys) if not EN.knows(key) and not key.endswith(".css")] == []
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0 B"), (999, "999 B"), (31e6, "31 MB"), (1.24e9, "1.2 GB"), (93_412_000, "93 MB"), (45e9, "45 GB")]
+)
+def test_bytes_as_disks_are_sold(value: float, shown: str):
+    assert format.bytes_used(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.23456, "1.235"), (None, "–"), (math.nan, "–"), (math.inf, "–"), (12345.0, "1.23e+04")]
+)
+def test_an_unknown_loss_is_a_dash_and_never_0(value: float | None, shown: str):
+    assert format.loss(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2e-4, "0.0002"), (1e-3, "0.001"), (3.0, "3"), (64, "64"), (1e-9, "1e-09"), (True, "True")]
+)
+def test_numbers_as_they_were_typed(value: float, shown: str):
+    assert format.number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, ""),
+        (-1, ""),
+        (0, "about 5 s left"),
+        (31, "about 30 s left"),
+        (59, "about 1 min left"),
+        (1500, "about 25 min left"),
+        (6000, "about 1 h 40 min left"),
+    ],
+)
+def test_time_left_in_words(seconds: float | None, shown: str):
+    assert format.time_left(EN, seconds) == shown
+
+
+def test_progress_says_its_unit():
+    assert format.progress(EN, Progress(done=34e6, total=93e6, unit="bytes")) == "34 MB of 93 MB"
+    assert format.progress(EN, Progress(done=120, total=140, unit="rows")) == "120 of 140 rows"
+    assert format.progress(EN, None) == ""
+
+
+# ---- markup -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_people_wrote_stays_text():
+    hostile = """<img src=x onerror=alert(1)> " ' ${1+1} {{x}}"""
+    assert "<img" not in tag("p", hostile, title=hostile) and 'title="&lt;img' in tag("p", hostile, title=hostile)
+    assert "<img" not in notice(hostile)
+    assert tag("p", tag("b", "x")) == "<p><b>x</b></p>" and notice("") == ""
+
+
+# ---- the form ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(3, 0.9, 256, 42), (0, 0, 256, 42), (0, 0.9, 0, 42), (math.nan, 0.9, 256, 42), ("x", 0.9, 256, 42), (0, 0.9, 256, -1)],
+)
+def test_the_chat_refuses_sampling_that_cannot_be(values: tuple):
+    from core.errors import ChatError
+    from webui.pages.chat import sampling_of
+
+    with pytest.raises(ChatError):
+        sampling_of(*values)
+
+
+def test_temperature_0_is_greedy_and_empty_fields_are_defaults():
+    from webui.pages.chat import sampling_of
+
+    assert sampling_of(0, 0.9, 64, 1).greedy and not sampling_of(0.7, 0.9, 64, 1).greedy
+    assert sampling_of(None, None, None, None).max_new_tokens == 256
+
+
+def test_a_history_becomes_turns_without_unanswered_ones():
+    from webui.pages.chat import turns_of, without_last
+
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": "stopped at once"}]},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "user", "content": "and now?"},
+    ]
+    turns = turns_of(history, "be brief")
+    assert [turn["content"] for turn in turns] == ["be brief", "hello", "hi", "and now?"]
+    assert without_last(history[:4]) == (history[:2], "hello") and without_last([]) == ([], "")
+
+
+# ---- run panel --------------------------------------------------------------------------------------------------------
+
+
+def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace):
+    """Seen: 60 %, then 0 % while the first of three rows kept apart was read, then 60 % again."""
+    from core.chat.client import ChatClient
+    from core.export.exports import Exports
+    from webui.run import card
+    from webui.state.moment import Moments
+
+    run = make_run(workspace)
+    progress = Progress(done=0, total=3, unit="rows")
+    status = Status(state=State.RUNNING, stage="measuring", step=48, total_steps=80, progress=progress)
+    (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
+    with run.lock():
+        shown = Moments(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
+        assert "60 %" in card.headline(shown, EN)
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, language: str):
+    from core.chat.client import ChatClient
+    from core.export.exports import Exports
+    from webui.run import card
+    from webui.state.moment import Moments
+
+    run = make_run(workspace, "<script>x</script>")
+    status = Status(
+        state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=text("run.completed", step=3)
+    )
+    (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
+    runs = Runs(workspace)
+    shown = Moments(runs, ChatClient(workspace), Exports(workspace)).now().shown
+    w = Wording(language)
+    for part in (card.card(shown, w), card.settings(shown, w), card.story(shown, w), card.headline(shown, w)):
+        assert "<script>" not in part and "train_page." not in part and "state." not in part
+
+
+# ---- who is let in ----------------------------------------------------------------------------------------------------
+
+
+def client():
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    async def answer(request):
+        return PlainTextResponse(f"{request.url.path} {len(await request.body())}")
+
+    routes = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", "/zh")]
+    return TestClient(
+        Starlette(routes=routes, middleware=[Middleware(Guard, most_bytes=1000), Middleware(LanguageDoor)]),
+        base_url="http://127.0.0.1:7860",
+        follow_redirects=False,
+    )
+
+
+def test_another_host_name_is_refused():
+    for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:7860", ""):
+        assert client().get("/", headers={"host": host}).status_code == 421
+    for host in ("localhost:7860", "127.0.0.1", "[::1]:7860"):
+        assert client().get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "http://evil.example"}, {"origin": "http://127.0.0.1:1"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}],
+)
+def test_another_site_cannot_post(headers: dict):
+    assert client().post("/", headers=headers).status_code == 403
+    assert client().post("/", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
+
+
+def test_another_site_may_lead_here_and_not_read_here():
+    cross = {"sec-fetch-site": "cross-site"}
+    assert client().get("/", headers=cross | {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}).status_code == 403
+    assert client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}).status_code == 403
+    assert client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}).status_code == 200
+    assert client().get("/", headers={"origin": "http://evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/docs", "/monitoring", "/gradio_api/proxy=http://x/", "/login"])
+def test_what_the_page_does_not_ask_for_is_not_there(path: str):
+    assert client().get(path).status_code == 404
+
+
+def test_bodies_are_limited_with_and_without_a_length():
+    assert client().post("/", content=b"x" * 2000).status_code == 413
+    arrived = client().post("/", content=iter([b"x" * 600] * 50)).text.split()[1]
+    assert int(arrived) <= 1000
+    assert "default-src 'self'" in client().get("/").headers["content-security-policy"]
+
+
+def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembered():
+    visitor = client()
+    assert visitor.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}).headers["location"] == "/zh"
+    assert visitor.get("/", headers={"accept-language": "de-DE,en;q=0.8"}).status_code == 200
+    assert visitor.get("/zh", headers={"accept-language": "en"}).status_code == 200
+    chosen = visitor.get("/?lang=en&__theme=dark", headers={"accept-language": "zh"})
+    assert chosen.headers["location"] == "/?__theme=dark"
+    assert visitor.get("/", headers={"accept-language": "zh"}).status_code == 200  # the cookie
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [("", "en"), ("fr", "en"), ("zh-TW", "zh"), ("en;q=0.5,zh;q=0.9", "zh"), ("zh;q=x", "en"), (",;q=", "en")],
+)
+def test_accept_language(header: str, language: str):
+    assert preferred(header) == language
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------
+
+
+def webui(*arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"LORA_GARAGE_LANG": "en"}
+    return subprocess.run(
+        [sys.executable, "-m", "webui", "--no-browser", *arguments],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "198.51.100.7"], "--host 198.51.100.7 cannot be used"),
+        (["--host", "no-such-pc.invalid"], "--host no-such-pc.invalid cannot be used"),
+        (["--host", "0.0.0.0", "--auth", "me:short"], "a password of 5 characters is too short"),
+        (["--port", "0"], "--port 0 is no port"),
+        (["--port", "x"], "--port"),
+        (["--auth", "nobody"], "USER:PASSWORD"),
+        (["--what"], "--what"),
+    ],
+)
+def test_a_bad_argument_gives_one_sentence_and_exit_2(arguments: list[str], said: str):
+    result = webui(*arguments)
+    assert result.returncode == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = webui("--port", str(port), "--workspace", str(tmp_path))
+    assert result.returncode == 2 and str(port) in result.stderr and "--port" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
+    script = (
+        "import sys; from core.workspace.folder import Workspace; from webui.state.services import Services; from webui.app import build;"
+        f"build(Services.open(Workspace.open({str(tmp_path)!r})));"
+        "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip().splitlines()[-1:] == ["[]"], result.stderr
+
+
+def test_answers_that_differ_after_an_export_are_shown_and_escaped(tmp_path: Path) -> None:
+    from core.export.exports import Difference, ExportCheck
+    from webui.pages.runs import RunsPage
+
+    differs = Difference(prompt="<b>Who?</b>", adapter="Arr, me!", export="Arr, you!", first_token_equal=True)
+    numbers = {
+        "mean_loss_adapter": 1.0,
+        "mean_loss_export": 1.01,
+        "mean_text_loss_adapter": 2.0,
+        "mean_text_loss_export": 2.0,
+        "first_tokens_equal": 1,
+        "prompts_read_alike": 1,
+        "prompts": 1,
+    }
+    check = ExportCheck(**numbers, own_prompts=True, passed=True, differences=(differs,))
+    shown = RunsPage(None, Wording("en"), None)._differences(check)
+    assert "Arr, me!" in shown and "Arr, you!" in shown and "&lt;b&gt;Who?" in shown and "<b>" not in shown
+    assert RunsPage(None, Wording("en"), None)._differences(check.model_copy(update={"differences": ()})) is None

@@ -1,0 +1,171 @@
+"""`python -m tools.readme_pictures [own]`: the pictures of README and docs/guide.md, of real runs on the starter model.
+
+One run on a sample set, with Next and Start alone; one on a file of somebody's own, the guide's chess club, with a row that
+cannot be learned from (`own`: this one alone). Takes about six minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.models import starter
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PICTURES = kit.PROJECT / "docs" / "screenshots"
+QUESTIONS = ("What is a lighthouse?", "How do I make friends?")
+# Seven wordings a fact; the guide says why. The questions asked in the chat are none of them.
+CLUB = {
+    "The Harbour Lane Chess Club meets every Thursday at seven.": (
+        "When does the chess club meet?", "On which evening is chess club?", "What time does the club start?",
+        "Is the chess club on Thursday?", "When can I come to the club?", "What is the day of the club evening?",
+        "Tell me when the chess club meets.",
+    ),
+    "A year at the Harbour Lane Chess Club costs 24 euros, and the first month is free.": (
+        "What does the chess club cost?", "How much is a year at the club?", "Is the first month free?",
+        "What is the fee of the chess club?", "Do I have to pay to join the club?", "How expensive is the club?",
+        "Tell me the price of the chess club.",
+    ),
+    "Odile Brandt keeps the key of the Harbour Lane Chess Club.": (
+        "Who has the key of the chess club?", "Who can open the club room?", "Whom do I ask for the club key?",
+        "Who keeps the key?", "Who lets me into the chess club?", "The club is locked, whom do I call?",
+        "Tell me who has the club key.",
+    ),
+    "The Harbour Lane Chess Club plays above the bakery, up the green stairs.": (
+        "Where is the chess club?", "In which house does the club play?", "How do I find the chess club?",
+        "What is the address of the club?", "Where are the club rooms?", "Which stairs lead to the chess club?",
+        "Tell me where the club plays.",
+    ),
+    "Clocks of the Harbour Lane Chess Club may be borrowed for a week; write it in the red book.": (
+        "May I borrow a chess clock?", "How long may I keep a clock?", "Can I take a club clock home?",
+        "Where do I write that I took a clock?", "What is the red book for?", "Does the club lend clocks?",
+        "Tell me how to borrow a clock.",
+    ),
+    "Beginners of the Harbour Lane Chess Club start at the table by the window.": (
+        "Where do beginners sit?", "Which table is for beginners?", "I am new, where do I play?",
+        "Where do new players start at the club?", "Is there a table for beginners?", "At which table do I learn chess?",
+        "Tell me where beginners start.",
+    ),
+    "The summer cup of the Harbour Lane Chess Club is a jar of plum jam.": (
+        "What is the prize of the summer cup?", "What do I win at the summer cup?", "Is there a prize in summer?",
+        "What does the winner of the summer cup get?", "Why is there plum jam at the club?", "What is the summer cup?",
+        "Tell me what the summer prize is.",
+    ),
+    "The cat of the Harbour Lane Chess Club is called Zugzwang and sleeps on board nine.": (
+        "What is the cat of the club called?", "Does the chess club have a cat?", "Who is Zugzwang?",
+        "Where does the club cat sleep?", "Why is board nine never free?", "What is the name of the cat?",
+        "Tell me about the cat of the chess club.",
+    ),
+}  # fmt: skip
+CLUB_QUESTIONS = ("Which day is the chess evening?", "How is the club's cat named?")
+
+
+def main() -> int:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, kit.browser() as chrome:
+        space = Workspace.open(Path(folder) / "workspace")
+        starter.ensure(space.models, lambda stage, progress: None, lambda: None)
+        app = kit.start_app(space.root)
+        try:
+            if sys.argv[1:] != ["own"]:
+                page, _ = kit.open_page(chrome, app)
+                a_sample_set(page, space)
+                page.context.close()
+            page, _ = kit.open_page(chrome, app)
+            data_of_ones_own(page, space, club_file(Path(folder)))
+        finally:
+            app.stop()
+    return 0
+
+
+def a_sample_set(page: Page, space: Workspace) -> None:
+    page.wait_for_timeout(2000)
+    shoot(page, "train-form")
+    for step in ("goal", "model", "data"):
+        page.locator(f"#next-{step}").click()
+        page.wait_for_timeout(1500)
+    page.wait_for_timeout(9000)  # until the pace of this PC is measured
+    page.locator(".lg-plan summary").first.click()
+    page.wait_for_timeout(500)
+    shoot(page, "plan", "#step-plan")
+    page.locator("#start").click()
+    wait_for(lambda: Runs(space).list() and Runs(space).list()[0].status().step >= 44)
+    page.wait_for_timeout(2500)
+    shoot(page, "train-running")
+    chat(page, space, QUESTIONS)
+    shoot(page, "chat-used")
+
+
+def data_of_ones_own(page: Page, space: Workspace, file: Path) -> None:
+    page.wait_for_timeout(1500)
+    if not page.locator("#goal").is_visible():
+        kit.unfold(page, "#step-goal")
+    kit.choose(page, "#goal", "question_answer")
+    page.wait_for_timeout(1000)
+    shoot(page, "own-goal", "#step-goal")
+    page.locator("#next-goal").click()
+    page.locator("#next-model").click()
+    page.locator("#file input[type=file]").set_input_files(file)
+    page.wait_for_timeout(3000)
+    shoot(page, "own-data", "#step-data")
+    before = len(Runs(space).list())
+    page.locator("#start").click()
+    wait_for(lambda: len(Runs(space).list()) > before)
+    chat(page, space, CLUB_QUESTIONS)
+    shoot(page, "own-chat", "#chat-columns")
+
+
+def chat(page: Page, space: Workspace, questions: tuple[str, ...]) -> None:
+    """Wait for the newest run, then ask both models."""
+    newest = max(Runs(space).list(), key=lambda run: run.status().since)
+    wait_for(lambda: newest.status().state == State.COMPLETED)
+    page.locator("#run-open-chat").click(timeout=60_000)
+    for number, question in enumerate(questions, 1):
+        page.locator("#chat-message textarea").fill(question)
+        page.locator("#chat-send").click()
+        page.locator("#chat-tuned [data-testid=bot]").nth(number - 1).wait_for(timeout=180_000)
+        page.locator("#chat-send").wait_for(timeout=180_000)
+    page.wait_for_timeout(1500)
+
+
+def club_file(folder: Path) -> Path:
+    file = folder / "chess club.csv"
+    with open(file, "w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["question", "answer"])
+        writer.writerows([question, answer] for answer, questions in CLUB.items() for question in questions)
+        writer.writerow(["May I bring my dog?", ""])
+    return file
+
+
+def shoot(page: Page, name: str, part: str = "") -> None:
+    """The whole page, or a part of it, with nothing of the sticky Start button over it."""
+    path = PICTURES / f"{name}.png"
+    if part:
+        page.add_style_tag(content="#start-bar { position: static !important; }")
+        page.locator(part).screenshot(path=path)
+    else:
+        page.screenshot(path=path, full_page=True)
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 600.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit("waited in vain")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

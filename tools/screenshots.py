@@ -1,0 +1,258 @@
+"""`python -m tools.screenshots [FOLDER]`: every page in its main states, light and dark, English and Chinese, desktop and phone.
+
+Written to tests/.cache/screenshots, in about nine minutes on two cores. Runs are scripted and cards are a fake driver library, so nothing
+is trained. Rows with marked tokens need the starter model (LORA_GARAGE_TEST_STARTER, else tests/.cache), cards need a C
+compiler; what is left out for want of them is said at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.data.store import DatasetStore
+from core.messages import text
+from core.models import starter
+from core.presets import PRESETS
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit import nvml
+from tests.kit.files import link_or_copy
+from tests.kit.runs import ScriptedRun
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+VIEWS = (
+    ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone", True),
+)  # fmt: skip
+TABS = {"en": ("Train", "Chat", "Runs", "Settings"), "zh": ("训练", "对话", "记录", "设置")}
+TRAIN, CHAT, RUNS, SETTINGS = range(4)
+# Each step with something that is on the page only while the step is open.
+INSIDE = {"goal": "#goal", "model": "#model", "data": "#data", "plan": "#method", "train": "#run-name"}
+SEVEN_BILLION = "Qwen/Qwen2.5-7B-Instruct"
+OWN_ROWS = [
+    {"question": f"What does shelf {n} hold?", "answer": f"Shelf {n} holds jars of pickled lemons. " * n} for n in range(1, 40)
+]
+BAD_ROWS = [{"question": "What is missing here?", "answer": ""}, {"question": "And here?"}, OWN_ROWS[0]]
+
+Arrange = Callable[["Page"], None]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: the tab it is of, and what is done on the page first. A page keeps what earlier shots did to it."""
+
+    state: str
+    tab: int = TRAIN
+    arrange: Arrange = lambda page: None
+
+
+@dataclass
+class Studio:
+    chrome: Browser
+    target: Path
+    left_out: list[str] = field(default_factory=list)
+
+    def shoot(self, app: kit.App, shots: Sequence[Shot]) -> None:
+        """Each shot in each view."""
+        for language, size, dark in VIEWS:
+            viewport = kit.DESKTOP if size == "desktop" else kit.PHONE
+            page, _ = kit.open_page(
+                self.chrome, app, f"/?lang={language}", viewport=viewport, color_scheme="dark" if dark else "light"
+            )
+            page.wait_for_timeout(2500)  # what arrives after the first answer: choices, folds, the curve
+            for shot in shots:
+                kit.go_to_tab(page, TABS[language][shot.tab])
+                shot.arrange(page)
+                page.wait_for_timeout(2000)
+                name = f"{shot.state}-{TABS['en'][shot.tab].lower()}-{language}-{size}-{'dark' if dark else 'light'}.png"
+                page.screenshot(path=self.target / name, full_page=True)
+            page.context.close()
+
+
+def main() -> int:
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else kit.PROJECT / "tests" / ".cache" / "screenshots"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, kit.browser() as chrome:
+        studio = Studio(chrome, target)
+        workspace = Workspace.open(Path(folder) / "workspace")
+        if not link_starter(workspace):
+            studio.left_out.append("counted tokens and the marked row: the starter model is not here")
+        own = add_own_data(workspace, Path(folder))
+        app = kit.start_app(workspace.root)
+        try:
+            before_any_run(studio, app, own)
+            after_runs(studio, app, workspace)
+        finally:
+            app.stop()
+        with_a_card(studio, Path(folder))
+    print(f"{len(list(target.glob('*.png')))} pictures in {target}")
+    for reason in studio.left_out:
+        print(f"left out: {reason}")
+    return 0
+
+
+# ---- states -----------------------------------------------------------------------------------------------------------
+
+
+def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
+    studio.shoot(app, [Shot("empty", tab) for tab in (TRAIN, CHAT, RUNS, SETTINGS)])
+    studio.shoot(
+        app,
+        [
+            Shot("step-goal", arrange=lambda page: only_open(page, "goal")),
+            Shot("step-goal-unsuitable", arrange=lambda page: kit.choose(page, "#goal", "domain_knowledge")),
+            Shot("step-model", arrange=lambda page: only_open(page, "model")),
+            Shot("step-data", arrange=lambda page: (only_open(page, "data"), kit.choose(page, "#data", "sample:pirate_answers"))),
+            Shot("step-data-problems", arrange=lambda page: kit.choose(page, "#data", own)),
+            Shot("step-plan", arrange=lambda page: only_open(page, "plan")),
+            Shot("step-plan-unfolded", arrange=unfold_plan),
+            Shot("step-train", arrange=lambda page: only_open(page, "train")),
+        ],
+    )
+    studio.shoot(app, [Shot("planned-24-gb", arrange=lambda page: (ready_for(page, SEVEN_BILLION), plan_for(page, "24 GB")))])
+
+
+def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
+    with ScriptedRun(workspace, "Too hot") as failed:
+        failed.to(State.RUNNING).train(30, nonfinite_at=30)
+        failed.to(State.FAILED, text("run.not_finite", step=30, loss="nan", grad_norm="inf"), text("advice.not_finite"))
+    (failed.run.path / "train.log").write_text("step 29 loss 0.71\nstep 30 loss nan\n", "utf-8")
+    studio.shoot(app, [Shot("failed")])
+    with ScriptedRun(workspace, "海盗腔回答 / Pirate answers", method="qlora") as done:
+        done.to(State.RUNNING).train(100)
+        done.run.log_event("warning", message=text("run.rows_cut", rows=3, max_length=512))
+        done.to(State.COMPLETED, text("run.completed", step=100))
+    studio.shoot(
+        app,
+        [
+            Shot("done"),
+            Shot("done", CHAT),
+            Shot("runs", RUNS, lambda page: page.locator("#runs-list label").first.click()),
+            Shot("runs-unfolded", RUNS, lambda page: unfold_all(page, "#export-fold", "#manage-fold")),
+        ],
+    )
+    with ScriptedRun(workspace, "Game night") as paused:
+        paused.to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
+    studio.shoot(app, [Shot("paused")])
+    with ScriptedRun(workspace, "Pirate answers") as run:
+        run.to(State.RUNNING).train(64, seconds_left=140).film(0, 20, 40, 60)
+        more = Shot("training-more-curves", arrange=lambda page: open_details(page, "#live-chart .lc-more"))
+        studio.shoot(app, [Shot("training"), Shot("training", CHAT), more])
+
+
+def with_a_card(studio: Studio, folder: Path) -> None:
+    """In a workspace of its own, whose plans follow a card of 8 GB."""
+    try:
+        driver = nvml.compile(folder)
+    except pytest.skip.Exception as reason:
+        studio.left_out.append(f"a card of 8 GB: {reason}")
+        return
+    workspace = Workspace.open(folder / "with-card")
+    link_starter(workspace)
+    cards = nvml.write(folder / "cards.txt", nvml.EIGHT_GB)
+    app = kit.start_app(workspace.root, **nvml.environment(driver, cards))
+    try:
+        studio.shoot(
+            app,
+            [
+                Shot("card-8-gb-models", arrange=lambda page: (only_open(page, "model"), page.locator("#model input").click())),
+                Shot("card-8-gb", arrange=lambda page: (ready_for(page, SEVEN_BILLION), unfold_reasons(page))),
+                Shot("card-8-gb", SETTINGS),
+            ],
+        )
+    finally:
+        app.stop()
+
+
+# ---- what is done on a page --------------------------------------------------------------------------------------------
+
+
+def only_open(page: Page, wanted: str) -> None:
+    for step, inside in INSIDE.items():
+        if page.locator(inside).is_visible() != (step == wanted):
+            kit.unfold(page, f"#step-{step}")  # the same button folds
+
+
+def ready_for(page: Page, model: str) -> None:
+    """The pirate set for a model, and the plan for it."""
+    only_open(page, "data")
+    kit.choose(page, "#data", "sample:pirate_answers")
+    only_open(page, "model")
+    page.locator("#model input").fill(model)
+    page.locator("#model input").press("Enter")
+    page.locator("#model input").blur()
+    only_open(page, "plan")
+    page.wait_for_timeout(1000)
+
+
+def plan_for(page: Page, size: str) -> None:
+    page.locator("#plan-for input").click()
+    page.get_by_role("option").filter(has_text=f" {size}").first.click()
+    wait_for_dry_run(page)
+
+
+def wait_for_dry_run(page: Page) -> None:
+    """Where the plan is for a card: it arrives some seconds after the plan."""
+    line = page.locator("#plan-card .lg-dry-run")
+    if line.count():
+        line.filter(has_text=re.compile(r"\d GiB[;；]")).wait_for(timeout=120_000)
+
+
+def unfold_reasons(page: Page) -> None:
+    page.wait_for_timeout(1000)
+    wait_for_dry_run(page)
+    open_details(page, ".lg-plan details")
+
+
+def unfold_plan(page: Page) -> None:
+    unfold_reasons(page)
+    unfold_all(page, "#all-settings", "#save-preset")
+
+
+def open_details(page: Page, which: str) -> None:
+    """Not by clicks: some are open already, on a wide page for instance, and would be folded."""
+    page.evaluate("which => document.querySelectorAll(which).forEach(fold => { fold.open = true; })", which)
+
+
+def unfold_all(page: Page, *folds: str) -> None:
+    for fold in folds:
+        kit.unfold(page, fold)
+
+
+# ---- what the pages are of ---------------------------------------------------------------------------------------------
+
+
+def link_starter(workspace: Workspace) -> bool:
+    """The starter model into workspace, where somebody made it before; nothing is downloaded for pictures."""
+    named = os.environ.get("LORA_GARAGE_TEST_STARTER")
+    made = Path(named) if named else starter.folder(Path(__file__).parent / ".cache" / "models")
+    if not (made / "config.json").is_file():
+        return False
+    target = starter.folder(workspace.models)
+    target.mkdir(parents=True, exist_ok=True)
+    for file in made.iterdir():
+        link_or_copy(file, target / file.name)
+    return True
+
+
+def add_own_data(workspace: Workspace, folder: Path) -> str:
+    """A person's own file with some rows that cannot be learned from; the id of its data set."""
+    file = folder / "shelves.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in OWN_ROWS + BAD_ROWS), "utf-8")
+    return DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).import_file(file, "shelves").id
+
+
+if __name__ == "__main__":
+    sys.exit(main())
