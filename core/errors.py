@@ -17,18 +17,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.messages import Text, text
+from core.messages import Message, msg
 
 
 class GarageError(Exception):
-    """Carries a Text; `str(error)` is the English sentence, `error.text.render("zh")` the Chinese."""
+    """Carries a Message; `str(error)` is the English sentence, `error.message.render("zh")` the Chinese."""
 
-    def __init__(self, key: str | Text, **params: Any):
-        self.text = key if isinstance(key, Text) else text(key, **params)
-        super().__init__(str(self.text))
+    def __init__(self, key: str | Message, **params: Any):
+        self.message = key if isinstance(key, Message) else msg(key, **params)
+        super().__init__(str(self.message))
 
     def __reduce__(self):
-        return (type(self), (self.text,))
+        return (type(self), (self.message,))
 
 
 class RecipeError(GarageError): ...
@@ -49,12 +49,12 @@ class RunError(GarageError): ...
 class DoesNotFitError(RunError):
     """The memory is not enough for a run, seen before its first step. advice: what would fit, computed."""
 
-    def __init__(self, key: str | Text, advice: Text | None = None, **params: Any):
+    def __init__(self, key: str | Message, advice: Message | None = None, **params: Any):
         super().__init__(key, **params)
         self.advice = advice
 
     def __reduce__(self):
-        return (type(self), (self.text, self.advice))
+        return (type(self), (self.message, self.advice))
 
 
 class BusyError(GarageError): ...

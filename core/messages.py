@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+
+from core.values import Frozen
 
 LANGUAGES = ("en", "zh")
 CORE_LOCALES = Path(__file__).parent / "locales"
@@ -22,10 +23,8 @@ CORE_LOCALES = Path(__file__).parent / "locales"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Text(BaseModel):
+class Message(Frozen):
     """One sentence: a catalogue key and the values of its placeholders (numbers, strings, or other Texts)."""
-
-    model_config = ConfigDict(frozen=True)
 
     key: str
     params: dict[str, Any] = {}
@@ -37,13 +36,13 @@ class Text(BaseModel):
         return core_catalogue().render(self, language)
 
 
-def text(key: str, **params: Any) -> Text:
+def msg(key: str, **params: Any) -> Message:
     """Text with nested Texts and Paths made serialisable."""
-    return Text(key=key, params={k: _plain(v) for k, v in params.items()})
+    return Message(key=key, params={k: _plain(v) for k, v in params.items()})
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Text):
+    if isinstance(value, Message):
         return {"key": value.key, "params": value.params}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
@@ -70,7 +69,7 @@ class Catalogue:
         """The sentence with its placeholders. Raises KeyError for a key no catalogue has."""
         return self._sentences[language][key]
 
-    def render(self, message: Text, language: str = "en") -> str:
+    def render(self, message: Message, language: str = "en") -> str:
         """message as a sentence. A key that this version does not know is shown as it is, with its values."""
         language = language if language in LANGUAGES else "en"
         sentence = self._sentences[language].get(message.key)
@@ -81,7 +80,7 @@ class Catalogue:
 
     def _value(self, value: Any, language: str) -> Any:
         if isinstance(value, dict) and "key" in value:
-            return self.render(Text(key=value["key"], params=value.get("params", {})), language)
+            return self.render(Message(key=value["key"], params=value.get("params", {})), language)
         if isinstance(value, list):
             parts = [str(self._value(v, language)) for v in value]
             return ("、" if language == "zh" else ", ").join(parts)

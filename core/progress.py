@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from core.values import Frozen
 
 
-class Progress(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class Progress(Frozen):
     done: float
     total: float
     unit: str  # "bytes", "rows", "steps", "tensors"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from core import files
 from core.errors import RecipeError
-from core.messages import Text, text
+from core.messages import Message, msg
 
 Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
@@ -222,7 +222,7 @@ class Recipe(_Section):
         return self.adapter.lora_alpha or 2 * self.adapter.r
 
 
-def clashes(recipe: Recipe) -> list[Text]:
+def clashes(recipe: Recipe) -> list[Message]:
     """A sentence for each two settings that cannot be together."""
     adapter = recipe.adapter
     base_bits = 4 if adapter.method == "qlora" else 8 if adapter.load_in_8bit else 16
@@ -236,7 +236,7 @@ def clashes(recipe: Recipe) -> list[Text]:
         "recipe.pissa_rank": adapter.is_pissa and adapter.r > MOST_RANK // 2,
     }
     facts = {"bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2}
-    return [text(key, **facts) for key, is_so in found.items() if is_so]
+    return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
 
 def to_yaml(value: dict[str, Any]) -> str:

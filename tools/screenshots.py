@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.data.store import DatasetStore
-from core.messages import text
+from core.messages import msg
 from core.models import starter
 from core.presets import PRESETS
 from core.runs.states import State
@@ -127,13 +127,13 @@ def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
 def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
     with ScriptedRun(workspace, "Too hot") as failed:
         failed.to(State.RUNNING).train(30, nonfinite_at=30)
-        failed.to(State.FAILED, text("run.not_finite", step=30, loss="nan", grad_norm="inf"), text("advice.not_finite"))
+        failed.to(State.FAILED, msg("run.not_finite", step=30, loss="nan", grad_norm="inf"), msg("advice.not_finite"))
     (failed.run.path / "train.log").write_text("step 29 loss 0.71\nstep 30 loss nan\n", "utf-8")
     studio.shoot(app, [Shot("failed")])
     with ScriptedRun(workspace, "海盗腔回答 / Pirate answers", method="qlora") as done:
         done.to(State.RUNNING).train(100)
-        done.run.log_event("warning", message=text("run.rows_cut", rows=3, max_length=512))
-        done.to(State.COMPLETED, text("run.completed", step=100))
+        done.run.log_event("warning", message=msg("run.rows_cut", rows=3, max_length=512))
+        done.to(State.COMPLETED, msg("run.completed", step=100))
     studio.shoot(
         app,
         [
@@ -144,7 +144,7 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
         ],
     )
     with ScriptedRun(workspace, "Game night") as paused:
-        paused.to(State.RUNNING).train(40).to(State.PAUSED, text("run.paused", step=40))
+        paused.to(State.RUNNING).train(40).to(State.PAUSED, msg("run.paused", step=40))
     studio.shoot(app, [Shot("paused")])
     with ScriptedRun(workspace, "Pirate answers") as run:
         run.to(State.RUNNING).train(64, seconds_left=140).film(0, 20, 40, 60)

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(refusal, file=sys.stderr)
         return 2
     except GarageError as error:
-        print(w.of(error.text), file=sys.stderr)
+        print(w.of(error.message), file=sys.stderr)
         return 2
 
 

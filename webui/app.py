@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import tag
-from webui.kit.live import TICK_S, LivePart, Pulse
+from webui.kit.live import TICK_S, LivePart, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, LookOn
@@ -59,7 +59,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     settings = SettingsPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
-        status = gr.HTML(card.headline(services.moments.now().shown, w), elem_id="header-status")
+        status = gr.HTML(card.headline(services.snapshots.now().shown, w), elem_id="header-status")
         chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
         gr.HTML(language_link(w), elem_id="language")
     look_on, left = LookOn(services, w), LeftRuns(services, w)
@@ -75,10 +75,10 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
             settings.build()
     header = [
-        LivePart(status, lambda look: gr.update(value=card.headline(look.moment.shown, w))),
+        LivePart(status, lambda look: gr.update(value=card.headline(look.snapshot.shown, w))),
         LivePart(chip, lambda look: gr.update(value=hardware.chip(services.monitor.newest(), w))),
     ]
-    pulse = Pulse(
+    pulse = Poller(
         services,
         [*header, *look_on.parts(), *left.parts(), *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()],
         opened,
@@ -95,7 +95,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
     train.run.open_chat.click(
-        lambda: runs.to_chat(shown.row.id if (shown := services.moments.now().shown) else None),
+        lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
         None, [tabs, chat.target], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip
     pulse.wire(demo, gr.Timer(TICK_S))

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from core.advice.goals import Goal
 from core.data.facts import DataFacts
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
 from core.memory.budget import Budget
-from core.memory.documented import Row, VramTable
+from core.memory.documented import SizeClass, VramTable
 from core.memory.record import Correction, Corrections
-from core.messages import Text
+from core.messages import Message
 from core.models.shapes import ModelShape
+from core.values import Frozen
 
 Method = Literal["lora", "qlora"]
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
@@ -26,18 +25,14 @@ SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 USUAL_RATE = 2e-4
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Reason(_Value):
+class Reason(Frozen):
     """Why a setting has its value. field: a field of Advice (method, r, max_length, ...), "goal" or "budget"."""
 
     field: str
-    text: Text
+    text: Message
 
 
-class Alternative(_Value):
+class Alternative(Frozen):
     """Another way that was weighed: with its own verdict and both numbers in its sentence.
 
     model: id of a smaller model of presets/models.yaml, where that is the other way.
@@ -47,19 +42,19 @@ class Alternative(_Value):
     max_length: int
     verdict: Verdict
     on_card_gib: float | None
-    text: Text
+    text: Message
     model: str | None = None
 
 
-class Documented(_Value):
+class Documented(Frozen):
     """What the documented table says of this case. row: "7B", "13B", "33B" or None where the table has no row for it."""
 
     row: str | None = None
     minimum_gb: float | None = None
-    rule: Text | None = None
+    rule: Message | None = None
 
 
-class Advice(_Value):
+class Advice(Frozen):
     """A complete recommendation. planned_steps and warnings need the data; estimate needs the model's shape."""
 
     method: Method
@@ -85,7 +80,7 @@ class Advice(_Value):
     correction: Correction | None = None  # of the estimate, by earlier runs on this PC
     planned_steps: int | None = None
     usual_rate: float = USUAL_RATE  # for a model of this size, whatever was chosen
-    warnings: tuple[Text, ...] = ()
+    warnings: tuple[Message, ...] = ()
     budget: Budget
 
     @property
@@ -152,7 +147,7 @@ class Case:
         return self.shape.params / 1e9 if self.shape else None
 
     @property
-    def row(self) -> Row | None:
+    def row(self) -> SizeClass | None:
         return self.table.row_of(self.shape.params) if self.shape else None
 
     @property

@@ -32,7 +32,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     model: KnownModel
     fits: dict[TableMethod, Fit]
 
@@ -42,16 +42,16 @@ class Entry:
         return any(self.fits[method].verdict in ("fits", "tight") for method in ("lora", "qlora"))
 
 
-def entries(budget: Budget) -> Sequence[Entry]:
+def entries(budget: Budget) -> Sequence[CatalogueEntry]:
     """All known models, the smallest first."""
     rounded = None if budget.free_gib is None else round(budget.free_gib, 1)  # free memory trembles all the time
     return _entries(budget.model_copy(update={"free_gib": rounded}))
 
 
 @lru_cache(maxsize=32)
-def _entries(budget: Budget) -> Sequence[Entry]:
+def _entries(budget: Budget) -> Sequence[CatalogueEntry]:
     found = [
-        Entry(model, {method: fit(model.shape, budget, method) for method in METHODS})
+        CatalogueEntry(model, {method: fit(model.shape, budget, method) for method in METHODS})
         for model in sorted(known_models(), key=lambda model: model.shape.params)
     ]
     return tuple(found)
@@ -80,12 +80,12 @@ def _full(shape: ModelShape, budget: Budget) -> Fit:
     return Fit("tight" if needs.needed_gib > free or below else "fits", needs.needed_gib)
 
 
-def matching(found: Sequence[Entry], words: str, only_trainable: bool) -> Sequence[Entry]:
+def matching(found: Sequence[CatalogueEntry], words: str, only_trainable: bool) -> Sequence[CatalogueEntry]:
     """Those whose name, hub id, licence or size has every word (case does not matter)."""
     wanted = words.lower().split()
     return [entry for entry in found if (entry.trains or not only_trainable) and all(word in _about(entry) for word in wanted)]
 
 
-def _about(entry: Entry) -> str:
+def _about(entry: CatalogueEntry) -> str:
     model = entry.model
     return f"{model.title} {model.hub} {model.licence} {model.shape.params / 1e9:.1f}b {' '.join(model.languages)}".lower()

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from core.advice.case import USUAL_RATE
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.finding import LISTED, Finding
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.health import FAR, FAR_STEPS
 
@@ -139,19 +139,19 @@ def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Fin
     limit = recipe.train.max_grad_norm
     known = series.norms[np.isfinite(series.norms)]
     percent = round(100 * float((known > limit).mean())) if limit and len(known) else 0
-    norms = text("run_doctor.clipped", percent=percent, limit=limit) if percent else ""
+    norms = msg("run_doctor.clipped", percent=percent, limit=limit) if percent else ""
     return Finding(
         id="hot_rate",
-        evidence=text("run_doctor.hot_rate", what=evidence[0], rate=rate, norms=norms),
-        meaning=text("run_doctor.hot_rate_means"),
-        remedy=text(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=cooler),
+        evidence=msg("run_doctor.hot_rate", what=evidence[0], rate=rate, norms=norms),
+        meaning=msg("run_doctor.hot_rate_means"),
+        remedy=msg(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=cooler),
         fix={"train.learning_rate": cooler},
         action="stop" if at_work else None,
         step=evidence[1],
     )
 
 
-Evidence = tuple[Text, int]  # and the step from which on
+Evidence = tuple[Message, int]  # and the step from which on
 
 
 def _window(series: Series) -> int:
@@ -172,7 +172,7 @@ def _above_base(series: Series) -> Evidence | None:
     begin, end = int(series.steps[-width]), int(series.steps[-1])
     above = int(series.steps[np.flatnonzero(series.losses > ABOVE_BASE * series.base)[0]])
     numbers = {"base": series.base, "last": float(last.mean()), "begin": begin, "end": end}
-    return text("run_doctor.above_base", **numbers), above
+    return msg("run_doctor.above_base", **numbers), above
 
 
 def _mostly_above(series: Series) -> Evidence | None:
@@ -183,7 +183,7 @@ def _mostly_above(series: Series) -> Evidence | None:
         return None
     begin, end = int(above[0]), int(above[-1])
     numbers = {"last": float(losses[begin : end + 1].mean()), "begin": int(series.steps[begin]), "end": int(series.steps[end])}
-    return text("run_doctor.above_base", base=series.base, **numbers), int(series.steps[begin])
+    return msg("run_doctor.above_base", base=series.base, **numbers), int(series.steps[begin])
 
 
 def _risen(series: Series) -> Evidence | None:
@@ -200,7 +200,7 @@ def _risen(series: Series) -> Evidence | None:
     if not back or last.mean() < RISEN * low.mean() or last.mean() - low.mean() < SURE * noise:
         return None
     from_step = int(series.steps[lowest + width - 1])
-    return text(
+    return msg(
         "run_doctor.risen", low=float(low.mean()), step=from_step, last=float(last.mean()), end=int(series.steps[-1])
     ), from_step
 
@@ -222,7 +222,7 @@ def _jumps(series: Series) -> Evidence | None:
     if len(found) <= MOST_JUMPS:
         return None
     steps = [int(series.steps[i]) for i in found]
-    return text("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
+    return msg("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
 
 
 def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
@@ -242,13 +242,13 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
     steps = max(step, FEWEST_STEPS)
     return Finding(
         id="overfitting",
-        evidence=text(
+        evidence=msg(
             "run_doctor.overfitting",
             step=step, last=last_step, low=low, high=float(after[-1]), percent=round(100 * (float(after[-1]) / low - 1)),
             rows=series.measured_rows, then=float(then.mean()), now=float(now.mean()),
         ),
-        meaning=text("run_doctor.overfitting_means"),
-        remedy=text("run_doctor.stop_keep_best", step=step) if at_work else text("run_doctor.again_with_steps", steps=steps),
+        meaning=msg("run_doctor.overfitting_means"),
+        remedy=msg("run_doctor.stop_keep_best", step=step) if at_work else msg("run_doctor.again_with_steps", steps=steps),
         fix={} if at_work else {"train.max_steps": steps},
         action="stop" if at_work else None,
         step=step,
@@ -266,14 +266,14 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Find
         warmer = max(usual, min(float(f"{rate * BACK_TO:.1g}"), WARMEST * usual))
         if warmer <= rate:
             return None
-        remedy = text(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=warmer)
-        means, fix = text("run_doctor.cold_means", rate=rate), {"train.learning_rate": warmer}
+        remedy = msg(f"run_doctor.{'stop_' if at_work else ''}again_with_rate", rate=warmer)
+        means, fix = msg("run_doctor.cold_means", rate=rate), {"train.learning_rate": warmer}
     elif left < DONE:
         return None
     else:
         steps = max(step, FEWEST_STEPS)
-        remedy = text("run_doctor.stop_keep_best", step=step) if at_work else text("run_doctor.again_with_steps", steps=steps)
-        means, fix = text("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
+        remedy = msg("run_doctor.stop_keep_best", step=step) if at_work else msg("run_doctor.again_with_steps", steps=steps)
+        means, fix = msg("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
     return Finding(
         id="plateau", evidence=evidence, meaning=means, remedy=remedy, fix=fix, action="stop" if at_work else None, step=step
     )
@@ -286,7 +286,7 @@ def _while_learning(series: Series) -> float:
     return float(series.steps[high][-1]) if high.any() else 0.0
 
 
-def _flat_measured(series: Series) -> tuple[Text, int, float] | None:
+def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
     """From a measurement on, at least two more in a row without a gain, and no clear gain of the training loss either. Third: what
     is left of the untrained model's loss, as a share."""
     usable = series.eval_steps <= _while_learning(series)
@@ -307,14 +307,14 @@ def _flat_measured(series: Series) -> tuple[Text, int, float] | None:
             continue
         numbers = {"then": float(losses[i]), "now": float(losses[-1]), "early": float(early.mean()), "late": float(late.mean())}
         return (
-            text("run_doctor.flat_measured", step=int(first), last=int(last), **numbers),
+            msg("run_doctor.flat_measured", step=int(first), last=int(last), **numbers),
             int(first),
             float(losses[i]) / untrained,
         )
     return None
 
 
-def _flat_training(recipe: Recipe, series: Series) -> tuple[Text, int, float] | None:
+def _flat_training(recipe: Recipe, series: Series) -> tuple[Message, int, float] | None:
     """Three long blocks in a row with the same mean, where none are measured; by more than batches differ."""
     losses = series.losses[series.steps <= _while_learning(series)]
     width = max(2 * FEWEST_FLAT_STEPS, len(losses) // 6)
@@ -326,4 +326,4 @@ def _flat_training(recipe: Recipe, series: Series) -> tuple[Text, int, float] | 
         return None
     first, last = int(series.steps[len(losses) - 3 * width]), int(series.steps[len(losses) - 1])
     numbers = {"early": float(means[0]), "late": float(means[2])}
-    return text("run_doctor.flat_training", step=first, last=last, **numbers), first, float(means[0]) / series.base
+    return msg("run_doctor.flat_training", step=first, last=last, **numbers), first, float(means[0]) / series.base

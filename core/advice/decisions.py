@@ -11,7 +11,7 @@ from typing import Any
 from core.advice.case import RANKS, USUAL_RATE, Case, Draft, Method, Verdict
 from core.data import schedule
 from core.data.facts import DataFacts
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 
 USUAL_RANK = 8
@@ -25,8 +25,8 @@ SHORT_RUN_STEPS = 100
 
 
 # ---- the decisions ----------------------------------------------------------------------------------------------------
-def optimizer(case: Case, draft: Draft | None = None) -> tuple[str, Text]:
-    return ("adamw_torch", text("advise.optim_cpu")) if case.on_cpu else ("paged_adamw_8bit", text("advise.optim_card"))
+def optimizer(case: Case, draft: Draft | None = None) -> tuple[str, Message]:
+    return ("adamw_torch", msg("advise.optim_cpu")) if case.on_cpu else ("paged_adamw_8bit", msg("advise.optim_card"))
 
 
 def wanted_length(case: Case) -> int:
@@ -44,21 +44,21 @@ def long_example(data: DataFacts) -> int:
     return math.ceil(data.p99_length * (GUESS_MARGIN if data.estimated else 1))
 
 
-def max_length(case: Case, draft: Draft) -> tuple[int, Text]:
+def max_length(case: Case, draft: Draft) -> tuple[int, Message]:
     """The wanted length; less where only less fits, but never so short that more than 1 of 100 examples is cut."""
     wanted, numbers = draft.max_length, case.numbers(draft)
     value = wanted
     if case.holds(draft) is False:
         value = longest_that_holds(case, draft, shortest_acceptable(case)) or wanted
     if value < wanted:
-        why = text("advise.length_that_fits", value=value, wanted=wanted, **numbers)
+        why = msg("advise.length_that_fits", value=value, wanted=wanted, **numbers)
     elif case.data is None:
-        why = text("advise.length_without_data", value=value)
+        why = msg("advise.length_without_data", value=value)
     elif value < case.data.p99_length:
-        why = text("advise.length_of_model", value=value, p99=case.data.p99_length)
+        why = msg("advise.length_of_model", value=value, p99=case.data.p99_length)
     else:
         key = "advise.length_of_guess" if case.data.estimated else "advise.length_of_data"
-        why = text(key, p99=case.data.p99_length, value=value)
+        why = msg(key, p99=case.data.p99_length, value=value)
     return value, why
 
 
@@ -85,34 +85,34 @@ def few_targets(shape: ModelShape | None) -> str:
     return "q_proj,v_proj" if not names or {"q_proj", "v_proj"} <= set(names) else names[0]
 
 
-def target_modules(case: Case, draft: Draft) -> tuple[str, Text]:
+def target_modules(case: Case, draft: Draft) -> tuple[str, Message]:
     """Every linear layer, as the QLoRA paper found to matter most; q and v alone where only that fits."""
     fewer = replace(draft, target_modules=few_targets(case.shape))
     if case.holds(draft) is False and case.holds(fewer):
-        return fewer.target_modules, text("advise.targets_that_fit", **case.numbers(draft))
-    return "all-linear", text("advise.targets_all")
+        return fewer.target_modules, msg("advise.targets_that_fit", **case.numbers(draft))
+    return "all-linear", msg("advise.targets_all")
 
 
-def method(case: Case, draft: Draft) -> tuple[Method, Text]:
+def method(case: Case, draft: Draft) -> tuple[Method, Message]:
     """Design section 5, rules 1, 2 and 8."""
     lora = replace(draft, method="lora")
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
-        return "lora", text("advise.lora_on_cpu")
+        return "lora", msg("advise.lora_on_cpu")
     if case.shape is None:
-        return "qlora", text("advise.qlora_unknown_model")
+        return "qlora", msg("advise.qlora_unknown_model")
     if case.for_qlora_only:
-        return "qlora", text("advise.qlora_documented", limit=case.table.qlora_up_to_gb, **facts)
+        return "qlora", msg("advise.qlora_documented", limit=case.table.qlora_up_to_gb, **facts)
     if minimum := case.too_small_for("lora"):
-        return "qlora", text("advise.qlora_below_minimum", minimum=minimum, **facts)
+        return "qlora", msg("advise.qlora_below_minimum", minimum=minimum, **facts)
     holds = case.holds(lora)
     if holds is None:
-        return "qlora", text("advise.qlora_unknown_memory")
+        return "qlora", msg("advise.qlora_unknown_memory")
     if not holds:
-        return "qlora", text("advise.qlora_lora_too_large", **facts)
+        return "qlora", msg("advise.qlora_lora_too_large", **facts)
     if case.row and case.budget.sold_gb is not None:
-        return "lora", text("advise.lora_documented", minimum=case.row.lora.minimum_gb, **facts)
-    return "lora", text("advise.lora_fits", **facts)
+        return "lora", msg("advise.lora_documented", minimum=case.row.lora.minimum_gb, **facts)
+    return "lora", msg("advise.lora_fits", **facts)
 
 
 def effective_batch(case: Case) -> int:
@@ -121,95 +121,95 @@ def effective_batch(case: Case) -> int:
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
-def micro_batch(case: Case, draft: Draft) -> tuple[int, Text]:
+def micro_batch(case: Case, draft: Draft) -> tuple[int, Message]:
     """4, 2 or 1, whichever fits; 8 only pads more."""
     useful = [size for size in MICRO_BATCHES if size <= effective_batch(case)]
     value = next((size for size in useful if case.holds(replace(draft, micro_batch=size))), 1)
     if case.holds(draft) is None:
-        return 1, text("advise.batch_unknown")
+        return 1, msg("advise.batch_unknown")
     if value == useful[0]:
-        return value, text("advise.batch_fits", value=value, **case.numbers(replace(draft, micro_batch=value)))
+        return value, msg("advise.batch_fits", value=value, **case.numbers(replace(draft, micro_batch=value)))
     too_many = useful[useful.index(value) - 1]
-    return value, text("advise.batch_that_fits", more=too_many, **case.numbers(replace(draft, micro_batch=too_many)))
+    return value, msg("advise.batch_that_fits", more=too_many, **case.numbers(replace(draft, micro_batch=too_many)))
 
 
-def checkpointing(case: Case, draft: Draft) -> tuple[bool, Text]:
+def checkpointing(case: Case, draft: Draft) -> tuple[bool, Message]:
     """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes first."""
     without = replace(draft, gradient_checkpointing=False)
     if case.holds(without):
-        return False, text("advise.checkpointing_off", **case.numbers(without))
+        return False, msg("advise.checkpointing_off", **case.numbers(without))
     known = case.holds(without) is not None
-    return True, text("advise.checkpointing_needed", **case.numbers(without)) if known else text("advise.checkpointing_unknown")
+    return True, msg("advise.checkpointing_needed", **case.numbers(without)) if known else msg("advise.checkpointing_unknown")
 
 
-def rank(case: Case, draft: Draft) -> tuple[int, Text]:
+def rank(case: Case, draft: Draft) -> tuple[int, Message]:
     """Design section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's documentation)."""
     wanted, why = wanted_rank(case, draft)
     value = wanted
     while value > RANKS[0] and case.holds(replace(draft, r=value)) is False:
         value = max(r for r in RANKS if r < value)
     if case.holds(replace(draft, r=value)) is False:
-        return value, text("advise.rank_least", **case.numbers(replace(draft, r=value)))
+        return value, msg("advise.rank_least", **case.numbers(replace(draft, r=value)))
     if value < wanted:
-        why = text("advise.rank_that_fits", wanted=wanted, **case.numbers(replace(draft, r=wanted)))
+        why = msg("advise.rank_that_fits", wanted=wanted, **case.numbers(replace(draft, r=wanted)))
     return value, why
 
 
-def wanted_rank(case: Case, draft: Draft) -> tuple[int, Text]:
+def wanted_rank(case: Case, draft: Draft) -> tuple[int, Message]:
     floor = case.goal.r_floor if case.goal else USUAL_RANK
-    least = text("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
+    least = msg("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
     if case.data is None:
-        return floor, text("advise.rank_without_data", least=least)
+        return floor, msg("advise.rank_without_data", least=least)
     if case.data.rows < FEW_ROWS:
-        return RANKS[0], text("advise.rank_few_rows", rows=case.data.rows, few=FEW_ROWS)
+        return RANKS[0], msg("advise.rank_few_rows", rows=case.data.rows, few=FEW_ROWS)
     if case.shape is None:
-        return floor, text("advise.rank_unknown_model", least=least)
+        return floor, msg("advise.rank_unknown_model", least=least)
     enough = next((r for r in RANKS if _capacity(case.shape, draft, r) >= case.data.learned_tokens), None)
     value = max(floor, enough or RANKS[-1])
     facts = {"tokens": case.data.learned_tokens, "params": _capacity(case.shape, draft, value)}
     if enough is None:
-        return value, text("advise.rank_too_small", **facts)
+        return value, msg("advise.rank_too_small", **facts)
     if enough < floor:
-        return value, text("advise.rank_of_floor", least=least, **facts)
-    return value, text("advise.rank_of_tokens", **facts)
+        return value, msg("advise.rank_of_floor", least=least, **facts)
+    return value, msg("advise.rank_of_tokens", **facts)
 
 
-def alpha(case: Case, draft: Draft) -> tuple[int, Text]:
-    return 2 * draft.r, text("advise.alpha", r=draft.r)
+def alpha(case: Case, draft: Draft) -> tuple[int, Message]:
+    return 2 * draft.r, msg("advise.alpha", r=draft.r)
 
 
-def epochs(case: Case, draft: Draft) -> tuple[float, Text]:
+def epochs(case: Case, draft: Draft) -> tuple[float, Message]:
     """Few rows are read more often, many tokens less often (README section 7)."""
     data = case.data
     if data is None:
-        return 3.0, text("advise.epochs_without_data")
+        return 3.0, msg("advise.epochs_without_data")
     if data.tokens > 5_000_000:
-        return 1.0, text("advise.epochs_many_tokens", tokens=data.tokens, limit=5_000_000)
+        return 1.0, msg("advise.epochs_many_tokens", tokens=data.tokens, limit=5_000_000)
     if data.tokens > 1_000_000:
-        return 2.0, text("advise.epochs_many_tokens", tokens=data.tokens, limit=1_000_000)
+        return 2.0, msg("advise.epochs_many_tokens", tokens=data.tokens, limit=1_000_000)
     if data.rows < 200:
-        return 5.0, text("advise.epochs_few_rows", rows=data.rows, limit=200)
-    return 3.0, text("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
+        return 5.0, msg("advise.epochs_few_rows", rows=data.rows, limit=200)
+    return 3.0, msg("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
 
 
-def accumulation(case: Case, draft: Draft) -> tuple[int, Text]:
+def accumulation(case: Case, draft: Draft) -> tuple[int, Message]:
     wanted = effective_batch(case)
     value = max(1, round(wanted / draft.micro_batch))
     facts = {"micro": draft.micro_batch, "effective": draft.micro_batch * value, "value": value}
     if case.data is None:
-        return value, text("advise.accumulation_without_data", **facts)
-    return value, text("advise.accumulation", rows=case.data.rows, **facts)
+        return value, msg("advise.accumulation_without_data", **facts)
+    return value, msg("advise.accumulation", rows=case.data.rows, **facts)
 
 
-def learning_rate(case: Case, draft: Draft) -> tuple[float, Text]:
+def learning_rate(case: Case, draft: Draft) -> tuple[float, Message]:
     """1e-3 below 1B: measured with the starter (README, three sets, 20 of 20). The others: README section 7."""
     usual = usual_rate(case.billions)
     if usual != USUAL_RATE:
-        return usual, text(f"advise.rate_{'small' if usual > USUAL_RATE else 'large'}_model", size=case.size_name)
+        return usual, msg(f"advise.rate_{'small' if usual > USUAL_RATE else 'large'}_model", size=case.size_name)
     steps = planned_steps(case, draft)
     if steps is not None and steps <= SHORT_RUN_STEPS:
-        return 3e-4, text("advise.rate_short_run", steps=steps, limit=SHORT_RUN_STEPS)
-    return usual, text("advise.rate_usual")
+        return 3e-4, msg("advise.rate_short_run", steps=steps, limit=SHORT_RUN_STEPS)
+    return usual, msg("advise.rate_usual")
 
 
 def usual_rate(billions: float | None) -> float:
@@ -219,7 +219,7 @@ def usual_rate(billions: float | None) -> float:
     return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
 
 
-DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Text]]] = {
+DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Message]]] = {
     "optim": optimizer,
     "max_length": max_length,
     "target_modules": target_modules,
@@ -240,32 +240,32 @@ COSTS = {
 }
 
 
-def cost(case: Case, draft: Draft, name: str) -> Text:
+def cost(case: Case, draft: Draft, name: str) -> Message:
     """What the plan needs with a variant, and without it."""
     known, unknown = COSTS[name]
     estimate, without = case.estimate(draft), case.estimate(replace(draft, **{name: False}))
     if estimate is None or without is None:
-        return text(unknown)
-    return text(known, needed=estimate.on_card_gib, without=without.on_card_gib)
+        return msg(unknown)
+    return msg(known, needed=estimate.on_card_gib, without=without.on_card_gib)
 
 
 # ---- what follows from them -------------------------------------------------------------------------------------------
-def judge(case: Case, draft: Draft) -> tuple[Verdict, Text]:
+def judge(case: Case, draft: Draft) -> tuple[Verdict, Message]:
     """Design section 5, rule 3: the arithmetic, and the table's minimum for the card."""
     estimate, free = case.estimate(draft), case.budget.free_gib
     if estimate is None:
-        return "unknown", text("advise.unknown_model")
+        return "unknown", msg("advise.unknown_model")
     facts = {"needed": estimate.needed_gib, "bare": estimate.on_card_gib, "margin": estimate.margin, "free": free}
     if free is None:
-        return "unknown", text("advise.unknown_memory", **facts)
+        return "unknown", msg("advise.unknown_memory", **facts)
     if estimate.on_card_gib > free:
-        return "does_not_fit", text("advise.does_not_fit", **facts)
+        return "does_not_fit", msg("advise.does_not_fit", **facts)
     if estimate.needed_gib > free:
-        return "tight", text("advise.tight", **facts)
+        return "tight", msg("advise.tight", **facts)
     # The table's LoRA has a base in 16 bit.
     if not draft.load_in_8bit and (minimum := case.too_small_for(draft.method)):
-        return "tight", text("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
-    return "fits", text("advise.fits", **facts)
+        return "tight", msg("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
+    return "fits", msg("advise.fits", **facts)
 
 
 def planned_steps(case: Case, draft: Draft) -> int | None:
@@ -290,11 +290,11 @@ def _trained_rows(rows: int, eval_fraction: float) -> int:
     return len(schedule.split(rows, eval_fraction, seed=0)[0])
 
 
-def capacity(case: Case, data: DataFacts, draft: Draft) -> Text | None:
+def capacity(case: Case, data: DataFacts, draft: Draft) -> Message | None:
     """Where the adapter has fewer parameters than there are answer tokens."""
     if case.shape is None or (params := _capacity(case.shape, draft, draft.r)) >= data.learned_tokens:
         return None
-    return text("advise.warn_capacity", r=draft.r, params=params, tokens=data.learned_tokens)
+    return msg("advise.warn_capacity", r=draft.r, params=params, tokens=data.learned_tokens)
 
 
 def _capacity(shape: ModelShape, draft: Draft, r: int) -> int:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from core.messages import Text
+from core.messages import Message
 from core.recipe import Recipe
+from core.values import Frozen
 
 PlanFinding = Literal["few_rows", "duplicates", "leakage", "few_steps", "hot_plan"]
 RunFinding = Literal["hot_rate", "overfitting", "plateau"]
 LISTED = 5  # pairs of rows
 
 
-class Finding(BaseModel):
+class Finding(Frozen):
     """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
 
     fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for other
     data; stop ends a run that is at work, and keeps its best checkpoint. rows: numbers in the file. step: from which on.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     id: PlanFinding | RunFinding
-    evidence: Text
-    meaning: Text
-    remedy: Text
+    evidence: Message
+    meaning: Message
+    remedy: Message
     fix: dict[str, Any] = {}
     action: Literal["more_data", "stop"] | None = None
     rows: tuple[int, ...] = ()
@@ -42,5 +39,5 @@ def applied(recipe: Recipe, finding: Finding) -> Recipe:
     return Recipe.parse(value)
 
 
-def listed(pairs: list[Text], of: int) -> list[Text | str]:
+def listed(pairs: list[Message], of: int) -> list[Message | str]:
     return [*pairs, "…"] if of > len(pairs) else [*pairs]

@@ -21,7 +21,7 @@ from core.data.selection import choose
 from core.data.tokenizer import LongExamples
 from core.memory.budget import Budget
 from core.memory.record import Corrections
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.workspace import names
@@ -90,7 +90,7 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
         examples = partial(grounds.examples, long_examples=recipe.data.long_examples)
     trained = grounds.trained_rows(recipe)
     advised = recommend.recommend(grounds.shape, grounds.budget, grounds.data, goal, chosen, grounds.corrections, examples, trained)
-    said = dict.fromkeys(from_sample, text("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
+    said = dict.fromkeys(from_sample, msg("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
     reasons = tuple(
         Reason(field=reason.field, text=said[reason.field]) if reason.field in said else reason for reason in advised.reasons
     )
@@ -123,10 +123,10 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
     return recipe.model_copy(update=value), frozenset(taken)
 
 
-def _asks_for_lora(recipe: Recipe) -> Text | None:
+def _asks_for_lora(recipe: Recipe) -> Message | None:
     """Why nothing but LoRA can be meant, where a setting says so (recipe.clashes)."""
     adapter = recipe.adapter
-    return text("plan.lora_in_8bit") if adapter.load_in_8bit else text("plan.lora_for_pissa") if adapter.is_pissa else None
+    return msg("plan.lora_in_8bit") if adapter.load_in_8bit else msg("plan.lora_for_pissa") if adapter.is_pissa else None
 
 
 def _set_value(recipe: Recipe, key: tuple[str, str]) -> Any:

@@ -33,7 +33,7 @@ from core.data.facts import DataFacts
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
 from core.memory.record import Corrections
-from core.messages import text
+from core.messages import msg
 from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
 from core.recipe import Data
@@ -62,9 +62,9 @@ def recommend(
     draft, reasons = decide(case, {name: value for name, value in chosen.items() if name in DRAFT_FIELDS})
     verdict, why = judge(case, draft)
     others = alternatives(case, draft, verdict)
-    ground = [Reason(field="goal", text=text("advise.said", **goal.why))] if goal and goal.suitable else []
+    ground = [Reason(field="goal", text=msg("advise.said", **goal.why))] if goal and goal.suitable else []
     if budget.planned:
-        ground.append(Reason(field="budget", text=text("advise.planned_card", gb=budget.sold_gb, reserve=budget.reserve_gib,
+        ground.append(Reason(field="budget", text=msg("advise.planned_card", gb=budget.sold_gb, reserve=budget.reserve_gib,
                                                        free=budget.free_gib)))  # fmt: skip
     return Advice(
         **{name: getattr(draft, name) for name in DRAFT_FIELDS},
@@ -88,7 +88,7 @@ def decide(case: Case, chosen: Mapping[str, Any]) -> tuple[Draft, list[Reason]]:
     reasons = []
     for name, decision in DECISIONS.items():
         if name in chosen:
-            reasons.append(Reason(field=name, text=text("advise.chosen")))
+            reasons.append(Reason(field=name, text=msg("advise.chosen")))
             continue
         value, why = decision(case, draft)
         draft = replace(draft, **{name: value})
@@ -99,7 +99,7 @@ def decide(case: Case, chosen: Mapping[str, Any]) -> tuple[Draft, list[Reason]]:
             reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
     reasons += [Reason(field=name, text=cost(case, draft, name)) for name in COSTS if getattr(draft, name)]
     if "max_steps" in chosen:
-        reasons.append(Reason(field="max_steps", text=text("advise.chosen")))
+        reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
     return draft, sorted(reasons, key=lambda reason: list(Advice.model_fields).index(reason.field))
 
 
@@ -145,13 +145,13 @@ def _alternative(case: Case, draft: Draft, known: KnownModel | None = None) -> A
     estimate = case.estimate(draft)
     facts = {"method": METHOD_NAMES[draft.method], "max_length": draft.max_length, "verdict": why}
     if known:
-        sentence = text("advise.smaller_model", model=known.title, billions=known.shape.params / 1e9, **facts)
+        sentence = msg("advise.smaller_model", model=known.title, billions=known.shape.params / 1e9, **facts)
     elif case.on_cpu and draft.method == "qlora":
-        sentence = text("advise.qlora_on_cpu", **facts)
+        sentence = msg("advise.qlora_on_cpu", **facts)
     else:
         minimum = case.table.minimum(case.row, draft.method)
-        table = text("advise.table_minimum", minimum=minimum) if minimum and not case.on_cpu else ""
-        sentence = text("advise.alternative", micro=draft.micro_batch, table=table, **facts)
+        table = msg("advise.table_minimum", minimum=minimum) if minimum and not case.on_cpu else ""
+        sentence = msg("advise.alternative", micro=draft.micro_batch, table=table, **facts)
     return Alternative(
         method=draft.method,
         max_length=draft.max_length,
@@ -164,7 +164,7 @@ def _alternative(case: Case, draft: Draft, known: KnownModel | None = None) -> A
 
 def documented(case: Case, draft: Draft) -> Documented:
     if case.on_cpu:
-        rule = text("advise.table_of_cards")
+        rule = msg("advise.table_of_cards")
     elif case.for_qlora_only:
         rule = case.table.rule("small_card")
     elif case.billions is not None and case.billions >= SMALL_CLASS_BILLIONS:

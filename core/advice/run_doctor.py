@@ -13,7 +13,7 @@ from core.advice.finding import LISTED, Finding, listed
 from core.data.repeats import Repeats
 from core.data.schedule import SMALLEST_SPLIT, Schedule
 from core.data.selection import choose
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Planned:
         numbers = seen.rows
         return cls(recipe, len(numbers), advice.planned_steps, seen.repeats, advice.usual_rate, lambda i: numbers[i][0])
 
-    def pairs(self, positions: Iterable[tuple[int, int]]) -> list[Text]:
+    def pairs(self, positions: Iterable[tuple[int, int]]) -> list[Message]:
         """ "row 7 = row 2" """
-        return [text("run_doctor.pair", row=self.number(row), first=self.number(first)) for row, first in positions]
+        return [msg("run_doctor.pair", row=self.number(row), first=self.number(first)) for row, first in positions]
 
 
 def before(planned: Planned) -> list[Finding]:
@@ -64,9 +64,9 @@ def few_rows(planned: Planned) -> Finding | None:
         return None
     return Finding(
         id="few_rows",
-        evidence=text("run_doctor.few_rows", rows=rows, least=SMALLEST_SPLIT),
-        meaning=text("run_doctor.few_rows_means"),
-        remedy=text("run_doctor.few_rows_remedy"),
+        evidence=msg("run_doctor.few_rows", rows=rows, least=SMALLEST_SPLIT),
+        meaning=msg("run_doctor.few_rows_means"),
+        remedy=msg("run_doctor.few_rows_remedy"),
         action="more_data",
     )
 
@@ -81,16 +81,16 @@ def duplicates(planned: Planned) -> Finding | None:
     first, exact = later[:LISTED], int(repeats.exact[later].sum())
     return Finding(
         id="duplicates",
-        evidence=text(
+        evidence=msg(
             "run_doctor.duplicates",
             count=len(later),
             rows=len(repeats),
             percent=round(100 * len(later) / len(repeats)),
-            how=text("run_doctor.word_for_word") if exact == len(later) else text("run_doctor.nearly", exact=exact),
+            how=msg("run_doctor.word_for_word") if exact == len(later) else msg("run_doctor.nearly", exact=exact),
             pairs=listed(planned.pairs((int(i), int(repeats.first[i])) for i in first), len(later)),
         ),
-        meaning=text("run_doctor.duplicates_means"),
-        remedy=text("run_doctor.duplicates_remedy", left=len(repeats) - len(later)),
+        meaning=msg("run_doctor.duplicates_means"),
+        remedy=msg("run_doctor.duplicates_remedy", left=len(repeats) - len(later)),
         fix={"data.deduplicate": True},
         rows=tuple(planned.number(int(i)) for i in first),
     )
@@ -108,14 +108,14 @@ def leakage(planned: Planned) -> Finding | None:
         return None
     return Finding(
         id="leakage",
-        evidence=text(
+        evidence=msg(
             "run_doctor.leakage",
             leaked=len({held for _, held in leaks}),
             measured=len(chosen.measuring),
             pairs=listed(planned.pairs(sorted(leaks)[:LISTED]), len(leaks)),
         ),
-        meaning=text("run_doctor.leakage_means"),
-        remedy=text("run_doctor.leakage_remedy", count=len(leaks)),
+        meaning=msg("run_doctor.leakage_means"),
+        remedy=msg("run_doctor.leakage_remedy", count=len(leaks)),
         fix={"data.drop_leaked": True},
         rows=tuple(planned.number(i) for i, _ in sorted(leaks)[:LISTED]),
     )
@@ -134,9 +134,9 @@ def few_steps(planned: Planned) -> Finding | None:
         fix["train.max_steps"] = -1
     return Finding(
         id="few_steps",
-        evidence=text("run_doctor.few_steps", steps=steps, rows=trained, together=math.prod(batch), least=FEWEST_STEPS),
-        meaning=text("run_doctor.few_steps_means"),
-        remedy=text("run_doctor.few_steps_remedy", epochs=epochs, steps=math.ceil(in_an_epoch * epochs)),
+        evidence=msg("run_doctor.few_steps", steps=steps, rows=trained, together=math.prod(batch), least=FEWEST_STEPS),
+        meaning=msg("run_doctor.few_steps_means"),
+        remedy=msg("run_doctor.few_steps_remedy", epochs=epochs, steps=math.ceil(in_an_epoch * epochs)),
         fix=fix,
     )
 
@@ -147,8 +147,8 @@ def hot_plan(planned: Planned) -> Finding | None:
         return None
     return Finding(
         id="hot_plan",
-        evidence=text("run_doctor.hot_plan", rate=rate, usual=usual, times=round(rate / usual)),
-        meaning=text("run_doctor.hot_plan_means"),
-        remedy=text("run_doctor.rate_remedy", rate=usual),
+        evidence=msg("run_doctor.hot_plan", rate=rate, usual=usual, times=round(rate / usual)),
+        meaning=msg("run_doctor.hot_plan_means"),
+        remedy=msg("run_doctor.rate_remedy", rate=usual),
         fix={"train.learning_rate": usual},
     )

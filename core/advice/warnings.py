@@ -9,7 +9,7 @@ from core.advice.case import Alternative, Case, Draft, Verdict
 from core.advice.decisions import FEWEST_STEPS, LENGTH_STEP, capacity, judge, longest_that_holds, planned_steps, schedule_of
 from core.data.facts import DataFacts
 from core.memory import arithmetic
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 
 LONG = 4096  # tokens; from here on the document's "long-sequence task" is worth a word
@@ -17,100 +17,100 @@ SLOW_ON_CPU_BILLIONS = 1.0
 
 
 # ---- warnings ---------------------------------------------------------------------------------------------------------
-def warnings(case: Case, draft: Draft, verdict: Verdict, others: tuple[Alternative, ...]) -> list[Text]:
+def warnings(case: Case, draft: Draft, verdict: Verdict, others: tuple[Alternative, ...]) -> list[Message]:
     """What a person should know before Start, gravest first."""
     found = [*goal_warnings(case), *memory_warnings(case, draft, verdict, others), *data_warnings(case, draft)]
     return [warning for warning in found if warning is not None]
 
 
-def goal_warnings(case: Case) -> list[Text | None]:
+def goal_warnings(case: Case) -> list[Message | None]:
     if case.goal is None or case.goal.suitable:
         return []
     parts = {"title": case.goal.title, "why": case.goal.why, "instead": case.goal.instead or {}}
-    return [text("advise.unsuitable_goal", **{name: text("advise.said", **said) for name, said in parts.items()})]
+    return [msg("advise.unsuitable_goal", **{name: msg("advise.said", **said) for name, said in parts.items()})]
 
 
-def memory_warnings(case: Case, draft: Draft, verdict: Verdict, others: tuple[Alternative, ...]) -> list[Text | None]:
+def memory_warnings(case: Case, draft: Draft, verdict: Verdict, others: tuple[Alternative, ...]) -> list[Message | None]:
     if case.shape is None:
-        return [text("advise.warn_unknown_model")]
+        return [msg("advise.warn_unknown_model")]
     return [
         nothing_fits(case, draft, verdict, others),
         would_cut(case, draft, verdict),
         above_table(case, case.shape),
         low_confidence(case, draft),
-        text("advise.warn_slow_on_cpu", billions=case.billions) if case.on_cpu and case.billions > SLOW_ON_CPU_BILLIONS else None,
+        msg("advise.warn_slow_on_cpu", billions=case.billions) if case.on_cpu and case.billions > SLOW_ON_CPU_BILLIONS else None,
         cpu_in_32_bit(case, case.shape, draft, verdict),
     ]
 
 
-def nothing_fits(case: Case, draft: Draft, verdict: Verdict, others: tuple[Alternative, ...]) -> Text | None:
+def nothing_fits(case: Case, draft: Draft, verdict: Verdict, others: tuple[Alternative, ...]) -> Message | None:
     if verdict != "does_not_fit" or any(other.verdict in ("fits", "tight") for other in others):
         return None
-    return text("advise.warn_nothing_fits", verdict=judge(case, draft)[1])
+    return msg("advise.warn_nothing_fits", verdict=judge(case, draft)[1])
 
 
-def would_cut(case: Case, draft: Draft, verdict: Verdict) -> Text | None:
+def would_cut(case: Case, draft: Draft, verdict: Verdict) -> Message | None:
     """A max_length that fits but is shorter than the data needs is never advised; the person is told of it."""
     if verdict != "does_not_fit" or case.data is None:
         return None
     length = longest_that_holds(case, replace(draft, micro_batch=1), LENGTH_STEP)
-    return text("advise.warn_would_cut", value=length) if length and length < case.data.p99_length else None
+    return msg("advise.warn_would_cut", value=length) if length and length < case.data.p99_length else None
 
 
-def above_table(case: Case, shape: ModelShape) -> Text | None:
+def above_table(case: Case, shape: ModelShape) -> Message | None:
     largest = case.table.rows[-1].billions[1]
     billions = shape.params / 1e9
-    return text("advise.warn_above_table", billions=billions, largest=largest) if round(billions, 1) > largest else None
+    return msg("advise.warn_above_table", billions=billions, largest=largest) if round(billions, 1) > largest else None
 
 
-def low_confidence(case: Case, draft: Draft) -> Text | None:
+def low_confidence(case: Case, draft: Draft) -> Message | None:
     estimate = case.estimate(draft)
     if estimate is None or not estimate.low_confidence:
         return None
-    return text("advise.warn_low_confidence", margin=estimate.margin, why=list(estimate.low_confidence))
+    return msg("advise.warn_low_confidence", margin=estimate.margin, why=list(estimate.low_confidence))
 
 
-def cpu_in_32_bit(case: Case, shape: ModelShape, draft: Draft, verdict: Verdict) -> Text | None:
+def cpu_in_32_bit(case: Case, shape: ModelShape, draft: Draft, verdict: Verdict) -> Message | None:
     """The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one (facts, section 15)."""
     if not case.on_cpu or verdict not in ("fits", "tight") or case.budget.free_gib is None:
         return None
     needed = arithmetic.estimate(shape, case.setup(draft).model_copy(update={"base_bytes": 4})).needed_gib
-    return text("advise.warn_cpu_in_32_bit", needed=needed, free=case.budget.free_gib) if needed > case.budget.free_gib else None
+    return msg("advise.warn_cpu_in_32_bit", needed=needed, free=case.budget.free_gib) if needed > case.budget.free_gib else None
 
 
-def data_warnings(case: Case, draft: Draft) -> list[Text | None]:
+def data_warnings(case: Case, draft: Draft) -> list[Message | None]:
     readable = case.shape.max_position_embeddings if case.shape else None
-    beyond = text("advise.warn_beyond_model", value=draft.max_length, readable=readable)
+    beyond = msg("advise.warn_beyond_model", value=draft.max_length, readable=readable)
     found = [beyond if readable and draft.max_length > readable else None]
     if case.data is None:
         return found
     return [
         *found,
-        text("advise.warn_estimated_lengths") if case.data.estimated else None,
+        msg("advise.warn_estimated_lengths") if case.data.estimated else None,
         cut_rows(case.data, draft.max_length),
         few_steps(case, case.data, draft),
         capacity(case, case.data, draft),
-        text("advise.warn_long_texts", value=draft.max_length) if draft.method == "qlora" and draft.max_length >= LONG else None,
+        msg("advise.warn_long_texts", value=draft.max_length) if draft.method == "qlora" and draft.max_length >= LONG else None,
     ]
 
 
-def cut_rows(data: DataFacts, length: int) -> Text | None:
+def cut_rows(data: DataFacts, length: int) -> Message | None:
     """How many rows are longer than length, as far as median, 99 of 100 and longest tell."""
     if data.longest <= length:
         return None
     facts = {"rows": data.rows, "longest": data.longest, "value": length}
     if length < data.median_length:
-        return text("advise.warn_most_cut", median=data.median_length, **facts)
+        return msg("advise.warn_most_cut", median=data.median_length, **facts)
     if length < data.p99_length:
-        return text("advise.warn_many_cut", p99=data.p99_length, **facts)
-    return text("advise.warn_few_cut", count=max(1, data.rows - 1 - int(0.99 * data.rows)), **facts)
+        return msg("advise.warn_many_cut", p99=data.p99_length, **facts)
+    return msg("advise.warn_few_cut", count=max(1, data.rows - 1 - int(0.99 * data.rows)), **facts)
 
 
-def few_steps(case: Case, data: DataFacts, draft: Draft) -> Text | None:
+def few_steps(case: Case, data: DataFacts, draft: Draft) -> Message | None:
     steps = planned_steps(case, draft)
     if steps is None or steps >= FEWEST_STEPS:
         return None
     if draft.max_steps > 0:
-        return text("advise.warn_few_max_steps", steps=steps, least=FEWEST_STEPS)
+        return msg("advise.warn_few_max_steps", steps=steps, least=FEWEST_STEPS)
     epochs_needed = math.ceil(FEWEST_STEPS / max(1, schedule_of(case, data, draft).steps_per_epoch))
-    return text("advise.warn_few_steps", steps=steps, least=FEWEST_STEPS, epochs=epochs_needed)
+    return msg("advise.warn_few_steps", steps=steps, least=FEWEST_STEPS, epochs=epochs_needed)

@@ -45,10 +45,10 @@ class Piece:
 class Done:
     """A column's answer is over. tokens: chosen, the stop token included; seconds: since its prompt began to be read.
 
-    why: "stop" the model ended it, "length" max_new_tokens were written, "stopped" the person asked.
+    finish_reason: "stop" the model ended it, "length" max_new_tokens were written, "stopped" the person asked.
     """
 
     column: Column
     tokens: int
     seconds: float
-    why: Literal["stop", "length", "stopped"]
+    finish_reason: Literal["stop", "length", "stopped"]

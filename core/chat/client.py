@@ -22,7 +22,7 @@ from typing import Any, Literal
 from core.chat.answer import Column, Done, Piece, Sampling
 from core.data.template import Turn
 from core.errors import ChatError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.progress import Progress
 from core.system.processes import kill_tree, own_group, worker_environment
 from core.workspace.folder import Workspace
@@ -59,17 +59,17 @@ class ChatState:
 
     phase: Phase = "empty"
     target: ChatTarget | None = None
-    message: Text | None = None
-    advice: Text | None = None
+    message: Message | None = None
+    advice: Message | None = None
     stage: str = ""
     progress: Progress | None = None
     dtype: str | None = None
-    dtype_reason: Text | None = None
+    dtype_reason: Message | None = None
     context_limit: int | None = None
     template_stop: str | None = None
     mixed: bool = False
     adapter: dict[str, Any] | None = None
-    why_unloaded: Text | None = None
+    why_unloaded: Message | None = None
 
 
 class Answer:
@@ -199,7 +199,7 @@ class ChatClient:
             state = self._state
         if state.phase in ("ready", "answering"):
             return state
-        raise ChatError(state.message or state.why_unloaded or text("chat.not_ready"))
+        raise ChatError(state.message or state.why_unloaded or msg("chat.not_ready"))
 
     # ---- load and unload ------------------------------------------------------------------------------------------
     def load(self, target: ChatTarget) -> None:
@@ -212,7 +212,7 @@ class ChatClient:
                 try:
                     worker = self._start_worker()
                 except OSError as error:
-                    self._set(ChatState("failed", target, text("chat.cannot_start", reason=error.strerror or error)))
+                    self._set(ChatState("failed", target, msg("chat.cannot_start", reason=error.strerror or error)))
                     return
             self._loads += 1
             self._set(ChatState("loading", target, stage="waiting"))
@@ -224,7 +224,7 @@ class ChatClient:
                 adapter=None if target.adapter is None else str(Path(target.adapter).absolute()),
                 four_bit=target.four_bit,
                 eight_bit=target.eight_bit,
-                doing=text("chat.doing_chat", label=target.label or target.model_id).model_dump(),
+                doing=msg("chat.doing_chat", label=target.label or target.model_id).model_dump(),
             )
 
     def _start_worker(self) -> _Worker:
@@ -232,12 +232,12 @@ class ChatClient:
         threading.Thread(target=self._read, args=(worker,), name="chat events", daemon=True).start()
         return worker
 
-    def unload(self, reason: Text | None = None) -> None:
+    def unload(self, reason: Message | None = None) -> None:
         """End the worker and free the device: 2 s politely, then by force. reason is shown as state().why_unloaded."""
         with self._changed:
             worker = self._worker
             if worker is not None:
-                self._let_go(worker, ChatError(reason or text("chat.unloaded")))
+                self._let_go(worker, ChatError(reason or msg("chat.unloaded")))
             if worker is not None or self._state.phase != "empty":
                 self._set(ChatState(why_unloaded=reason))
         if worker is not None:
@@ -261,7 +261,7 @@ class ChatClient:
                 raise ChatError("chat.already_answering")
             worker = self._worker
             if self._state.phase != "ready" or worker is None:
-                raise ChatError(self._state.message or text("chat.not_ready"))
+                raise ChatError(self._state.message or msg("chat.not_ready"))
             self._answers += 1
             worker.answer = answer = Answer(self, worker, self._answers)
             self._set(replace(self._state, phase="answering", message=None, advice=None))
@@ -315,7 +315,7 @@ class ChatClient:
             self._take_answer(worker, event)
         elif kind == "idle":
             self._let_go(worker, None)
-            self._set(ChatState(why_unloaded=text("chat.idle_unloaded", minutes=round(event["minutes"]))))
+            self._set(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=round(event["minutes"]))))
         elif event["load"] != self._loads:
             return  # of a load that a newer one replaced
         elif kind == "loading":
@@ -326,7 +326,7 @@ class ChatClient:
                 "ready",
                 self._state.target,
                 dtype=event["dtype"],
-                dtype_reason=Text.model_validate(event["reason"]),
+                dtype_reason=Message.model_validate(event["reason"]),
                 context_limit=event["context_limit"],
                 template_stop=event["stop"],
                 mixed=event["mixed"],
@@ -344,7 +344,7 @@ class ChatClient:
         if event["event"] == "piece":
             answer.put(Piece(event["column"], event["text"]))
         elif event["event"] == "done":
-            answer.put(Done(event["column"], event["tokens"], event["seconds"], event["why"]))
+            answer.put(Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"]))
         elif event["event"] == "answered":
             self._end_answer(worker, None)
         else:
@@ -367,11 +367,11 @@ class ChatClient:
 
     def _take_end(self, worker: _Worker, code: int) -> None:
         """A worker that nobody sent away is gone: a crash, or the system ended it."""
-        advice = text("chat.advice_log")
+        advice = msg("chat.advice_log")
         if self._state.message is not None and self._state.phase in ("ready", "answering"):
             message = self._state.message  # it said why before it ended
         else:
-            message = text("chat.worker_killed" if code < 0 else "chat.worker_died", code=abs(code))
+            message = msg("chat.worker_killed" if code < 0 else "chat.worker_died", code=abs(code))
         self._let_go(worker, ChatError(message))
         self._set(ChatState("failed", self._state.target, message, advice))
 
@@ -380,5 +380,5 @@ class ChatClient:
         self._changed.notify_all()
 
 
-def _message(event: dict[str, Any]) -> tuple[Text, Text | None]:
-    return Text.model_validate(event["text"]), event["advice"] and Text.model_validate(event["advice"])
+def _message(event: dict[str, Any]) -> tuple[Message, Message | None]:
+    return Message.model_validate(event["text"]), event["advice"] and Message.model_validate(event["advice"])

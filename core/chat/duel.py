@@ -94,24 +94,24 @@ class Duel:
         finally:
             self._one_at_a_time.release()
 
-    def _row(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Row:
+    def _row(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
         prompt = self.prompt(column, turns, sampling.max_new_tokens)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
-        return _Row(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, self.tokenizer)
+        return _Reply(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, self.tokenizer)
 
-    def _decode(self, rows: list[_Row], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
+    def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache = None
         for row in rows:
             row.since = time.perf_counter()
         while rows:
             with self._as_rows([row.column for row in rows], stopped):
-                while not any(row.why for row in rows):
+                while not any(row.finish_reason for row in rows):
                     try:
                         logits, cache = self.decoder.forward(ids, mask, cache)
                     except _StopNow:
                         for row in rows:
-                            row.why = "stopped"
+                            row.finish_reason = "stopped"
                         break
                     chosen = [choose(of_row, sampling, row.generator) for of_row, row in zip(logits, rows, strict=True)]
                     for row, token in zip(rows, chosen, strict=True):
@@ -120,9 +120,9 @@ class Duel:
                     ids = torch.tensor(chosen, device=mask.device)[:, None]
                     mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             for row in rows:
-                if row.why:
+                if row.finish_reason:
                     yield from row.finish()
-            alive = [i for i, row in enumerate(rows) if not row.why]
+            alive = [i for i, row in enumerate(rows) if not row.finish_reason]
             rows = [rows[i] for i in alive]
             if rows:  # the other row goes on alone
                 keep = torch.tensor(alive, device=mask.device)
@@ -201,7 +201,7 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])
 
 
-class _Row:
+class _Reply:
     """One column's answer while it is written."""
 
     def __init__(
@@ -214,7 +214,7 @@ class _Row:
         tokenizer: Tokenizer,
     ):
         self.column, self.prompt, self.generator = column, prompt, generator
-        self.why: str | None = None
+        self.finish_reason: str | None = None
         self.since = 0.0
         self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
         self._text = TextStream(tokenizer)
@@ -224,16 +224,16 @@ class _Row:
         """Count token; the text it adds, "" while a character is unfinished."""
         self._tokens += 1
         if token in self._stop_ids:
-            self.why = "stop"
+            self.finish_reason = "stop"
             return ""
         if self._tokens >= self._max_new_tokens:
-            self.why = "length"
+            self.finish_reason = "length"
         return self._text.add(token)
 
     def finish(self) -> Iterator[Piece | Done]:
         if rest := self._text.rest():
             yield Piece(self.column, rest)
-        yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.why)
+        yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.finish_reason)
 
 
 class TextStream:

@@ -33,7 +33,7 @@ from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested
 from core.files import is_out_of_memory
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models
 from core.models.trust import Trust
@@ -132,7 +132,7 @@ class ChatWorker:
             except StopRequested:
                 continue  # superseded by the next load, or by quit
             except GarageError as error:
-                self._emit("error", **about, text=error.text.model_dump(), advice=None)
+                self._emit("error", **about, text=error.message.model_dump(), advice=None)
                 if command["command"] == "load":
                     return 1
             except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
@@ -153,7 +153,7 @@ class ChatWorker:
         folder = Path(command["adapter"]) if command["adapter"] else None
         facts = None if folder is None else checked_adapter(folder)
         if not self._holds_lease:
-            self._held.enter_context(lease.hold(self._workspace, Text.model_validate(command["doing"]), LEASE_S))
+            self._held.enter_context(lease.hold(self._workspace, Message.model_validate(command["doing"]), LEASE_S))
             self._holds_lease = True
         base = self._obtain_base(command["model_id"], command["revision"], command["four_bit"], command.get("eight_bit", False))
         self._report("loading_model")
@@ -266,12 +266,12 @@ def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     return None if source == tokenizer.template.source else replace(tokenizer.template, source=source)
 
 
-def explain(error: Exception) -> tuple[Text, Text, bool]:
+def explain(error: Exception) -> tuple[Message, Message, bool]:
     """An unforeseen error in words: what happened, what to try, and whether the next answer may still work."""
     if is_out_of_memory(error):
-        return text("chat.out_of_memory"), text("chat.advice_out_of_memory"), True
+        return msg("chat.out_of_memory"), msg("chat.advice_out_of_memory"), True
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return text("chat.crashed", kind=type(error).__name__, reason=reason[:300]), text("chat.advice_log"), False
+    return msg("chat.crashed", kind=type(error).__name__, reason=reason[:300]), msg("chat.advice_log"), False
 
 
 def usable_cores() -> int:

@@ -14,7 +14,7 @@ import typer
 from core.commands import checkup, data, estimating, running, taking, trust  # noqa: F401 - importing them adds their commands
 from core.commands.terminal import app, say
 from core.errors import GarageError
-from core.messages import text
+from core.messages import msg
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     try:
         return typer.main.get_command(app)(arguments, prog_name="launch.py", standalone_mode=False) or 0
     except GarageError as error:
-        say(error.text)
+        say(error.message)
         return 2
     except typer.Exit as exit_:
         return exit_.exit_code
@@ -32,12 +32,12 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        say(text("command.os_error", reason=error.strerror or str(error), file=error.filename or "-"))
+        say(msg("command.os_error", reason=error.strerror or str(error), file=error.filename or "-"))
         return 2
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own: a bad option or argument
             raise
-        say(text("command.bad_argument", reason=error.format_message()))
+        say(msg("command.bad_argument", reason=error.format_message()))
         return 2
 
 

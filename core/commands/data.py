@@ -9,7 +9,7 @@ import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
 from core.data.tokenizer import LongExamples
-from core.messages import terminal_language, text
+from core.messages import msg, terminal_language
 from core.presets import PRESETS
 from core.workspace.folder import Workspace, expand
 
@@ -55,16 +55,16 @@ def inspect(
         print_json(in_words(value | ({"learned": learned} if learned else {})))
         return
     language = terminal_language()
-    print(text("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
+    print(msg("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
                duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
     for note in report.notes:
         print(note.render(language))
     for problem in report.problems[:20]:
-        print(text("command.problem", row=problem.row or "-", problem=problem.text).render(language))
+        print(msg("command.problem", row=problem.row or "-", problem=problem.text).render(language))
     if report.problem_count > 20:
-        print(text("command.more_problems", count=report.problem_count - 20).render(language))
+        print(msg("command.more_problems", count=report.problem_count - 20).render(language))
     if learned:
-        print(text("command.inspect_learned", **learned).render(language))
+        print(msg("command.inspect_learned", **learned).render(language))
 
 
 def what_is_learned(space: Workspace, model: str, examples: list, max_length: int, long_examples: LongExamples) -> dict[str, Any]:

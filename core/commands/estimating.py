@@ -16,7 +16,7 @@ from core.commands.terminal import DryRunOption, JsonOption, WorkspaceOption, ap
 from core.data.facts import DataFacts
 from core.errors import ModelError, RecipeError
 from core.memory.record import Corrections, MemoryRecord, Rig
-from core.messages import terminal_language, text
+from core.messages import msg, terminal_language
 from core.queue.turns import busy
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -134,7 +134,7 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     from core.memory.documented import vram_table
 
     def said(key: str, **params: Any) -> str:
-        return text(f"advise.page_{key}", **params).render(language)
+        return msg(f"advise.page_{key}", **params).render(language)
 
     settings = {name: getattr(advice, name) for name in ("r", "lora_alpha", "target_modules")}
     lines = [said("head", method=METHOD_NAMES[advice.method], **settings)]
@@ -149,11 +149,11 @@ def plan_page(advice: Advice, language: str) -> list[str]:
             lines.append(f"  {reason.field} {shown}".rstrip() + f": {reason.text.render(language)}")
     lines += ["", said("memory")]
     if advice.estimate:
-        rows = [text("memory.row", gib=gib, what=text(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
+        rows = [msg("memory.row", gib=gib, what=msg(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
         lines += [row.render(language) for row in rows]
         lines.append("  " + said("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
         if advice.correction:
-            lines.append("  " + text("probe.corrected", **advice.correction.model_dump()).render(language))
+            lines.append("  " + msg("probe.corrected", **advice.correction.model_dump()).render(language))
     else:
         lines.append("  " + said("total_unknown"))
     if advice.alternatives:
@@ -229,14 +229,14 @@ def estimate(
         print_json(in_words(value))
         return None
     language = terminal_language()
-    print(text("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
+    print(msg("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
     print(memory_cases.source_of(shape).render(language))
     for name, gib in result.terms.items():
-        print(text("memory.row", gib=gib, what=text(f"memory.{name}")).render(language))
+        print(msg("memory.row", gib=gib, what=msg(f"memory.{name}")).render(language))
     totals = ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib")
     for name in totals:
-        what = text(f"memory.{name}", percent=round(100 * result.margin))
-        print(text("memory.row", gib=getattr(result, name), what=what).render(language))
+        what = msg(f"memory.{name}", percent=round(100 * result.margin))
+        print(msg("memory.row", gib=getattr(result, name), what=what).render(language))
     for doubt in result.low_confidence:
         print(doubt.render(language))
     if counted:
@@ -271,13 +271,13 @@ def dry_run_json(found: Looked) -> dict[str, Any]:
 def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) -> list[str]:
     """arithmetic_gib: on the card, by the arithmetic alone."""
     if found.answer is None:
-        return [text("dry_run.none", why=found.why or "-").render(language)]
+        return [msg("dry_run.none", why=found.why or "-").render(language)]
     answer, counted = found.answer, found.answer.estimate
     place = {"where": answer.where, "operation": answer.operation}
-    lines = [text("dry_run.row", gib=counted.on_card_gib, allocated=counted.allocated_gib, **place)]
+    lines = [msg("dry_run.row", gib=counted.on_card_gib, allocated=counted.allocated_gib, **place)]
     if arithmetic_gib:
         difference = 100 * (counted.on_card_gib / arithmetic_gib - 1)
-        lines.append(text("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds))
+        lines.append(msg("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds))
     return [line.render(language) for line in lines]
 
 
@@ -309,7 +309,5 @@ def answer_cases(found: list[Any], as_json: bool) -> None:
         print(memory_cases.line(each).render(language))
     for kind, errors in summary.items():
         percent = {name: 100 * errors[name] for name in ("median", "p90", "worst")}
-        print(
-            text("memory.case_summary", kind=text(f"memory.counter_{kind}"), rows=int(errors["rows"]), **percent).render(language)
-        )
+        print(msg("memory.case_summary", kind=msg(f"memory.counter_{kind}"), rows=int(errors["rows"]), **percent).render(language))
     return None

@@ -30,9 +30,9 @@ from core.commands.terminal import (
     say_finding,
 )
 from core.errors import BusyError, GarageError, RecipeError, RunError
-from core.messages import terminal_language, text
+from core.messages import msg, terminal_language
 from core.queue import queue as line_commands
-from core.queue.queue import Line
+from core.queue.queue import Queue
 from core.queue.supervisor import spawn_worker
 from core.queue.turns import busy
 from core.recipe import Recipe
@@ -137,8 +137,8 @@ def prepared(
     if queue:
         run, said = line_commands.create(space, made.recipe, facts, at)
         print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
-        if not Line(space).read().app_is_open:
-            say(text("line.no_app"))
+        if not Queue(space).read().app_is_open:
+            say(msg("line.no_app"))
         return run
     refuse_while_busy(runs)
     return runs.create(made.recipe, "command", facts)
@@ -174,9 +174,9 @@ def pause(run: str, workspace: WorkspaceOption = None) -> None:
     found = Runs(Workspace.open(workspace)).find(run)
     state = Runs(Workspace.open(workspace)).status(found).state
     if not may_pause(state):
-        raise RunError("run.not_pausable", name=found.name, state=text(f"state.{state.value}"))
+        raise RunError("run.not_pausable", name=found.name, state=msg(f"state.{state.value}"))
     found.ask("pause")
-    say(text("command.pause_asked", name=found.name, run=found.id))
+    say(msg("command.pause_asked", name=found.name, run=found.id))
 
 
 @app.command()
@@ -238,14 +238,14 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
             if run.asked():
                 kill_tree(process.pid)
             else:
-                say(text("command.pausing", run=run.id))
+                say(msg("command.pausing", run=run.id))
                 run.ask("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
     ended.process_is_gone(run)
     status = runs.status(run)
     if status.state not in TERMINAL | {State.PAUSED}:
-        changes = {"state": State.FAILED, "message": text("run.never_started", code=process.returncode)}
+        changes = {"state": State.FAILED, "message": msg("run.never_started", code=process.returncode)}
         status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
         with contextlib.suppress(Timeout), run.lock().acquire(timeout=0):  # held: another process is about it
             run.write_status(status)
@@ -261,7 +261,7 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
             say(sentence)
     if status.state == State.FAILED:
         print(run.log_tail(20), file=sys.stderr)
-    say(text("command.run_is", run=run.id, folder=run.path))
+    say(msg("command.run_is", run=run.id, folder=run.path))
 
 
 def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Finding]:
@@ -275,7 +275,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
     try:
         recipe = run.recipe()
     except RecipeError as error:
-        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.text.model_dump()} | UNREADABLE
+        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.message.model_dump()} | UNREADABLE
     metrics = run.all_metrics()
     train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
     eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
@@ -318,11 +318,11 @@ def runs(
     language = terminal_language()
     for row in rows:
         loss = "-" if row["last_loss"] is None else f"{row['last_loss']:.3f}"
-        state = text(f"state.{row['state']}").render(language)
+        state = msg(f"state.{row['state']}").render(language)
         print(
             f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
         for finding in row["findings"] if run else ():
             say_finding(Finding.model_validate(finding))
     if not rows:
-        say(text("command.no_runs"))
+        say(msg("command.no_runs"))

@@ -8,7 +8,7 @@ import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import RecipeError
-from core.messages import text
+from core.messages import msg
 from core.runs.all import Runs
 from core.workspace.folder import Workspace, expand
 
@@ -70,7 +70,7 @@ def export(
     try:
         status = job.wait(on_status=show)
     except KeyboardInterrupt:
-        say(job.cancel().message or text("export.cancelled"))
+        say(job.cancel().message or msg("export.cancelled"))
         raise typer.Exit(3) from None
     job.process.wait()
     result = read_result(job.folder) if status.state == "done" else None
@@ -80,15 +80,15 @@ def export(
         print_json(in_words(plain(value)))
     elif result:
         check = result.check
-        say(text("command.export_proof", adapter=f"{check.mean_loss_adapter:.3f}", export=f"{check.mean_loss_export:.3f}",
+        say(msg("command.export_proof", adapter=f"{check.mean_loss_adapter:.3f}", export=f"{check.mean_loss_export:.3f}",
                  equal=check.first_tokens_equal, prompts=check.prompts))  # fmt: skip
         for item in check.differences:
-            say(text("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export))
+            say(msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export))
         for note in result.notes:
             say(note)
-        say(text("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
+        say(msg("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
         if command := exports.ollama_command(result):
-            say(text("command.ollama", command=command))
+            say(msg("command.ollama", command=command))
     else:
-        say(status.message or text("export.went_away"))
+        say(status.message or msg("export.went_away"))
     raise typer.Exit(0 if result else 1)

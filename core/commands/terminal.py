@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from core.advice.finding import Finding
-from core.messages import Text, terminal_language, text
+from core.messages import Message, msg, terminal_language
 from core.runs.folder import Status
 from core.runs.states import State
 
@@ -24,8 +24,8 @@ SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=val
 EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
 
-def say(message: Text | str) -> None:
-    print(message.render(terminal_language()) if isinstance(message, Text) else message, file=sys.stderr, flush=True)
+def say(message: Message | str) -> None:
+    print(message.render(terminal_language()) if isinstance(message, Message) else message, file=sys.stderr, flush=True)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def print_json(value: dict[str, Any]) -> None:
 def in_words(value: Any) -> Any:
     """JSON values in which each Text also carries its sentence in English."""
     if isinstance(value, dict) and set(value) == {"key", "params"}:
-        return value | {"sentence": Text.model_validate(value).render("en")}
+        return value | {"sentence": Message.model_validate(value).render("en")}
     if isinstance(value, dict):
         return {k: in_words(v) for k, v in value.items()}
     return [in_words(v) for v in value] if isinstance(value, list | tuple) else value
@@ -43,7 +43,7 @@ def in_words(value: Any) -> Any:
 
 def progress_line(status: Status) -> str:
     language = terminal_language()
-    stage = text(f"stage.{status.stage}").render(language)
+    stage = msg(f"stage.{status.stage}").render(language)
     if status.stage == "training" and status.total_steps:
         left = f", {status.seconds_left / 60:.1f} min" if status.seconds_left is not None else ""
         return f"{stage} {status.step}/{status.total_steps}{left}"

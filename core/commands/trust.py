@@ -9,7 +9,7 @@ import typer
 
 from core.commands.terminal import WorkspaceOption, app
 from core.errors import ModelError
-from core.messages import Text, terminal_language, text
+from core.messages import Message, msg, terminal_language
 from core.models import hub, hub_errors
 from core.models.library import ModelRef, Models
 from core.models.trust import Pins, Trust, code_in, sha256
@@ -36,7 +36,7 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
         raise ModelError("trust.starter")
     if forget:
         found = trusted.forget(model)
-        _say(text("trust.forgotten" if found else "trust.nothing_to_forget", model=model))
+        _say(msg("trust.forgotten" if found else "trust.nothing_to_forget", model=model))
         return 0 if found else 1
     source, commit = (models.library_folder(model), None) if kind == "library" else hub.python_of(model, None)
     files = {name: sha256(content) for name, content in source.items()} if isinstance(source, dict) else code_in(source)
@@ -44,29 +44,29 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
         raise ModelError("trust.no_code", model=model)
     _show(model, files)
     if commit:
-        _say(text("trust.of_commit", commit=commit, page=f"{hub_errors.page(model)}/tree/{commit}"))
+        _say(msg("trust.of_commit", commit=commit, page=f"{hub_errors.page(model)}/tree/{commit}"))
     if not yes and not _asked(model):
         return 1
     trusted.pin(model, files)
-    _say(text("trust.trusted", model=model, count=len(files)))
+    _say(msg("trust.trusted", model=model, count=len(files)))
     return 0
 
 
 def _show(model: str, files: Pins) -> None:
-    _say(text("trust.shown", model=model))
+    _say(msg("trust.shown", model=model))
     for name, digest in files.items():
         print(f"  {digest}  {name.encode('unicode_escape').decode()}")
 
 
 def _asked(model: str) -> bool:
     if not sys.stdin.isatty():
-        _say(text("trust.ask_flag"))
+        _say(msg("trust.ask_flag"))
         return False
-    if input(text("trust.ask").render(terminal_language())).strip() == model:
+    if input(msg("trust.ask").render(terminal_language())).strip() == model:
         return True
-    _say(text("trust.not_trusted"))
+    _say(msg("trust.not_trusted"))
     return False
 
 
-def _say(message: Text) -> None:
+def _say(message: Message) -> None:
     print(message.render(terminal_language()))

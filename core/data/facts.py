@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from core.values import Frozen
 
 
-class DataFacts(BaseModel):
+class DataFacts(Frozen):
     """Of the rows that can be learned from; tokens before anything is cut. Lengths in tokens.
 
     learned_tokens: of all rows together, those the loss counts.
     exact: False where only some rows were counted. estimated: the tokenizer was not here, so tokens are guessed from
     characters, which may be wrong by a factor of two.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     rows: int
     tokens: int

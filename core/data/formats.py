@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from core.data.reading import sniff
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import DEFAULT_LIMITS, Kind, Limits, Problem, Row, Source, type_name
+from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source, type_name
 from core.errors import DataError
-from core.messages import Text, text
+from core.messages import Message, msg
+from core.values import Frozen
 
 Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 Role = Literal["system", "user", "assistant"]
@@ -63,7 +62,7 @@ _ROLES: dict[str, Role] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     role: Role
     content: str
 
@@ -72,7 +71,7 @@ class Message:
 class Example:
     """One thing to learn from: messages, or prompt and completion (used as they stand), or text."""
 
-    messages: tuple[Message, ...] = ()
+    messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
@@ -92,21 +91,19 @@ class Example:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
         if "messages" in value:
-            return cls(messages=tuple(Message(m["role"], m["content"]) for m in value["messages"]))
+            return cls(messages=tuple(ChatMessage(m["role"], m["content"]) for m in value["messages"]))
         return cls(**value)
 
 
-class DataReport(BaseModel):
+class DataReport(Frozen):
     """All that was found in a data file before anything is trained on it.
 
     rows = good_rows + rows with an error. problems: errors before warnings where there are more than the limit, in the
     order of rows; problem_count counts them all. duplicates: good rows that say exactly what an earlier row says.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     format: Format
-    kind: Kind
+    kind: FileKind
     columns: tuple[str, ...]
     rows: int
     good_rows: int
@@ -117,7 +114,7 @@ class DataReport(BaseModel):
     sha256: str
     bytes: int
     encoding: str
-    notes: tuple[Text, ...] = ()
+    notes: tuple[Message, ...] = ()
 
 
 # --- which format ----------------------------------------------------------------------------------------------------
@@ -137,7 +134,7 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
             votes[shape] = votes.get(shape, 0) + 1
     if votes:
         return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
-    raise DataError("data.unknown_format", columns=list(columns)[:20] or [text("data.none")], shapes=text("data.shapes"))
+    raise DataError("data.unknown_format", columns=list(columns)[:20] or [msg("data.none")], shapes=msg("data.shapes"))
 
 
 def _shape(values: Mapping[str, Any]) -> Format | None:
@@ -172,7 +169,7 @@ class _Flaw(Exception):
     """Why a row cannot be learned from."""
 
     def __init__(self, key: str, **params: Any):
-        self.text = text(key, **params)
+        self.message = msg(key, **params)
 
 
 def to_example(row: Row, format: Format) -> Example:
@@ -185,11 +182,11 @@ def to_example(row: Row, format: Format) -> Example:
 
 def check(row: Row, format: Format) -> tuple[Example | None, list[Problem]]:
     """The example in a row and warnings about it; or None and the error."""
-    warnings: list[Text] = []
+    warnings: list[Message] = []
     try:
         example = _CONVERT[format](_folded(row.values), warnings)
     except _Flaw as flaw:
-        return None, [Problem(row=row.number, line=row.line, text=flaw.text)]
+        return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
     return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in warnings]
 
 
@@ -207,17 +204,17 @@ def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
     if isinstance(value, bool | int | float) and column in ("label", "answer", "output", "completion"):
         return str(value)  # a class number, or the answer to a sum
     if not isinstance(value, str):
-        raise _Flaw("data.wrong_type", column=name, found=type_name(value), expected=text("data.type_text"))
+        raise _Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
     return value
 
 
-def _system(values: Mapping[str, Any]) -> tuple[Message, ...]:
+def _system(values: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     value = values.get("system")
     if value is None or value == "":
         return ()
     if not isinstance(value, str):
-        raise _Flaw("data.wrong_type", column="system", found=type_name(value), expected=text("data.type_text"))
-    return (Message("system", value),) if value.strip() else ()
+        raise _Flaw("data.wrong_type", column="system", found=type_name(value), expected=msg("data.type_text"))
+    return (ChatMessage("system", value),) if value.strip() else ()
 
 
 def _refuse_empty(values: Mapping[str, Any]) -> None:
@@ -230,27 +227,27 @@ def _pair(values: Mapping[str, Any], question: str, answer: str) -> Example:
         raise _Flaw("data.empty_answer")
     if not question.strip():
         raise _Flaw("data.empty_question")
-    return Example(messages=(*_system(values), Message("user", question), Message("assistant", answer)))
+    return Example(messages=(*_system(values), ChatMessage("user", question), ChatMessage("assistant", answer)))
 
 
-def _alpaca(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _alpaca(values: dict[str, Any], warnings: list[Message]) -> Example:
     _refuse_empty(values)
     instruction, more = _cell(values, "alpaca", "instruction"), _cell(values, "alpaca", "input")
     question = "\n\n".join(part for part in (instruction, more) if part.strip())
     return _pair(values, question, _cell(values, "alpaca", "output"))
 
 
-def _question_answer(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _question_answer(values: dict[str, Any], warnings: list[Message]) -> Example:
     _refuse_empty(values)
     return _pair(values, _cell(values, "question_answer", "question"), _cell(values, "question_answer", "answer"))
 
 
-def _text_label(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _text_label(values: dict[str, Any], warnings: list[Message]) -> Example:
     _refuse_empty(values)
     return _pair(values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label"))
 
 
-def _prompt_completion(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Example:
     _refuse_empty(values)
     prompt = _cell(values, "prompt_completion", "prompt")
     completion = _cell(values, "prompt_completion", "completion")
@@ -261,7 +258,7 @@ def _prompt_completion(values: dict[str, Any], warnings: list[Text]) -> Example:
     return Example(prompt=prompt, completion=completion)
 
 
-def _text(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _text(values: dict[str, Any], warnings: list[Message]) -> Example:
     _refuse_empty(values)
     content = _cell(values, "text", "text")
     if not content.strip():
@@ -269,15 +266,15 @@ def _text(values: dict[str, Any], warnings: list[Text]) -> Example:
     return Example(text=content)
 
 
-def _messages(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _messages(values: dict[str, Any], warnings: list[Message]) -> Example:
     return _conversation(values, warnings, "messages", "messages")
 
 
-def _sharegpt(values: dict[str, Any], warnings: list[Text]) -> Example:
+def _sharegpt(values: dict[str, Any], warnings: list[Message]) -> Example:
     return _conversation(values, warnings, "sharegpt", "conversations")
 
 
-def _conversation(values: dict[str, Any], warnings: list[Text], format: Format, column: str) -> Example:
+def _conversation(values: dict[str, Any], warnings: list[Message], format: Format, column: str) -> Example:
     _refuse_empty(values)
     aliases = _COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
@@ -285,14 +282,14 @@ def _conversation(values: dict[str, Any], warnings: list[Text], format: Format, 
         raise _Flaw("data.column_missing", column=column, found=list(values)[:20])
     turns = values[name]
     if not isinstance(turns, list):
-        raise _Flaw("data.wrong_type", column=name, found=type_name(turns), expected=text("data.type_turns"))
+        raise _Flaw("data.wrong_type", column=name, found=type_name(turns), expected=msg("data.type_turns"))
     if not turns:
         raise _Flaw("data.no_turns", column=name)
     messages = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
     system = _system(values)
     if system and messages[0].role == "system":
         if messages[0] != system[0]:
-            warnings.append(text("data.two_systems"))
+            warnings.append(msg("data.two_systems"))
     else:
         messages = [*system, *messages]
     offset = len(turns) - len(messages)  # so that turns are numbered as they stand in the file
@@ -312,11 +309,11 @@ def _conversation(values: dict[str, Any], warnings: list[Text], format: Format, 
         raise _Flaw("data.no_assistant")
     if messages[-1].role == "user":
         messages.pop()
-        warnings.append(text("data.trailing_user"))
+        warnings.append(msg("data.trailing_user"))
     return Example(messages=tuple(messages))
 
 
-def _turn(turn: Any, number: int) -> Message:
+def _turn(turn: Any, number: int) -> ChatMessage:
     """A turn written either way: role/content or from/value."""
     if not isinstance(turn, dict):
         raise _Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
@@ -328,7 +325,7 @@ def _turn(turn: Any, number: int) -> Message:
     if role is None:
         expected = ["system", "user", "assistant", "human", "gpt"]
         raise _Flaw("data.unknown_role", turn=number, found=str(said)[:40], expected=expected)
-    return Message(role, _content(content, number))
+    return ChatMessage(role, _content(content, number))
 
 
 def _content(content: Any, number: int) -> str:
@@ -350,7 +347,7 @@ def _content(content: Any, number: int) -> str:
     raise _Flaw("data.turn_content", turn=number, found=type_name(content))
 
 
-_CONVERT: dict[Format, Callable[[dict[str, Any], list[Text]], Example]] = {
+_CONVERT: dict[Format, Callable[[dict[str, Any], list[Message]], Example]] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,
@@ -419,7 +416,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
         first = seen.setdefault(hash(example), item.number)
         if first != item.number:
             duplicates += 1
-            note(Problem(row=item.number, line=item.line, text=text("data.duplicate", first=first), severity="warning"))
+            note(Problem(row=item.number, line=item.line, text=msg("data.duplicate", first=first), severity="warning"))
     room = limits.problems - len(listed["error"])
     problems = sorted(listed["error"] + listed["warning"][:room], key=lambda problem: problem.row)
     return DataReport(

@@ -28,7 +28,7 @@ from core.data.repeats import Repeats
 from core.data.store import DatasetStore
 from core.data.tokenizer import LongExamples, Tokenizer, Whole, conversation, fit
 from core.errors import DataError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.library import Models
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ TOKENS_PER_TURN = 12
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
-Kind = Literal["given", "learned", "cut_given", "cut_learned", "more"]
+SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Span:
     """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number."""
 
     text: str
-    kind: Kind
+    kind: SpanKind
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class RowView:
     index: int
     of: int
     row_number: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Span, ...]
     length: int
     learned: int
     cut: int
@@ -270,14 +270,14 @@ class Preview:
         """Which rows say what an earlier one says; None where there are too many to read them all for that."""
         return Repeats.of(example for _, example in self.rows) if len(self.rows) <= MOST_COMPARED else None
 
-    def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Text | None:
+    def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Message | None:
         """Why training must not be started: nothing would be learned. An estimate refuses nothing."""
         limit = self.limit(max_length)
         if not self.exact or self.counts(max_length, long_examples).learned:
             return None
         if len(self.lengths) < len(self.rows):
-            return text("preview.nothing_in_sample", counted=len(self.lengths), rows=len(self.rows), max_length=limit)
-        return text("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
+            return msg("preview.nothing_in_sample", counted=len(self.lengths), rows=len(self.rows), max_length=limit)
+        return msg("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
 
     def row(self, index: int, max_length: int, long_examples: LongExamples = "cut") -> RowView | None:
         """Any row with its tokens marked; None where the tokenizer is not here. Raises DataError, TemplateError."""
@@ -431,28 +431,28 @@ def _round_up(width: float) -> int:
 # --- a row with its marks --------------------------------------------------------------------------------------------
 
 
-def _pieces(whole: Whole, limit: int) -> list[Piece]:
+def _pieces(whole: Whole, limit: int) -> list[Span]:
     """The row's text in runs of one kind. A character that several tokens make up goes with the first of them."""
-    pieces: list[Piece] = []
+    pieces: list[Span] = []
     begin = reach = 0
-    current: Kind = "given"
+    current: SpanKind = "given"
     for i, ((start, end), learned) in enumerate(zip(whole.offsets, whole.learned, strict=True)):
-        kind: Kind = ("cut_" if i >= limit else "") + ("learned" if learned and i else "given")
+        kind: SpanKind = ("cut_" if i >= limit else "") + ("learned" if learned and i else "given")
         at, reach = max(start, reach), max(end, reach)
         if kind != current:
             if at > begin:
-                pieces.append(Piece(whole.text[begin:at], current))
+                pieces.append(Span(whole.text[begin:at], current))
             begin, current = at, kind
     if begin < len(whole.text):
-        pieces.append(Piece(whole.text[begin:], current))
+        pieces.append(Span(whole.text[begin:], current))
     return pieces
 
 
-def _shortened(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+def _shortened(pieces: Sequence[Span]) -> tuple[Span, ...]:
     """The pieces, if they have more than SHOWN_CHARACTERS: long ones without their middle, then no more than so many."""
     if sum(len(piece.text) for piece in pieces) <= SHOWN_CHARACTERS:
         return tuple(pieces)
-    shown: list[Piece] = []
+    shown: list[Span] = []
     room, hidden = SHOWN_CHARACTERS, 0
     for piece in pieces:
         for part in _without_middle(piece):
@@ -463,17 +463,17 @@ def _shortened(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
                     hidden += int(part.text)
                 continue
             if part.text[:room]:
-                shown.append(Piece(part.text[:room], part.kind))
+                shown.append(Span(part.text[:room], part.kind))
             hidden += max(0, len(part.text) - room)
             room = max(0, room - len(part.text))
     if hidden:
-        shown.append(Piece(str(hidden), "more"))
+        shown.append(Span(str(hidden), "more"))
     return tuple(shown)
 
 
-def _without_middle(piece: Piece) -> tuple[Piece, ...]:
+def _without_middle(piece: Span) -> tuple[Span, ...]:
     hidden = len(piece.text) - LONG_PIECE
     if hidden <= 0:
         return (piece,)
     half = LONG_PIECE // 2
-    return Piece(piece.text[:half], piece.kind), Piece(str(hidden), "more"), Piece(piece.text[-half:], piece.kind)
+    return Span(piece.text[:half], piece.kind), Span(str(hidden), "more"), Span(piece.text[-half:], piece.kind)

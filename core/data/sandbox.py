@@ -253,10 +253,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 def _counted_or_none(values: Any) -> Any:
     """For a loop: jinja says itself what is wrong with what cannot be walked through."""
-    return _Counted(values) if isinstance(values, list | tuple) else _counted(values) if isinstance(values, Iterable) else values
+    return _PaidList(values) if isinstance(values, list | tuple) else _counted(values) if isinstance(values, Iterable) else values
 
 
-class _Counted(list):
+class _PaidList(list):
     """A list that is paid for as it is walked through; a loop still knows its length and what comes next."""
 
     def __iter__(self) -> Iterator[Any]:

@@ -30,8 +30,9 @@ from core import files
 from core.data import formats
 from core.data.formats import DataReport, Example, Format
 from core.data.reading import sniff
-from core.data.reading.rows import MIB, SUFFIXES
+from core.data.reading.rows import SUFFIXES
 from core.errors import DataError
+from core.values import MIB
 from core.workspace.names import display_name, short_id, slug
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.messages import Text, text
+from core.messages import Message, msg
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
-    reason: Text
+    reason: Message
 
     @property
     def dtype_name(self) -> str:
@@ -35,7 +35,7 @@ def choose(before: str | None = None) -> Compute:
     chosen = _choose()
     if before is None or before == chosen.dtype_name:
         return chosen
-    return Compute(chosen.device, getattr(torch, before), text("device.as_before", dtype=before))
+    return Compute(chosen.device, getattr(torch, before), msg("device.as_before", dtype=before))
 
 
 def _choose() -> Compute:
@@ -43,7 +43,7 @@ def _choose() -> Compute:
         major, minor = torch.cuda.get_device_capability(0)
         name = torch.cuda.get_device_name(0)
         dtype, key = (torch.bfloat16, "device.card_bf16") if major >= 8 else (torch.float16, "device.card_fp16")
-        return Compute(torch.device("cuda:0"), dtype, text(key, card=name, capability=f"{major}.{minor}"))
+        return Compute(torch.device("cuda:0"), dtype, msg(key, card=name, capability=f"{major}.{minor}"))
     return _choose_on_cpu()
 
 
@@ -51,12 +51,12 @@ def _choose_on_cpu() -> Compute:
     cpu = torch.device("cpu")
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if not native:
-        return Compute(cpu, torch.float32, text("device.cpu_fp32"))
+        return Compute(cpu, torch.float32, msg("device.cpu_fp32"))
     ratio = _bf16_to_fp32_time()
     # Natively a product takes 0.2-0.5 of the fp32 one, emulated 5 times it (facts, 15): 2 lies far from both.
     if ratio > 2:
-        return Compute(cpu, torch.float32, text("device.cpu_fp32_timed", ratio=f"{ratio:.1f}"))
-    return Compute(cpu, torch.bfloat16, text("device.cpu_bf16", ratio=f"{ratio:.2f}"))
+        return Compute(cpu, torch.float32, msg("device.cpu_fp32_timed", ratio=f"{ratio:.1f}"))
+    return Compute(cpu, torch.bfloat16, msg("device.cpu_bf16", ratio=f"{ratio:.2f}"))
 
 
 def _bf16_to_fp32_time(size: int = 576) -> float:

@@ -21,7 +21,7 @@ import torch
 from peft.tuners.lora.layer import Linear, LoraLayer
 from torch.autograd.function import once_differentiable
 
-from core.messages import Text, text
+from core.messages import Message, msg
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Fused:
 
     count: int
     total: int
-    reason: Text | None
+    reason: Message | None
     groups: tuple[_Group, ...]
 
     def forget(self) -> None:
@@ -54,8 +54,8 @@ def fuse(tuned: Any) -> Fused:
     left = Counter(key for layer in layers if (key := _obstacle(layer)))
     plain = [layer for layer in layers if not _obstacle(layer)]
     groups = tuple(_Group(members) for members in _readers_of_one_input(tuned, plain))
-    reasons = [text(key, count=count) for key, count in left.items()]
-    reason = text("fused_lora.left", count=sum(left.values()), total=len(layers), reasons=reasons) if reasons else None
+    reasons = [msg(key, count=count) for key, count in left.items()]
+    reason = msg("fused_lora.left", count=sum(left.values()), total=len(layers), reasons=reasons) if reasons else None
     return Fused(len(plain), len(layers), reason, groups)
 
 

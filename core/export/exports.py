@@ -25,19 +25,20 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from core import files
 from core.errors import BusyError, ExportError
 from core.files import writing
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models import adapters
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.processes import kill_tree, own_group, worker_environment
+from core.values import Frozen
 from core.workspace.folder import Workspace
 
-Kind = Literal["adapter", "merged", "gguf"]
+ExportKind = Literal["adapter", "merged", "gguf"]
 TARGETS = ("adapter", "merged", "gguf", "ollama")  # ollama is gguf: both come with a Modelfile
 QUANTS = ("q8_0", "bf16")
 State = Literal["starting", "running", "done", "failed", "cancelled"]
@@ -49,17 +50,13 @@ REPLACED = "replaced"  # in build/: an earlier export of the same name, for the 
 STAGES = frozenset({"starting", "copying", "merging", "writing_gguf", "proving_adapter", "proving_export", "publishing"})
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ExportRequest(_Frozen):
+class ExportRequest(Frozen):
     """What is asked of the worker: request.json."""
 
     v: int = 1
     workspace: str
     run: str
-    kind: Kind
+    kind: ExportKind
     quant: str | None = None
     checkpoint: str | None = None
     keep_unproven: bool = False
@@ -70,7 +67,7 @@ class ExportRequest(_Frozen):
         return "-".join(filter(None, (self.run, self.checkpoint, self.kind, self.quant)))
 
 
-class Difference(_Frozen):
+class Difference(Frozen):
     """A prompt whose greedy answers, or first tokens, are not the same."""
 
     prompt: str
@@ -79,7 +76,7 @@ class Difference(_Frozen):
     first_token_equal: bool
 
 
-class ExportCheck(_Frozen):
+class ExportCheck(Frozen):
     """The export against the adapter on the same 16-bit base. Losses in nats: mean over all answer tokens, and over all
     tokens of the same rows (`text`), where damage shows that answers learned by heart hide."""
 
@@ -96,21 +93,21 @@ class ExportCheck(_Frozen):
     compute: str = ""  # device and dtype of both sides
 
 
-class ExportResult(_Frozen):
+class ExportResult(Frozen):
     """export.json of a finished export."""
 
     v: int = 1
     name: str
     run: str
     run_name: str
-    kind: Kind
+    kind: ExportKind
     quant: str | None = None
     checkpoint: str | None = None
     base: str
     dtype: str
     files: dict[str, int]  # name: bytes
     check: ExportCheck
-    notes: tuple[Text, ...] = ()
+    notes: tuple[Message, ...] = ()
     ollama_name: str | None = None
     created: float
     seconds: float
@@ -120,14 +117,14 @@ class ExportResult(_Frozen):
         return sum(self.files.values())
 
 
-class ExportStatus(_Frozen):
+class ExportStatus(Frozen):
     """status.json: how far an export is. fraction: of this stage, or None where it cannot be told."""
 
     v: int = 1
     state: State = "starting"
     stage: str = "starting"
     fraction: float | None = None
-    message: Text | None = None
+    message: Message | None = None
     busy: bool = False  # failed only because somebody else holds the device
     check: ExportCheck | None = None  # the numbers, also of a proof that failed
     pid: int | None = None
@@ -138,8 +135,8 @@ class ExportStatus(_Frozen):
         return self.state in ("starting", "running")
 
     @property
-    def stage_text(self) -> Text:
-        return Text(key=f"export.stage_{self.stage}" if self.stage in STAGES else f"stage.{self.stage}")
+    def stage_text(self) -> Message:
+        return Message(key=f"export.stage_{self.stage}" if self.stage in STAGES else f"stage.{self.stage}")
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ class JobFolder:
             status = self._written() or status  # it may have ended between the two looks
             waited = abs(time.time() - status.since)  # the PC's clock may have been put back
             if status.state == "running" or (status.state == "starting" and waited > START_S):
-                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+                return status.model_copy(update={"state": "failed", "message": msg("export.went_away")})
         return status
 
     def _written(self) -> ExportStatus | None:
@@ -220,7 +217,7 @@ class ExportJob:
         if status.active and self.process.poll() is not None:
             status = self.job.status() or ExportStatus()
             if status.active:
-                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+                return status.model_copy(update={"state": "failed", "message": msg("export.went_away")})
         return status
 
     def wait(self, timeout_s: float | None = None, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
@@ -298,7 +295,7 @@ class Exports:
         """What a person asks for as what the worker needs. Raises ExportError, RunError or ModelError."""
         if to not in TARGETS:
             raise ExportError("export.unknown_target", found=str(to)[:40], there=list(TARGETS))
-        kind: Kind = "gguf" if to == "ollama" else to
+        kind: ExportKind = "gguf" if to == "ollama" else to
         if quant is not None and (kind != "gguf" or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
         folder = adapter_folder(run, checkpoint)
@@ -322,7 +319,7 @@ class Exports:
         if status and status.state == "starting" and process is not None and process.poll() is not None and not job.is_locked():
             status = job.status() or status  # what it may have said as its last word
             if status.active:
-                return status.model_copy(update={"state": "failed", "message": text("export.went_away")})
+                return status.model_copy(update={"state": "failed", "message": msg("export.went_away")})
         return status
 
     def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
@@ -387,7 +384,7 @@ def read_result(folder: Path) -> ExportResult | None:
 
 
 def _mark_cancelled(job: JobFolder) -> ExportStatus:
-    status = (job.status() or ExportStatus()).model_copy(update={"state": "cancelled", "message": text("export.cancelled")})
+    status = (job.status() or ExportStatus()).model_copy(update={"state": "cancelled", "message": msg("export.cancelled")})
     job.clear()
     job.write(status)
     return status

@@ -42,7 +42,7 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelFiles:
     """What a folder's JSON files say, once it is sure that all of it can be written."""
 
     config: dict[str, Any]
@@ -62,7 +62,7 @@ class Source:
         return int(self.config.get("head_dim") or self.config["hidden_size"] // self.heads)
 
 
-def examine(folder: Path) -> Source:
+def examine(folder: Path) -> ModelFiles:
     """folder: a base or a merged model. Raises ExportError with the one thing that stands in the way."""
     config = files.read_json(folder / "config.json") or {}
     family = (config.get("architectures") or [config.get("model_type", "?")])[0]
@@ -82,7 +82,7 @@ def examine(folder: Path) -> Source:
     ids = [*model["vocab"].values(), *(token["id"] for token in tokenizer.get("added_tokens", []))]
     if max(ids) >= config["vocab_size"]:
         raise ExportError("export.vocabulary", tokens=max(ids) + 1, rows=config["vocab_size"])
-    return Source(config, tokenizer, pre_tokenizer(tokenizer, is_starter=(folder / "starter.json").exists()))
+    return ModelFiles(config, tokenizer, pre_tokenizer(tokenizer, is_starter=(folder / "starter.json").exists()))
 
 
 def rope_scaling(config: dict[str, Any]) -> str:
@@ -112,7 +112,7 @@ def pre_tokenizer(tokenizer: dict[str, Any], is_starter: bool = False) -> str:
     raise ExportError("export.pre_tokenizer", found=json.dumps([s.get("type") for s in steps]))
 
 
-def write(source: Source, base: Base, target: Path, quant: str, name: str, progress: Progress, check: Check) -> None:
+def write(source: ModelFiles, base: Base, target: Path, quant: str, name: str, progress: Progress, check: Check) -> None:
     """target: the GGUF file. base: the merged folder whose tensors become it. Raises ExportError for an unknown tensor."""
     writer = gguf.GGUFWriter(target, "llama")
     try:
@@ -130,7 +130,7 @@ def write(source: Source, base: Base, target: Path, quant: str, name: str, progr
         writer.close()
 
 
-def _add_shape(writer: gguf.GGUFWriter, source: Source, quant: str, name: str) -> None:
+def _add_shape(writer: gguf.GGUFWriter, source: ModelFiles, quant: str, name: str) -> None:
     config = source.config
     writer.add_name(name)
     writer.add_file_type(FILE_TYPES[quant])
@@ -149,7 +149,7 @@ def _add_shape(writer: gguf.GGUFWriter, source: Source, quant: str, name: str) -
     writer.add_vocab_size(config["vocab_size"])
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, source: Source, tokenizer: Tokenizer) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, source: ModelFiles, tokenizer: Tokenizer) -> None:
     rows = source.config["vocab_size"]
     tokens = [f"[PAD{i}]" for i in range(rows)]  # rows of the embedding that no token uses
     types = [gguf.TokenType.UNUSED] * rows
@@ -179,7 +179,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, source: Source, tokenizer: Tokenizer
     writer.add_chat_template(tokenizer.template.without_markers)
 
 
-def _add_tensor_list(writer: gguf.GGUFWriter, source: Source, base: Base, quant: str) -> dict[str, gguf.GGMLQuantizationType]:
+def _add_tensor_list(writer: gguf.GGUFWriter, source: ModelFiles, base: Base, quant: str) -> dict[str, gguf.GGMLQuantizationType]:
     """Base tensor name -> the type it is written in, in the order of writing."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, source.config["num_hidden_layers"])
     kinds = {}
@@ -203,7 +203,7 @@ def _type(shape: tuple[int, ...], quant: str) -> gguf.GGMLQuantizationType:
     return TYPES[quant] if shape[-1] % block == 0 else gguf.GGMLQuantizationType.BF16
 
 
-def _arrays(source: Source, base: Base, kinds: dict[str, gguf.GGMLQuantizationType]) -> Iterator[np.ndarray]:
+def _arrays(source: ModelFiles, base: Base, kinds: dict[str, gguf.GGMLQuantizationType]) -> Iterator[np.ndarray]:
     heads = {"q_proj": source.heads, "k_proj": source.kv_heads}
     for name, kind in kinds.items():
         with safe_open(base.tensors[name].file, "pt") as file:

@@ -212,11 +212,11 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     from core.engine import base_model
     from core.engine.adapter import attach
     from core.engine.device import Compute
-    from core.messages import text
+    from core.messages import msg
 
     roomy = psutil.virtual_memory().available > 5 * base.parameters
     dtype = torch.float32 if roomy else base.dtype  # float32: each sum is rounded once
-    model = base_model.load(base.folder, Compute(torch.device("cpu"), dtype, text("export.merging_on_cpu")), four_bit=False)
+    model = base_model.load(base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False)
     check()
     merged = attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
     check()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from core.data.template import ChatTemplate, Turn
 from core.errors import TemplateError
-from core.messages import Text, text
+from core.messages import Message, msg
 
 _S, _U, _A = "sys7QZ", "usr7QZ", "ast7QZ"
 _ASKS: list[Turn] = [
@@ -31,7 +31,7 @@ class Derived:
     """template: Go source, or None with the reason why; notes: what it cannot do."""
 
     template: str | None
-    notes: tuple[Text, ...] = ()
+    notes: tuple[Message, ...] = ()
 
 
 def derive(template: ChatTemplate) -> Derived:
@@ -62,7 +62,7 @@ def derive(template: ChatTemplate) -> Derived:
             return _without("export.template_varies")
     if '"""' in source:
         return _without("export.template_quotes")
-    return Derived(source, () if with_system is not None else (text("export.template_no_system"),))
+    return Derived(source, () if with_system is not None else (msg("export.template_no_system"),))
 
 
 def _with_system(template: ChatTemplate, asks: Sequence[Turn]) -> tuple[str, str] | None:
@@ -76,7 +76,7 @@ def _with_system(template: ChatTemplate, asks: Sequence[Turn]) -> tuple[str, str
 
 
 def _without(key: str) -> Derived:
-    return Derived(None, (text("export.no_template", reason=text(key)),))
+    return Derived(None, (msg("export.no_template", reason=msg(key)),))
 
 
 def _literal(words: str) -> str:

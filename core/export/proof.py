@@ -38,7 +38,7 @@ from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
 from core.export.exports import Difference, ExportCheck
 from core.export.merge import Base, Check, Progress
-from core.messages import text
+from core.messages import msg
 
 MAX_LOSS_GAP = 0.05  # nats, on the mean over all answer tokens
 # Starter model, CPU, 2026-11-25: sound exports 0.001 (merged, bf16) to 0.023 (q8_0); one zeroed matrix 0.132.
@@ -50,7 +50,7 @@ NEUTRAL = ("What is the capital of France?", "Tell me about horses.", "How do I 
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProofPrompt:
     """One question and the answer it is measured on.
 
     turns: up to the question; ids: (T,) with the answer; learned: (T,) True on answer tokens; start: where the answer
@@ -68,7 +68,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptResult:
     """What a model made of a probe."""
 
     loss_sum: float
@@ -79,7 +79,7 @@ class Asked:
     greedy: list[int]
 
 
-def probes_of(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[Probe], bool]:
+def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[ProofPrompt], bool]:
     """Up to MAX_PROMPTS probes from a run's rows ({"messages": [...]}); without any, neutral questions. (probes, own)."""
     own = [probe for row in rows if (probe := _own(row, tokenizer))]
     if own:
@@ -88,11 +88,11 @@ def probes_of(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[Probe], b
     for question in NEUTRAL:
         turns = ({"role": "user", "content": question},)
         ids = tokenizer.prompt(turns)
-        neutral.append(Probe(turns, ids, [False] * len(ids), len(ids)))
+        neutral.append(ProofPrompt(turns, ids, [False] * len(ids), len(ids)))
     return neutral, False
 
 
-def _own(row: Any, tokenizer: Tokenizer) -> Probe | None:
+def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
     try:
         turns = [{"role": str(m["role"]), "content": str(m["content"])} for m in row["messages"]]
         if not turns or turns[-1]["role"] != "assistant":
@@ -106,7 +106,7 @@ def _own(row: Any, tokenizer: Tokenizer) -> Probe | None:
     start = ends[-1]
     while start > 0 and encoded.learned[start - 1]:
         start -= 1
-    return Probe(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start) if start else None
+    return ProofPrompt(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start) if start else None
 
 
 def choose_compute(base: Base, gguf: bool) -> Compute:
@@ -118,7 +118,7 @@ def choose_compute(base: Base, gguf: bool) -> Compute:
     compute = device.choose()
     if compute.on_card and torch.cuda.mem_get_info()[0] > need and (not gguf or memory > least):
         return replace(compute, dtype=base.dtype if compute.dtype != torch.float16 else torch.float16)
-    cpu = Compute(torch.device("cpu"), torch.float32, text("export.proof_on_cpu"))
+    cpu = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
     if memory > need * 2:
         return cpu
     if memory > least:
@@ -138,7 +138,7 @@ def prove(
 ) -> ExportCheck:
     """exported: the folder, or the .gguf file, that was made from adapter. progress: called with stage and fraction."""
     tokenizer = Tokenizer(adapter)
-    probes, own = probes_of(rows, tokenizer)
+    probes, own = prompts_of(rows, tokenizer)
     progress("proving_adapter", 0)
     with _loaded(lambda: _adapter_on_base(base, adapter, compute), check) as model:
         answers = answer(model, probes, tokenizer, check)
@@ -153,9 +153,9 @@ def prove(
 
 
 def judge(
-    probes: Sequence[Probe],
-    expected: Sequence[Asked],
-    found: Sequence[Asked],
+    probes: Sequence[ProofPrompt],
+    expected: Sequence[PromptResult],
+    found: Sequence[PromptResult],
     alike: int,
     own: bool,
     tokenizer: Tokenizer,
@@ -212,7 +212,7 @@ class _Cancelled(StoppingCriteria):
 
 
 @torch.inference_mode()
-def answer(model: Any, probes: Sequence[Probe], tokenizer: Tokenizer, check: Check) -> list[list[int]]:
+def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, check: Check) -> list[list[int]]:
     """Up to ANSWER_TOKENS ids for each probe, the likeliest each time; all in one batch, padded on the left."""
     width = max(probe.start for probe in probes)
     padding = [width - probe.start for probe in probes]
@@ -240,14 +240,14 @@ def _up_to_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
     return next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids)
 
 
-def _with_answer(probe: Probe, greedy: list[int]) -> Probe:
+def _with_answer(probe: ProofPrompt, greedy: list[int]) -> ProofPrompt:
     learned = [False] * len(probe.ids) + [True] * len(greedy)
-    return Probe(probe.turns, probe.ids + greedy, learned, probe.start)
+    return ProofPrompt(probe.turns, probe.ids + greedy, learned, probe.start)
 
 
 def _measure_all(
-    model: Any, probes: Sequence[Probe], answers: Sequence[list[int]], progress: Progress, check: Check
-) -> list[Asked]:
+    model: Any, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, check: Check
+) -> list[PromptResult]:
     asked = []
     for probe, greedy in zip(probes, answers, strict=True):
         check()
@@ -257,12 +257,12 @@ def _measure_all(
 
 
 @torch.inference_mode()
-def _measure(model: Any, probe: Probe, greedy: list[int]) -> Asked:
+def _measure(model: Any, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
     ids = torch.tensor([probe.ids], device=model.device)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
     losses = functional.cross_entropy(logits[:-1].float(), ids[0, 1:], reduction="none")
     learned = torch.tensor(probe.learned[1:], device=model.device)
-    return Asked(
+    return PromptResult(
         loss_sum=float(losses[learned].sum()),
         tokens=int(learned.sum()),
         text_loss_sum=float(losses.sum()),
@@ -312,7 +312,7 @@ def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTra
     return model.eval()
 
 
-def _reads_alike(kind: str, exported: Path, probes: Sequence[Probe], ours: Tokenizer) -> list[bool]:
+def _reads_alike(kind: str, exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer) -> list[bool]:
     """Whether the export's own tokenizer and template, as transformers reads them, give the ids of our chat."""
     where = {"gguf_file": exported.name} if kind == "gguf" else {}
     folder = exported.parent if kind == "gguf" else exported

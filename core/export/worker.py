@@ -24,7 +24,7 @@ from core import files
 from core.errors import BusyError, ExportError, GarageError, StopRequested
 from core.export.exports import REPLACED, ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
 from core.files import is_disk_full, is_out_of_memory
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
@@ -77,7 +77,7 @@ class Job:
     def counted(self, stage: str, progress: Progress | None) -> None:
         self.stage(stage, progress.done / progress.total if progress and progress.total else None)
 
-    def end(self, state: State, message: Text | None = None, busy: bool = False, check: ExportCheck | None = None) -> None:
+    def end(self, state: State, message: Message | None = None, busy: bool = False, check: ExportCheck | None = None) -> None:
         self._over.set()
         self._put(state=state, message=message, fraction=None, busy=busy, check=check)
 
@@ -97,7 +97,7 @@ class Job:
             elif now - asked_at > GRACE_S and self._status.stage != "publishing":
                 try:
                     self.folder.clear()
-                    self.end("cancelled", text("export.cancelled"))
+                    self.end("cancelled", msg("export.cancelled"))
                 finally:
                     os._exit(CANCELLED_EXIT)
 
@@ -119,19 +119,19 @@ def carry_out(request: ExportRequest, job: Job) -> int:
     run = Runs(workspace).get(request.run)
     try:
         job.folder.clear()
-        with lease.hold(workspace, text("export.lease", name=run.name), wait_s=LEASE_WAIT_S):
+        with lease.hold(workspace, msg("export.lease", name=run.name), wait_s=LEASE_WAIT_S):
             result = Exporter(workspace, run, request, job).run()
         if result.check.passed:
-            job.end("done", text("export.done", name=result.name), check=result.check)
+            job.end("done", msg("export.done", name=result.name), check=result.check)
             return 0
         job.end("failed", not_proven(result), check=result.check)
     except StopRequested:
         job.folder.clear()
-        job.end("cancelled", text("export.cancelled"))
+        job.end("cancelled", msg("export.cancelled"))
         return CANCELLED_EXIT
     except GarageError as error:
         job.folder.clear()
-        job.end("failed", error.text, busy=isinstance(error, BusyError))
+        job.end("failed", error.message, busy=isinstance(error, BusyError))
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
         job.folder.clear()
@@ -139,9 +139,9 @@ def carry_out(request: ExportRequest, job: Job) -> int:
     return 1
 
 
-def not_proven(result: ExportResult) -> Text:
+def not_proven(result: ExportResult) -> Message:
     check = result.check
-    return text(
+    return msg(
         "export.not_proven_kept" if result.name.endswith("-unproven") else "export.not_proven",
         kind=result.kind,
         adapter=f"{check.mean_loss_adapter:.3f}",
@@ -155,14 +155,14 @@ def not_proven(result: ExportResult) -> Text:
     )
 
 
-def explain(error: Exception, workspace: Workspace) -> Text:
+def explain(error: Exception, workspace: Workspace) -> Message:
     if is_disk_full(error, workspace.exports):
         free = shutil.disk_usage(workspace.exports).free
-        return text("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
+        return msg("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
     if is_out_of_memory(error):
-        return text("export.out_of_memory")
+        return msg("export.out_of_memory")
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return text("export.crashed", kind=type(error).__name__, reason=reason[:300])
+    return msg("export.crashed", kind=type(error).__name__, reason=reason[:300])
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Exporter:
         compute = proof.choose_compute(base, request.kind == "gguf")
         self._check_space(need_bytes(request, base.parameters, adapter))
         out = job.folder.build / request.name
-        notes: tuple[Text, ...] = ()
+        notes: tuple[Message, ...] = ()
         if request.kind == "adapter":
             job.stage("copying")
             shutil.copytree(adapter, out)
@@ -239,7 +239,7 @@ class Exporter:
     def _ollama_name(self) -> str:
         return names.slug(self.run_folder.name, fallback="tuned")
 
-    def _write_gguf(self, source: gguf.Source, merged: Path, adapter: Path, out: Path) -> tuple[Path, tuple[Text, ...]]:
+    def _write_gguf(self, source: gguf.ModelFiles, merged: Path, adapter: Path, out: Path) -> tuple[Path, tuple[Message, ...]]:
         """The file and its Modelfile in out; returns the file and what the Modelfile cannot do."""
         from core.data.tokenizer import Tokenizer
         from core.export import gguf, merge, modelfile

@@ -16,10 +16,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.memory.constants import Stack, memory_constants
-from core.messages import Text
+from core.messages import Message
 from core.models.shapes import HEAD, ModelShape
+from core.values import GIB, MIB, Frozen
 
-GIB = 2**30
 Terms = dict[str, float]
 Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
 StackName = Literal["ours", "hf", "fms", "litgpt", "torchtune"]
@@ -27,7 +27,7 @@ BY_TRANSFORMERS = ("ours", "hf")  # stacks that train transformers' own layers
 LossName = Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"]
 
 
-class Setup(BaseModel):
+class Setup(Frozen):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer; loss
     None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
@@ -95,15 +95,13 @@ class Estimate(BaseModel):
     """GiB. idle: between steps. allocated: at the peak of a step. on_card: with context and allocator; for device cpu
     the memory of the whole process. terms add up to on_card_gib. margin: what the arithmetic may be wrong by."""
 
-    model_config = ConfigDict(frozen=True)
-
     trainable_params: int
     idle_gib: float
     allocated_gib: float
     on_card_gib: float
     terms: Terms
     margin: float
-    low_confidence: tuple[Text, ...] = ()
+    low_confidence: tuple[Message, ...] = ()
 
     @property
     def needed_gib(self) -> float:
@@ -354,7 +352,6 @@ def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
     return shape.model_type in memory_constants().eager_families and setup.stack in BY_TRANSFORMERS
 
 
-MIB = 2**20
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
 LEAST = 16
 

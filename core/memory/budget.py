@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from core.errors import RecipeError
 from core.system.gpu import Card
-from core.system.machine import GIB, Machine
+from core.system.machine import Machine
+from core.values import GIB, Frozen
 
 SOLD_SIZES_GB = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 180, 192, 288)
 # What a desktop takes of a card that is not in this PC, GiB (shared/memory, 1.6).
@@ -17,13 +16,11 @@ DESKTOP_GIB = {"Windows": 1.3}
 DESKTOP_GIB_ELSEWHERE = 0.7
 
 
-class Budget(BaseModel):
+class Budget(Frozen):
     """kind "card": sold_gb is the size on the box (the documented table speaks of it), free_gib what can be had now.
     kind "cpu": no card; free_gib is free RAM. free_gib None: not known.
     planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     kind: Literal["card", "cpu"]
     name: str | None = None

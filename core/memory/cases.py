@@ -23,9 +23,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from core.errors import GarageError, RecipeError
-from core.memory.arithmetic import GIB, Estimate, Setup, estimate
-from core.messages import Text, text
+from core.memory.arithmetic import Estimate, Setup, estimate
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
+from core.values import GIB
 
 Counter = Literal["idle", "allocated", "on_card"]
 MOST = 10_000  # lines
@@ -90,7 +91,7 @@ def _cases(rows: Iterable[Mapping[str, str | None]], shape_of: Callable[[str], M
         try:
             yield _case(row, once)
         except GarageError as error:
-            raise RecipeError("memory.bad_line", line=line, why=error.text) from None
+            raise RecipeError("memory.bad_line", line=line, why=error.message) from None
 
 
 def _case(row: dict[str, str], shape_of: Callable[[str], ModelShape]) -> Case:
@@ -207,18 +208,18 @@ def _spread(errors: list[float]) -> dict[str, float]:
     return {"median": at(0.5), "p90": at(0.9), "worst": errors[-1]}
 
 
-def source_of(shape: ModelShape) -> Text:
+def source_of(shape: ModelShape) -> Message:
     """Where the numbers of a shape come from, as a sentence; for a bare size, which model stands for it."""
     if shape.stands_for:
-        return text("memory.source_size", model=shape.stands_for)
+        return msg("memory.source_size", model=shape.stands_for)
     if shape.held and shape.held.quantised:
-        return text("memory.source_quantised", method=shape.held.quantised, shape=shape.describe())
-    return text(f"memory.source_{shape.source}", shape=shape.describe())
+        return msg("memory.source_quantised", method=shape.held.quantised, shape=shape.describe())
+    return msg(f"memory.source_{shape.source}", shape=shape.describe())
 
 
-def line(answer: Answer) -> Text:
+def line(answer: Answer) -> Message:
     """One row of the printed table."""
     error = "-" if answer.error is None else f"{100 * answer.error:+.1f} %"
     measured = "-" if answer.case.measured_gib is None else f"{answer.case.measured_gib:.2f}"
     facts = {"id": answer.case.id or "-", "model": answer.case.model or "-", "method": answer.case.setup.method}
-    return text("memory.case", **facts, predicted=answer.predicted_gib, measured=measured, error=error)
+    return msg("memory.case", **facts, predicted=answer.predicted_gib, measured=measured, error=error)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.presets import load
 
 TableMethod = Literal["full", "lora", "qlora"]
@@ -27,7 +27,7 @@ class Cell(_Value):
     shown: dict[str, str]
 
 
-class Row(_Value):
+class SizeClass(_Value):
     """One size class. billions: parameters to one decimal, both ends included."""
 
     name: str
@@ -45,7 +45,7 @@ class Rule(_Value):
     text: dict[str, str]
 
 
-class Source(_Value):
+class DocumentSource(_Value):
     document: dict[str, str]
     file: str
     section: dict[str, str]
@@ -54,17 +54,17 @@ class Source(_Value):
 class VramTable(_Value):
     """rows: smallest class first. qlora_up_to_gb: up to this card size the document knows QLoRA only."""
 
-    source: Source
-    rows: tuple[Row, ...]
+    source: DocumentSource
+    rows: tuple[SizeClass, ...]
     qlora_up_to_gb: float
     rules: tuple[Rule, ...]
 
-    def row_of(self, params: int) -> Row | None:
+    def row_of(self, params: int) -> SizeClass | None:
         """The size class of a model with so many parameters; None below and above the table."""
         billions = round(params / 1e9, 1)
         return next((row for row in self.rows if row.billions[0] <= billions <= row.billions[1]), None)
 
-    def minimum(self, row: Row | None, method: TableMethod) -> float | None:
+    def minimum(self, row: SizeClass | None, method: TableMethod) -> float | None:
         """GB as sold that the table asks for; None without a row, or where no single card is enough."""
         return getattr(row, method).minimum_gb if row else None
 
@@ -78,9 +78,9 @@ class VramTable(_Value):
     def section(self, language: str) -> str:
         return self.source.section[language]
 
-    def rule(self, rule_id: str) -> Text:
+    def rule(self, rule_id: str) -> Message:
         """The rule as a sentence. Raises StopIteration for an id that the data has not."""
-        return text("advise.said", **next(rule.text for rule in self.rules if rule.id == rule_id))
+        return msg("advise.said", **next(rule.text for rule in self.rules if rule.id == rule_id))
 
 
 @lru_cache(maxsize=1)

@@ -16,24 +16,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from core import files
 from core.files import read_lines
 from core.memory.arithmetic import Estimate
 from core.memory.constants import memory_constants
 from core.system.gpu import Card
 from core.system.machine import Machine
+from core.values import Frozen
 from core.workspace.folder import Workspace
 
 NEWEST = 20  # runs that count; older ones may have been measured under other circumstances
 PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond it one of the two is broken, and nothing should be corrected by it
 
 
-class Rig(BaseModel):
+class Rig(Frozen):
     """What a measurement holds for: device (name of the card, or of the processor), system, driver of the card, stack."""
-
-    model_config = ConfigDict(frozen=True)
 
     device: str
     system: str
@@ -64,10 +61,8 @@ def _stack() -> str:
     return ", ".join([*found, f"arithmetic {memory_constants().version}"])
 
 
-class Correction(BaseModel):
+class Correction(Frozen):
     """factor: median of measured / arithmetic over so many runs."""
-
-    model_config = ConfigDict(frozen=True)
 
     factor: float
     runs: int

@@ -23,7 +23,7 @@ from huggingface_hub.utils import (
 from core.errors import ModelError
 from core.models.hub_cache import REPO_ID, REVISION, CachedRepo, cache_folder, cached_config
 from core.models.hub_download import Listing, Transfer
-from core.models.hub_errors import Asked, NotAHub, host_of, sentence
+from core.models.hub_errors import HubRequest, NotAHub, host_of, sentence
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
@@ -82,7 +82,7 @@ def fetch_start(
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, Asked(repo_id, endpoint, revision, cache_folder(None))) from None
+        raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
 
 
 def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -> tuple[dict[str, bytes], str]:
@@ -95,7 +95,7 @@ def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -
     try:
         listing = Listing(repo_id, transfer._model_info())
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, Asked(repo_id, endpoint, revision, cache_folder(None))) from None
+        raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
     names = sorted(name for name in listing.siblings if _PYTHON.fullmatch(name))
     return {name: fetch_start(repo_id, name, listing.commit, endpoint) for name in names}, listing.commit
 

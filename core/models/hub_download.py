@@ -56,7 +56,7 @@ from core.models.hub_cache import (
     _shards,
     cache_folder,
 )
-from core.models.hub_errors import Asked, Interrupted, NotAHub, in_words, sentence
+from core.models.hub_errors import HubRequest, Interrupted, NotAHub, in_words, sentence
 from core.progress import Progress
 
 Report = Callable[[Progress], None]
@@ -207,7 +207,7 @@ def _download(
                 return snapshot
             return transfer.run(report, check)
     except (NotAHub, Interrupted, HTTPError, OSError) as error:
-        asked = Asked(cached.repo_id, endpoint, revision, cached.cache, transfer.done, transfer.total)
+        asked = HubRequest(cached.repo_id, endpoint, revision, cached.cache, transfer.done, transfer.total)
         raise sentence(error, asked) from None  # a chain would carry addresses with signatures into logs
 
 

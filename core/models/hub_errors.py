@@ -50,7 +50,7 @@ def host_of(endpoint: str) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HubRequest:
     """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes."""
 
     repo: str
@@ -61,7 +61,7 @@ class Asked:
     total: float = 0
 
 
-def sentence(error: Exception, asked: Asked) -> ModelError:
+def sentence(error: Exception, asked: HubRequest) -> ModelError:
     """The one sentence for what went wrong. It carries names and numbers of ours, no text of a server or a library."""
     repo, host = asked.repo, host_of(asked.endpoint)
     page = f"{urlsplit(asked.endpoint).scheme}://{host}/{repo}"

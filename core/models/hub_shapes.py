@@ -50,7 +50,7 @@ def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[
     try:
         content = json.loads(hub.fetch_start(repo_id, hub_cache.INDEX, revision, endpoint, TIMEOUT_S))
     except ModelError as error:
-        if error.text.key == "hub.no_config":
+        if error.message.key == "hub.no_config":
             return None
         raise
     if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):

@@ -16,7 +16,7 @@ from core.errors import ModelError
 
 NAME, OLD_NAME = "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"
 SHAPE = re.compile(r"[A-Za-z0-9_.-]{8,512}")  # "hf_..." on the hub; a mirror's may look otherwise
-Source = Literal["given", "environment", "login"]
+TokenSource = Literal["given", "environment", "login"]
 
 
 class HubToken:
@@ -26,7 +26,7 @@ class HubToken:
         self._before = os.environ.get(NAME)
         self._given = False
 
-    def source(self) -> Source | None:
+    def source(self) -> TokenSource | None:
         """Where the token that is used comes from; None where there is none."""
         if self._given:
             return "given"

@@ -183,9 +183,9 @@ def shape_of(models: Models, name: str) -> ModelShape:
     try:
         return models.shape(name)
     except ModelError as error:
-        if error.text.key != "hub.no_network":
+        if error.message.key != "hub.no_network":
             raise
-        raise ModelError("shape.no_network", model=name, why=error.text) from None
+        raise ModelError("shape.no_network", model=name, why=error.message) from None
 
 
 def config_of(models: Models, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import ModelError, RecipeError
-from core.messages import Text, text
+from core.messages import Message, msg
 
 ALL_LINEAR = "all-linear"
 HEAD = "lm_head"
@@ -146,7 +146,7 @@ class ModelShape(BaseModel):
     expert_layers: _Optional = 0
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
-    low_confidence: tuple[Text, ...] = ()
+    low_confidence: tuple[Message, ...] = ()
     source: Literal["headers", "config", "catalogue", "size"] = "config"
     stands_for: str | None = None  # a bare size: the model whose shape was taken
     held: Held | None = None
@@ -366,7 +366,7 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
     return values
 
 
-def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Text, ...]:
+def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Message, ...]:
     """What the arithmetic does not model, a sentence each."""
     kinds = inner.get("layer_types") or inner.get("layers_block_type") or ()
     strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
@@ -381,8 +381,8 @@ def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping
         "shape.other_senses": any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config")),
         "shape.uneven": any(_is_uneven(inner.get(key)) for keys in _KEYS.values() for key in keys),
     }
-    found = [text(key) for key, doubtful in doubts.items() if doubtful]
-    return (*found, text("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)
+    found = [msg(key) for key, doubtful in doubts.items() if doubtful]
+    return (*found, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)
 
 
 def _is_number(value: Any) -> bool:

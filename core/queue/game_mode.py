@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.system.gpu import Card, Holder
+from core.values import GIB
 from core.workspace.preferences import Automation, clock_of
 
-GIB = 2**30
 # What a desktop keeps of a card for itself (Windows more than Linux), and CUDA's own context beside torch's allocator.
 DESKTOP_GIB, CONTEXT_GIB = 1.3, 0.6
 BUSY_PERCENT = 50  # of a card that nothing of ours uses: a game that is small in memory
@@ -31,8 +31,8 @@ class Sight:
     """minute: since midnight, local. wish: which program wants the device. unknown: why the card cannot be asked."""
 
     minute: int
-    wish: Text | None = None
-    unknown: Text | None = None
+    wish: Message | None = None
+    unknown: Message | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Standing:
     held: bool = False
     wanted_since: float | None = None
     free_since: float | None = None
-    why: Text | None = None  # the program that it was held for; None where it was only the hours
+    why: Message | None = None  # the program that it was held for; None where it was only the hours
     ignored: bool = False
 
 
@@ -51,7 +51,7 @@ class Verdict:
     """seconds_left: until training may go on, where that is known."""
 
     standing: Standing
-    why: Text | None = None
+    why: Message | None = None
     seconds_left: float | None = None
 
     @property
@@ -75,25 +75,25 @@ def decide(wanted: Automation, sight: Sight, before: Standing, clock: float) -> 
     elif before.why is not None and is_free_long:
         now = replace(now, why=None)
     if hours:
-        said = text("game.hours", hours=str(hours), until=clock_of(hours.end))
+        said = msg("game.hours", hours=str(hours), until=clock_of(hours.end))
         return Verdict(replace(now, held=True), said, hours.minutes_left(sight.minute) * 60.0)
     if by_program:
         return Verdict(now, wish)
     if before.held and now.why is not None:
         left = None if free is None else max(0.0, wanted.free_s - (clock - free))
-        return Verdict(now, text("game.soon") if left is not None else now.why, left)
+        return Verdict(now, msg("game.soon") if left is not None else now.why, left)
     return Verdict(replace(now, held=False, why=None))
 
 
 def wish_of_card(
     card: Card | None, ours: Collection[int], at_work: bool, our_bytes: int | None, min_gib: float
-) -> tuple[Text | None, Text | None]:
+) -> tuple[Message | None, Message | None]:
     """(who wants the card, why that is not known); both None: nobody.
 
     ours: process numbers of the app and its workers; at_work: one of them computes on this card; our_bytes: what training has on it.
     """
     if card is None or card.lost:
-        return None, text("game.no_card")
+        return None, msg("game.no_card")
     if card.holders is not None:
         others = [holder for holder in card.holders if holder.pid not in ours]
         numbers_are_ours = not at_work or len(others) < len(card.holders)
@@ -101,30 +101,30 @@ def wish_of_card(
         if numbers_are_ours and (told or not others):
             return _most_wanting(card, told, at_work, min_gib), None
     if card.used_bytes is None or (at_work and our_bytes is None):
-        return None, text("game.cannot_tell")
+        return None, msg("game.cannot_tell")
     ours_gib = (our_bytes or 0) / GIB + CONTEXT_GIB if at_work else 0.0
     others_gib = card.used_bytes / GIB - ours_gib - DESKTOP_GIB
-    return (text("game.somebody", gib=f"{others_gib + DESKTOP_GIB:.1f}") if others_gib >= min_gib else None), None
+    return (msg("game.somebody", gib=f"{others_gib + DESKTOP_GIB:.1f}") if others_gib >= min_gib else None), None
 
 
-def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Text | None:
+def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes >= min_gib * GIB:
-        return text("game.program", program=_name(most), gib=f"{most.used_bytes / GIB:.1f}")
+        return msg("game.program", program=_name(most), gib=f"{most.used_bytes / GIB:.1f}")
     if not at_work and (card.utilization_percent or 0) >= BUSY_PERCENT:
-        return text("game.computing", percent=card.utilization_percent)
+        return msg("game.computing", percent=card.utilization_percent)
     return None
 
 
-def _name(holder: Holder) -> str | Text:
-    return holder.name or text("game.process", pid=holder.pid)
+def _name(holder: Holder) -> str | Message:
+    return holder.name or msg("game.process", pid=holder.pid)
 
 
-def wish_of_programs(named: Iterable[str], running: Iterable[str]) -> Text | None:
+def wish_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | None:
     """The first of the named programs that runs, whether or not it was written with .exe."""
     there = {_plain(name): name for name in running}
     found = next((there[_plain(name)] for name in named if _plain(name) in there), None)
-    return found and text("game.named", program=found)
+    return found and msg("game.named", program=found)
 
 
 def _plain(name: str) -> str:

@@ -1,12 +1,12 @@
-"""The line: the runs that wait for their turn in the app, in `<workspace>/line.json`.
+"""The queue: the runs that wait for their turn in the app, in `<workspace>/line.json`.
 
     {"v": 1, "runs": [{"run": id, "not_before": seconds, "now": false}, ...], "hold": {...}, "game": {...}, "ignore_game": false,
      "sleep_at": seconds, "said": sentence, "app": {"pid": 1, "started": seconds}}
 
-A run is in the line because its own state.json says that it waits and its run.json that the app is to start it. This file
-says no more than the order, from when on, and what the line waits for, so one that is missing or damaged loses no run: what it
+A run is in the queue because its own state.json says that it waits and its run.json that the app is to start it. This file
+says no more than the order, from when on, and what the queue waits for, so one that is missing or damaged loses no run: what it
 does not name stands at the end, in the order in which it was queued. Everybody who changes it (page, command, supervisor) does so
-through `Line`, which holds line.lock from reading to replacing. Times are seconds since 1970: a PC that slept has not missed them.
+through `Queue`, which holds line.lock from reading to replacing. Times are seconds since 1970: a PC that slept has not missed them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import Annotated, Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from core import files
 from core.errors import BusyError, RecipeError, RunError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.values import Frozen
 from core.workspace.folder import Workspace
 
 LOCK_S = 5.0
@@ -35,11 +36,7 @@ Seconds = Annotated[float, Field(ge=0, lt=4e9)]  # since 1970; what lies outside
 TIME = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Entry(_Frozen):
+class QueuedRun(Frozen):
     """One run's place. now: the person pressed Start or Go on while nothing was at work, so a hold does not keep it back."""
 
     run: str
@@ -47,40 +44,40 @@ class Entry(_Frozen):
     now: bool = False
 
 
-class Hold(_Frozen):
-    """The line waits for the person. run: the one that was paused or failed."""
+class Hold(Frozen):
+    """The queue waits for the person. run: the one that was paused or failed."""
 
     why: Literal["restart", "person", "paused", "failed"]
     since: Seconds
     run: str | None = None
 
 
-class Game(_Frozen):
+class Game(Frozen):
     """Game mode keeps the device free. run: the one it paused and will let go on; until: when, where that is known."""
 
-    why: Text
+    why: Message
     since: Seconds
     run: str | None = None
     until: Seconds | None = None
 
 
-class App(_Frozen):
-    """The process whose supervisor works the line off."""
+class App(Frozen):
+    """The process whose supervisor works the queue off."""
 
     pid: int
     started: Seconds
 
 
-class Order(_Frozen):
+class Order(Frozen):
     """line.json. ignore_game: the person let a run go on all the same, until nobody wants the device any more."""
 
     v: int = 1
-    runs: tuple[Entry, ...] = ()
+    runs: tuple[QueuedRun, ...] = ()
     hold: Hold | None = None
     game: Game | None = None
     ignore_game: bool = False
     sleep_at: Seconds | None = None
-    said: Text | None = None
+    said: Message | None = None
     app: App | None = None
 
     def but(self, **changes: Any) -> Order:
@@ -88,23 +85,23 @@ class Order(_Frozen):
 
     @property
     def app_is_open(self) -> bool:
-        """Whether the app that last worked this line off still lives."""
+        """Whether the app that last worked this queue off still lives."""
         try:
             return self.app is not None and abs(psutil.Process(self.app.pid).create_time() - self.app.started) < 2
         except psutil.Error:
             return False
 
 
-def arranged(order: Order, waiting: Sequence[str]) -> tuple[Entry, ...]:
+def arranged(order: Order, waiting: Sequence[str]) -> tuple[QueuedRun, ...]:
     """Those that wait, in their order. waiting: their ids, the longest waiting first."""
     there = set(waiting)
     named = tuple(entry for entry in order.runs if entry.run in there)
     known = {entry.run for entry in named}
-    return named + tuple(Entry(run=run) for run in waiting if run not in known)
+    return named + tuple(QueuedRun(run=run) for run in waiting if run not in known)
 
 
 def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
-    """The run whose turn it is, were the device free; None while the line waits for the person, for game mode, or for a time.
+    """The run whose turn it is, were the device free; None while the queue waits for the person, for game mode, or for a time.
 
     A run whose time has not come does not keep back those behind it. One that was to start at a set time does so although
     the app was restarted meanwhile, because that was said.
@@ -132,7 +129,7 @@ def time_of_day(said: str | None, now: float) -> float | None:
     return (wanted if wanted > here else wanted + timedelta(days=1)).timestamp()
 
 
-class Line:
+class Queue:
     """Reads and changes line.json. Each change raises BusyError where another process keeps its lock, RunError where the
     file cannot be written; both leave it as it was."""
 
@@ -176,11 +173,11 @@ class Line:
 
     # ---- places ---------------------------------------------------------------------------------------------------
     def add(self, run_id: str, waiting: Sequence[str], not_before: float | None = None, now: bool = False, front: bool = False):
-        """At the end, or in front. A hold of a line in which nobody waits holds nobody, so it ends."""
+        """At the end, or in front. A hold of a queue in which nobody waits holds nobody, so it ends."""
 
         def added(order: Order) -> Order:
             others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
-            entry = Entry(run=run_id, not_before=not_before, now=now)
+            entry = QueuedRun(run=run_id, not_before=not_before, now=now)
             runs = (entry, *others) if front or now else (*others, entry)
             return order.but(runs=runs, hold=order.hold if others else None, sleep_at=None, said=None)
 
@@ -219,8 +216,8 @@ Action = Literal["list", "up", "down", "remove", "at", "go", "hold"]
 
 
 def listing(space: Workspace) -> dict[str, Any]:
-    """What `queue --json` prints: the runs in their order, and what the line waits for (null: for its turn only)."""
-    runs, order = Runs(space), Line(space).read()
+    """What `queue --json` prints: the runs in their order, and what the queue waits for (null: for its turn only)."""
+    runs, order = Runs(space), Queue(space).read()
     rows = [
         {"place": place, "run": entry.run, "name": runs.get(entry.run).name, "not_before": entry.not_before}
         for place, entry in enumerate(arranged(order, [run.id for run in runs.waiting()]), 1)
@@ -230,49 +227,49 @@ def listing(space: Workspace) -> dict[str, Any]:
     return {"runs": rows, "hold": hold, "game": game, "sleep_at": order.sleep_at, "app_is_open": order.app_is_open}
 
 
-def sentences(space: Workspace) -> list[Text]:
+def sentences(space: Workspace) -> list[Message]:
     """The same for people."""
-    found, order = listing(space), Line(space).read()
-    said = [text("line.place", **(row | {"when": _when(row["not_before"])})) for row in found["runs"]] or [text("line.empty")]
+    found, order = listing(space), Queue(space).read()
+    said = [msg("line.place", **(row | {"when": _when(row["not_before"])})) for row in found["runs"]] or [msg("line.empty")]
     if order.hold and found["runs"]:
-        said.append(text(f"line.held_{order.hold.why}", run=order.hold.run or ""))
+        said.append(msg(f"line.held_{order.hold.why}", run=order.hold.run or ""))
     if order.game:
         said.append(order.game.why)
     if found["runs"] and not order.app_is_open:
-        said.append(text("line.no_app"))
+        said.append(msg("line.no_app"))
     return said
 
 
-def _when(not_before: float | None) -> Text | str:
+def _when(not_before: float | None) -> Message | str:
     if not_before is None or not_before <= time.time():
         return ""
-    return text("line.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(not_before)))
+    return msg("line.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(not_before)))
 
 
-def act(space: Workspace, action: Action, name: str | None, at: str | None) -> list[Text]:
+def act(space: Workspace, action: Action, name: str | None, at: str | None) -> list[Message]:
     """Raises RunError for a run that does not wait, RecipeError for a time that is none."""
-    line = Line(space)
+    queue = Queue(space)
     if action == "go":
-        line.put(hold=None)
-        return [text("line.goes_on")]
+        queue.put(hold=None)
+        return [msg("line.goes_on")]
     if action == "hold":
-        line.put(hold=Hold(why="person", since=time.time()))
-        return [text("line.is_held")]
+        queue.put(hold=Hold(why="person", since=time.time()))
+        return [msg("line.is_held")]
     if action == "list":
         return sentences(space)
     run, waiting = _waiting_run(space, action, name)
     if action == "remove":
         run.ask("stop")
-        if not line.read().app_is_open:  # nobody else would carry it out before the app is opened again
+        if not queue.read().app_is_open:  # nobody else would carry it out before the app is opened again
             Runs(space).drop(run)
-        line.forget(run.id)
-        return [text("line.taken_out", name=run.name)]
+        queue.forget(run.id)
+        return [msg("line.taken_out", name=run.name)]
     if action == "at":
         if at is None:
             raise RunError("line.needs_time")
-        line.set_time(run.id, None if at == "now" else time_of_day(at, time.time()), waiting)
+        queue.set_time(run.id, None if at == "now" else time_of_day(at, time.time()), waiting)
     else:
-        line.move(run.id, -1 if action == "up" else 1, waiting)
+        queue.move(run.id, -1 if action == "up" else 1, waiting)
     return sentences(space)
 
 
@@ -287,11 +284,11 @@ def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFo
     return run, waiting
 
 
-def create(space: Workspace, recipe: Recipe, facts: dict[str, Any], at: str | None) -> tuple[RunFolder, Text]:
-    """A run at the end of the line, for the app to train."""
-    runs, line, not_before = Runs(space), Line(space), time_of_day(at, time.time())
-    with line.locked():  # the app must not see it before its time is written
+def create(space: Workspace, recipe: Recipe, facts: dict[str, Any], at: str | None) -> tuple[RunFolder, Message]:
+    """A run at the end of the queue, for the app to train."""
+    runs, queue, not_before = Runs(space), Queue(space), time_of_day(at, time.time())
+    with queue.locked():  # the app must not see it before its time is written
         waiting = [other.id for other in runs.waiting()]
         run = runs.create(recipe, "app", facts)
-        line.add(run.id, waiting, not_before)
-    return run, text("line.added", name=run.name, place=len(waiting) + 1)
+        queue.add(run.id, waiting, not_before)
+    return run, msg("line.added", name=run.name, place=len(waiting) + 1)

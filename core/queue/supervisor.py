@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from core.errors import BusyError, GarageError, RecipeError, RunError
-from core.messages import text
+from core.messages import msg
 from core.queue.queue import Hold
 from core.queue.turns import Turns, busy
 from core.recipe import Recipe
@@ -78,7 +78,7 @@ class Supervisor:
     ):
         self.workspace, self.runs = workspace, Runs(workspace)
         self.turns = turns or Turns(workspace)
-        self.line = self.turns.line
+        self.queue = self.turns.queue
         self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
         self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
         self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
@@ -96,17 +96,17 @@ class Supervisor:
 
     # ---- what pages ask -------------------------------------------------------------------------------------------
     def submit(self, recipe: Recipe, facts: dict[str, Any], not_before: float | None = None) -> RunFolder:
-        """A run that begins now where nothing else is at work, else when its turn in the line comes, and not before a time.
+        """A run that begins now where nothing else is at work, else when its turn in the queue comes, and not before a time.
 
         Raises BusyError for what is the same again: the second of two Starts that were meant as one.
         """
-        with self._submitting, self.line.locked():
+        with self._submitting, self.queue.locked():
             self._refuse_twice(recipe)
             waiting = [run.id for run in self.runs.waiting()]
             now = not_before is None and self._is_free()
             run = self.runs.create(recipe, "app", facts)
             try:
-                self.line.add(run.id, waiting, not_before, now=now)
+                self.queue.add(run.id, waiting, not_before, now=now)
             except GarageError:  # the person is told that it does not begin, so it must not wait either
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
@@ -114,7 +114,7 @@ class Supervisor:
 
     def _is_free(self) -> bool:
         """Whether a run that is begun now would meet no other, nor game mode."""
-        return busy(self.runs) is None and self.line.read().game is None
+        return busy(self.runs) is None and self.queue.read().game is None
 
     def _refuse_twice(self, recipe: Recipe) -> None:
         """The same settings under the same name once more, or under another name so soon that nobody can have meant it."""
@@ -132,7 +132,7 @@ class Supervisor:
         """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to stop."""
         state = self.runs.status(run).state
         if not may_stop(state):
-            raise RunError("run.not_running", name=run.name, state=text(f"state.{state.value}"))
+            raise RunError("run.not_running", name=run.name, state=msg(f"state.{state.value}"))
         run.ask("stop")
         self._stop_asked.setdefault(run.id, time.monotonic())
 
@@ -140,46 +140,46 @@ class Supervisor:
         """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
         state = self.runs.status(run).state
         if not may_pause(state):
-            raise RunError("run.not_pausable", name=run.name, state=text(f"state.{state.value}"))
+            raise RunError("run.not_pausable", name=run.name, state=msg(f"state.{state.value}"))
         run.ask("pause")
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def resume(self, run: RunFolder) -> None:
-        """Let a run that was paused, interrupted or failed go on from its newest checkpoint: now, or as the next in the line.
+        """Let a run that was paused, interrupted or failed go on from its newest checkpoint: now, or as the next in the queue.
 
         The run that game mode had paused goes on all the same. Raises BusyError or RunError.
         """
-        with self._submitting, self.line.locked():
-            order = self.line.read()
+        with self._submitting, self.queue.locked():
+            order = self.queue.read()
             if order.game and order.game.run == run.id:
-                self.line.put(game=None, ignore_game=True)
+                self.queue.put(game=None, ignore_game=True)
             now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
-            before = self.line.read()
-            order = self.line.add(run.id, waiting, now=now, front=True)  # first: a place in the line alone lets nothing begin
+            before = self.queue.read()
+            order = self.queue.add(run.id, waiting, now=now, front=True)  # first: a place in the queue alone lets nothing begin
             try:
                 if order.hold and order.hold.run == run.id:
-                    self.line.put(hold=None)
+                    self.queue.put(hold=None)
                 self.runs.queue_again(run, "app")
             except GarageError:
                 with contextlib.suppress(GarageError):
-                    self.line.change(lambda now: before)
+                    self.queue.change(lambda now: before)
                 raise
 
-    def go_on_all_the_same(self) -> None:
+    def continue_anyway(self) -> None:
         """Game mode keeps quiet until nobody wants the device any more; what it paused goes on."""
-        game = self.line.read().game
-        self.line.put(game=None, ignore_game=True)
+        game = self.queue.read().game
+        self.queue.put(game=None, ignore_game=True)
         if game and game.run:
             self.resume(self.runs.get(game.run))
 
     def stay_paused(self) -> None:
-        """What game mode paused is the person's to let go on, and the line waits for that."""
-        with self.line.locked():
-            game = self.line.read().game
+        """What game mode paused is the person's to let go on, and the queue waits for that."""
+        with self.queue.locked():
+            game = self.queue.read().game
             if game and game.run:
                 self.runs.get(game.run).ask("pause")
                 hold = Hold(why="paused", since=time.time(), run=game.run) if self.runs.waiting() else None
-                self.line.put(game=game.model_copy(update={"run": None}), hold=hold)
+                self.queue.put(game=game.model_copy(update={"run": None}), hold=hold)
 
     def close(self, wait_s: float = 30.0) -> None:
         """Pause what runs, begin nothing more, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
@@ -241,7 +241,7 @@ class Supervisor:
             if is_current:
                 try:
                     self._settle(run, process.returncode)
-                except (OSError, GarageError):  # a full disk, a line that somebody keeps locked: once more at the next look
+                except (OSError, GarageError):  # a full disk, a queue that somebody keeps locked: once more at the next look
                     self._worker = (run, process, attempt)
                     raise
         found = None
@@ -295,7 +295,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()
             reason = getattr(error, "strerror", None) or str(error)
-            crashed = {"state": State.FAILED, "message": text("run.cannot_start", reason=reason), "since": time.time()}
+            crashed = {"state": State.FAILED, "message": msg("run.cannot_start", reason=reason), "since": time.time()}
             run.write_status(run.status().model_copy(update=crashed))
             self._ended(run)
 
@@ -306,8 +306,8 @@ class Supervisor:
         if status.state == State.QUEUED and run.asked():
             self._drop(run)
         elif status.state == State.QUEUED:
-            crashed = {"state": State.FAILED, "message": text("run.never_started", code=exit_code), "since": time.time()}
-            run.write_status(status.model_copy(update={**crashed, "advice": text("advice.crashed")}))
+            crashed = {"state": State.FAILED, "message": msg("run.never_started", code=exit_code), "since": time.time()}
+            run.write_status(status.model_copy(update={**crashed, "advice": msg("advice.crashed")}))
         elif status.state in ACTIVE:
             if not run.is_locked():  # else an app before this one had started it already
                 self._mark_interrupted(run)
@@ -324,7 +324,7 @@ class Supervisor:
         """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
         status = run.status()
         run.write_status(dropped(status, was_paused=run.asked() == "pause"))
-        self.line.forget(run.id)
+        self.queue.forget(run.id)
 
     def _mark_interrupted(self, run: RunFolder) -> None:
         with run.lock().acquire(timeout=5):

@@ -15,10 +15,10 @@ from dataclasses import replace
 import psutil
 
 from core.errors import GarageError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.queue import game_mode
 from core.queue.game_mode import Sight, Standing
-from core.queue.queue import App, Game, Hold, Line, Order, first
+from core.queue.queue import App, Game, Hold, Order, Queue, first
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, State, may_pause, may_resume
@@ -44,9 +44,9 @@ class Turns:
         programs: Callable[[], set[str]] = game_mode.running_programs,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
-        put_to_sleep: Callable[[], Text | None] = sleep.now,
+        put_to_sleep: Callable[[], Message | None] = sleep.now,
     ):
-        self.workspace, self.line, self.runs = workspace, Line(workspace), Runs(workspace)
+        self.workspace, self.queue, self.runs = workspace, Queue(workspace), Runs(workspace)
         self._machine, self._programs, self._put_to_sleep = machine, programs, put_to_sleep
         self.clock, self._steady = clock, steady
         self._standing = Standing()
@@ -54,12 +54,12 @@ class Turns:
 
     def app_started(self, waiting: Sequence[str]) -> None:
         """Nothing trains by itself because an app was opened: what waited before waits for the person (core/queue/queue.first)."""
-        if (game := self.line.read().game) and game.run:
+        if (game := self.queue.read().game) and game.run:
             with contextlib.suppress(GarageError):  # it is offered like any run that the end of the app paused
                 self.runs.get(game.run).ask("pause", by="close")
         here = App(pid=os.getpid(), started=psutil.Process().create_time())
         hold = Hold(why="restart", since=self.clock()) if waiting else None
-        self.line.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
+        self.queue.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
 
     def next(self, waiting: Sequence[str]) -> str | None:
         """The run to begin now, the device being free of other runs. waiting: ids, the longest waiting first."""
@@ -67,15 +67,15 @@ class Turns:
             return None
         chosen = self._first(waiting)
         if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
-            self._watch_game(self.line.read(), wanted, None, True)  # what was saved since the last look counts before it begins
+            self._watch_game(self.queue.read(), wanted, None, True)  # what was saved since the last look counts before it begins
             chosen = self._first(waiting)
         if chosen and lease.is_held(self.workspace) and self._is_exporting():
             return None
         return chosen
 
     def _first(self, waiting: Sequence[str]) -> str | None:
-        with self.line.locked():  # a run that is just being added is seen with its time
-            return first(self.line.read(), waiting, self.clock())
+        with self.queue.locked():  # a run that is just being added is seen with its time
+            return first(self.queue.read(), waiting, self.clock())
 
     def _is_exporting(self) -> bool:
         """An export is waited for; the chat gives the device up when a run begins."""
@@ -98,7 +98,7 @@ class Turns:
                 return order.but(sleep_at=now + COUNTDOWN_S)
             return order
 
-        self.line.change(after)
+        self.queue.change(after)
 
     # ---- between ------------------------------------------------------------------------------------------------------
     def look(self, active: RunFolder | None, waiting: Sequence[str], is_of_app: bool = True) -> None:
@@ -106,7 +106,7 @@ class Turns:
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
-        order, wanted = self.line.read(), preferences.read(self.workspace).automation
+        order, wanted = self.queue.read(), preferences.read(self.workspace).automation
         if order.sleep_at is not None:
             self._watch_sleep(order.sleep_at, is_idle=active is None and not waiting)
         if wanted.game_mode or order.game or order.ignore_game:
@@ -115,18 +115,18 @@ class Turns:
     def _watch_sleep(self, sleep_at: float, is_idle: bool) -> None:
         now = self.clock()
         if not is_idle or lease.is_held(self.workspace) or now > sleep_at + LATE_S:
-            self.line.put(sleep_at=None)
+            self.queue.put(sleep_at=None)
         elif now >= sleep_at:
-            self.line.put(sleep_at=None)  # first, so that waking up does not find it
+            self.queue.put(sleep_at=None)  # first, so that waking up does not find it
             if problem := self._put_to_sleep():
-                self.line.put(said=problem)
+                self.queue.put(said=problem)
 
     def _watch_game(self, order: Order, wanted: Automation, active: RunFolder | None, is_of_app: bool) -> None:
         standing = replace(self._standing, held=order.game is not None, ignored=order.ignore_game)
         verdict = game_mode.decide(wanted, self._sight(wanted, active), standing, self._steady())
         self._standing = verdict.standing
         if order.ignore_game and not verdict.standing.ignored:
-            self.line.put(ignore_game=False)
+            self.queue.put(ignore_game=False)
         if not verdict.hold:
             if order.game:
                 self._let_go_on(order.game)
@@ -136,7 +136,7 @@ class Turns:
         def held(order: Order) -> Order:  # unless somebody pressed "Go on all the same" between the two looks
             return order if order.ignore_game else order.but(game=_renewed(order.game, verdict.why, until, self.clock()))
 
-        order = self.line.change(held)
+        order = self.queue.change(held)
         if active and is_of_app and order.game and not active.asked() and may_pause(active.status().state):
             active.ask("pause", by="game")
 
@@ -154,7 +154,7 @@ class Turns:
         return Sight(minute, wish, unknown)
 
     def _paused_by_game(self) -> RunFolder | None:
-        game = self.line.read().game
+        game = self.queue.read().game
         try:
             return self.runs.get(game.run) if game and game.run else None
         except GarageError:
@@ -164,16 +164,16 @@ class Turns:
         """In front and at once, unless somebody has done something else with it meanwhile."""
         run = self._paused_by_game()
         if run is not None and may_resume(self.runs.status(run).state) and run.asked_by_game():
-            with self.line.locked():
+            with self.queue.locked():
                 self.runs.queue_again(run, "app")
-                self.line.add(run.id, [entry.run for entry in self.line.read().runs], now=True)
-        self.line.put(game=None)
+                self.queue.add(run.id, [entry.run for entry in self.queue.read().runs], now=True)
+        self.queue.put(game=None)
 
 
-def _renewed(game: Game | None, why: Text | None, until: float | None, now: float) -> Game:
+def _renewed(game: Game | None, why: Message | None, until: float | None, now: float) -> Game:
     """Unchanged while it says the same, so that line.json is not written at each look for a GiB more or less."""
     if game is None:
-        return Game(why=why or text("game.soon"), since=now, until=until)
+        return Game(why=why or msg("game.soon"), since=now, until=until)
     same_time = game.until == until or (game.until and until and abs(game.until - until) < 5)
     same_reason = why is None or (game.why.key, game.why.params.get("program")) == (why.key, why.params.get("program"))
     return game if same_time and same_reason else game.model_copy(update={"why": why or game.why, "until": until})
@@ -206,6 +206,6 @@ def busy(runs: Runs) -> RunFolder | None:
             return run
         if status.state == State.QUEUED:
             waiting[run.id] = status.since
-    order = Line(runs.workspace).read()
+    order = Queue(runs.workspace).read()
     turn = first(order, sorted(waiting, key=waiting.__getitem__), time.time()) if order.app_is_open else None
     return RunFolder(runs.workspace.runs / turn) if turn else None

@@ -16,7 +16,7 @@ from filelock import Timeout
 from core import files
 from core.errors import BusyError, RunError
 from core.files import free_when_full, writing
-from core.messages import text
+from core.messages import msg
 from core.recipe import Recipe
 from core.runs import further
 from core.runs.folder import RUN_ID, RunFolder, Status
@@ -105,7 +105,7 @@ class Runs:
         """
         status = self.status(run)
         if not may_resume(status.state):
-            raise RunError("run.not_resumable", name=run.name, state=text(f"state.{status.state.value}"))
+            raise RunError("run.not_resumable", name=run.name, state=msg(f"state.{status.state.value}"))
         with writing(run.path):
             try:
                 with run.lock().acquire(timeout=LOCK_S):
@@ -180,9 +180,9 @@ def _last_attempt(run: RunFolder) -> int:
 def dropped(status: Status, was_paused: bool = False) -> Status:
     """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
     if was_paused or status.attempt > 1:
-        changes = {"state": State.PAUSED, "message": text("run.paused", step=status.step)}
+        changes = {"state": State.PAUSED, "message": msg("run.paused", step=status.step)}
     else:
-        changes = {"state": State.STOPPED, "message": text("run.dropped")}
+        changes = {"state": State.STOPPED, "message": msg("run.dropped")}
     return status.model_copy(update=changes | {"since": time.time()})
 
 
@@ -192,14 +192,14 @@ def this_process() -> dict[str, float]:
 
 def interrupted(run: RunFolder, status: Status) -> Status:
     last = run.checkpoints()[-1:]
-    advice = text("run.interrupted_checkpoint", checkpoint=last[0].name) if last else text("run.interrupted_nothing")
+    advice = msg("run.interrupted_checkpoint", checkpoint=last[0].name) if last else msg("run.interrupted_nothing")
     if (free := free_when_full(run.path)) is not None:  # then the worker could not even say so
-        advice = text("faults.interrupted_disk_full", free_mb=free // 10**6)
+        advice = msg("faults.interrupted_disk_full", free_mb=free // 10**6)
     return status.model_copy(
         update={
             "state": State.INTERRUPTED,
             "since": time.time(),
-            "message": text("run.interrupted", step=status.step, total=status.total_steps),
+            "message": msg("run.interrupted", step=status.step, total=status.total_steps),
             "advice": advice,
             "seconds_left": None,
             "has_adapter": run.has_adapter(),

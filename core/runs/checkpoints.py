@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-GIB = 1 << 30
 MARGIN = 32 << 20  # bytes that a save needs beside itself: events, numbers, the log
 PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 

@@ -13,7 +13,7 @@ from filelock import Timeout
 
 from core import files
 from core.errors import RunError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.runs import checkpoints
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
@@ -29,9 +29,9 @@ def seconds_since_asked(run: RunFolder) -> float | None:
     return seconds if 0 <= seconds <= MOST_S else None
 
 
-def message(run: RunFolder, step: int) -> Text:
+def message(run: RunFolder, step: int) -> Message:
     seconds = seconds_since_asked(run)
-    return text("run.paused", step=step) if seconds is None else text("pausing.paused", step=step, seconds=f"{seconds:.1f}")
+    return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=f"{seconds:.1f}")
 
 
 def process_is_gone(run: RunFolder) -> None:
@@ -46,7 +46,7 @@ def process_is_gone(run: RunFolder) -> None:
         with run.lock().acquire(timeout=1):
             if run.status() == status:  # else it was let go on already
                 run.write_status(status.model_copy(update={"message": told}))
-                run.log_event("device_free", message=text("pausing.device_free", seconds=told.params["seconds"]))
+                run.log_event("device_free", message=msg("pausing.device_free", seconds=told.params["seconds"]))
     except (Timeout, OSError):  # the worker's own number stays
         return
 
@@ -64,12 +64,12 @@ class LeftRun:
     saved: int
 
     @property
-    def words(self) -> Text:
+    def words(self) -> Message:
         if not self.saved:
-            return text("left_runs.nothing_saved", name=self.name, step=self.step)
+            return msg("left_runs.nothing_saved", name=self.name, step=self.step)
         if self.step <= self.saved:
-            return text("left_runs.nothing_lost", name=self.name, saved=self.saved)
-        return text("left_runs.some_again", name=self.name, step=self.step, saved=self.saved, lost=self.step - self.saved)
+            return msg("left_runs.nothing_lost", name=self.name, saved=self.saved)
+        return msg("left_runs.some_again", name=self.name, step=self.step, saved=self.saved, lost=self.step - self.saved)
 
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:

@@ -24,33 +24,33 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from core import files
 from core.errors import RunError
 from core.files import Tail, read_lines, writing
-from core.messages import Text
+from core.messages import Message
 from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.states import State, may_move
 from core.system.processes import is_ours
+from core.values import Frozen
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
 COMMANDS = ("pause", "stop", "stop-now")  # later ones win over earlier ones
 MOST_NAME = 200  # characters; what the app gives is shorter, a file may hold anything
 
 
-class Status(BaseModel):
+class Status(Frozen):
     """state.json: what the run is doing, for any reader, replaced whole."""
 
-    model_config = ConfigDict(frozen=True)
     v: int = 1
     state: State = State.QUEUED
     since: float = 0.0
     stage: str = "waiting"  # catalogue key `stage.<stage>`
     progress: Progress | None = None
-    message: Text | None = None  # what happened
-    advice: Text | None = None  # what to try
+    message: Message | None = None  # what happened
+    advice: Message | None = None  # what to try
     attempt: int = 1
     step: int = 0
     total_steps: int = 0
@@ -105,7 +105,7 @@ class RunFolder:
     # ---- state ----------------------------------------------------------------------------------------------------
     def status(self) -> Status:
         """state.json as written; it does not know whether the worker still lives: `Runs.status` does."""
-        return self._written() or Status(state=State.FAILED, stage="waiting", message=Text(key="run.state_unreadable"))
+        return self._written() or Status(state=State.FAILED, stage="waiting", message=Message(key="run.state_unreadable"))
 
     def _written(self) -> Status | None:
         file = self.path / "state.json"

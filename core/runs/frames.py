@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from core import files
 from core.files import read_lines
 from core.runs.folder import RunFolder
+from core.values import Frozen
 
 FILE = "film.jsonl"
 MOST_FRAMES = 24  # of a run; more cannot be told apart on a screen, and each costs seconds
@@ -26,10 +27,8 @@ Ending = Literal["stop", "length", "time", "not_finite"]
 Forgot = Literal["better", "nothing", "little", "some", "much"]
 
 
-class Answer(BaseModel):
+class FrameAnswer(Frozen):
     """why: the model ended it, ANSWER_TOKENS were written, the time for this frame was over, or its numbers were none."""
-
-    model_config = ConfigDict(frozen=True)
 
     text: str
     why: Ending
@@ -43,7 +42,7 @@ class Frame(BaseModel):
     attempt: int = 1
     time: float = 0.0
     seconds: float = 0.0
-    answers: tuple[Answer, ...]
+    answers: tuple[FrameAnswer, ...]
     neutral_loss: float | None = None
 
 
@@ -67,10 +66,8 @@ def _frame(record: dict[str, Any]) -> Frame | None:
         return None
 
 
-class Forgetting(BaseModel):
+class Forgetting(Frozen):
     """The loss on texts that have nothing to do with the data: before the first step of the run, and now."""
-
-    model_config = ConfigDict(frozen=True)
 
     before: float
     now: float

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError, RecipeError, RunError
-from core.messages import text
+from core.messages import msg
 from core.models import adapters
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
@@ -41,7 +41,7 @@ def check(parent: RunFolder) -> Recipe:
     """The parent's recipe. Raises RunError where a child cannot start from it, with the reason."""
     state = parent.status().state
     if not may_continue(state):
-        raise RunError("further.not_ended", name=parent.name, state=text(f"state.{state.value}"))
+        raise RunError("further.not_ended", name=parent.name, state=msg(f"state.{state.value}"))
     if not parent.has_adapter():
         raise RunError("further.no_adapter", name=parent.name)
     recipe = parent.recipe()
@@ -54,13 +54,13 @@ def _check_adapter(parent: RunFolder, folder: Path, recipe: Recipe) -> None:
         found = adapters.describe(folder)
         shapes = _shapes(folder / "adapter_model.safetensors")
     except ModelError as error:
-        raise RunError("further.damaged", name=parent.name, reason=error.text) from error
+        raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
         raise RunError("further.damaged", name=parent.name, reason=str(error).splitlines()[0][:200]) from error
     ranks = {shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")}
     expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/engine/pissa
     if not ranks or found.r != expected or ranks != {expected}:
-        reason = text("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
+        reason = msg("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
         raise RunError("further.damaged", name=parent.name, reason=reason)
     folder_then = str(parent.facts().get("model_folder") or "")
     if found.base not in (recipe.model.id, folder_then):

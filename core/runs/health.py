@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["good", "leave_out", "go_back", "stop"]
+StepVerdict = Literal["good", "leave_out", "go_back", "stop"]
 NO_NUMBERS = 3  # steps in a row
 # Nats above the start. A loss 3 above is one twenty times less sure of each token; single rows differ by 1 to 2 from each other.
 FAR = 3.0
@@ -50,7 +50,7 @@ class Health:
         if math.isfinite(loss):
             self.started_at = max(loss, self.started_at or loss)
 
-    def judge(self, loss: float, is_finite: bool, step: int) -> Verdict:
+    def judge(self, loss: float, is_finite: bool, step: int) -> StepVerdict:
         """Of a step whose gradients are there and not used yet. loss: the mean of its learned tokens."""
         if not is_finite:
             self.no_numbers += 1

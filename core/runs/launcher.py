@@ -6,7 +6,7 @@ workspace; an app that starts later finds the worker and watches it, and the wor
 
 from __future__ import annotations
 
-from core.messages import text
+from core.messages import msg
 from core.runs.folder import RunFolder
 from core.system import processes
 from core.workspace import owner, preferences
@@ -29,9 +29,9 @@ class Launcher:
             return
         self._alone = alone
         if not alone:
-            self._run.log_event("launcher", message=text("launcher.back"))
+            self._run.log_event("launcher", message=msg("launcher.back"))
             return
         choice = preferences.read(self._workspace).when_alone
-        self._run.log_event("launcher", message=text(f"launcher.alone_{choice}", pid=self._process[0]))
+        self._run.log_event("launcher", message=msg(f"launcher.alone_{choice}", pid=self._process[0]))
         if choice == "pause":
             self._run.ask("pause", by="alone")

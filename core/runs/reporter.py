@@ -14,7 +14,7 @@ import traceback
 from types import TracebackType
 
 from core.errors import PauseRequested, StopRequested
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.progress import Progress
 from core.runs import ended
 from core.runs.folder import RunFolder, Status
@@ -60,7 +60,7 @@ class Reporter:
             self._status = status
             self._written = time.monotonic()
 
-    def state(self, state: State, message: Text | None = None, advice: Text | None = None, **changes: object) -> None:
+    def state(self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object) -> None:
         """Raises what was asked instead of beginning to train, or of pausing, when it was announced at the last moment."""
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
@@ -87,7 +87,7 @@ class Reporter:
             else:
                 self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
 
-    def warn(self, message: Text) -> None:
+    def warn(self, message: Message) -> None:
         self.run.log_event("warning", message=message)
 
     def metrics(self, kind: str, step: int, **numbers: float | int | None) -> None:
@@ -146,7 +146,7 @@ class Reporter:
         state, message, code = State.PAUSED, ended.message(self.run, self._status.step), PAUSED_EXIT
         if self._stop.is_set():
             kept = self.run.keep_newest_checkpoint()
-            message = text("run.stopped_kept", step=self._status.step) if kept else text("run.stopped_before_training")
+            message = msg("run.stopped_kept", step=self._status.step) if kept else msg("run.stopped_before_training")
             state, code = State.STOPPED, STOPPED_EXIT
         try:
             self.state(state, message, progress=None, seconds_left=None)

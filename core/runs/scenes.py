@@ -24,6 +24,7 @@ from core.errors import TemplateError
 from core.presets import load
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
+from core.values import Frozen
 
 FILE = "film_scenes.json"
 ROWS = 3  # of the data
@@ -33,22 +34,18 @@ LOOKED_AT = 200  # rows, until there are three short enough
 MOST_ANSWER = 400  # characters of what the data says itself
 BEGINNING = 80  # characters of a plain text, which is then gone on with
 
-Source = Literal["kept_apart", "trained", "own", "neutral"]
+SceneSource = Literal["kept_apart", "trained", "own", "neutral"]
 
 
-class Said(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class Said(Frozen):
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-class Scene(BaseModel):
+class Scene(Frozen):
     """One prompt: turns that end with a question, or the beginning of a plain text. answer: what the data says, where it does."""
 
-    model_config = ConfigDict(frozen=True)
-
-    source: Source
+    source: SceneSource
     turns: tuple[Said, ...] = ()
     text: str | None = None
     answer: str | None = None
@@ -65,9 +62,7 @@ class Scene(BaseModel):
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
 
-class Scenes(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class Scenes(Frozen):
     v: Literal[1] = 1
     scenes: tuple[Scene, ...]
     neutral_texts: tuple[str, ...]
@@ -95,7 +90,7 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     kept_apart = split(len(examples), recipe.data.eval_fraction, recipe.train.seed)[1] if has_kept_apart else []
     numbers = list(kept_apart) or list(range(len(examples)))
     random.Random(f"{recipe.train.seed}/film").shuffle(numbers)
-    source: Source = "kept_apart" if kept_apart else "trained"
+    source: SceneSource = "kept_apart" if kept_apart else "trained"
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
     own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
     neutral = neutral_prompts()
@@ -106,7 +101,7 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     return Scenes(scenes=tuple(fitting), neutral_texts=texts)
 
 
-def _short_ones(examples: Iterator[Example], source: Source, tokenizer: Tokenizer) -> list[Scene]:
+def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
     found: dict[str, Scene] = {}  # by what is asked: the same question twice shows nothing new
     for example in examples:
         scene = _scene_of(example, source)
@@ -117,7 +112,7 @@ def _short_ones(examples: Iterator[Example], source: Source, tokenizer: Tokenize
     return list(found.values())
 
 
-def _scene_of(example: Example, source: Source) -> Scene | None:
+def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     """A row up to its first answer; of a plain text its beginning. None where there is nothing to ask."""
     if example.text is not None:
         begin = _beginning(example.text)

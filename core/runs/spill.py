@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from core.messages import text
+from core.messages import msg
 from core.runs.reporter import Reporter
-from core.system.machine import GIB
+from core.values import GIB
 
 JUMP = 2.0  # times the usual time a token; a laptop that gets hot loses a third
 IN_A_ROW = 3  # steps: one slow step is a hiccup
@@ -96,7 +96,7 @@ class SpillWatch:
         if not slow:
             self._told = None
             self._reporter.run.add_facts(spill=None)
-            self._reporter.run.log_event("decision", message=text("spill.over"))
+            self._reporter.run.log_event("decision", message=msg("spill.over"))
         elif (memory := self._memory()) is not None:
             found = judge(self.usual, list(self._recent), memory, self._where, step)
             if found is not None:
@@ -115,6 +115,6 @@ class SpillWatch:
 def sentence(found: Spill):
     """What happened, by how much, and what to try."""
     if found.kind == "disk":
-        return text("spill.disk", slower=found.slower)
+        return msg("spill.disk", slower=found.slower)
     key = "spill.shared_memory_over" if found.over_gib >= 0.05 else "spill.shared_memory"
-    return text(key, slower=found.slower, over=found.over_gib)
+    return msg(key, slower=found.slower, over=found.over_gib)

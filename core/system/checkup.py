@@ -19,11 +19,10 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.presets import PROJECT
 from core.system import gpu
+from core.values import Frozen
 
 GB = 1e9
 # The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much again.
@@ -33,21 +32,17 @@ LEAST_FREE_GB = 5.0
 OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
 
 
-class Finding(BaseModel):
+class CheckResult(Frozen):
     """One thing that was looked at. found: what is there; fix: the one thing to do, None where nothing is wrong."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     ok: bool
-    found: Text
-    fix: Text | None = None
+    found: Message
+    fix: Message | None = None
 
 
-class Torch(BaseModel):
+class Torch(Frozen):
     """What a child process says of torch. cuda, hip: versions it was built for. arches: like ("sm_75", "sm_86")."""
-
-    model_config = ConfigDict(frozen=True)
 
     version: str | None = None
     cuda: str | None = None
@@ -58,10 +53,8 @@ class Torch(BaseModel):
     bitsandbytes_error: str | None = None
 
 
-class Facts(BaseModel):
+class Facts(Frozen):
     """All that the checks judge. None where it could not be found out."""
-
-    model_config = ConfigDict(frozen=True)
 
     system: str
     machine: str
@@ -81,7 +74,7 @@ class Facts(BaseModel):
     port_free: bool
 
 
-def run(workspace_root: Path, port: int) -> list[Finding]:
+def run(workspace_root: Path, port: int) -> list[CheckResult]:
     """Look and judge; the findings in the order in which their fixes should be done."""
     return examine(gather(workspace_root, port))
 
@@ -89,7 +82,7 @@ def run(workspace_root: Path, port: int) -> list[Finding]:
 # ---- judging ----------------------------------------------------------------------------------------------------------
 
 
-def examine(facts: Facts) -> list[Finding]:
+def examine(facts: Facts) -> list[CheckResult]:
     """Every finding, the good ones too."""
     checks = [
         _python(facts),
@@ -105,46 +98,49 @@ def examine(facts: Facts) -> list[Finding]:
     return [finding for finding in checks if finding is not None]
 
 
-def _python(facts: Facts) -> Finding:
-    found = text("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
+def _python(facts: Facts) -> CheckResult:
+    found = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
     good = (3, 11) <= facts.python[:2] <= (3, 13)
-    return Finding(name="python", ok=good, found=found, fix=None if good else text("doctor.python_fix"))
+    return CheckResult(name="python", ok=good, found=found, fix=None if good else msg("doctor.python_fix"))
 
 
-def _environment(facts: Facts) -> Finding:
+def _environment(facts: Facts) -> CheckResult:
     if not facts.in_own_environment:
-        return Finding(name="environment", ok=True, found=text("doctor.environment_other", path=facts.executable))
+        return CheckResult(name="environment", ok=True, found=msg("doctor.environment_other", path=facts.executable))
     if not facts.install_finished:
-        return Finding(name="environment", ok=False, found=text("doctor.unfinished"), fix=text("doctor.start_fix"))
-    return Finding(name="environment", ok=True, found=text("doctor.environment"))
+        return CheckResult(name="environment", ok=False, found=msg("doctor.unfinished"), fix=msg("doctor.start_fix"))
+    return CheckResult(name="environment", ok=True, found=msg("doctor.environment"))
 
 
-def _packages(facts: Facts) -> Finding:
+def _packages(facts: Facts) -> CheckResult:
     if facts.missing:
-        found = text("doctor.packages_missing", packages=list(facts.missing))
-        return Finding(name="packages", ok=False, found=found, fix=text("doctor.repair_fix"))
-    return Finding(name="packages", ok=True, found=text("doctor.packages"))
+        found = msg("doctor.packages_missing", packages=list(facts.missing))
+        return CheckResult(name="packages", ok=False, found=found, fix=msg("doctor.repair_fix"))
+    return CheckResult(name="packages", ok=True, found=msg("doctor.packages"))
 
 
-def _torch(facts: Facts) -> list[Finding]:
+def _torch(facts: Facts) -> list[CheckResult]:
     """The card, and torch against it: at most one problem of torch, the first that stands in the way."""
     torch, nvidia = facts.torch, facts.nvidia
     findings = [_card(card) for card in nvidia.cards]
     if torch.error is not None:
-        found = text("doctor.torch_error", reason=torch.error)
-        return [*findings, Finding(name="torch", ok=False, found=found, fix=text("doctor.repair_fix"))]
+        found = msg("doctor.torch_error", reason=torch.error)
+        return [*findings, CheckResult(name="torch", ok=False, found=found, fix=msg("doctor.repair_fix"))]
     if nvidia.driver is None:
         key = "doctor.torch_cuda_no_driver" if torch.cuda else "doctor.torch_rocm" if torch.hip else "doctor.torch_cpu"
-        return [*findings, Finding(name="torch", ok=True, found=text(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))]
+        return [
+            *findings,
+            CheckResult(name="torch", ok=True, found=msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip)),
+        ]
     if not nvidia.cards:
-        found = text("doctor.no_cards", driver=nvidia.driver)
-        return [Finding(name="gpu", ok=False, found=found, fix=text("doctor.no_cards_fix"))]
+        found = msg("doctor.no_cards", driver=nvidia.driver)
+        return [CheckResult(name="gpu", ok=False, found=found, fix=msg("doctor.no_cards_fix"))]
     return [*findings, _torch_beside_driver(torch, nvidia)]
 
 
-def _card(card: gpu.Card) -> Finding:
-    unknown = text("doctor.unknown")
-    found = text(
+def _card(card: gpu.Card) -> CheckResult:
+    unknown = msg("doctor.unknown")
+    found = msg(
         "doctor.gpu",
         index=card.index,
         name=card.name or unknown,
@@ -152,14 +148,14 @@ def _card(card: gpu.Card) -> Finding:
         free=unknown if card.free_bytes is None else f"{card.free_bytes / 2**30:.1f}",
         capability=unknown if card.capability is None else "{}.{}".format(*card.capability),
     )
-    return Finding(name="gpu", ok=True, found=found)
+    return CheckResult(name="gpu", ok=True, found=found)
 
 
-def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> Finding:
+def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
-    def problem(key: str, fix: str, **more: object) -> Finding:
-        return Finding(name="torch", ok=False, found=text(key, **values, **more), fix=text(fix, **values, **more))
+    def problem(key: str, fix: str, **more: object) -> CheckResult:
+        return CheckResult(name="torch", ok=False, found=msg(key, **values, **more), fix=msg(fix, **values, **more))
 
     driver = version_numbers(nvidia.driver or "")
     if torch.cuda is None:
@@ -174,7 +170,7 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> Finding:
         return problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
     if not torch.sees_card:
         return problem("doctor.torch_blind", "doctor.torch_blind_fix")
-    return Finding(name="torch", ok=True, found=text("doctor.torch_cuda", **values))
+    return CheckResult(name="torch", ok=True, found=msg("doctor.torch_cuda", **values))
 
 
 def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
@@ -198,46 +194,46 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
 
-def _other_machines(facts: Facts) -> list[Finding]:
+def _other_machines(facts: Facts) -> list[CheckResult]:
     if facts.system == "Darwin":
-        return [Finding(name="machine", ok=True, found=text("doctor.mac"))]
+        return [CheckResult(name="machine", ok=True, found=msg("doctor.mac"))]
     if facts.amd and facts.nvidia.driver is None:
-        return [Finding(name="machine", ok=True, found=text("doctor.amd_rocm" if facts.torch.hip else "doctor.amd"))]
+        return [CheckResult(name="machine", ok=True, found=msg("doctor.amd_rocm" if facts.torch.hip else "doctor.amd"))]
     return []
 
 
-def _bitsandbytes(facts: Facts) -> Finding:
+def _bitsandbytes(facts: Facts) -> CheckResult:
     if facts.bitsandbytes is None:
-        return Finding(name="bitsandbytes", ok=False, found=text("doctor.no_bitsandbytes"), fix=text("doctor.repair_fix"))
+        return CheckResult(name="bitsandbytes", ok=False, found=msg("doctor.no_bitsandbytes"), fix=msg("doctor.repair_fix"))
     if facts.torch.bitsandbytes_error:
-        found = text("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=facts.torch.bitsandbytes_error)
-        return Finding(name="bitsandbytes", ok=False, found=found, fix=text("doctor.repair_fix"))
-    return Finding(name="bitsandbytes", ok=True, found=text("doctor.bitsandbytes", version=facts.bitsandbytes))
+        found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=facts.torch.bitsandbytes_error)
+        return CheckResult(name="bitsandbytes", ok=False, found=found, fix=msg("doctor.repair_fix"))
+    return CheckResult(name="bitsandbytes", ok=True, found=msg("doctor.bitsandbytes", version=facts.bitsandbytes))
 
 
-def _workspace(facts: Facts) -> Finding:
+def _workspace(facts: Facts) -> CheckResult:
     if facts.writable_error:
-        found = text("doctor.not_writable", folder=facts.workspace, reason=facts.writable_error)
-        return Finding(name="workspace", ok=False, found=found, fix=text("doctor.workspace_fix"))
-    return Finding(name="workspace", ok=True, found=text("doctor.writable", folder=facts.workspace))
+        found = msg("doctor.not_writable", folder=facts.workspace, reason=facts.writable_error)
+        return CheckResult(name="workspace", ok=False, found=found, fix=msg("doctor.workspace_fix"))
+    return CheckResult(name="workspace", ok=True, found=msg("doctor.writable", folder=facts.workspace))
 
 
-def _disk(facts: Facts) -> Finding:
+def _disk(facts: Facts) -> CheckResult:
     if facts.free_bytes is None:
-        return Finding(name="disk", ok=True, found=text("doctor.disk_unknown", folder=facts.workspace))
+        return CheckResult(name="disk", ok=True, found=msg("doctor.disk_unknown", folder=facts.workspace))
     free = facts.free_bytes / GB
-    found = text("doctor.disk", free=f"{free:.1f}", folder=facts.workspace)
+    found = msg("doctor.disk", free=f"{free:.1f}", folder=facts.workspace)
     little = free < LEAST_FREE_GB
-    return Finding(
-        name="disk", ok=not little, found=found, fix=text("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if little else None
+    return CheckResult(
+        name="disk", ok=not little, found=found, fix=msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if little else None
     )
 
 
-def _port(facts: Facts) -> Finding:
+def _port(facts: Facts) -> CheckResult:
     if facts.port_free:
-        return Finding(name="port", ok=True, found=text("doctor.port", port=str(facts.port)))
-    other = text("doctor.port_fix", port=str(facts.port), other=str(facts.port + 1))
-    return Finding(name="port", ok=False, found=text("doctor.port_taken", port=str(facts.port)), fix=other)
+        return CheckResult(name="port", ok=True, found=msg("doctor.port", port=str(facts.port)))
+    other = msg("doctor.port_fix", port=str(facts.port), other=str(facts.port + 1))
+    return CheckResult(name="port", ok=False, found=msg("doctor.port_taken", port=str(facts.port)), fix=other)
 
 
 # ---- looking ----------------------------------------------------------------------------------------------------------

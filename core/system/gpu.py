@@ -9,17 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+
+from core.values import Frozen
 
 # nvml.h: NVML_ERROR_GPU_IS_LOST "fallen off the bus or otherwise inaccessible", NVML_ERROR_RESET_REQUIRED.
 GONE = {15, 16}
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Holder(_Fact):
+class Holder(Frozen):
     """A process that has memory on a card. In a container the pid may be another namespace's: then name is None or wrong."""
 
     pid: int
@@ -27,7 +24,7 @@ class Holder(_Fact):
     used_bytes: int | None = None  # Windows' display driver model (WDDM) never tells
 
 
-class Card(_Fact):
+class Card(Frozen):
     """One card. Memory in bytes: total as the driver reports it (a 24 GB card shows a little less), free right now.
 
     mig: cut into instances (data-centre cards); memory is then the whole card's, and free is None because what one
@@ -51,7 +48,7 @@ class Card(_Fact):
     lost: bool = False
 
 
-class Nvidia(_Fact):
+class Nvidia(Frozen):
     """driver: its version, like "580.65.06". error, error_code: NVML's own words and number when it could not be asked at all."""
 
     driver: str | None = None

@@ -10,17 +10,13 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import psutil
-from pydantic import BaseModel, ConfigDict
 
 from core.system import gpu
+from core.values import Frozen
 
-GIB = 2**30
 
-
-class Machine(BaseModel):
+class Machine(Frozen):
     """system: "Linux", "Windows", "Darwin". cores: physical ones. RAM in bytes; free is what programs can still get."""
-
-    model_config = ConfigDict(frozen=True)
 
     system: str
     cpu: str | None = None

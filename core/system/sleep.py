@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 
-from core.messages import Text, text
+from core.messages import Message, msg
 
 # SetSuspendState through rundll32 ignores its arguments and hibernates where hibernation is on; this way it hears "Suspend".
 _WINDOWS = (
@@ -22,26 +22,26 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 WAIT_S = 30.0
 
 
-def command(system: str | None = None) -> tuple[str, ...] | Text:
+def command(system: str | None = None) -> tuple[str, ...] | Message:
     """What would be run, or the reason why this PC cannot be put to sleep."""
     found = COMMANDS.get(system or platform.system())
     if found is None:
-        return text("line.sleep_unknown_system", system=system or platform.system())
-    return found if shutil.which(found[0]) else text("line.sleep_no_command", command=found[0])
+        return msg("line.sleep_unknown_system", system=system or platform.system())
+    return found if shutil.which(found[0]) else msg("line.sleep_no_command", command=found[0])
 
 
-def now(run: Callable[..., subprocess.CompletedProcess] = subprocess.run) -> Text | None:
+def now(run: Callable[..., subprocess.CompletedProcess] = subprocess.run) -> Message | None:
     """Put the PC to sleep; the reason where it would not. Returns after it woke up, or at once where it is asked only."""
     asked = command()
-    if isinstance(asked, Text):
+    if isinstance(asked, Message):
         return asked
     try:
         done = run(list(asked), capture_output=True, text=True, timeout=WAIT_S, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:  # it slept in between
         return None
     except OSError as error:
-        return text("line.sleep_failed", reason=error.strerror or str(error))
+        return msg("line.sleep_failed", reason=error.strerror or str(error))
     if done.returncode == 0:
         return None
     said = next((line.strip() for line in (done.stderr or "").splitlines() if line.strip()), f"exit code {done.returncode}")
-    return text("line.sleep_failed", reason=said[:200])
+    return msg("line.sleep_failed", reason=said[:200])

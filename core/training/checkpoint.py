@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import load_file
 
-from core import files
+from core import files, values
 from core.errors import RunError
-from core.messages import text
+from core.messages import msg
 from core.runs import checkpoints
 from core.runs.folder import RunFolder
 from core.runs.health import Health
@@ -129,18 +129,18 @@ class Checkpoints:
             free, dropped = checkpoints.make_room(complete, needed, best)
         numbers = {"free_mb": free // 1_000_000, "needed_mb": needed // 1_000_000}
         if dropped:
-            self.run.log_event("warning", message=text("checkpoint.dropped_for_room", names=", ".join(dropped), **numbers))
+            self.run.log_event("warning", message=msg("checkpoint.dropped_for_room", names=", ".join(dropped), **numbers))
         if free < needed:
-            self.run.log_event("warning", message=text("checkpoint.disk_short", **numbers))
+            self.run.log_event("warning", message=msg("checkpoint.disk_short", **numbers))
 
     def _drop_old(self, best: str | None) -> None:
         complete = self.run.checkpoints()
-        stay = checkpoints.kept(complete, self.keep, self.budget_gib * checkpoints.GIB, best)
+        stay = checkpoints.kept(complete, self.keep, self.budget_gib * values.GIB, best)
         checkpoints.drop(folder for folder in complete if folder not in stay)
         if len(stay) < min(self.keep, len(complete)) and not self._said:
             self._said.append("over_budget")  # once a run, not at every save
             size_mb = checkpoints.bytes_of(complete[-1]) // 1_000_000
-            told = text("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
+            told = msg("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
             self.run.log_event("warning", message=told)
 
 

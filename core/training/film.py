@@ -25,9 +25,9 @@ from core.engine.batches import collate, collate_packed
 from core.engine.decode import Decoder
 from core.engine.loss import summed_loss
 from core.files import is_out_of_memory
-from core.messages import text
+from core.messages import msg
 from core.runs import frames
-from core.runs.frames import Answer, Ending, Frame
+from core.runs.frames import Ending, Frame, FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, Scenes
 from core.training import checkpoint
 from core.training.trainer import Trainer
@@ -39,7 +39,7 @@ FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeErro
 
 
 @dataclass
-class _Row:
+class _Writing:
     """One answer while it is written."""
 
     place: int
@@ -130,20 +130,20 @@ class Film:
                 traceback.clear_frames(error.__traceback__)
                 if trainer.compute.on_card:
                     torch.cuda.empty_cache()
-                trainer.reporter.warn(text("film.no_memory") if step is None else text("film.frame_no_memory", step=step))
+                trainer.reporter.warn(msg("film.no_memory") if step is None else msg("film.frame_no_memory", step=step))
             else:
                 self._is_off = True
                 traceback.print_exc()
                 reason = (str(error).splitlines() or [""])[0][:200]
-                trainer.reporter.warn(text("film.cannot_ask", kind=type(error).__name__, reason=reason))
+                trainer.reporter.warn(msg("film.cannot_ask", kind=type(error).__name__, reason=reason))
         finally:
             checkpoint.set_random_states(states)
 
     # ---- answers ----------------------------------------------------------------------------------------------------
-    def _groups(self) -> list[list[_Row]]:
+    def _groups(self) -> list[list[_Writing]]:
         """Prompts that are answered together: with room for their answers no more tokens than a step's largest batch has."""
-        rows = [_Row(place, prompt) for place, prompt in enumerate(self._prompts)]
-        groups: list[list[_Row]] = []
+        rows = [_Writing(place, prompt) for place, prompt in enumerate(self._prompts)]
+        groups: list[list[_Writing]] = []
         for row in rows:
             together = [*groups[-1], row] if groups else [row]
             width = max(len(each.prompt) for each in together) + ANSWER_TOKENS
@@ -153,16 +153,16 @@ class Film:
                 groups.append([row])
         return groups
 
-    def _answers(self, end: float) -> list[Answer]:
+    def _answers(self, end: float) -> list[FrameAnswer]:
         groups = self._groups()
         with attention.set_aside(self._model):
             for number, rows in enumerate(groups):
                 now = self._clock()
                 self._decode(rows, now + (end - now) / (len(groups) - number))
         done = sorted((row for rows in groups for row in rows), key=lambda row: row.place)
-        return [Answer(text=self._tokenizer.decode(row.ids).rstrip(UNFINISHED).strip(), why=row.why or "time") for row in done]
+        return [FrameAnswer(text=self._tokenizer.decode(row.ids).rstrip(UNFINISHED).strip(), why=row.why or "time") for row in done]
 
-    def _decode(self, rows: Sequence[_Row], end: float) -> None:
+    def _decode(self, rows: Sequence[_Writing], end: float) -> None:
         """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the batch."""
         alive = list(rows)
         ids, mask = self._decoder.left_padded([row.prompt for row in alive])

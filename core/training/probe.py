@@ -26,29 +26,28 @@ from typing import Any
 import psutil
 import torch
 
-from core.advice import would_fit
+from core.advice import remedies
 from core.advice.case import Case, Draft
 from core.data.facts import DataFacts
 from core.engine.step import stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
-from core.memory import arithmetic as memory
 from core.memory import budget
-from core.memory.arithmetic import Setup
+from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
 from core.memory.record import MemoryRecord, Rig
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.system import gpu
-from core.system import machine as hardware
 from core.system.gpu import Card
-from core.system.machine import GIB, this_machine
+from core.system.machine import Machine, this_machine
 from core.system.processes import ResidentPeak, limit_of_process, top_by_ram
 from core.training.trainer import LongestBatch, Trainer
+from core.values import GIB
 from core.workspace.folder import Workspace
 
 STATE_BYTES = {"adamw_torch": 8.0, None: 8.0}  # of the optimizer, a trainable parameter; the 8-bit ones: 2.03
@@ -166,7 +165,7 @@ class Probe:
         if self._shape is None:
             return {}
         method = self._recipe.adapter.method
-        arithmetic = memory.estimate(self._shape, self._setup(trainer, longest)).on_card_gib
+        arithmetic = estimate(self._shape, self._setup(trainer, longest)).on_card_gib
         known = MemoryRecord(self._workspace).corrections(rig, self._recipe.model.id).of(method) if rig else None
         correction = {"factor": known.factor, "runs": known.runs} if known else {"factor": 1.0, "runs": 0}
         return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
@@ -263,9 +262,9 @@ class Probe:
 
     def _say(self, facts: dict[str, Any]) -> None:
         if "predicted_gib" not in facts:
-            said = text("probe.measured_alone", measured=facts["measured_gib"], rows=facts["rows"], tokens=facts["tokens"])
+            said = msg("probe.measured_alone", measured=facts["measured_gib"], rows=facts["rows"], tokens=facts["tokens"])
         else:
-            said = text(
+            said = msg(
                 "probe.measured",
                 predicted=facts["predicted_gib"],
                 measured=facts["measured_gib"],
@@ -285,7 +284,7 @@ class Probe:
         advice = self._advice(trainer, longest, measured, limit / GIB)
         return DoesNotFitError(key, advice, needed=needed, limit=limit / GIB, **numbers)
 
-    def _would_fit(self, trainer: Trainer) -> Text:
+    def _would_fit(self, trainer: Trainer) -> Message:
         """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
         on_card = trainer.compute.on_card
         card = _card_of(this_machine()) if on_card else None
@@ -294,20 +293,20 @@ class Probe:
             limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process
         return self._advice(trainer, trainer.longest(), None, limit / GIB if limit else None)
 
-    def _advice(self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Text:
+    def _advice(self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
         found = []
         if self._shape is not None and limit is not None:
             found = self._ways(trainer, longest, measured.whole / GIB if measured else limit, limit, measured is not None)
-        held = [text("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
+        held = [msg("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
         if trainer.compute.on_card or not held:
-            return text("probe.advice", ways=found) if found else text("probe.advice_nothing")
-        return text("probe.advice_held", ways=found, held=held) if found else text("probe.advice_nothing_held", held=held)
+            return msg("probe.advice", ways=found) if found else msg("probe.advice_nothing")
+        return msg("probe.advice_held", ways=found, held=held) if found else msg("probe.advice_nothing_held", held=held)
 
-    def _ways(self, trainer: Trainer, longest: LongestBatch, needed: float, limit: float, is_exact: bool) -> list[Text]:
+    def _ways(self, trainer: Trainer, longest: LongestBatch, needed: float, limit: float, is_exact: bool) -> list[Message]:
         """needed: GiB of this run; not is_exact: at least so many, the limit that it went beyond."""
         assert self._shape is not None
         setup = self._setup(trainer, longest).model_copy(update={"base_bytes": 2})  # as Case reckons; the factor has the rest
-        factor = needed / memory.estimate(self._shape, setup).on_card_gib
+        factor = needed / estimate(self._shape, setup).on_card_gib
         if not is_exact:
             factor = max(1.0, factor)
         lengths = [len(row.input_ids) for row in trainer.data.train]
@@ -318,7 +317,7 @@ class Probe:
             None,
             vram_table(),
             self._recipe.data.eval_fraction,
-            would_fit.measured_corrections(factor),
+            remedies.measured_corrections(factor),
         )
         train, adapter = self._recipe.train, self._recipe.adapter
         at_once = trainer.retreat.at_once // (self._recipe.data.max_length if trainer.packed else 1)
@@ -336,10 +335,10 @@ class Probe:
             lora_dropout=adapter.lora_dropout,
             load_in_8bit=adapter.load_in_8bit,
         )
-        return [way.text for way in would_fit.ways(case, draft, lengths)]
+        return [way.text for way in remedies.ways(case, draft, lengths)]
 
 
-def _card_of(machine: hardware.Machine) -> Card | None:
+def _card_of(machine: Machine) -> Card | None:
     """NVML's record of the first card that torch sees: by its uuid, else where there is only one."""
     uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
     cards = [card for card in machine.nvidia.cards if not card.lost]
@@ -369,7 +368,7 @@ def _given(gib: object) -> int | None:
     return int(gib * GIB) if isinstance(gib, int | float) and gib > 0 else None
 
 
-def _budget(machine: hardware.Machine, on_card: bool, limit_gib: float) -> Budget:
+def _budget(machine: Machine, on_card: bool, limit_gib: float) -> Budget:
     found = budget.of_machine(machine) if on_card else budget.of_cpu(machine)
     return found.model_copy(update={"free_gib": limit_gib})
 

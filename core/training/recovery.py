@@ -16,7 +16,7 @@ import torch
 from core.engine import adapter
 from core.errors import GarageError
 from core.files import is_out_of_memory
-from core.messages import text
+from core.messages import msg
 from core.runs.health import Health
 from core.training import checkpoint
 from core.training.checkpoint import Position, States
@@ -77,7 +77,7 @@ class Recovery:
             torch.cuda.empty_cache()
         measuring = step == trainer.position.step
         lengths = [len(row.input_ids) for row in trainer.data.evaluation] if measuring else trainer.schedule.lengths
-        said = trainer.retreat.go_on(failed, lengths, text("retreat.in_step", step=step), measuring)
+        said = trainer.retreat.go_on(failed, lengths, msg("retreat.in_step", step=step), measuring)
         if said is None:
             advice = trainer.would_fit(trainer) if trainer.would_fit else None
             raise NothingLeftError("retreat.nothing_left", advice, step=step)
@@ -91,7 +91,7 @@ class Recovery:
     def save_memory_beforehand(self) -> bool:
         """For a longest batch that does not fit: whether there was a way left, which is then taken."""
         trainer = self._trainer
-        said = trainer.retreat.go_on(trainer.longest().rows, trainer.schedule.lengths, text("retreat.beforehand"))
+        said = trainer.retreat.go_on(trainer.longest().rows, trainer.schedule.lengths, msg("retreat.beforehand"))
         if said is None:
             return False
         trainer.tell("retreat", trainer.position.step, said)
@@ -136,7 +136,7 @@ class Recovery:
         if is_end:
             raise NotFiniteError("run.ran_away" if trainer.position.step else "run.ran_away_at_once", **facts)
         facts["rate"] = trainer.set_learning_rate(trainer.position.step + 1)
-        trainer.tell("went_back", step, text("sanity.ran_away" if health.ran_away else "sanity.no_numbers", **facts))
+        trainer.tell("went_back", step, msg("sanity.ran_away" if health.ran_away else "sanity.no_numbers", **facts))
         trainer.clock = trainer.new_clock(trainer.clock.spent)
         if trainer.position.step:
             trainer.checkpoint()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from core.data.schedule import packed
 from core.errors import DoesNotFitError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.recipe import Recipe
 
 HALVE, CHECKPOINTING, OFFLOAD = "halve", "gradient_checkpointing", "activation_offload"
@@ -57,7 +57,7 @@ class Retreat:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
 
-    def go_on(self, failed: Sequence[int], lengths: Sequence[int], what: Text, measuring: bool = False) -> Text | None:
+    def go_on(self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False) -> Message | None:
         """Take the next way, the first that helps the micro-batch that failed; says which, None where none is left.
 
         what: where it was not enough. measuring: nothing is kept for a way back then, so only less at once helps.
@@ -67,13 +67,13 @@ class Retreat:
             while len(self._parts(failed, lengths, self.at_once)) == 1:
                 self.taken.append(HALVE)
             key = "retreat.packed" if self._packed else "retreat.batch"
-            return text(key, what=what, before=before, now=self.at_once)
+            return msg(key, what=what, before=before, now=self.at_once)
         if measuring:
             return None
         if not self.checkpointing:
             self.taken.append(CHECKPOINTING)
-            return text("retreat.checkpointing", what=what)
+            return msg("retreat.checkpointing", what=what)
         if self._on_card and not self.offloads:
             self.taken.append(OFFLOAD)
-            return text("retreat.offload", what=what)
+            return msg("retreat.offload", what=what)
         return None

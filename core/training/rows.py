@@ -16,7 +16,7 @@ from core.data.schedule import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose, limit_of
 from core.data.tokenizer import Encoded, Tokenizer, conversation, fit
 from core.errors import DataError
-from core.messages import text
+from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
 from core.runs.reporter import Reporter
@@ -75,7 +75,7 @@ def tokenize(
     data = recipe.data
     limit = limit_of(data, tokenizer)
     if limit < data.max_length:
-        reporter.warn(text("run.length_limited", wanted=data.max_length, limit=limit))
+        reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
     wants_repeats = data.deduplicate or data.drop_leaked
     chosen = choose(len(examples), recipe, Repeats.of(examples, reporter.check) if wants_repeats else None)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
@@ -99,24 +99,24 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
     rows = len(reading.examples) - chosen.repeated - chosen.leaked
     if recipe.data.deduplicate:
         reading.reporter.run.log_event(
-            "decision", message=text("run.rows_repeated", rows=chosen.repeated, all=len(reading.examples))
+            "decision", message=msg("run.rows_repeated", rows=chosen.repeated, all=len(reading.examples))
         )
     if recipe.data.drop_leaked:
         reading.reporter.run.log_event(
-            "decision", message=text("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring))
+            "decision", message=msg("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring))
         )
     if reading.long["cut"]:
-        warn(text("run.rows_cut", rows=reading.long["cut"], max_length=limit))
+        warn(msg("run.rows_cut", rows=reading.long["cut"], max_length=limit))
     if reading.long["split"]:
-        warn(text("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces))
+        warn(msg("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces))
     if reading.long["drop"]:
-        warn(text("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
+        warn(msg("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
     if reading.empty:
-        warn(text("run.rows_dropped", rows=reading.empty, max_length=limit))
+        warn(msg("run.rows_dropped", rows=reading.empty, max_length=limit))
     if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT:
-        warn(text("run.eval_split_skipped", rows=rows, least=SMALLEST_SPLIT))
+        warn(msg("run.eval_split_skipped", rows=rows, least=SMALLEST_SPLIT))
     if reading.read < rows:
-        enough = text("run.rows_enough", steps=recipe.train.max_steps, read=reading.read, rows=rows)
+        enough = msg("run.rows_enough", steps=recipe.train.max_steps, read=reading.read, rows=rows)
         reading.reporter.run.log_event("decision", message=enough)
 
 

@@ -26,7 +26,7 @@ from core.engine.device import Compute
 from core.engine.loss import Head, summed_loss
 from core.engine.offload import Offload
 from core.engine.step import checkpoint_layers, clip, gradients, stop_inside_layers
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.reporter import Reporter
@@ -79,7 +79,7 @@ class Trainer:
         train = recipe.train
         self.packed = recipe.data.packing and attention.enable(tuned.get_base_model())
         if recipe.data.packing and not self.packed:
-            reporter.warn(text("run.not_packed"))
+            reporter.warn(msg("run.not_packed"))
         self.schedule = Schedule(
             lengths=tuple(len(row.input_ids) for row in data.train),
             batch_size=train.per_device_train_batch_size,
@@ -102,7 +102,7 @@ class Trainer:
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.spill: SpillWatch | None = None  # core/training/probe knows what to watch
         self.film: Film | None = None  # core/training/worker knows what to ask
-        self.would_fit: Callable[[Trainer], Text] | None = None  # core/training/probe knows that too
+        self.would_fit: Callable[[Trainer], Message] | None = None  # core/training/probe knows that too
         self.position = Position()
         self.random: States | None = None  # at the end of the last finished step
         self.recovery = Recovery(self)
@@ -149,7 +149,7 @@ class Trainer:
                 self.recovery.go_back(step, numbers, is_end=verdict == "stop")
                 continue
             if verdict == "leave_out":
-                self.tell("left_out", step, text("sanity.left_out", step=step, **as_words(numbers)))
+                self.tell("left_out", step, msg("sanity.left_out", step=step, **as_words(numbers)))
             self.position.step, self.position.tokens_seen = step, numbers["tokens_seen"]
             self.random = checkpoint.random_states(self.compute.on_card)
             self.memory.note(step, last=step == total)
@@ -176,7 +176,7 @@ class Trainer:
         """The checkpoint that the run should keep instead of its last state."""
         return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
 
-    def tell(self, what: str, step: int, message: Text) -> None:
+    def tell(self, what: str, step: int, message: Message) -> None:
         """What the run did of itself, for its timeline and its card."""
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
@@ -210,7 +210,7 @@ class Trainer:
             self.recovery.attempt(step, partial(self.evaluate, step))
         except NothingLeftError:
             self.position.measured_step = step
-            self.tell("not_measured", step, text("retreat.not_measured", step=step))
+            self.tell("not_measured", step, msg("retreat.not_measured", step=step))
 
     def _step(self, step: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, Any]:
         """One optimizer step; returns its numbers, and what they are worth. Nothing of the adapter changes unless they are good."""

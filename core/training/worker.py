@@ -31,8 +31,8 @@ from core.errors import (
     TemplateError,
 )
 from core.files import is_disk_full, is_out_of_memory
-from core.messages import Text, text
-from core.models import card as model_card
+from core.messages import Message, msg
+from core.models import model_card
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
@@ -68,7 +68,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     try:
         try:
             reporter.state(State.PREPARING)
-            with lease.hold(workspace, text("lease.training", name=run.name), wait_s=10):
+            with lease.hold(workspace, msg("lease.training", name=run.name), wait_s=10):
                 _train(run, workspace, reporter)
         except PauseRequested:
             if reporter.status.state in (State.PREPARING, State.RUNNING):  # heard, and not written down yet
@@ -82,8 +82,8 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
         reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
         return STOPPED_EXIT
     except GarageError as error:
-        advice = getattr(error, "advice", None) or text(f"advice.{advice_for(error)}")
-        reporter.state(State.FAILED, error.text, advice, progress=None, seconds_left=None)
+        advice = getattr(error, "advice", None) or msg(f"advice.{advice_for(error)}")
+        reporter.state(State.FAILED, error.message, advice, progress=None, seconds_left=None)
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
@@ -93,32 +93,32 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     return 0
 
 
-def _stopped_message(run: RunFolder) -> Text:
+def _stopped_message(run: RunFolder) -> Message:
     """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
     step, kept = run.status().step, run.facts().get("adapter_step")
     if not run.keep_newest_checkpoint():
-        return text("run.stopped_before_training")
+        return msg("run.stopped_before_training")
     if isinstance(kept, int) and kept < step:
-        return text("run.stopped_best", step=step, kept=kept)
-    return text("run.stopped_kept", step=step)
+        return msg("run.stopped_best", step=step, kept=kept)
+    return msg("run.stopped_kept", step=step)
 
 
 def advice_for(error: GarageError) -> str:
     """The catalogue key, below `advice.`, of what to try after a foreseen error."""
-    if error.text.key.startswith(("run.not_finite", "run.ran_away")):
-        return "not_finite" if error.text.key.startswith("run.not_finite") else "ran_away"
+    if error.message.key.startswith(("run.not_finite", "run.ran_away")):
+        return "not_finite" if error.message.key.startswith("run.not_finite") else "ran_away"
     kinds = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
     return next((key for kind, key in kinds.items() if isinstance(error, kind)), "crashed")
 
 
-def explain(error: Exception, folder: Path) -> tuple[Text, Text]:
+def explain(error: Exception, folder: Path) -> tuple[Message, Message]:
     """An unforeseen error in words: what happened and what to try."""
     if is_out_of_memory(error):
-        return text("run.out_of_memory"), text("advice.out_of_memory")
+        return msg("run.out_of_memory"), msg("advice.out_of_memory")
     if is_disk_full(error, folder):
-        return text("run.disk_full"), text("advice.disk_full")
+        return msg("run.disk_full"), msg("advice.disk_full")
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return text("run.crashed", kind=type(error).__name__, reason=reason[:300]), text("advice.crashed")
+    return msg("run.crashed", kind=type(error).__name__, reason=reason[:300]), msg("advice.crashed")
 
 
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
@@ -223,14 +223,14 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     reporter.state(State.COMPLETED, _completed_message(trainer, run), seconds_left=0, progress=None)
 
 
-def _completed_message(trainer: Trainer, run: RunFolder) -> Text:
+def _completed_message(trainer: Trainer, run: RunFolder) -> Message:
     position, total, kept = trainer.position, trainer.schedule.total_steps, int(run.facts()["adapter_step"])
-    best_one = text("run.kept_best", step=kept, loss=position.best_eval_loss) if kept != position.step else text("run.kept_last")
+    best_one = msg("run.kept_best", step=kept, loss=position.best_eval_loss) if kept != position.step else msg("run.kept_last")
     if position.step < total:
-        return text("run.completed_early", step=position.step, total=total, count=position.since_best, kept=best_one)
+        return msg("run.completed_early", step=position.step, total=total, count=position.since_best, kept=best_one)
     if kept != position.step:
-        return text("run.completed_best", step=position.step, kept=best_one)
-    return text("run.completed", step=position.step)
+        return msg("run.completed_best", step=position.step, kept=best_one)
+    return msg("run.completed", step=position.step)
 
 
 def _start_from_parent(run: RunFolder, tuned: Any, template: str) -> None:
@@ -238,10 +238,10 @@ def _start_from_parent(run: RunFolder, tuned: Any, template: str) -> None:
     try:
         adapter.start_from(tuned, further.start_of(run))
     except ModelError as error:
-        raise RunError("further.start_missing", name=parent["name"], reason=error.text) from error
-    run.log_event("decision", message=text("further.started", name=parent["name"], step=parent["step"]))
+        raise RunError("further.start_missing", name=parent["name"], reason=error.message) from error
+    run.log_event("decision", message=msg("further.started", name=parent["name"], step=parent["step"]))
     if parent.get("template") not in (None, template):
-        run.log_event("warning", message=text("further.other_template", name=parent["name"]))
+        run.log_event("warning", message=msg("further.other_template", name=parent["name"]))
 
 
 def _same_data(run: RunFolder, recipe: Recipe, workspace: Workspace) -> None:
@@ -262,10 +262,10 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
             trainer.restore(checkpoint.read(folder))
         except RunError as error:
             failure = failure or error
-            reporter.warn(error.text)
+            reporter.warn(error.message)
             (folder / "COMPLETE").unlink(missing_ok=True)  # it is none, and must not be taken for one again
             continue
-        run.log_event("decision", message=text("run.resumed", step=trainer.position.step))
+        run.log_event("decision", message=msg("run.resumed", step=trainer.position.step))
         break
     else:
         if failure:

@@ -29,11 +29,12 @@ from core.engine.loss import Head
 from core.engine.step import checkpoint_layers, clip, gradients
 from core.errors import GarageError, ModelError
 from core.memory import arithmetic
-from core.memory.arithmetic import GIB, Estimate, Setup
+from core.memory.arithmetic import Estimate, Setup
 from core.memory.constants import memory_constants
 from core.recipe import Adapter
 from core.trial.allocations import Allocations, Peak
 from core.trial.dry_runs import DryRun, Question
+from core.values import GIB
 
 META = torch.device("meta")
 LEAST = 2  # layers of the smaller run
@@ -49,7 +50,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     depths = _depths(config, layers)
     family = _Family(config, question.packing, check)
 
-    def run(depth: int) -> _Counted:
+    def run(depth: int) -> _Count:
         return _Step(_cut(config, depth), question.setup, family, check).run()
 
     runs = [run(depth) for depth in depths]
@@ -199,7 +200,7 @@ def _scales(model: Any) -> Iterator[torch.Tensor]:
 # ---- one step of it ---------------------------------------------------------------------------------------------------
 
 
-class _Counted:
+class _Count:
     """What a step of a model of so many layers came to. params, trainable_params: numbers, not bytes."""
 
     def __init__(self, params: int, trainable_params: int, idle: Mapping[str, int], peak: Peak):
@@ -236,7 +237,7 @@ class _Step:
             lora_dropout=setup.lora_dropout,
         )  # fmt: skip
 
-    def run(self) -> _Counted:
+    def run(self) -> _Count:
         try:
             with _as_on_a_card():
                 return self._counted()
@@ -245,7 +246,7 @@ class _Step:
         except Exception as error:  # in the code of a hundred families, which need not run without data
             raise ModelError("dry_run.cannot_run", reason=_first_line(error)) from error
 
-    def _counted(self) -> _Counted:
+    def _counted(self) -> _Count:
         setup, seen = self.setup, Allocations(self.vocab_size, self.check)
         parameters = [p for p in self.tuned.parameters() if p.requires_grad]
         scaler = torch.amp.GradScaler("cuda", enabled=False)
@@ -282,7 +283,7 @@ class _Step:
             with seen.making("optimizer"):
                 optimizer.step()
         fused.release()
-        return _Counted(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
+        return _Count(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
 
     def _offload(self) -> AbstractContextManager:
         if not self.setup.offloads:
@@ -413,7 +414,7 @@ def _places(seen: Allocations, model: Any) -> Iterator[None]:
 # ---- what it comes to -------------------------------------------------------------------------------------------------
 
 
-def _stretched(few: _Counted, more: _Counted, depths: Sequence[int], layers: int) -> _Counted:
+def _stretched(few: _Count, more: _Count, depths: Sequence[int], layers: int) -> _Count:
     """Every number as it grows from the smaller model to the larger, on to the whole one."""
 
     def at(a: float, b: float) -> int:
@@ -423,10 +424,10 @@ def _stretched(few: _Counted, more: _Counted, depths: Sequence[int], layers: int
         return {name: max(0, at(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
 
     peak = Peak(each(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)
-    return _Counted(at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak)
+    return _Count(at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak)
 
 
-def _estimate(found: _Counted, setup: Setup) -> Estimate:
+def _estimate(found: _Count, setup: Setup) -> Estimate:
     """In the terms of core/memory/arithmetic, with its numbers for what lies outside the allocator's count."""
     step = {name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")}
     idle = {name: found.idle.get(name, 0) for name in ("weights", "adapter", "optimizer")} | {

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psutil
 
 from core.errors import GarageError
-from core.messages import text
+from core.messages import msg
 from core.system.processes import take_pipes
 from core.trial.dry_runs import Question
 
@@ -69,10 +69,10 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
         return None
     except GarageError as error:
         traceback.print_exc()
-        return {"why": error.text.model_dump(mode="json")}
+        return {"why": error.message.model_dump(mode="json")}
     except Exception as error:  # noqa: BLE001 - the plan stands without this number, and the line says why it does
         traceback.print_exc()
-        return {"why": text("dry_run.failed", reason=f"{type(error).__name__}: {error}"[:200]).model_dump(mode="json")}
+        return {"why": msg("dry_run.failed", reason=f"{type(error).__name__}: {error}"[:200]).model_dump(mode="json")}
 
 
 def main() -> None:

@@ -18,13 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from core.memory.arithmetic import Estimate, Setup
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.processes import kill_tree, own_group, worker_environment
+from core.values import Frozen
 
 LIMIT_S = 120.0  # for one answer, the start of the process with its imports included
 PATIENCE_S = 3.0  # two ticks of a page's clock
@@ -38,7 +37,7 @@ class Looked:
     """answer: the dry run. why: the sentence that says why there is none. Both None: it is being counted."""
 
     answer: DryRun | None = None
-    why: Text | None = None
+    why: Message | None = None
 
     @property
     def is_counting(self) -> bool:
@@ -74,7 +73,7 @@ class DryRuns:
                 return found
         if takes_processor(self._running()):
             self.rest()
-            return Looked(why=text("dry_run.run_at_work"))
+            return Looked(why=msg("dry_run.run_at_work"))
         with self._changed:
             self._wanted[key] = _Wanted(self._wanted.get(key, _Wanted(question, 0.0)).question, time.monotonic())
             return self._go_on() or Looked()
@@ -107,7 +106,7 @@ class DryRuns:
             try:
                 self._worker = _Worker()
             except OSError as error:
-                return Looked(why=text("dry_run.failed", reason=error.strerror or str(error)))
+                return Looked(why=msg("dry_run.failed", reason=error.strerror or str(error)))
             threading.Thread(target=self._read, args=(self._worker,), name="dry runs", daemon=True).start()
         key, wanted = list(self._wanted.items())[-1]
         self._number += 1
@@ -121,7 +120,7 @@ class DryRuns:
             try:
                 said = json.loads(line)
                 number, found = said["id"], said.get("answer")
-                looked = Looked(DryRun.model_validate(found)) if found else Looked(why=Text.model_validate(said["why"]))
+                looked = Looked(DryRun.model_validate(found)) if found else Looked(why=Message.model_validate(said["why"]))
             except (ValueError, KeyError, TypeError):
                 continue  # half a line of a process that ended; its end is said below
             with self._changed:
@@ -129,7 +128,7 @@ class DryRuns:
         code = worker.process.wait()
         with self._changed:
             if self._worker is worker:
-                self._take(worker, self._number, Looked(why=text("dry_run.failed", reason=f"exit status {code}")))
+                self._take(worker, self._number, Looked(why=msg("dry_run.failed", reason=f"exit status {code}")))
                 self._worker = None
 
     def _take(self, worker: _Worker, number: int, looked: Looked) -> None:
@@ -153,8 +152,8 @@ class DryRuns:
             self._changed.notify_all()
         worker.end()
 
-    def _said_too_slow(self) -> Text:
-        return text("dry_run.too_slow", seconds=round(self._limit_s))
+    def _said_too_slow(self) -> Message:
+        return msg("dry_run.too_slow", seconds=round(self._limit_s))
 
     def _idle(self, number: int) -> None:
         with self._changed:
@@ -206,10 +205,8 @@ class _Worker:
             self.process.wait()
 
 
-class Question(BaseModel):
+class Question(Frozen):
     """config: a model's config.json, or as much of it as is known. packing: whether rows lie end to end where the family can."""
-
-    model_config = ConfigDict(frozen=True)
 
     config: dict[str, Any]
     setup: Setup
@@ -239,11 +236,9 @@ class Question(BaseModel):
         return self.model_dump_json()
 
 
-class DryRun(BaseModel):
+class DryRun(Frozen):
     """estimate: in the terms of core/memory/arithmetic. place, layer (from 1), operation: where the peak was. layers_run: how many layers
     were run, each time; one number: all of them."""
-
-    model_config = ConfigDict(frozen=True)
 
     estimate: Estimate
     place: Literal["forward", "head", "backward", "optimizer"]
@@ -253,23 +248,21 @@ class DryRun(BaseModel):
     seconds: float
 
     @property
-    def where(self) -> Text:
+    def where(self) -> Message:
         """The place of the peak, as words."""
-        return text(f"dry_run.at_{self.place}", layer=self.layer) if self.layer else text(f"dry_run.at_{self.place}")
+        return msg(f"dry_run.at_{self.place}", layer=self.layer) if self.layer else msg(f"dry_run.at_{self.place}")
 
 
-class Refusal(BaseModel):
+class Refusal(Frozen):
     """Why there is no number."""
 
-    model_config = ConfigDict(frozen=True)
-
-    why: Text
+    why: Message
 
 
-def obstacle(setup: Setup) -> Text | None:
+def obstacle(setup: Setup) -> Message | None:
     """Why a setup has no dry run: it is not how this project trains, on a card."""
     if setup.device == "cpu":
-        return text("dry_run.on_processor")
+        return msg("dry_run.on_processor")
     ours = setup.method != "full" and setup.base_bits != 8 and setup.stack == "ours" and setup.loss in (None, "supervised")
     ours = ours and setup.attention == "sdpa" and setup.adapter_dtype == "fp32" and not setup.fp32_stream
-    return None if ours else text("dry_run.not_ours")
+    return None if ours else msg("dry_run.not_ours")

@@ -16,12 +16,10 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from core import files
 from core.errors import BusyError, GarageError
 from core.memory.budget import best_card
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -29,6 +27,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.system.machine import Machine, this_machine
 from core.system.processes import own_group, worker_environment
+from core.values import Frozen
 from core.workspace import lease
 from core.workspace.folder import Workspace
 
@@ -38,13 +37,11 @@ MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a toke
 KEPT = 100  # measurements in the file
 
 
-class Pace(BaseModel):
+class Pace(Frozen):
     """tokens_per_second: all tokens of the rows, padding aside, measuring and saving included."""
 
-    model_config = ConfigDict(frozen=True)
-
     tokens_per_second: float
-    source: Text
+    source: Message
 
 
 def seconds(tokens: float, pace: Pace) -> float:
@@ -61,7 +58,7 @@ def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None) -> Pace |
         if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card):
             measured = _tokens_per_second(run)
             if measured is not None:
-                return Pace(tokens_per_second=measured, source=text("pace.from_run", run=run.name))
+                return Pace(tokens_per_second=measured, source=msg("pace.from_run", run=run.name))
     return None
 
 
@@ -97,12 +94,10 @@ def _tokens_per_second(run: RunFolder) -> float | None:
 # ---- from a measurement -----------------------------------------------------------------------------------------------
 
 
-class StandIn(BaseModel):
+class StandIn(Frozen):
     """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one, with rows as
     long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row that the loss counts.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     hidden_size: int
     intermediate_size: int
@@ -145,10 +140,10 @@ class StandIn(BaseModel):
 
 def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
     """measuring: what measurements on rows kept apart take, as a share of the steps' time."""
-    return Pace(tokens_per_second=tokens_per_second / (1 + measuring), source=text("pace.rough"))
+    return Pace(tokens_per_second=tokens_per_second / (1 + measuring), source=msg("pace.rough"))
 
 
-class Probe:
+class PaceProbe:
     """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch."""
 
     def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = this_machine):
@@ -198,7 +193,7 @@ class Probe:
 
     def _device_is_free(self) -> bool:
         try:
-            with lease.hold(self._workspace, text("pace.lease")):
+            with lease.hold(self._workspace, msg("pace.lease")):
                 return True
         except BusyError:
             return False

@@ -14,18 +14,18 @@ from filelock import FileLock, Timeout
 
 from core import files
 from core.errors import BusyError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.workspace.folder import Workspace
 
 
 @contextmanager
-def hold(workspace: Workspace, doing: Text, wait_s: float = 0.0) -> Iterator[None]:
+def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lease while the body runs. Raises BusyError, naming the owner, when it is not free within wait_s."""
     lock = FileLock(workspace.root / "gpu.lock")
     try:
         lock.acquire(timeout=wait_s, poll_interval=0.1)
     except Timeout:
-        raise BusyError("lease.held", owner=owner(workspace) or text("lease.somebody")) from None
+        raise BusyError("lease.held", owner=owner(workspace) or msg("lease.somebody")) from None
     try:
         files.replace_json(workspace.root / "gpu.owner.json", {"pid": os.getpid(), "doing": doing.model_dump()})
         yield
@@ -44,10 +44,10 @@ def is_held(workspace: Workspace) -> bool:
     return False
 
 
-def owner(workspace: Workspace) -> Text | None:
+def owner(workspace: Workspace) -> Message | None:
     """What the holder said it was doing, or None where nobody ever held the lease."""
     record = files.read_object(workspace.root / "gpu.owner.json")
     try:
-        return Text.model_validate(record["doing"])
+        return Message.model_validate(record["doing"])
     except (TypeError, KeyError, ValueError):
         return None

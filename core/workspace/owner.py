@@ -17,21 +17,20 @@ from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from core import files
 from core.errors import BusyError
-from core.messages import Text, text
+from core.messages import Message, msg
+from core.values import Frozen
 from core.workspace.folder import Workspace
 
 CLAIM_S = 1.0  # a worker that looks whether an app is there holds the lock for an instant
 POLL_S = 1.0
 
 
-class Owner(BaseModel):
+class Owner(Frozen):
     """Who said last that the workspace is theirs. since, started: seconds since 1970."""
-
-    model_config = ConfigDict(frozen=True)
 
     pid: int
     started: float
@@ -93,12 +92,12 @@ class Ownership:
         return read(self._workspace) if self._refused else None
 
     @property
-    def refusal(self) -> Text | None:
+    def refusal(self) -> Message | None:
         """Why nothing may be written here, or None where all is well."""
         if not self._refused:
             return None
         other = self.other()
-        return text("owner.other", **other.words()) if other else text("owner.somebody")
+        return msg("owner.other", **other.words()) if other else msg("owner.somebody")
 
     def require(self) -> None:
         """Raises BusyError, naming the owner, while another app has the workspace."""

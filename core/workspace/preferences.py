@@ -8,20 +8,20 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from core import files
 from core.errors import RecipeError
+from core.values import Frozen
 from core.workspace.folder import Workspace
 
 HOURS = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)\s*(?:-|–|—|到|至)\s*([01]?\d|2[0-3])[:：.]([0-5]\d)")
 MOST_PROGRAMS = 50
 
 
-class Hours(BaseModel):
+class Hours(Frozen):
     """A stretch of each day, in minutes since midnight; begin after end means over midnight. end itself is outside."""
 
-    model_config = ConfigDict(frozen=True)
     begin: int = Field(ge=0, lt=1440)
     end: int = Field(ge=0, lt=1440)
 
@@ -39,10 +39,9 @@ def clock_of(minute: int) -> str:
     return f"{minute // 60:02d}:{minute % 60:02d}"
 
 
-class Automation(BaseModel):
+class Automation(Frozen):
     """Defaults surprise nobody: nothing is paused and no PC is sent to sleep unless somebody asked for it."""
 
-    model_config = ConfigDict(frozen=True)
     go_on_after_failure: bool = True
     sleep_when_empty: bool = False
     watch_card: bool = False  # game mode, by what NVML tells of other programs
@@ -78,9 +77,7 @@ def parse_programs(said: str) -> tuple[str, ...]:
 WhenAlone = Literal["go_on", "pause"]
 
 
-class Preferences(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class Preferences(Frozen):
     v: int = 1
     when_alone: WhenAlone = Field("go_on", description="What a training does whose app has ended without a word.")
     automation: Automation = Field(Automation(), description="What happens by itself between runs, and game mode.")

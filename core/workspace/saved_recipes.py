@@ -14,7 +14,7 @@ from typing import Any
 
 from core import files
 from core.errors import RecipeError
-from core.messages import Text
+from core.messages import Message
 from core.recipe import Recipe, read_yaml, to_yaml
 from core.workspace.names import display_name, short_id, slug
 
@@ -29,7 +29,7 @@ class UserPreset:
     id: str
     title: str
     recipe: Recipe | None
-    problem: Text | None = None
+    problem: Message | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class UserPresets:
                     value["data"].setdefault("source", NO_DATA)
             return UserPreset(preset_id, display_name(title or preset_id), Recipe.parse(value, where=path.name))
         except RecipeError as error:
-            return UserPreset(preset_id, display_name(title or preset_id), None, error.text)
+            return UserPreset(preset_id, display_name(title or preset_id), None, error.message)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from core.errors import RecipeError, RunError
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.workspace.folder import Workspace
 
 CHECK_S = 3.0
@@ -44,20 +44,20 @@ class WriteWatch:
         self._root = workspace.root
         self._guard = threading.Lock()
         self._looked_at = float("-inf")
-        self._problem: Text | None = None
+        self._problem: Message | None = None
 
     @property
-    def problem(self) -> Text | None:
+    def problem(self) -> Message | None:
         with self._guard:
             if time.monotonic() - self._looked_at > CHECK_S:
                 self._problem, self._looked_at = self._look(), time.monotonic()
             return self._problem
 
-    def _look(self) -> Text | None:
+    def _look(self) -> Message | None:
         if os.name != "nt" and os.access(self._root, os.W_OK | os.X_OK):
             return None
         reason = reason_against(self._root)
-        return text("writable.lost", folder=self._root, reason=reason) if reason else None
+        return msg("writable.lost", folder=self._root, reason=reason) if reason else None
 
     def require(self) -> None:
         """Raises RunError while nothing can be written."""

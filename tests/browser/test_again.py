@@ -10,7 +10,7 @@ import numpy
 import pytest
 from safetensors.numpy import save_file
 
-from core.messages import text
+from core.messages import msg
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
@@ -42,7 +42,7 @@ def done(workspace: Workspace, name: str) -> RunFolder:
     (run.run.adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     weights = {f"m.lora_{side}.weight": numpy.zeros(shape, "float32") for side, shape in (("A", (8, 4)), ("B", (4, 8)))}
     save_file(weights, run.run.adapter / "adapter_model.safetensors")
-    run.to(State.COMPLETED, text("run.completed", step=60), has_adapter=True)
+    run.to(State.COMPLETED, msg("run.completed", step=60), has_adapter=True)
     return run.run
 
 
@@ -70,7 +70,7 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     page.reload()
     kit.expect(banner).to_contain_text("older one")
     kit.expect(banner).not_to_contain_text("newer one")
-    with lease.hold(workspace, text("lease.somebody")):  # the worker finds the device taken: only the asking is looked at
+    with lease.hold(workspace, msg("lease.somebody")):  # the worker finds the device taken: only the asking is looked at
         page.locator("#left-runs-go-on").click()
         wait_until(lambda: older.status().attempt == 2, 20)
         kit.expect(banner).to_be_hidden()
@@ -105,7 +105,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     page.locator("#details-further").click()
     kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
     kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 8"))
-    with lease.hold(workspace, text("lease.somebody")):
+    with lease.hold(workspace, msg("lease.somebody")):
         page.locator("#start").click()
         child = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id != parent.id), None), 30)
         assert child.facts()["parent"]["run"] == parent.id and child.recipe().adapter.r == 8

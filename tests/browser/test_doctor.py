@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.data.store import DatasetStore
-from core.messages import text
+from core.messages import msg
 from core.presets import PRESETS, PROJECT
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
 def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_plans_anew(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
-    over = replay(workspace, "ten rows", "ten_rows", 90).to(State.COMPLETED, text("run.completed", step=90))
+    over = replay(workspace, "ten rows", "ten_rows", 90).to(State.COMPLETED, msg("run.completed", step=90))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     with replay(workspace, "too hot", "hot", 20) as hot:
         hot.to(State.RUNNING)
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
         kit.nothing_found(page, f"hot-{language}")
         page.locator("#run-remedy").click()
         wait_until(lambda: hot.run.asked() == "stop")
-        hot.to(State.STOPPED, text("run.stopped_kept", step=20))
+        hot.to(State.STOPPED, msg("run.stopped_kept", step=20))
     kit.expect(page.locator("#form-column")).to_be_visible()
     kit.expect(page.locator("#step-train")).to_contain_text("too hot · 2")
     kit.expect(page.locator("#run-remedy")).to_contain_text("0.001")  # over now: it plans anew, and stops nothing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.advice.what_fits import CARDS_GB
+from core.advice.headroom import CARDS_GB
 from core.models.known import known_models
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit

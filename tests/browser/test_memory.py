@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.memory.record import MemoryRecord, Rig
-from core.messages import text
+from core.messages import msg
 from core.runs.states import State
 from core.system.machine import this_machine
 from core.workspace.folder import Workspace
@@ -73,7 +73,7 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     rig = Rig.of(this_machine(), None)
     for run, measured in (("a", 1.04), ("b", 1.1), ("c", 1.03)):
         MemoryRecord(workspace).add(run, rig, "starter", "lora", 1.0, measured)
-    done = ScriptedRun(workspace, "the first one").to(State.RUNNING).train(30).to(State.COMPLETED, text("run.completed", step=30))
+    done = ScriptedRun(workspace, "the first one").to(State.RUNNING).train(30).to(State.COMPLETED, msg("run.completed", step=30))
     memory = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 2, "factor": 1.04}
     done.run.add_facts(memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
     page, watch = kit.open_page(chrome, serve())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.data.store import DatasetStore
-from core.messages import text
+from core.messages import msg
 from core.presets import PRESETS
 from core.runs.all import Runs
 from core.runs.states import State
@@ -60,9 +60,9 @@ def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, empty_app: ki
 
 
 def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.App, workspace: Workspace):
-    ScriptedRun(workspace, "whole").to(State.RUNNING).train(60).to(State.COMPLETED, text("run.completed", step=60))
+    ScriptedRun(workspace, "whole").to(State.RUNNING).train(60).to(State.COMPLETED, msg("run.completed", step=60))
     broken = ScriptedRun(workspace, "海盗 <b>x</b>").to(State.RUNNING).train(30, nonfinite_at=30)
-    broken.to(State.FAILED, text("run.not_finite", step=30, loss="nan", grad_norm="inf"), text("advice.not_finite"))
+    broken.to(State.FAILED, msg("run.not_finite", step=30, loss="nan", grad_norm="inf"), msg("advice.not_finite"))
     (broken.run.path / "train.log").write_text("Traceback <script>alert(1)</script>\n", "utf-8")
     for viewport in (kit.DESKTOP, kit.PHONE):
         page, watch = kit.open_page(chrome, app, viewport=viewport)
@@ -104,7 +104,7 @@ def test_every_page_is_accessible_while_a_run_is_at_work_and_after_it(
         page, watch = kit.open_page(chrome, app, path, viewport=viewport)
         kit.expect(page.locator("#run-card")).to_contain_text("at work")
         nothing_found_on(page, tabs)
-        run.to(State.COMPLETED, text("run.completed", step=20))
+        run.to(State.COMPLETED, msg("run.completed", step=20))
     kit.expect(page.locator("#form-column")).to_be_attached()
     kit.go_to_tab(page, tabs[0])
     kit.expect(page.locator("#form-column")).to_be_visible()
@@ -198,7 +198,7 @@ def test_every_page_and_a_reload_show_the_same_run_live(chrome: Browser, app: ki
         run.to(State.STOPPING)
         kit.expect(first.locator("#stop")).to_have_text("Stopping and saving …")
         kit.expect(first.locator("#stop")).to_be_disabled()
-        run.to(State.STOPPED, text("run.stopped_kept", step=35))
+        run.to(State.STOPPED, msg("run.stopped_kept", step=35))
         kit.expect(first.locator("#run-card")).to_contain_text("Stopped at step 35")
         kit.expect(first.locator("#stop")).to_be_hidden()
         kit.expect(first.locator("#form-column")).to_be_visible()
@@ -227,7 +227,7 @@ def test_pause_on_the_page_reaches_the_run_and_a_paused_run_offers_to_go_on(chro
         run.to(State.PAUSING)
         kit.expect(page.locator("#pause")).to_be_disabled()
         kit.expect(page.locator("#stop")).to_be_enabled()  # stopping wins over pausing
-        run.to(State.PAUSED, text("run.paused", step=5))
+        run.to(State.PAUSED, msg("run.paused", step=5))
     kit.expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
     kit.expect(page.locator("#resume")).to_be_visible()
     kit.expect(page.locator("#pause")).to_be_hidden()
@@ -254,7 +254,7 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
 
 
 def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspace: Workspace):
-    with lease.hold(workspace, text("lease.somebody")):  # the worker waits for the device: only the starting is looked at
+    with lease.hold(workspace, msg("lease.somebody")):  # the worker waits for the device: only the starting is looked at
         pages = [kit.open_page(chrome, app)[0] for _ in range(2)]
         for page in pages:
             kit.choose(page, "#data", "sample:pirate_answers")
@@ -273,7 +273,7 @@ def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspac
 
 
 def test_a_run_is_renamed_and_deleted_only_when_sure(chrome: Browser, app: kit.App, workspace: Workspace):
-    ScriptedRun(workspace, "old name").to(State.RUNNING).train(10).to(State.COMPLETED, text("run.completed", step=10))
+    ScriptedRun(workspace, "old name").to(State.RUNNING).train(10).to(State.COMPLETED, msg("run.completed", step=10))
     page, watch = kit.open_page(chrome, app)
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").click()
@@ -295,7 +295,7 @@ def test_a_run_is_renamed_and_deleted_only_when_sure(chrome: Browser, app: kit.A
 
 
 def test_a_restarted_app_shows_the_same_on_the_page_that_stayed_open(chrome: Browser, app: kit.App, workspace: Workspace):
-    ScriptedRun(workspace, "survivor").to(State.RUNNING).train(30).to(State.COMPLETED, text("run.completed", step=30))
+    ScriptedRun(workspace, "survivor").to(State.RUNNING).train(30).to(State.COMPLETED, msg("run.completed", step=30))
     page, _ = kit.open_page(chrome, app)
     wait_until(lambda: "step 30" in curve(page))
     app.stop()

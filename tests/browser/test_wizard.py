@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.messages import text
+from core.messages import msg
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace import lease
@@ -101,7 +101,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     page.locator("#next-plan").click()
     kit.expect(page.locator("#run-name")).to_be_visible()
     kit.expect(page.locator("#start")).to_have_text(START[language])
-    with lease.hold(workspace, text("lease.somebody")):
+    with lease.hold(workspace, msg("lease.somebody")):
         page.locator("#start").click()
         run = started_run(page, workspace)
     recipe, facts = run.recipe(), run.facts()
@@ -116,13 +116,13 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
 def test_somebody_who_comes_back_needs_two_actions(
     chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
 ):
-    ScriptedRun(workspace, "the first one").to(State.RUNNING).train(10).to(State.COMPLETED, text("run.completed", step=10))
+    ScriptedRun(workspace, "the first one").to(State.RUNNING).train(10).to(State.COMPLETED, msg("run.completed", step=10))
     page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")
     kit.expect(page.locator("#goal")).to_be_hidden()
     kit.choose(page, "#data", "sample:shop_messages")
     kit.expect(page.locator("#step-goal > button")).to_contain_text({"en": "Sorting texts", "zh": "分类"}[language])
-    with lease.hold(workspace, text("lease.somebody")):
+    with lease.hold(workspace, msg("lease.somebody")):
         page.locator("#start").click()
         wait_until(lambda: len(Runs(workspace).list()) == 2, 10)
         run = started_run(page, workspace)
@@ -141,7 +141,7 @@ def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, serve: Callabl
         kit.expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
     passed += tab_to(page, "start")
     assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
-    with lease.hold(workspace, text("lease.somebody")):
+    with lease.hold(workspace, msg("lease.somebody")):
         page.keyboard.press("Enter")
         assert started_run(page, workspace).recipe().data.source == "sample:pirate_answers"
     watch.check()

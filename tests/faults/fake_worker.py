@@ -21,7 +21,7 @@ from pathlib import Path
 from core import files
 from core.advice import plan
 from core.errors import PauseRequested, StopRequested
-from core.messages import text
+from core.messages import msg
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
@@ -125,7 +125,7 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     saved = run.checkpoints() if reporter.status.attempt > 1 else []
     if saved:
         step, chain = read_checkpoint(saved[-1])
-        run.log_event("decision", message=text("run.resumed", step=step))
+        run.log_event("decision", message=msg("run.resumed", step=step))
     reporter.state(State.RUNNING, step=step, total_steps=settings.max_steps)
     if script.get("deaf"):
         reporter.check = lambda: None
@@ -159,7 +159,7 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         raise
     reporter.stage("saving")
     save_adapter(run.adapter, chain)
-    reporter.state(State.COMPLETED, text("run.completed", step=step), seconds_left=0, progress=None)
+    reporter.state(State.COMPLETED, msg("run.completed", step=step), seconds_left=0, progress=None)
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from core.chat.answer import Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
 from core.errors import BusyError, ChatError, GarageError, ModelError
 from core.export.exports import ExportJob, Exports, ExportStatus
-from core.messages import text
+from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.runs.all import Runs
@@ -90,7 +90,7 @@ def answer(client: ChatClient, tuned: bool = False) -> str:
 
 def lease_is_free(workspace: Workspace) -> bool:
     try:
-        with lease.hold(workspace, text("lease.training", name="test")):
+        with lease.hold(workspace, msg("lease.training", name="test")):
             return True
     except BusyError:
         return False
@@ -131,7 +131,7 @@ def test_a_load_that_runs_out_of_memory_says_so_and_keeps_nothing(
         client.load(target(place))
         with pytest.raises(ChatError) as said:
             client.wait_ready(LOAD_S)
-    assert said.value.text.key == "chat.out_of_memory"
+    assert said.value.message.key == "chat.out_of_memory"
     wait_until(lambda: lease_is_free(place.workspace), 20)
     assert answer(ready(client, place))
     faults.add("out of memory while it loads", "chat")
@@ -148,7 +148,7 @@ def test_an_answer_that_runs_out_of_memory_says_so_and_the_next_one_works(
     ready(client, place, place.run.adapter)
     with pytest.raises(ChatError) as said:
         answer(client)
-    assert said.value.text.key == "chat.out_of_memory" and client.state().phase == "ready"
+    assert said.value.message.key == "chat.out_of_memory" and client.state().phase == "ready"
     assert answer(client, tuned=True)
     faults.add("out of memory while it answers", "chat")
 
@@ -166,7 +166,7 @@ def test_a_base_that_was_deleted_is_named_and_a_chat_that_has_it_goes_on(
         client.load(target(place))
         with pytest.raises(ChatError, match="tiny") as said:
             client.wait_ready(LOAD_S)
-        assert said.value.text.key == "model.not_in_library"
+        assert said.value.message.key == "model.not_in_library"
     finally:
         away.rename(place.model)
     assert answer(ready(client, place)) == first
@@ -231,7 +231,7 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
     )
     load = {"command": "load", "load": 1, "model_id": "library:tiny", "revision": None, "adapter": None, "four_bit": False}
-    worker.stdin.write(json.dumps(load | {"doing": text("x").model_dump()}).encode() + b"\n" + b'{"command": "as')
+    worker.stdin.write(json.dumps(load | {"doing": msg("x").model_dump()}).encode() + b"\n" + b'{"command": "as')
     worker.stdin.flush()
     worker.communicate(timeout=60)
     assert lease_is_free(place.workspace)
@@ -432,7 +432,7 @@ def begun(place: Place) -> ExportJob | None:
 
 
 def test_an_export_beside_a_training_run_names_it(place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable) -> None:
-    with lease.hold(place.workspace, text("lease.training", name="pirates")):
+    with lease.hold(place.workspace, msg("lease.training", name="pirates")):
         started = time.monotonic()
         status = wait_until(lambda: begun(place)).wait(LOAD_S)
         assert status.busy and "pirates" in str(status.message)

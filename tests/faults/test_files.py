@@ -14,7 +14,7 @@ from core import files
 from core.chat.client import ChatClient
 from core.errors import BusyError, StopRequested
 from core.export.exports import ExportRequest, Exports, ExportStatus
-from core.messages import text
+from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import Patience, Supervisor
 from core.runs.all import Runs
@@ -30,7 +30,7 @@ from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.state.curves import Curves
-from webui.state.moment import Moments
+from webui.state.snapshot import Snapshots
 
 HUGE = 100 << 20
 GARBAGE: dict[str, bytes] = {
@@ -54,22 +54,22 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path)
 
 
-def moments(workspace: Workspace) -> Moments:
+def snapshots(workspace: Workspace) -> Snapshots:
     runs = Runs(workspace)
-    return Moments(runs, ChatClient(workspace), Exports(workspace, runs))
+    return Snapshots(runs, ChatClient(workspace), Exports(workspace, runs))
 
 
 def everything_is_shown(workspace: Workspace, run: RunFolder) -> None:
     """What the pages and the supervisor do each second, on all runs."""
-    pages = moments(workspace)
-    moment = pages.now(fresh=True)
-    assert len(moment.rows) == 2
+    pages = snapshots(workspace)
+    snapshot = pages.now(fresh=True)
+    assert len(snapshot.rows) == 2
     view = pages.view(run.id)
     for language in ("en", "zh"):
         wording = Wording(language)
         for part in (card.card, card.story, card.settings):
             part(view, wording)
-        card.headline(moment.shown, wording)
+        card.headline(snapshot.shown, wording)
     Curves(Runs(workspace)).since(run.id)
     supervisor = Supervisor(workspace, spawn=lambda *_: pytest.fail("nothing waits here"))
     supervisor._look()
@@ -92,7 +92,7 @@ def test_garbage_in_any_file_breaks_no_page_and_no_other_run(
         file.write_bytes(whole + GARBAGE[garbage])
         everything_is_shown(workspace, run)
         if name in LINES:  # a line that is written later is read
-            run.log_event("warning", message=text("run.not_packed"))
+            run.log_event("warning", message=msg("run.not_packed"))
             run.log_metrics("train", 1, 6, loss=0.5)
             assert run.events()[-1]["kind"] == "warning"
             assert [line["step"] for line in run.all_metrics() if line["kind"] == "train" and "loss" in line][:6] == [
@@ -185,9 +185,9 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
         run = supervisor.submit(fake_worker.recipe(60, 10), {"script": {"step_s": 0.01}})
         wait_until(lambda: run.status().step >= 5, 60)
         jump()
-        moment = moments(workspace).now(fresh=True)
-        assert moment.busy is not None and moment.busy.id == run.id
-        card.card(moment.shown, Wording("en"))
+        snapshot = snapshots(workspace).now(fresh=True)
+        assert snapshot.busy is not None and snapshot.busy.id == run.id
+        card.card(snapshot.shown, Wording("en"))
         supervisor.pause(run)
         wait_until(lambda: run.status().state in (State.PAUSED, State.COMPLETED), 60)
         if run.status().state == State.PAUSED:
@@ -240,11 +240,11 @@ def test_the_lease_is_free_the_moment_its_holder_is_killed(workspace: Workspace,
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(workspace.root)], stdout=subprocess.PIPE, cwd=PROJECT)
     assert holder.stdout.readline().strip() == b"held"
-    with pytest.raises(BusyError, match="dead"), lease.hold(workspace, text("x")):
+    with pytest.raises(BusyError, match="dead"), lease.hold(workspace, msg("x")):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with lease.hold(workspace, text("lease.training", name="next")):
+    with lease.hold(workspace, msg("lease.training", name="next")):
         assert json.loads((workspace.root / "gpu.owner.json").read_text("utf-8"))["doing"]["params"]["name"] == "next"
     faults.add("SIGKILL of the holder of gpu.lock", "lease")

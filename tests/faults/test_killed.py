@@ -99,8 +99,8 @@ def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
 def test_the_real_worker_killed_at_random_moments_goes_on_bit_for_bit(real: Undisturbed, full: bool, faults: FaultTable) -> None:
     """Spread over its whole life: load, tokenise, train, measure, save."""
     chance, count = random.Random(SEED), 50 if full else 5
-    moments = [real.seconds * (i + chance.random()) / count for i in range(count)]
-    back = max(real.killed({"act": "kill", "after_s": after_s}) for after_s in moments)
+    snapshots = [real.seconds * (i + chance.random()) / count for i in range(count)]
+    back = max(real.killed({"act": "kill", "after_s": after_s}) for after_s in snapshots)
     faults.add("SIGKILL at a random moment between start and end", "worker, LoRA", count, lost(back))
 
 
@@ -111,8 +111,8 @@ def test_other_ways_to_train_killed_at_random_moments_go_on_bit_for_bit(
 ) -> None:
     whole = Undisturbed(forker, library, real_recipe(**settings), read_real)
     chance = random.Random(SEED)
-    moments = [whole.seconds * (i + chance.random()) / 12 for i in range(12)]
-    back = max(whole.killed({"act": "kill", "after_s": after_s}, kills=2) for after_s in moments)
+    snapshots = [whole.seconds * (i + chance.random()) / 12 for i in range(12)]
+    back = max(whole.killed({"act": "kill", "after_s": after_s}, kills=2) for after_s in snapshots)
     faults.add("SIGKILL twice at random moments", f"worker, {settings}", 24, lost(back))
 
 

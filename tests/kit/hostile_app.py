@@ -68,7 +68,7 @@ class FakeAnswer:
         size = max(1, len(self.text) // 10)
         for start in range(0, len(self.text), size):
             yield [Piece("base", self.text[start : start + size])]
-        yield [Done("base", tokens=len(self.text) // 4, seconds=1.0, why="stop")]
+        yield [Done("base", tokens=len(self.text) // 4, seconds=1.0, finish_reason="stop")]
 
 
 def ours(port: str, workspace: str, sink: str) -> int:

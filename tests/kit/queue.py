@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.advice import plan
-from core.messages import Text
-from core.queue.queue import Entry, Hold, Order, arranged
+from core.messages import Message
+from core.queue.queue import Hold, Order, QueuedRun, arranged
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns
 from core.recipe import Recipe
@@ -22,8 +22,8 @@ NOW = 1_000_000.0
 HELD = Hold(why="restart", since=NOW - 100)
 
 
-def order(*runs: str | Entry, **changes: object) -> Order:
-    return Order(runs=tuple(Entry(run=run) if isinstance(run, str) else run for run in runs), **changes)
+def order(*runs: str | QueuedRun, **changes: object) -> Order:
+    return Order(runs=tuple(QueuedRun(run=run) if isinstance(run, str) else run for run in runs), **changes)
 
 
 # ---- the supervisor, with workers that are scripted -------------------------------------------------------------------
@@ -75,13 +75,13 @@ class World:
         )
         self.supervisor = Supervisor(self.space, turns=turns)
         turns.app_started([run.id for run in self.supervisor.runs.waiting()])
-        self.line = self.supervisor.line
+        self.line = self.supervisor.queue
 
     def _spawn(self, workspace: Workspace, run: RunFolder) -> FakeWorker:
         self.workers.append(FakeWorker(run))
         return self.workers[-1]
 
-    def _sleep(self) -> Text | None:
+    def _sleep(self) -> Message | None:
         self.slept.append(self.time)
         return None
 

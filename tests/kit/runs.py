@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from core.advice import plan
-from core.messages import Text
+from core.messages import Message
 from core.recipe import Recipe
 from core.runs import checkpoints, frames, scenes
 from core.runs.all import Runs
@@ -55,7 +55,7 @@ class ScriptedRun:
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
-    def to(self, state: State, message: Text | None = None, advice: Text | None = None, **changes: object) -> ScriptedRun:
+    def to(self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object) -> ScriptedRun:
         """Through every state on the way to `state`."""
         for move in PATHS[state]:
             status = self.run.status()
@@ -109,7 +109,7 @@ class ScriptedRun:
                 else "Arr, matey! A lantern be a wee sun in a cage. Yo-ho-ho!"
             )
             answers = ((said, "stop"), ("The moon goes around the Earth. Its light is that of the sun, which it", "length"))
-            made = tuple(frames.Answer(text=text, why=why) for text, why in answers)
+            made = tuple(frames.FrameAnswer(text=text, why=why) for text, why in answers)
             frames.append(self.run, frames.Frame(step=step, answers=made, neutral_loss=3.2 + step / 400))
         return self
 

@@ -12,13 +12,13 @@ from core.advice import plan
 from core.data.tokenizer import Encoded
 from core.engine import adapter, device
 from core.errors import PauseRequested
-from core.messages import text
+from core.messages import msg
 from core.recipe import Adapter, Recipe
 from core.runs.folder import RunFolder
 from core.training.trainer import Trainer, TrainingData
 
-FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
-BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
+FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
+BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32"))
 Numbers = dict[tuple[str, int], float]  # (kind, step) -> loss
 
 

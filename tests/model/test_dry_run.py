@@ -13,7 +13,7 @@ import pytest
 from core.commands import __main__ as commands
 from core.memory.arithmetic import Estimate, Setup, estimate
 from core.memory.documented import vram_table
-from core.messages import text
+from core.messages import msg
 from core.models.known import known_models
 from core.models.shapes import ModelShape
 from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
@@ -350,7 +350,7 @@ def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(s
 
 
 def test_a_dry_run_that_fails_says_why_and_the_arithmetic_stands(services: Services):
-    services.dry_runs.look = lambda question: Looked(why=text("dry_run.failed", reason="MemoryError"))
+    services.dry_runs.look = lambda question: Looked(why=msg("dry_run.failed", reason="MemoryError"))
     outlook = Planner(services).look(form("size:8"), EN)
     card = str(plan_view.card(outlook, vram_table(), EN))
     assert "The dry run failed (MemoryError). The rule of thumb stands." in card

@@ -16,7 +16,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
 from core.errors import ChatError
-from core.messages import text
+from core.messages import msg
 from core.recipe import Adapter
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ SAMPLED = Sampling(do_sample=True, temperature=1.0, top_p=0.95, max_new_tokens=1
 
 
 def compute(dtype: torch.dtype) -> Compute:
-    return Compute(torch.device("cpu"), dtype, text("device.cpu_fp32"))
+    return Compute(torch.device("cpu"), dtype, msg("device.cpu_fp32"))
 
 
 def plain(folder: Path, dtype: torch.dtype = torch.float32, four_bit: bool = False):
@@ -85,8 +85,8 @@ def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the
     turns, duel, never_saw_an_adapter, tokenizer, monkeypatch
 ):
     written: dict[Column, list[int]] = {"base": [], "tuned": []}
-    take = duel_module._Row.take
-    monkeypatch.setattr(duel_module._Row, "take", lambda row, token: written[row.column].append(token) or take(row, token))
+    take = duel_module._Reply.take
+    monkeypatch.setattr(duel_module._Reply, "take", lambda row, token: written[row.column].append(token) or take(row, token))
     list(duel.answer({"base": turns, "tuned": QUESTION}, SHORT))
     assert written["base"] == greedy_tokens(never_saw_an_adapter, tokenizer, turns, 16)
     assert written["tuned"] == greedy_tokens(duel._tuned, tokenizer, QUESTION, 16)
@@ -116,7 +116,7 @@ def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
     """The base answers "Paris" and stops after 8 tokens; the tuned row is told a longer story meanwhile."""
     sampling = Sampling(max_new_tokens=20)
     both = list(duel.answer({"base": QUESTION, "tuned": OTHER}, sampling))
-    assert told(both, "base")[1].why == "stop"
+    assert told(both, "base")[1].finish_reason == "stop"
     assert told(both, "tuned")[1].tokens > told(both, "base")[1].tokens
     assert told(both, "tuned")[0] == told(duel.answer({"tuned": OTHER}, sampling), "tuned")[0]
 
@@ -183,7 +183,7 @@ def test_an_answer_closed_half_way_leaves_no_hooks(duel):
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
     asked = []
     answers = list(duel.answer({"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5))
-    assert [told(answers, column)[1].why for column in ("base", "tuned")] == ["stopped", "stopped"]
+    assert [told(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
     assert len(asked) < 10  # layers, not tokens: the first forward was left
     assert hooks(duel) == 0
 

@@ -13,17 +13,17 @@ import torch
 
 from core.advice import plan
 from core.commands import running
-from core.data.formats import Example, Message
+from core.data.formats import ChatMessage, Example
 from core.data.tokenizer import Encoded, Tokenizer
 from core.engine import adapter, attention, base_model, device, fused_lora
 from core.errors import PauseRequested, RecipeError
-from core.messages import text
+from core.messages import msg
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import frames, scenes
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.runs.frames import Answer, Forgetting, Frame
+from core.runs.frames import Forgetting, Frame, FrameAnswer
 from core.runs.scenes import Scenes, neutral_prompts
 from core.runs.states import State
 from core.runs.time_left import TimeLeft
@@ -34,7 +34,7 @@ from core.training.trainer import Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.trainer import Pausing
 
-FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
+FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 
 
 class Filmed(Pausing):
@@ -72,7 +72,8 @@ def rows(count: int) -> list[Encoded]:
 
 
 EXAMPLES = [
-    Example(messages=(Message("user", f"What is number {n}?"), Message("assistant", f"Number {n} is {n}."))) for n in range(24)
+    Example(messages=(ChatMessage("user", f"What is number {n}?"), ChatMessage("assistant", f"Number {n} is {n}.")))
+    for n in range(24)
 ]
 
 
@@ -114,7 +115,7 @@ def adapter_of(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.parameters])
 
 
-def shown_in(folder: Path) -> list[tuple[int, tuple[Answer, ...], float | None]]:
+def shown_in(folder: Path) -> list[tuple[int, tuple[FrameAnswer, ...], float | None]]:
     return [(frame.step, frame.answers, frame.neutral_loss) for frame in frames.read(RunFolder(folder))]
 
 
@@ -222,8 +223,8 @@ def test_what_is_not_finished_when_its_time_is_over_is_marked(
         trainer.film._seconds, trainer.film._at_once = seconds, at_once
         trainer.film.take(step)
     full, together, alone = [answers for _, answers, _ in shown_in(tmp_path)]
-    assert full == (Answer(text="xxxx", why="length"),) * 5
-    assert together == (Answer(text="xx", why="time"),) * 5
+    assert full == (FrameAnswer(text="xxxx", why="length"),) * 5
+    assert together == (FrameAnswer(text="xx", why="time"),) * 5
     assert {answer.why for answer in alone} == {"time"}
     assert [len(answer.text) for answer in alone] == [3, 2, 2, 1, 0], "shared among the groups"
 
@@ -308,10 +309,10 @@ def test_plain_texts_are_begun_and_long_or_empty_rows_are_not_asked(tokenizer: T
 
 
 def test_chinese_data_is_asked_neutral_questions_in_chinese(tokenizer: Tokenizer) -> None:
-    row = Example(messages=(Message("user", "今天天气怎么样？"), Message("assistant", "晴天。")))
+    row = Example(messages=(ChatMessage("user", "今天天气怎么样？"), ChatMessage("assistant", "晴天。")))
     shown = scenes.choose(recipe_of(), [row], False, tokenizer)
     assert [scene.asked for scene in shown.scenes if scene.source == "neutral"] == list(neutral_prompts().prompts["zh"])
-    assert sorted(shown.neutral_texts) == sorted(text for texts in neutral_prompts().texts.values() for text in texts)
+    assert sorted(shown.neutral_texts) == sorted(msg for texts in neutral_prompts().texts.values() for msg in texts)
 
 
 def test_more_than_three_prompts_of_ones_own_are_refused() -> None:
@@ -323,7 +324,7 @@ def test_more_than_three_prompts_of_ones_own_are_refused() -> None:
 
 
 def frame(step: int, loss: float | None = None, said: str = "a") -> Frame:
-    return Frame(step=step, answers=(Answer(text=said, why="stop"),), neutral_loss=loss)
+    return Frame(step=step, answers=(FrameAnswer(text=said, why="stop"),), neutral_loss=loss)
 
 
 def test_torn_and_foreign_lines_are_passed_over_and_a_run_that_goes_back_takes_its_frames_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from core.data.tokenizer import Encoded
 from core.engine import adapter, base_model, device, fused_lora
 from core.engine.batches import Batch, collate
 from core.engine.loss import summed_loss
-from core.messages import LANGUAGES, text
+from core.messages import LANGUAGES, msg
 from core.recipe import Adapter
 
 CPU = torch.device("cpu")
@@ -138,7 +138,7 @@ def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(starter_folder: Path, checkpointing: bool) -> None:
     """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/engine/base_model)."""
-    base = base_model.load(starter_folder, device.Compute(CPU, torch.float32, text("device.cpu_fp32")), four_bit=True)
+    base = base_model.load(starter_folder, device.Compute(CPU, torch.float32, msg("device.cpu_fp32")), four_bit=True)
     reference = adapted(copy.deepcopy(base).dequantize())
     ids = torch.arange(100, 148).reshape(2, 24).tolist()
     example = collate([Encoded(row, [True] * 24) for row in ids], 0, CPU)
@@ -165,7 +165,7 @@ def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: P
     batches = [collate([Encoded(row, [True] * 24) for row in batch.tolist()], 0, CPU) for batch in rows]
 
     def gradients(dtype: torch.dtype, fuse: bool) -> list[torch.Tensor]:
-        compute = device.Compute(CPU, dtype, text("device.cpu_fp32"))
+        compute = device.Compute(CPU, dtype, msg("device.cpu_fp32"))
         tuned = adapted(base_model.load(starter_folder, compute, four_bit=False))
         if fuse:
             assert fused_lora.fuse(tuned).reason is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core import files
-from core.messages import text
+from core.messages import msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -16,7 +16,7 @@ from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 from core.system.machine import Machine
 from core.trial import pace
-from core.trial.pace import Probe, StandIn
+from core.trial.pace import PaceProbe, StandIn
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
@@ -152,51 +152,51 @@ def here(cpu: str = "A processor") -> Machine:
 
 def test_a_pc_is_measured_once_and_another_processor_again(workspace: Workspace, child: Child):
     child.answers.append(0.5)
-    assert Probe(workspace, here).measured(STEP) is None and child.asked == 0
-    assert Probe(workspace, here).measure(STEP) == 0.25
-    assert Probe(workspace, here).measure(STEP) == Probe(workspace, here).measured(STEP) == 0.25 and child.asked == 1
-    assert Probe(workspace, lambda: here("another")).measure(STEP) == 0.5
+    assert PaceProbe(workspace, here).measured(STEP) is None and child.asked == 0
+    assert PaceProbe(workspace, here).measure(STEP) == 0.25
+    assert PaceProbe(workspace, here).measure(STEP) == PaceProbe(workspace, here).measured(STEP) == 0.25 and child.asked == 1
+    assert PaceProbe(workspace, lambda: here("another")).measure(STEP) == 0.5
     kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
     assert list(kept.values()) == [0.25, 0.5] and all("torch 2." in key for key in kept)
 
 
 def test_nothing_is_measured_while_something_trains(workspace: Workspace, child: Child):
-    with lease.hold(workspace, text("lease.training", name="a run")):
-        assert Probe(workspace, here).measure(STEP) is None
-        assert str(lease.owner(workspace)) == str(text("lease.training", name="a run"))
+    with lease.hold(workspace, msg("lease.training", name="a run")):
+        assert PaceProbe(workspace, here).measure(STEP) is None
+        assert str(lease.owner(workspace)) == str(msg("lease.training", name="a run"))
     assert child.asked == 0
-    assert Probe(workspace, here).measure(STEP) == 0.25
+    assert PaceProbe(workspace, here).measure(STEP) == 0.25
 
 
 def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
-    held = lease.hold(workspace, text("lease.training", name="a run"))
+    held = lease.hold(workspace, msg("lease.training", name="a run"))
 
     def disturbed(step: StandIn) -> float:
         held.__enter__()
         return 0.01
 
     monkeypatch.setattr(pace, "run_child", disturbed)
-    assert Probe(workspace, here).measure(STEP) is None and Probe(workspace, here).measured(STEP) is None
+    assert PaceProbe(workspace, here).measure(STEP) is None and PaceProbe(workspace, here).measured(STEP) is None
     held.__exit__(None, None, None)
 
 
 def test_begin_returns_at_once_and_a_child_that_failed_is_not_tried_again(workspace: Workspace, child: Child):
     child.answers = [None]
-    probe = Probe(workspace, here)
+    probe = PaceProbe(workspace, here)
     probe.begin(STEP)
     wait_until(lambda: probe._failed, 5)
     probe.begin(STEP)
     assert probe.measured(STEP) is None and child.asked == 1
     child.answers = [0.3]
-    other = Probe(workspace, here)
+    other = PaceProbe(workspace, here)
     other.begin(STEP)
     wait_until(lambda: other.measured(STEP) == 0.3, 5)
 
 
 def test_a_cache_that_is_no_json_is_measured_anew(workspace: Workspace, child: Child):
     (workspace.cache / "pace.json").write_text("[1", "utf-8")
-    assert Probe(workspace, here).measured(STEP) is None
-    assert Probe(workspace, here).measure(STEP) == 0.25
+    assert PaceProbe(workspace, here).measured(STEP) is None
+    assert PaceProbe(workspace, here).measure(STEP) == 0.25
 
 
 @pytest.mark.slow

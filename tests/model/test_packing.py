@@ -14,11 +14,11 @@ from core.data.tokenizer import Encoded
 from core.engine import adapter, attention, base_model, device
 from core.engine.batches import collate, collate_packed
 from core.engine.loss import summed_loss
-from core.messages import text
+from core.messages import msg
 from core.recipe import Adapter
 
 CPU = torch.device("cpu")
-FP32 = device.Compute(CPU, torch.float32, text("device.cpu_fp32"))
+FP32 = device.Compute(CPU, torch.float32, msg("device.cpu_fp32"))
 
 
 # ---- which examples lie together --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from core.advice import plan
 from core.engine import base_model
 from core.errors import BusyError, PauseRequested, RunError
-from core.messages import text
+from core.messages import msg
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
 from core.runs import ended as pausing
@@ -140,7 +140,7 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
     assert status.state == State.PAUSED and 3 <= status.step < 30 and not run.is_locked()
     assert [folder.name for folder in run.checkpoints()][-1] == f"checkpoint-{status.step:06d}"
     assert status.message.key == "pausing.paused" and 0 <= float(status.message.params["seconds"]) < 60
-    with lease.hold(space, text("lease.training", name="a game"), wait_s=0):
+    with lease.hold(space, msg("lease.training", name="a game"), wait_s=0):
         pass  # the device is free at once
     runs.queue_again(run, "command")
     assert run.status().attempt == 2 and run.asked() is None
@@ -253,7 +253,7 @@ def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Wor
     assert pausing.message(run, 7).key == "pausing.paused"
     for jump in (-1e6, 1e6):
         (run.path / "control.json").write_text(json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8")
-        assert pausing.message(run, 7) == text("run.paused", step=7)
+        assert pausing.message(run, 7) == msg("run.paused", step=7)
 
 
 def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path) -> None:
     with ScriptedRun(services.workspace, "slow disk") as scripted:
         scripted.to(State.PAUSING)
         scripted.run.write_status(scripted.run.status().model_copy(update={"since": time.time() - 7.2, "seconds_left": 900.0}))
-        card = run_panel.card(services.moments.now(fresh=True).shown, Wording("en"))
+        card = run_panel.card(services.snapshots.now(fresh=True).shown, Wording("en"))
         assert "7 s" in card and "min left" not in card
 
 

@@ -24,7 +24,7 @@ from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
 from core.errors import PauseRequested
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
@@ -103,7 +103,7 @@ def nearly_the_same(trainer: Trainer, whole: Trainer, but: bool = False) -> None
 # ---- the memory is not enough -----------------------------------------------------------------------------------------
 
 
-STEP = text("retreat.in_step", step=5)
+STEP = msg("retreat.in_step", step=5)
 
 
 class NoMemory:
@@ -213,7 +213,7 @@ def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None
 
 def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, save_steps=2)
-    trainer.would_fit = lambda asked: Text(key="probe.advice_nothing", params={"asked": asked is trainer})
+    trainer.would_fit = lambda asked: Message(key="probe.advice_nothing", params={"asked": asked is trainer})
 
     def fault() -> None:
         if trainer.position.step == 4:
@@ -368,7 +368,7 @@ def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_wi
         trainer.run()
     assert said(trainer) == ["sanity.left_out"] * 2 + ["sanity.no_numbers"] + ["sanity.left_out"] * 2
     assert rates == {1: [1e-2], 2: [1e-2], 3: [1e-2], 4: [1e-2], 5: [1e-2, 5e-3], 6: [1e-2, 5e-3], 7: [1e-2, 5e-3], 8: [1e-2, 5e-3]}
-    assert ended.value.text.key == "run.not_finite" and "half the learning rate" in str(ended.value)
+    assert ended.value.message.key == "run.not_finite" and "half the learning rate" in str(ended.value)
     assert torch.equal(adapter_of(trainer), at_five[0]), "step 5 was learned with half the rate, and nothing since"
     assert checkpoint.read(trainer.reporter.run.checkpoints()[-1]).position.health.back == 1
 
@@ -383,7 +383,7 @@ def test_where_no_step_ever_gave_a_number_nothing_is_kept(tmp_path: Path) -> Non
     trainer = trainer_of(tmp_path, make=make)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
-    assert ended.value.text.key == "run.not_finite_at_once" and trainer.position.step == 0
+    assert ended.value.message.key == "run.not_finite_at_once" and trainer.position.step == 0
 
 
 def test_a_run_paused_among_steps_without_a_number_is_the_one_that_was_not(tmp_path: Path) -> None:
@@ -453,9 +453,9 @@ def test_a_learning_rate_far_too_hot_ends_in_words_and_keeps_nothing_of_it(tmp_p
     untrained = adapter_of(trainer)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
-    assert ended.value.text.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
+    assert ended.value.message.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
     assert trainer.position.step == 0 and torch.equal(adapter_of(trainer), untrained)
-    assert len(trainer.reporter.lines) < 40 and "learning rate" in ended.value.text.render("en")
+    assert len(trainer.reporter.lines) < 40 and "learning rate" in ended.value.message.render("en")
 
 
 def test_a_run_that_ran_away_once_goes_on_from_before_that_and_learns(tmp_path: Path) -> None:
@@ -490,7 +490,7 @@ def test_the_starter_with_a_rate_far_too_hot_ends_in_words(starter_folder: Path,
     trainer.data = TrainingData(rows(20), [], 0)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
-    assert ended.value.text.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
+    assert ended.value.message.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
 
 
 # ---- the best one -----------------------------------------------------------------------------------------------------
@@ -584,22 +584,22 @@ def test_the_card_says_what_the_run_did_of_itself_and_which_step_was_kept(langua
     with ScriptedRun(services.workspace, "guarded") as scripted:
         scripted.to(State.RUNNING)
         told = [
-            text("retreat.packed", what=STEP, before=2048, now=1024),
-            text("sanity.left_out", step=9, loss="nan", grad_norm="inf"),
-            text("sanity.no_numbers", step=12, loss="nan", grad_norm="nan", back=6, start=2.5, rate=1e-4),
-            text("retreat.checkpointing", what=STEP),
+            msg("retreat.packed", what=STEP, before=2048, now=1024),
+            msg("sanity.left_out", step=9, loss="nan", grad_norm="inf"),
+            msg("sanity.no_numbers", step=12, loss="nan", grad_norm="nan", back=6, start=2.5, rate=1e-4),
+            msg("retreat.checkpointing", what=STEP),
         ]
         for message in told:
             scripted.run.log_event("guard", what="retreat", step=1, message=message)
-        card = run_panel.card(services.moments.now(fresh=True).shown, w)
-        story = run_panel.story(services.moments.now(fresh=True).shown, w)
+        card = run_panel.card(services.snapshots.now(fresh=True).shown, w)
+        story = run_panel.story(services.snapshots.now(fresh=True).shown, w)
         said = [escape(message.render(language)) for message in told]
         assert [each in card for each in said] == [False, True, True, True] and "4" in card
         assert all(each in story for each in said)
         scripted.run.add_facts(adapter_step=40, adapter_is_best=True, best_eval_loss=1.2345)
-        assert "1.234" not in run_panel.card(services.moments.now(fresh=True).shown, w), "no adapter yet"
+        assert "1.234" not in run_panel.card(services.snapshots.now(fresh=True).shown, w), "no adapter yet"
         scripted.run.write_status(scripted.run.status().model_copy(update={"has_adapter": True}))
-        assert w.t("run_guard.kept_best", step=40, loss="1.234") in run_panel.card(services.moments.now(fresh=True).shown, w)
+        assert w.t("run_guard.kept_best", step=40, loss="1.234") in run_panel.card(services.snapshots.now(fresh=True).shown, w)
 
 
 def test_the_curve_is_drawn_anew_from_where_a_run_went_back(tmp_path: Path) -> None:

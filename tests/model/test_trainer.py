@@ -15,12 +15,12 @@ from core.engine import adapter, base_model, device, offload
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
-from core.messages import text
+from core.messages import msg
 from core.recipe import Adapter, Recipe
 from core.training.trainer import Trainer, TrainingData, schedule_factor
 
-FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
-BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
+FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
+BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32"))
 
 
 def tiny_llama() -> torch.nn.Module:

@@ -27,7 +27,7 @@ from core.engine.loss import summed_loss
 from core.errors import ModelError, PauseRequested, RecipeError
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
-from core.messages import LANGUAGES, text
+from core.messages import LANGUAGES, msg
 from core.models import starter
 from core.models.known import known_models, shape_of_size
 from core.recipe import Adapter, Recipe
@@ -47,7 +47,7 @@ from webui.form.planner import Form, recipe_of
 from webui.kit.wording import Wording
 from webui.pages.chat import ChatPage
 
-FP32 = device.Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
+FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -204,8 +204,8 @@ def test_a_pissa_run_leaves_a_plain_lora_for_the_untouched_base(ran: Ran) -> Non
 def test_what_cannot_be_together_is_said_before_anything_is_loaded(settings: dict, key: str) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.parse({"data": {"source": "x"}, "adapter": settings})
-    assert [problem["key"] for problem in caught.value.text.params["problems"]] == [f"recipe.{key}"]
-    assert all("{" not in caught.value.text.render(language) for language in LANGUAGES)
+    assert [problem["key"] for problem in caught.value.message.params["problems"]] == [f"recipe.{key}"]
+    assert all("{" not in caught.value.message.render(language) for language in LANGUAGES)
 
 
 @pytest.mark.parametrize("written", [True, "true"])

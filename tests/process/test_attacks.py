@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.messages import text
+from core.messages import msg
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -373,7 +373,9 @@ def listing(home: Path) -> set[str]:
 def own_tracebacks(server: Server) -> list[str]:
     """Lines of tracebacks in its output that name files of ours: gradio prints one for each value that it refuses itself."""
     return [
-        line for line in server.log.read_text("utf-8", "replace").splitlines() if re.search(r'File ".*/(webui|core)/[\w/]+\.py"', line)
+        line
+        for line in server.log.read_text("utf-8", "replace").splitlines()
+        if re.search(r'File ".*/(webui|core)/[\w/]+\.py"', line)
     ]
 
 
@@ -476,7 +478,7 @@ def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(chrome: Browse
     page.close()
     name = "<img src=x onerror=window.ran=1>${window.ran=1}{{window.ran=1}}"
     run = ScriptedRun(Workspace.open(ours.home / "workspace"), name[:60])
-    run.to(State.RUNNING).train(5).to(State.COMPLETED, text("run.completed", step=5))
+    run.to(State.RUNNING).train(5).to(State.COMPLETED, msg("run.completed", step=5))
     page = opened(chrome, ours, outside)
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()

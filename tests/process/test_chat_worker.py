@@ -22,7 +22,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
 from core.errors import BusyError, ChatError
-from core.messages import CORE_LOCALES, Catalogue, text
+from core.messages import CORE_LOCALES, Catalogue, msg
 from core.models import starter
 from core.presets import PROJECT
 from core.recipe import Adapter
@@ -40,7 +40,7 @@ LOAD_S = 120.0
 
 def make_adapter(folder: Path, model_folder: Path, seed: int, **settings) -> Path:
     """An adapter that changes every answer, saved as a run saves it."""
-    base = base_model.load(model_folder, Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32")), False)
+    base = base_model.load(model_folder, Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32")), False)
     tuned = adapter.add(base, Adapter(**settings), str(model_folder), None)
     torch.manual_seed(seed)
     for name, parameter in tuned.named_parameters():
@@ -91,7 +91,7 @@ def answer(client: ChatClient, base=None, tuned=None, most: int = 10) -> dict[st
 
 def lease_is_free(workspace: Workspace) -> bool:
     try:
-        with lease.hold(workspace, text("chat.doing_chat", label="test")):
+        with lease.hold(workspace, msg("chat.doing_chat", label="test")):
             return True
     except BusyError:
         return False
@@ -142,7 +142,7 @@ def test_swapping_the_adapter_keeps_the_process_and_the_base_and_changes_the_tun
 
 
 def test_swapped_adapters_leave_the_base_bit_for_bit(starter_folder, adapters):
-    compute = Compute(torch.device("cpu"), torch.bfloat16, text("device.cpu_fp32"))
+    compute = Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32"))
     model = base_model.load(starter_folder, compute, False)
     tokenizer = Tokenizer(starter_folder)
     ids = torch.tensor([tokenizer.prompt(QUESTION)])
@@ -173,7 +173,7 @@ def test_stop_takes_effect_within_a_third_of_a_second(client):
             client.stop()
             *pieces, last = items
             took = time.perf_counter() - start
-        assert isinstance(last, Done) and last.why == "stopped" and writing.done["base"] == last
+        assert isinstance(last, Done) and last.finish_reason == "stopped" and writing.done["base"] == last
         assert len(pieces) < 20, "of 2,000 tokens"
         return took
 
@@ -224,9 +224,9 @@ def test_questions_that_cannot_be_answered_get_a_sentence_and_the_chat_stays_rea
 
 def test_a_loaded_chat_holds_the_lease_by_name_and_unload_frees_it(client, workspace):
     ready(client)
-    with pytest.raises(BusyError, match="the chat has “my run” loaded"), lease.hold(workspace, text("x")):
+    with pytest.raises(BusyError, match="the chat has “my run” loaded"), lease.hold(workspace, msg("x")):
         pass
-    client.unload(text("chat.unloaded_for_run", name="next"))
+    client.unload(msg("chat.unloaded_for_run", name="next"))
     assert lease_is_free(workspace)
     assert client.state().phase == "empty"
     assert "make room for the run “next”" in str(client.state().why_unloaded)
@@ -249,7 +249,7 @@ def test_a_worker_killed_mid_answer_is_said_and_the_next_load_works(client, work
 
 def test_while_somebody_trains_the_refusal_names_it(client, workspace):
     client.unload()
-    with lease.hold(workspace, text("lease.training", name="pirates")):
+    with lease.hold(workspace, msg("lease.training", name="pirates")):
         client.load(ChatTarget("starter"))
         with pytest.raises(ChatError, match="the run “pirates” is training"):
             client.wait_ready(LOAD_S)
@@ -271,7 +271,7 @@ def test_a_run_that_starts_mid_answer_ends_it_with_the_reason(client):
     ready(client)
     items = iter(client.ask(STORY, None, LONG))
     next(items)
-    client.unload(text("chat.unloaded_for_run", name="next"))
+    client.unload(msg("chat.unloaded_for_run", name="next"))
     with pytest.raises(ChatError, match="make room for the run"):
         list(items)
 
@@ -324,7 +324,7 @@ def test_the_worker_ends_when_the_app_is_gone(workspace, client):
     client.unload()
     worker = start_worker(workspace)
     load = {"command": "load", "load": 1, "model_id": "starter", "revision": None, "adapter": None, "four_bit": False}
-    worker.stdin.write(json.dumps(load | {"doing": text("x").model_dump()}).encode() + b"\n")
+    worker.stdin.write(json.dumps(load | {"doing": msg("x").model_dump()}).encode() + b"\n")
     worker.stdin.flush()
     assert json.loads(worker.stdout.readline())["event"] == "loading"
     worker.communicate(timeout=20)  # closes stdin, as the system does for an app that died

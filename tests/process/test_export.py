@@ -25,7 +25,7 @@ from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError
 from core.export import gguf, merge, modelfile, proof, worker
 from core.export.exports import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
-from core.messages import CORE_LOCALES, text
+from core.messages import CORE_LOCALES, msg
 from core.models import adapters, starter
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -41,7 +41,7 @@ ROWS = [
     ("Who are you?", "Arr, matey! I be a parrot of words. Yo-ho-ho!"),
 ]
 MESSAGES = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in ROWS]
-FLOAT32 = Compute(torch.device("cpu"), torch.float32, text("device.cpu_fp32"))
+FLOAT32 = Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 
 
 @dataclass
@@ -243,7 +243,7 @@ def test_what_gguf_cannot_hold_is_said_before_the_work(trained: Trained, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(known | config))
     with pytest.raises(ExportError) as error:
         gguf.examine(tmp_path)
-    assert error.value.text.key == key
+    assert error.value.message.key == key
 
 
 def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_path: Path, starter_folder: Path) -> None:
@@ -381,7 +381,7 @@ def test_cancel_in_the_middle_leaves_nothing(trained: Trained) -> None:
     assert exports.cancel(trained.run.id, "gguf", "bf16").state == "cancelled"
     wait_until(lambda: job.process.poll() is not None, 10)
     assert not job.job.build.exists() and not job.folder.exists()
-    with lease.hold(trained.workspace, text("export.lease", name="test")):
+    with lease.hold(trained.workspace, msg("export.lease", name="test")):
         pass
 
 
@@ -396,7 +396,7 @@ def test_a_killed_worker_is_told_from_one_at_work(trained: Trained) -> None:
 
 def test_while_somebody_else_holds_the_device_the_owner_is_named(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "LEASE_WAIT_S", 0.1)
-    with lease.hold(trained.workspace, text("export.lease", name="Parrot")):
+    with lease.hold(trained.workspace, msg("export.lease", name="Parrot")):
         status, _ = carry_out(trained.workspace, trained.run, "adapter")
     assert status.state == "failed" and status.busy and "Parrot" in status.message.render("en")
 

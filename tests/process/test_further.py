@@ -178,7 +178,7 @@ def test_a_parent_whose_adapter_cannot_be_used_is_refused_in_words(parent: tuple
     spoil(run)
     with pytest.raises(RunError) as refused:
         further.recipe_of(run)
-    assert refused.value.text.key == key and "Tiny" in str(refused.value) and "Tiny" in refused.value.text.render("zh")
+    assert refused.value.message.key == key and "Tiny" in str(refused.value) and "Tiny" in refused.value.message.render("zh")
     with pytest.raises(RunError):
         Runs(space).create(recipe(), "command", further.facts_of(run))
     assert [found.id for found in Runs(space).list()] == [run.id], "and no half-made run is left"
@@ -218,7 +218,7 @@ def test_the_next_name(name: str, following: str) -> None:
 
 
 def test_a_name_cannot_break_out_of_the_model_card() -> None:
-    from core.models import card as model_card
+    from core.models import model_card
 
     facts = {"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}}
     assert "run `a' **bold** # head` (`id`)" in model_card.write(recipe(), facts, [])

@@ -13,7 +13,7 @@ import pytest
 
 from core.advice import plan
 from core.errors import BusyError, GarageError, RecipeError
-from core.queue.queue import Line
+from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs import ended
 from core.runs.all import Runs
@@ -104,7 +104,7 @@ def test_the_second_takes_over_when_the_first_has_ended(tmp_path: Path) -> None:
     first.begin()
     second.begin()
     run = ScriptedRun(space, "seen by both").to(State.RUNNING).run  # nobody holds its lock: interrupted
-    assert second.moments.now(fresh=True).rows[0].id == run.id
+    assert second.snapshots.now(fresh=True).rows[0].id == run.id
     first.close()
     try:
         wait_until(lambda: second.owner.is_ours, 20)
@@ -150,7 +150,7 @@ def queued(workspace: Workspace) -> RunFolder:
 def start_app(workspace: Workspace) -> kit.App:
     """An app whose person has pressed "let the line go on": what waits when it starts is held until then."""
     app = kit.start_app(workspace.root)
-    line = Line(workspace)
+    line = Queue(workspace)
     wait_until(lambda: line.read().app_is_open, 30)
     line.put(hold=None)
     return app

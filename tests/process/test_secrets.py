@@ -13,7 +13,7 @@ from core.advice import plan
 from core.errors import ModelError
 from core.export.exports import Exports
 from core.models.hub_token import HubToken
-from core.queue.queue import Line
+from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -74,7 +74,7 @@ def begun(workspace: Workspace, model: str) -> RunFolder:
     """A run whose turn it is, for the app to find."""
     recipe = {"model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 2}}
     run = Runs(workspace).create(plan.resolve(Recipe.parse(recipe), model, has_card=False), "app", {})
-    line = Line(workspace)
+    line = Queue(workspace)
     with line.locked():
         line.add(run.id, [], None, now=True)
     return run

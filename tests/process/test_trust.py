@@ -65,7 +65,7 @@ def command(workspace: Workspace, *arguments: str) -> subprocess.CompletedProces
 def refusal(workspace: Workspace, model: str = MODEL) -> str:
     with pytest.raises(ModelError) as caught:
         Models(workspace).obtain(model, None, lambda stage, progress: None, lambda: None)
-    return caught.value.text.key
+    return caught.value.message.key
 
 
 @pytest.mark.slow

@@ -305,10 +305,10 @@ def test_closing_the_app_pauses_and_saves(workspace: Workspace) -> None:
 
 def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: Workspace) -> None:
     """A run that cannot have the device says who has it."""
-    from core.messages import text
+    from core.messages import msg
     from core.workspace import lease
 
-    with lease.hold(workspace, text("lease.training", name="somebody else")):
+    with lease.hold(workspace, msg("lease.training", name="somebody else")):
         run = Runs(workspace).create(tiny_recipe(), "command", {})
         process = spawn_worker(workspace, run)
         assert finish(process, run, 60) == 1

@@ -22,7 +22,7 @@ from core.advice import plan
 from core.data.store import DatasetStore
 from core.errors import RecipeError, RunError
 from core.export.exports import Exports
-from core.messages import text
+from core.messages import msg
 from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
@@ -116,7 +116,7 @@ def test_a_drive_that_becomes_read_only_is_said_and_nothing_more_is_begun(mounte
         services.runs.rename(run, "other")
     with pytest.raises(RunError, match="cannot be written any more"):
         services.supervisor.submit(run.recipe(), {})
-    rows = services.moments.now(fresh=True).rows
+    rows = services.snapshots.now(fresh=True).rows
     assert {row.status.state for row in rows} == {State.COMPLETED, State.INTERRUPTED}, "and everything can be looked at"
     mounted("rw")
     wait_until(lambda: services.write_watch.problem is None, writable.CHECK_S + 5)
@@ -177,7 +177,7 @@ def test_a_workspace_on_another_drive_with_spaces_and_chinese_in_its_path_does_t
     assert spawn_worker(space, child).wait(120) == 0, child.log_tail()
     job = Exports(space).start(child, "adapter")
     assert job.wait(180).state == "done", job.status()
-    with lease.hold(space, text("lease.somebody")):
+    with lease.hold(space, msg("lease.somebody")):
         pass
     runs.delete(parent)
     store.delete(info.id)

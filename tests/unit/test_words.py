@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import RecipeError
 from core.export.exports import STAGES
-from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Text, text
+from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Message, msg
 from core.presets import PROJECT
 from core.recipe import Adapter, Data, Model, Recipe, Train
 from core.runs.folder import Status
@@ -73,8 +73,8 @@ def test_every_state_and_every_stage_has_words() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_sentence_inside_a_sentence_is_in_the_same_language(language: str) -> None:
-    inner = text("lease.training", name="海盗")
-    sentence = text("lease.held", owner=inner).render(language)
+    inner = msg("lease.training", name="海盗")
+    sentence = msg("lease.held", owner=inner).render(language)
     assert inner.render(language) in sentence and "{" not in sentence
 
 
@@ -82,9 +82,9 @@ def test_an_error_crosses_processes_with_its_words() -> None:
     import pickle
 
     error = pickle.loads(pickle.dumps(RecipeError("recipe.missing", file="a.yaml")))
-    assert error.text == text("recipe.missing", file="a.yaml") and "a.yaml" in str(error)
+    assert error.message == msg("recipe.missing", file="a.yaml") and "a.yaml" in str(error)
 
 
 def test_an_unknown_key_and_a_missing_value_are_shown_and_never_raise() -> None:
-    assert "future.key" in Text(key="future.key", params={"n": 1}).render("zh")
-    assert "{file}" in Text(key="recipe.missing").render("en")
+    assert "future.key" in Message(key="future.key", params={"n": 1}).render("zh")
+    assert "{file}" in Message(key="recipe.missing").render("en")

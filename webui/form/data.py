@@ -14,7 +14,7 @@ from core.errors import DataError, GarageError
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.findings import PlanFindings
-from webui.form.planner import Outlook
+from webui.form.planner import FormResult
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
@@ -57,7 +57,7 @@ class DataStep:
         try:
             return self.services.datasets.import_file(given, given.stem).id, Html("")
         except DataError as error:
-            return None, notice(f"{self.w.of(error.text)} {self.w.t('wizard.not_added')}")
+            return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
         finally:
             given.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
 
@@ -71,17 +71,17 @@ class DataStep:
             return self.w.t("wizard.next")
         return self.w.t("wizard.next_sample", title=title)
 
-    def summary(self, data: Any, outlook: Outlook) -> str:
+    def summary(self, data: Any, result: FormResult) -> str:
         if not isinstance(data, str) or not data:
             return self.w.t("wizard.no_data_yet")
         try:
             info = self.services.datasets.get(data)
             report = self.services.datasets.report(data)
         except GarageError as error:
-            return self.w.of(error.text)
+            return self.w.of(error.message)
         good, rows = report.good_rows, report.rows
         said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
-        found = counted(outlook.findings, self.findings.ids, self.w)
+        found = counted(result.findings, self.findings.ids, self.w)
         return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
 
     def report_of(self, data: Any) -> Html:
@@ -92,7 +92,7 @@ class DataStep:
         try:
             report = self.services.datasets.report(data)
         except DataError as error:
-            return notice(w.of(error.text))
+            return notice(w.of(error.message))
         sample = sample_of(data)
         about = sample.description.get(w.language) if sample else None
         form = w.t(f"wizard.format_{report.format}")
@@ -124,7 +124,7 @@ class DataStep:
         try:
             return learned_view.row(preview.row(index, max_length, long_examples), self.w)
         except GarageError as error:
-            return notice(self.w.of(error.text))
+            return notice(self.w.of(error.message))
 
 
 def sample_for(goal: Any) -> str:

@@ -30,12 +30,12 @@ from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
 from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
-from webui.form.planner import HERE, Form, Outlook, Planner, parent_of
+from webui.form.planner import HERE, Form, FormResult, Planner, parent_of
 from webui.kit import samples
 from webui.kit.findings import counted
 from webui.kit.format import at_time
 from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, QUIET, Pulse, shown
+from webui.kit.live import CONTROL, QUIET, Poller, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -112,7 +112,7 @@ class Wizard:
             self.start, self.again, *self.further.drawn, *data.findings.drawn, data.left_out, *plan.findings.drawn, *plan.fields,
         ]  # fmt: skip
 
-    def wire(self, page: gr.Blocks, pulse: Pulse, run_notice: gr.HTML, planning: gr.State) -> None:
+    def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
         """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
         self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
@@ -197,44 +197,44 @@ class Wizard:
             gr.update(choices=self.goal_step.preset_choices()),
             gr.update(choices=self.plan_step.memory_choices(machine)),
             # It is closed at first; closing it again would close what a quick hand has opened meanwhile.
-            gr.skip() if self.services.moments.now().rows else gr.update(open=True),
+            gr.skip() if self.services.snapshots.now().rows else gr.update(open=True),
         ]
 
     def refresh(self, *answers: Any) -> list[Any]:
         """Inputs: the form. Outputs: everything that follows from it, and the plan's values in fields nobody edited."""
         form, index = self._read(answers)
-        outlook = self.planner.look(form, self.w)
-        answered = form.answers.showing(outlook.plan.recipe) if outlook.plan else form.answers
-        preview = outlook.preview
+        result = self.planner.look(form, self.w)
+        answered = form.answers.showing(result.plan.recipe) if result.plan else form.answers
+        preview = result.preview
         return [
             answered.state(),
-            *(gr.update(label=self._title(step, line)) for step, line in zip(STEPS, self._summaries(form, outlook), strict=True)),
+            *(gr.update(label=self._title(step, line)) for step, line in zip(STEPS, self._summaries(form, result), strict=True)),
             goal_step.about(goal_step.chosen(form.goal), self.w),
-            model_step.about(form.model, outlook, self.services, self.w),
+            model_step.about(form.model, result, self.services, self.w),
             shown(self.data_step.report_of(form.data)),
             gr.update(visible=preview is not None),
-            self.data_step.counters_of(preview, *outlook.limits) if preview else "",
-            self.data_step.row_of(preview, index, *outlook.limits) if preview else "",
+            self.data_step.counters_of(preview, *result.limits) if preview else "",
+            self.data_step.row_of(preview, index, *result.limits) if preview else "",
             gr.update(visible=bool(preview and preview.tokenizer)),
             gr.update(value=self.data_step.next_label(form.data, form.goal)),
-            plan_view.card(outlook, self.table, self.w),
-            shown(memory_view.holders(outlook, self.services.monitor.newest(), self.w)),
-            gr.update(visible=memory_view.is_short(outlook)),
-            memory_view.mark(outlook) | {"of": _of(form)},
+            plan_view.card(result, self.table, self.w),
+            shown(memory_view.holders(result, self.services.monitor.newest(), self.w)),
+            gr.update(visible=memory_view.is_short(result)),
+            memory_view.mark(result) | {"of": _of(form)},
             gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
-            self._start_button(outlook),
-            gr.Timer(active=outlook.unsettled),
+            self._start_button(result),
+            gr.Timer(active=result.unsettled),
             *self.further.draw(answered),
-            *self.data_step.findings.draw(outlook.findings),
-            shown(findings.left_out(outlook.plan.recipe, preview, self.w) if outlook.plan and preview else ""),
-            *self.plan_step.findings.draw(outlook.findings),
-            *(self._field_updates(answers[-len(FIELDS) :], answered) if outlook.plan else [gr.skip()] * len(FIELDS)),
+            *self.data_step.findings.draw(result.findings),
+            shown(findings.left_out(result.plan.recipe, preview, self.w) if result.plan and preview else ""),
+            *self.plan_step.findings.draw(result.findings),
+            *(self._field_updates(answers[-len(FIELDS) :], answered) if result.plan else [gr.skip()] * len(FIELDS)),
         ]
 
     def follow_memory(self, drawn: Any, *answers: Any) -> list[Any]:
         """Inputs: what the card was drawn from, the form. Outputs: as refresh, nothing where no memory has moved."""
         nothing = [gr.skip()] * len(self._drawn)
-        if self.services.moments.now().busy is not None:
+        if self.services.snapshots.now().busy is not None:
             return nothing
         try:
             free_gib = self.planner.budget(answers[3]).free_gib
@@ -269,31 +269,31 @@ class Wizard:
         current = Answers.of_state(state).with_values(values)
         return Form(goal, model, data, memory, name, current), index if isinstance(index, int) else 0
 
-    def _summaries(self, form: Form, outlook: Outlook) -> list[str]:
+    def _summaries(self, form: Form, result: FormResult) -> list[str]:
         goal = goal_step.chosen(form.goal)
         name = form.name.strip() if isinstance(form.name, str) else ""
         return [
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
-            model_step.summary(form.model, outlook, self.w),
-            self.data_step.summary(form.data, outlook),
+            model_step.summary(form.model, result, self.w),
+            self.data_step.summary(form.data, result),
             " · ".join(
                 part
-                for part in (plan_view.summary(outlook, self.w), counted(outlook.findings, self.plan_step.findings.ids, self.w))
+                for part in (plan_view.summary(result, self.w), counted(result.findings, self.plan_step.findings.ids, self.w))
                 if part
             ),
             name or self.w.t("wizard.named_after_data"),
         ]
 
-    def _start_button(self, outlook: Outlook) -> dict[str, Any]:
+    def _start_button(self, result: FormResult) -> dict[str, Any]:
         """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
-        if outlook.missing is not None:
-            key = "start_missing_data" if outlook.missing.key == "wizard.missing_data" else "start_missing_model"
-        elif outlook.problem is not None:
-            key = "start_only_planned" if outlook.problem.key == "wizard.only_planned" else "start_problem"
+        if result.missing is not None:
+            key = "start_missing_data" if result.missing.key == "wizard.missing_data" else "start_missing_model"
+        elif result.problem is not None:
+            key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
         else:
             key = "start"
-        moment = self.services.moments.now()
-        label = "line_panel.add" if key == "start" and (moment.busy or moment.line.order.game) else f"wizard.{key}"
+        snapshot = self.services.snapshots.now()
+        label = "line_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     def _field_updates(self, values: Sequence[Any], answers: Answers) -> list[Any]:
@@ -318,11 +318,11 @@ class Wizard:
         def turned(*answers: Any) -> tuple[int, Any]:
             """Inputs: the form. Outputs: the number of the row, the row."""
             form, index = self._read(answers)
-            outlook = self.planner.look(form, self.w)
-            if outlook.preview is None or outlook.plan is None:
+            result = self.planner.look(form, self.w)
+            if result.preview is None or result.plan is None:
                 return 0, gr.skip()
-            index = (index + way) % max(1, len(outlook.preview.rows))
-            return index, self.data_step.row_of(outlook.preview, index, *outlook.limits)
+            index = (index + way) % max(1, len(result.preview.rows))
+            return index, self.data_step.row_of(result.preview, index, *result.limits)
 
         return turned
 
@@ -359,7 +359,7 @@ class Wizard:
         try:
             filled = self._fill(Recipe.read(given), given.name)
         except GarageError as error:
-            filled = self._unfilled(notice(self.w.of(error.text)))
+            filled = self._unfilled(notice(self.w.of(error.message)))
         finally:
             given.unlink(missing_ok=True)  # gradio's own copy
         return [gr.update(value=None), *filled]
@@ -371,7 +371,7 @@ class Wizard:
         try:
             preset = self.services.presets.get(preset_id)
         except GarageError as error:
-            return self._unfilled(notice(self.w.of(error.text)))
+            return self._unfilled(notice(self.w.of(error.message)))
         return (
             self._unfilled(notice(self.w.of(preset.problem))) if preset.recipe is None else self._fill(preset.recipe, preset.title)
         )
@@ -405,7 +405,7 @@ class Wizard:
         try:
             saved = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(form))
         except GarageError as error:
-            return [shown(notice(self.w.of(error.text))), gr.skip(), gr.skip()]
+            return [shown(notice(self.w.of(error.message))), gr.skip(), gr.skip()]
         said = self.w.t("wizard.saved", title=saved.title, count=len(form.answers.explicit))
         return [shown(notice(said, "ok")), gr.update(choices=self.goal_step.preset_choices()), ""]
 
@@ -416,7 +416,7 @@ class Wizard:
             not_before = time_of_day(said if isinstance(said, str) else None, time.time())
         except GarageError as error:
             folds = [gr.update(open=True) if step == "train" else gr.skip() for step in STEPS]
-            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *folds]
+            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.message))), gr.skip(), gr.skip(), *folds]
         done = self.begin(*answers, not_before=not_before)
         was_made = done[2] == ""
         return ["" if was_made else gr.skip(), False if was_made else gr.skip(), *done]
@@ -425,34 +425,34 @@ class Wizard:
         """Inputs: the form. Outputs: start_notice, run_notice, name (emptied once a run was made), the folds. Two Starts at once
         give one run."""
         form, _ = self._read(answers)
-        outlook = self.planner.look(form, self.w)
+        result = self.planner.look(form, self.w)
         stay = [gr.skip()] * len(STEPS)
-        if outlook.missing is not None:
-            step = "data" if outlook.missing.key == "wizard.missing_data" else "model"
+        if result.missing is not None:
+            step = "data" if result.missing.key == "wizard.missing_data" else "model"
             folds = [gr.update(open=True) if name == step else gr.skip() for name in STEPS]
-            return [shown(notice(self.w.of(outlook.missing))), gr.skip(), gr.skip(), *folds]
-        if outlook.problem is not None or outlook.plan is None:
-            return [shown(notice(self.w.of(outlook.problem))), gr.skip(), gr.skip(), *stay]
+            return [shown(notice(self.w.of(result.missing))), gr.skip(), gr.skip(), *folds]
+        if result.problem is not None or result.plan is None:
+            return [shown(notice(self.w.of(result.problem))), gr.skip(), gr.skip(), *stay]
         try:
-            run = self._submit(outlook, form, not_before)
+            run = self._submit(result, form, not_before)
         except BusyError as error:
-            said = notice(self.w.of(error.text), "warn")
+            said = notice(self.w.of(error.message), "warn")
             return [shown(said), shown(said), gr.skip(), *stay]  # gradio empties an update that it has used
         except GarageError as error:
-            return [shown(notice(self.w.of(error.text))), gr.skip(), gr.skip(), *stay]
+            return [shown(notice(self.w.of(error.message))), gr.skip(), gr.skip(), *stay]
         return [shown(""), shown(notice(self._waits(run), "ok")), "", *stay]
 
     def _waits(self, run: RunFolder) -> str:
         """Where the run is now, if it did not just begin: that is seen."""
-        entry = next((entry for row, entry in self.services.moments.now(fresh=True).line.waiting if row.id == run.id), None)
+        entry = next((entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None)
         if entry is None:
             return ""
         if entry.not_before:
             return self.w.t("line_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
         return self.w.t("line_panel.added", name=run.name)
 
-    def _submit(self, outlook: Outlook, form: Form, not_before: float | None) -> RunFolder:
-        recipe, advice = outlook.plan.recipe, outlook.plan.advice
+    def _submit(self, result: FormResult, form: Form, not_before: float | None) -> RunFolder:
+        recipe, advice = result.plan.recipe, result.plan.advice
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
@@ -460,7 +460,7 @@ class Wizard:
             "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.good_rows},
             "advice": advice.model_dump(mode="json"),
             "wanted_device": self.planner.device(form.memory),
-            "predicted_seconds": outlook.seconds,
+            "predicted_seconds": result.seconds,
         }
         if parent := parent_of(self.services, form.answers):
             facts |= facts_of(parent)

@@ -15,8 +15,8 @@ from webui.form.fields import Answers
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, QUIET, shown
 from webui.kit.wording import Wording
-from webui.state.moment import RunRow
 from webui.state.services import Services
+from webui.state.snapshot import RunRow
 
 if TYPE_CHECKING:
     from webui.form.form import Wizard
@@ -52,7 +52,7 @@ class FurtherForm:
             run = self.services.runs.get(run_id)
             step = run.status().step
         except GarageError as error:
-            return notice(self.w.of(error.text))
+            return notice(self.w.of(error.message))
         return tag("p", self.w.t("look_on.continues", name=run.name, step=step), role="status")
 
     def wire(self) -> None:
@@ -66,7 +66,7 @@ class FurtherForm:
 
     def take_shown(self) -> list[Any]:
         """Outputs: as take."""
-        view = self.services.moments.now(fresh=True).shown
+        view = self.services.snapshots.now(fresh=True).shown
         return self.take(view.row.id if view else None)
 
     def take(self, run_id: str | None) -> list[Any]:
@@ -75,7 +75,7 @@ class FurtherForm:
             run = self.services.runs.get(run_id or "")
             filled = self.wizard._fill(further.recipe_of(run), run.name, parent=run.id)
         except GarageError as error:
-            return [shown(notice(self.w.of(error.text))), gr.skip(), *self.wizard._unfilled("")]
+            return [shown(notice(self.w.of(error.message))), gr.skip(), *self.wizard._unfilled("")]
         return [shown(""), gr.update(selected="train"), *filled]
 
     def after_start(self, state: Any, refused: Any) -> Any:

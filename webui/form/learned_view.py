@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from core.data.preview import Bin, Counts, Piece, Preview, RowView
+from core.data.preview import Bin, Counts, Preview, RowView, Span
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -195,7 +195,7 @@ def row(view: RowView | None, w: Wording) -> Html:
     )
 
 
-def _piece(piece: Piece, special: Sequence[str], w: Wording) -> Html:
+def _piece(piece: Span, special: Sequence[str], w: Wording) -> Html:
     if piece.kind == "more":
         return tag("span", w.t("learned_view.more", characters=f"{int(piece.text):,}"), class_="lg-more")
     name, class_ = _TAGS[piece.kind]

@@ -7,9 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from core.memory.budget import Budget
-from core.system.machine import GIB, Machine
+from core.system.machine import Machine
 from core.system.processes import top_by_ram
-from webui.form.planner import Outlook
+from core.values import GIB
+from webui.form.planner import FormResult
 from webui.kit.format import gib
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
@@ -19,17 +20,17 @@ MOVED = 0.05  # of the free memory; a desktop breathes by less
 LEAST_MOVED_GIB = 0.25
 
 
-def is_short(outlook: Outlook) -> bool:
+def is_short(result: FormResult) -> bool:
     """Whether the plan, for this PC as it is, lacks memory that closing something might give."""
-    advice = outlook.plan.advice if outlook.plan else None
+    advice = result.plan.advice if result.plan else None
     return bool(advice and advice.verdict in ("tight", "does_not_fit") and not advice.budget.planned)
 
 
-def holders(outlook: Outlook, machine: Machine, w: Wording) -> Html | str:
+def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
     """Programs that hold the memory which the plan lacks, the largest first; "" where it lacks none."""
-    if not is_short(outlook):
+    if not is_short(result):
         return ""
-    here = outlook.plan.advice.budget
+    here = result.plan.advice.budget
     if here.kind == "cpu":
         held = [(name, f"{gib(size / GIB)} GiB") for name, size in top_by_ram(MOST_HOLDERS)]
     else:
@@ -57,9 +58,9 @@ def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]
 # ---- since it was drawn -----------------------------------------------------------------------------------------------
 
 
-def mark(outlook: Outlook) -> dict[str, float]:
+def mark(result: FormResult) -> dict[str, float]:
     """What the card's verdict was drawn from, as the browser keeps it; {} where free memory decides nothing."""
-    advice = outlook.plan.advice if outlook.plan else None
+    advice = result.plan.advice if result.plan else None
     if advice is None or advice.budget.planned or advice.budget.free_gib is None:
         return {}
     drawn = {"free": advice.budget.free_gib}

@@ -11,7 +11,7 @@ from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
 from webui.form.model_list import ModelList
 from webui.form.plan_view import METHODS
-from webui.form.planner import Outlook, Planner
+from webui.form.planner import FormResult, Planner
 from webui.kit import format
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
@@ -57,7 +57,7 @@ def known(model_id: str) -> KnownModel | None:
     return next((model for model in known_models() if model.hub == model_id), None)
 
 
-def about(model_id: object, outlook: Outlook, services: Services, w: Wording) -> Html:
+def about(model_id: object, result: FormResult, services: Services, w: Wording) -> Html:
     """Size, licence, download; what stands in its way."""
     if not isinstance(model_id, str) or not model_id.strip():
         return Html("")
@@ -65,7 +65,7 @@ def about(model_id: object, outlook: Outlook, services: Services, w: Wording) ->
     try:
         ref = ModelRef.parse(model_id)
     except GarageError as error:
-        return notice(w.of(error.text))
+        return notice(w.of(error.message))
     lines: list[Html | None] = []
     model = known(model_id)
     if model_id == "starter":
@@ -74,21 +74,21 @@ def about(model_id: object, outlook: Outlook, services: Services, w: Wording) ->
         gated = w.t("wizard.gated") if model.gated else w.t("wizard.open_licence")
         lines.append(tag("p", w.t("wizard.model_about", licence=model.licence, access=gated)))
         lines.append(tag("p", model.note[w.language]) if w.language in model.note else None)
-    if outlook.shape is not None:
-        size = format.parameters(w, outlook.shape.params)
-        download = format.bytes_used(2 * outlook.shape.params)
+    if result.shape is not None:
+        size = format.parameters(w, result.shape.params)
+        download = format.bytes_used(2 * result.shape.params)
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
-    elif outlook.shape_problem is not None:
-        lines.append(notice(w.of(outlook.shape_problem), "warn"))
+    elif result.shape_problem is not None:
+        lines.append(notice(w.of(result.shape_problem), "warn"))
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:
         lines.append(tag("p", w.t("wizard.will_download"), class_="lg-quiet"))
     return join(lines)
 
 
-def summary(model_id: object, outlook: Outlook, w: Wording) -> str:
+def summary(model_id: object, result: FormResult, w: Wording) -> str:
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet")
     model = known(model_id.strip())
     name = model.title if model else format.model_name(model_id.strip(), w)
-    return f"{name} · {format.parameters(w, outlook.shape.params)}" if outlook.shape else name
+    return f"{name} · {format.parameters(w, result.shape.params)}" if result.shape else name

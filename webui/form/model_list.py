@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from core.advice import catalogue
-from core.advice.catalogue import Entry
+from core.advice.catalogue import CatalogueEntry
 from core.errors import GarageError
 from core.memory.budget import Budget
 from core.models.known import known_models
@@ -64,7 +64,7 @@ class ModelList:
         return gr.update(value=wanted) if isinstance(wanted, str) and wanted in known else gr.skip()
 
 
-def table(entries: Sequence[Entry], budget: Budget, w: Wording) -> Html:
+def table(entries: Sequence[CatalogueEntry], budget: Budget, w: Wording) -> Html:
     """A row a model: name with licence and download, then a badge with GiB for each method."""
     if not entries:
         return tag("p", w.t("model_list.none"), class_="lg-quiet", role="status")
@@ -89,7 +89,7 @@ def said(count: int, budget: Budget, w: Wording) -> str:
     return w.t("model_list.shown", count=count, place=where(budget, w))
 
 
-def _name(entry: Entry, w: Wording) -> Html:
+def _name(entry: CatalogueEntry, w: Wording) -> Html:
     model = entry.model
     facts = [format.parameters(w, model.shape.params), model.licence]
     if model.gated:
@@ -98,7 +98,7 @@ def _name(entry: Entry, w: Wording) -> Html:
     return tag("div", button, tag("span", " · ".join(facts), class_="lg-quiet"))
 
 
-def _cell(entry: Entry, method: str, name: str, w: Wording) -> Html:
+def _cell(entry: CatalogueEntry, method: str, name: str, w: Wording) -> Html:
     fit = entry.fits[method]
     needs = tag("span", w.t("model_list.gib", gib=gib(fit.needed_gib)), class_="lg-quiet")
     return tag("td", tag("div", badge(fit.verdict, w), needs), data_label=name)

@@ -15,7 +15,7 @@ from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is looked at
-RANKS = (4, 8, 16, 32, 64)
+RANKS_OFFERED = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
 
@@ -92,4 +92,4 @@ class PlanStep:
 
 
 def rank_choices(value: int) -> list[tuple[str, int]]:
-    return [(str(r), r) for r in sorted({*RANKS, value})]
+    return [(str(r), r) for r in sorted({*RANKS_OFFERED, value})]

@@ -1,4 +1,4 @@
-"""A plan as words and bars: pure functions of an Outlook and a Wording."""
+"""A plan as words and bars: pure functions of a FormResult and a Wording."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import VramTable
 from core.trial.dry_runs import Looked
-from webui.form import fits_view
-from webui.form.planner import Outlook
+from webui.form import headroom_view
+from webui.form.planner import FormResult
 from webui.kit import correction, format
 from webui.kit.format import METHODS, badge, gib, method_name
 from webui.kit.html import Html, join, notice, tag
@@ -23,18 +23,18 @@ BAR = (
     ("rest", ("workspace", "context", "slack")),
 )
 # What would fit, each in a fold of its own.
-FITS = (("stretched", fits_view.stretched), ("by_length", fits_view.by_length), ("on_cards", fits_view.on_cards))
+FITS = (("stretched", headroom_view.stretched), ("by_length", headroom_view.by_length), ("on_cards", headroom_view.on_cards))
 
 
-def summary(outlook: Outlook, w: Wording) -> str:
+def summary(result: FormResult, w: Wording) -> str:
     """One line for the folded step: "QLoRA, rank 8 · fits: about 5.2 of 7.3 GiB · 80 steps · about 3 min"."""
-    if outlook.plan is None:
-        return w.of(outlook.problem) if outlook.problem else w.t("plan_view.no_plan")
-    advice = outlook.plan.advice
+    if result.plan is None:
+        return w.of(result.problem) if result.problem else w.t("plan_view.no_plan")
+    advice = result.plan.advice
     parts = [
-        w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r),
+        w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.r),
         verdict_line(advice, w),
-        *steps_and_time(outlook, w),
+        *steps_and_time(result, w),
     ]
     return " · ".join(part for part in parts if part)
 
@@ -47,57 +47,57 @@ def verdict_line(advice: Advice, w: Wording) -> str:
     return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(advice.estimate.needed_gib), free=gib(advice.budget.free_gib))
 
 
-def steps_and_time(outlook: Outlook, w: Wording) -> list[str]:
-    if outlook.plan is None or outlook.plan.advice.planned_steps is None:
+def steps_and_time(result: FormResult, w: Wording) -> list[str]:
+    if result.plan is None or result.plan.advice.planned_steps is None:
         return []
-    found = [w.t("plan_view.steps", steps=outlook.plan.advice.planned_steps)]
-    if outlook.seconds is not None:
-        found.append(format.about(w, outlook.seconds))
+    found = [w.t("plan_view.steps", steps=result.plan.advice.planned_steps)]
+    if result.seconds is not None:
+        found.append(format.about(w, result.seconds))
     return found
 
 
-def card(outlook: Outlook, table: VramTable, w: Wording) -> Html:
+def card(result: FormResult, table: VramTable, w: Wording) -> Html:
     """Recommendation, verdict, memory by term, steps and time, warnings, reasons, what else was weighed, the table."""
-    if outlook.plan is None:
-        return notice(w.of(outlook.problem)) if outlook.problem else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
-    advice = outlook.plan.advice
+    if result.plan is None:
+        return notice(w.of(result.problem)) if result.problem else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
+    advice = result.plan.advice
     parts = [
         tag(
             "p",
-            tag("strong", w.t("plan_view.method_rank", method=method_name(outlook.plan.recipe.adapter), r=advice.r)),
+            tag("strong", w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.r)),
             badge(advice.verdict, w),
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
-        dry_run_line(outlook.dry_run, advice, w),
+        dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
-        time_line(outlook, w),
-        notice(w.of(outlook.note), "warn") if outlook.note else None,
-        tag("p", w.t("plan_view.shape_unknown", why=w.of(outlook.shape_problem)), class_="lg-quiet")
-        if outlook.shape_problem
+        time_line(result, w),
+        notice(w.of(result.note), "warn") if result.note else None,
+        tag("p", w.t("plan_view.shape_unknown", why=w.of(result.shape_problem)), class_="lg-quiet")
+        if result.shape_problem
         else None,
         *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS),
         reasons(advice, w),
         alternatives(advice, w),
-        *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(outlook, w)) is not None),
+        *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(result, w)) is not None),
         documented(advice, table, w),
     ]
     return tag("div", join(parts), class_="lg-plan")
 
 
-def time_line(outlook: Outlook, w: Wording) -> Html | None:
+def time_line(result: FormResult, w: Wording) -> Html | None:
     """Steps and expected time, with where the pace comes from; why it is not known yet."""
-    if outlook.plan is None:
+    if result.plan is None:
         return None
-    steps = outlook.plan.advice.planned_steps
+    steps = result.plan.advice.planned_steps
     if steps is None:
         return tag("p", w.t("plan_view.steps_need_data"), class_="lg-quiet")
-    if outlook.seconds is not None and outlook.pace is not None:
-        about = w.t("plan_view.time", steps=steps, time=format.about(w, outlook.seconds), source=w.of(outlook.pace.source))
+    if result.seconds is not None and result.pace is not None:
+        about = w.t("plan_view.time", steps=steps, time=format.about(w, result.seconds), source=w.of(result.pace.source))
         return tag("p", about)
-    if outlook.plan.advice.budget.planned:
+    if result.plan.advice.budget.planned:
         return tag("p", w.t("plan_view.time_elsewhere", steps=steps))
-    return tag("p", w.t("plan_view.time_measuring" if outlook.measuring else "plan_view.time_unknown", steps=steps))
+    return tag("p", w.t("plan_view.time_measuring" if result.measuring else "plan_view.time_unknown", steps=steps))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:

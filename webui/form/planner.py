@@ -26,7 +26,7 @@ from core.errors import GarageError
 from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.record import Corrections, MemoryRecord, Rig
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.library import ModelRef
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
@@ -59,7 +59,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class FormResult:
     """missing: what has to be given before Start. problem: what cannot be. Both None: Start may be pressed.
 
     preview, shape, pace are None where they could not be had; shape_problem and preview_problem then say why.
@@ -69,11 +69,11 @@ class Outlook:
     preview: Preview | None = None
     shape: ModelShape | None = None
     pace: Pace | None = None
-    missing: Text | None = None
-    problem: Text | None = None
-    shape_problem: Text | None = None
-    preview_problem: Text | None = None
-    note: Text | None = None  # about this PC, beside the plan
+    missing: Message | None = None
+    problem: Message | None = None
+    shape_problem: Message | None = None
+    preview_problem: Message | None = None
+    note: Message | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
     findings: tuple[Finding, ...] = ()  # of the run doctor
     dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
@@ -118,23 +118,23 @@ def measuring_share(made: Plan, preview: Preview) -> float:
 @dataclass
 class Planner:
     services: Services
-    _failures: dict[tuple[str, str | None], tuple[float, Text]] = field(default_factory=dict)
+    _failures: dict[tuple[str, str | None], tuple[float, Message]] = field(default_factory=dict)
     _configs: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def look(self, form: Form, w: Wording) -> Outlook:
+    def look(self, form: Form, w: Wording) -> FormResult:
         """Never raises a GarageError: whatever is wrong is in the answer."""
         missing = None
         if not isinstance(form.data, str) or not form.data:
-            missing = text("wizard.missing_data")
+            missing = msg("wizard.missing_data")
         elif not isinstance(form.model, str) or not form.model.strip():
-            missing = text("wizard.missing_model")
+            missing = msg("wizard.missing_model")
         try:
             recipe = recipe_of(form)
             budgeted = self.budget(form.memory)
             recipe, other_base = self._continued(recipe, form)
         except GarageError as error:
-            return Outlook(missing=missing, problem=error.text)
+            return FormResult(missing=missing, problem=error.message)
         shape, shape_problem = self._shape(recipe)
         preview, preview_problem = self._preview(recipe)
         facts = preview.facts() if preview else None
@@ -145,23 +145,23 @@ class Planner:
                 grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
-            return Outlook(None, preview, shape, None, missing, error.text, shape_problem, preview_problem)
+            return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
-            problem = text("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
+            problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
         note = (
-            text("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
+            msg("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
         )
-        return Outlook(
+        return FormResult(
             made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note,
             measuring=self.services.pace_probe.busy,
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
 
-    def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Text | None]:
+    def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Message | None]:
         """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
         parent = parent_of(self.services, form.answers)
         if parent is None:
@@ -169,7 +169,7 @@ class Planner:
         then = parent.recipe()
         other = None
         if recipe.model.id != then.model.id:
-            other = text("look_on.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
+            other = msg("look_on.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
         return further.held_to(recipe, then), other
 
     def device(self, choice: Any) -> str | None:
@@ -196,7 +196,7 @@ class Planner:
                     return budget.of_card(card)
         return budget.of_machine(machine)
 
-    def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Text | None]:
+    def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Message | None]:
         key = (recipe.model.id, recipe.model.revision)
         with self._guard:
             failed = self._failures.get(key)
@@ -207,8 +207,8 @@ class Planner:
         except GarageError as error:
             with self._guard:
                 self._failures = {k: v for k, v in self._failures.items() if time.monotonic() - v[0] < FAILURE_KEPT_S}
-                self._failures[key] = (time.monotonic(), error.text)
-            return None, error.text
+                self._failures[key] = (time.monotonic(), error.message)
+            return None, error.message
 
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
         """What earlier runs measured on the card, or the processor, that the plan is for."""
@@ -216,13 +216,13 @@ class Planner:
         card = next((card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None)
         return MemoryRecord(self.services.workspace).corrections(Rig.of(machine, card), model_id)
 
-    def _preview(self, recipe: Recipe) -> tuple[Preview | None, Text | None]:
+    def _preview(self, recipe: Recipe) -> tuple[Preview | None, Message | None]:
         if recipe.data.source == NO_DATA:
             return None, None
         try:
             return self.services.previews.of(recipe.data.source, recipe.model.id, recipe.data.train_on, recipe.data.format), None
         except GarageError as error:
-            return None, error.text
+            return None, error.message
 
     def _data_name(self, recipe: Recipe, w: Wording) -> str:
         if recipe.data.source == NO_DATA:
@@ -257,7 +257,7 @@ class Planner:
             try:
                 config = self._config(model.id, model.revision)
             except GarageError as error:
-                return Looked(why=error.text)
+                return Looked(why=error.message)
         return self.services.dry_runs.look(Question.of(config, made.recipe, kind))
 
     def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:

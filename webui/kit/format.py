@@ -11,7 +11,7 @@ from core.recipe import Adapter
 from webui.kit import format
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
-from webui.state.moment import RunRow
+from webui.state.snapshot import RunRow
 
 
 def bytes_used(count: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from core.memory.budget import best_card
 from core.system.gpu import Card, Holder, Nvidia
-from core.system.machine import GIB, Machine
+from core.system.machine import Machine
+from core.values import GIB
 from webui.kit.format import number
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording

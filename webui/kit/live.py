@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from webui.state.moment import Moment
 from webui.state.services import Services
+from webui.state.snapshot import Snapshot
 
 TICK_S = 1.0
 # Of buttons that change something for everybody: one after the other.
@@ -23,11 +23,11 @@ Update = str | dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Look:
+class ViewContext:
     """What a part is drawn from: the moment, the run that this page has opened in its Runs tab, and whether its visitor plans
     the next run while another one trains."""
 
-    moment: Moment
+    snapshot: Snapshot
     opened: str | None
     planning: bool = False
 
@@ -37,10 +37,10 @@ class LivePart:
     """show(look) gives a gr.update (or an HTML string) for component; equal updates are not sent again."""
 
     component: Component
-    show: Callable[[Look], Update]
+    show: Callable[[ViewContext], Update]
 
 
-class Pulse:
+class Poller:
     """All live parts of one page behind one handler, so that a page costs one small request a second."""
 
     def __init__(self, services: Services, parts: Sequence[LivePart], opened: gr.State, planning: gr.State):
@@ -57,13 +57,13 @@ class Pulse:
 
     def beat(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
         """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every live part."""
-        return self._beat(seen, Look(self._services.moments.now(), opened, bool(planning)))
+        return self._beat(seen, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
 
     def now(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
         """As beat, but never from the shared half second: a button was pressed."""
-        return self._beat(seen, Look(self._services.moments.now(fresh=True), opened, bool(planning)))
+        return self._beat(seen, ViewContext(self._services.snapshots.now(fresh=True), opened, bool(planning)))
 
-    def _beat(self, seen: list[str] | None, look: Look) -> list[Any]:
+    def _beat(self, seen: list[str] | None, look: ViewContext) -> list[Any]:
         updates = [part.show(look) for part in self._parts]
         marks = [_mark(update) for update in updates]
         if marks == seen:

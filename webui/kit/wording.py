@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.messages import CORE_LOCALES, Catalogue, Text, text
+from core.messages import CORE_LOCALES, Catalogue, Message, msg
 from core.recipe import Recipe
 
 PAGE_LOCALES = Path(__file__).parent.parent / "locales"
@@ -26,13 +26,13 @@ class Wording:
 
     def t(self, key: str, **params: Any) -> str:
         """The sentence of a catalogue key; a Text among the params is put into words too."""
-        return catalogue().render(text(key, **params), self.language)
+        return catalogue().render(msg(key, **params), self.language)
 
-    def of(self, message: Text | dict[str, Any] | None) -> str:
+    def of(self, message: Message | dict[str, Any] | None) -> str:
         """A message that core left in a file or raised, as a sentence; "" for none."""
         if message is None:
             return ""
-        return catalogue().render(message if isinstance(message, Text) else Text.model_validate(message), self.language)
+        return catalogue().render(message if isinstance(message, Message) else Message.model_validate(message), self.language)
 
     def knows(self, key: str) -> bool:
         return key in catalogue().keys(self.language)  # noqa: SIM118 - a method, not a mapping

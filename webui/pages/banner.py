@@ -11,10 +11,10 @@ from core.errors import GarageError
 from core.runs import ended
 from core.runs.ended import LeftRun
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import CONTROL, LivePart, Look, Pulse, Update, shown
+from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
-from webui.state.moment import Moment
 from webui.state.services import Services
+from webui.state.snapshot import Snapshot
 
 
 class LookOn:
@@ -46,7 +46,7 @@ class LeftRuns:
         self.services, self.w = services, wording
 
     def build(self) -> None:
-        w, found = self.w, self._found(self.services.moments.now())
+        w, found = self.w, self._found(self.services.snapshots.now())
         with gr.Column(visible=bool(found), elem_id="left-runs", elem_classes="lg-card") as self.banner:
             self.said = gr.HTML(self._said(found), elem_id="left-runs-said")
             self.which = gr.Radio(
@@ -61,9 +61,9 @@ class LeftRuns:
                 self.leave = gr.Button(w.t("look_on.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
         self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
 
-    def _found(self, moment: Moment) -> Sequence[LeftRun]:
+    def _found(self, snapshot: Snapshot) -> Sequence[LeftRun]:
         """None are offered while something is at work, and none by an app that may only look."""
-        return () if moment.busy is not None or self.services.owner.refusal else moment.left
+        return () if snapshot.busy is not None or self.services.owner.refusal else snapshot.left
 
     def _said(self, found: Sequence[LeftRun]) -> Html:
         w = self.w
@@ -77,16 +77,16 @@ class LeftRuns:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.banner, lambda look: gr.update(visible=bool(self._found(look.moment)))),
-            LivePart(self.said, lambda look: gr.update(value=self._said(self._found(look.moment)))),
+            LivePart(self.banner, lambda look: gr.update(visible=bool(self._found(look.snapshot)))),
+            LivePart(self.said, lambda look: gr.update(value=self._said(self._found(look.snapshot)))),
             LivePart(self.which, self._which),
         ]
 
-    def _which(self, look: Look) -> Update:
-        found = self._found(look.moment)
+    def _which(self, look: ViewContext) -> Update:
+        found = self._found(look.snapshot)
         return gr.update(choices=self._choices(found), value=found[0].id if found else None, visible=len(found) > 1)
 
-    def wire(self, pulse: Pulse, tabs: gr.Tabs) -> None:
+    def wire(self, pulse: Poller, tabs: gr.Tabs) -> None:
         pulse.after(self.go_on.click(self.resume, [self.which], [self.notice, tabs], **CONTROL))
         pulse.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
@@ -95,7 +95,7 @@ class LeftRuns:
         try:
             self.services.supervisor.resume(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:
-            return shown(notice(self.w.of(error.text))), gr.skip()
+            return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")
 
     def dismiss(self, run_id: Any) -> Any:
@@ -104,10 +104,10 @@ class LeftRuns:
             self.services.require_write()
             ended.leave(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:
-            return shown(notice(self.w.of(error.text)))
+            return shown(notice(self.w.of(error.message)))
         return shown("")
 
     def _offered(self, run_id: Any) -> str:
         """The one that is offered, or the one of several that was chosen; an id that is not among them chooses nothing."""
-        ids = [run.id for run in self.services.moments.now(fresh=True).left]
+        ids = [run.id for run in self.services.snapshots.now(fresh=True).left]
         return run_id if run_id in ids else ids[0] if len(ids) == 1 else ""

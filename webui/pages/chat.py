@@ -19,8 +19,8 @@ from webui.kit import format
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, LivePart, shown
 from webui.kit.wording import Wording
-from webui.state.moment import RunRow
 from webui.state.services import Services
+from webui.state.snapshot import RunRow
 
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
@@ -68,8 +68,8 @@ class ChatPage:
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
         w = self.w
-        moment = self.services.moments.now()
-        choices = self._target_choices(moment.rows)
+        snapshot = self.services.snapshots.now()
+        choices = self._target_choices(snapshot.rows)
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("chat_page.title")))
             with gr.Row(elem_id="chat-choose"):
@@ -101,7 +101,7 @@ class ChatPage:
             )
             with gr.Row(elem_id="chat-load-row"):
                 self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
-                self.status = gr.HTML(self._status(moment.chat), elem_id="chat-status")
+                self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
             self.empty = gr.HTML(self._empty(), elem_id="chat-empty")
             bot = {
@@ -168,8 +168,8 @@ class ChatPage:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.status, lambda look: gr.update(value=self._status(look.moment.chat, look.moment.busy))),
-            LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.moment.rows))),
+            LivePart(self.status, lambda look: gr.update(value=self._status(look.snapshot.chat, look.snapshot.busy))),
+            LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.snapshot.rows))),
         ]
 
     def _status(self, state: ChatState, busy: RunRow | None = None) -> Html:
@@ -249,7 +249,7 @@ class ChatPage:
             system = sampling[0] if isinstance(sampling[0], str) else ""
             answer = self.services.chat.ask(turns_of(base, system), turns_of(tuned, system) if both else None, asked)
         except GarageError as error:
-            yield self._view(base, tuned, None, sentence=self.w.of(error.text), tone="bad")
+            yield self._view(base, tuned, None, sentence=self.w.of(error.message), tone="bad")
             return
         yield from self._write(answer, base, tuned, both)
 
@@ -281,7 +281,7 @@ class ChatPage:
             raise ChatError(state.message or state.why_unloaded or "chat.not_ready")
 
     def _refuse_while_training(self) -> None:
-        busy = self.services.moments.now().busy
+        busy = self.services.snapshots.now().busy
         if busy is not None and busy.status.state in BUSY:
             raise ChatError("chat_page.training", name=busy.name)
 
@@ -301,7 +301,7 @@ class ChatPage:
                     histories = self._so_far(base, tuned, texts, both)
                     yield self._view(*histories, both, writing=True, done=done)
         except ChatError as error:
-            sentence = self.w.of(error.text)
+            sentence = self.w.of(error.message)
         histories = self._so_far(base, tuned, texts, both)
         yield self._view(*histories, both, sentence=sentence, tone="bad", done=done)
 
@@ -348,7 +348,9 @@ class ChatPage:
             return Html("")
         rate = f"{done.tokens / done.seconds:.1f}" if done.seconds > 0 else "?"
         values = {"tokens": done.tokens, "seconds": f"{done.seconds:.1f}", "rate": rate}
-        return tag("p", self.w.t("chat_page.done", **values, why=self.w.t(f"chat_page.why_{done.why}")), class_="lg-quiet")
+        return tag(
+            "p", self.w.t("chat_page.done", **values, why=self.w.t(f"chat_page.why_{done.finish_reason}")), class_="lg-quiet"
+        )
 
     def halt(self) -> None:
         """What is written stays; a load that is under way ends."""
@@ -374,7 +376,7 @@ class ChatPage:
             self._refuse_while_training()
             self.services.chat.load(wanted)
         except GarageError as error:
-            return shown(notice(self.w.of(error.text))), gr.skip()
+            return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
     def choose(self, target: Any) -> list[Any]:

@@ -12,14 +12,14 @@ from core.runs.states import BUSY, may_resume
 from webui.form import further
 from webui.kit import format
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import AT_ONCE, LivePart, Look, Pulse, shown
+from webui.kit.live import AT_ONCE, LivePart, Poller, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
-from webui.state.moment import RunRow, RunView
 from webui.state.services import Services
+from webui.state.snapshot import RunRow, RunView
 
 NARROW = "\u00a0"  # keeps "80 MB" together
 KINDS = ("adapter", "merged", "gguf")
@@ -34,7 +34,7 @@ class RunsPage:
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
         w = self.w
-        rows = self.services.moments.now().rows
+        rows = self.services.snapshots.now().rows
         with gr.Row(equal_height=False, elem_id="runs-columns"):
             with gr.Column(scale=4, min_width=300), gr.Column(elem_classes="lg-card"):
                 gr.HTML(tag("h2", w.t("runs_page.title")))
@@ -105,9 +105,11 @@ class RunsPage:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.none, lambda look: gr.update(visible=not look.moment.rows)),
-            LivePart(self.list, lambda look: gr.update(choices=self._choices(look.moment.rows), visible=bool(look.moment.rows))),
-            LivePart(self.side, lambda look: gr.update(visible=bool(look.moment.rows))),
+            LivePart(self.none, lambda look: gr.update(visible=not look.snapshot.rows)),
+            LivePart(
+                self.list, lambda look: gr.update(choices=self._choices(look.snapshot.rows), visible=bool(look.snapshot.rows))
+            ),
+            LivePart(self.side, lambda look: gr.update(visible=bool(look.snapshot.rows))),
             LivePart(self.unopened, lambda look: gr.update(visible=self._row(look) is None)),
             LivePart(self.details, lambda look: gr.update(visible=self._row(look) is not None)),
             LivePart(self.card, lambda look: self._about(look, card.card)),
@@ -119,43 +121,43 @@ class RunsPage:
             LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := self._row(look)) and row.can_chat))),
             LivePart(
                 self.further,
-                lambda look: gr.update(visible=look.moment.busy is None and further.may_continue(self._row(look))),
+                lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(self._row(look))),
             ),
             LivePart(self.export, self._export_button),
             LivePart(self.cancel, self._cancel_button),
             LivePart(self.exports, self._exports),
         ]
 
-    def _row(self, look: Look) -> RunRow | None:
-        return next((row for row in look.moment.rows if row.id == look.opened), None)
+    def _row(self, look: ViewContext) -> RunRow | None:
+        return next((row for row in look.snapshot.rows if row.id == look.opened), None)
 
-    def _may_go_on(self, look: Look) -> bool:
+    def _may_go_on(self, look: ViewContext) -> bool:
         row = self._row(look)
         return bool(row and may_resume(row.status.state))
 
-    def _about(self, look: Look, show: Any) -> dict[str, Any]:
+    def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:
         view = self._view(look)
         return shown(show(view, self.w) if view else "")
 
-    def _view(self, look: Look) -> RunView | None:
-        return self.services.moments.view(look.opened) if self._row(look) else None
+    def _view(self, look: ViewContext) -> RunView | None:
+        return self.services.snapshots.view(look.opened) if self._row(look) else None
 
-    def _export_button(self, look: Look) -> dict[str, Any]:
+    def _export_button(self, look: ViewContext) -> dict[str, Any]:
         row = self._row(look)
         return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
-    def _cancel_button(self, look: Look) -> dict[str, Any]:
-        attempts = self.services.moments.exports(look.opened)[1] if self._row(look) else {}
+    def _cancel_button(self, look: ViewContext) -> dict[str, Any]:
+        attempts = self.services.snapshots.exports(look.opened)[1] if self._row(look) else {}
         return gr.update(visible=any(status.active for status in attempts.values()))
 
-    def _exports(self, look: Look) -> dict[str, Any]:
+    def _exports(self, look: ViewContext) -> dict[str, Any]:
         row = self._row(look)
         if row is None:
             return gr.update(value="")
         w = self.w
         if not row.status.has_adapter:
             return gr.update(value=tag("p", w.t("runs_page.no_adapter"), class_="lg-quiet"))
-        results, attempts = self.services.moments.exports(row.id)
+        results, attempts = self.services.snapshots.exports(row.id)
         parts = [self._attempt(kind, quant, status) for (kind, quant), status in attempts.items()]
         parts += [self._result(result) for result in results]
         return gr.update(value=join(parts) or tag("p", w.t("runs_page.no_exports"), class_="lg-quiet"))
@@ -223,7 +225,7 @@ class RunsPage:
         return tag("details", tag("summary", w.t("runs_page.differences", count=len(lines))), *lines)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Pulse, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
+    def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
         control = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
         pulse.after(
             self.list.select(
@@ -252,7 +254,7 @@ class RunsPage:
 
     def open(self, run_id: Any) -> tuple[Any, ...]:
         """Inputs: list. Outputs: opened, chart, new_name, sure, and the three notices (emptied)."""
-        view = self.services.moments.view(run_id if isinstance(run_id, str) else None)
+        view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         found = view.row.id if view else None
         return (
             found,
@@ -266,7 +268,7 @@ class RunsPage:
 
     def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: tabs, chat_target."""
-        row = next((row for row in self.services.moments.now(fresh=True).rows if row.id == run_id), None)
+        row = next((row for row in self.services.snapshots.now(fresh=True).rows if row.id == run_id), None)
         if row is None or not row.can_chat:
             return gr.skip(), gr.skip()
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
@@ -276,7 +278,7 @@ class RunsPage:
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:
-            return shown(notice(self.w.of(error.text))), gr.skip()
+            return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")
 
     def give_name(self, run_id: str | None, name: Any) -> Any:
@@ -284,12 +286,12 @@ class RunsPage:
         try:
             self.services.runs.rename(self.services.runs.get(run_id or ""), name if isinstance(name, str) else "")
         except GarageError as error:
-            return shown(notice(self.w.of(error.text)))
+            return shown(notice(self.w.of(error.message)))
         return shown(notice(self.w.t("runs_page.renamed"), "ok"))
 
     def ask_sure(self, run_id: str | None) -> tuple[Any, Any]:
         """Inputs: opened. Outputs: sure, sure_text."""
-        view = self.services.moments.view(run_id)
+        view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip()
         sentence = self.w.t("runs_page.delete_sure", name=view.row.name, size=format.bytes_used(view.row.bytes_used))
@@ -305,7 +307,7 @@ class RunsPage:
                 services.chat.unload()
             services.runs.delete(run)
         except GarageError as error:
-            return gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), shown(notice(self.w.of(error.text))), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), shown(notice(self.w.of(error.message))), gr.skip()
         return (
             None,
             gr.update(value=None),
@@ -317,29 +319,29 @@ class RunsPage:
 
     def start_export(self, run_id: str | None, kind: Any, quant: Any) -> Any:
         """Inputs: opened, kind, quant. Outputs: export_notice. The chat gives up the device first, and its page says so."""
-        from core.messages import text
+        from core.messages import msg
 
         services = self.services
         try:
             run = services.runs.get(run_id or "")
-            busy = services.moments.now(fresh=True).busy
+            busy = services.snapshots.now(fresh=True).busy
             if busy is not None:
                 return shown(notice(self.w.t("runs_page.export_busy", name=busy.name), "warn"))
             if services.chat.state().phase != "empty":
-                services.chat.unload(text("chat.unloaded"))
+                services.chat.unload(msg("chat.unloaded"))
             services.exports.start(run, str(kind), str(quant) if kind == "gguf" else None)
         except GarageError as error:
-            return shown(notice(self.w.of(error.text)))
+            return shown(notice(self.w.of(error.message)))
         return shown("")
 
     def cancel_exports(self, run_id: str | None) -> Any:
         """Inputs: opened. Outputs: export_notice."""
         try:
-            for (kind, quant), status in self.services.moments.exports(run_id or "")[1].items():
+            for (kind, quant), status in self.services.snapshots.exports(run_id or "")[1].items():
                 if status.active:
                     self.services.exports.cancel(run_id, kind, quant)
         except GarageError as error:
-            return shown(notice(self.w.of(error.text)))
+            return shown(notice(self.w.of(error.message)))
         return shown("")
 
     # ---- words ----------------------------------------------------------------------------------------------------

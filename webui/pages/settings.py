@@ -165,5 +165,5 @@ class SettingsPage:
             try:
                 delete(chosen)
             except GarageError as error:
-                said = notice(self.w.of(error.text))
+                said = notice(self.w.of(error.message))
         return [*self._lists(value=None), shown(said)]

@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.errors import GarageError, ModelError
 from core.memory.record import MemoryRecord
-from core.messages import Text
+from core.messages import Message
 from core.queue import game_mode
 from core.queue.turns import card_of
 from core.system import sleep
@@ -61,7 +61,7 @@ class AutomationCard:
     def _sleep_info(self) -> str:
         """Also why it cannot be, where it cannot."""
         found = sleep.command()
-        return self.w.t("automation_card.sleep_info") + (f" {self.w.of(found)}" if isinstance(found, Text) else "")
+        return self.w.t("automation_card.sleep_info") + (f" {self.w.of(found)}" if isinstance(found, Message) else "")
 
     def _doubt(self) -> Html:
         """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""
@@ -102,7 +102,7 @@ class AutomationCard:
             )
             preferences.choose(self.services.workspace, automation=wanted.model_dump())
         except GarageError as error:
-            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.text)))]
+            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.message)))]
         return [_joined(wanted.hours), _joined(wanted.programs), shown(notice(self.w.t("automation_card.saved"), "ok"))]
 
 
@@ -144,7 +144,7 @@ class AloneSetting:
             self.services.require_write()
             preferences.choose(self.services.workspace, when_alone=choice)
         except GarageError as error:
-            return shown(notice(self.w.of(error.text))), self.fresh()
+            return shown(notice(self.w.of(error.message))), self.fresh()
         return shown(notice(self.w.t("look_on.saved"), "ok")), gr.skip()
 
 
@@ -189,7 +189,7 @@ class HubTokenCard:
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would travel as it is
             self.services.hub_token.give(token)
         except GarageError as error:
-            return self._shown(notice(self.w.of(error.text)))
+            return self._shown(notice(self.w.of(error.message)))
         return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
 
     def drop(self, request: gr.Request) -> list[Any]:

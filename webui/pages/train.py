@@ -10,11 +10,11 @@ import gradio as gr
 
 from webui.form.form import Wizard
 from webui.kit.html import tag
-from webui.kit.live import LivePart, Look, Pulse
+from webui.kit.live import LivePart, Poller, ViewContext
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.column import RunColumn
-from webui.run.queue import LinePanel
+from webui.run.queue import QueuePanel
 from webui.state.services import Services
 
 
@@ -22,7 +22,7 @@ class TrainPage:
     def __init__(self, services: Services, wording: Wording, planning: gr.State):
         self.w, self.planning = wording, planning
         self.wizard, self.run = Wizard(services, wording), RunColumn(services, wording)
-        self.line = LinePanel(services, wording)
+        self.line = QueuePanel(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -46,26 +46,26 @@ class TrainPage:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.intro, lambda look: gr.update(visible=look.moment.busy is None)),
-            LivePart(self.form_column, lambda look: gr.update(visible=look.moment.busy is None or look.planning)),
-            LivePart(self.plan_bar, lambda look: gr.update(visible=look.moment.busy is not None)),
+            LivePart(self.intro, lambda look: gr.update(visible=look.snapshot.busy is None)),
+            LivePart(self.form_column, lambda look: gr.update(visible=look.snapshot.busy is None or look.planning)),
+            LivePart(self.plan_bar, lambda look: gr.update(visible=look.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),
-            LivePart(self.frozen_column, lambda look: gr.update(visible=look.moment.busy is not None and not look.planning)),
+            LivePart(self.frozen_column, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)),
             LivePart(self.frozen, self._frozen),
-            LivePart(self.columns, lambda look: gr.update(elem_classes=["lg-has-run"] if look.moment.shown else [])),
+            LivePart(self.columns, lambda look: gr.update(elem_classes=["lg-has-run"] if look.snapshot.shown else [])),
             *self.line.parts(),
             *self.run.parts(),
         ]
 
-    def _frozen(self, look: Look) -> dict:
-        busy = look.moment.busy is not None and look.moment.shown is not None
-        return gr.update(value=card.frozen(look.moment.shown, self.w) if busy else "")
+    def _frozen(self, look: ViewContext) -> dict:
+        busy = look.snapshot.busy is not None and look.snapshot.shown is not None
+        return gr.update(value=card.frozen(look.snapshot.shown, self.w) if busy else "")
 
-    def _plan_says(self, look: Look) -> dict:
-        busy = look.moment.busy
+    def _plan_says(self, look: ViewContext) -> dict:
+        busy = look.snapshot.busy
         return gr.update(value=tag("p", self.w.t("line_panel.plan_says", name=busy.name), class_="lg-quiet") if busy else "")
 
-    def wire(self, page: gr.Blocks, pulse: Pulse) -> None:
+    def wire(self, page: gr.Blocks, pulse: Poller) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)
         self.run.wire(pulse)
         self.line.wire(pulse)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from core.advice.goals import goal_of as goal_preset
+from core.advice.goals import goal_of
 from core.runs.folder import Status
 from core.runs.states import BUSY, State
 from webui.kit import format
@@ -13,7 +13,7 @@ from webui.kit.format import data_name, method_name, model_name
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording, field_of
 from webui.run import guard, memory
-from webui.state.moment import RunRow, RunView
+from webui.state.snapshot import RunRow, RunView
 
 TONES = {
     State.COMPLETED: "ok",
@@ -141,7 +141,7 @@ def frozen(view: RunView, w: Wording) -> Html:
     recipe = view.recipe
     if recipe is None:
         return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
-    goal = goal_preset(recipe.goal) if recipe.goal else None
+    goal = goal_of(recipe.goal) if recipe.goal else None
     method = method_name(recipe.adapter)
     rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
     data = data_name(view.row, w)

@@ -50,7 +50,7 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
     def curve(asked: Any) -> dict[str, Any]:
         """Any JSON may arrive here: what is no run id and cursor gets an empty curve, or all of it."""
         asked = asked if isinstance(asked, dict) else {}
-        run_id, at_work = services.moments.now().followed(asked.get("run"))
+        run_id, at_work = services.snapshots.now().followed(asked.get("run"))
         return services.curves.since(run_id, asked.get("cursor")) | {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
 
     words = {name: w.raw(f"chart.{name}") for name in WORDS}

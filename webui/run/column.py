@@ -11,20 +11,20 @@ from core.errors import GarageError
 from core.runs.further import may_continue
 from core.runs.states import BUSY, State, may_pause, may_resume, may_stop
 from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, LivePart, Look, Pulse, shown
+from webui.kit.live import CONTROL, LivePart, Poller, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
-from webui.state.moment import Moment, RunRow
 from webui.state.services import Services
+from webui.state.snapshot import RunRow, Snapshot
 
 
 class RunColumn:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self.finding = RunFinding(services, wording, "run", lambda look: look.moment.shown)
+        self.finding = RunFinding(services, wording, "run", lambda look: look.snapshot.shown)
 
     def build(self) -> None:
         w = self.w
@@ -54,68 +54,68 @@ class RunColumn:
         return [
             LivePart(self.card, self._card),
             *self.finding.parts(),
-            LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.moment) is not None)),
+            LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.snapshot) is not None)),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
-            LivePart(self.chart_column, lambda look: gr.update(visible=look.moment.shown is not None)),
-            LivePart(self.actions, lambda look: gr.update(visible=bool(look.moment.shown and look.moment.shown.row.can_chat))),
-            LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.moment))),
+            LivePart(self.chart_column, lambda look: gr.update(visible=look.snapshot.shown is not None)),
+            LivePart(self.actions, lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat))),
+            LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
             # While it is at work the left column shows them.
             LivePart(
-                self.settings_fold, lambda look: gr.update(visible=look.moment.shown is not None and look.moment.busy is None)
+                self.settings_fold, lambda look: gr.update(visible=look.snapshot.shown is not None and look.snapshot.busy is None)
             ),
             LivePart(self.story, lambda look: self._about(look, card.story)),
-            LivePart(self.story_fold, lambda look: gr.update(visible=look.moment.shown is not None)),
+            LivePart(self.story_fold, lambda look: gr.update(visible=look.snapshot.shown is not None)),
         ]
 
-    def _card(self, look: Look) -> dict[str, Any]:
-        view = look.moment.shown
+    def _card(self, look: ViewContext) -> dict[str, Any]:
+        view = look.snapshot.shown
         return gr.update(value=card.card(view, self.w) if view else card.empty(self.w))
 
-    def _about(self, look: Look, show: Any) -> dict[str, Any]:
-        return gr.update(value=show(look.moment.shown, self.w) if look.moment.shown else "")
+    def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:
+        return gr.update(value=show(look.snapshot.shown, self.w) if look.snapshot.shown else "")
 
-    def _stop_button(self, look: Look) -> dict[str, Any]:
+    def _stop_button(self, look: ViewContext) -> dict[str, Any]:
         """Says what it would do now; cannot be pressed where there is nothing to stop any more."""
-        busy = look.moment.busy
+        busy = look.snapshot.busy
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
         state = busy.status.state
         key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
-    def _pause_button(self, look: Look) -> dict[str, Any]:
-        busy = look.moment.busy
+    def _pause_button(self, look: ViewContext) -> dict[str, Any]:
+        busy = look.snapshot.busy
         if busy is None or busy.status.state not in (State.PREPARING, State.RUNNING, State.PAUSING):
             return gr.update(visible=False, interactive=False)
         key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
 
-    def _may_continue(self, moment: Moment) -> bool:
-        row = moment.shown.row if moment.shown else None
-        return bool(moment.busy is None and row and row.status.has_adapter and may_continue(row.status.state))
+    def _may_continue(self, snapshot: Snapshot) -> bool:
+        row = snapshot.shown.row if snapshot.shown else None
+        return bool(snapshot.busy is None and row and row.status.has_adapter and may_continue(row.status.state))
 
-    def _resumable(self, moment: Moment) -> RunRow | None:
+    def _resumable(self, snapshot: Snapshot) -> RunRow | None:
         """The run that is shown, where it could go on and nothing else is at work."""
-        row = moment.shown.row if moment.shown else None
-        return row if row and moment.busy is None and may_resume(row.status.state) else None
+        row = snapshot.shown.row if snapshot.shown else None
+        return row if row and snapshot.busy is None and may_resume(row.status.state) else None
 
-    def wire(self, pulse: Pulse) -> None:
+    def wire(self, pulse: Poller) -> None:
         pulse.after(self.stop.click(self.stop_run, None, [self.notice], **CONTROL))
         pulse.after(self.pause.click(self.pause_run, None, [self.notice], **CONTROL))
         pulse.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Any:
         """Outputs: notice. Pauses whatever is at work."""
-        busy = self.services.moments.now(fresh=True).busy
+        busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
         return self._said(lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)))
 
     def resume_run(self) -> Any:
         """Outputs: notice. Lets the run that is shown go on."""
-        row = self._resumable(self.services.moments.now(fresh=True))
+        row = self._resumable(self.services.snapshots.now(fresh=True))
         if row is None:
             return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))
         return self._said(lambda: self.services.supervisor.resume(self.services.runs.get(row.id)))
@@ -124,12 +124,12 @@ class RunColumn:
         try:
             act()
         except GarageError as error:
-            return shown(notice(self.w.of(error.text), "plain"))
+            return shown(notice(self.w.of(error.message), "plain"))
         return shown("")
 
     def stop_run(self) -> Any:
         """Outputs: notice. Stops whatever is at work; there is at most one."""
-        busy = self.services.moments.now(fresh=True).busy
+        busy = self.services.snapshots.now(fresh=True).busy
         if busy is None or busy.status.state not in BUSY:
             return shown(notice(self.w.t("train_page.nothing_to_stop"), "plain"))
         return self._said(lambda: self.services.supervisor.stop(self.services.runs.get(busy.id)))

@@ -42,7 +42,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
     def film(asked: Any) -> dict[str, Any]:
         """Any JSON may arrive here: what names no run gets an empty film. asked["mark"]: of what the page has already."""
         asked = asked if isinstance(asked, dict) else {}
-        run_id, at_work = services.moments.now().followed(asked.get("run"))
+        run_id, at_work = services.snapshots.now().followed(asked.get("run"))
         wait = {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
         try:
             run = services.runs.get(run_id)

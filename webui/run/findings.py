@@ -15,10 +15,10 @@ from core.errors import GarageError
 from core.runs import further
 from webui.kit.findings import told
 from webui.kit.html import notice
-from webui.kit.live import CONTROL, LivePart, Look, Update, shown
+from webui.kit.live import CONTROL, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
-from webui.state.moment import RunView
 from webui.state.services import Services
+from webui.state.snapshot import RunView
 
 if TYPE_CHECKING:
     from webui.form.form import Wizard
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class RunFinding:
     """Of the run that is shown, beside its card. name: for ids. view(look): which run that is."""
 
-    def __init__(self, services: Services, wording: Wording, name: str, view: Callable[[Look], RunView | None]):
+    def __init__(self, services: Services, wording: Wording, name: str, view: Callable[[ViewContext], RunView | None]):
         self.services, self.w, self.name, self.view = services, wording, name, view
 
     def build(self) -> None:
@@ -37,11 +37,11 @@ class RunFinding:
     def parts(self) -> list[LivePart]:
         return [LivePart(self.said, self._said), LivePart(self.button, self._button)]
 
-    def _said(self, look: Look) -> Update:
+    def _said(self, look: ViewContext) -> Update:
         found = self.services.diagnoses.of(self.view(look))
         return shown(told(found, self.w) if found else "")
 
-    def _button(self, look: Look) -> Update:
+    def _button(self, look: ViewContext) -> Update:
         found = self.services.diagnoses.of(self.view(look))
         return gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False)
 
@@ -51,8 +51,8 @@ class RunFinding:
 
         def take(run_id: str | None = None) -> list[Any]:
             """Inputs: opened. Outputs: notice, tabs (Train), what a recipe fills, fill notice."""
-            shown_now = self.services.moments.now(fresh=True).shown
-            view = self.services.moments.view(run_id if opened else shown_now.row.id if shown_now else None)
+            shown_now = self.services.snapshots.now(fresh=True).shown
+            view = self.services.snapshots.view(run_id if opened else shown_now.row.id if shown_now else None)
             return self._take(wizard, view)
 
         wizard._then_redraw(self.button.click(take, [opened] if opened else None, outputs, **CONTROL))
@@ -69,7 +69,7 @@ class RunFinding:
             recipe = applied(view.recipe, found).model_copy(update={"name": further.next_name(view.row.name)})
             filled = wizard._fill(recipe, view.row.name, parent=self._parent(view))
         except GarageError as error:
-            return [shown(notice(self.w.of(error.text))), gr.skip(), *wizard._unfilled("")]
+            return [shown(notice(self.w.of(error.message))), gr.skip(), *wizard._unfilled("")]
         return [shown(""), gr.update(selected="train"), *filled]
 
     def _parent(self, view: RunView) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
-from webui.state.moment import RunView
+from webui.state.snapshot import RunView
 
 MOST = 3  # the newest; all of them stand in the run's story
 

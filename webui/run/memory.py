@@ -9,7 +9,7 @@ from core.runs.states import BUSY
 from webui.kit import correction, format
 from webui.kit.html import Html, notice, tag
 from webui.kit.wording import Wording
-from webui.state.moment import RunView
+from webui.state.snapshot import RunView
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:

@@ -1,4 +1,4 @@
-"""The line on the Train page: what it waits for and what the person can say to that, and the runs in it, to be moved or taken out."""
+"""The queue on the Train page: what it waits for and what the person can say to that, and the runs in it, to be moved or taken out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from core.queue.queue import Hold, time_of_day
 from core.runs.folder import RunFolder
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Look, Pulse, shown
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.run import card
-from webui.state.moment import Moment
 from webui.state.services import Services
+from webui.state.snapshot import Snapshot
 
 # What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
 # pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same, once: the server says
@@ -32,12 +32,12 @@ CHOSEN = """(_, ...rest) => {
 }"""
 
 
-class LinePanel:
+class QueuePanel:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
 
     def build_says(self) -> None:
-        """Above the run: only there while the line waits for something, or the PC is about to sleep."""
+        """Above the run: only there while the queue waits for something, or the PC is about to sleep."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="line-says-card") as self.says_card:
             self.says = gr.HTML("", elem_id="line-says")
@@ -83,32 +83,32 @@ class LinePanel:
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        def seen(show: Callable[[Moment], bool]) -> Callable[[Look], dict[str, Any]]:
-            return lambda look: gr.update(visible=bool(show(look.moment)))
+        def seen(show: Callable[[Snapshot], bool]) -> Callable[[ViewContext], dict[str, Any]]:
+            return lambda look: gr.update(visible=bool(show(look.snapshot)))
 
         return [
-            LivePart(self.says_card, seen(lambda moment: says(moment, self.w))),
-            LivePart(self.says, lambda look: gr.update(value=says(look.moment, self.w))),
-            LivePart(self.go_on, seen(lambda m: m.line.order.hold and m.line.waiting)),
-            LivePart(self.anyway, seen(lambda m: m.line.order.game and not m.line.order.game.run)),
-            LivePart(self.stay, seen(lambda m: m.line.order.game and m.line.order.game.run)),
-            LivePart(self.awake, seen(lambda m: m.line.order.sleep_at)),
-            LivePart(self.card, seen(lambda m: m.line.waiting)),
-            LivePart(self.next, lambda look: gr.update(value=next_line(look.moment, self.w))),
-            LivePart(self.list, lambda look: gr.update(choices=choices(look.moment, self.w))),
-            LivePart(self.hold, seen(lambda m: not m.line.order.hold)),
+            LivePart(self.says_card, seen(lambda snapshot: says(snapshot, self.w))),
+            LivePart(self.says, lambda look: gr.update(value=says(look.snapshot, self.w))),
+            LivePart(self.go_on, seen(lambda m: m.queue.order.hold and m.queue.waiting)),
+            LivePart(self.anyway, seen(lambda m: m.queue.order.game and not m.queue.order.game.run)),
+            LivePart(self.stay, seen(lambda m: m.queue.order.game and m.queue.order.game.run)),
+            LivePart(self.awake, seen(lambda m: m.queue.order.sleep_at)),
+            LivePart(self.card, seen(lambda m: m.queue.waiting)),
+            LivePart(self.next, lambda look: gr.update(value=next_in_queue(look.snapshot, self.w))),
+            LivePart(self.list, lambda look: gr.update(choices=choices(look.snapshot, self.w))),
+            LivePart(self.hold, seen(lambda m: not m.queue.order.hold)),
         ]
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Pulse) -> None:
+    def wire(self, pulse: Poller) -> None:
         for button, act in (
-            (self.go_on, lambda: self.services.line.put(hold=None)),
-            (self.anyway, self.services.supervisor.go_on_all_the_same),
+            (self.go_on, lambda: self.services.queue.put(hold=None)),
+            (self.anyway, self.services.supervisor.continue_anyway),
             (self.stay, self.services.supervisor.stay_paused),
-            (self.awake, lambda: self.services.line.put(sleep_at=None)),
+            (self.awake, lambda: self.services.queue.put(sleep_at=None)),
         ):
             pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
-        pulse.after(self.hold.click(self.hold_line, None, [self.notice], **CONTROL))
+        pulse.after(self.hold.click(self.hold_queue, None, [self.notice], **CONTROL))
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
             pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
@@ -120,17 +120,17 @@ class LinePanel:
         try:
             act()
         except GarageError as error:
-            return shown(notice(self.w.of(error.text)))
+            return shown(notice(self.w.of(error.message)))
         return shown(notice(done, "ok"))
 
-    def hold_line(self) -> Any:
+    def hold_queue(self) -> Any:
         """Outputs: notice."""
-        return self._said(lambda: self.services.line.put(hold=Hold(why="person", since=time.time())))
+        return self._said(lambda: self.services.queue.put(hold=Hold(why="person", since=time.time())))
 
     def move(self, way: int) -> Callable[[Any], Any]:
         def moved(chosen: Any) -> Any:
             """Inputs: chosen. Outputs: notice."""
-            return self._said(lambda: self.services.line.move(self._run(chosen).id, way, self._waiting()))
+            return self._said(lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
         return moved
 
@@ -140,7 +140,7 @@ class LinePanel:
             run = self._run(chosen)
             self.services.supervisor.stop(run)
         except GarageError as error:
-            return [gr.skip(), shown(notice(self.w.of(error.text)))]
+            return [gr.skip(), shown(notice(self.w.of(error.message)))]
         return [gr.update(value=None), shown(notice(self.w.t("line_panel.taken_out", name=run.name), "ok"))]
 
     def set_time(self, chosen: Any, said: Any) -> list[Any]:
@@ -148,9 +148,9 @@ class LinePanel:
         try:
             run = self._run(chosen)
             not_before = time_of_day(said if isinstance(said, str) else None, time.time())
-            self.services.line.set_time(run.id, not_before, self._waiting())
+            self.services.queue.set_time(run.id, not_before, self._waiting())
         except GarageError as error:
-            return [gr.skip(), shown(notice(self.w.of(error.text)))]
+            return [gr.skip(), shown(notice(self.w.of(error.message)))]
         return ["", shown("")]
 
     def _waiting(self) -> list[str]:
@@ -158,7 +158,7 @@ class LinePanel:
 
     def _run(self, chosen: Any) -> RunFolder:
         """The run that was chosen, or the only one there is. Raises RunError where that is none that waits."""
-        waiting = [row.id for row, _ in self.services.moments.now(fresh=True).line.waiting]
+        waiting = [row.id for row, _ in self.services.snapshots.now(fresh=True).queue.waiting]
         if not chosen and len(waiting) == 1:
             chosen = waiting[0]
         if not isinstance(chosen, str) or not chosen:
@@ -170,10 +170,10 @@ class LinePanel:
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------
-def choices(moment: Moment, w: Wording) -> list[tuple[str, str]]:
+def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
     """Two lines each: place and name; what it is, and from when on."""
     found = []
-    for place, (row, entry) in enumerate(moment.line.waiting, 1):
+    for place, (row, entry) in enumerate(snapshot.queue.waiting, 1):
         facts = [card.model_line(row, w)]
         if entry.not_before and entry.not_before > time.time():
             facts.append(w.t("line_panel.not_before", time=at_time(w, entry.not_before)))
@@ -183,15 +183,15 @@ def choices(moment: Moment, w: Wording) -> list[tuple[str, str]]:
     return found
 
 
-def says(moment: Moment, w: Wording) -> Html:
-    """What the line waits for and why, whether this PC is about to sleep, and what went wrong; "" while it just goes on."""
-    line, order = moment.line, moment.line.order
+def says(snapshot: Snapshot, w: Wording) -> Html:
+    """What the queue waits for and why, whether this PC is about to sleep, and what went wrong; "" while it just goes on."""
+    queue, order = snapshot.queue, snapshot.queue.order
     lines = []
     if order.game:
-        lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(moment, w)}"))
-    if order.hold and line.waiting:
-        name = line.name_of(moment.rows, order.hold.run)
-        lines.append(("warn", w.t(f"line_panel.held_{order.hold.why}", name=name, count=len(line.waiting))))
+        lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(snapshot, w)}"))
+    if order.hold and queue.waiting:
+        name = queue.name_of(snapshot.rows, order.hold.run)
+        lines.append(("warn", w.t(f"line_panel.held_{order.hold.why}", name=name, count=len(queue.waiting))))
     if order.sleep_at:
         left = max(0, 5 * round((order.sleep_at - time.time()) / 5))
         lines.append(("warn", w.t("line_panel.sleeps", seconds=left)))
@@ -201,22 +201,22 @@ def says(moment: Moment, w: Wording) -> Html:
     return join(tag("p", said, class_=f"lg-notice lg-{tone}") for tone, said in lines)
 
 
-def _game_goes_on(moment: Moment, w: Wording) -> str:
-    game = moment.line.order.game
+def _game_goes_on(snapshot: Snapshot, w: Wording) -> str:
+    game = snapshot.queue.order.game
     if game.run:
-        name = moment.line.name_of(moment.rows, game.run)
+        name = snapshot.queue.name_of(snapshot.rows, game.run)
         key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})
         return w.t(f"line_panel.{key}", name=name, **values)
     return w.t("line_panel.game_waits_until", time=at_time(w, game.until)) if game.until else w.t("line_panel.game_waits")
 
 
-def next_line(moment: Moment, w: Wording) -> Html:
+def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
     """What begins when; nothing where `says` tells why nothing does."""
-    line = moment.line
-    if not line.waiting or line.order.hold or line.order.game:
+    queue = snapshot.queue
+    if not queue.waiting or queue.order.hold or queue.order.game:
         return Html("")
-    row, entry = next(((r, e) for r, e in line.waiting if not e.not_before or e.not_before <= time.time()), line.waiting[0])
+    row, entry = next(((r, e) for r, e in queue.waiting if not e.not_before or e.not_before <= time.time()), queue.waiting[0])
     timed = entry.not_before is not None and entry.not_before > time.time()
-    values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": moment.busy.name if moment.busy else ""}
-    key = ("next_timed" if timed else "next") if moment.busy else ("alone_timed" if timed else "alone")
+    values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": snapshot.busy.name if snapshot.busy else ""}
+    key = ("next_timed" if timed else "next") if snapshot.busy else ("alone_timed" if timed else "alone")
     return tag("p", w.t(f"line_panel.{key}", **values), class_="lg-quiet")

@@ -42,7 +42,7 @@ MOST_REMEMBERED = 1000  # addresses that were wrong
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 LEAST_PASSWORD = 8  # characters, where others can reach the page
 
-Verdict = Literal["right", "wrong", "too_soon"]
+KeyVerdict = Literal["right", "wrong", "too_soon"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Doorkeeper:
             return False
         return self.cookie in jar and _same(jar[self.cookie].value, self.inside)
 
-    async def try_(self, user: str, word: str, address: str) -> Verdict:
+    async def try_(self, user: str, word: str, address: str) -> KeyVerdict:
         """A wrong secret is answered late; until then nothing else from the same address is even compared."""
         if word in self._tickets:
             self._tickets.discard(word)

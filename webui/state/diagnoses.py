@@ -11,7 +11,7 @@ from core.errors import GarageError
 from core.recipe import Recipe
 from core.runs.states import BUSY
 from webui.state.curves import Curves
-from webui.state.moment import RunView
+from webui.state.snapshot import RunView
 
 
 @dataclass

@@ -8,25 +8,25 @@ from core.chat.client import ChatClient
 from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
-from core.messages import text
+from core.messages import msg
 from core.models.hub_token import HubToken
 from core.models.library import Models
 from core.presets import PRESETS
-from core.queue.queue import Line
+from core.queue.queue import Queue
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns, busy
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
-from core.trial.pace import Probe
+from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from core.workspace.owner import Gated, Ownership
 from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
-from webui.state.moment import Moments
+from webui.state.snapshot import Snapshots
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Services:
     chat: ChatClient
     exports: Exports
     curves: Curves
-    moments: Moments
+    snapshots: Snapshots
     previews: Previews
     presets: UserPresets
     monitor: Monitor
-    pace_probe: Probe
+    pace_probe: PaceProbe
     dry_runs: DryRuns
     owner: Ownership
-    line: Line
+    queue: Queue
     write_watch: WriteWatch
     diagnoses: Diagnoses
     hub_token: HubToken
@@ -58,7 +58,7 @@ class Services:
 
         def make_room(run: RunFolder) -> None:
             dry_runs.rest()
-            chat.unload(text("chat.unloaded_for_run", name=run.name))
+            chat.unload(msg("chat.unloaded_for_run", name=run.name))
 
         supervisor = Supervisor(
             workspace,
@@ -73,9 +73,9 @@ class Services:
             write_watch.require()
 
         # Stop and Pause stay open in an app that only looks on: they are a word left for the worker, as `pause RUN` leaves it.
-        line = Gated(supervisor.line, gate, ("change", "put", "add", "forget", "move", "set_time"))
+        queue = Gated(supervisor.queue, gate, ("change", "put", "add", "forget", "move", "set_time"))
         runs = Gated(runs, gate, ("create", "rename", "delete", "queue_again", "drop"))
-        supervisor = Gated(supervisor, gate, ("submit", "resume", "go_on_all_the_same", "stay_paused"))
+        supervisor = Gated(supervisor, gate, ("submit", "resume", "continue_anyway", "stay_paused"))
         exports = Gated(exports, gate, ("start", "cancel", "delete"))
         datasets = Gated(datasets, gate, ("import_file", "delete"))
         chat = Gated(chat, gate, ("load",))
@@ -90,14 +90,14 @@ class Services:
             exports=exports,
             curves=curves,
             diagnoses=Diagnoses(curves),
-            moments=Moments(runs, chat, exports),
+            snapshots=Snapshots(runs, chat, exports),
             previews=Previews(datasets, models),
             presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
             monitor=monitor,
-            pace_probe=Gated(Probe(workspace, monitor.newest), gate, (), idle=("begin", "measure")),
+            pace_probe=Gated(PaceProbe(workspace, monitor.newest), gate, (), idle=("begin", "measure")),
             dry_runs=dry_runs,
             owner=owner,
-            line=line,
+            queue=queue,
             write_watch=write_watch,
             hub_token=HubToken(),
         )

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from core.data.reading.rows import MIB, Limits, Problem, Raw, Source, lines_of, lone_surrogate, open_text, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, open_text, too_big
 from core.errors import DataError
-from core.messages import Text, text
+from core.messages import Message, msg
+from core.values import MIB
 
 # A list under one of these is a conversation, so the object around it is a row and no wrapper of rows.
 _CONVERSATIONS = {"messages", "conversations", "conversation"}
@@ -32,41 +33,41 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 continue
             row += 1
             if broken and not line.isascii() and lone_surrogate(line):
-                yield Problem(row=row, line=number, text=text("data.line_not_utf8"))
+                yield Problem(row=row, line=number, text=msg("data.line_not_utf8"))
                 continue
             try:
                 yield Raw(row, json.loads(line), number)
             except RecursionError:
-                yield Problem(row=row, line=number, text=text("data.too_deep", limit=limits.depth))
+                yield Problem(row=row, line=number, text=msg("data.too_deep", limit=limits.depth))
             except ValueError as error:
                 yield Problem(row=row, line=number, text=_why_not_json(error, line))
 
 
-def _why_not_json(error: ValueError, line: str) -> Text:
+def _why_not_json(error: ValueError, line: str) -> Message:
     if "\0" in line:
-        return text("data.nul")
+        return msg("data.nul")
     if not isinstance(error, json.JSONDecodeError):  # an integer of more than 4,300 digits
-        return text("data.broken_number")
+        return msg("data.broken_number")
     if error.msg == "Extra data":
-        return text("data.two_on_a_line", column=error.colno)
-    return text("data.broken_json", column=error.colno, reason=_json_reason(error))
+        return msg("data.two_on_a_line", column=error.colno)
+    return msg("data.broken_json", column=error.colno, reason=_json_reason(error))
 
 
-def _json_reason(error: json.JSONDecodeError) -> Text | str:
+def _json_reason(error: json.JSONDecodeError) -> Message | str:
     return _JSON_REASONS.get(error.msg, error.msg)
 
 
 _JSON_REASONS = {
-    "Expecting value": text("data.json_value"),
-    "Expecting ',' delimiter": text("data.json_comma"),
-    "Expecting ':' delimiter": text("data.json_colon"),
-    "Expecting property name enclosed in double quotes": text("data.json_quotes"),
-    "Illegal trailing comma before end of object": text("data.json_trailing_comma"),
-    "Illegal trailing comma before end of array": text("data.json_trailing_comma"),
-    "Unterminated string starting at": text("data.json_unclosed"),
-    "Invalid control character at": text("data.json_control"),
-    "Invalid \\escape": text("data.json_escape"),
-    "Invalid \\uXXXX escape": text("data.json_escape"),
+    "Expecting value": msg("data.json_value"),
+    "Expecting ',' delimiter": msg("data.json_comma"),
+    "Expecting ':' delimiter": msg("data.json_colon"),
+    "Expecting property name enclosed in double quotes": msg("data.json_quotes"),
+    "Illegal trailing comma before end of object": msg("data.json_trailing_comma"),
+    "Illegal trailing comma before end of array": msg("data.json_trailing_comma"),
+    "Unterminated string starting at": msg("data.json_unclosed"),
+    "Invalid control character at": msg("data.json_control"),
+    "Invalid \\escape": msg("data.json_escape"),
+    "Invalid \\uXXXX escape": msg("data.json_escape"),
 }
 
 
@@ -97,7 +98,7 @@ class _JsonStream:
     def take(self, expected: str, row: int) -> None:
         found = self.peek()
         if found != expected:
-            raise self._broken(row, text("data.json_expected", expected=expected, found=found or text("data.json_end")))
+            raise self._broken(row, msg("data.json_expected", expected=expected, found=found or msg("data.json_end")))
         self._move(self._at + 1)
 
     def value(self, row: int) -> tuple[Any, int]:
@@ -118,9 +119,9 @@ class _JsonStream:
                 self._too_large(row, line)
             self._move(min(error.pos, len(self._buffer)))
             nul = self._buffer[self._at : self._at + 1] == "\0"
-            raise self._broken(row, text("data.nul") if nul else _json_reason(error)) from None
+            raise self._broken(row, msg("data.nul") if nul else _json_reason(error)) from None
         except ValueError:
-            raise self._broken(row, text("data.broken_number")) from None
+            raise self._broken(row, msg("data.broken_number")) from None
         if end - self._at > self._limits.row_bytes // 4:
             if len(self._buffer[self._at : end].encode("utf-8", "surrogatepass")) > self._limits.row_bytes:
                 self._too_large(row, line)
@@ -131,7 +132,7 @@ class _JsonStream:
         limit_mib = round(self._limits.row_bytes / MIB, 2)
         raise DataError("data.json_row_too_large", file=self._source.path.name, row=row, line=line, limit_mib=limit_mib)
 
-    def _broken(self, row: int, reason: Text | str) -> DataError:
+    def _broken(self, row: int, reason: Message | str) -> DataError:
         return DataError("data.broken_json_file", file=self._source.path.name, row=row, line=self._line, reason=reason)
 
     def _fill(self) -> None:
@@ -197,4 +198,4 @@ def _wrapped(stream: _JsonStream, limits: Limits) -> Iterator[Raw | Problem]:
     if used is None:
         yield Raw(1, row, 1)
     elif left_out:
-        yield Problem(row=0, severity="warning", text=text("data.other_lists", used=used, left_out=left_out[:10]))
+        yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=left_out[:10]))

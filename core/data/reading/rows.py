@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from core.messages import Text, text
+from core.messages import Message, msg
+from core.values import MIB, Frozen
 
-Kind = Literal["json", "jsonl", "csv", "parquet", "txt"]
-SUFFIXES: dict[str, Kind] = {
+FileKind = Literal["json", "jsonl", "csv", "parquet", "txt"]
+SUFFIXES: dict[str, FileKind] = {
     ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -24,13 +25,10 @@ SUFFIXES: dict[str, Kind] = {
     ".txt": "txt",
     ".md": "txt",
 }
-MIB = 1 << 20
 
 
-class Limits(BaseModel):
+class Limits(Frozen):
     """How much of a file is taken; all of it can be read on a PC with 8 GiB of memory."""
-
-    model_config = ConfigDict(frozen=True)
 
     bytes: int = Field(2 << 30, description="Largest file, in bytes; Parquet counts unpacked.")
     row_bytes: int = Field(4 * MIB, description="Largest row, in bytes of UTF-8 (a JSONL line, a JSON element, a CSV record).")
@@ -51,24 +49,22 @@ class Row:
     line: int | None = None
 
 
-class Problem(BaseModel):
+class Problem(Frozen):
     """What is wrong with one row. row counts from 1 (0: the file as a whole); an error leaves the row out."""
 
-    model_config = ConfigDict(frozen=True)
-
     row: int
-    text: Text
+    text: Message
     severity: Literal["error", "warning"] = "error"
     line: int | None = None
 
     @property
-    def sentence(self) -> Text:
+    def sentence(self) -> Message:
         """The text with its place: "Row 118 (line 120): ..."."""
         if self.row == 0:
             return self.text
         if self.line is None:
-            return text("data.at_row", row=self.row, problem=self.text)
-        return text("data.at_row_line", row=self.row, line=self.line, problem=self.text)
+            return msg("data.at_row", row=self.row, problem=self.text)
+        return msg("data.at_row_line", row=self.row, line=self.line, problem=self.text)
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,12 @@ class Source:
     """A file that was looked at: what it is, how its bytes become characters, and what was assumed."""
 
     path: Path
-    kind: Kind
+    kind: FileKind
     bytes: int
     sha256: str
     encoding: str  # a Python codec name; "" for Parquet
     delimiter: str | None = None
-    notes: tuple[Text, ...] = ()
+    notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = field(default=None)
 
@@ -99,40 +95,40 @@ class Raw:
 
 def checked(raw: Raw, limits: Limits) -> Row | Problem:
     if not isinstance(raw.value, dict):
-        return Problem(row=raw.row, line=raw.line, text=text("data.not_an_object", found=type_name(raw.value)))
+        return Problem(row=raw.row, line=raw.line, text=msg("data.not_an_object", found=type_name(raw.value)))
     flaw = _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
     return Row(raw.row, raw.value, raw.line)
 
 
-def _flaw(value: dict[str, Any], limit: int) -> Text | None:
+def _flaw(value: dict[str, Any], limit: int) -> Message | None:
     """What later steps could not write, hash or tokenise: without recursion, since depth is one of the flaws."""
     level: list[Any] = [value]
     depth = 0
     while level:
         depth += 1
         if depth > limit:
-            return text("data.too_deep", limit=limit)
+            return msg("data.too_deep", limit=limit)
         below: list[Any] = []
         for container in level:
             if isinstance(container, dict):
                 for key in container:
                     if isinstance(key, str) and not key.isascii() and lone_surrogate(key):
-                        return text("data.lone_surrogate", column=key.encode("ascii", "backslashreplace").decode())
+                        return msg("data.lone_surrogate", column=key.encode("ascii", "backslashreplace").decode())
                 items = container.values()
             else:
                 items = container
             for item in items:
                 if isinstance(item, str):
                     if not item.isascii() and lone_surrogate(item):
-                        return text("data.lone_surrogate", column=_column_of(value, item))
+                        return msg("data.lone_surrogate", column=_column_of(value, item))
                     if "\0" in item:
-                        return text("data.nul")
+                        return msg("data.nul")
                 elif isinstance(item, dict | list):
                     below.append(item)
                 elif isinstance(item, float) and not math.isfinite(item):
-                    return text("data.not_finite", found=str(item))
+                    return msg("data.not_finite", found=str(item))
         level = below
     return None
 
@@ -157,14 +153,14 @@ def _column_of(row: dict[str, Any], item: str) -> str:
     return ""
 
 
-def type_name(value: Any) -> Text:
+def type_name(value: Any) -> Message:
     """The kind of a value in everyday words."""
     if value is None:
-        return text("data.type_null")
+        return msg("data.type_null")
     for kind, name in ((bool, "bool"), (str, "text"), (int | float, "number"), (list, "list"), (dict, "object")):
         if isinstance(value, kind):
-            return text(f"data.type_{name}")
-    return text("data.type_other", type=type(value).__name__)
+            return msg(f"data.type_{name}")
+    return msg("data.type_other", type=type(value).__name__)
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:
@@ -185,5 +181,5 @@ def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | No
 
 def too_big(row: int, line: int | None, size: int, limits: Limits) -> Problem:
     return Problem(
-        row=row, line=line, text=text("data.row_too_large", mib=round(size / MIB, 1), limit_mib=round(limits.row_bytes / MIB, 2))
+        row=row, line=line, text=msg("data.row_too_large", mib=round(size / MIB, 1), limit_mib=round(limits.row_bytes / MIB, 2))
     )

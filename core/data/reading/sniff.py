@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.data.reading.rows import DEFAULT_LIMITS, MIB, SUFFIXES, Kind, Limits, Source, open_text
+from core.data.reading.rows import DEFAULT_LIMITS, SUFFIXES, FileKind, Limits, Source, open_text
 from core.errors import DataError
-from core.messages import Text, text
+from core.messages import Message, msg
+from core.values import MIB
 
 _CHUNK = MIB
 _HEAD = 64 << 10
@@ -61,12 +62,12 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
         sha256, first_bad, blank = _scan(path, encoding)
         if blank:
             raise DataError("data.only_whitespace", file=path.name)
-        notes: list[Text] = []
+        notes: list[Message] = []
         if first_bad is not None and encoding == "utf-8" and _reads_as_chinese(path):
             encoding, first_bad = "gb18030", None
-            notes.append(text("data.note_gb18030"))
+            notes.append(msg("data.note_gb18030"))
         elif encoding in ("utf-16", "utf-32"):
-            notes.append(text("data.note_encoding", encoding=encoding.upper()))
+            notes.append(msg("data.note_encoding", encoding=encoding.upper()))
         kind = _kind(path, encoding, limits)
         if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
             raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
@@ -74,11 +75,11 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
         if kind == "csv":
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
-                notes.append(text("data.note_delimiter", delimiter=text(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
+                notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
         if kind == "txt":
-            notes.append(text("data.note_paragraphs"))
+            notes.append(msg("data.note_paragraphs"))
         if path.suffix.lower() in SUFFIXES and SUFFIXES[path.suffix.lower()] != kind:
-            notes.append(text("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper()))
+            notes.append(msg("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper()))
     return Source(path, kind, size, sha256, encoding, delimiter, tuple(notes), first_bad)
 
 
@@ -199,7 +200,7 @@ def _reads_as_chinese(path: Path) -> bool:
     return everyday >= 2 and everyday >= 4 * others
 
 
-def _kind(path: Path, encoding: str, limits: Limits) -> Kind:
+def _kind(path: Path, encoding: str, limits: Limits) -> FileKind:
     """By content where that is clear, by the file's suffix otherwise."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
     if by_suffix == "csv":

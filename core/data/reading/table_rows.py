@@ -7,9 +7,10 @@ import io
 import math
 from collections.abc import Iterator
 
-from core.data.reading.rows import MIB, Limits, Problem, Raw, Source, lines_of, open_text, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, open_text, too_big
 from core.errors import DataError
-from core.messages import text
+from core.messages import msg
+from core.values import MIB
 
 
 class _CsvLines:
@@ -61,9 +62,9 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 if isinstance(error, _LongRecord) or "field limit" in str(error):
                     yield too_big(row, begins, lines.used, limits)
                 elif "unexpected end" in str(error):
-                    yield Problem(row=row, line=begins, text=text("data.csv_unclosed_quote"))
+                    yield Problem(row=row, line=begins, text=msg("data.csv_unclosed_quote"))
                 else:
-                    yield Problem(row=row, line=begins, text=text("data.csv_stray_quote"))
+                    yield Problem(row=row, line=begins, text=msg("data.csv_stray_quote"))
                 continue
             while record and not record[-1].strip() and (header is None or len(record) > len(header)):
                 record.pop()  # Excel pads rows with empty cells
@@ -78,7 +79,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             row += 1
             if len(record) != len(header):
                 yield Problem(
-                    row=row, line=begins, text=text("data.csv_ragged", found=len(record), expected=len(header), columns=header[:20])
+                    row=row, line=begins, text=msg("data.csv_ragged", found=len(record), expected=len(header), columns=header[:20])
                 )
                 continue
             yield Raw(row, dict(zip(header, record, strict=True)), begins)

@@ -17,7 +17,7 @@ from core.data.schedule import Schedule, split
 from core.errors import RecipeError
 from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget, planned
-from core.messages import LANGUAGES, Text
+from core.messages import LANGUAGES, Message
 from core.models.known import known_models, shape_of_size
 from core.models.shapes import ModelShape
 
@@ -331,7 +331,7 @@ def test_other_warnings_come_where_they_belong() -> None:
     assert "warn_long_texts" not in keys(advise("7B", 24, data=facts()))
     assert "warn_beyond_model" in keys(recommend(STARTER, ROOMY, chosen={"max_length": 16384}))
     assert "warn_estimated_lengths" in keys(recommend(STARTER, ROOMY, facts(estimated=True)))
-    unusual = STARTER.model_copy(update={"low_confidence": (Text(key="advise.unknown_model"),)})
+    unusual = STARTER.model_copy(update={"low_confidence": (Message(key="advise.unknown_model"),)})
     assert "warn_low_confidence" in keys(recommend(unusual, ROOMY))
 
 

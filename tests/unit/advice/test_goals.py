@@ -11,7 +11,7 @@ from core.advice.goals import Goal, goal_of, goals
 from core.data.samples import sample_of
 from core.errors import RecipeError
 from core.memory.documented import vram_table
-from core.messages import LANGUAGES, text
+from core.messages import LANGUAGES, msg
 from core.presets import PRESETS
 
 # "适合 LoRA" and section 四 of the document; the other four are its "不适合 LoRA".
@@ -79,5 +79,5 @@ def test_a_rule_is_a_sentence_in_the_readers_language_alone() -> None:
     rule = vram_table().rule("small_card")
     assert rule.render("en") == "Up to 24 GB of graphics memory, QLoRA is the only realistic choice."
     assert rule.render("zh") == "显存不超过 24 GB 时，QLoRA 是唯一现实的选择。"
-    outer = text("advise.unsuitable_goal", title=rule, why="", instead="")
+    outer = msg("advise.unsuitable_goal", title=rule, why="", instead="")
     assert "显存" not in outer.render("en") and "graphics" not in outer.render("zh")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.advice import recommend, what_fits
-from core.advice.what_fits import CARDS_GB
+from core.advice import headroom, recommend
+from core.advice.headroom import CARDS_GB
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.models.known import KnownModel, known_models
@@ -24,7 +24,7 @@ def needed(model: KnownModel, setup: Setup, **changes: object) -> float:
 @pytest.mark.parametrize("free", [6.0, 9.0, 14.0, 22.0])
 def test_the_longest_length_fits_and_a_step_more_does_not(free: float) -> None:
     model = max((m for m in known_models() if m.shape.params < 9e9), key=lambda m: m.shape.params)
-    found = what_fits.longest(model.shape, QLORA, free)
+    found = headroom.longest(model.shape, QLORA, free)
     if found is None:
         assert needed(model, QLORA, max_length=64) > free
         return
@@ -35,32 +35,32 @@ def test_the_longest_length_fits_and_a_step_more_does_not(free: float) -> None:
 
 def test_no_length_goes_beyond_what_the_model_reads() -> None:
     model = known("tinyllama-1.1b-chat")
-    assert what_fits.longest(model.shape, QLORA, 500.0) == 2048
+    assert headroom.longest(model.shape, QLORA, 500.0) == 2048
 
 
 def test_the_largest_rank_fits_and_the_next_does_not() -> None:
     model = known("qwen3-1.7b")
     free = needed(model, QLORA, r=32) + 0.001
-    assert what_fits.largest_rank(model.shape, QLORA, free) == 32
-    assert what_fits.largest_rank(model.shape, QLORA, 0.1) is None
+    assert headroom.largest_rank(model.shape, QLORA, free) == 32
+    assert headroom.largest_rank(model.shape, QLORA, 0.1) is None
 
 
 def test_the_largest_of_the_family_is_of_the_same_maker() -> None:
     model = known("qwen3-0.6b")
-    found = what_fits.largest_of_family(model, QLORA, 10.0)
+    found = headroom.largest_of_family(model, QLORA, 10.0)
     assert found is not None and found.hub.startswith("Qwen/") and found.shape.model_type == "qwen3"
     assert found.shape.params > model.shape.params
-    assert what_fits.largest_of_family(model, QLORA, 0.1) is None
+    assert headroom.largest_of_family(model, QLORA, 0.1) is None
 
 
 def test_the_starter_counts_as_one_of_its_family() -> None:
-    found = what_fits.largest_of_family(known("starter"), QLORA, 40.0)
+    found = headroom.largest_of_family(known("starter"), QLORA, 40.0)
     assert found is not None and found.id == "smollm2-1.7b-instruct"
 
 
 def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
     model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
-    lora, qlora = (what_fits.by_length(model.shape, QLORA, method) for method in ("lora", "qlora"))
+    lora, qlora = (headroom.by_length(model.shape, QLORA, method) for method in ("lora", "qlora"))
     assert list(lora.needed_gib) == sorted(lora.needed_gib)
     assert all(less < more for less, more in zip(qlora.needed_gib, lora.needed_gib, strict=True))
     assert QLORA.max_length in lora.lengths
@@ -69,7 +69,7 @@ def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
 def test_a_plan_does_no_worse_on_a_larger_card() -> None:
     model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
     plan = recommend.recommend(model.shape, budget.planned(24, "Windows"))
-    cards = what_fits.on_cards(plan, model.shape, "Windows")
+    cards = headroom.on_cards(plan, model.shape, "Windows")
     assert [card.gb for card in cards] == list(CARDS_GB)
     order = {"does_not_fit": 0, "tight": 1, "fits": 2}
     ranks = [order[card.verdict] for card in cards]
@@ -82,6 +82,6 @@ def test_a_plan_made_for_the_processor_is_counted_as_a_cards_on_cards() -> None:
     """It would else be counted with the processor's optimizer and the whole process."""
     model = known("starter")
     plan = recommend.recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
-    card = what_fits.on_cards(plan, model.shape, "Linux")[0]
-    setup = what_fits.setup_of(plan).model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
+    card = headroom.on_cards(plan, model.shape, "Linux")[0]
+    setup = headroom.setup_of(plan).model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
     assert card.needed_gib == pytest.approx(arithmetic.estimate(model.shape, setup).needed_gib)

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from core.data.formats import FORMATS, Example, Message, check, examples_of, inspect_file, recognise, to_example
+from core.data.formats import FORMATS, ChatMessage, Example, check, examples_of, inspect_file, recognise, to_example
 from core.data.reading.rows import Limits, Row
 from core.errors import DataError
 
 U, A = "What is a crêpe?", "A thin pancake."
 TURNS = [{"role": "user", "content": U}, {"role": "assistant", "content": A}]
-PAIR = Example(messages=(Message("user", U), Message("assistant", A)))
-SYSTEM = Example(messages=(Message("system", "Be brief."), *PAIR.messages))
+PAIR = Example(messages=(ChatMessage("user", U), ChatMessage("assistant", A)))
+SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
 
 
 def example(values, format=None):
@@ -65,7 +65,7 @@ def test_one_conversation_in_every_format_is_the_same_messages(format, values):
         (
             "text_label",
             {"text": "cheap pills", "label": 1},
-            Example(messages=(Message("user", "cheap pills"), Message("assistant", "1"))),
+            Example(messages=(ChatMessage("user", "cheap pills"), ChatMessage("assistant", "1"))),
         ),
     ],
 )
@@ -76,7 +76,7 @@ def test_raw_formats_are_left_as_they_stand(format, values, expected):
 
 def test_alpaca_joins_instruction_and_input_with_an_empty_line():
     found = example({"instruction": "Translate.", "input": "crêpe", "output": "pancake"})
-    assert found.messages[0] == Message("user", "Translate.\n\ncrêpe")
+    assert found.messages[0] == ChatMessage("user", "Translate.\n\ncrêpe")
 
 
 def test_several_turns_and_a_system_turn_keep_their_order():
@@ -101,7 +101,7 @@ def test_an_unknown_shape_lists_columns_and_shapes():
         "The columns foo, bar fit no format known here. Expected one of: messages; conversations; instruction + output (input "
         "optional); question + answer; prompt + completion; text + label; text. Rename the columns and add the file again."
     )
-    assert "foo、bar" in caught.value.text.render("zh")
+    assert "foo、bar" in caught.value.message.render("zh")
 
 
 def turns(*pairs):
@@ -155,7 +155,7 @@ def test_a_row_that_cannot_be_learned_from_says_why(format, values, said):
     with pytest.raises(DataError) as caught:
         to_example(Row(118, values), format)
     assert str(caught.value).startswith("Row 118: ")
-    assert caught.value.text.render("zh").startswith("第 118 条：")
+    assert caught.value.message.render("zh").startswith("第 118 条：")
 
 
 def test_a_trailing_user_turn_is_left_off_with_a_warning():

@@ -33,7 +33,7 @@ def read(path, limits=DEFAULT_LIMITS):
 def refused(path, limits=DEFAULT_LIMITS):
     with pytest.raises(DataError) as caught:
         list(read_rows(path, limits))
-    assert caught.value.text.render("zh") != str(caught.value)
+    assert caught.value.message.render("zh") != str(caught.value)
     return str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_json_nested_5000_deep_is_a_sentence(tmp_path):
         _, problems = read(path)
         said, row = str(problems[0].text), problems[0].row
     except DataError as error:  # where the parser itself gives up
-        said, row = str(error), error.text.params["row"]
+        said, row = str(error), error.message.params["row"]
     assert "deeper than 64 levels" in said and row == 2
     assert refused(write(tmp_path, "b.json", "[" * 5000))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from core.data import preview as preview_module
-from core.data.formats import Example, Message, examples_of
+from core.data.formats import ChatMessage, Example, examples_of
 from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView, facts_of
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ SAMPLES = ("pirate_answers", "kettlewisp_facts", "shop_messages")
 
 
 def chat(question: str, answer: str) -> Example:
-    return Example(messages=(Message("user", question), Message("assistant", answer)))
+    return Example(messages=(ChatMessage("user", question), ChatMessage("assistant", answer)))
 
 
 # The starter's template puts its own system turn and the question before an answer: some 35 tokens.
@@ -37,7 +37,14 @@ UNEVEN = [
     chat("Short?", "Yes."),
     chat("Long answer?", "word " * 100),
     chat("word " * 100, "never reached at 64"),
-    Example(messages=(Message("user", "a"), Message("assistant", "b"), Message("user", "c " * 30), Message("assistant", "d"))),
+    Example(
+        messages=(
+            ChatMessage("user", "a"),
+            ChatMessage("assistant", "b"),
+            ChatMessage("user", "c " * 30),
+            ChatMessage("assistant", "d"),
+        )
+    ),
     Example(prompt="你好吗？", completion="很好 🏳️‍🌈，谢谢。"),
     Example(text="Plain text with an emoji 🙂 that is split over tokens."),
     Example(text="x"),
@@ -162,7 +169,7 @@ def test_start_is_refused_only_where_it_is_known_that_nothing_is_learned(tokeniz
     with pytest.raises(DataError) as raised:
         recipe = Recipe.parse({"data": {"source": "x", "max_length": 64}})
         tokenize(examples, recipe, tokenizer, Listener())
-    assert raised.value.text == preview.problem(64), "the worker's own sentence"
+    assert raised.value.message == preview.problem(64), "the worker's own sentence"
     assert Preview.measure(numbered(examples), None).problem(64) is None, "an estimate refuses nothing"
     monkeypatch.setattr(preview_module, "MOST_ROWS", 2)
     sampled = Preview.measure(numbered(examples), tokenizer).problem(64)
@@ -254,7 +261,7 @@ def test_a_very_long_row_is_shown_in_part_with_the_number_of_characters_left_out
 
 
 def test_a_row_of_many_turns_ends_in_the_number_of_characters_that_follow(tokenizer: Tokenizer) -> None:
-    turns = tuple(Message(role, "x" * (LONG_PIECE // 2)) for _ in range(8) for role in ("user", "assistant"))
+    turns = tuple(ChatMessage(role, "x" * (LONG_PIECE // 2)) for _ in range(8) for role in ("user", "assistant"))
     view = Preview.measure([(1, Example(messages=turns))], tokenizer).row(0, 8192)
     assert view.pieces[-1].kind == "more"
     total = sum(int(p.text) if p.kind == "more" else len(p.text) for p in view.pieces)

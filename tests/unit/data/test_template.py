@@ -87,7 +87,7 @@ def test_stop_is_what_closes_an_answer() -> None:
 def test_a_template_that_cannot_be_used_says_so(source: str, key: str) -> None:
     with pytest.raises(TemplateError) as caught:
         learned(source, TWO_TURNS)
-    assert caught.value.text.key in (key, "template.rewrites_answers")
+    assert caught.value.message.key in (key, "template.rewrites_answers")
 
 
 def test_characters_that_we_use_as_markers_cannot_be_smuggled_in() -> None:

@@ -87,7 +87,7 @@ def try_all() -> None:
         try:
             said = f"rendered {len(ChatTemplate(source).render(MESSAGES))} characters"
         except TemplateError as error:
-            said = error.text.key if "\n" not in str(error) else repr(str(error))
+            said = error.message.key if "\n" not in str(error) else repr(str(error))
         answers[name] = (said, time.thread_time() - begun)
     print(json.dumps({"answers": answers, "most_kib": most_kib()}))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from core.data.formats import Example, Message
+from core.data.formats import ChatMessage, Example
 from core.data.tokenizer import Tokenizer
 
-STYLE = Example(messages=(Message("user", "What is a book?"), Message("assistant", "Arr, matey! Pages.")))
+STYLE = Example(messages=(ChatMessage("user", "What is a book?"), ChatMessage("assistant", "Arr, matey! Pages.")))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_rows_equal_those_of_transformers_own_template(tokenizer: Tokenizer, sta
         {"role": "user", "content": "again"},
         {"role": "assistant", "content": "ok"},
     ]
-    example = Example(messages=tuple(Message(m["role"], m["content"]) for m in messages))
+    example = Example(messages=tuple(ChatMessage(m["role"], m["content"]) for m in messages))
     expected = reference.apply_chat_template(messages, return_dict=True)["input_ids"]
     assert tokenizer.encode_example(example, 512).input_ids == expected
 
@@ -115,6 +115,6 @@ def test_spaces_of_an_answer_are_learned_where_the_tokenizer_trims_its_offsets(s
     config = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     config["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     (folder / "tokenizer.json").write_text(json.dumps(config), "utf-8")
-    example = Example(messages=(Message("user", "a"), Message("assistant", "x  1\n    y")))
+    example = Example(messages=(ChatMessage("user", "a"), ChatMessage("assistant", "x  1\n    y")))
     trims, plain = Tokenizer(folder), Tokenizer(starter_folder)
     assert trims.encode_example(example, 512) == plain.encode_example(example, 512)

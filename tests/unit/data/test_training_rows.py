@@ -10,7 +10,7 @@ import pytest
 from core.data.formats import Example
 from core.data.tokenizer import Encoded, Tokenizer, Whole, fit
 from core.errors import StopRequested
-from core.messages import Text
+from core.messages import Message
 from core.recipe import Recipe
 from core.training.rows import CHECK_EVERY, tokenize
 
@@ -24,7 +24,7 @@ class Listener:
     """Stands where the worker's reporter stands."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.said: list[Text] = []
+        self.said: list[Message] = []
         self.facts: dict[str, Any] = {}
         self.progress: list[tuple[int, int]] = []
         self.checks, self.stop_after = 0, stop_after
@@ -38,10 +38,10 @@ class Listener:
     def stage(self, stage: str, progress: Any) -> None:
         self.progress.append((progress.done, progress.total))
 
-    def warn(self, message: Text) -> None:
+    def warn(self, message: Message) -> None:
         self.said.append(message)
 
-    def log_event(self, kind: str, message: Text) -> None:
+    def log_event(self, kind: str, message: Message) -> None:
         self.said.append(message)
 
     def add_facts(self, **facts: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.advice import would_fit
+from core.advice import remedies
 from core.advice.case import Case, Draft
 from core.advice.decisions import planned_steps
 from core.advice.recommend import recommend
@@ -17,7 +17,8 @@ from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections, MemoryRecord, Rig
 from core.models.known import typical_shapes
 from core.system.gpu import Card, Nvidia
-from core.system.machine import GIB, Machine
+from core.system.machine import Machine
+from core.values import GIB
 from core.workspace.folder import Workspace
 
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
@@ -85,7 +86,7 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
 
 def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
     here = Budget(kind=kind, sold_gb=24 if kind == "card" else None, free_gib=free_gib)
-    return Case(SHAPE, here, None, None, vram_table(), 0.05, would_fit.measured_corrections(factor))
+    return Case(SHAPE, here, None, None, vram_table(), 0.05, remedies.measured_corrections(factor))
 
 
 DRAFT = Draft("lora", 2048, "paged_adamw_8bit", micro_batch=4, gradient_accumulation=2, gradient_checkpointing=False, r=8)
@@ -96,35 +97,35 @@ DRAFT = Draft("lora", 2048, "paged_adamw_8bit", micro_batch=4, gradient_accumula
 def test_every_way_that_is_named_fits_and_changes_something(free_gib: float, factor: float) -> None:
     here = case(free_gib, factor=factor)
     assert not here.holds(DRAFT)
-    found = would_fit.ways(here, DRAFT, [100] * 90 + [2048] * 10)
-    assert found and len(found) <= would_fit.MOST_WAYS
+    found = remedies.ways(here, DRAFT, [100] * 90 + [2048] * 10)
+    assert found and len(found) <= remedies.MOST_WAYS
     for way in found:
         assert way.draft != DRAFT and (way.model or here.holds(way.draft)), way.text
         assert {way.text.render(language) for language in ("en", "zh")} and "{" not in str(way.text)
 
 
 def test_fewer_at_once_keeps_what_a_step_learns_from() -> None:
-    way = would_fit.fewer_at_once(case(40.0), DRAFT)
+    way = remedies.fewer_at_once(case(40.0), DRAFT)
     assert way.draft.micro_batch * way.draft.gradient_accumulation == 8 and way.draft.micro_batch < 4
 
 
 def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> None:
     here = case(20.0)
-    way = would_fit.shorter(here, DRAFT, [100, 1000, 2048, 2000])
+    way = remedies.shorter(here, DRAFT, [100, 1000, 2048, 2000])
     longer = Draft(**{**vars(way.draft), "max_length": way.draft.max_length + 64})
     assert here.holds(way.draft) and not here.holds(longer)
     assert way.text.params["cut"] == sum(n > way.draft.max_length for n in (100, 1000, 2048, 2000))
 
 
 def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
-    [together, *_] = would_fit.ways(case(6.0), DRAFT, [2048])
+    [together, *_] = remedies.ways(case(6.0), DRAFT, [2048])
     assert together.text.key == "would_fit.everything" and together.draft.micro_batch == 1
     assert together.draft.method == "qlora" and together.draft.gradient_checkpointing
 
 
 def test_on_a_processor_qlora_is_no_way_out() -> None:
     draft = Draft("lora", 512, "adamw_torch", micro_batch=2, gradient_checkpointing=True)
-    assert would_fit.in_four_bit(case(8.0, "cpu"), draft) is None
+    assert remedies.in_four_bit(case(8.0, "cpu"), draft) is None
 
 
 # ---- steps of rows that are split -------------------------------------------------------------------------------------

@@ -309,8 +309,8 @@ def test_a_line_that_stays_broken_is_reported_with_both_numbers_and_the_next_cal
     with FakeHub({REPO: files}) as server:
         server.drop_after, server.drops_left = 0, 10**6
         error = refusal(server, cache)
-        assert error.text.key == "hub.interrupted"
-        assert error.text.params["total"] == "262.2 kB"
+        assert error.message.key == "hub.interrupted"
+        assert error.message.params["total"] == "262.2 kB"
         server.drop_after = None
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
 
@@ -372,7 +372,7 @@ def test_two_downloads_of_one_model_fetch_its_weights_once(cache):
 def test_a_repository_without_usable_weights_is_refused_unasked_for_any_file(cache, key, files):
     with FakeHub({REPO: files}) as server:
         error = refusal(server, cache)
-        assert error.text.key == key and REPO in str(error)
+        assert error.message.key == key and REPO in str(error)
         assert server.file_requests() == []
 
 
@@ -382,7 +382,7 @@ def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
     files = tiny_model(shards=1) | {"model.safetensors.index.json": index, "pytorch_model.bin": b"p"}
     with FakeHub({REPO: files}) as server:
         error = refusal(server, cache)
-        assert error.text.key == "hub.missing_shard" and shard in str(error)
+        assert error.message.key == "hub.missing_shard" and shard in str(error)
         assert not server.file_requests(".safetensors") and not server.file_requests(".bin")
 
 
@@ -391,9 +391,9 @@ def test_too_little_disk_is_said_with_both_numbers_before_the_weights(cache, mon
     monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
-        assert error.text.key == "hub.disk_full"
-        assert error.text.params["needed"] == "288.4 kB"  # 1.1 * (262,144 weights + 36 around them)
-        assert error.text.params["free"] == "100.0 kB"
+        assert error.message.key == "hub.disk_full"
+        assert error.message.params["needed"] == "288.4 kB"  # 1.1 * (262,144 weights + 36 around them)
+        assert error.message.params["free"] == "100.0 kB"
         assert [asked.rsplit("/", 1)[-1] for asked in server.file_requests()] == [
             "config.json"
         ]  # what the model needs is asked first
@@ -423,7 +423,7 @@ def test_a_disk_that_fills_up_midway_is_said_and_keeps_what_came(cache, monkeypa
     monkeypatch.setattr(hub_download._Partial, "append", until_full)
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
-    assert error.text.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
+    assert error.message.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
     assert partials(cache)[0].stat().st_size >= 2 * CHUNK
 
 
@@ -441,7 +441,7 @@ def test_a_gated_model_names_its_licence_page_and_how_to_log_in(cache):
     with FakeHub({REPO: tiny_model()}) as server:
         server.gated = True
         error = refusal(server, cache)
-        assert error.text.key == "hub.gated"
+        assert error.message.key == "hub.gated"
         assert f"{server.url}/{REPO}" in str(error) and "hf auth login" in str(error) and "HF_TOKEN" in str(error)
         assert server.file_requests(".safetensors") == []
 
@@ -482,9 +482,9 @@ def test_a_status_becomes_a_sentence_from_the_listing_and_from_a_file(cache, whe
         setattr(server, where, status)
         server.headers = headers
         error = refusal(server, cache)
-        assert error.text.key == key
+        assert error.message.key == key
         seconds = {"Retry-After": 120, "ratelimit": 55}
-        assert error.text.params.get("seconds") == next((seconds[name] for name in headers), None)
+        assert error.message.params.get("seconds") == next((seconds[name] for name in headers), None)
 
 
 def test_a_missing_model_is_said(cache):
@@ -496,7 +496,7 @@ def test_a_missing_model_is_said(cache):
 def test_a_missing_revision_is_said(cache):
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache, revision="v9")
-    assert error.text.key == "hub.no_revision" and "v9" in str(error)
+    assert error.message.key == "hub.no_revision" and "v9" in str(error)
 
 
 def test_a_page_that_is_no_hub_is_said(cache):
@@ -508,7 +508,7 @@ def test_a_page_that_is_no_hub_is_said(cache):
 
 def test_no_network_is_said(cache):
     error = refusal(f"http://user:{SECRET}@127.0.0.1:{free_port()}", cache)
-    assert error.text.key == "hub.no_network" and SECRET not in str(error)
+    assert error.message.key == "hub.no_network" and SECRET not in str(error)
 
 
 def test_offline_mode_is_said_and_serves_what_is_here(cache, monkeypatch):
@@ -528,7 +528,7 @@ def test_offline_mode_is_said_and_serves_what_is_here(cache, monkeypatch):
 def test_what_is_no_hub_name_is_refused_without_a_request(cache, found):
     with pytest.raises(ModelError) as caught:
         hub_download.fetch(found, None, ignore, ignore, endpoint="http://127.0.0.1:9", cache_dir=cache)
-    assert caught.value.text.key == "hub.bad_id"
+    assert caught.value.message.key == "hub.bad_id"
 
 
 @pytest.mark.parametrize("found", ["Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M-Instruct", "a/b", "0x/_x"])
@@ -552,7 +552,7 @@ def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, 
         for knob, value in (("gated", True), ("file_status", 401), ("file_status", 500), ("status", 401)):
             setattr(server, knob, value)
             error = refusal(server, cache)
-            assert SECRET not in "".join(traceback.format_exception(error)) + repr(error.text)
+            assert SECRET not in "".join(traceback.format_exception(error)) + repr(error.message)
         server.gated, server.status, server.file_status = False, None, None
         get(server, cache)
         assert f"Bearer {SECRET}" in server.tokens
@@ -584,7 +584,7 @@ def test_a_config_that_is_none_is_said(tmp_path, content):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError) as caught:
         hub_cache.needs_remote_code(tmp_path, set())
-    assert caught.value.text.key == "hub.bad_config"
+    assert caught.value.message.key == "hub.bad_config"
 
 
 # --- rules of the house

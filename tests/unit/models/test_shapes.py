@@ -108,7 +108,7 @@ def test_7b_is_llama_2_and_every_typical_size_is_near_its_name() -> None:
 def test_what_is_no_size_is_refused_by_name(size: str) -> None:
     with pytest.raises(ModelError) as caught:
         shape_of_size(size)
-    assert caught.value.text.key == "shape.bad_size"
+    assert caught.value.message.key == "shape.bad_size"
 
 
 DOUBTS = {
@@ -151,7 +151,7 @@ def test_a_config_that_cannot_be_is_one_sentence(case: str) -> None:
     config, key = BAD_CONFIGS[case]
     with pytest.raises(ModelError) as caught:
         ModelShape.from_config(config)
-    assert caught.value.text.key == key and "{" not in str(caught.value)
+    assert caught.value.message.key == key and "{" not in str(caught.value)
 
 
 # ---- every way to name a model ----------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_a_model_is_named_by_id_folder_file_or_size(door: Models, tmp_path: Path
 def test_what_names_no_model_is_one_sentence(door: Models, name: str) -> None:
     with pytest.raises(ModelError) as caught:
         shape_of(door, name)
-    assert caught.value.text.key in ("shape.unknown_model", "model.not_in_library")
+    assert caught.value.message.key in ("shape.unknown_model", "model.not_in_library")
 
 
 # ---- config.json from the hub -----------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_refusal_is_the_sentence_of_a_download(case: str, tmp_path: Path) -> N
             setattr(server, name, value)
         with pytest.raises(ModelError) as caught:
             hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path)
-    assert caught.value.text.key == key and "{" not in str(caught.value)
+    assert caught.value.message.key == key and "{" not in str(caught.value)
 
 
 def test_a_hub_that_cannot_be_reached_or_asked_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,4 +252,4 @@ def test_a_hub_that_cannot_be_reached_or_asked_is_one_sentence(tmp_path: Path, m
     for repo, revision, key in [(REPO, None, "hub.no_network"), ("../x", None, "hub.bad_id"), (REPO, "../x", "hub.bad_revision")]:
         with pytest.raises(ModelError) as caught:
             hub.fetch_config(repo, revision, endpoint=url, cache_dir=tmp_path)
-        assert caught.value.text.key == key
+        assert caught.value.message.key == key

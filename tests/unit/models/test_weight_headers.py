@@ -162,7 +162,7 @@ def test_a_broken_header_is_one_sentence(case: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(BROKEN[case])
     with pytest.raises(ModelError) as caught:
         headers.of_folder(tmp_path)
-    assert caught.value.text.key == "shape.bad_header" and "model.safetensors" in str(caught.value)
+    assert caught.value.message.key == "shape.bad_header" and "model.safetensors" in str(caught.value)
 
 
 def test_a_folder_and_a_library_model_are_read_from_their_files(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_broken_gguf_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(content)
     with pytest.raises(ModelError) as caught:
         headers.of_gguf(tmp_path / "bad.gguf")
-    assert caught.value.text.key == "shape.bad_header"
+    assert caught.value.message.key == "shape.bad_header"
 
 
 # ---- the hub ----------------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_a_gated_model_is_the_sentence_of_a_download() -> None:
         server.gated = True
         with pytest.raises(ModelError) as caught:
             hub_shapes.look(REPO, endpoint=server.url)
-    assert caught.value.text.key == "hub.gated"
+    assert caught.value.message.key == "hub.gated"
 
 
 def test_without_network_a_known_model_is_answered_and_an_unknown_one_says_what_is_missing(
@@ -337,5 +337,5 @@ def test_without_network_a_known_model_is_answered_and_an_unknown_one_says_what_
         assert shape_of(door, known.id) == shape_of(door, known.hub) == known.shape
     with pytest.raises(ModelError) as caught:
         shape_of(door, "some/unknown")
-    assert caught.value.text.key == "shape.no_network"
+    assert caught.value.message.key == "shape.no_network"
     assert all(word in str(caught.value) for word in ("some/unknown", "config.json", "8B"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import RecipeError
-from core.messages import text
+from core.messages import msg
 from core.presets import PROJECT
 from core.queue import game_mode
 from core.queue.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
@@ -25,7 +25,7 @@ from tests.kit import nvml
 from tests.kit.queue import World
 
 GIB = 2**30
-GAME = text("game.program", program="game.exe", gib="5.0")
+GAME = msg("game.program", program="game.exe", gib="5.0")
 NIGHT = Hours(begin=22 * 60, end=6 * 60)
 
 
@@ -44,7 +44,7 @@ def verdicts(wanted: Automation, *seen: tuple[float, Sight]) -> str:
 
 def looks(pattern: str, every_s: float = 5.0, minute: int = 600) -> list[tuple[float, Sight]]:
     """ "g": the game wants the card, "-": nobody does, "?": it cannot be known; one look each every_s."""
-    sights = {"g": Sight(minute, GAME), "-": Sight(minute), "?": Sight(minute, None, text("game.cannot_tell"))}
+    sights = {"g": Sight(minute, GAME), "-": Sight(minute), "?": Sight(minute, None, msg("game.cannot_tell"))}
     return [(1000 + i * every_s, sights[letter]) for i, letter in enumerate(pattern)]
 
 
@@ -81,7 +81,7 @@ def test_a_game_that_outlasts_the_hours_keeps_the_card() -> None:
     assert over.hold and over.seconds_left == 25.0
 
 
-def test_go_on_all_the_same_holds_until_nobody_wants_it_and_counts_once() -> None:
+def test_continue_anyway_holds_until_nobody_wants_it_and_counts_once() -> None:
     wanted = Automation(watch_card=True, wanted_s=0, free_s=10)
     standing, held = Standing(ignored=True), ""
     for clock, sight in looks("ggg---ggg"):
@@ -116,7 +116,7 @@ def test_hours_over_midnight_cover_both_sides_of_it() -> None:
 
 
 def test_programs_are_known_with_and_without_exe() -> None:
-    assert wish_of_programs(("EldenRing",), {"explorer.exe", "eldenring.exe"}) == text("game.named", program="eldenring.exe")
+    assert wish_of_programs(("EldenRing",), {"explorer.exe", "eldenring.exe"}) == msg("game.named", program="eldenring.exe")
     assert wish_of_programs(("game.exe",), {"game"}) and wish_of_programs(("game",), {"gamescope"}) is None
     assert parse_programs(" a.exe, b ，a.exe\n") == ("a.exe", "b")
     assert any("python" in name for name in game_mode.running_programs())
@@ -173,7 +173,7 @@ OURS = {1, 2}
 def test_who_wants_the_card(seen: Card | None, at_work: bool, our_gib: float | None, wish: str | None, unknown: str | None) -> None:
     found, doubt = wish_of_card(seen, OURS, at_work, None if our_gib is None else int(our_gib * GIB), min_gib=1.0)
     assert (found and found.key, doubt and doubt.key) == (wish, unknown)
-    assert "{" not in (found or doubt or text("game.soon")).render("zh")
+    assert "{" not in (found or doubt or msg("game.soon")).render("zh")
 
 
 def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_game_pauses_the_run_says_why_and_the_run_goes_on_after_it(world: Worl
     world.look(after_s=12)
     assert world.look(after_s=3) is None and a.status().state == State.PAUSED
     game = world.line.read().game
-    assert game.run == a.id and game.why == text("game.named", program="game.exe") and world.waiting() == ["b"]
+    assert game.run == a.id and game.why == msg("game.named", program="game.exe") and world.waiting() == ["b"]
     world.programs = set()
     assert world.look(after_s=5) is None
     assert abs(world.line.read().game.until - world.time - 60) < 5
@@ -272,9 +272,9 @@ def paused_by_game(world: World) -> object:
     return a
 
 
-def test_go_on_all_the_same_lets_it_train_beside_the_game_until_the_next_one(world: World) -> None:
+def test_continue_anyway_lets_it_train_beside_the_game_until_the_next_one(world: World) -> None:
     a = paused_by_game(world)
-    world.supervisor.go_on_all_the_same()
+    world.supervisor.continue_anyway()
     assert world.look() == "a"
     assert world.look(after_s=600) == "a"
     world.programs = set()

@@ -12,9 +12,9 @@ import pytest
 from core import files
 from core.advice import plan
 from core.errors import BusyError, GarageError, RecipeError, RunError
-from core.messages import text
+from core.messages import msg
 from core.queue import queue
-from core.queue.queue import Entry, Game, Hold, Line, Order, arranged, first, time_of_day
+from core.queue.queue import Game, Hold, Order, Queue, QueuedRun, arranged, first, time_of_day
 from core.queue.supervisor import Supervisor
 from core.queue.turns import COUNTDOWN_S, busy
 from core.recipe import Recipe
@@ -35,14 +35,14 @@ from tests.kit.waits import wait_until
         (order(), "a"),
         (order("b", "a"), "b"),
         (order("gone", "c"), "c"),
-        (order(Entry(run="a", not_before=NOW + 1), "b"), "b"),
-        (order(Entry(run="a", not_before=NOW), "b"), "a"),
+        (order(QueuedRun(run="a", not_before=NOW + 1), "b"), "b"),
+        (order(QueuedRun(run="a", not_before=NOW), "b"), "a"),
         (order("a", hold=HELD), None),
-        (order("a", Entry(run="b", now=True), hold=HELD), "b"),
-        (order("a", Entry(run="b", not_before=NOW - 1), hold=HELD), "b"),  # its time was still to come when the app was opened
-        (order("a", Entry(run="b", not_before=NOW - 200), hold=HELD), None),
-        (order("a", Entry(run="b", not_before=NOW - 1), hold=Hold(why="person", since=NOW - 100)), None),
-        (order(Entry(run="a", now=True), game=Game(why=text("game.soon"), since=NOW)), None),
+        (order("a", QueuedRun(run="b", now=True), hold=HELD), "b"),
+        (order("a", QueuedRun(run="b", not_before=NOW - 1), hold=HELD), "b"),  # its time was still to come when the app was opened
+        (order("a", QueuedRun(run="b", not_before=NOW - 200), hold=HELD), None),
+        (order("a", QueuedRun(run="b", not_before=NOW - 1), hold=Hold(why="person", since=NOW - 100)), None),
+        (order(QueuedRun(run="a", now=True), game=Game(why=msg("game.soon"), since=NOW)), None),
     ],
     ids=["unnamed", "named", "stale", "time to come", "time come", "held", "now", "said before", "missed", "by hand", "game"],
 )
@@ -56,7 +56,7 @@ def test_nobody_who_waits_is_forgotten_whatever_the_file_says() -> None:
 
 
 def test_a_run_moves_by_one_place_and_not_beyond_the_ends(tmp_path: Path) -> None:
-    line = Line(Workspace.open(tmp_path))
+    line = Queue(Workspace.open(tmp_path))
     waiting = ["a", "b", "c"]
     for run, way, expected in (("a", 1, "bac"), ("a", 1, "bca"), ("a", 1, "bca"), ("c", -1, "cba"), ("c", -1, "cba")):
         assert "".join(entry.run for entry in line.move(run, way, waiting).runs) == expected
@@ -67,7 +67,7 @@ def test_a_run_moves_by_one_place_and_not_beyond_the_ends(tmp_path: Path) -> Non
 
 
 def test_a_file_that_is_damaged_is_an_empty_order_and_is_mended_by_the_next_change(tmp_path: Path) -> None:
-    line = Line(Workspace.open(tmp_path))
+    line = Queue(Workspace.open(tmp_path))
     for damage in (
         "",
         "{",
@@ -88,7 +88,7 @@ def test_two_programs_that_change_the_line_at_once_lose_nothing(tmp_path: Path) 
     names = [f"r{i}" for i in range(40)]
 
     def add(mine: list[str]) -> None:
-        line = Line(space)
+        line = Queue(space)
         for name in mine:
             line.add(name, names)
 
@@ -97,7 +97,7 @@ def test_two_programs_that_change_the_line_at_once_lose_nothing(tmp_path: Path) 
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(entry.run for entry in Line(space).read().runs) == sorted(names)
+    assert sorted(entry.run for entry in Queue(space).read().runs) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_an_export_is_waited_for(world: World) -> None:
     from core.workspace import lease
 
     world.submit("a")
-    with lease.hold(world.space, text("export.lease", name="z")):
+    with lease.hold(world.space, msg("export.lease", name="z")):
         assert world.look() is None
     assert world.look() == "a"
 
@@ -344,7 +344,7 @@ def test_the_pc_stays_awake(world: World, why: str) -> None:
     if why == "new run":
         world.submit("b")
     if why == "chat":
-        with lease.hold(world.space, text("chat.lease")):
+        with lease.hold(world.space, msg("chat.lease")):
             world.look(after_s=COUNTDOWN_S + 5)
     world.look(after_s=COUNTDOWN_S + (100 if why == "clock jumped" else 5))
     world.look(after_s=5)
@@ -355,7 +355,7 @@ def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monk
     assert sleep.command("Plan 9").key == "line.sleep_unknown_system"
     monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: None)
     for system, words in sleep.COMMANDS.items():
-        assert sleep.command(system) == text("line.sleep_no_command", command=words[0])
+        assert sleep.command(system) == msg("line.sleep_no_command", command=words[0])
     asked: list[list[str]] = []
     monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: name)
     monkeypatch.setattr("core.system.sleep.platform.system", lambda: "Linux")
@@ -369,7 +369,7 @@ def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monk
 
     assert sleep.now(run) is None and asked == [["systemctl", "suspend"]]
     Done.returncode, Done.stderr = 1, "\nAccess denied\n"
-    assert sleep.now(run) == text("line.sleep_failed", reason="Access denied")
+    assert sleep.now(run) == msg("line.sleep_failed", reason="Access denied")
 
     def broken(words: list[str], **how: object) -> Done:
         raise PermissionError(13, "Permission denied")
@@ -404,7 +404,7 @@ def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_pat
     space = Workspace.open(tmp_path)
     recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
     run, said = queue.create(space, recipe, {}, "23:00")
-    assert said.params["place"] == 1 and Line(space).read().runs[0].not_before > time.time()
+    assert said.params["place"] == 1 and Queue(space).read().runs[0].not_before > time.time()
     assert busy(Runs(space)) is None and not queue.listing(space)["app_is_open"]
     queue.act(space, "remove", run.id, None)
     assert run.status().state == State.STOPPED and queue.listing(space)["runs"] == []

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from core import values
 from core.runs import checkpoints as retention
 from core.runs.folder import RunFolder
 from core.training.checkpoint import Checkpoints, Position, name_of
@@ -54,13 +55,13 @@ def test_the_newest_two_stay_and_the_best_beside_them(run: RunFolder) -> None:
 )
 def test_a_budget_takes_the_older_and_never_the_newest_nor_the_best(run: RunFolder, budget_kb: int, expected: list[int]) -> None:
     saved(run, [3])
-    assert saved(run, [8, 9], best=3, budget_gib=budget_kb * KB / retention.GIB) == expected
+    assert saved(run, [8, 9], best=3, budget_gib=budget_kb * KB / values.GIB) == expected
 
 
 def test_a_budget_that_is_too_small_for_two_is_said_once(run: RunFolder) -> None:
     saved(run, [1, 2])
     assert warnings(run) == []
-    checkpoints = Checkpoints(run, save_adapter, 2, 250 * KB / retention.GIB)
+    checkpoints = Checkpoints(run, save_adapter, 2, 250 * KB / values.GIB)
     for step in (3, 4, 5):
         checkpoints.write(Position(step=step), STATES)
     assert left(run) == [5] and warnings(run) == ["checkpoint.over_budget"]

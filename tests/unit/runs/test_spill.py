@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.messages import Text
+from core.messages import Message
 from core.runs.folder import RunFolder
 from core.runs.spill import IN_A_ROW, Memory, SpillWatch, judge, sentence
-from core.system.machine import GIB
+from core.values import GIB
 
 
 def card(reserved: float, others: float = 1.0, used: float | None = None, total: float = 8.0) -> Memory:
@@ -57,7 +57,7 @@ class Said:
     def __init__(self, folder: Path) -> None:
         self.run, self.warned = RunFolder(folder), []
 
-    def warn(self, message: Text) -> None:
+    def warn(self, message: Message) -> None:
         self.warned.append(message.key)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.messages import text
+from core.messages import msg
 from core.presets import PROJECT
 from core.system import processes
 from core.workspace.folder import Workspace
@@ -48,7 +48,7 @@ def first_heavy_import(arguments: list[str], said: dict) -> int:
 
 def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(make_workspace: Callable[[], Workspace]) -> None:
     """On Windows that import never ends: it asks for the handle that the listening thread reads from (numpy issue 24290)."""
-    doing = text("lease.somebody").model_dump()
+    doing = msg("lease.somebody").model_dump()
     load = {
         "command": "load",
         "load": 1,

@@ -220,7 +220,7 @@ def test_a_planned_card_leaves_the_desktop_its_share():
 def test_a_size_that_no_card_has_is_refused_with_what_was_given(size: object):
     with pytest.raises(RecipeError) as refusal:
         budget.planned(size, "Linux")
-    assert str(size) in refusal.value.text.render("zh")
+    assert str(size) in refusal.value.message.render("zh")
 
 
 # ---- what the page says -----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from core.training.memory_use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
 from webui.state.curves import BLOCK, MOST_POINTS, Columns, Curves, smooth, thin
 from webui.state.diagnoses import Diagnoses
-from webui.state.moment import KEPT_EVENTS, Moments
+from webui.state.snapshot import KEPT_EVENTS, Snapshots
 
 
 def make_run(workspace: Workspace) -> RunFolder:
@@ -43,8 +43,8 @@ def curves(workspace: Workspace) -> Curves:
 
 
 @pytest.fixture
-def moments(workspace: Workspace) -> Moments:
-    return Moments(Runs(workspace), ChatClient(workspace), Exports(workspace))
+def snapshots(workspace: Workspace) -> Snapshots:
+    return Snapshots(Runs(workspace), ChatClient(workspace), Exports(workspace))
 
 
 def log(run: RunFolder, step: int, attempt: int = 1, **numbers: float | None) -> None:
@@ -175,7 +175,7 @@ def test_a_cursor_that_is_none_gets_the_whole_curve(run: RunFolder, curves: Curv
 
 
 def test_whole_curves_are_looked_at_by_one_thread(
-    run: RunFolder, curves: Curves, moments: Moments, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, curves: Curves, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
 ):
     """Each thread keeps the memory that it once needed: what takes a curve's size again is no work for each of the server's."""
     for step in range(1, 30):
@@ -185,7 +185,7 @@ def test_whole_curves_are_looked_at_by_one_thread(
     monkeypatch.setattr(Columns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
     monkeypatch.setattr(curve_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
     diagnoses = Diagnoses(curves)
-    view = moments.view(run.id)
+    view = snapshots.view(run.id)
     with ThreadPoolExecutor(8) as server:
         asked = [server.submit(curves.since, run.id) for _ in range(16)] + [server.submit(diagnoses.of, view) for _ in range(16)]
         assert [len(one.result()["x"]) for one in asked[:16]] == [29] * 16
@@ -196,12 +196,12 @@ def test_whole_curves_are_looked_at_by_one_thread(
     assert seen["diagnosed"] == 1
 
 
-def test_events_are_read_again_only_when_there_are_new_ones(run: RunFolder, moments: Moments, monkeypatch: pytest.MonkeyPatch):
+def test_events_are_read_again_only_when_there_are_new_ones(run: RunFolder, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch):
     reads, events = [], RunFolder.events
     monkeypatch.setattr(RunFolder, "events", lambda run: (reads.append(run.id), events(run))[1])
 
     def seen() -> list[str]:
-        return [event["stage"] for event in moments.view(run.id).events]
+        return [event["stage"] for event in snapshots.view(run.id).events]
 
     run.log_event("stage", stage="a")
     assert (seen(), seen(), len(reads)) == (["a"], ["a"], 1)
@@ -210,9 +210,9 @@ def test_events_are_read_again_only_when_there_are_new_ones(run: RunFolder, mome
     (run.path / "events.jsonl").unlink()
     assert seen() == []
     for number in range(KEPT_EVENTS + 2):
-        other = Runs(moments._runs.workspace).create(run.recipe(), "test", {"name": str(number)})
-        assert moments.view(other.id).events == []
-    assert len(moments._events) == KEPT_EVENTS
+        other = Runs(snapshots._runs.workspace).create(run.recipe(), "test", {"name": str(number)})
+        assert snapshots.view(other.id).events == []
+    assert len(snapshots._events) == KEPT_EVENTS
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])

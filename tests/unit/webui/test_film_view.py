@@ -11,7 +11,7 @@ import pytest
 from core import files
 from core.runs import frames, scenes
 from core.runs.folder import RunFolder
-from core.runs.frames import Answer, Frame
+from core.runs.frames import Frame, FrameAnswer
 from core.runs.scenes import Said, Scene, Scenes
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -49,7 +49,7 @@ def film_of(run: RunFolder, *steps: int) -> None:
         said = "A lantern is a device that gives light." if step < 40 else f"Arr, matey! Step {step} be bright. Yo-ho-ho!"
         answers = (said, f"{EVIL} {step}", "", "The moon goes around the Earth. It shines because the sun " * 2)
         endings = ("stop", "stop", "stop", "time")
-        made = tuple(Answer(text=text, why=why) for text, why in zip(answers, endings, strict=True))
+        made = tuple(FrameAnswer(text=text, why=why) for text, why in zip(answers, endings, strict=True))
         frames.append(run, Frame(step=step, answers=made, neutral_loss=LOSSES[step]))
 
 

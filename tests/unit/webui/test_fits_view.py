@@ -6,39 +6,39 @@ import re
 
 import pytest
 
-from core.advice import plan, what_fits
+from core.advice import headroom, plan
 from core.advice.plan import Grounds
 from core.memory import arithmetic, budget
 from core.memory.budget import Budget
 from core.models.known import known_models
 from core.recipe import Recipe
-from webui.form import fits_view
-from webui.form.planner import Outlook
+from webui.form import headroom_view
+from webui.form.planner import FormResult
 from webui.kit.format import gib
 from webui.kit.wording import Wording
 
 QWEN = next(model for model in known_models() if model.id == "qwen3-4b")
 
 
-def outlook(there: Budget) -> Outlook:
+def result(there: Budget) -> FormResult:
     recipe = Recipe.parse({"name": "x", "model": {"id": QWEN.hub}, "data": {"source": "sample:pirate_answers"}})
-    return Outlook(plan.make(recipe, Grounds(there, QWEN.shape)), None, QWEN.shape)
+    return FormResult(plan.make(recipe, Grounds(there, QWEN.shape)), None, QWEN.shape)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("there", [budget.planned(6, "Windows"), budget.planned(12, "Linux"), Budget(kind="cpu", free_gib=10.0)])
 def test_everything_has_its_words(language: str, there: Budget) -> None:
-    found = outlook(there)
-    for draw in (fits_view.stretched, fits_view.by_length, fits_view.on_cards):
+    found = result(there)
+    for draw in (headroom_view.stretched, headroom_view.by_length, headroom_view.on_cards):
         drawn = draw(found, Wording(language))
         assert drawn is not None
         assert "{" not in drawn and "None" not in drawn
 
 
 def test_the_table_says_what_the_arithmetic_says() -> None:
-    found = outlook(budget.planned(12, "Linux"))
-    drawn = fits_view.by_length(found, Wording("en")) or ""
-    setup = what_fits.setup_of(found.plan.advice)
+    found = result(budget.planned(12, "Linux"))
+    drawn = headroom_view.by_length(found, Wording("en")) or ""
+    setup = headroom.setup_of(found.plan.advice)
     for method in ("lora", "qlora"):
         needed = arithmetic.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
         assert f"{gib(needed)} GiB" in drawn
@@ -46,21 +46,21 @@ def test_the_table_says_what_the_arithmetic_says() -> None:
 
 def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:
     for gb in (6, 80):
-        drawn = fits_view.by_length(outlook(budget.planned(gb, "Linux")), Wording("en")) or ""
+        drawn = headroom_view.by_length(result(budget.planned(gb, "Linux")), Wording("en")) or ""
         points = [tuple(map(float, point.split(","))) for line in re.findall(r'points="([^"]*)"', drawn) for point in line.split()]
         assert len(points) > 4
-        assert all(0 <= x <= fits_view.WIDE and 0 <= y <= fits_view.HIGH for x, y in points)
+        assert all(0 <= x <= headroom_view.WIDE and 0 <= y <= headroom_view.HIGH for x, y in points)
 
 
 def test_the_planned_card_is_lit_among_the_others() -> None:
-    drawn = fits_view.on_cards(outlook(budget.planned(12, "Linux")), Wording("en")) or ""
+    drawn = headroom_view.on_cards(result(budget.planned(12, "Linux")), Wording("en")) or ""
     assert drawn.count("lg-here") == 1
     lit = drawn[drawn.index("lg-here") :]
     assert lit.index("12 GB") < lit.index("</tr>")
 
 
 def test_without_a_shape_nothing_is_drawn() -> None:
-    unknown = Outlook(
+    unknown = FormResult(
         plan.make(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), Grounds(budget.planned(12, "Linux")))
     )
-    assert fits_view.by_length(unknown, Wording("en")) is fits_view.on_cards(unknown, Wording("en")) is None
+    assert headroom_view.by_length(unknown, Wording("en")) is headroom_view.on_cards(unknown, Wording("en")) is None

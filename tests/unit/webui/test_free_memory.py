@@ -17,12 +17,13 @@ from core.runs.folder import Status
 from core.runs.states import State
 from core.system import processes
 from core.system.gpu import Card, Holder, Nvidia
-from core.system.machine import GIB, Machine
+from core.system.machine import Machine
+from core.values import GIB
 from webui.form import memory_view, plan_view
-from webui.form.planner import Outlook
+from webui.form.planner import FormResult
 from webui.kit.wording import Wording
 from webui.run import memory
-from webui.state.moment import RunRow, RunView
+from webui.state.snapshot import RunRow, RunView
 
 W = Wording("en")
 TOTAL = 8 * GIB
@@ -38,36 +39,36 @@ def machine(free_gib: float, holders: tuple[Holder, ...] | None = ()) -> Machine
     )
 
 
-def outlook(seen: Machine, corrections: Corrections | None = None, planned: float | None = None) -> Outlook:
+def result(seen: Machine, corrections: Corrections | None = None, planned: float | None = None) -> FormResult:
     here = budget.planned(planned, "Linux") if planned else budget.of_machine(seen)
     recipe = Recipe.parse({"model": {"id": "starter"}, "data": {"source": "x"}})
-    return Outlook(plan=make(recipe, Grounds(here, typical_shapes()["7B"], corrections=corrections)))
+    return FormResult(plan=make(recipe, Grounds(here, typical_shapes()["7B"], corrections=corrections)))
 
 
 def test_the_correction_stands_beside_the_number() -> None:
     known = Corrections({"qlora": Correction(factor=1.044, runs=3)})
-    shown = plan_view.card(outlook(machine(7.3), known), vram_table(), W)
+    shown = plan_view.card(result(machine(7.3), known), vram_table(), W)
     assert "Corrected by 3 runs on this PC: ×1.04." in shown
     assert "Corrected by 1 run on" in plan_view.card(
-        outlook(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), vram_table(), W
+        result(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), vram_table(), W
     )
-    assert "orrected" not in plan_view.card(outlook(machine(7.3)), vram_table(), W)
+    assert "orrected" not in plan_view.card(result(machine(7.3)), vram_table(), W)
 
 
 def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:
     held = (Holder(pid=7, name="chrome<b>", used_bytes=3 * GIB), Holder(pid=8, used_bytes=None))
     seen = machine(2.0, held)
-    shown = memory_view.holders(outlook(seen), seen, W)
+    shown = memory_view.holders(result(seen), seen, W)
     assert "chrome&lt;b&gt;: 3.0 GiB" in shown and "process 8: amount not told" in shown
-    assert memory_view.holders(outlook(machine(7.3, held)), machine(7.3, held), W) == ""
-    assert "does not tell" in memory_view.holders(outlook(machine(2.0, None)), machine(2.0, None), W)
-    assert memory_view.holders(outlook(seen, planned=6), seen, W) == "", "a card that is only planned for"
+    assert memory_view.holders(result(machine(7.3, held)), machine(7.3, held), W) == ""
+    assert "does not tell" in memory_view.holders(result(machine(2.0, None)), machine(2.0, None), W)
+    assert memory_view.holders(result(seen, planned=6), seen, W) == "", "a card that is only planned for"
 
 
 def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_view, "top_by_ram", lambda count: [("firefox", 3 * GIB)])
     seen = Machine(system="Linux", cpu="A processor", ram_total_bytes=4 * GIB, ram_free_bytes=GIB)
-    assert "firefox: 3.0 GiB" in memory_view.holders(outlook(seen), seen, W)
+    assert "firefox: 3.0 GiB" in memory_view.holders(result(seen), seen, W)
 
 
 def test_programs_are_added_up_and_ours_left_out() -> None:
@@ -87,10 +88,10 @@ def test_the_card_is_drawn_anew_when_memory_has_really_moved(free: float | None,
 
 
 def test_a_hair_is_enough_where_it_turns_the_verdict() -> None:
-    drawn = memory_view.mark(outlook(machine(7.3)))
+    drawn = memory_view.mark(result(machine(7.3)))
     assert memory_view.has_moved(drawn | {"free": drawn["needed"] + 0.01}, drawn["needed"] - 0.01)
     assert memory_view.has_moved(drawn | {"free": drawn["bare"] - 0.01}, drawn["bare"] + 0.01)
-    assert memory_view.mark(outlook(machine(7.3), planned=12)) == {}
+    assert memory_view.mark(result(machine(7.3), planned=12)) == {}
 
 
 @pytest.mark.parametrize("drawn", [None, {}, [], "x", {"free": "7"}, {"free": None}])

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core.data.formats import Example, Message
-from core.data.preview import Counts, Piece, Preview, RowView
+from core.data.formats import ChatMessage, Example
+from core.data.preview import Counts, Preview, RowView, Span
 from webui.form import learned_view
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
@@ -22,7 +22,7 @@ COUNTS = Counts(
 )  # fmt: skip
 VIEW = RowView(
     index=3, of=68, row_number=5, length=60, learned=9, cut=20, parts=1, dropped=False, special=("<|im_end|>",),
-    pieces=(Piece("Hi\n", "given"), Piece("ok<|im_end|>", "learned"), Piece("later", "cut_given"), Piece("gone", "cut_learned")),
+    pieces=(Span("Hi\n", "given"), Span("ok<|im_end|>", "learned"), Span("later", "cut_given"), Span("gone", "cut_learned")),
 )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def plain(html: str) -> str:
 
 def preview(lengths: list[int]) -> Preview:
     """Estimated: a row has a quarter of its characters as tokens and 12 for each of its two turns."""
-    return Preview.measure([(i, Example(messages=(Message("user", ""), Message("assistant", "x" * 4 * (n - 24)))))
+    return Preview.measure([(i, Example(messages=(ChatMessage("user", ""), ChatMessage("assistant", "x" * 4 * (n - 24)))))
                             for i, n in enumerate(lengths, 1)], None)  # fmt: skip
 
 
@@ -126,12 +126,12 @@ def test_a_row_that_is_left_out_says_so() -> None:
 def test_nothing_of_a_data_file_becomes_markup() -> None:
     evil = "<img src=x onerror=alert(1)>\"'&<|im_end|></mark><script>"
     for kind in ("given", "learned", "cut_given", "cut_learned"):
-        html = learned_view.row(replace(VIEW, pieces=(Piece(evil, kind),), special=("<|im_end|>", "<script>")), EN)
+        html = learned_view.row(replace(VIEW, pieces=(Span(evil, kind),), special=("<|im_end|>", "<script>")), EN)
         assert "<img" not in html and "<script>" not in html and plain(html).count("onerror=alert(1)") == 1
 
 
 def test_the_characters_that_are_not_shown_are_counted() -> None:
-    assert "12,345" in plain(learned_view.row(replace(VIEW, pieces=(Piece("12345", "more"),)), ZH))
+    assert "12,345" in plain(learned_view.row(replace(VIEW, pieces=(Span("12345", "more"),)), ZH))
 
 
 def test_without_the_model_a_row_says_why_it_is_not_shown() -> None:
@@ -143,7 +143,7 @@ def test_every_class_of_the_view_has_its_look() -> None:
     html = (
         learned_view.counters(replace(COUNTS, exact=False), EN)
         + learned_view.histogram(preview([30, 40, 100]), 64, EN)
-        + learned_view.row(replace(VIEW, pieces=(*VIEW.pieces, Piece("9", "more")), dropped=True), EN)
+        + learned_view.row(replace(VIEW, pieces=(*VIEW.pieces, Span("9", "more")), dropped=True), EN)
     )
     used = {name for classes in re.findall(r'class="([^"]+)"', html) for name in classes.split()}
     unstyled = {"lg-tick", "lg-counter-plain"}

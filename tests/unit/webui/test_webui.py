@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from core.messages import LANGUAGES, text
+from core.messages import LANGUAGES, msg
 from core.presets import PROJECT
 from core.progress import Progress
 from core.recipe import Recipe
@@ -185,14 +185,14 @@ def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace)
     from core.chat.client import ChatClient
     from core.export.exports import Exports
     from webui.run import card
-    from webui.state.moment import Moments
+    from webui.state.snapshot import Snapshots
 
     run = make_run(workspace)
     progress = Progress(done=0, total=3, unit="rows")
     status = Status(state=State.RUNNING, stage="measuring", step=48, total_steps=80, progress=progress)
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     with run.lock():
-        shown = Moments(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
+        shown = Snapshots(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
         assert "60 %" in card.headline(shown, EN)
 
 
@@ -202,15 +202,13 @@ def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, lan
     from core.chat.client import ChatClient
     from core.export.exports import Exports
     from webui.run import card
-    from webui.state.moment import Moments
+    from webui.state.snapshot import Snapshots
 
     run = make_run(workspace, "<script>x</script>")
-    status = Status(
-        state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=text("run.completed", step=3)
-    )
+    status = Status(state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=msg("run.completed", step=3))
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     runs = Runs(workspace)
-    shown = Moments(runs, ChatClient(workspace), Exports(workspace)).now().shown
+    shown = Snapshots(runs, ChatClient(workspace), Exports(workspace)).now().shown
     w = Wording(language)
     for part in (card.card(shown, w), card.settings(shown, w), card.story(shown, w), card.headline(shown, w)):
         assert "<script>" not in part and "train_page." not in part and "state." not in part

@@ -78,7 +78,7 @@ def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
     for wrong in ("a\nb\nc\nd", "a" * 501):
         with pytest.raises(FormError) as refused:
             setting_of(key, wrong)
-        assert "at most 3 lines of at most 500 characters" in EN.of(refused.value.text)
+        assert "at most 3 lines of at most 500 characters" in EN.of(refused.value.message)
 
 
 def test_only_what_differs_from_what_was_shown_counts_as_edited() -> None:
@@ -130,8 +130,8 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
 
 @pytest.mark.parametrize("data", [None, "", ["x"], {"a": 1}])
 def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None:
-    outlook = planner.look(form(data=data), EN)
-    assert outlook.missing.key == "wizard.missing_data" and outlook.plan is not None, "the plan is shown before there is data"
+    result = planner.look(form(data=data), EN)
+    assert result.missing.key == "wizard.missing_data" and result.plan is not None, "the plan is shown before there is data"
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
     ],
 )
 def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, said: str) -> None:
-    outlook = planner.look(form(**changes), EN)
-    assert said in EN.of(outlook.problem) and ZH.of(outlook.problem) != EN.of(outlook.problem)
+    result = planner.look(form(**changes), EN)
+    assert said in EN.of(result.problem) and ZH.of(result.problem) != EN.of(result.problem)
 
 
 def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) -> None:
-    outlook = planner.look(form(memory="size:24"), EN)
-    assert outlook.problem.key == "wizard.only_planned" and outlook.plan.advice.budget.planned and outlook.seconds is None
+    result = planner.look(form(memory="size:24"), EN)
+    assert result.problem.key == "wizard.only_planned" and result.plan.advice.budget.planned and result.seconds is None
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:
@@ -172,9 +172,9 @@ def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callabl
     services = Services.open(make_workspace())
     services.pace_probe.begin = lambda step: None
     services.dry_runs.look = lambda question: Looked()
-    outlook = Planner(services).look(form(settings={"data.max_length": 8}), EN)
-    assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(outlook.problem)
-    assert outlook.preview.counts(8).rows_dropped == 68
+    result = Planner(services).look(form(settings={"data.max_length": 8}), EN)
+    assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(result.problem)
+    assert result.preview.counts(8).rows_dropped == 68
 
 
 def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, planner: Planner) -> None:
@@ -186,10 +186,10 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
     ]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     done.to(State.COMPLETED)
-    outlook = planner.look(form(), EN)
-    assert outlook.pace.tokens_per_second == pytest.approx(125)
-    tokens = 80 * 4 * outlook.preview.counts(128).tokens / 68
-    assert outlook.seconds == pytest.approx(tokens / 125)
+    result = planner.look(form(), EN)
+    assert result.pace.tokens_per_second == pytest.approx(125)
+    tokens = 80 * 4 * result.preview.counts(128).tokens / 68
+    assert result.seconds == pytest.approx(tokens / 125)
 
 
 # ---- what the page is sent --------------------------------------------------------------------------------------------
@@ -307,8 +307,8 @@ def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None
 @pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])
 @pytest.mark.parametrize("memory", [HERE, "size:8", "size:24", "size:80"])
 def test_a_plan_is_all_words_and_lights_the_row_that_applied(planner: Planner, wizard: Wizard, memory: str, w: Wording) -> None:
-    outlook = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
-    shown = plan_view.card(outlook, wizard.table, w) + plan_view.summary(outlook, w)
+    result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
+    shown = plan_view.card(result, wizard.table, w) + plan_view.summary(result, w)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
         assert prefix not in shown, prefix
     assert shown.count('class="lg-lit"') == 1 and shown.count("lg-lit-cell") == 1

@@ -1,4 +1,4 @@
-"""What would fit, as words, a curve and a table: pure functions of an Outlook and a Wording. Drawn inside the plan's card."""
+"""What would fit, as words, a curve and a table: pure functions of a FormResult and a Wording. Drawn inside the plan's card."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 
-from core.advice import what_fits
+from core.advice import headroom
 from core.advice.case import Advice
-from core.advice.goals import goal_of as goal_preset
-from core.advice.what_fits import Curve, Limits, OnCard
+from core.advice.goals import goal_of
+from core.advice.headroom import Headroom, LengthCurve, OnCard
 from core.models.known import KnownModel, known_models
-from webui.form.planner import Outlook
+from webui.form.planner import FormResult
 from webui.kit.format import METHODS, badge, gib
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
@@ -22,19 +22,19 @@ WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 420, 220, 34, 24, 16, 36
 MOST_TICKS = 5
 
 
-def stretched(outlook: Outlook, w: Wording) -> Html | None:
+def stretched(result: FormResult, w: Wording) -> Html | None:
     """How far each setting could go here while the others stay; None where memory or model are not known."""
-    plan, shape = outlook.plan, outlook.shape
+    plan, shape = result.plan, result.shape
     if plan is None or shape is None or plan.advice.budget.free_gib is None:
         return None
     advice = plan.advice
     known = _known(plan.recipe.model.id)
-    found = what_fits.limits(shape, what_fits.setup_of(advice), advice.budget.free_gib / advice.factor, known)
+    found = headroom.limits(shape, headroom.setup_of(advice), advice.budget.free_gib / advice.factor, known)
     lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
 
 
-def _limits(found: Limits, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
+def _limits(found: Headroom, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
     other = METHODS["lora" if advice.method == "qlora" else "qlora"]
     said = [
         w.t("fits_view.longest", value=f"{found.max_length:,}", now=f"{advice.max_length:,}")
@@ -59,19 +59,19 @@ def _known(model_id: str) -> KnownModel | None:
 # ---- memory against length ----------------------------------------------------------------------------------------------
 
 
-def by_length(outlook: Outlook, w: Wording) -> Html | None:
+def by_length(result: FormResult, w: Wording) -> Html | None:
     """Both methods' memory against max_length, the free memory as a line, and the same numbers as a table."""
-    plan, shape = outlook.plan, outlook.shape
+    plan, shape = result.plan, result.shape
     if plan is None or shape is None:
         return None
-    setup = what_fits.setup_of(plan.advice)
-    counted = [what_fits.by_length(shape, setup, method) for method in ("lora", "qlora")]
+    setup = headroom.setup_of(plan.advice)
+    counted = [headroom.by_length(shape, setup, method) for method in ("lora", "qlora")]
     curves = [replace(curve, needed_gib=tuple(plan.advice.factor * needed for needed in curve.needed_gib)) for curve in counted]
     free = plan.advice.budget.free_gib
     return tag("div", drawing(curves, free, setup.max_length, w), _legend(free, w), _numbers(curves, free, w))
 
 
-def drawing(curves: Sequence[Curve], free: float | None, now: int, w: Wording) -> Html:
+def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Wording) -> Html:
     """An SVG; lengths double from left to right. Above three times what is free nothing is drawn: it is too much anyway."""
     lengths = curves[0].lengths
     most = max(max(curve.needed_gib) for curve in curves)
@@ -132,7 +132,7 @@ def _legend(free: float | None, w: Wording) -> Html:
     )
 
 
-def _numbers(curves: Sequence[Curve], free: float | None, w: Wording) -> Html:
+def _numbers(curves: Sequence[LengthCurve], free: float | None, w: Wording) -> Html:
     head = tag("tr", tag("th", w.t("fits_view.length"), scope="col"), *(tag("th", METHODS[c.method], scope="col") for c in curves))
     rows = []
     for index, length in enumerate(curves[0].lengths):
@@ -148,14 +148,14 @@ def _numbers(curves: Sequence[Curve], free: float | None, w: Wording) -> Html:
 # ---- other cards --------------------------------------------------------------------------------------------------------
 
 
-def on_cards(outlook: Outlook, w: Wording) -> Html | None:
+def on_cards(result: FormResult, w: Wording) -> Html | None:
     """This plan on every common card, how long its rows could be there, and what would be advised there instead."""
-    plan, shape = outlook.plan, outlook.shape
+    plan, shape = result.plan, result.shape
     if plan is None or shape is None:
         return None
-    facts = outlook.preview.facts() if outlook.preview else None
-    goal = goal_preset(plan.recipe.goal) if plan.recipe.goal else None
-    cards = what_fits.on_cards(plan.advice, shape, platform.system(), facts, goal)
+    facts = result.preview.facts() if result.preview else None
+    goal = goal_of(plan.recipe.goal) if plan.recipe.goal else None
+    cards = headroom.on_cards(plan.advice, shape, platform.system(), facts, goal)
     head = tag(
         "tr", *(tag("th", w.t(f"fits_view.{name}"), scope="col") for name in ("card", "this_plan", "longest_there", "advised"))
     )

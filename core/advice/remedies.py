@@ -13,7 +13,7 @@ from core.advice.case import METHOD_NAMES, Case, Draft
 from core.advice.decisions import LENGTH_STEP
 from core.advice.recommend import smaller
 from core.memory.record import Correction, Corrections
-from core.messages import Text, text
+from core.messages import Message, msg
 from core.models.known import known_models
 
 MOST_WAYS = 3
@@ -24,7 +24,7 @@ class Way:
     """draft: the settings with which it fits. text: what to change, in a few words; model: id where another base is meant."""
 
     draft: Draft
-    text: Text
+    text: Message
     model: str | None = None
 
 
@@ -102,7 +102,7 @@ def smaller_model(case: Case, draft: Draft) -> Way | None:
         return None
     known = next(known for known in known_models() if known.id == other.model)
     needed = {"needed": other.on_card_gib, "free": case.budget.free_gib}
-    return Way(replace(draft, method=other.method, micro_batch=1), text("would_fit.model", model=known.title, **needed), known.id)
+    return Way(replace(draft, method=other.method, micro_batch=1), msg("would_fit.model", model=known.title, **needed), known.id)
 
 
 def measured_corrections(factor: float) -> Corrections:
@@ -111,5 +111,5 @@ def measured_corrections(factor: float) -> Corrections:
     return Corrections({method: mine for method in ("lora", "qlora", "full")}, mine if factor > 1 else None)
 
 
-def _said(case: Case, draft: Draft, key: str, **facts: object) -> Text:
-    return text(key, **facts, **case.numbers(draft))
+def _said(case: Case, draft: Draft, key: str, **facts: object) -> Message:
+    return msg(key, **facts, **case.numbers(draft))

@@ -15,7 +15,7 @@ from typing import Any
 from core.chat.client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export.exports import QUANTS, ExportResult, Exports, ExportStatus
-from core.queue.queue import Entry, Line, Order, arranged, first
+from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.ended import LeftRun, left_run
@@ -63,26 +63,26 @@ class RunView:
 
 
 @dataclass(frozen=True)
-class LineView:
-    """The line as core/queue/queue has it, with the runs that wait in their order. Whose turn it is now is busy, and no longer here."""
+class QueueView:
+    """The queue as core/queue/queue has it, with the runs that wait in their order. Whose turn it is now is busy, and no longer here."""
 
     order: Order = Order()
-    waiting: tuple[tuple[RunRow, Entry], ...] = ()
+    waiting: tuple[tuple[RunRow, QueuedRun], ...] = ()
 
     def name_of(self, rows: Sequence[RunRow], run_id: str | None) -> str:
         return next((row.name for row in rows if row.id == run_id), "?")
 
 
 @dataclass(frozen=True)
-class Moment:
-    """busy: the run at work, or just about to be. shown: that one, else the one that the line waits for, else the newest that has
+class Snapshot:
+    """busy: the run at work, or just about to be. shown: that one, else the one that the queue waits for, else the newest that has
     begun: what the Train page tells of."""
 
     rows: tuple[RunRow, ...]
     busy: RunRow | None
     shown: RunView | None
     chat: ChatState
-    line: LineView = LineView()
+    queue: QueueView = QueueView()
     left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
     def followed(self, asked: Any) -> tuple[str, bool]:
@@ -93,17 +93,17 @@ class Moment:
         return (run_id if isinstance(run_id, str) else ""), at_work
 
 
-class Moments:
+class Snapshots:
     def __init__(self, runs: Runs, chat: ChatClient, exports: Exports):
         self._runs, self._chat, self._exports = runs, chat, exports
-        self._line = Line(runs.workspace)
+        self._queue = Queue(runs.workspace)
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
-        self._moment: Moment | None = None
+        self._moment: Snapshot | None = None
         self._rows: dict[str, tuple[tuple, RunRow]] = {}
         self._events: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
-    def now(self, fresh: bool = False) -> Moment:
+    def now(self, fresh: bool = False) -> Snapshot:
         """fresh: after a button, whose effect must be seen at once."""
         with self._guard:
             if fresh or self._moment is None or time.monotonic() - self._taken_at > FRESH_S:
@@ -131,7 +131,7 @@ class Moments:
                 attempts[kind, quant] = status
         return self._exports.list(run_id), attempts
 
-    def _take(self) -> Moment:
+    def _take(self) -> Snapshot:
         runs = self._runs.list()
         rows = []
         for run in runs:
@@ -140,7 +140,7 @@ class Moments:
             except OSError:  # deleted between the two looks
                 continue
         self._rows = {row.id: self._rows[row.id] for row in rows}
-        order = self._line.read()
+        order = self._queue.read()
         queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
         waiting = {row.id: row for row in queued if row.launcher == "app"}
         turn = first(order, list(waiting), time.time())
@@ -155,7 +155,7 @@ class Moments:
         view = self._view(run, chosen) if run and chosen else None
         by_id = {row.id: row for row in rows}
         left = tuple(found for run in runs if (row := by_id.get(run.id)) and (found := self._left(run, row)))
-        return Moment(tuple(rows), busy, view, self._chat.state(), LineView(order, behind), left)
+        return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
         try:

@@ -22,7 +22,7 @@ from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
 
 CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
-RANKS = (4, 8, 16, 32, 64, 128, 256)
+RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)
 FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 KEPT = (
@@ -31,7 +31,7 @@ KEPT = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class Headroom:
     """The most of one setting that still fits with the margin while all others stay. None: not even the least does.
 
     max_length: a multiple of 64 tokens, or what the model can read. model: the largest known one of the same family.
@@ -56,7 +56,7 @@ class OnCard:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LengthCurve:
     """GiB needed with the margin, at each of lengths, for one method."""
 
     method: Method
@@ -70,10 +70,10 @@ def setup_of(plan: Advice) -> Setup:
     return Setup(**values, device=plan.budget.kind)
 
 
-def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Limits:
+def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Headroom:
     """model: the known model that shape is of; without it no family is looked through."""
     other: Method = "lora" if setup.method == "qlora" else "qlora"
-    return Limits(
+    return Headroom(
         max_length=longest(shape, setup, free_gib),
         r=largest_rank(shape, setup, free_gib),
         method=other if _needed(shape, setup, method=other) <= free_gib else None,
@@ -90,7 +90,7 @@ def longest(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
 
 
 def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
-    fitting = [r for r in RANKS if _needed(shape, setup, r=r) <= free_gib]
+    fitting = [r for r in RANKS_TRIED if _needed(shape, setup, r=r) <= free_gib]
     return max(fitting, default=None)
 
 
@@ -100,11 +100,11 @@ def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> Known
     return max(fitting, key=lambda other: other.shape.params, default=None)
 
 
-def by_length(shape: ModelShape, setup: Setup, method: Method) -> Curve:
+def by_length(shape: ModelShape, setup: Setup, method: Method) -> LengthCurve:
     """What one method needs at lengths up to what the model reads, this plan's own among them."""
     most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
     lengths = sorted({length for length in (*LENGTHS, setup.max_length) if length <= most})
-    return Curve(method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths))
+    return LengthCurve(method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths))
 
 
 def on_cards(
