@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -106,11 +104,3 @@ class World:
         runs = self.supervisor.runs
         ids = [run.id for run in runs.waiting()]
         return [runs.get(entry.run).name for entry in arranged(self.line.read(), ids)]
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    made = World(Workspace.open(tmp_path / "ws"), monkeypatch)
-    yield made
-    for worker in made.workers:
-        worker._lock.release(force=True)
