@@ -5,6 +5,7 @@
     --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
     python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, queue, runs, pause, resume,
                                         chat, export, trust
+    python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py --repair           check every package and choose torch again, then start
 
@@ -48,6 +49,7 @@ COMMANDS = (
     "export",
     "trust",
 )
+FOR_DEVELOPERS = ("check", "test")
 MARKER = ".lora-garage.json"
 MARKER_VERSION = 1
 NEWEST_TESTED = (3, 13)
@@ -775,10 +777,10 @@ def hand_over(environment, arguments):
 
 
 def parse(arguments):
-    """(kind, rest): "app", "test", "help", "unknown" or one of COMMANDS; --repair is taken out by main."""
+    """(kind, rest): "app", "help", "unknown", or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
     if not arguments or arguments[0].startswith("-"):
         return ("help", []) if arguments[:1] in (["-h"], ["--help"]) else ("app", arguments)
-    if arguments[0] == "test" or arguments[0] in COMMANDS:
+    if arguments[0] in FOR_DEVELOPERS or arguments[0] in COMMANDS:
         return arguments[0], arguments[1:]
     return "unknown", arguments
 
@@ -796,19 +798,21 @@ def main(arguments):
     if kind == "unknown":
         import difflib
 
-        near = difflib.get_close_matches(rest[0], (*COMMANDS, "test"), 1)
-        known = ", ".join((*COMMANDS, "test"))
+        near = difflib.get_close_matches(rest[0], (*COMMANDS, *FOR_DEVELOPERS), 1)
+        known = ", ".join((*COMMANDS, *FOR_DEVELOPERS))
         say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
         return 2
     if kind == "doctor" and not repair:
         return doctor(environment, rest)
     # The stdout of a command is its own, often JSON: what is said here goes to stderr then.
     with redirect_stdout(sys.stderr) if kind in COMMANDS else nullcontext():
-        ready = ensure_environment(environment, with_tests=kind == "test", repair=repair)
+        ready = ensure_environment(environment, with_tests=kind in FOR_DEVELOPERS, repair=repair)
     if not ready:
         return 1
     if kind == "test":
         return run_tests(environment, rest)
+    if kind == "check":
+        return run_checks(environment)
     return hand_over(environment, ["-m", "webui", *rest] if kind == "app" else ["-m", "core.commands", kind, *rest])
 
 
@@ -920,6 +924,28 @@ def run_tests(environment, arguments):
     arguments = [os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments]
     os.chdir(ROOT)
     return hand_over(environment, ["-m", "pytest", *side_by_side(arguments), *arguments])
+
+
+# Each in .venv's Python, in ROOT, the quickest first. The tests are those of the house itself: floors, sizes, catalogues.
+CHECKS = {
+    "ruff check": ("ruff", "check", "."),
+    "ruff format": ("ruff", "format", "--check", "."),
+    "mypy": ("mypy",),
+    "the rules of the house": ("pytest", "-q", "--durations-min=5", "tests/unit/test_architecture.py", "tests/unit/test_words.py"),
+}
+
+
+def run_checks(environment):
+    """All of CHECKS, whatever the first ones say; 1 where one of them has found something."""
+    import subprocess
+
+    found = []
+    for name, command in CHECKS.items():
+        print("== " + name, flush=True)
+        if subprocess.call([environment.python, "-m", *command], cwd=ROOT, env=child_environ()):
+            found.append(name)
+    print("== found something: " + ", ".join(found) if found else "== nothing found", flush=True)
+    return 1 if found else 0
 
 
 def side_by_side(arguments):

@@ -27,7 +27,7 @@ class GarageError(Exception):
         self.message = key if isinstance(key, Message) else msg(key, **params)
         super().__init__(str(self.message))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.message,))
 
 
@@ -53,7 +53,7 @@ class DoesNotFitError(RunError):
         super().__init__(key, **params)
         self.advice = advice
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.message, self.advice))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Catalogue:
     """Sentences by language and key, from one or more folders; later folders add keys."""
 
     def __init__(self, *folders: Path):
-        self._sentences = {language: {} for language in LANGUAGES}
+        self._sentences: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
         for folder in folders:
             for language in LANGUAGES:
                 for path in sorted((folder / language).glob("*.yaml")):
@@ -90,12 +91,12 @@ class Catalogue:
 class _Forgiving(string.Formatter):
     """A placeholder without a value stays visible instead of raising while an error is being reported."""
 
-    def get_value(self, key, args, kwargs):
-        return kwargs.get(key, "{" + str(key) + "}")
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return kwargs.get(str(key), "{" + str(key) + "}")
 
-    def format_field(self, value, spec):
+    def format_field(self, value: Any, format_spec: str) -> Any:
         try:
-            return super().format_field(value, spec)
+            return super().format_field(value, format_spec)
         except ValueError:
             return str(value)
 

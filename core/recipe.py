@@ -8,6 +8,7 @@ depends on the number of steps (eval_steps, save_steps) is resolved by the worke
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -286,7 +287,7 @@ def yaml_scalar(raw: str) -> Any:
         return yaml.safe_load(raw)
 
 
-def _problem(item: dict[str, Any]) -> str:
+def _problem(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"])
     found = reprlib.repr(item.get("input"))  # repr would unfold a YAML bomb of aliases
     return f"{where}: {item['msg']}" + (f" (found {found[:60]})" if item["type"] != "missing" else "")

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -147,7 +147,7 @@ class Preview:
     def measure(cls, rows: Rows, tokenizer: Tokenizer | None, train_on: str = "assistant", every_row: bool = False) -> Preview:
         """Count some of many rows, or every row, whatever it costs. Raises TemplateError, which training would raise too."""
         counted = rows if every_row else _spread(rows)
-        numbers, lengths, runs = [], [], []
+        numbers, lengths, runs = [], [], list[tuple[int, int, int]]()
         for i, (number, example) in enumerate(counted):
             length, learned = _estimate(example, train_on) if tokenizer is None else _count(tokenizer, example, train_on)
             numbers.append(number)
@@ -313,7 +313,7 @@ class Previews:
 
     def __init__(self, store: DatasetStore, models: Models):
         self._store, self._models = store, models
-        self._kept: dict[tuple, Future[Preview]] = {}  # least recently used first
+        self._kept: dict[tuple[Any, ...], Future[Preview]] = {}  # least recently used first
         self._lock = threading.Lock()
 
     def of(self, dataset_id: str, model_id: str, train_on: str = "assistant", format: formats.Format | None = None) -> Preview:
@@ -355,7 +355,7 @@ class Previews:
         return _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format))
 
 
-class _OnDisk(Sequence):
+class _OnDisk(Sequence[Any]):
     """Rows out of `DatasetStore.load`, one at a time; training reads the same converted file."""
 
     def __init__(self, rows: datasets.Dataset):
@@ -364,7 +364,7 @@ class _OnDisk(Sequence):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[int, Example]:
+    def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
         row = self._rows[index]
         return row["row"], Example.from_dict(json.loads(row["example"]))
 
@@ -437,7 +437,12 @@ def _pieces(whole: Whole, limit: int) -> list[Span]:
     begin = reach = 0
     current: SpanKind = "given"
     for i, ((start, end), learned) in enumerate(zip(whole.offsets, whole.learned, strict=True)):
-        kind: SpanKind = ("cut_" if i >= limit else "") + ("learned" if learned and i else "given")
+        is_learned = learned and i > 0
+        kind: SpanKind
+        if i >= limit:
+            kind = "cut_learned" if is_learned else "cut_given"
+        else:
+            kind = "learned" if is_learned else "given"
         at, reach = max(start, reach), max(end, reach)
         if kind != current:
             if at > begin:

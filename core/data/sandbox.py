@@ -27,7 +27,8 @@ from typing import Any
 import jinja2
 import jinja2.ext
 import jinja2.nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -188,12 +189,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self, extensions: list[Any]):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_paid)
         self.counted, self.made, self.joined = _counted_or_none, _made, _joined
-        self.filters = {name: _measured_filter(name, self.filters[name]) for name in FILTERS}
-        own = {"tojson": _tojson, "safe": str, "escape": _escaped, "e": _escaped}
-        self.filters |= {name: _measured_filter(name, function) for name, function in own.items()}
+        filters: dict[str, Callable[..., Any]] = {name: self.filters[name] for name in FILTERS}
+        own: dict[str, Callable[..., Any]] = {"tojson": _tojson, "safe": str, "escape": _escaped, "e": _escaped}
+        self.filters = {name: _measured_filter(name, function) for name, function in (filters | own).items()}
         self.globals = {"range": self.globals["range"], "dict": dict, "namespace": _Namespace}
         self.globals |= {"raise_exception": _raise, "strftime_now": _now}
-        self.concat = _concat  # type: ignore[assignment] - what blocks and macros gather goes through it
+        self.concat = _concat  # type: ignore[method-assign]  # what blocks and macros gather goes through it
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         template = super()._parse(source, name, filename)
@@ -226,7 +227,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _spent.fits(size(left, _spent.largest) + size(right, _spent.largest))
         return _made(super().call_binop(context, operator, left, right))
 
-    def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:
         _spent.pay(STEP)
         if function is _counted_or_none or function is _made or function is _joined:
             return function(*arguments)
@@ -256,7 +257,7 @@ def _counted_or_none(values: Any) -> Any:
     return _PaidList(values) if isinstance(values, list | tuple) else _counted(values) if isinstance(values, Iterable) else values
 
 
-class _PaidList(list):
+class _PaidList(list[Any]):
     """A list that is paid for as it is walked through; a loop still knows its length and what comes next."""
 
     def __iter__(self) -> Iterator[Any]:

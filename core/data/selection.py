@@ -51,7 +51,7 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen
     are trained.
     """
     data, seed = recipe.data, recipe.train.seed
-    rows = range(count)
+    rows: Sequence[int] = range(count)
     if data.deduplicate and repeats is not None:
         rows = [i for i in rows if repeats.first[i] == i]
     repeated = count - len(rows)

@@ -73,7 +73,7 @@ class Examples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slice is ever asked for
         return Example.from_dict(json.loads(self._rows[index]["example"]))
 
     def __iter__(self) -> Iterator[Example]:
@@ -136,7 +136,7 @@ class DatasetStore:
         """None where the import never finished, or dataset.json was damaged."""
         value = files.read_json(folder / "dataset.json")
         try:
-            return DatasetInfo.model_validate({**value, "id": folder.name, "origin": "imported"})
+            return DatasetInfo.model_validate({**(value or {}), "id": folder.name, "origin": "imported"})
         except (ValidationError, TypeError):
             return None
 
@@ -270,7 +270,7 @@ class DatasetStore:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         return self._report_of(self.path(id), format)
 
-    def examples(self, id: str, format: Format | None = None) -> list[Example]:
+    def examples(self, id: str, format: Format | None = None) -> Sequence[Example]:
         """Every example of a set, in the order of the file. Raises DataError where there is none."""
         return [example for _, example in formats.examples_of(self.path(id), format)]
 

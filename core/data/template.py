@@ -45,7 +45,7 @@ class _Generation(jinja2.ext.Extension):
 
     tags = {"generation"}
 
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.CallBlock:
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_frame"), [], [], body).set_lineno(line)
@@ -132,7 +132,7 @@ class ChatTemplate:
         messages = _clean(messages)
         found = self._marked(messages) if self.has_markers else self._by_sentinel(messages)
         starts = [self._chat_start(found.text, messages[:i]) for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-        spans = []
+        spans: list[tuple[int, int]] = []
         for (start, end), chat_start in zip(found.spans, starts, strict=True):
             floor = spans[-1][1] if spans else 0
             spans.append((chat_start if chat_start is not None and floor <= chat_start <= end else start, end))

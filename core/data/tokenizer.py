@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Tokenizer as FastTokenizer
 
@@ -78,7 +78,7 @@ class Tokenizer:
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self._fast.token_to_id(token)
 
-    def _stop_ids(self, generation: dict) -> frozenset[int]:
+    def _stop_ids(self, generation: dict[str, Any]) -> frozenset[int]:
         listed = generation.get("eos_token_id", [])
         ids = {self.eos_token_id, self._id(self.template.stop), *(listed if isinstance(listed, list) else [listed])}
         return frozenset(i for i in ids if isinstance(i, int))
@@ -161,10 +161,10 @@ def conversation(example: Example) -> list[Turn]:
     """Prompt and completion become a question and its answer: chat will ask in the same frame."""
     if example.messages:
         return [{"role": m.role, "content": m.content} for m in example.messages]
-    return [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.completion}]
+    return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", "content": example.completion or ""}]
 
 
-def _template_source(folder: Path, config: dict) -> str:
+def _template_source(folder: Path, config: dict[str, Any]) -> str:
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text("utf-8")
@@ -182,7 +182,7 @@ def _token_text(token: object) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _read_object(file: Path) -> dict:
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):

@@ -48,7 +48,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]  # as above, no tuple's
         return math.prod(self.shape)
 
     @property
@@ -117,7 +117,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
         count = tensor.count
         is_packed = tensor.dtype in ("U8", "I32") and packed is not None
         if is_packed:
-            count = count * _BITS[tensor.dtype] // packed
+            count = count * _BITS[tensor.dtype] // (packed or 1)
         params += count
         four_bit += count if is_packed or _is_linear(tensor) else 0
     if not params:

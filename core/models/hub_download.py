@@ -269,6 +269,7 @@ class Transfer:
         if isinstance(self._outcome, BaseException):
             raise self._outcome
         report(Progress(done=self.total, total=self.total, unit="bytes"))
+        assert self._outcome is not None  # of a thread that has ended
         return self._outcome
 
     def _hang_up(self) -> None:

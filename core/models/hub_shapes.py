@@ -40,8 +40,8 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
         except (ModelError, ValueError, KeyError, RecursionError):
             return shape
     tensors = [tensor for one in found for tensor in one]
-    if several:
-        return shape.with_held(_scaled(tensors, index.result(), config, shape))
+    if several and (whole := index.result()) is not None:
+        return shape.with_held(_scaled(tensors, whole, config, shape))
     return shape.with_held(headers.held(tensors, config, shape))
 
 

@@ -56,7 +56,7 @@ def shape_of_size(size: str) -> ModelShape:
     layers. Raises ModelError for what is no size."""
     match = SIZE.fullmatch(size)
     params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0
-    if not SMALLEST <= params <= LARGEST:
+    if match is None or not SMALLEST <= params <= LARGEST:
         raise ModelError("shape.bad_size", found=size[:60])
     typical = typical_shapes()
     name = f"{match[1]}{match[2].upper()}"

@@ -214,7 +214,7 @@ def _checked_config(config: Any) -> dict[str, Any]:
 
 
 def _shape_in(folder: Path) -> ModelShape:
-    config = files.read_json(folder / "config.json")
+    config = _config_in(folder)
     shape = ModelShape.from_config(config)
     return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
 

@@ -30,7 +30,7 @@ class Matrix(NamedTuple):
     name: str
     d_in: int
     d_out: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts in a matrix as in a tuple
 
     @property
     def params(self) -> int:
@@ -157,7 +157,7 @@ class ModelShape(BaseModel):
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ModelError("shape.no_config")
         inner = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
-        model_type = inner.get("model_type") if isinstance(inner.get("model_type"), str) else config["model_type"]
+        model_type = str(inner["model_type"] if isinstance(inner.get("model_type"), str) else config["model_type"])
         values = _derived(_read(inner, model_type), inner, model_type)
         missing = [name for name in _NEEDED if name not in values]
         if missing:
@@ -334,7 +334,7 @@ def _read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     values: dict[str, Any] = dict(_DEFAULTS.get(model_type, {}))
     for name, keys in _KEYS.items():
         found = next((config[key] for key in keys if config.get(key) is not None), None)
-        if _is_uneven(found):
+        if isinstance(found, list) and _is_uneven(found):
             found = max(found)
         if found is None:
             continue
@@ -395,7 +395,7 @@ def _is_uneven(value: Any) -> bool:
 
 def _number(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    return value if _is_number(value) else 0
+    return value if isinstance(value, int) and _is_number(value) else 0
 
 
 def _length(config: Mapping[str, Any], key: str) -> int:

@@ -5,7 +5,6 @@ Unknown stays None, a card that answers nothing still counts, and nothing here r
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import psutil
@@ -57,11 +56,13 @@ class Nvidia(Frozen):
     error_code: int | None = None
 
 
-def probe(nvml: ModuleType | Any | None = None) -> Nvidia:
+def probe(nvml: Any = None) -> Nvidia:
     """What NVML says now. nvml stands in for pynvml in tests."""
     if nvml is None:
         try:
-            import pynvml as nvml
+            import pynvml
+
+            nvml = pynvml
         except ImportError as error:
             return Nvidia(error=str(error))
     try:

@@ -40,7 +40,8 @@ def own_group() -> dict[str, Any]:
     """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to pause."""
     if os.name == "nt":
         # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the training.
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]  # Windows
+        return {"creationflags": flags}
     return {"start_new_session": True}
 
 

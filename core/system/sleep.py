@@ -30,7 +30,7 @@ def command(system: str | None = None) -> tuple[str, ...] | Message:
     return found if shutil.which(found[0]) else msg("line.sleep_no_command", command=found[0])
 
 
-def now(run: Callable[..., subprocess.CompletedProcess] = subprocess.run) -> Message | None:
+def now(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> Message | None:
     """Put the PC to sleep; the reason where it would not. Returns after it woke up, or at once where it is asked only."""
     asked = command()
     if isinstance(asked, Message):

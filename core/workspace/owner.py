@@ -138,14 +138,14 @@ class Gated:
             return self._asking(found)
         return self._if_allowed(found) if name in self._idle else found
 
-    def _asking(self, method: Callable) -> Callable:
+    def _asking(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*args: Any, **kwargs: Any) -> Any:
             self._gate()
             return method(*args, **kwargs)
 
         return asked
 
-    def _if_allowed(self, method: Callable) -> Callable:
+    def _if_allowed(self, method: Callable[..., Any]) -> Callable[..., Any]:
         from core.errors import GarageError
 
         def asked(*args: Any, **kwargs: Any) -> Any:

@@ -238,6 +238,21 @@ def test_a_check_that_dies_or_never_ends_says_how_and_keeps_what_it_printed(
     assert machine.environment.marker() is None
 
 
+def test_check_runs_every_check_and_fails_where_one_has_found_something(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+):
+    (tmp_path / "good.json").write_text("{}", "utf-8")
+    environment = launch.Environment(str(tmp_path))
+    environment.python = sys.executable
+    good, bad = ("json.tool", str(tmp_path / "good.json")), ("json.tool", str(tmp_path / "none.json"))
+    monkeypatch.setattr(launch, "CHECKS", {"one": bad, "two": good})
+    assert launch.run_checks(environment) == 1
+    assert "== two" in (said := capfd.readouterr().out) and "found something: one" in said
+    monkeypatch.setattr(launch, "CHECKS", {"two": good})
+    assert launch.run_checks(environment) == 0
+    assert launch.parse(["check"]) == ("check", []) and "launch.py check" in (ROOT / ".ci/run").read_text("utf-8")
+
+
 def test_a_crash_on_windows_is_named_as_windows_names_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
     assert launch.how_it_ended(0xC0000005, "") == "the check ended with status 0xC0000005"

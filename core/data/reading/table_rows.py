@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, open_text, too_big
 from core.errors import DataError
@@ -117,7 +118,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 raise DataError("data.parquet_duplicate_column", file=source.path.name, column=double)
             for batch in file.iter_batches(batch_size=256, use_threads=False):
                 if batch.nbytes > limits.row_bytes:
-                    pieces = (batch.slice(i, 1) for i in range(batch.num_rows))
+                    pieces: Iterable[Any] = (batch.slice(i, 1) for i in range(batch.num_rows))
                 else:
                     pieces = (batch,)
                 for piece in pieces:
