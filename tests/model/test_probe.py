@@ -201,7 +201,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (held + (24 << 20), resource.RLIM_INFIN
 try:
     trainer.run(probe)
 except DoesNotFitError as error:
-    print("REFUSED", error.text.key, trainer.position.step, error)
+    print("REFUSED", error.message.key, trainer.position.step, error)
 """
 
 

@@ -319,7 +319,7 @@ def test_a_partial_file_of_wrong_bytes_is_caught_by_its_sha256_and_thrown_away(c
     files = tiny_model()
     with FakeHub({REPO: files}) as server:
         server.corrupt = True
-        assert refusal(server, cache).text.key == "hub.damaged"
+        assert refusal(server, cache).message.key == "hub.damaged"
         server.corrupt = False
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
 
@@ -431,7 +431,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with FakeHub({REPO: tiny_model()}) as server:
-        assert refusal(server, blocked / "cache").text.key == "hub.cannot_write"
+        assert refusal(server, blocked / "cache").message.key == "hub.cannot_write"
 
 
 # --- what a hub may answer
@@ -450,7 +450,7 @@ def test_a_gated_model_with_a_token_says_that_the_token_is_not_accepted_yet(cach
     monkeypatch.setenv("HF_TOKEN", SECRET)
     with FakeHub({REPO: tiny_model()}) as server:
         server.gated = True
-        assert refusal(server, cache).text.key == "hub.gated_token"
+        assert refusal(server, cache).message.key == "hub.gated_token"
 
 
 def test_a_stale_token_does_not_lock_out_open_models(cache, monkeypatch):
@@ -459,7 +459,7 @@ def test_a_stale_token_does_not_lock_out_open_models(cache, monkeypatch):
         server.bad_tokens = True
         assert get(server, cache).is_dir()
         server.status = 401
-        assert refusal(server, cache, revision="v2").text.key == "hub.bad_token"
+        assert refusal(server, cache, revision="v2").message.key == "hub.bad_token"
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_a_status_becomes_a_sentence_from_the_listing_and_from_a_file(cache, whe
 def test_a_missing_model_is_said(cache):
     with FakeHub({}) as server:
         server_says_missing = refusal(server, cache)
-    assert server_says_missing.text.key == "hub.missing" and REPO in str(server_says_missing)
+    assert server_says_missing.message.key == "hub.missing" and REPO in str(server_says_missing)
 
 
 def test_a_missing_revision_is_said(cache):
@@ -503,7 +503,7 @@ def test_a_page_that_is_no_hub_is_said(cache):
     with FakeHub({REPO: tiny_model()}) as server:
         for body in (b"<html>Please sign in</html>", b"[]", b"{}", b'{"id": "owner/model", "sha": "../.."}'):
             server.body = body
-            assert refusal(server, cache).text.key == "hub.not_a_hub"
+            assert refusal(server, cache).message.key == "hub.not_a_hub"
 
 
 def test_no_network_is_said(cache):
@@ -517,7 +517,7 @@ def test_offline_mode_is_said_and_serves_what_is_here(cache, monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         server.requests.clear()
         assert get(server, cache) == folder
-        assert refusal(server, cache, revision="v2").text.key == "hub.offline_mode"
+        assert refusal(server, cache, revision="v2").message.key == "hub.offline_mode"
         assert server.requests == []
 
 
@@ -538,7 +538,7 @@ def test_ordinary_names_are_hub_names(found):
 
 @pytest.mark.parametrize("revision", ["../main", "a..b", "/etc", "a//b", "-x", "a b", "refs/.hidden", "main/"])
 def test_a_revision_never_leaves_its_folder(cache, revision):
-    assert refusal("http://127.0.0.1:9", cache, revision).text.key == "hub.bad_revision"
+    assert refusal("http://127.0.0.1:9", cache, revision).message.key == "hub.bad_revision"
 
 
 def test_a_pull_request_is_a_revision():
