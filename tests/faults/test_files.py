@@ -235,8 +235,8 @@ def test_the_lease_is_free_the_moment_its_holder_is_killed(workspace: Workspace,
     import sys
 
     code = (
-        "import sys, time\nfrom core.workspace import lease\nfrom core.messages import text\nfrom core.workspace.folder import Workspace\n"
-        "with lease.hold(Workspace.open(sys.argv[1]), text('lease.training', name='dead')):\n print('held', flush=True)\n time.sleep(600)"
+        "import sys, time\nfrom core.workspace import lease\nfrom core.messages import msg\nfrom core.workspace.folder import Workspace\n"
+        "with lease.hold(Workspace.open(sys.argv[1]), msg('lease.training', name='dead')):\n print('held', flush=True)\n time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(workspace.root)], stdout=subprocess.PIPE, cwd=PROJECT)
     assert holder.stdout.readline().strip() == b"held"
