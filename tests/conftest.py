@@ -6,21 +6,25 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from core.models import starter
+from core.system import gpu
+from core.system.processes import worker_environment
+from core.workspace.folder import Workspace
 from tests.faults.table import FaultTable
 from tests.kit import browser as kit
+from tests.kit.durations import Durations, cache
+from tests.kit.files import link_or_copy
+from tests.kit.warm import Popen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-from core.models import starter  # noqa: E402 - the line above must come first
-from core.system import gpu
-from core.workspace.folder import Workspace  # noqa: E402
-from tests.kit.files import link_or_copy
 
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,14 +38,33 @@ def swept() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers() -> Iterator[None]:
+    """Workers are forked from a warm process (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""
+    if not hasattr(os, "fork"):
+        yield
+        return
+    Popen.environment = worker_environment()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Popen)
+        yield
+    if Popen.warm:
+        Popen.warm.close()
+
+
+@pytest.fixture(autouse=True)
+def real_spawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("spawn"):
+        monkeypatch.setattr(subprocess, "Popen", Popen.__base__)
+
+
 @pytest.fixture(scope="session")
 def starter_folder() -> Path:
     """The converted starter model; downloads 93 MB the first time."""
     ready = os.environ.get("LORA_GARAGE_TEST_STARTER")
     if ready:
         return Path(ready)
-    cache = os.environ.get("LORA_GARAGE_TEST_CACHE") or Path(__file__).parent / ".cache"
-    return starter.ensure(Workspace.open(cache).models, lambda stage, progress: None, lambda: None)
+    return starter.ensure(Workspace.open(cache()).models, lambda stage, progress: None, lambda: None)
 
 
 @pytest.fixture(scope="session")
@@ -109,10 +132,15 @@ def full(pytestconfig: pytest.Config) -> bool:
 
 
 TABLE = pytest.StashKey[FaultTable]()
+FOLDERS = ("unit", "model", "process", "faults", "browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = FaultTable()
+    for folder in FOLDERS:
+        config.addinivalue_line("markers", f"{folder}: lies in tests/{folder}")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations())
 
 
 @pytest.fixture(scope="session")
@@ -143,13 +171,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks name what a test needs; where that is missing the test is skipped with the reason. `python launch.py test` says
-    why there is no browser, where it could get none."""
+    """Each test is marked by its folder; other marks name what a test needs. Where that is missing the test is skipped with the
+    reason. `python launch.py test` says why there is no browser, where it could get none."""
     reason = os.environ.get("LORA_GARAGE_NO_BROWSER")
     if kit.chromium() is None:
         reason = reason or "no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"
     has_card = bool(gpu.probe().cards)
     for item in items:
+        item.add_marker(item.path.relative_to(Path(__file__).parent).parts[0])
         if not config.getoption("--full") and item.get_closest_marker("full"):
             item.add_marker(pytest.mark.skip(reason="a long form: python launch.py test --full"))
         if not has_card and item.get_closest_marker("gpu"):

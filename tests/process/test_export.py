@@ -205,6 +205,7 @@ def test_bf16_gguf_computes_exactly_what_the_merged_folder_computes(trained: Tra
     assert torch.equal(from_gguf, from_folder)
 
 
+@pytest.mark.spawn
 def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(trained: Trained) -> None:
     seen: list[ExportStatus] = []
     exports = trained.exports()

@@ -179,11 +179,10 @@ def test_an_unforeseen_error_shows_its_kind_and_keeps_its_traceback_in_the_log(w
     assert status.message.render("en") and status.advice.render("zh") and run.log_tail()
 
 
-def phases() -> list[str]:
-    return ["tokenizing", "loading_libraries", "loading_model", "training"]
+PHASES = ["tokenizing", pytest.param("loading_libraries", marks=pytest.mark.spawn), "loading_model", "training"]
 
 
-@pytest.mark.parametrize("phase", phases())
+@pytest.mark.parametrize("phase", PHASES)
 def test_stop_works_within_two_seconds_in_every_phase(workspace: Workspace, phase: str) -> None:
     run = Runs(workspace).create(tiny_recipe(train={"max_steps": 100_000}), "command", {})
     process = spawn_worker(workspace, run)
@@ -315,6 +314,7 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
     assert run.status().message.key == "lease.held" and "somebody else" in run.status().message.render("en")
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Workspace], method: str) -> None:
     """Real LoRA and real QLoRA on the real model; the whole journey is the browser test's."""
