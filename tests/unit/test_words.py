@@ -37,7 +37,7 @@ def test_every_setting_has_its_help_in_chinese_and_nothing_else_has() -> None:
 
 
 def literal_keys() -> set[str]:
-    """First arguments of text("a.b"), SomeError("a.b"), w.t("a.b") that are written out."""
+    """First arguments of msg("a.b"), SomeError("a.b"), w.t("a.b") that are written out."""
     found = set()
     for file in [*(PROJECT / "core").rglob("*.py"), *(PROJECT / "webui").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -45,7 +45,7 @@ def literal_keys() -> set[str]:
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 value = node.args[0].value
                 if (
-                    (name in ("text", "t", "fail") or name.endswith("Error"))
+                    (name in ("msg", "t", "fail") or name.endswith("Error"))
                     and isinstance(value, str)
                     and value.count(".") == 1
                     and " " not in value
