@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import platform
-import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +42,7 @@ from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
 from core.runs.reporter import PAUSED_EXIT, STOPPED_EXIT, Reporter
 from core.runs.states import State
+from core.system.processes import leave
 from core.training import best
 from core.training.rows import tokenize
 from core.workspace import lease
@@ -286,4 +286,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

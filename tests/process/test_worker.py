@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
+from core.system.processes import worker_environment
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
 
@@ -328,6 +330,20 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
     measured = [line["eval_loss"] for line in run.metrics().records if line["kind"] == "eval"]
     assert measured[-1] < 0.7 * measured[0]
     assert losses(run)[0] > 2, "the first answers are the base's"
+
+
+@pytest.mark.spawn
+def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits_for(workspace: Workspace) -> None:
+    """Once a worker was seen that had said so and then did not end. Here what a library left for the end of Python never returns."""
+    run = Runs(workspace).create(tiny_recipe(train={"max_steps": 1}), "command", {})
+    waits = "import atexit, runpy, threading; atexit.register(threading.Event().wait)"
+    code = f"{waits}; runpy.run_module('core.training.worker', run_name='__main__', alter_sys=True)"
+    with open(run.path / "train.log", "ab") as log:
+        command = [sys.executable, "-c", code, "--workspace", str(workspace.root), run.id]
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace.root, env=worker_environment())
+    assert finish(process, run, 60) == 0, run.log_tail()
+    assert run.status().state == State.COMPLETED and not run.is_locked()
+    assert run.log_tail(), "what it printed is there"
 
 
 def test_the_tokenizer_saved_with_an_adapter_frames_a_chat_as_training_did(workspace: Workspace) -> None:
