@@ -1,5 +1,7 @@
 """`python -m webui`: serve the page and open the browser. Exit 0 after Ctrl-C, 2 for what cannot be.
 
+Where the workspace is open in another app, it opens the page of that one instead, and exits with 0.
+
 On this PC alone, unless --host opens it to the network: then behind a door (webui/server/door) with the password of --auth, or a
 key that is printed in the address.
 """
@@ -18,6 +20,7 @@ from core.errors import GarageError
 from core.messages import terminal_language
 from core.workspace import writable
 from core.workspace.folder import Workspace
+from core.workspace.owner import Ownership
 from webui.kit.wording import Wording
 from webui.server.door import LEAST_PASSWORD, Doorkeeper, Secret
 from webui.server.reach import Reach
@@ -38,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(arguments, w)
         workspace = Workspace.open(options.workspace)
         writable.require(workspace)
-        check_port(options.reach, options.port, w)
-        return serve(options, workspace, w)
+        return open_or_serve(options, workspace, w)
     except _Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 2
@@ -78,6 +80,25 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> Secret | None:
     return Secret(user, password)
 
 
+def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
+    """The page of the app that has the workspace, where there is one; else ours."""
+    ownership, url = Ownership(workspace), f"http://{options.reach.here}:{options.port}/"
+    try:
+        other = ownership.claim(url)
+    except OSError as error:
+        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.root, reason=_reason(error))) from error
+    if other:
+        print(w.t("page.already_open", url=other.address), flush=True)
+        if not options.no_browser:
+            webbrowser.open(other.address)
+        return 0
+    try:
+        check_port(options.reach, options.port, w)
+        return serve(options, workspace, ownership, url, w)
+    finally:
+        ownership.release()
+
+
 def check_port(reach: Reach, port: int, w: Wording) -> None:
     family = socket.AF_INET6 if ":" in reach.host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -95,7 +116,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
+def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownership, url: str, w: Wording) -> int:
     """Until Ctrl-C or SIGTERM; then what trains is asked to pause, and waited for."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
@@ -105,10 +126,7 @@ def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
     from webui.state.services import Services
 
     services = Services.open(workspace)
-    try:
-        services.begin()
-    except OSError as error:
-        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.root, reason=error.strerror or error)) from error
+    services.begin()
     reach, keeper = options.reach, None
     if options.secret is not None:
         keeper = Doorkeeper(options.secret, options.port)
@@ -117,21 +135,19 @@ def serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
     except OSError as error:
         services.close()
         raise _Refusal(w.t("page.port_taken", port=options.port, reason=_reason(error))) from error
-    url = f"http://{reach.here}:{options.port}/"
     print(w.t("page.ready", url=url), flush=True)
     if reach.elsewhere:
         first, *others = (f"http://{address}:{options.port}/" for address in reach.elsewhere)
         print(w.t("page.other_devices", url=keeper.address(first) if keeper else first), flush=True)
         if others:
             print(w.t("page.other_addresses", addresses=others), flush=True)
-    if refusal := services.owner.refusal:
-        print(w.of(refusal), flush=True)
     if not options.no_browser:
         ours = keeper.ticket(url) if keeper and options.secret.user is None else url
         threading.Thread(target=webbrowser.open, args=(ours,), daemon=True).start()
     while not over.wait(0.5):  # a plain wait() cannot be interrupted on Windows
         pass
     print(w.t("page.stopping"), flush=True)
+    ownership.close_page()
     services.close()
     demo.close(verbose=False)
     return 0

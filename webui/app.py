@@ -14,7 +14,7 @@ from webui.kit.html import tag
 from webui.kit.live import TICK_S, LivePart, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
-from webui.pages.banner import LeftRuns, LookOn
+from webui.pages.banner import LeftRuns, WriteNotice
 from webui.pages.chat import ChatPage
 from webui.pages.runs import RunsPage
 from webui.pages.settings import SettingsPage
@@ -62,8 +62,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         status = gr.HTML(card.headline(services.snapshots.now().shown, w), elem_id="header-status")
         chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
         gr.HTML(language_link(w), elem_id="language")
-    look_on, left = LookOn(services, w), LeftRuns(services, w)
-    look_on.build()
+    unwritable, left = WriteNotice(services, w), LeftRuns(services, w)
+    unwritable.build()
     left.build()
     with gr.Tabs(elem_id="pages") as tabs:
         with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train"):
@@ -80,7 +80,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     ]
     pulse = Poller(
         services,
-        [*header, *look_on.parts(), *left.parts(), *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()],
+        [*header, *unwritable.parts(), *left.parts(), *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()],
         opened,
         planning,
     )

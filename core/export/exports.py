@@ -185,7 +185,8 @@ class JobFolder:
         files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
 
     def ask_cancel(self) -> None:
-        files.replace_json(self.path / "control.json", {"command": "cancel"})
+        with writing(self.path):
+            files.replace_json(self.path / "control.json", {"command": "cancel"})
 
     def cancel_asked(self) -> bool:
         return (self.path / "control.json").exists()

@@ -195,7 +195,7 @@ class PaceProbe:
         try:
             with lease.hold(self._workspace, msg("pace.lease")):
                 return True
-        except BusyError:
+        except (BusyError, OSError):  # OSError: a drive that became read-only takes no lock
             return False
 
     @property

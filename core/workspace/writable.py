@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from core.errors import RecipeError, RunError
+from core.errors import RecipeError
 from core.messages import Message, msg
 from core.workspace.folder import Workspace
 
@@ -58,8 +58,3 @@ class WriteWatch:
             return None
         reason = reason_against(self._root)
         return msg("writable.lost", folder=self._root, reason=reason) if reason else None
-
-    def require(self) -> None:
-        """Raises RunError while nothing can be written."""
-        if problem := self.problem:
-            raise RunError(problem)

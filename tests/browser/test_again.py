@@ -1,9 +1,12 @@
-"""In a real browser: runs that were cut off, train further, two apps on one workspace. Scripted run folders, no model."""
+"""In a real browser: runs that were cut off, train further, a second start on one workspace. Scripted run folders, no model."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy
@@ -11,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from core.messages import msg
+from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
@@ -129,31 +133,19 @@ def test_what_cannot_be_trained_further_is_said(chrome: Browser, app: kit.App, w
     page.context.close()
 
 
-def test_a_second_app_only_looks_on_says_whose_it_is_and_takes_over(chrome: Browser, app: kit.App, workspace: Workspace):
-    run = done(workspace, "shared")
-    second = kit.start_app(workspace.root)
-    try:
-        page, watch = kit.open_page(chrome, second)
-        banner = page.locator("#workspace-notice")
-        kit.expect(banner).to_contain_text(f"Another LoRA Garage has this workspace (process {app.process.pid} on ")
-        kit.nothing_found(page)
-        assert str(app.process.pid) in second.log.read_text("utf-8"), "and its terminal says so"
-        kit.go_to_tab(page, "Runs")
-        page.locator("#runs-list label").first.click()
-        kit.unfold(page, "#manage-fold")
-        page.locator("#rename-name input, #rename-name textarea").first.fill("mine")
-        page.locator("#rename").click()
-        kit.expect(page.locator("#manage-notice")).to_contain_text("only looks on")
-        assert run.name == "shared"
-        app.process.kill()
-        app.process.wait()
-        kit.expect(banner).to_be_hidden(timeout=20_000)
-        page.locator("#rename").click()
-        kit.expect(page.locator("#runs-list")).to_contain_text("mine")
-        watch.check()
-        page.context.close()
-    finally:
-        second.stop()
+def test_a_second_start_opens_the_page_of_the_first_and_ends(app: kit.App, workspace: Workspace):
+    """On the same port, as a person who starts it twice does; the browser is a program that writes down what it was given."""
+    environment = os.environ | {
+        "BROWSER": f"{sys.executable} -c 'import sys; print(\"opened\", sys.argv[1])' %s",
+        "LORA_GARAGE_LANG": "en",
+    }
+    command = [sys.executable, "-m", "webui", "--port", str(app.port), "--workspace", str(workspace.root)]
+    second = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 0, second.stderr
+    assert f"already open on this workspace: {app.url}/" in second.stdout and f"opened {app.url}/" in second.stdout
+    quiet = subprocess.run([*command, "--no-browser"], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert quiet.returncode == 0 and app.url in quiet.stdout and "opened" not in quiet.stdout
+    assert app.process.poll() is None
 
 
 def test_what_a_training_does_without_its_app_is_chosen_on_the_page(chrome: Browser, app: kit.App, workspace: Workspace):

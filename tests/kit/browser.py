@@ -6,7 +6,7 @@ reason (tests/conftest.py, which also has the fixtures chrome, workspace and app
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
   header        #header-hardware (what trains, and how full it is)
-  above all     #workspace-notice (another app has it, or it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
+  above all     #workspace-notice (it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
                 #left-runs-go-on, #left-runs-leave; #left-runs-notice
   train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings: #when-alone
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage; plan: few_steps, hot_plan), #data-left-out;

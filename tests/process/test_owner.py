@@ -1,18 +1,20 @@
-"""Two apps on one workspace, and trainings whose app was killed: real processes, one owner, nothing trained twice."""
+"""A second start on one workspace, and trainings whose app was killed: real processes, one owner, nothing trained twice."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
 from core.advice import plan
-from core.errors import BusyError, GarageError, RecipeError
+from core.errors import BusyError, RecipeError
 from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs import ended
@@ -23,7 +25,7 @@ from core.runs.states import State
 from core.system import processes
 from core.workspace import owner, preferences
 from core.workspace.folder import Workspace
-from core.workspace.saved_recipes import UserPresets
+from core.workspace.owner import Ownership
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun
 from tests.kit.waits import wait_until
@@ -42,91 +44,92 @@ def workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
     return Workspace.open(tmp_path / "ws")
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Services, Services]]:
-    space = Workspace.open(tmp_path_factory.mktemp("two"))
-    first, second = Services.open(space), Services.open(space)
-    first.begin()
-    second.begin()
-    yield first, second
-    second.close()
-    first.close()
-
-
 # ---- who has it -------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_owns_and_the_second_says_who_it_is(two: tuple[Services, Services]) -> None:
-    first, second = two
-    assert first.owner.is_ours and first.owner.refusal is None
-    refusal = second.owner.refusal
-    assert not second.owner.is_ours and refusal.params["pid"] == str(os.getpid()) and refusal.params["host"]
-    assert str(os.getpid()) in refusal.render("en") and str(os.getpid()) in refusal.render("zh")
-    assert owner.app_lives(first.workspace)
+@contextmanager
+def page_of(status: int) -> Iterator[str]:
+    """The address of something that answers every request with status, as an app does (200), or the door before it (401)."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-# What each service does without writing; everything else must be refused where another app has the workspace.
-READS = {
-    "runs": {"get", "find", "folders", "list", "status", "busy", "waiting", "workspace"},
-    "supervisor": {"start", "close", "stop", "pause", "workspace", "runs"},  # stop and pause: a word left for the worker
-    "exports": {"request", "status", "list", "folder", "ollama_command", "workspace", "runs"},
-    "datasets": {"list", "get", "path", "report", "examples", "load", "root", "presets", "library_folders"},
-    "chat": {"state", "log_tail", "wait_ready", "unload", "ask", "stop"},  # without load there is nothing to ask
-    "presets": {"list", "get", "folder"},
-}
+@pytest.mark.parametrize("status", [200, 401])
+def test_the_second_finds_the_page_of_the_first(tmp_path: Path, status: int) -> None:
+    space = Workspace.open(tmp_path)
+    first, second = Ownership(space), Ownership(space)
+    with page_of(status) as address:
+        assert first.claim(address) is None and owner.app_lives(space)
+        other = second.claim("http://127.0.0.1:1/")
+    assert other and (other.pid, other.address) == (os.getpid(), address)
+    first.release()
+    assert not owner.app_lives(space)
 
 
-@pytest.mark.parametrize("service", READS)
-def test_whatever_writes_is_refused_to_the_second_whoever_calls_it(two: tuple[Services, Services], service: str) -> None:
-    """A method that is new must be put among those that only read, or it is refused here."""
-    first, second = two
-    target = getattr(second, service)
-    public = {name for name, _ in inspect.getmembers(type(target._target), callable) if not name.startswith("_")}
-    writing = public - READS[service]
-    assert writing or service == "none"
-    for name in sorted(writing):
-        with pytest.raises(BusyError, match=str(os.getpid())):
-            getattr(target, name)()
+@pytest.mark.parametrize(
+    "why", ["answers something else", "nobody there", "another PC", "a version that gave no address", "no file"]
+)
+def test_a_first_that_does_not_answer_is_named(tmp_path: Path, why: str) -> None:
+    space = Workspace.open(tmp_path)
+    first = Ownership(space)
+    with page_of(500 if why == "answers something else" else 200) as address:
+        first.claim("http://127.0.0.1:1/" if why == "nobody there" else address)
+        said = json.loads((space.root / "app.owner.json").read_text("utf-8"))
+        if why == "another PC":
+            said["host"] = "elsewhere"
+        if why == "a version that gave no address":
+            del said["address"]
+        (space.root / "app.owner.json").write_text("" if why == "no file" else json.dumps(said), "utf-8")
+        with pytest.raises(BusyError) as refused:
+            Ownership(space).claim("http://127.0.0.1:2/", patience_s=0)
+    for language in ("en", "zh"):
+        words = refused.value.message.render(language)
+        assert "--workspace" in words and (why == "no file" or str(os.getpid()) in words)
+    first.release()
 
 
-def test_what_pages_write_by_themselves_is_refused_to_the_second_too(two: tuple[Services, Services]) -> None:
-    first, second = two
-    run = ScriptedRun(first.workspace, "cut off").to(State.RUNNING).train(3).run
-    assert AloneSetting(second, Wording("en")).choose("pause")[0]["visible"]
-    assert preferences.read(first.workspace).when_alone == "go_on"
-    assert LeftRuns(second, Wording("en")).dismiss(run.id)["visible"] and not (run.path / "left.json").exists()
-    assert not LeftRuns(first, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
+def test_a_start_while_the_first_ends_waits_for_it_and_serves(tmp_path: Path) -> None:
+    """Ctrl-C and start again: the page still answers while its training is paused, and is gone a moment later."""
+    space = Workspace.open(tmp_path)
+    first, second = Ownership(space), Ownership(space)
+    with page_of(200) as address:
+        first.claim(address)
+        first.close_page()
+        claimed = threading.Thread(target=lambda: found.append(second.claim("http://127.0.0.1:2/")))
+        found: list[owner.Owner | None] = []
+        claimed.start()
+        assert owner.read(space).address == "" and not found, "the page that goes is not shown"
+        first.release()
+        claimed.join()
+    assert found == [None] and owner.read(space).address == "http://127.0.0.1:2/"
+    second.release()
 
 
-def test_the_second_takes_over_when_the_first_has_ended(tmp_path: Path) -> None:
-    space = Workspace.open(tmp_path / "handover")
-    first, second = Services.open(space), Services.open(space)
-    first.begin()
-    second.begin()
-    run = ScriptedRun(space, "seen by both").to(State.RUNNING).run  # nobody holds its lock: interrupted
-    assert second.snapshots.now(fresh=True).rows[0].id == run.id
-    first.close()
-    try:
-        wait_until(lambda: second.owner.is_ours, 20)
-        assert second.owner.refusal is None
-        wait_until(lambda: run.status().state == State.INTERRUPTED, 20)  # its supervisor is at work
-        second.runs.rename(second.runs.get(run.id), "mine now")
-        assert run.name == "mine now"
-    finally:
-        second.close()
-
-
-def test_stop_and_pause_work_from_the_one_that_looks_on(two: tuple[Services, Services]) -> None:
-    first, second = two
-    with ScriptedRun(first.workspace, "shared") as scripted:
-        scripted.to(State.RUNNING)
-        second.supervisor.pause(second.runs.get(scripted.run.id))
-        assert scripted.run.asked() == "pause"
-
-
-def test_an_app_that_builds_pages_without_serving_them_owns_nothing_and_refuses_nothing(tmp_path: Path) -> None:
+def test_what_pages_keep_by_themselves_is_kept(tmp_path: Path) -> None:
     services = Services.open(Workspace.open(tmp_path))
-    assert not services.owner.is_ours and services.owner.refusal is None and not owner.app_lives(services.workspace)
+    run = ScriptedRun(services.workspace, "cut off").to(State.RUNNING).train(3).run
+    AloneSetting(services, Wording("en")).choose("pause")
+    assert preferences.read(services.workspace).when_alone == "pause"
+    assert not LeftRuns(services, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
+
+
+def test_an_app_that_builds_pages_without_serving_them_owns_nothing(tmp_path: Path) -> None:
+    assert not owner.app_lives(Services.open(Workspace.open(tmp_path)).workspace)
 
 
 def test_a_number_alone_is_no_process(tmp_path: Path) -> None:
@@ -223,12 +226,12 @@ def test_a_worker_beside_a_living_launcher_or_app_is_not_alone(tmp_path: Path) -
     watch.look()
     assert told(run) == [], "the process that made it lives"
     run.add_facts(launcher_pid=DEAD)
-    services = Services.open(space)
-    services.owner.claim()
+    ours = Ownership(space)
+    ours.claim("http://127.0.0.1:1/")
     watch = Launcher(run, space)
     watch.look()
     assert told(run) == [], "another app has the workspace"
-    services.owner.release()
+    ours.release()
     for _ in range(3):
         watch.look()
     assert told(run) == ["launcher.alone_go_on"], "said once"
@@ -294,7 +297,3 @@ def test_runs_that_ended_or_wait_are_not_offered(tmp_path: Path, state: State) -
     space = Workspace.open(tmp_path)
     ScriptedRun(space, "over").to(state)
     assert offered(space) == []
-
-
-def test_an_error_of_the_gate_is_one_that_pages_show(tmp_path: Path) -> None:
-    assert issubclass(BusyError, GarageError) and UserPresets(tmp_path).list() == []

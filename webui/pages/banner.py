@@ -1,4 +1,4 @@
-"""What stands above all tabs: another app has the workspace, or it cannot be written; and runs that were left half-way."""
+"""What stands above all tabs: that the workspace cannot be written; and runs that were left half-way."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 
-class LookOn:
-    """One sentence that this app may only look, and why; nothing where it may do everything."""
+class WriteNotice:
+    """One sentence that the workspace cannot be written any more; nothing while it can."""
 
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
@@ -30,13 +30,9 @@ class LookOn:
         return [LivePart(self.banner, lambda look: shown(self._said()))]
 
     def _said(self) -> Html:
-        w, refusal, problem = self.w, self.services.owner.refusal, self.services.write_watch.problem
-        lines = []
-        if refusal is not None:
-            lines.append(tag("p", tag("strong", w.of(refusal)), " ", w.t("look_on.other_owner")))
-        if problem is not None:
-            lines.append(tag("p", tag("strong", w.of(problem))))
-        return tag("div", *lines, class_="lg-notice lg-warn lg-banner", role="status") if lines else Html("")
+        if (problem := self.services.write_watch.problem) is None:
+            return Html("")
+        return tag("div", tag("p", tag("strong", self.w.of(problem))), class_="lg-notice lg-warn lg-banner", role="status")
 
 
 class LeftRuns:
@@ -62,8 +58,8 @@ class LeftRuns:
         self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
 
     def _found(self, snapshot: Snapshot) -> Sequence[LeftRun]:
-        """None are offered while something is at work, and none by an app that may only look."""
-        return () if snapshot.busy is not None or self.services.owner.refusal else snapshot.left
+        """None are offered while something is at work."""
+        return () if snapshot.busy is not None else snapshot.left
 
     def _said(self, found: Sequence[LeftRun]) -> Html:
         w = self.w
@@ -101,7 +97,6 @@ class LeftRuns:
     def dismiss(self, run_id: Any) -> Any:
         """Inputs: which. Outputs: notice."""
         try:
-            self.services.require_write()
             ended.leave(self.services.runs.get(self._offered(run_id)))
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))

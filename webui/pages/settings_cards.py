@@ -91,7 +91,6 @@ class AutomationCard:
     def keep(self, failure: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
         """Inputs: the fields. Outputs: hours and programs as they were understood, notice."""
         try:
-            self.services.require_write()
             wanted = Automation(
                 go_on_after_failure=failure is True,
                 sleep_when_empty=sleeps is True,
@@ -141,7 +140,6 @@ class AloneSetting:
     def choose(self, choice: Any) -> tuple[Any, Any]:
         """Inputs: choice. Outputs: notice, choice (back to what holds where it was refused)."""
         try:
-            self.services.require_write()
             preferences.choose(self.services.workspace, when_alone=choice)
         except GarageError as error:
             return shown(notice(self.w.of(error.message))), self.fresh()

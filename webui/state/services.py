@@ -21,7 +21,6 @@ from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
 from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
-from core.workspace.owner import Gated, Ownership
 from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
@@ -45,7 +44,6 @@ class Services:
     monitor: Monitor
     pace_probe: PaceProbe
     dry_runs: DryRuns
-    owner: Ownership
     queue: Queue
     write_watch: WriteWatch
     diagnoses: Diagnoses
@@ -66,19 +64,6 @@ class Services:
             turns=Turns(workspace, machine=monitor.newest),
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
-        owner, write_watch = Ownership(workspace), WriteWatch(workspace)
-
-        def gate() -> None:
-            owner.require()
-            write_watch.require()
-
-        # Stop and Pause stay open in an app that only looks on: they are a word left for the worker, as `pause RUN` leaves it.
-        queue = Gated(supervisor.queue, gate, ("change", "put", "add", "forget", "move", "set_time"))
-        runs = Gated(runs, gate, ("create", "rename", "delete", "queue_again", "drop"))
-        supervisor = Gated(supervisor, gate, ("submit", "resume", "continue_anyway", "stay_paused"))
-        exports = Gated(exports, gate, ("start", "cancel", "delete"))
-        datasets = Gated(datasets, gate, ("import_file", "delete"))
-        chat = Gated(chat, gate, ("load",))
         curves = Curves(runs)
         return cls(
             workspace=workspace,
@@ -92,28 +77,19 @@ class Services:
             diagnoses=Diagnoses(curves),
             snapshots=Snapshots(runs, chat, exports),
             previews=Previews(datasets, models),
-            presets=Gated(UserPresets(workspace.recipes), gate, ("save", "delete")),
+            presets=UserPresets(workspace.recipes),
             monitor=monitor,
-            pace_probe=Gated(PaceProbe(workspace, monitor.newest), gate, (), idle=("begin", "measure")),
+            pace_probe=PaceProbe(workspace, monitor.newest),
             dry_runs=dry_runs,
-            owner=owner,
-            queue=queue,
-            write_watch=write_watch,
+            queue=supervisor.queue,
+            write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
         )
 
     def begin(self) -> None:
-        """Supervise what trains here, at once or as soon as the app that has the workspace ends. Raises OSError."""
+        """Supervise what trains here; for the app that owns the workspace."""
         self.monitor.start()
-        if self.owner.claim():
-            self.supervisor.start()
-        else:
-            self.owner.wait_for_it(self.supervisor.start)
-
-    def require_write(self) -> None:
-        """Raises BusyError or RunError where this app may only look."""
-        self.owner.require()
-        self.write_watch.require()
+        self.supervisor.start()
 
     def close(self) -> None:
         """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
@@ -121,4 +97,3 @@ class Services:
         self.supervisor.close()
         self.dry_runs.rest()
         self.chat.unload()
-        self.owner.release()
