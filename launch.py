@@ -5,6 +5,7 @@
     --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
     python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, queue, runs, pause, resume,
                                         chat, export, trust
+    python launch.py --version
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py --repair           check every package and choose torch again, then start
@@ -281,6 +282,13 @@ class Environment:
             pyproject = file.read()
         with open(self.constraints, encoding="utf-8") as file:
             return read_needs(pyproject, file.read())
+
+    def version(self):
+        """The program's own; core.__version__ is the same, and core is not imported here."""
+        import tomllib
+
+        with open(os.path.join(self.root, "pyproject.toml"), encoding="utf-8") as file:
+            return tomllib.loads(file.read())["project"]["version"]
 
     def base(self):
         """The interpreter behind .venv (Windows copies it, so there its home folder), None if either is gone."""
@@ -777,9 +785,13 @@ def hand_over(environment, arguments):
 
 
 def parse(arguments):
-    """(kind, rest): "app", "help", "unknown", or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
+    """(kind, rest): "app", "help", "version", "unknown", or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        return "help", []
+    if arguments[:1] == ["--version"]:
+        return "version", []
     if not arguments or arguments[0].startswith("-"):
-        return ("help", []) if arguments[:1] in (["-h"], ["--help"]) else ("app", arguments)
+        return "app", arguments
     if arguments[0] in FOR_DEVELOPERS or arguments[0] in COMMANDS:
         return arguments[0], arguments[1:]
     return "unknown", arguments
@@ -794,6 +806,9 @@ def main(arguments):
     environment = Environment(ROOT)
     if kind == "help":
         print(__doc__)
+        return 0
+    if kind == "version":
+        print("LoRA Garage " + environment.version())
         return 0
     if kind == "unknown":
         import difflib
@@ -838,8 +853,9 @@ def doctor(environment, arguments):
     ]
     if "--json" in arguments:
         shown = [{"name": n, "ok": ok, "found": as_json(f), "fix": as_json(x)} for n, ok, f, x in findings]
-        print(json.dumps({"ok": False, "findings": shown}, ensure_ascii=False, indent=1))
+        print(json.dumps({"ok": False, "version": environment.version(), "findings": shown}, ensure_ascii=False, indent=1))
     else:
+        print("LoRA Garage " + environment.version())
         for _, ok, found, fix in findings:
             print("%s %s" % ("ok " if ok else "!! ", say_text(found[0], **found[1])))
             if fix:

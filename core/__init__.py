@@ -13,3 +13,6 @@ Rooms stand on floors, and an import only ever goes to a lower one (tests/unit/t
 torch, transformers, peft and bitsandbytes are imported inside worker processes: at the top of a module only in `engine`, in
 `training`, and in the files of `trial`, `chat` and `export` that the same test names.
 """
+
+# Of the program; pyproject.toml has the same one (tests/unit/test_project.py). It is never installed, so no metadata could tell.
+__version__ = "0.2.0.dev0"

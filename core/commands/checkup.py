@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from core import __version__
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
 from core.messages import terminal_language
 from core.workspace.folder import Workspace
@@ -17,9 +18,12 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
     findings = checks.run(Workspace.place(workspace), port)
     healthy = all(finding.ok for finding in findings)
     if as_json:
-        print_json({"ok": healthy, "findings": in_words([finding.model_dump(mode="json") for finding in findings])})
+        print_json(
+            {"ok": healthy, "version": __version__, "findings": in_words([finding.model_dump(mode="json") for finding in findings])}
+        )
     else:
         language = terminal_language()
+        print(f"LoRA Garage {__version__}")
         for finding in findings:
             print(f"{'ok ' if finding.ok else '!! '} {finding.found.render(language)}")
             if finding.fix:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from core import __version__
 from core.export.merge import Base
 from core.models import starter
 from core.recipe import Recipe
@@ -22,7 +23,7 @@ def model_card(recipe: Recipe, base: Base, run_name: str, form: str) -> str:
     front += [f"license: {licence}"] if licence else []
     front += ["library_name: transformers", "pipeline_tag: text-generation"]
     return (
-        "---\n" + "\n".join(front) + f"\n---\n\n# {run_name.replace('#', '')}\n\n{form}\n\nMade with LoRA Garage.\n\n"
+        "---\n" + "\n".join(front) + f"\n---\n\n# {run_name.replace('#', '')}\n\n{form}\n\nMade with LoRA Garage {__version__}.\n\n"
         f"**Base:** `{base_id}`{origin}\n\n"
         f"**Licence:** {licence or 'that of the base model; its folder does not name one'}. It is the base's, and binds "
         "what is made from it.\n\n"

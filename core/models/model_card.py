@@ -46,12 +46,19 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         f"---\nbase_model: {base_id}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- lora\n---\n\n"
-        f"# {recipe.name.replace('#', '')}\n\nA LoRA adapter made with LoRA Garage.\n\n"
+        f"# {recipe.name.replace('#', '')}\n\nA LoRA adapter made with {_program(facts)}.\n\n"
         f"**Base:** {origin}\n\n**Data:** `{recipe.data.source}`\n\n{continues}| setting | value |\n|---|---|\n{table}\n\n"
         "```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
         'model = AutoPeftModelForCausalLM.from_pretrained("this folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("this folder")  # carries the chat template of the training\n```\n'
     )
+
+
+def _program(facts: dict[str, Any]) -> str:
+    """The version that trained it; a run of before 0.2 does not say."""
+    versions = facts.get("versions")
+    trained_by = versions.get("lora_garage") if isinstance(versions, dict) else None
+    return f"LoRA Garage {_plain(trained_by)}" if trained_by else "LoRA Garage"
 
 
 def _plain(value: object) -> str:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import __version__
 from core.data.store import DatasetStore, Examples
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter
@@ -282,7 +283,9 @@ def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> E
 
 
 def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")}
+    return {"lora_garage": __version__} | {
+        name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
+    }
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from core import __version__
 from core.advice import plan
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -86,6 +87,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     assert facts["best_checkpoint"] in [folder.name for folder in run.checkpoints()]
     assert facts["dtype"] in ("bfloat16", "float32") and facts["dtype_reason"]["key"].startswith("device.")
     assert (facts["rows_trained"], facts["rows_measured"]) == (8 * 4, 3) and facts["versions"]["torch"]
+    assert facts["versions"]["lora_garage"] == __version__
     assert not run.is_locked()
     recipe = run.recipe()
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"

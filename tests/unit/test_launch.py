@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from core import __version__
 from core.presets import PROJECT
 
 ROOT = PROJECT
@@ -377,6 +378,7 @@ def test_a_second_installer_waits_for_the_first(tmp_path: Path):
         (["test", "-k", "launch"], ("test", ["-k", "launch"])),
         (["test", "--full", "-k", "x"], ("test", ["--full", "-k", "x"])),
         (["--help"], ("help", [])),
+        (["--version"], ("version", [])),
         (["trian"], ("unknown", ["trian"])),
     ],
 )
@@ -461,10 +463,12 @@ def test_doctor_works_without_an_environment_and_makes_none(tmp_path: Path, as_j
     assert done.returncode == 1, done.stderr
     assert not (tmp_path / ".venv").exists()
     if as_json:
-        findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+        answer = json.loads(done.stdout)
+        findings = {finding["name"]: finding for finding in answer["findings"]}
+        assert answer["version"] == __version__
         assert findings["environment"]["fix"]["sentence"] == "Run: python launch.py"
     else:
-        assert "!! " in done.stdout
+        assert done.stdout.startswith(f"LoRA Garage {__version__}\n") and "!! " in done.stdout
 
 
 def test_the_first_browser_that_starts_is_taken():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 
 import yaml
+from packaging.version import Version
 
+from core import __version__
+from core.models import model_card
 from core.presets import PROJECT
+from core.recipe import Recipe
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -22,6 +27,25 @@ def test_the_licence_is_apache_2_in_full() -> None:
 def test_the_metadata_is_complete_and_names_files_that_are_there() -> None:
     assert {"name", "version", "description", "authors", "keywords", "classifiers", "requires-python"} <= METADATA.keys()
     assert (PROJECT / METADATA["readme"]).is_file()
+
+
+def test_there_is_one_version_and_the_changelog_knows_it() -> None:
+    assert METADATA["version"] == __version__
+    changes = (PROJECT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## Unreleased ({__version__})" in changes or f"## {__version__} (" in changes
+    assert Version(__version__) >= Version(re.findall(r"^## ([\d.]+) \(", changes, re.MULTILINE)[0])
+
+
+def test_the_launcher_says_the_version_without_an_environment() -> None:
+    command = [sys.executable, "-I", "-S", str(PROJECT / "launch.py"), "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"LoRA Garage {__version__}\n"
+
+
+def test_a_model_card_names_the_version_that_trained_and_none_where_the_run_does_not_say() -> None:
+    recipe = Recipe.parse({"name": "Pirate", "data": {"source": "rows"}})
+    assert "made with LoRA Garage 9.8.7.\n" in model_card.write(recipe, {"versions": {"lora_garage": "9.8.7"}}, [])
+    for facts in ({}, {"versions": {"torch": "2.13"}}, {"versions": "lost"}):
+        assert "made with LoRA Garage.\n" in model_card.write(recipe, facts, [])
 
 
 def test_hooks_clone_nothing() -> None:

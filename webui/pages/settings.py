@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from core import __version__
 from core.errors import GarageError
 from webui.kit import format, hardware
 from webui.kit.html import Html, join, notice, tag
@@ -93,7 +94,10 @@ class SettingsPage:
             (w.t("settings_page.workspace"), str(workspace.root)),
             (w.t("settings_page.disk_free"), free),
             (w.t("settings_page.library"), join(libraries)),
-            (w.t("settings_page.versions"), ", ".join(f"{name} {version(name)}" for name in VERSIONS)),
+            (
+                w.t("settings_page.versions"),
+                ", ".join([f"LoRA Garage {__version__}", *(f"{name} {version(name)}" for name in VERSIONS)]),
+            ),
         ]
         facts = tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
         return join(

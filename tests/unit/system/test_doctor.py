@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import string
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import launch
+from core import __version__
+from core.commands.__main__ import main
 from core.messages import core_catalogue
 from core.system import checkup, gpu
 
@@ -217,3 +220,11 @@ def test_what_a_card_does_not_tell_stays_unknown():
 
 def test_no_driver_is_a_fact_and_no_error():
     assert gpu.probe(FakeNvml("nvmlInit")) == gpu.Nvidia(error="Not Supported")
+
+
+def test_doctor_says_which_version_it_is_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.setattr(checkup, "gather", lambda root, port: WELL)
+    assert main(["doctor", "--workspace", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(f"LoRA Garage {__version__}\n")
+    assert main(["doctor", "--json", "--workspace", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == __version__
