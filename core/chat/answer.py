@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import ChatError
 
 Column = Literal["base", "tuned"]
 COLUMNS: tuple[Column, ...] = ("base", "tuned")
@@ -52,3 +58,61 @@ class Done:
     tokens: int
     seconds: float
     finish_reason: Literal["stop", "length", "stopped"]
+
+
+class Answer:
+    """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so far."""
+
+    def __init__(self, number: int, stop: Callable[[int], None]):
+        self.number = number
+        self.done: dict[Column, Done] = {}
+        self.stopping = False
+        self._stop = stop
+        self._arrived: queue.SimpleQueue[Piece | Done | ChatError | None] = queue.SimpleQueue()
+        self._over = False
+
+    def __iter__(self) -> Iterator[Piece | Done]:
+        try:
+            while (item := self._next(None)) is not None:
+                yield item
+        finally:
+            self.close()
+
+    def batches(self, seconds: float = 0.05) -> Iterator[list[Piece | Done]]:
+        """What arrived, gathered for so long each time: a page that redraws per token spends its time on redrawing."""
+        try:
+            while (item := self._next(None)) is not None:
+                gathered, until = [item], time.monotonic() + seconds
+                with contextlib.suppress(queue.Empty):
+                    while (item := self._next(max(0.0, until - time.monotonic()))) is not None:
+                        gathered.append(item)
+                yield gathered
+        finally:
+            self.close()
+
+    def _next(self, timeout_s: float | None) -> Piece | Done | None:
+        """The next item, None at the end. Raises queue.Empty after timeout_s, ChatError where the answer failed."""
+        if self._over:
+            return None
+        item = self._arrived.get(timeout=timeout_s)
+        if item is None or isinstance(item, ChatError):
+            self._over = True
+            if item is not None:
+                raise item
+        elif isinstance(item, Done):
+            self.done[item.column] = item
+        return item
+
+    def close(self) -> None:
+        self._over = True
+        self._stop(self.number)
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def put(self, item: Piece | Done | ChatError | None) -> None:
+        """The reader's side: an item, None for the end, ChatError for a bad one."""
+        self._arrived.put(item)

@@ -1,35 +1,29 @@
 """The chat as the page and the commands see it: one worker process behind a thread-safe object. No torch.
 
 load() and unload() move it between phases, state() is a frozen snapshot that every page may show, ask() gives the
-answer piece by piece. The worker's events are read by a thread of ours, so no page has to be open for them.
+answer piece by piece. The worker's events are heard in a thread, so no page has to be open for them.
 The worker's own output is in <workspace>/chat.log, begun anew with each worker.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import queue
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.chat.answer import Column, Done, Piece, Sampling
+from core.chat.answer import Answer, Done, Piece, Sampling
 from core.data.template import Turn
 from core.errors import ChatError
 from core.messages import Message, msg
 from core.progress import Progress
-from core.system.processes import kill_tree, own_group, worker_environment
+from core.system.lines import Child
 from core.workspace.folder import Workspace
 
 STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
 IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
-QUIT_S = 2.0  # politeness; then the process tree is killed
+END_S = 2.0  # politeness; then the process tree is killed
 MOST_CHARACTERS = 400_000  # many times what any context here holds; keeps a pasted file from being tokenised for minutes
 
 
@@ -72,108 +66,13 @@ class ChatState:
     why_unloaded: Message | None = None
 
 
-class Answer:
-    """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so far."""
-
-    def __init__(self, client: ChatClient, worker: _Worker, number: int):
-        self.number = number
-        self.done: dict[Column, Done] = {}
-        self.stopping = False
-        self._client, self._worker = client, worker
-        self._arrived: queue.SimpleQueue[Piece | Done | ChatError | None] = queue.SimpleQueue()
-        self._over = False
-
-    def __iter__(self) -> Iterator[Piece | Done]:
-        try:
-            while (item := self._next(None)) is not None:
-                yield item
-        finally:
-            self.close()
-
-    def batches(self, seconds: float = 0.05) -> Iterator[list[Piece | Done]]:
-        """What arrived, gathered for so long each time: a page that redraws per token spends its time on redrawing."""
-        try:
-            while (item := self._next(None)) is not None:
-                gathered, until = [item], time.monotonic() + seconds
-                with contextlib.suppress(queue.Empty):
-                    while (item := self._next(max(0.0, until - time.monotonic()))) is not None:
-                        gathered.append(item)
-                yield gathered
-        finally:
-            self.close()
-
-    def _next(self, timeout_s: float | None) -> Piece | Done | None:
-        """The next item, None at the end. Raises queue.Empty after timeout_s, ChatError where the answer failed."""
-        if self._over:
-            return None
-        item = self._arrived.get(timeout=timeout_s)
-        if item is None or isinstance(item, ChatError):
-            self._over = True
-            if item is not None:
-                raise item
-        elif isinstance(item, Done):
-            self.done[item.column] = item
-        return item
-
-    def close(self) -> None:
-        self._over = True
-        self._client._stop(self._worker, self.number)
-
-    def __enter__(self) -> Answer:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def put(self, item: Piece | Done | ChatError | None) -> None:
-        """The reader's side: an item, None for the end, ChatError for a bad one."""
-        self._arrived.put(item)
-
-
-class _Worker:
-    """One worker process. Its commands are written whole under a lock; `wanted` turns False when we let it go."""
-
-    def __init__(self, workspace: Workspace, idle_minutes: float):
-        with open(workspace.root / "chat.log", "wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "core.chat.worker"),
-                    *("--workspace", str(workspace.root), "--idle-minutes", str(idle_minutes)),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=workspace.root,
-                env=worker_environment(),
-                **own_group(),
-            )
-        self.answer: Answer | None = None
-        self.wanted = True
-        self._writing = threading.Lock()
-
-    def send(self, command: str, **values: Any) -> None:
-        """A worker that is gone takes no command; the reader reports its end."""
-        line = json.dumps({"command": command, **values}) + "\n"
-        with self._writing, contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(line.encode("ascii"))
-            self.process.stdin.flush()
-
-    def end(self) -> None:
-        """Quit politely, then by force; the lease is free when this returns."""
-        self.send("quit")
-        try:
-            self.process.wait(QUIT_S)
-        except subprocess.TimeoutExpired:
-            kill_tree(self.process.pid)
-            self.process.wait()
-
-
 class ChatClient:
     def __init__(self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES):
         self._workspace, self._idle_minutes = workspace, idle_minutes
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
-        self._worker: _Worker | None = None
+        self._worker: Child | None = None
+        self._answer: Answer | None = None
         self._loads = 0
         self._answers = 0
 
@@ -206,9 +105,9 @@ class ChatClient:
         """Begin to load target and return at once; an answer or a load that is under way ends. See state()."""
         with self._changed:
             worker = self._worker
-            if worker is None or not worker.wanted or worker.process.poll() is not None:
+            if worker is None or worker.process.poll() is not None:
                 if worker is not None:
-                    self._let_go(worker, ChatError("chat.unloaded"))
+                    self._let_go(ChatError("chat.unloaded"))
                 try:
                     worker = self._start_worker()
                 except OSError as error:
@@ -216,8 +115,8 @@ class ChatClient:
                     return
             self._loads += 1
             self._set(ChatState("loading", target, stage="waiting"))
-            worker.send(
-                "load",
+            worker.say(
+                command="load",
                 load=self._loads,
                 model_id=target.model_id,
                 revision=target.revision,
@@ -227,9 +126,11 @@ class ChatClient:
                 doing=msg("chat.doing_chat", label=target.label or target.model_id).model_dump(),
             )
 
-    def _start_worker(self) -> _Worker:
-        self._worker = worker = _Worker(self._workspace, self._idle_minutes)
-        threading.Thread(target=self._read, args=(worker,), name="chat events", daemon=True).start()
+    def _start_worker(self) -> Child:
+        with open(self._workspace.root / "chat.log", "wb") as log:
+            arguments = ("--workspace", str(self._workspace.root), "--idle-minutes", str(self._idle_minutes))
+            self._worker = worker = Child("core.chat.worker", *arguments, log=log, cwd=self._workspace.root)
+        worker.listen(lambda event: self._hear(worker, event), lambda code: self._ended(worker, code))
         return worker
 
     def unload(self, reason: Message | None = None) -> None:
@@ -237,11 +138,11 @@ class ChatClient:
         with self._changed:
             worker = self._worker
             if worker is not None:
-                self._let_go(worker, ChatError(reason or msg("chat.unloaded")))
+                self._let_go(ChatError(reason or msg("chat.unloaded")))
             if worker is not None or self._state.phase != "empty":
                 self._set(ChatState(why_unloaded=reason))
         if worker is not None:
-            worker.end()
+            worker.end(END_S)
 
     # ---- ask ------------------------------------------------------------------------------------------------------
     def ask(
@@ -255,7 +156,7 @@ class ChatClient:
         if characters > MOST_CHARACTERS:
             raise ChatError("chat.too_many_characters", characters=characters, limit=MOST_CHARACTERS)
         with self._changed:
-            if self._state.phase == "answering" and self._worker.answer.stopping:
+            if self._answer is not None and self._answer.stopping:
                 self._changed.wait_for(lambda: self._state.phase != "answering", STOP_S)
             if self._state.phase == "answering":
                 raise ChatError("chat.already_answering")
@@ -263,10 +164,10 @@ class ChatClient:
             if self._state.phase != "ready" or worker is None:
                 raise ChatError(self._state.message or msg("chat.not_ready"))
             self._answers += 1
-            worker.answer = answer = Answer(self, worker, self._answers)
+            self._answer = answer = Answer(self._answers, self._stop)
             self._set(replace(self._state, phase="answering", message=None, advice=None))
-        worker.send(
-            "ask",
+        worker.say(
+            command="ask",
             id=answer.number,
             base=base_turns and [dict(turn) for turn in base_turns],
             tuned=tuned_turns and [dict(turn) for turn in tuned_turns],
@@ -277,44 +178,42 @@ class ChatClient:
     def stop(self) -> None:
         """End the answer that is being written; what is there stays. Its iterator gets a Done with why "stopped"."""
         with self._changed:
-            worker = self._worker
-            answer = worker.answer if worker is not None else None
+            answer = self._answer
         if answer is not None:
-            self._stop(worker, answer.number)
+            self._stop(answer.number)
 
-    def _stop(self, worker: _Worker, number: int) -> None:
+    def _stop(self, number: int) -> None:
         with self._changed:
-            still_written = worker.answer is not None and worker.answer.number == number
-            if still_written:
-                worker.answer.stopping = True
-        if still_written:
-            worker.send("stop", id=number)
+            worker = self._worker
+            if worker is None or self._answer is None or self._answer.number != number:
+                return
+            self._answer.stopping = True
+        worker.say(command="stop", id=number)
 
-    # ---- the reader thread ----------------------------------------------------------------------------------------
-    def _read(self, worker: _Worker) -> None:
-        """Events of one worker until it ends; it holds no lock while it waits."""
-        for line in worker.process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # half a line: the worker died while it wrote, and its end is said below
-            with self._changed:
-                if worker.wanted:
-                    self._take(worker, event)
-        code = worker.process.wait()
-        worker.process.stdout.close()
-        with contextlib.suppress(OSError):
-            worker.process.stdin.close()
+    # ---- what the worker says, from the thread that listens ----------------------------------------------------------
+    def _hear(self, worker: Child, event: dict[str, Any]) -> None:
         with self._changed:
-            if worker.wanted:
-                self._take_end(worker, code)
+            if worker is self._worker:
+                self._take(event)
 
-    def _take(self, worker: _Worker, event: dict[str, Any]) -> None:
+    def _ended(self, worker: Child, code: int) -> None:
+        """One that nobody sent away is gone: it crashed, or the system ended it."""
+        with self._changed:
+            if worker is not self._worker:
+                return
+            if self._state.message is not None and self._state.phase in ("ready", "answering"):
+                message = self._state.message  # it said why before it ended
+            else:
+                message = msg("chat.worker_killed" if code < 0 else "chat.worker_died", code=abs(code))
+            self._let_go(ChatError(message))
+            self._set(ChatState("failed", self._state.target, message, msg("chat.advice_log")))
+
+    def _take(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if "id" in event:
-            self._take_answer(worker, event)
+            self._take_answer(event)
         elif kind == "idle":
-            self._let_go(worker, None)
+            self._let_go(None)
             self._set(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=round(event["minutes"]))))
         elif event["load"] != self._loads:
             return  # of a load that a newer one replaced
@@ -334,11 +233,11 @@ class ChatClient:
             )
             self._set(ready)
         elif kind == "error":
-            self._let_go(worker, None)  # it ends by itself after a failed load
+            self._let_go(None)  # it ends by itself after a failed load
             self._set(ChatState("failed", self._state.target, *_message(event)))
 
-    def _take_answer(self, worker: _Worker, event: dict[str, Any]) -> None:
-        answer = worker.answer
+    def _take_answer(self, event: dict[str, Any]) -> None:
+        answer = self._answer
         if answer is None or answer.number != event["id"]:
             return
         if event["event"] == "piece":
@@ -346,34 +245,23 @@ class ChatClient:
         elif event["event"] == "done":
             answer.put(Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"]))
         elif event["event"] == "answered":
-            self._end_answer(worker, None)
+            self._end_answer(None)
         else:
             message, advice = _message(event)
-            self._end_answer(worker, ChatError(message))
+            self._end_answer(ChatError(message))
             self._set(replace(self._state, message=message, advice=advice))
 
-    def _let_go(self, worker: _Worker, error: ChatError | None) -> None:
-        """What this worker still says is not heard, and another one may take its place."""
-        worker.wanted = False
-        self._end_answer(worker, error)
+    def _let_go(self, error: ChatError | None) -> None:
+        """What the worker still says is not heard, and another one may take its place."""
+        self._end_answer(error)
         self._worker = None
 
-    def _end_answer(self, worker: _Worker, error: ChatError | None) -> None:
-        answer, worker.answer = worker.answer, None
+    def _end_answer(self, error: ChatError | None) -> None:
+        answer, self._answer = self._answer, None
         if answer is not None:
             answer.put(error)
         if self._state.phase == "answering":
             self._set(replace(self._state, phase="ready"))
-
-    def _take_end(self, worker: _Worker, code: int) -> None:
-        """A worker that nobody sent away is gone: a crash, or the system ended it."""
-        advice = msg("chat.advice_log")
-        if self._state.message is not None and self._state.phase in ("ready", "answering"):
-            message = self._state.message  # it said why before it ended
-        else:
-            message = msg("chat.worker_killed" if code < 0 else "chat.worker_died", code=abs(code))
-        self._let_go(worker, ChatError(message))
-        self._set(ChatState("failed", self._state.target, message, advice))
 
     def _set(self, state: ChatState) -> None:
         self._state = state

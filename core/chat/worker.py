@@ -1,15 +1,15 @@
 """The process that answers in Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
 
-One JSON object a line. In, on stdin:
+In lines (core.system.lines):
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, doing}   ask {id, base, tuned: turns or null, sampling}
-  stop {id}   quit
-Out, on what was stdout when it started (anything a library prints goes to stderr, which the client opens as chat.log):
+  stop {id}
+Out:
   loading {load, stage, progress}   ready {load, dtype, reason, context_limit, stop, mixed, adapter}
-  piece {id, column, text}   done {id, column, tokens, seconds, why}   answered {id}
+  piece {id, column, text}   done {id, column, tokens, seconds, finish_reason}   answered {id}
   error {load or id, text, advice}   idle {minutes}
 
 It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
-answer that fails in a foreseen way does not. It also ends when stdin closes: the app is gone.
+answer that fails in a foreseen way does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import os
 import queue
 import sys
@@ -25,7 +24,7 @@ import threading
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from core import files
 from core.chat.answer import Piece, Sampling
@@ -38,7 +37,7 @@ from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
-from core.system.processes import take_pipes
+from core.system.lines import Parent
 from core.workspace import lease
 from core.workspace.folder import Workspace
 
@@ -56,37 +55,29 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--idle-minutes", type=float, required=True)
     arguments = parser.parse_args()
-    source, output = take_pipes()
-    commands = Commands(source)
+    parent = Parent()
     with contextlib.ExitStack() as held:
-        return ChatWorker(Workspace.open(arguments.workspace), commands, output, held).serve(arguments.idle_minutes)
+        return ChatWorker(Workspace.open(arguments.workspace), parent, held).serve(arguments.idle_minutes)
 
 
 class Commands:
-    """What the client asked, in order; stop, quit and a newer load also count at once, while something else runs."""
+    """What the client asked, in order; stop, a newer load and the end also count at once, while something else runs."""
 
-    def __init__(self, source: IO[bytes]):
-        self._source = source
+    def __init__(self, parent: Parent):
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stopped: set[int] = set()
         self._newest_load = -1
         self._quit = threading.Event()
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        parent.listen(self._hear, self._gone)
 
-    def _read(self) -> None:
-        for line in self._source:
-            try:
-                command = json.loads(line)
-                kind = command["command"]
-            except (ValueError, TypeError, KeyError):
-                break  # half a line: the app died while it wrote
-            if kind == "stop":
-                self._stopped.add(command["id"])
-            elif kind == "quit":
-                break
-            else:
-                self._newest_load = command.get("load", self._newest_load)
-                self._queue.put(command)
+    def _hear(self, command: dict[str, Any]) -> None:
+        if command["command"] == "stop":
+            self._stopped.add(command["id"])
+        else:
+            self._newest_load = command.get("load", self._newest_load)
+            self._queue.put(command)
+
+    def _gone(self) -> None:
         self._quit.set()
         self._queue.put({"command": "quit"})
         last = threading.Timer(LAST_GRACE_S, os._exit, [1])
@@ -107,15 +98,15 @@ class Commands:
 
 
 class ChatWorker:
-    def __init__(self, workspace: Workspace, commands: Commands, output: IO[str], held: contextlib.ExitStack):
-        self._workspace, self._commands, self._output, self._held = workspace, commands, output, held
+    def __init__(self, workspace: Workspace, parent: Parent, held: contextlib.ExitStack):
+        self._workspace, self._parent, self._commands, self._held = workspace, parent, Commands(parent), held
         self._holds_lease = False
         self._load = -1
         self._base: LoadedBase | None = None
         self._duel: Duel | None = None
 
     def serve(self, idle_minutes: float) -> int:
-        """Until quit, a failed load, or idle_minutes without a command. Returns the exit status."""
+        """Until the app has no more use for it, a failed load, or idle_minutes without a command. Returns the exit status."""
         while True:
             command = self._commands.next(idle_minutes * 60)
             if command is None:
@@ -144,8 +135,7 @@ class ChatWorker:
                 self._free_memory()
 
     def _emit(self, event: str, **values: Any) -> None:
-        self._output.write(json.dumps({"event": event, **values}) + "\n")
-        self._output.flush()
+        self._parent.say(event=event, **values)
 
     # ---- load -----------------------------------------------------------------------------------------------------
     def _do_load(self, command: dict[str, Any]) -> None:

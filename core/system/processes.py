@@ -1,4 +1,4 @@
-"""Processes: the environment that ours get, their pipes and their own group, how they end, and who holds how much memory. Windows and POSIX."""
+"""Processes: the environment that ours get, their own group, how they end, and who holds how much memory. Windows and POSIX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import psutil
 
@@ -45,22 +45,6 @@ def own_group() -> dict[str, Any]:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]  # Windows
         return {"creationflags": flags}
     return {"start_new_session": True}
-
-
-def take_pipes() -> tuple[IO[bytes], IO[str]]:
-    """What was stdin and stdout of a worker that is spoken to by lines, for its protocol alone; call it before any import that is slow.
-
-    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and print to the
-    other. On Windows it must not be the pipe: the runtime of numpy's Fortran library asks for the standard handles when it is
-    loaded, and waits for the pending read of the thread that listens there (numpy issue 24290).
-    """
-    source = os.fdopen(os.dup(0), "rb")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
-    os.dup2(2, 1)
-    return source, output
 
 
 def is_ours(pid: int | None, argument: str) -> bool:

@@ -1,25 +1,22 @@
 """The process that makes dry runs: `python -m core.trial.dry_run_worker`. Warm, it answers in seconds; its start takes as long again.
 
-One JSON object a line. In, on stdin: {"id", "question"} (dry_run_answer.Question). Out, on what was stdout when it started (what
-a library prints goes to stderr): {"id", "answer"} (DryRun), or {"id", "why"} (a Text). A newer question ends the one at work,
-which then is not answered. It ends when stdin closes. It touches no card, no file and no network, and computes in one thread.
+In lines (core.system.lines): {"id", "question"} (dry_runs.Question); out {"id", "answer"} (DryRun), or {"id", "why"} (a Message).
+A newer question ends the one at work, which then is not answered. It touches no card, no file and no network, and computes in one thread.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import threading
 import traceback
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
 from core.errors import GarageError
 from core.messages import msg
-from core.system.processes import take_pipes
+from core.system.lines import Parent
 from core.trial.dry_runs import Question
 
 NICENESS = 10
@@ -32,19 +29,17 @@ class _Outdated(BaseException):
 class Questions:
     """What was asked, the newest alone."""
 
-    def __init__(self, source: IO[bytes]):
+    def __init__(self, parent: Parent):
         self.newest = -1
-        self._source = source
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name="questions", daemon=True).start()
+        parent.listen(self._hear, self._gone)
 
-    def _read(self) -> None:
-        for line in self._source:
-            with suppress(ValueError, TypeError, KeyError):
-                asked = json.loads(line)
-                self.newest = asked["id"]
-                self._queue.put(asked)
-        self.newest = -1  # whatever is at work: the app is gone
+    def _hear(self, asked: dict[str, Any]) -> None:
+        self.newest = asked["id"]
+        self._queue.put(asked)
+
+    def _gone(self) -> None:
+        self.newest = -1  # whatever is at work: nobody waits for it
         self._queue.put(None)
 
     def next(self) -> dict[str, Any] | None:
@@ -76,10 +71,10 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
 
 
 def main() -> None:
-    source, output = take_pipes()
+    parent = Parent()
     with suppress(psutil.Error, OSError):
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)
-    questions = Questions(source)
+    questions = Questions(parent)
     import torch
     import transformers
 
@@ -88,7 +83,7 @@ def main() -> None:
     while (asked := questions.next()) is not None:
         found = answer(asked, questions)
         if found is not None:
-            print(json.dumps({"id": asked["id"], **found}), file=output, flush=True)
+            parent.say(id=asked["id"], **found)
 
 
 if __name__ == "__main__":

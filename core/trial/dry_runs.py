@@ -7,11 +7,7 @@ The process ends after IDLE_S without one, and before a run starts.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,13 +18,15 @@ from core.memory.arithmetic import Estimate, Setup
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
-from core.system.processes import kill_tree, own_group, worker_environment
+from core.system.lines import Child
 from core.values import Frozen
 
 LIMIT_S = 120.0  # for one answer, the start of the process with its imports included
 PATIENCE_S = 3.0  # two ticks of a page's clock
 IDLE_S = 600.0
 KEPT = 500  # answers
+OF_ITS_OWN = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # its environment
+END_S = 0.5  # politely; then it is killed
 FEW_CORES = 4  # of fewer, a run on a card needs them too
 
 
@@ -58,7 +56,7 @@ class DryRuns:
         self._changed = threading.Condition()  # guards everything below
         self._known: dict[str, Looked] = {}
         self._wanted: dict[str, _Wanted] = {}  # in the order in which they were first asked
-        self._worker: _Worker | None = None
+        self._worker: Child | None = None
         self._at_work: tuple[int, str] | None = None  # number and key
         self._number = 0
         self._clock: threading.Timer | None = None
@@ -93,7 +91,7 @@ class DryRuns:
             self._wanted.clear()
             self._set_clock(None)
         if worker is not None:
-            worker.end()
+            worker.end(END_S)
 
     # ---- the process ----------------------------------------------------------------------------------------------
     def _go_on(self) -> Looked | None:
@@ -104,34 +102,30 @@ class DryRuns:
             return None
         if self._worker is None or self._worker.process.poll() is not None:
             try:
-                self._worker = _Worker()
+                self._worker = worker = Child("core.trial.dry_run_worker", **OF_ITS_OWN)
             except OSError as error:
                 return Looked(why=msg("dry_run.failed", reason=error.strerror or str(error)))
-            threading.Thread(target=self._read, args=(self._worker,), name="dry runs", daemon=True).start()
+            worker.listen(lambda said: self._hear(worker, said), lambda code: self._ended(worker, code))
         key, wanted = list(self._wanted.items())[-1]
         self._number += 1
         self._at_work = self._number, key
         self._set_clock(self._limit_s, self._too_slow)
-        self._worker.send({"id": self._number, "question": wanted.question.model_dump(mode="json")})
+        self._worker.say(id=self._number, question=wanted.question.model_dump(mode="json"))
         return None
 
-    def _read(self, worker: _Worker) -> None:
-        for line in worker.process.stdout:
-            try:
-                said = json.loads(line)
-                number, found = said["id"], said.get("answer")
-                looked = Looked(DryRun.model_validate(found)) if found else Looked(why=Message.model_validate(said["why"]))
-            except (ValueError, KeyError, TypeError):
-                continue  # half a line of a process that ended; its end is said below
-            with self._changed:
-                self._take(worker, number, looked)
-        code = worker.process.wait()
+    def _hear(self, worker: Child, said: dict[str, Any]) -> None:
+        found = said.get("answer")
+        looked = Looked(DryRun.model_validate(found)) if found else Looked(why=Message.model_validate(said["why"]))
+        with self._changed:
+            self._take(worker, said["id"], looked)
+
+    def _ended(self, worker: Child, code: int) -> None:
         with self._changed:
             if self._worker is worker:
                 self._take(worker, self._number, Looked(why=msg("dry_run.failed", reason=f"exit status {code}")))
                 self._worker = None
 
-    def _take(self, worker: _Worker, number: int, looked: Looked) -> None:
+    def _take(self, worker: Child, number: int, looked: Looked) -> None:
         if self._worker is not worker or not self._at_work or self._at_work[0] != number:
             return
         key, self._at_work = self._at_work[1], None
@@ -150,7 +144,7 @@ class DryRuns:
             self._worker = self._at_work = None
             self._wanted.pop(key, None)
             self._changed.notify_all()
-        worker.end()
+        worker.end(END_S)
 
     def _said_too_slow(self) -> Message:
         return msg("dry_run.too_slow", seconds=round(self._limit_s))
@@ -176,33 +170,6 @@ def takes_processor(run: RunFolder | None) -> bool:
     if run is None:
         return False
     return run.facts().get("device") in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES
-
-
-class _Worker:
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "core.trial.dry_run_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=worker_environment() | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            **own_group(),
-        )
-
-    def send(self, value: dict[str, Any]) -> None:
-        """A process that is gone takes nothing; its reader says so."""
-        with contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(json.dumps(value).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def end(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            kill_tree(self.process.pid)
-            self.process.wait()
 
 
 class Question(Frozen):
@@ -251,12 +218,6 @@ class DryRun(Frozen):
     def where(self) -> Message:
         """The place of the peak, as words."""
         return msg(f"dry_run.at_{self.place}", layer=self.layer) if self.layer else msg(f"dry_run.at_{self.place}")
-
-
-class Refusal(Frozen):
-    """Why there is no number."""
-
-    why: Message
 
 
 def obstacle(setup: Setup) -> Message | None:

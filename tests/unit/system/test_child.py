@@ -71,7 +71,7 @@ def test_the_look_at_stdin_can_fail() -> None:
 
 
 def test_no_worker_reads_stdin_by_its_name() -> None:
-    """It would hold the handle that libraries ask for; `child.take_pipes` gives it a source of its own."""
+    """It would hold the handle that libraries ask for; `core.system.lines` gives it a source of its own."""
     workers = sorted((PROJECT / "core").rglob("*worker.py"))
     assert workers
     assert [file.name for file in workers if "sys.stdin" in file.read_text("utf-8")] == []
