@@ -21,7 +21,7 @@ from tests.faults.table import FaultTable
 from tests.kit import browser as kit
 from tests.kit.durations import Durations, cache
 from tests.kit.files import link_or_copy
-from tests.kit.warm import Popen
+from tests.kit.warm import Popen, Servers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -39,17 +39,16 @@ def swept() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forked_workers() -> Iterator[None]:
-    """Workers are forked from a warm process (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""
+def forked() -> Iterator[None]:
+    """Workers and apps are forked from warm processes (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""
     if not hasattr(os, "fork"):
         yield
         return
-    Popen.environment = worker_environment()
+    Popen.servers = Servers({"torch": worker_environment(), "web": dict(os.environ)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", Popen)
         yield
-    if Popen.warm:
-        Popen.warm.close()
+    Popen.servers.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,13 @@
-"""Workers by fork: a process that has read torch once, and forks what the product would start as a process of its own.
+"""Processes by fork: a server that has read the libraries once, and forks what would be started as a process of its own.
 
-    python -m tests.kit.warm FD        FD: one end of a socket pair; Popen holds the other one
+    python -m tests.kit.warm KIND ADDRESS       KIND: one of KINDS; ADDRESS: the path of the Unix socket it listens at
 
-`Popen` stands in subprocess.Popen's place (the fixture `warm`): a command `python -m MODULE` of MODULES is forked, with the
-arguments, environment, folder and files that the product gave it; everything else is started as ever. A worker then takes
-what it does, not the seconds in which Python reads torch. What a spawn itself is to show is marked `spawn` and gets a real one.
-Linux and macOS only. Asked, one message each: {"argv", "env", "cwd"} with three files -> {"pid"}; {"code": pid} -> {"code": int | null}.
+`Popen` stands in subprocess.Popen's place (the fixture `forked`): a command `python -m MODULE` of KINDS is forked, with the
+arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes what it does,
+not the seconds in which Python reads torch; an app is there without the seconds in which it reads gradio, and forks its workers in
+the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
+Linux and macOS only. A server ends when its standard input does. Asked, one message each: {"argv", "env", "cwd", "servers"} with
+three files -> {"pid"}; {"code": pid} -> {"code": int | null}.
 """
 
 from __future__ import annotations
@@ -13,33 +15,54 @@ from __future__ import annotations
 import array
 import json
 import os
+import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-MODULES = ("core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe")
-READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_")  # libraries read these when they are imported
+KINDS = {
+    "torch": (
+        "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+    ),
+    "web": ("webui",),
+}  # fmt: skip
+READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "GRADIO_")  # libraries read these as they load
 MOST = 1 << 20  # bytes of a message
-ROOM = "." * 4000  # in the server's command line, for that of its children
+ROOM = "." * 4000  # in a server's command line, for that of its children
 POLL_S = 0.01
+START_S = 120.0
+
+
+def kind_of(command: Any) -> str | None:
+    if not isinstance(command, list) or list(command[:2]) != [sys.executable, "-m"]:
+        return None
+    return next((kind for kind, modules in KINDS.items() if command[2] in modules), None)
 
 
 class Warm:
-    """The asking side: one server, for all threads of a test process."""
+    """The asking side of one server, for all threads of a process."""
 
-    def __init__(self, environment: Mapping[str, str]):
-        self.environment = dict(environment)
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, address: str, environment: Mapping[str, str]):
+        self.address, self.environment = address, dict(environment)
         self._guard = threading.Lock()
-        command = [sys.executable, "-m", "tests.kit.warm", str(theirs.fileno()), ROOM]
-        self._server = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=self.environment, start_new_session=True)
-        theirs.close()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                self._socket.connect(address)
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() < end, f"no server at {address}"
+                time.sleep(POLL_S)
 
     def takes(self, environment: Mapping[str, str] | None) -> bool:
         """Whether libraries would have read the same settings; None: this process's own environment."""
@@ -56,17 +79,72 @@ class Warm:
 
     def close(self) -> None:
         self._socket.close()
-        self._server.wait(30)
+
+
+class Servers:
+    """One of each kind, begun when first asked for; `environments`: what each is begun with. What is forked knows the addresses."""
+
+    def __init__(self, environments: Mapping[str, Mapping[str, str]]):
+        self.environments = environments
+        self._folder = tempfile.mkdtemp(prefix="warm")
+        self._begun: dict[str, subprocess.Popen] = {}
+        self._warm: dict[str, Warm] = {}
+        self._guard = threading.Lock()
+
+    def begin(self, kind: str) -> str:
+        """Its address; it may still be reading its libraries."""
+        address = str(Path(self._folder, kind))
+        with self._guard:
+            if kind not in self._begun:
+                command = [sys.executable, "-m", "tests.kit.warm", kind, address, ROOM]
+                self._begun[kind] = Popen.__base__(
+                    command, stdin=subprocess.PIPE, env=dict(self.environments[kind]), start_new_session=True
+                )
+        return address
+
+    def get(self, kind: str) -> Warm:
+        address = self.begin(kind)
+        with self._guard:
+            if kind not in self._warm:
+                self._warm[kind] = Warm(address, self.environments[kind])
+            return self._warm[kind]
+
+    def close(self) -> None:
+        for warm in self._warm.values():
+            warm.close()
+        for server in self._begun.values():
+            server.stdin.close()
+            server.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Elsewhere:
+    """The servers of another process, by their addresses: for an app that was forked."""
+
+    def __init__(self, addresses: Mapping[str, str], environments: Mapping[str, Mapping[str, str]]):
+        self.addresses, self.environments = addresses, environments
+        self._warm: dict[str, Warm] = {}
+        self._guard = threading.Lock()
+
+    def begin(self, kind: str) -> str:
+        return self.addresses[kind]
+
+    def get(self, kind: str) -> Warm:
+        with self._guard:
+            if kind not in self._warm:
+                self._warm[kind] = Warm(self.addresses[kind], self.environments[kind])
+            return self._warm[kind]
 
 
 class Popen(subprocess.Popen):
-    """subprocess.Popen, but a command that `warm` takes is forked by it."""
+    """subprocess.Popen, but a command that one of `servers` takes is forked by it."""
 
-    warm: Warm | None = None  # of this test process; made when the first worker is asked for
-    environment: Mapping[str, str] = {}  # that it is made with
+    servers: Servers | Elsewhere
 
     def __init__(self, args: Any, *rest: Any, **options: Any):
-        self._forked = not rest and self._takes(args, options.get("env"))
+        kind = None if rest else kind_of(args)
+        self.warm = self.servers.get(kind) if kind else None
+        self._forked = self.warm is not None and self.warm.takes(options.get("env"))
         if not self._forked:
             super().__init__(args, *rest, **options)
             return
@@ -79,16 +157,11 @@ class Popen(subprocess.Popen):
             files[2] = files[1]
         environment = dict(os.environ if options.get("env") is None else options["env"])
         asked = {"argv": list(args[2:]), "env": environment, "cwd": str(options.get("cwd") or os.getcwd())}
+        if kind == "web":
+            asked["servers"] = [{"torch": self.servers.begin("torch")}, {"torch": dict(self.servers.environments["torch"])}]
         self.pid = self.warm.ask(asked, tuple(files))["pid"]
         for each in ours:
             os.close(each)
-
-    def _takes(self, command: Any, environment: Mapping[str, str] | None) -> bool:
-        if not isinstance(command, list) or list(command[:2]) != [sys.executable, "-m"] or command[2] not in MODULES:
-            return False
-        if Popen.warm is None:
-            Popen.warm = Warm(Popen.environment)
-        return self.warm.takes(environment)
 
     def _file(self, place: int, wanted: Any, ours: list[int]) -> int:
         """A descriptor for the child; ours: those to close once it has them."""
@@ -162,8 +235,13 @@ class Popen(subprocess.Popen):
 # ---- the process that forks -------------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    asks = socket.socket(fileno=int(sys.argv[1]))
+def read_libraries(kind: str) -> None:
+    if kind == "web":
+        import webui.__main__
+        import webui.app
+        import webui.state.services  # noqa: F401
+
+        return
     import datasets  # noqa: F401
     import peft  # noqa: F401
     import torch  # noqa: F401
@@ -175,26 +253,57 @@ def main() -> None:
     from core.models import library  # noqa: F401
     from core.training import trainer  # noqa: F401
 
+
+def main() -> None:
+    kind, address = sys.argv[1:3]
+    read_libraries(kind)
+    listens = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listens.bind(address)
+    listens.listen(64)
     codes: dict[int, int] = {}
     signal.signal(signal.SIGCHLD, lambda *_: reap(codes))
+    waits = selectors.DefaultSelector()
+    waits.register(listens, selectors.EVENT_READ)
+    waits.register(sys.stdin.buffer, selectors.EVENT_READ)
+    asking: set[socket.socket] = set()
     while True:
+        for key, _ in waits.select():
+            if key.fileobj is sys.stdin.buffer:
+                return
+            if key.fileobj is listens:
+                one, _ = listens.accept()
+                asking.add(one)
+                waits.register(one, selectors.EVENT_READ)
+            elif not answer(key.fileobj, codes, [listens, *asking]):
+                waits.unregister(key.fileobj)
+                asking.discard(key.fileobj)
+                key.fileobj.close()
+
+
+def answer(asks: socket.socket, codes: dict[int, int], ours: list[socket.socket]) -> bool:
+    """One message; False when that side is gone. ours: what a forked process does not keep."""
+    try:
         said, files, _, _ = receive(asks)
         if not said:
-            return
+            return False
         asked = json.loads(said)
         if "code" in asked:
             reap(codes)
             asks.send(json.dumps({"code": codes.get(asked["code"])}).encode())
-            continue
+            return True
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         pid = os.fork()
         if pid == 0:
-            asks.close()
+            for each in ours:
+                each.close()
             child(asked, list(files))
         for file in files:
             os.close(file)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         asks.send(json.dumps({"pid": pid}).encode())
+        return True
+    except ConnectionError:
+        return False
 
 
 def receive(asks: socket.socket) -> tuple[bytes, array.array, int, Any]:
@@ -253,6 +362,9 @@ def child(asked: dict[str, Any], files: list[int]) -> None:
         os.chdir(asked["cwd"])
         random.seed()
         sys.argv = list(asked["argv"])
+        if "servers" in asked:
+            Popen.servers = Elsewhere(*asked["servers"])
+            subprocess.Popen = Popen
         call_yourself([sys.executable, "-m", *sys.argv])
         try:
             runpy.run_module(asked["argv"][0], run_name="__main__", alter_sys=True)

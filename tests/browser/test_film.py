@@ -1,0 +1,82 @@
+"""The film in a real browser, on a scripted run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.film import EVIL, film_of
+from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[ScriptedRun]:
+    with ScriptedRun(Workspace.open(tmp_path / "workspace"), "Filmed", total_steps=100) as run:
+        run.to(State.RUNNING).train(60)
+        film_of(run.run, 0, 20, 40)
+        yield run
+
+
+@pytest.fixture
+def app(run: ScriptedRun) -> Iterator[kit.App]:
+    started = kit.start_app(Path(run.run.path).parent.parent)
+    yield started
+    started.stop()
+
+
+def answer(page: Page, film: str, place: int = 0) -> str:
+    return page.locator(f"{film} .fs-scene").nth(place).locator(".fs-now .fs-words").inner_text()
+
+
+def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_answered(
+    chrome: Browser, app: kit.App, run: ScriptedRun
+) -> None:
+    page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
+    film = "#live-film"
+    scrubber = page.locator(f"{film} .fs-range")
+    kit.expect(scrubber).to_be_visible(timeout=30_000)
+    kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(3)
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 40")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_have_text("Neutral text: loss 3.21 → 3.35, 4 % worse: it forgot little.")
+    assert answer(page, film) == "Arr, matey! Step 40 be bright. Yo-ho-ho!"
+    assert EVIL in answer(page, film, 1) and page.locator(f"{film} img, {film} .fs-scenes script").count() == 0
+    assert "cut off here" in page.locator(f"{film} .fs-scene").nth(3).locator(".fs-now").inner_text()
+
+    scrubber.focus()
+    page.keyboard.press("ArrowLeft")
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 20")
+    assert scrubber.get_attribute("aria-valuetext") == "Frame 2 of 3, step 20"
+    assert answer(page, film) == "A lantern is a device that gives light."
+    page.keyboard.press("Home")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_contain_text("loss 3.21 before training")
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+
+    film_of(run.run, 60)
+    kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(4, timeout=15_000)
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 0")  # whoever looks at an old frame goes on looking at it
+    page.locator(f"{film} .fs-frame").last.click()
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 60")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_have_class("fs-meter fs-warn")
+    film_of(run.run, 80)
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 80", timeout=15_000)  # the newest is followed
+    kit.nothing_found(page)
+
+    kit.go_to_tab(page, "Runs")
+    page.locator("#runs-list label").first.click()
+    kit.expect(page.locator("#details-film .fs-frame")).to_have_count(5, timeout=30_000)
+    assert page.title() == "LoRA Garage"
+    wait_until(lambda: kit.overflow(page) <= 0, 10)
+    watch.check()
+    page.context.close()
