@@ -77,7 +77,7 @@ def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = 
         store = DatasetStore(workspace.datasets, PRESETS)
         source = store.import_file(Path(job.rows)).id
         recipe = plan.resolve(_recipe(job, source, checkpointing), "benchmark", has_card=job.on_card)
-        run = Runs(workspace).create(recipe, "command", {})
+        run = Runs(workspace).create(recipe, "command")
         with run.lock().acquire(timeout=10), Recorder(run) as reporter:
             reporter.state(State.PREPARING)
             model_folder = Path(job.model)

@@ -44,7 +44,7 @@ def recipe_of(name: str, method: str) -> Recipe:
 
 def measure(space: Workspace, name: str, method: str) -> str:
     """One row of the table."""
-    run = Runs(space).create(recipe_of(name, method), "command", {})
+    run = Runs(space).create(recipe_of(name, method), "command")
     started = time.monotonic()
     status = follow(run, space, quiet=True)
     seconds = time.monotonic() - started

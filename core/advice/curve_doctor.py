@@ -107,25 +107,12 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float = USUAL_RATE) -> list[Finding]:
-    """What is wrong with a run that is at work, or was. One cause is told, the first that explains the curves."""
+def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Finding]:
+    """What is wrong with a run that is at work, or was. usual_rate: by the advice that it was planned with, if it was. One cause is told, the first that explains the curves."""
     for rule in (hot_rate, overfitting, plateau):
-        if finding := rule(recipe, series, at_work, usual_rate):
+        if finding := rule(recipe, series, at_work, usual_rate or USUAL_RATE):
             return [finding]
     return []
-
-
-def measured_rows(facts: dict[str, Any]) -> int:
-    """Of a run.json; 0 where it does not say."""
-    rows = facts.get("rows_measured")
-    return rows if isinstance(rows, int) else 0
-
-
-def usual_rate(facts: dict[str, Any]) -> float:
-    """Of a run.json, by the advice that the run was planned with."""
-    advice = facts.get("advice")
-    rate = advice.get("usual_rate") if isinstance(advice, dict) else None
-    return float(rate) if isinstance(rate, int | float) and 0 < rate < 1 else USUAL_RATE
 
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:

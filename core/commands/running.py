@@ -39,6 +39,7 @@ from core.recipe import Recipe
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs
+from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder, Status
 from core.runs.states import BUSY, TERMINAL, State, may_pause
 from core.system.processes import kill_tree
@@ -129,11 +130,10 @@ def prepared(
         for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
             say_finding(finding)
     runs = Runs(space)
-    facts = {
-        "data": {"id": source, "name": info.name, "sha256": info.sha256, "rows": info.rows},
-        "advice": made.advice.model_dump(mode="json"),
-        **(further_runs.facts_of(parent) if parent else {}),
-    }
+    data = TrainedOn(id=source, name=info.name, sha256=info.sha256, rows=info.rows)
+    facts = RunFacts(data=data, advice=made.advice.model_dump(mode="json"))
+    if parent:
+        facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
     if queue:
         run, said = line_commands.create(space, made.recipe, facts, at)
         print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
@@ -266,8 +266,8 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
 
 def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Finding]:
     facts = run.facts()
-    series = curve_doctor.Series.of_records(metrics, curve_doctor.measured_rows(facts))
-    return curve_doctor.of_run(recipe, series, status.state in BUSY, curve_doctor.usual_rate(facts))
+    series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0)
+    return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)
 
 
 def summary(run: RunFolder, status: Status) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         recipe = run.recipe()
     except RecipeError as error:
         return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.message.model_dump()} | UNREADABLE
-    metrics = run.all_metrics()
+    metrics, parent = run.all_metrics(), run.facts().parent
     train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
     eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
     return {
@@ -290,7 +290,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "r": recipe.adapter.r,
         "model": recipe.model.id,
         "data": recipe.data.source,
-        "parent": (run.facts().get("parent") or {}).get("run"),
+        "parent": parent.run if parent else None,
         "first_loss": train_losses[0] if train_losses else None,
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,

@@ -211,7 +211,7 @@ class Exporter:
             card = cards.model_card(recipe, base, self.run_folder.name, self._form(base.dtype_name))
             (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
-        rows = self.run_folder.facts().get("probe_rows") or []
+        rows = self.run_folder.facts().probe_rows
         check = proof.prove(request.kind, exported, base, adapter, rows, compute, job.stage, job.check)
         result = ExportResult(
             name=request.name if check.passed else f"{request.name}-unproven",

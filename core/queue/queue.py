@@ -27,6 +27,7 @@ from core.errors import BusyError, RecipeError, RunError
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.values import Frozen
 from core.workspace.folder import Workspace
@@ -284,7 +285,7 @@ def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFo
     return run, waiting
 
 
-def create(space: Workspace, recipe: Recipe, facts: dict[str, Any], at: str | None) -> tuple[RunFolder, Message]:
+def create(space: Workspace, recipe: Recipe, facts: RunFacts, at: str | None) -> tuple[RunFolder, Message]:
     """A run at the end of the queue, for the app to train."""
     runs, queue, not_before = Runs(space), Queue(space), time_of_day(at, time.time())
     with queue.locked():  # the app must not see it before its time is written

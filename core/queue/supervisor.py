@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
@@ -25,6 +24,7 @@ from core.queue.turns import Turns, busy
 from core.recipe import Recipe
 from core.runs import ended
 from core.runs.all import Runs, dropped, interrupted, this_process
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.system.processes import device_environment, is_ours, kill_tree, own_group, worker_environment
@@ -57,7 +57,7 @@ def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=workspace.root,
-            env=worker_environment() | device_environment(run.facts().get("wanted_device")),
+            env=worker_environment() | device_environment(run.facts().wanted_device),
             **own_group(),
         )
 
@@ -95,7 +95,7 @@ class Supervisor:
         self._thread.start()
 
     # ---- what pages ask -------------------------------------------------------------------------------------------
-    def submit(self, recipe: Recipe, facts: dict[str, Any], not_before: float | None = None) -> RunFolder:
+    def submit(self, recipe: Recipe, facts: RunFacts | None = None, not_before: float | None = None) -> RunFolder:
         """A run that begins now where nothing else is at work, else when its turn in the queue comes, and not before a time.
 
         Raises BusyError for what is the same again: the second of two Starts that were meant as one.
@@ -123,8 +123,7 @@ class Supervisor:
                 continue
             with contextlib.suppress(RecipeError):
                 other = run.recipe()
-                created = run.facts().get("created")
-                is_soon = isinstance(created, int | float) and 0 <= time.time() - created < SAME_S
+                is_soon = 0 <= time.time() - run.facts().created < SAME_S
                 if other == (recipe.model_copy(update={"name": other.name}) if is_soon else recipe):
                     raise BusyError("line.same", name=run.name)
 
@@ -207,7 +206,7 @@ class Supervisor:
         if not self._thread.is_alive():
             return None
         at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
-        return next((run for run in at_work if run.facts().get("launcher") == "app"), None)
+        return next((run for run in at_work if run.is_of_app), None)
 
     # ---- the thread -----------------------------------------------------------------------------------------------
     def _drive(self) -> None:
@@ -290,7 +289,7 @@ class Supervisor:
         self._stop_asked.pop(run.id, None)
         try:
             self._before_start(run)
-            run.add_facts(**this_process())  # an app before this one may have queued it
+            run.add_facts(RunFacts(**this_process()))  # an app before this one may have queued it
             self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             traceback.print_exc()

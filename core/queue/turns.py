@@ -181,8 +181,8 @@ def _renewed(game: Game | None, why: Message | None, until: float | None, now: f
 
 def card_of(machine: Machine, run: RunFolder | None) -> Card | None:
     """The card that run computes on, or would: the one it was given, else the first. None on the processor."""
-    wanted = run.facts().get("wanted_device") if run else None
-    if wanted == "cpu" or (run and run.facts().get("device") == "cpu"):
+    wanted = run.facts().wanted_device if run else None
+    if wanted == "cpu" or (run and run.facts().device == "cpu"):
         return None
     cards = machine.nvidia.cards
     return next((card for card in cards if card.uuid == wanted), None) if wanted else next(iter(cards), None)

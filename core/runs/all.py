@@ -19,6 +19,7 @@ from core.files import free_when_full, writing
 from core.messages import msg
 from core.recipe import Recipe
 from core.runs import further
+from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, State, may_resume
 from core.system.processes import process_lives
@@ -32,18 +33,18 @@ LOCK_S = 3.0  # a worker that has said "paused" still needs a moment to be gone
 class Runs:
     workspace: Workspace
 
-    def create(self, recipe: Recipe, launcher: str, facts: dict[str, Any]) -> RunFolder:
+    def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
         """A queued run. launcher: "app" (its supervisor starts it) or "command" (the command that made it does)."""
         folder = f"{time.strftime('%Y-%m-%d')}_{names.slug(recipe.name)}_{names.short_id()}"
         aside = self.workspace.runs / f".{folder}.part"
         try:
             (aside / "checkpoints").mkdir(parents=True)
             run = RunFolder(aside)
-            if parent := facts.get("parent"):
-                further.bring_start(self._parent(parent), aside)
+            if facts and facts.parent:
+                further.bring_start(self._parent(facts.parent), aside)
             recipe.write(aside / "recipe.yaml")
-            created = {"v": 1, "name": recipe.name, "created": time.time(), "launcher": launcher, **this_process()}
-            files.replace_json(aside / "run.json", created | facts)
+            created = RunFacts(v=1, name=recipe.name, created=time.time(), launcher=launcher, **this_process())
+            files.replace_json(aside / "run.json", created.given() | (facts.given() if facts else {}))
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             aside.rename(self.workspace.runs / folder)
             files.sync_folder(self.workspace.runs)
@@ -55,11 +56,11 @@ class Runs:
             raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
         return RunFolder(self.workspace.runs / folder)
 
-    def _parent(self, parent: dict[str, Any]) -> RunFolder:
+    def _parent(self, parent: Parent) -> RunFolder:
         try:
-            return self.get(str(parent.get("run")))
+            return self.get(parent.run)
         except RunError:
-            raise RunError("further.parent_gone", name=str(parent.get("name"))) from None
+            raise RunError("further.parent_gone", name=parent.name) from None
 
     def get(self, run_id: str) -> RunFolder:
         """Raises RunError for an id that is not a run here; no id can leave the runs folder."""
@@ -85,7 +86,7 @@ class Runs:
 
     def list(self) -> Sequence[RunFolder]:
         """Newest first."""
-        return sorted(self.folders(), key=lambda run: (run.created, run.id), reverse=True)
+        return sorted(self.folders(), key=lambda run: (run.facts().created, run.id), reverse=True)
 
     def status(self, run: RunFolder) -> Status:
         """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""
@@ -119,7 +120,7 @@ class Runs:
         if run.status().state != status.state:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
         run.forget_asked()
-        run.add_facts(launcher=launcher, **this_process())
+        run.add_facts(RunFacts(launcher=launcher, **this_process()))
         fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
         attempt = max(status.attempt, _last_attempt(run)) + 1
         again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
@@ -140,9 +141,9 @@ class Runs:
     def _was_left(self, run: RunFolder) -> bool:
         """A command made this run and went away before its worker began: nobody will ever start it."""
         facts = run.facts()
-        if facts.get("launcher") != "command" or run.is_locked():
+        if facts.launcher != "command" or run.is_locked():
             return False
-        return not process_lives(facts.get("launcher_pid"), facts.get("launcher_started"))
+        return not process_lives(facts.launcher_pid, facts.launcher_started)
 
     def waiting(self) -> Sequence[RunFolder]:
         """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their order)."""
@@ -186,7 +187,8 @@ def dropped(status: Status, was_paused: bool = False) -> Status:
     return status.model_copy(update=changes | {"since": time.time()})
 
 
-def this_process() -> dict[str, float]:
+def this_process() -> dict[str, Any]:
+    """For RunFacts."""
     return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}
 
 

@@ -1,6 +1,7 @@
 """One run on disk: the interface between the process that trains and everything that looks at it.
 
-recipe.yaml, run.json   written once at submission
+recipe.yaml             written once at submission
+run.json                made with it; then the holder of run.lock (core/runs/facts)
 start/                  the parent's adapter, copied at submission, of a run that trains another one further
 label.json              the name a person gave later (written by the page)
 left.json               that a person does not want to be asked about this attempt again (written by the page)
@@ -15,7 +16,6 @@ A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, o
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import time
@@ -32,6 +32,7 @@ from core.files import Tail, read_lines, writing
 from core.messages import Message
 from core.progress import Progress
 from core.recipe import Recipe
+from core.runs.facts import RunFacts
 from core.runs.states import State, may_move
 from core.system.processes import is_ours
 from core.values import Frozen
@@ -72,31 +73,22 @@ class RunFolder:
     def recipe(self) -> Recipe:
         return Recipe.read(self.path / "recipe.yaml")
 
-    def facts(self) -> dict[str, Any]:
-        return files.read_object(self.path / "run.json")
+    def facts(self) -> RunFacts:
+        return RunFacts.of(files.read_object(self.path / "run.json"))
 
-    def add_facts(self, **facts: Any) -> None:
-        """Facts learned while preparing (template, versions, dtype and its reason), by the holder of run.lock."""
-        files.replace_json(self.path / "run.json", self.facts() | facts)
-
-    @property
-    def created(self) -> float:
-        """Seconds since 1970; 0 where run.json does not say."""
-        try:
-            created = float(self.facts().get("created") or 0)
-        except (TypeError, ValueError, OverflowError):
-            return 0.0
-        return created if math.isfinite(created) else 0.0
+    def add_facts(self, facts: RunFacts) -> None:
+        """What is given of facts (None too), beside what stands there; by the holder of run.lock."""
+        files.replace_json(self.path / "run.json", files.read_object(self.path / "run.json") | facts.given())
 
     @property
     def is_of_app(self) -> bool:
         """Whether the app's supervisor starts it; else the command that made it does."""
-        return self.facts().get("launcher") == "app"
+        return self.facts().launcher == "app"
 
     @property
     def name(self) -> str:
         label = files.read_object(self.path / "label.json")
-        return str(label.get("name") or self.facts().get("name") or self.id)[:MOST_NAME]
+        return str(label.get("name") or self.facts().name or self.id)[:MOST_NAME]
 
     def rename(self, name: str) -> None:
         with writing(self.path):

@@ -19,6 +19,7 @@ from core.errors import ModelError, RecipeError, RunError
 from core.messages import msg
 from core.models import adapters
 from core.recipe import Recipe
+from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace import names
@@ -62,7 +63,7 @@ def _check_adapter(parent: RunFolder, folder: Path, recipe: Recipe) -> None:
     if not ranks or found.r != expected or ranks != {expected}:
         reason = msg("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
         raise RunError("further.damaged", name=parent.name, reason=reason)
-    folder_then = str(parent.facts().get("model_folder") or "")
+    folder_then = parent.facts().model_folder
     if found.base not in (recipe.model.id, folder_then):
         raise RunError("further.other_base", name=parent.name, found=found.base[:200], expected=recipe.model.id)
 
@@ -113,21 +114,14 @@ def _value(recipe: Recipe, section: str, key: str) -> Any:
     return recipe.lora_alpha if key == "lora_alpha" else getattr(getattr(recipe, section), key)
 
 
-def facts_of(parent: RunFolder) -> dict[str, Any]:
+def facts_of(parent: RunFolder) -> RunFacts:
     """For the child's run.json. step: of the adapter that the parent kept. eval_loss: the parent's last until there, None where
     it was never measured."""
-    kept = parent.facts().get("adapter_step")
-    step = kept if isinstance(kept, int) else parent.status().step
+    facts = parent.facts()
+    step = parent.status().step if facts.adapter_step is None else facts.adapter_step
     measured = [line.get("eval_loss") for line in parent.all_metrics() if line.get("kind") == "eval" and line["step"] <= step]
-    return {
-        "parent": {
-            "run": parent.id,
-            "name": parent.name,
-            "step": step,
-            "eval_loss": measured[-1] if measured else None,
-            "template": parent.facts().get("template"),
-        }
-    }
+    eval_loss = measured[-1] if measured else None
+    return RunFacts(parent=Parent(run=parent.id, name=parent.name, step=step, eval_loss=eval_loss, template=facts.template))
 
 
 def start_of(run: RunFolder) -> Path:

@@ -60,7 +60,8 @@ class Health:
             self.no_numbers, self.loss = 0, loss
             if self.started_at is None or step == 1:
                 self.note_start(loss)
-            self.far = self.far + 1 if loss > self.started_at + FAR else 0
+            is_far = self.started_at is not None and loss > self.started_at + FAR
+            self.far = self.far + 1 if is_far else 0
             if self.far < FAR_STEPS:
                 return "good"
         return "go_back" if self.back < MOST_BACK else "stop"

@@ -19,7 +19,7 @@ class Launcher:
     def __init__(self, run: RunFolder, workspace: Workspace):
         self._run, self._workspace = run, workspace
         facts = run.facts()
-        self._process = (facts.get("launcher_pid"), facts.get("launcher_started"))
+        self._process = (facts.launcher_pid, facts.launcher_started)
         self._alone = False
 
     def look(self) -> None:

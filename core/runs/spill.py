@@ -12,10 +12,10 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
 
-from core.messages import msg
+from core.messages import Message, msg
+from core.runs.facts import RunFacts, Spill
 from core.runs.reporter import Reporter
 from core.values import GIB
 
@@ -39,23 +39,13 @@ class Memory:
     others: int = 0
 
 
-@dataclass(frozen=True)
-class Spill:
-    """over_gib: how much is in the wrong memory, as far as can be told. slower: times the usual time of a step."""
-
-    kind: Literal["shared_memory", "disk"]
-    over_gib: float
-    slower: float
-    step: int
-
-
 def judge(usual: float, recent: list[float], memory: Memory, where: str, step: int) -> Spill | None:
     """usual, recent: seconds a token, before and in the last steps. where: "cpu", or the system that the card is driven by."""
     if len(recent) < IN_A_ROW or usual <= 0 or min(recent) < JUMP * usual:
         return None
     slower = statistics.median(recent) / usual
     if where == "cpu":
-        return Spill("disk", 0.0, slower, step) if memory.used > (1 - SCARCE) * memory.total else None
+        return Spill(kind="disk", over_gib=0.0, slower=slower, step=step) if memory.used > (1 - SCARCE) * memory.total else None
     if where not in SPILLING_SYSTEMS:
         return None
     # Others may have grown since the start; while nothing is spilled, used is theirs and ours together.
@@ -63,7 +53,8 @@ def judge(usual: float, recent: list[float], memory: Memory, where: str, step: i
     wanted = memory.reserved + CONTEXT_BYTES + others
     if wanted < NEAR_TOTAL * memory.total:
         return None
-    return Spill("shared_memory", max(0.0, wanted - memory.total) / GIB, slower, step)
+    over = max(0.0, wanted - memory.total) / GIB
+    return Spill(kind="shared_memory", over_gib=over, slower=slower, step=step)
 
 
 class SpillWatch:
@@ -95,7 +86,7 @@ class SpillWatch:
         self._looked_at = self._clock()
         if not slow:
             self._told = None
-            self._reporter.run.add_facts(spill=None)
+            self._reporter.run.add_facts(RunFacts(spill=None))
             self._reporter.run.log_event("decision", message=msg("spill.over"))
         elif (memory := self._memory()) is not None:
             found = judge(self.usual, list(self._recent), memory, self._where, step)
@@ -108,11 +99,11 @@ class SpillWatch:
 
     def _tell(self, found: Spill) -> None:
         self._told = found
-        self._reporter.run.add_facts(spill=asdict(found))
+        self._reporter.run.add_facts(RunFacts(spill=found))
         self._reporter.warn(sentence(found))
 
 
-def sentence(found: Spill):
+def sentence(found: Spill) -> Message:
     """What happened, by how much, and what to try."""
     if found.kind == "disk":
         return msg("spill.disk", slower=found.slower)

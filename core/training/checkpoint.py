@@ -24,6 +24,7 @@ from core import files, values
 from core.errors import RunError
 from core.messages import msg
 from core.runs import checkpoints
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.health import Health
 
@@ -117,7 +118,7 @@ class Checkpoints:
         checkpoints.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
         if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
             position.best_checkpoint = position.best_eval_loss = None
-        self.run.add_facts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss)
+        self.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss))
 
     def _make_room(self, states: States, best: str | None) -> None:
         """Where the disk is short for the next one: old ones go first, then a warning, because the save may fail."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import psutil
 
+from core.runs.facts import RunFacts
 from core.runs.reporter import Reporter
 
 EVERY_S = 2.0
@@ -47,7 +48,7 @@ class MemoryUse:
         peak = max((value for value in (self._peak, _known(self._most)) if value is not None), default=None)
         if peak is not None:
             with suppress(OSError):
-                self._reporter.run.add_facts(peak_memory_bytes=peak)
+                self._reporter.run.add_facts(RunFacts(peak_memory_bytes=peak))
 
     def _look(self) -> int | None:
         used = _known(self._used)

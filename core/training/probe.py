@@ -6,10 +6,7 @@ largest batch of an evaluation, and a frame of the film. What was measured repla
 ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
-
-run.json, memory: planned_gib (of the plan, for its max_length), predicted_gib (for this batch, corrected), arithmetic_gib (not
-corrected), factor and runs (of that correction), measured_gib (None where it did not fit), limit_gib, rows, tokens, learned,
-allocated_gib, reserved_gib and card_used_gib (on a card), seconds; peak_gib: of the whole run, where it was more.
+What was found stands in run.json (`MemoryFacts`).
 """
 
 from __future__ import annotations
@@ -40,6 +37,7 @@ from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
+from core.runs.facts import MemoryFacts, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.system import gpu
@@ -106,7 +104,7 @@ class Probe:
         rig = Rig.of(self._machine, card) if card or not on_card else None
         predicted = self._predict(trainer, longest, rig)
         facts = {
-            "planned_gib": _planned(self._run),
+            "planned_gib": self._run.facts().planned.estimate.on_card_gib,
             **predicted,
             "limit_gib": limit / GIB if limit else None,
             "rows": len(longest.rows),
@@ -119,12 +117,12 @@ class Probe:
             facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None}
             facts |= {"seconds": measured.seconds}
         facts["measured_gib"] = measured.whole / GIB if measured else None
-        self._run.add_facts(memory={name: _rounded(value) for name, value in facts.items()})
+        self._run.add_facts(RunFacts(memory=MemoryFacts(**{name: _rounded(value) for name, value in facts.items()})))
         if measured and rig and predicted:
             self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
         # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
-        counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or _given(self._run.facts().get("memory_limit_gib"))
+        counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or self._run.facts().memory_limit_gib
         if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
             return self._refusal(trainer, longest, measured, limit, predicted)
         self._say(facts)
@@ -139,18 +137,20 @@ class Probe:
         """
         if self._kept is None:
             return
-        peak = self._run.facts().get("peak_memory_bytes")
-        whole = (peak + self._kept.context) / GIB if isinstance(peak, int) else 0.0
+        facts = self._run.facts()
+        whole = (facts.peak_memory_bytes + self._kept.context) / GIB if facts.peak_memory_bytes else 0.0
         if whole <= self._kept.measured_gib:
             return
-        with suppress(OSError):
-            self._run.add_facts(memory=self._run.facts()["memory"] | {"peak_gib": round(whole, 4)})
+        if facts.memory:
+            with suppress(OSError):
+                self._run.add_facts(RunFacts(memory=facts.memory.model_copy(update={"peak_gib": round(whole, 4)})))
         self._keep(self._kept.rig, self._kept.arithmetic_gib, whole)
 
     # ---- what there is --------------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
         """Bytes that this process may have in all; None where that is not known. memory_limit_gib of run.json makes it less."""
-        limits = [_given(self._run.facts().get("memory_limit_gib"))]
+        given = self._run.facts().memory_limit_gib
+        limits = [int(given * GIB) if given else None]
         if on_card:
             # What others held before this process came to the card is theirs.
             limits.append(card.free_bytes if card else None)
@@ -355,17 +355,6 @@ def _memory_now(card: Card | None, on_card: bool) -> Memory | None:
     if card is None or newest is None or newest.total_bytes is None or newest.used_bytes is None:
         return None
     return Memory(newest.total_bytes, newest.used_bytes, torch.cuda.memory_reserved(), card.used_bytes or 0)
-
-
-def _planned(run: RunFolder) -> float | None:
-    """The number that the person saw before Start; a run without a plan has none."""
-    advice = run.facts().get("advice")
-    estimate = advice.get("estimate") if isinstance(advice, dict) else None
-    return estimate.get("on_card_gib") if isinstance(estimate, dict) else None
-
-
-def _given(gib: object) -> int | None:
-    return int(gib * GIB) if isinstance(gib, int | float) and gib > 0 else None
 
 
 def _budget(machine: Machine, on_card: bool, limit_gib: float) -> Budget:

@@ -19,6 +19,7 @@ from core.errors import DataError
 from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
+from core.runs.facts import RunFacts
 from core.runs.reporter import Reporter
 
 PROBE_ROWS = 8
@@ -90,7 +91,7 @@ def tokenize(
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
     _say(reading, chosen, recipe)
     probes = [probe_row(examples[number]) for number in (reading.used[trained:] + reading.used[:trained])[:PROBE_ROWS]]
-    reporter.run.add_facts(probe_rows=[probe for probe in probes if probe])
+    reporter.run.add_facts(RunFacts(probe_rows=[probe for probe in probes if probe]))
     return train, evaluation
 
 

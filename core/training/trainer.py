@@ -29,6 +29,7 @@ from core.engine.step import checkpoint_layers, clip, gradients, stop_inside_lay
 from core.messages import Message, msg
 from core.progress import Progress
 from core.recipe import Recipe
+from core.runs.facts import RunFacts, TimeFacts
 from core.runs.reporter import Reporter
 from core.runs.spill import SpillWatch
 from core.runs.time_left import TimeLeft
@@ -128,9 +129,10 @@ class Trainer:
                 self.clock = self.new_clock()
                 self._after(self.position.step)
                 self._steps()
-                told = self.reporter.run.facts().get("time")
-                if isinstance(told, dict) and not self.has_stopped_improving:
-                    self.reporter.run.add_facts(time=told | {"took_seconds": round(self.clock.spent, 1)})
+                told = self.reporter.run.facts().time
+                if told and not self.has_stopped_improving:
+                    took = told.model_copy(update={"took_seconds": round(self.clock.spent, 1)})
+                    self.reporter.run.add_facts(RunFacts(time=took))
         finally:
             self.fused.release()
             self.memory.keep_peak()
@@ -186,7 +188,7 @@ class Trainer:
         whole = None if left is None else self.clock.spent + left
         self.reporter.step(step, total, left, whole)
         if whole is not None and step - self.clock.done == TOLD_AFTER:
-            self.reporter.run.add_facts(time={"after_steps": TOLD_AFTER, "said_seconds": round(whole, 1)})
+            self.reporter.run.add_facts(RunFacts(time=TimeFacts(after_steps=TOLD_AFTER, said_seconds=round(whole, 1))))
 
     def _after(self, step: int) -> None:
         """What is due once a step is finished, and still due when a run that was paused in it goes on."""
@@ -294,7 +296,7 @@ class Trainer:
         if math.isfinite(eval_loss) and (so_far is None or eval_loss < so_far):
             self.position.best_eval_loss, self.position.since_best = eval_loss, 0
             self.position.best_checkpoint = checkpoint.name_of(step)
-            self.reporter.run.add_facts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss)
+            self.reporter.run.add_facts(RunFacts(best_checkpoint=checkpoint.name_of(step), best_eval_loss=eval_loss))
             if step % self.save_every or not self.position.health.is_worth_saving:  # else it is saved right after this
                 self.checkpoint()
 

@@ -32,13 +32,13 @@ from core.errors import (
 )
 from core.files import is_disk_full, is_out_of_memory
 from core.messages import Message, msg
-from core.models import model_card
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.runs import ended, further, scenes
+from core.runs import ended, further, model_card, scenes
 from core.runs.all import Runs
+from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
 from core.runs.reporter import PAUSED_EXIT, STOPPED_EXIT, Reporter
@@ -96,10 +96,10 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 def _stopped_message(run: RunFolder) -> Message:
     """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
-    step, kept = run.status().step, run.facts().get("adapter_step")
+    step, kept = run.status().step, run.facts().adapter_step
     if not run.keep_newest_checkpoint():
         return msg("run.stopped_before_training")
-    if isinstance(kept, int) and kept < step:
+    if kept is not None and kept < step:
         return msg("run.stopped_best", step=step, kept=kept)
     return msg("run.stopped_kept", step=step)
 
@@ -148,11 +148,11 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
     probe = Probe(run, workspace, recipe, shape)  # before torch touches a card: what others hold there is read now
     torch.manual_seed(recipe.train.seed)
-    before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else {}
-    compute = device.choose(before.get("dtype"))
-    if before and str(compute.device) != before.get("device"):
-        raise RunError("run.other_device", then=before.get("device"), now=str(compute.device))
-    run.add_facts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason.model_dump())
+    before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else None
+    compute = device.choose(before.dtype if before else None)
+    if before and str(compute.device) != before.device:
+        raise RunError("run.other_device", then=before.device, now=str(compute.device))
+    run.add_facts(RunFacts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason))
     run.log_event("decision", message=compute.reason)
     reporter.check()
     reporter.stage("loading_model")
@@ -160,12 +160,13 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     base = base_model.load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
-    will_restore = bool(before) or "parent" in run.facts()
+    parent = run.facts().parent
+    will_restore = before is not None or parent is not None
     tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore)
-    if "parent" in run.facts():
-        _start_from_parent(run, tuned, tokenizer.template.fingerprint)
+    if parent:
+        _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
-    run.add_facts(
+    prepared = RunFacts(
         trainable_params=trainable,
         model_folder=str(model_folder),
         template=tokenizer.template.fingerprint,
@@ -174,6 +175,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         versions=versions(),
         python=platform.python_version(),
     )
+    run.add_facts(prepared)
 
     def card() -> str:
         return model_card.write(recipe, run.facts(), run.all_metrics())
@@ -185,7 +187,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         """chosen: the name of a checkpoint; None: as it stands."""
         reporter.stage("saving")
         step = best.step_of(chosen) if chosen else trainer.position.step
-        run.add_facts(adapter_step=step, adapter_is_best=best.is_best(step, trainer.position.best_checkpoint))
+        run.add_facts(RunFacts(adapter_step=step, adapter_is_best=best.is_best(step, trainer.position.best_checkpoint)))
         if chosen:
             adapter.copy(run.checkpoint(chosen) / "adapter", run.adapter, card())
         else:
@@ -193,7 +195,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
 
     data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
     trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
-    run.add_facts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
+    run.add_facts(RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every))
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
     if shown:
@@ -225,7 +227,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
 
 
 def _completed_message(trainer: Trainer, run: RunFolder) -> Message:
-    position, total, kept = trainer.position, trainer.schedule.total_steps, int(run.facts()["adapter_step"])
+    position, total, kept = trainer.position, trainer.schedule.total_steps, run.facts().adapter_step
     best_one = msg("run.kept_best", step=kept, loss=position.best_eval_loss) if kept != position.step else msg("run.kept_last")
     if position.step < total:
         return msg("run.completed_early", step=position.step, total=total, count=position.since_best, kept=best_one)
@@ -234,22 +236,21 @@ def _completed_message(trainer: Trainer, run: RunFolder) -> Message:
     return msg("run.completed", step=position.step)
 
 
-def _start_from_parent(run: RunFolder, tuned: Any, template: str) -> None:
-    parent = run.facts()["parent"]
+def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str) -> None:
     try:
         adapter.start_from(tuned, further.start_of(run))
     except ModelError as error:
-        raise RunError("further.start_missing", name=parent["name"], reason=error.message) from error
-    run.log_event("decision", message=msg("further.started", name=parent["name"], step=parent["step"]))
-    if parent.get("template") not in (None, template):
-        run.log_event("warning", message=msg("further.other_template", name=parent["name"]))
+        raise RunError("further.start_missing", name=parent.name, reason=error.message) from error
+    run.log_event("decision", message=msg("further.started", name=parent.name, step=parent.step))
+    if parent.template not in (None, template):
+        run.log_event("warning", message=msg("further.other_template", name=parent.name))
 
 
 def _same_data(run: RunFolder, recipe: Recipe, workspace: Workspace) -> None:
     """Raises RunError where the data is not what the run began with: its steps would be others."""
-    then = (run.facts().get("data") or {}).get("sha256")
+    data = run.facts().data
     now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(recipe.data.source).sha256
-    if then and run.checkpoints() and now != then:
+    if data and data.sha256 and run.checkpoints() and now != data.sha256:
         raise RunError("run.data_changed", data=recipe.data.source)
 
 
@@ -273,7 +274,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
             raise failure
     if run.has_adapter():  # of an attempt that failed later than where this one goes on
         run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
-        run.add_facts(adapter_step=None, adapter_is_best=None)
+        run.add_facts(RunFacts(adapter_step=None, adapter_is_best=None))
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:

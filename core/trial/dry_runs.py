@@ -169,7 +169,7 @@ def takes_processor(run: RunFolder | None) -> bool:
     """Whether a dry run now would take what a run at work computes with."""
     if run is None:
         return False
-    return run.facts().get("device") in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES
+    return run.facts().device in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES
 
 
 class Question(Frozen):

@@ -63,7 +63,7 @@ def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None) -> Pace |
 
 
 def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None) -> bool:
-    if on_card is not None and (run.facts().get("device") != "cpu") != on_card:
+    if on_card is not None and (run.facts().device != "cpu") != on_card:
         return False
     try:
         recipe = run.recipe()

@@ -112,7 +112,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     with lease.hold(workspace, msg("lease.somebody")):
         page.locator("#start").click()
         child = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id != parent.id), None), 30)
-        assert child.facts()["parent"]["run"] == parent.id and child.recipe().adapter.r == 8
+        assert child.facts().parent.run == parent.id and child.recipe().adapter.r == 8
         assert (child.path / "start" / "adapter_model.safetensors").exists()
         kit.expect(page.locator("#frozen")).to_contain_text("海盗 <b>x</b>")
         wait_until(lambda: child.status().state == State.FAILED, 60)

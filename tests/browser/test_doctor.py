@@ -10,6 +10,7 @@ import pytest
 from core.data.store import DatasetStore
 from core.messages import msg
 from core.presets import PRESETS, PROJECT
+from core.runs.facts import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
@@ -41,7 +42,7 @@ def replay(workspace: Workspace, name: str, curve: str, until: int) -> ScriptedR
     recipe = scripted.run.recipe()
     train = recipe.train.model_copy(update={"learning_rate": value["learning_rate"]})
     recipe.model_copy(update={"train": train}).write(scripted.run.path / "recipe.yaml")
-    scripted.run.add_facts(rows_measured=value["measured_rows"], advice={"usual_rate": 1e-3})
+    scripted.run.add_facts(RunFacts(rows_measured=value["measured_rows"], advice={"usual_rate": 1e-3}))
     for step, loss, norm, rate in value["train"][:until]:
         scripted.run.log_metrics("train", 1, step, loss=loss, grad_norm=norm, learning_rate=rate, tokens_per_second=800)
     for step, loss in value["eval"]:

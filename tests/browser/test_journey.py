@@ -146,7 +146,7 @@ def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
     from core.recipe import Recipe
 
     wanted = plan.resolve(Recipe.read(recipe), "x", has_card=False).with_settings(["train.max_steps=5000"])
-    run = Runs(Workspace.open(app.workspace)).create(wanted, "app", {})
+    run = Runs(Workspace.open(app.workspace)).create(wanted, "app")
     wait_until(lambda: run.status().step >= 2, 180)
     assert app.stop() == 0
     assert run.status().state == State.PAUSED and run.saved_step() == run.status().step
@@ -158,7 +158,7 @@ def test_an_adapter_loads_without_us_and_without_a_network(app: App) -> None:
     from core.recipe import Recipe
 
     wanted = plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", False).with_settings(["train.max_steps=2"])
-    run = Runs(Workspace.open(app.workspace)).create(wanted, "app", {})
+    run = Runs(Workspace.open(app.workspace)).create(wanted, "app")
     wait_until(lambda: run.status().state == State.COMPLETED, 180)
     script = (
         "import sys, json; from peft import AutoPeftModelForCausalLM; from transformers import AutoTokenizer\n"

@@ -29,7 +29,7 @@ def waiting(workspace: Workspace, *names: str) -> dict[str, str]:
     ids = {}
     for seed, name in enumerate(names):
         value = {"name": name, "data": {"source": "sample:pirate_answers"}, "train": {"seed": seed}}
-        ids[name] = Runs(workspace).create(plan.resolve(Recipe.parse(value), name, False), "app", {}).id
+        ids[name] = Runs(workspace).create(plan.resolve(Recipe.parse(value), name, False), "app").id
     return ids
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from core.memory.record import MemoryRecord, Rig
 from core.messages import msg
+from core.runs.facts import RunFacts
 from core.runs.states import State
 from core.system.machine import this_machine
 from core.workspace.folder import Workspace
@@ -75,7 +76,9 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
         MemoryRecord(workspace).add(run, rig, "starter", "lora", 1.0, measured)
     done = ScriptedRun(workspace, "the first one").to(State.RUNNING).train(30).to(State.COMPLETED, msg("run.completed", step=30))
     memory = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 2, "factor": 1.04}
-    done.run.add_facts(memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
+    done.run.add_facts(
+        RunFacts(memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
+    )
     page, watch = kit.open_page(chrome, serve())
     kit.expect(page.locator("#run-card")).to_contain_text("predicted 1.31 GiB, measured 1.42 GiB")
     kit.expect(page.locator("#run-card")).to_contain_text("about 4 min predicted before the start")

@@ -107,7 +107,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     recipe, facts = run.recipe(), run.facts()
     assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
     assert recipe.train.optim == ("paged_adamw_8bit" if card else "adamw_torch")
-    assert facts["advice"]["budget"]["kind"] == ("card" if card else "cpu")
+    assert facts.advice["budget"]["kind"] == ("card" if card else "cpu")
     watch.check()
     page.context.close()
 

@@ -116,7 +116,7 @@ def checkpoint(run: RunFolder, step: int, chain: bytes, keep: int = 2) -> None:
 
 def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     """In place of core.training.worker._train."""
-    script = run.facts().get("script") or {}
+    script = (run.facts().model_extra or {}).get("script") or {}
     settings = run.recipe().train
     step, chain = 0, b"base"
     for stage in STAGES:

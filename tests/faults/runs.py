@@ -83,7 +83,7 @@ class Undisturbed:
         self.numbers, self.adapter = numbers(run), adapter_bytes(run)
 
     def new_run(self) -> RunFolder:
-        return Runs(self.workspace).create(self.recipe, "command", {})
+        return Runs(self.workspace).create(self.recipe, "command")
 
     def go_on(self, run: RunFolder) -> None:
         """As a person does who sees what happened: the state says it, and Resume is there."""

@@ -24,6 +24,7 @@ from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace import lease
@@ -61,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
     (root / "ws").mkdir()
     (root / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(library)]}), "utf-8")
     workspace = Workspace.open(root / "ws")
-    run = Runs(workspace).create(real_recipe(), "command", {})
+    run = Runs(workspace).create(real_recipe(), "command")
     assert spawn_worker(workspace, run).wait(120) == 0, run.log_tail()
     return Place(workspace, library / "tiny", run)
 
@@ -241,7 +242,7 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
 def test_while_a_run_trains_the_chat_is_refused_by_name_and_the_run_goes_on(
     place: Place, client: ChatClient, faults: FaultTable
 ) -> None:
-    run = Runs(place.workspace).create(fake_worker.recipe(100_000, 10), "command", {"script": {"step_s": 0.01}})
+    run = Runs(place.workspace).create(fake_worker.recipe(100_000, 10), "command", RunFacts.of({"script": {"step_s": 0.01}}))
     worker = fake_worker.spawn(place.workspace, run)
     try:
         wait_until(lambda: run.status().step > 3, 60)
@@ -407,7 +408,7 @@ def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultT
     """Its shapes do not fit the base that the recipe names."""
     from safetensors.torch import load_file, save_file
 
-    run = Runs(place.workspace).create(place.run.recipe(), "command", {})
+    run = Runs(place.workspace).create(place.run.recipe(), "command")
     for state in (State.PREPARING, State.RUNNING, State.COMPLETED):
         run.write_status(run.status().model_copy(update={"state": state}))
     shutil.copytree(place.run.adapter, run.adapter)

@@ -18,6 +18,7 @@ from core.errors import GarageError
 from core.export.exports import Exports
 from core.queue.supervisor import Supervisor
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -145,7 +146,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def paused_run(workspace: Workspace) -> RunFolder:
-    run = Runs(workspace).create(fake_worker.recipe(5, SAVE), "app", {})
+    run = Runs(workspace).create(fake_worker.recipe(5, SAVE), "app")
     for state in (State.PREPARING, State.RUNNING, State.PAUSING, State.PAUSED):
         run.write_status(run.status().model_copy(update={"state": state}))
     fake_worker.save_adapter(run.adapter, b"learned")
@@ -153,7 +154,7 @@ def paused_run(workspace: Workspace) -> RunFolder:
 
 
 def a_running_one(workspace: Workspace) -> RunFolder:
-    run = Runs(workspace).create(fake_worker.recipe(5, SAVE), "app", {})
+    run = Runs(workspace).create(fake_worker.recipe(5, SAVE), "app")
     run.write_status(run.status().model_copy(update={"state": State.PREPARING}))
     return run
 
@@ -164,7 +165,7 @@ def started(process: subprocess.Popen) -> None:
 
 
 BUTTONS: dict[str, tuple[Callable[[Workspace], RunFolder], Callable[[Workspace, RunFolder], object]]] = {
-    "start": (paused_run, lambda space, run: Supervisor(space).submit(fake_worker.recipe(5, SAVE), {})),
+    "start": (paused_run, lambda space, run: Supervisor(space).submit(fake_worker.recipe(5, SAVE))),
     "resume": (paused_run, lambda space, run: Supervisor(space).resume(run)),
     "rename": (paused_run, lambda space, run: Runs(space).rename(run, "another name")),
     "export": (paused_run, lambda space, run: started(Exports(space).start(run, "adapter").process)),
@@ -228,7 +229,7 @@ def test_the_supervisor_says_what_it_could_not_write_once_there_is_space(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     try:
-        run = supervisor.submit(fake_worker.recipe(10_000, 10), {"script": {"step_s": 0.005}})
+        run = supervisor.submit(fake_worker.recipe(10_000, 10), RunFacts.of({"script": {"step_s": 0.005}}))
         wait_until(lambda: run.saved_step() >= 10, 60)
         monkeypatch.setattr(files, "replace", full_disk)
         spawned[0].kill()

@@ -18,6 +18,7 @@ from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import Patience, Supervisor
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
 from core.runs.states import State
@@ -134,7 +135,7 @@ def test_a_run_whose_state_was_lost_goes_on_from_its_checkpoint(workspace: Works
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
-        run = supervisor.submit(fake_worker.recipe(60, 10), {"script": {"step_s": 0.01}})
+        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.of({"script": {"step_s": 0.01}}))
         for attempt in (1, 2):
             wait_until(lambda n=attempt: run.saved_step() >= 10 * n and run.status().attempt == n, 60)
             os.kill(run.status().pid, 9)
@@ -182,7 +183,7 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
-        run = supervisor.submit(fake_worker.recipe(60, 10), {"script": {"step_s": 0.01}})
+        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.of({"script": {"step_s": 0.01}}))
         wait_until(lambda: run.status().step >= 5, 60)
         jump()
         snapshot = snapshots(workspace).now(fresh=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from core.queue.supervisor import Supervisor
+from core.runs.facts import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker
@@ -123,7 +124,7 @@ def test_the_supervisor_says_so_and_its_next_worker_goes_on(tmp_path: Path, full
     kills = 12 if full else 3
     steps = 30 * (kills + 1)
     try:
-        run = supervisor.submit(fake_worker.recipe(steps, 10), {"script": {"step_s": 0.01}})
+        run = supervisor.submit(fake_worker.recipe(steps, 10), RunFacts.of({"script": {"step_s": 0.01}}))
         for number in range(1, kills + 1):
             wait_until(lambda n=number: run.saved_step() >= 10 * n and run.status().state == State.RUNNING, 60)
             os.kill(run.status().pid, 9)

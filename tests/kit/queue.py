@@ -87,7 +87,7 @@ class World:
         """Each name has settings of its own."""
         train = {"seed": ord(name[0]) if seed is None else seed}
         recipe = Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}, "train": train})
-        return self.supervisor.submit(plan.resolve(recipe, name, False), {}, **how)
+        return self.supervisor.submit(plan.resolve(recipe, name, False), **how)
 
     def look(self, after_s: float = 0.0) -> str | None:
         """after_s later; the name of what is at work then."""

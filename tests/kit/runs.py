@@ -13,6 +13,7 @@ from core.messages import Message
 from core.recipe import Recipe
 from core.runs import checkpoints, frames, scenes
 from core.runs.all import Runs
+from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -42,9 +43,9 @@ class ScriptedRun:
                 "train": {"max_steps": total_steps},
             }
         )
-        facts = {"data": {"id": "sample:pirate_answers", "name": "sample:pirate_answers", "sha256": "0", "rows": 68}}
-        self.run: RunFolder = Runs(workspace).create(plan.resolve(recipe, name, False), "test", facts)
-        self.run.add_facts(trainable_params=2_442_240, dtype="bfloat16", device="cpu", rows_trained=64, rows_measured=4)
+        data = TrainedOn(id="sample:pirate_answers", name="sample:pirate_answers", sha256="0", rows=68)
+        self.run: RunFolder = Runs(workspace).create(plan.resolve(recipe, name, False), "test", RunFacts(data=data))
+        self.run.add_facts(RunFacts(trainable_params=2_442_240, dtype="bfloat16", device="cpu", rows_trained=64, rows_measured=4))
         self.total_steps, self.step = total_steps, 0
         self._lock: FileLock = self.run.lock()
 

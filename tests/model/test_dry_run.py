@@ -16,6 +16,7 @@ from core.memory.documented import vram_table
 from core.messages import msg
 from core.models.known import known_models
 from core.models.shapes import ModelShape
+from core.runs.facts import RunFacts
 from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
@@ -300,8 +301,8 @@ def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(
 
 def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
     class Running:
-        def facts(self) -> dict:
-            return {"device": "cpu"}
+        def facts(self) -> RunFacts:
+            return RunFacts(device="cpu")
 
     busy = DryRuns(lambda: Running())
     looked = busy.look(asked(KNOWN["starter"]))

@@ -365,7 +365,7 @@ def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
         "name": "Filmed", "model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
         "train": {"max_steps": 2, "learning_rate": 1e-3, "eval_steps": 1, "per_device_train_batch_size": 1} | train,
     }  # fmt: skip
-    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command", {})
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
     process = spawn_worker(space, run)
     try:
         code = process.wait(300)

@@ -12,6 +12,7 @@ from core.messages import msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 from core.system.machine import Machine
@@ -23,13 +24,18 @@ from tests.kit.waits import wait_until
 
 
 def add_run(
-    workspace: Workspace, steps: list[tuple[float, int]], created: float, attempt: int = 1, method: str = "lora", **changes: Any
+    workspace: Workspace,
+    steps: list[tuple[float, int]],
+    created: float,
+    attempt: int = 1,
+    method: str = "lora",
+    device: str = "cpu",
+    state: State = State.COMPLETED,
 ) -> RunFolder:
     """A completed run whose steps ended at these times with so many tokens seen."""
-    facts = {"device": "cpu", "created": created} | changes
     recipe = {"name": f"run {created:g}", "data": {"source": "sample:pirate_answers"}, "adapter": {"method": method}}
-    run = Runs(workspace).create(Recipe.parse(recipe), "test", facts)
-    files.replace_json(run.path / "state.json", Status(state=changes.get("state", State.COMPLETED)).model_dump(mode="json"))
+    run = Runs(workspace).create(Recipe.parse(recipe), "test", RunFacts(device=device, created=created))
+    files.replace_json(run.path / "state.json", Status(state=state).model_dump(mode="json"))
     for step, (time, tokens) in enumerate(steps, 1):
         line = {"v": 1, "kind": "train", "attempt": attempt, "step": step, "time": time, "tokens_seen": tokens}
         files.append_line(run.path / "metrics.jsonl", line)

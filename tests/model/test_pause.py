@@ -19,6 +19,7 @@ from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
 from core.runs import ended as pausing
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.training.checkpoint import read
@@ -129,9 +130,9 @@ def ended(process: subprocess.Popen, run: RunFolder) -> int:
 
 def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
     runs = Runs(space)
-    whole = runs.create(recipe(30), "command", {})
+    whole = runs.create(recipe(30), "command")
     assert ended(spawn_worker(space, whole), whole) == 0, whole.log_tail()
-    run = runs.create(recipe(30), "command", {})
+    run = runs.create(recipe(30), "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 3, 60)
     run.ask("pause")
@@ -155,7 +156,7 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(space: Workspace) -> None:
     runs = Runs(space)
     wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
-    run = runs.create(wanted, "command", {})
+    run = runs.create(wanted, "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: run.checkpoints(), 60)
     worker.kill()
@@ -163,14 +164,14 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(space: Workspace
     assert runs.status(run).state == State.INTERRUPTED
     runs.queue_again(run, "command")
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
-    whole = runs.create(wanted, "command", {})
+    whole = runs.create(wanted, "command")
     assert ended(spawn_worker(space, whole), whole) == 0
     assert losses(run) == losses(whole)
 
 
 def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space: Workspace) -> None:
     runs = Runs(space)
-    run = runs.create(recipe(4), "command", {})
+    run = runs.create(recipe(4), "command")
     run.ask("pause")
     assert ended(spawn_worker(space, run), run) == 4, run.log_tail()
     assert run.status().state == State.PAUSED and run.checkpoints() == []
@@ -180,7 +181,7 @@ def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space
 
 def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned(space: Workspace) -> None:
     runs = Runs(space)
-    run = runs.create(recipe(200), "command", {})
+    run = runs.create(recipe(200), "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 2, 60)
     run.ask("pause")
@@ -195,7 +196,7 @@ def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(space: Workspace) -> None:
     runs = Runs(space)
     wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
-    run = runs.create(wanted, "command", {})
+    run = runs.create(wanted, "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: len(run.checkpoints()) >= 2, 60)
     worker.kill()
@@ -212,7 +213,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(space: Workspace
 
 def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Path) -> None:
     runs = Runs(space)
-    run = runs.create(recipe(400), "command", {"data": {"sha256": "of another file"}})
+    run = runs.create(recipe(400), "command", RunFacts.of({"data": {"sha256": "of another file"}}))
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 2, 60)
     run.ask("pause")
@@ -224,7 +225,7 @@ def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Pat
 
 def test_a_second_attempt_waits_for_nobody_and_two_cannot_be_queued(space: Workspace) -> None:
     runs = Runs(space)
-    run = runs.create(recipe(4), "command", {})
+    run = runs.create(recipe(4), "command")
     run.ask("pause")
     assert ended(spawn_worker(space, run), run) == 4
     with run.lock().acquire(timeout=0), pytest.raises(BusyError):
@@ -237,18 +238,18 @@ def test_a_second_attempt_waits_for_nobody_and_two_cannot_be_queued(space: Works
 def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -> None:
     """Its command died before the worker began: it became "stopped", which is final."""
     runs = Runs(space)
-    run = runs.create(recipe(4), "command", {})
+    run = runs.create(recipe(4), "command")
     run.ask("pause")
     assert ended(spawn_worker(space, run), run) == 4
     runs.queue_again(run, "command")
-    run.add_facts(launcher_started=1.0)  # another program has the number of the command that died
+    run.add_facts(RunFacts(launcher_started=1.0))  # another program has the number of the command that died
     assert runs.status(run).state == State.PAUSED
     runs.queue_again(run, "command")
     assert run.status().attempt == 3
 
 
 def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Workspace) -> None:
-    run = Runs(space).create(recipe(4), "command", {})
+    run = Runs(space).create(recipe(4), "command")
     run.ask("pause")
     assert pausing.message(run, 7).key == "pausing.paused"
     for jump in (-1e6, 1e6):
@@ -267,7 +268,7 @@ def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path) -> None:
 
 def test_only_what_stands_still_can_go_on(space: Workspace) -> None:
     runs = Runs(space)
-    run = runs.create(recipe(4), "command", {})
+    run = runs.create(recipe(4), "command")
     assert ended(spawn_worker(space, run), run) == 0
     with pytest.raises(RunError, match="Tiny"):
         runs.queue_again(run, "command")
@@ -280,7 +281,7 @@ def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken
     supervisor = Supervisor(space)
     supervisor.start()
     try:
-        run = supervisor.submit(recipe(400), {})
+        run = supervisor.submit(recipe(400))
         wait_until(lambda: run.status().step >= 2, 60)
         supervisor.pause(run)
         wait_until(lambda: "device_free" in [event["kind"] for event in run.events()], 60)

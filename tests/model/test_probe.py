@@ -25,6 +25,7 @@ from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.system.machine import this_machine
@@ -60,8 +61,8 @@ def test_a_run_has_the_same_numbers_with_and_without_it(how: dict, tmp_path: Pat
     probed.run(probe_of(probed, Workspace.open(tmp_path / "ws")))
     assert probed.reporter.numbers == without.reporter.numbers and len(without.reporter.numbers) > 8
     assert torch.equal(adapter_of(probed), adapter_of(without))
-    facts = probed.reporter.run.facts()["memory"]
-    assert facts["measured_gib"] > 0.05 and facts["arithmetic_gib"] == facts["predicted_gib"]
+    facts = probed.reporter.run.facts().memory
+    assert facts.measured_gib > 0.05 and facts.arithmetic_gib == facts.predicted_gib
 
 
 def test_a_run_that_goes_on_is_probed_too_and_stays_the_same(tmp_path: Path) -> None:
@@ -110,11 +111,11 @@ def test_stop_and_pause_are_heard_inside_it(tmp_path: Path) -> None:
 def test_it_refuses_before_the_first_step_and_keeps_nothing_of_what_did_not_fit(tmp_path: Path) -> None:
     trainer, space = trainer_of(tmp_path / "run", None), Workspace.open(tmp_path / "ws")
     probe = probe_of(trainer, space)
-    trainer.reporter.run.add_facts(memory_limit_gib=0.01, advice={"estimate": {"on_card_gib": 1.5}})
+    trainer.reporter.run.add_facts(RunFacts(memory_limit_gib=0.01, advice={"estimate": {"on_card_gib": 1.5}}))
     with pytest.raises(DoesNotFitError, match=r"Stopped before the first step.*0\.01 GiB"):
         trainer.run(probe)
-    facts = trainer.reporter.run.facts()["memory"]
-    assert facts["measured_gib"] is None and facts["planned_gib"] == 1.5 and facts["limit_gib"] == pytest.approx(0.01)
+    facts = trainer.reporter.run.facts().memory
+    assert facts.measured_gib is None and facts.planned_gib == 1.5 and facts.limit_gib == pytest.approx(0.01)
     assert trainer.position.step == 0 and MemoryRecord(space).count() == 0
     assert all(p.grad is None for p in trainer.parameters)
 
@@ -158,7 +159,7 @@ def recipe_of(model: str = "library:tiny", **train: Any) -> Recipe:
 
 
 def worked(workspace: Workspace, recipe: Recipe, begun: Callable[[int, RunFolder], None] = lambda pid, run: None, **facts: Any):
-    run = Runs(workspace).create(recipe, "command", facts)
+    run = Runs(workspace).create(recipe, "command", RunFacts(**facts))
     process = spawn_worker(workspace, run)
     begun(process.pid, run)
     try:
@@ -174,12 +175,12 @@ def test_a_run_that_cannot_fit_stops_with_the_sentence_and_no_traceback(workspac
     assert (code, status.state, status.step, status.message.key) == (1, State.FAILED, 0, "probe.does_not_fit_more"), run.log_tail()
     assert "0.20 GiB" in str(status.message) and status.advice.key.startswith("probe.advice")
     assert "Traceback" not in run.log_tail(200) and losses(run) == {} and not run.has_adapter()
-    assert facts["memory"]["limit_gib"] == 0.2 and facts["memory"]["measured_gib"] is None
+    assert facts.memory.limit_gib == 0.2 and facts.memory.measured_gib is None
     assert [event["state"] for event in run.events() if event["kind"] == "state"][-1] == "failed"
-    run.add_facts(memory_limit_gib=None)  # the person has closed something, and lets it go on
+    run.add_facts(RunFacts(memory_limit_gib=None))  # the person has closed something, and lets it go on
     Runs(workspace).queue_again(run, "command")
     assert spawn_worker(workspace, run).wait(150) == 0, run.log_tail()
-    assert run.status().state == State.COMPLETED and run.facts()["memory"]["measured_gib"] > 0.2
+    assert run.status().state == State.COMPLETED and run.facts().memory.measured_gib > 0.2
 
 
 REFUSED = """
@@ -222,12 +223,12 @@ def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(make_work
     space = make_workspace()
     first, code = worked(space, recipe_of("starter", per_device_train_batch_size=2, sample_seconds=2))
     assert code == 0, first.log_tail()
-    was = first.facts()["memory"]
-    assert was["runs"] == 0 and was["predicted_gib"] == was["arithmetic_gib"]
+    was = first.facts().memory
+    assert was.runs == 0 and was.predicted_gib == was.arithmetic_gib
     second, code = worked(space, recipe_of("starter", per_device_train_batch_size=8, sample_seconds=2))
     assert code == 0, second.log_tail()
-    now = second.facts()["memory"]
-    needed = was.get("peak_gib", was["measured_gib"])  # where a later step needed more than the longest batch, that corrects
+    now = second.facts().memory
+    needed = was.peak_gib or was.measured_gib  # where a later step needed more than the longest batch, that corrects
     assert now["runs"] == 1 and now["factor"] == pytest.approx(needed / was["arithmetic_gib"], rel=0.01)
     assert now["tokens"] > 2 * was["tokens"]
     assert now["predicted_gib"] == pytest.approx(now["measured_gib"], rel=0.15), (was, now)

@@ -30,6 +30,7 @@ from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import further
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.health import Health
 from core.runs.states import State
@@ -557,22 +558,22 @@ def test_a_worker_ends_early_and_what_it_kept_is_the_best(tmp_path: Path, tiny_m
             "early_stopping_patience": 2, "per_device_train_batch_size": 2, "sample_seconds": 0,
         },
     }  # fmt: skip
-    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command", {})
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
     assert spawn_worker(space, run).wait(300) == 0, run.log_tail()
     status, facts = run.status(), run.facts()
     assert (status.state, status.message.key) == (State.COMPLETED, "run.completed_early") and status.step < 90, status
-    kept = run.checkpoint(facts["best_checkpoint"])
+    kept = run.checkpoint(facts.best_checkpoint)
     measured = {line["step"]: line["eval_loss"] for line in run.all_metrics() if line["kind"] == "eval" and line["step"]}
-    assert facts["adapter_step"] == min(measured, key=measured.get) == status.step - 2 and facts["adapter_is_best"]
+    assert facts.adapter_step == min(measured, key=measured.get) == status.step - 2 and facts.adapter_is_best
     name = "adapter_model.safetensors"
     assert (run.adapter / name).read_bytes() == (kept / "adapter" / name).read_bytes()
     assert (run.adapter / name).read_bytes() != (
         run.checkpoints()[-1] / "adapter" / name
     ).read_bytes() or kept == run.checkpoints()[-1]
-    assert f"| adapter of step | {facts['adapter_step']}, the best measured |" in (run.adapter / "README.md").read_text("utf-8")
-    assert further.facts_of(run)["parent"]["step"] == facts["adapter_step"]
-    assert further.facts_of(run)["parent"]["eval_loss"] == facts["best_eval_loss"]
-    assert str(facts["adapter_step"]) in status.message.render("zh")
+    assert f"| adapter of step | {facts.adapter_step}, the best measured |" in (run.adapter / "README.md").read_text("utf-8")
+    assert further.facts_of(run).parent.step == facts.adapter_step
+    assert further.facts_of(run).parent.eval_loss == facts.best_eval_loss
+    assert str(facts.adapter_step) in status.message.render("zh")
 
 
 # ---- seen by the person -----------------------------------------------------------------------------------------------
@@ -596,7 +597,7 @@ def test_the_card_says_what_the_run_did_of_itself_and_which_step_was_kept(langua
         said = [escape(message.render(language)) for message in told]
         assert [each in card for each in said] == [False, True, True, True] and "4" in card
         assert all(each in story for each in said)
-        scripted.run.add_facts(adapter_step=40, adapter_is_best=True, best_eval_loss=1.2345)
+        scripted.run.add_facts(RunFacts(adapter_step=40, adapter_is_best=True, best_eval_loss=1.2345))
         assert "1.234" not in run_panel.card(services.snapshots.now(fresh=True).shown, w), "no adapter yet"
         scripted.run.write_status(scripted.run.status().model_copy(update={"has_adapter": True}))
         assert w.t("run_guard.kept_best", step=40, loss="1.234") in run_panel.card(services.snapshots.now(fresh=True).shown, w)

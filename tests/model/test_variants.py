@@ -94,7 +94,7 @@ class Ran:
             "adapter": {"r": 4, "target_modules": "q_proj,v_proj,down_proj"} | sections.get("adapter", {}),
             "train": train | {"eval_steps": 3, "save_steps": 3} | sections.get("train", {}),
         }
-        run = Runs(self.space).create(plan.resolve(Recipe.parse(value), "pirates", has_card=False), "command", {})
+        run = Runs(self.space).create(plan.resolve(Recipe.parse(value), "pirates", has_card=False), "command")
         with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, self.space)) as reporter:
             worker.carry_out(run, self.space, reporter)
         assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
@@ -143,15 +143,15 @@ def test_rslora_is_in_the_file_lora_plus_in_the_optimizer_and_prompts_in_what_is
     assert files.read_json(run.adapter / CONFIG)["use_rslora"] is True
     groups = torch.load(run.checkpoints()[-1] / "trainer.pt", weights_only=True)["optimizer"]["param_groups"]
     assert [group["lr"] for group in groups] == pytest.approx([0.5e-3, 16 * 0.5e-3])
-    measured = run.facts()["memory"]
-    assert measured["learned"] == measured["tokens"] - measured["rows"], "every token but the first of each row"
+    measured = run.facts().memory
+    assert measured.learned == measured.tokens - measured.rows, "every token but the first of each row"
 
 
 def test_dora_has_its_magnitudes_and_is_answered_in_turn(ran: Ran) -> None:
     run = ran("dora")
     names = load_file(run.adapter / WEIGHTS)
     assert sum(name.endswith("lora_magnitude_vector") for name in names) == len(names) // 3
-    folder = Path(run.facts()["model_folder"])
+    folder = Path(run.facts().model_folder)
     tuned = adapter.attach(base_model.load(folder, device.choose(), four_bit=False), run.adapter)
     assert not Duel(tuned, Tokenizer(folder)).mixed
 
@@ -168,7 +168,7 @@ def test_int8_is_opened_as_it_was_trained(ran: Ran, int8_base: Any) -> None:
     assert target_of(run).eight_bit and not target_of(run, four_bit=False).eight_bit
     assert int8_base.model.layers[0].mlp.down_proj.weight.dtype == torch.int8
     tuned = adapter.attach(int8_base, run.adapter)
-    assert Duel(tuned, Tokenizer(Path(run.facts()["model_folder"]))).mixed
+    assert Duel(tuned, Tokenizer(Path(run.facts().model_folder))).mixed
     tuned.unload()
 
 
@@ -178,7 +178,7 @@ def test_a_pissa_run_leaves_a_plain_lora_for_the_untouched_base(ran: Ran) -> Non
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 16, True)
     assert (run.checkpoints()[-1] / "adapter" / WEIGHTS).read_bytes() == (run.adapter / WEIGHTS).read_bytes()
     # What the run measured last on its own base, measured again by plain peft on the base as it is.
-    folder, compute = Path(run.facts()["model_folder"]), device.choose(run.facts()["dtype"])
+    folder, compute = Path(run.facts().model_folder), device.choose(run.facts().dtype)
     tuned = PeftModel.from_pretrained(base_model.load(folder, compute, four_bit=False), run.adapter).eval()
     tokenizer, examples = Tokenizer(folder), worker.read_examples(run.recipe(), ran.space, Silent())
     kept = [tokenizer.encode_example(examples[i], 512) for i in split(len(examples), 0.04, 42)[1]]

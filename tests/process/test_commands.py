@@ -190,9 +190,7 @@ def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
     from core.workspace.folder import Workspace
 
     runs = Runs(Workspace.open(tmp_path / "ws"))
-    good, bad = (
-        runs.create(Recipe.parse({"name": name, "data": {"source": "sample:x"}}), "command", {}) for name in ("good", "bad")
-    )
+    good, bad = (runs.create(Recipe.parse({"name": name, "data": {"source": "sample:x"}}), "command") for name in ("good", "bad"))
     (bad.path / "recipe.yaml").write_text("data: [", "utf-8")
     listed = json.loads(command("runs", "--json", workspace=tmp_path / "ws").stdout)["runs"]
     assert {run["run"] for run in listed} == {good.id, bad.id}
@@ -200,17 +198,17 @@ def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
 
 
 def test_a_run_left_by_a_command_that_died_blocks_nobody(tmp_path: Path) -> None:
-    from core import files
     from core.queue.turns import busy
     from core.recipe import Recipe
     from core.runs.all import Runs
+    from core.runs.facts import RunFacts
     from core.runs.states import State
     from core.workspace.folder import Workspace
 
     runs = Runs(Workspace.open(tmp_path / "ws"))
-    run = runs.create(Recipe.parse({"name": "left", "data": {"source": "sample:x"}}), "command", {})
+    run = runs.create(Recipe.parse({"name": "left", "data": {"source": "sample:x"}}), "command")
     assert busy(runs) == run, "this process made it and lives"
-    files.replace_json(run.path / "run.json", run.facts() | {"launcher_pid": 2**22 + 1})
+    run.add_facts(RunFacts(launcher_pid=2**22 + 1))
     assert runs.status(run).state == State.STOPPED and busy(runs) is None
     runs.delete(run)
     assert not runs.list()

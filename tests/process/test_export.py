@@ -29,6 +29,7 @@ from core.messages import CORE_LOCALES, msg
 from core.models import adapters, starter
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -77,7 +78,7 @@ def train(workspace: Workspace, settings: dict, steps: int = 12) -> RunFolder:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    run = Runs(workspace).create(recipe, "command", {"probe_rows": MESSAGES})
+    run = Runs(workspace).create(recipe, "command", RunFacts.of({"probe_rows": MESSAGES}))
     engine_adapter.save(tuned, run.adapter, model_folder, "# card", tokenizer.template.source)
     return run
 
@@ -264,7 +265,7 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
         if (starter_folder / name).exists():
             shutil.copyfile(starter_folder / name, folder / name)
     recipe = Recipe.parse({"name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "rows"}})
-    run = Runs(workspace).create(recipe, "command", {})
+    run = Runs(workspace).create(recipe, "command")
     tuned = engine_adapter.add(model, recipe.adapter, str(folder), None)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
@@ -418,7 +419,7 @@ def test_what_cannot_be_asked_for_is_one_sentence(trained: Trained, arguments: t
 
 
 def test_a_run_without_an_adapter_has_nothing_to_take_home(trained: Trained) -> None:
-    run = Runs(trained.workspace).create(Recipe.parse({"name": "Empty", "data": {"source": "rows"}}), "command", {})
+    run = Runs(trained.workspace).create(Recipe.parse({"name": "Empty", "data": {"source": "rows"}}), "command")
     with pytest.raises((ExportError, ModelError), match="Empty"):
         trained.exports().start(run, "merged")
 

@@ -42,7 +42,7 @@ def recipe(method: str = "lora", steps: int = 6, **train: object) -> Recipe:
 
 
 def trained(space: Workspace, wanted: Recipe, parent: RunFolder | None = None) -> RunFolder:
-    run = Runs(space).create(wanted, "command", further.facts_of(parent) if parent else {})
+    run = Runs(space).create(wanted, "command", further.facts_of(parent) if parent else None)
     assert spawn_worker(space, run).wait(180) == 0, f"{run.status()}\n{run.log_tail()}"
     return run
 
@@ -88,8 +88,8 @@ def test_a_child_begins_with_exactly_the_loss_its_parent_ended_with(method: str,
 
 def test_the_parent_is_named_in_the_facts_the_story_and_the_model_card(lora: Family) -> None:
     _, parent, child = lora
-    assert child.facts()["parent"] == {
-        "run": parent.id, "name": "Tiny", "step": 6, "eval_loss": eval_losses(parent)[-1], "template": parent.facts()["template"],
+    assert child.facts().given()["parent"] == {
+        "run": parent.id, "name": "Tiny", "step": 6, "eval_loss": eval_losses(parent)[-1], "template": parent.facts().template,
     }  # fmt: skip
     assert child.name == "Tiny · 2" and "parent" not in (child.path / "recipe.yaml").read_text("utf-8")
     said = [event["message"]["key"] for event in child.events() if event["kind"] == "decision"]
@@ -218,9 +218,10 @@ def test_the_next_name(name: str, following: str) -> None:
 
 
 def test_a_name_cannot_break_out_of_the_model_card() -> None:
-    from core.models import model_card
+    from core.runs import model_card
+    from core.runs.facts import RunFacts
 
-    facts = {"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}}
+    facts = RunFacts.of({"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}})
     assert "run `a' **bold** # head` (`id`)" in model_card.write(recipe(), facts, [])
 
 

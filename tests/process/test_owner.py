@@ -19,6 +19,7 @@ from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs import ended
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
 from core.runs.states import State
@@ -147,7 +148,7 @@ def queued(workspace: Workspace) -> RunFolder:
         "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
         "train": {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000, "sample_seconds": 0},
     }  # fmt: skip
-    return Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "app", {})
+    return Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "app")
 
 
 def start_app(workspace: Workspace) -> kit.App:
@@ -225,7 +226,7 @@ def test_a_worker_beside_a_living_launcher_or_app_is_not_alone(tmp_path: Path) -
     watch = Launcher(run, space)
     watch.look()
     assert told(run) == [], "the process that made it lives"
-    run.add_facts(launcher_pid=DEAD)
+    run.add_facts(RunFacts(launcher_pid=DEAD))
     ours = Ownership(space)
     ours.claim("http://127.0.0.1:1/")
     watch = Launcher(run, space)

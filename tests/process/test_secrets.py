@@ -73,7 +73,7 @@ def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path, tiny_model: Path, m
 def begun(workspace: Workspace, model: str) -> RunFolder:
     """A run whose turn it is, for the app to find."""
     recipe = {"model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 2}}
-    run = Runs(workspace).create(plan.resolve(Recipe.parse(recipe), model, has_card=False), "app", {})
+    run = Runs(workspace).create(plan.resolve(Recipe.parse(recipe), model, has_card=False), "app")
     line = Queue(workspace)
     with line.locked():
         line.add(run.id, [], None, now=True)

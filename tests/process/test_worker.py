@@ -62,7 +62,7 @@ def finish(process: subprocess.Popen, run: RunFolder, timeout_s: float = 120) ->
 
 
 def carried_out(workspace: Workspace, recipe: Recipe) -> tuple[RunFolder, int]:
-    run = Runs(workspace).create(recipe, "command", {})
+    run = Runs(workspace).create(recipe, "command")
     return run, finish(spawn_worker(workspace, run), run)
 
 
@@ -84,10 +84,10 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     assert [folder.name for folder in run.checkpoints()][-1] == "checkpoint-000008"
     assert len(run.checkpoints()) <= 3, "two newest and the best"
     facts = run.facts()
-    assert facts["best_checkpoint"] in [folder.name for folder in run.checkpoints()]
-    assert facts["dtype"] in ("bfloat16", "float32") and facts["dtype_reason"]["key"].startswith("device.")
-    assert (facts["rows_trained"], facts["rows_measured"]) == (8 * 4, 3) and facts["versions"]["torch"]
-    assert facts["versions"]["lora_garage"] == __version__
+    assert facts.best_checkpoint in [folder.name for folder in run.checkpoints()]
+    assert facts.dtype in ("bfloat16", "float32") and facts.dtype_reason.key.startswith("device.")
+    assert (facts.rows_trained, facts.rows_measured) == (8 * 4, 3) and facts.versions["torch"]
+    assert facts.versions["lora_garage"] == __version__
     assert not run.is_locked()
     recipe = run.recipe()
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
@@ -188,7 +188,7 @@ PHASES = ["tokenizing", pytest.param("loading_libraries", marks=pytest.mark.spaw
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_stop_works_within_two_seconds_in_every_phase(workspace: Workspace, phase: str) -> None:
-    run = Runs(workspace).create(tiny_recipe(train={"max_steps": 100_000}), "command", {})
+    run = Runs(workspace).create(tiny_recipe(train={"max_steps": 100_000}), "command")
     process = spawn_worker(workspace, run)
     wait_until(lambda: phase in [e.get("stage") for e in run.events()] or run.status().state in (State.FAILED,), 60)
     if phase == "training":
@@ -214,7 +214,7 @@ def test_stop_during_the_download_ends_pip_too(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     workspace = Workspace.open(tmp_path / "empty")
-    run = Runs(workspace).create(tiny_recipe(model={"id": "starter"}), "command", {})
+    run = Runs(workspace).create(tiny_recipe(model={"id": "starter"}), "command")
     process = spawn_worker(workspace, run)
     wait_until(lambda: run.status().stage == "downloading_model", 60)
     asked = time.monotonic()
@@ -244,14 +244,14 @@ def supervisor_of(workspace: Workspace) -> Supervisor:
 def test_a_killed_worker_is_said_to_be_interrupted_and_the_next_run_works(workspace: Workspace) -> None:
     supervisor = supervisor_of(workspace)
     try:
-        run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000, "save_steps": 2}), {})
+        run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000, "save_steps": 2}))
         wait_until(lambda: run.checkpoints(), 60)
         os.kill(run.status().pid, signal.SIGKILL)
         wait_until(lambda: run.status().state == State.INTERRUPTED, 20)
         status = run.status()
         assert status.message.key == "run.interrupted" and status.advice.key == "run.interrupted_checkpoint"
         assert all(line["kind"] in ("train", "eval", "gpu") for line in run.metrics().records)
-        again = supervisor.submit(tiny_recipe(), {})
+        again = supervisor.submit(tiny_recipe())
         wait_until(lambda: again.status().state == State.COMPLETED, 60)
     finally:
         supervisor.close()
@@ -259,7 +259,7 @@ def test_a_killed_worker_is_said_to_be_interrupted_and_the_next_run_works(worksp
 
 def test_an_active_run_without_a_process_is_interrupted_for_every_reader_at_once(workspace: Workspace) -> None:
     runs = Runs(workspace)
-    run = runs.create(tiny_recipe(), "app", {})
+    run = runs.create(tiny_recipe(), "app")
     run.write_status(run.status().model_copy(update={"state": State.PREPARING}))
     run.write_status(run.status().model_copy(update={"state": State.RUNNING, "step": 3, "total_steps": 8}))
     assert runs.status(run).state == State.INTERRUPTED
@@ -275,7 +275,7 @@ def test_two_starts_at_once_give_one_run(workspace: Workspace) -> None:
 
     def submit(_: int) -> object:
         try:
-            return supervisor.submit(tiny_recipe(), {})
+            return supervisor.submit(tiny_recipe())
         except BusyError as error:
             return error
 
@@ -288,7 +288,7 @@ def test_two_starts_at_once_give_one_run(workspace: Workspace) -> None:
 
 def test_a_queued_run_that_is_stopped_never_starts(workspace: Workspace) -> None:
     supervisor = Supervisor(workspace)
-    run = supervisor.submit(tiny_recipe(), {})
+    run = supervisor.submit(tiny_recipe())
     supervisor.stop(run)
     supervisor.start()
     try:
@@ -300,7 +300,7 @@ def test_a_queued_run_that_is_stopped_never_starts(workspace: Workspace) -> None
 
 def test_closing_the_app_pauses_and_saves(workspace: Workspace) -> None:
     supervisor = supervisor_of(workspace)
-    run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000}), {})
+    run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000}))
     wait_until(lambda: run.status().step >= 2, 60)
     supervisor.close()
     assert run.status().state == State.PAUSED and run.saved_step() == run.status().step >= 2
@@ -312,7 +312,7 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
     from core.workspace import lease
 
     with lease.hold(workspace, msg("lease.training", name="somebody else")):
-        run = Runs(workspace).create(tiny_recipe(), "command", {})
+        run = Runs(workspace).create(tiny_recipe(), "command")
         process = spawn_worker(workspace, run)
         assert finish(process, run, 60) == 1
     assert run.status().message.key == "lease.held" and "somebody else" in run.status().message.render("en")
@@ -337,7 +337,7 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
 @pytest.mark.spawn
 def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits_for(workspace: Workspace) -> None:
     """Once a worker was seen that had said so and then did not end. Here what a library left for the end of Python never returns."""
-    run = Runs(workspace).create(tiny_recipe(train={"max_steps": 1}), "command", {})
+    run = Runs(workspace).create(tiny_recipe(train={"max_steps": 1}), "command")
     waits = "import atexit, runpy, threading; atexit.register(threading.Event().wait)"
     code = f"{waits}; runpy.run_module('core.training.worker', run_name='__main__', alter_sys=True)"
     with open(run.path / "train.log", "ab") as log:

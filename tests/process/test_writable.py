@@ -116,7 +116,7 @@ def test_a_drive_that_becomes_read_only_is_said_and_nothing_more_is_begun(mounte
     recipe = run.recipe()
     for refused in (
         lambda: services.runs.rename(run, "other"),
-        lambda: services.supervisor.submit(recipe, {}),
+        lambda: services.supervisor.submit(recipe),
         lambda: services.queue.put(ignore_game=True),
         lambda: services.presets.save("mine", recipe),
         lambda: preferences.choose(space, when_alone="pause"),
@@ -180,7 +180,7 @@ def test_a_workspace_on_another_drive_with_spaces_and_chinese_in_its_path_does_t
         "train": {"max_steps": 2, "sample_seconds": 0},
     }
     runs, wanted = Runs(space), plan.resolve(Recipe.parse(value), "data", has_card=False)
-    parent = runs.create(wanted, "command", {})
+    parent = runs.create(wanted, "command")
     assert spawn_worker(space, parent).wait(120) == 0, parent.log_tail()
     child = runs.create(further.recipe_of(parent), "command", further.facts_of(parent))
     assert spawn_worker(space, child).wait(120) == 0, child.log_tail()

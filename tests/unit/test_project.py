@@ -11,9 +11,10 @@ import yaml
 from packaging.version import Version
 
 from core import __version__
-from core.models import model_card
 from core.presets import PROJECT
 from core.recipe import Recipe
+from core.runs import model_card
+from core.runs.facts import RunFacts
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -43,9 +44,9 @@ def test_the_launcher_says_the_version_without_an_environment() -> None:
 
 def test_a_model_card_names_the_version_that_trained_and_none_where_the_run_does_not_say() -> None:
     recipe = Recipe.parse({"name": "Pirate", "data": {"source": "rows"}})
-    assert "made with LoRA Garage 9.8.7.\n" in model_card.write(recipe, {"versions": {"lora_garage": "9.8.7"}}, [])
+    assert "made with LoRA Garage 9.8.7.\n" in model_card.write(recipe, RunFacts(versions={"lora_garage": "9.8.7"}), [])
     for facts in ({}, {"versions": {"torch": "2.13"}}, {"versions": "lost"}):
-        assert "made with LoRA Garage.\n" in model_card.write(recipe, facts, [])
+        assert "made with LoRA Garage.\n" in model_card.write(recipe, RunFacts.of(facts), [])
 
 
 def test_hooks_clone_nothing() -> None:

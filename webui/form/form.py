@@ -17,6 +17,7 @@ from core.errors import BusyError, GarageError
 from core.memory.documented import vram_table
 from core.queue.queue import time_of_day
 from core.recipe import Recipe
+from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder
 from core.runs.further import facts_of
 from core.workspace.saved_recipes import NO_DATA
@@ -456,14 +457,14 @@ class Wizard:
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
-        facts = {
-            "data": {"id": info.id, "name": name, "sha256": report.sha256, "rows": report.good_rows},
-            "advice": advice.model_dump(mode="json"),
-            "wanted_device": self.planner.device(form.memory),
-            "predicted_seconds": result.seconds,
-        }
+        facts = RunFacts(
+            data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows),
+            advice=advice.model_dump(mode="json"),
+            wanted_device=self.planner.device(form.memory),
+            predicted_seconds=result.seconds,
+        )
         if parent := parent_of(self.services, form.answers):
-            facts |= facts_of(parent)
+            facts = facts.model_copy(update={"parent": facts_of(parent).parent})
         return self.services.supervisor.submit(recipe, facts, not_before)
 
 

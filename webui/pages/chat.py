@@ -428,9 +428,9 @@ class ChatPage:
         except RunError:
             return latest
         facts = run.facts()
-        best = facts.get("best_checkpoint")
-        if facts.get("adapter_is_best"):
-            latest = [(self.w.t("chat_page.checkpoint_kept_best", step=facts.get("adapter_step")), LATEST)]
+        best = facts.best_checkpoint
+        if facts.adapter_is_best:
+            latest = [(self.w.t("chat_page.checkpoint_kept_best", step=facts.adapter_step), LATEST)]
         steps = []
         for folder in reversed(run.checkpoints()):
             key = "chat_page.checkpoint_best" if folder.name == best else "chat_page.checkpoint_step"

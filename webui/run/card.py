@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from core.advice.goals import goal_of
+from core.runs.facts import RunFacts
 from core.runs.folder import Status
 from core.runs.states import BUSY, State
 from webui.kit import format
@@ -143,12 +144,12 @@ def frozen(view: RunView, w: Wording) -> Html:
         return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
     goal = goal_of(recipe.goal) if recipe.goal else None
     method = method_name(recipe.adapter)
-    rows = view.facts.get("data", {}).get("rows") if isinstance(view.facts.get("data"), dict) else None
+    rows = view.facts.data.rows if view.facts.data else None
     data = data_name(view.row, w)
     steps = (
         ("goal", goal.title[w.language] if goal else w.t("wizard.none_given")),
         ("model", model_name(view.row.model, w)),
-        ("data", f"{data} · {format.rows(w, rows)}" if isinstance(rows, int) else data),
+        ("data", f"{data} · {format.rows(w, rows)}" if rows is not None else data),
         ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),
         ("train", view.row.name),
     )
@@ -158,19 +159,19 @@ def frozen(view: RunView, w: Wording) -> Html:
     )
 
 
-def _learned(facts: dict[str, Any], w: Wording) -> list[tuple[str, str]]:
+def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
     """Facts that were found while preparing, where they are there."""
     found = []
-    if isinstance(parent := facts.get("parent"), dict):
-        said = w.t("look_on.continues_from", name=str(parent.get("name")), step=parent.get("step"))
+    if parent := facts.parent:
+        said = w.t("look_on.continues_from", name=parent.name, step=parent.step)
         found.append((w.t("look_on.continues_short"), said))
-    if isinstance(facts.get("trainable_params"), int):
-        found.append((w.t("train_page.trainable"), f"{facts['trainable_params']:,}"))
-    if facts.get("dtype"):
-        device = w.t("train_page.device_cpu") if facts.get("device") == "cpu" else str(facts.get("device"))
-        found.append((w.t("train_page.computed_in"), f"{facts['dtype']}, {device}"))
-    if isinstance(facts.get("rows_trained"), int):
-        rows = w.t("train_page.rows_split", trained=facts["rows_trained"], measured=facts.get("rows_measured", 0))
+    if facts.trainable_params is not None:
+        found.append((w.t("train_page.trainable"), f"{facts.trainable_params:,}"))
+    if facts.dtype:
+        device = w.t("train_page.device_cpu") if facts.device == "cpu" else str(facts.device)
+        found.append((w.t("train_page.computed_in"), f"{facts.dtype}, {device}"))
+    if facts.rows_trained is not None:
+        rows = w.t("train_page.rows_split", trained=facts.rows_trained, measured=facts.rows_measured or 0)
         found.append((w.t("train_page.rows_used"), rows))
     return found
 

@@ -74,9 +74,8 @@ class RunFinding:
 
     def _parent(self, view: RunView) -> str | None:
         """The run that this one had continued, where it can still be continued: the new one begins where this one began."""
-        parent = view.facts.get("parent")
         try:
-            run = self.services.runs.get(str(parent.get("run")) if isinstance(parent, dict) else "")
+            run = self.services.runs.get(view.facts.parent.run if view.facts.parent else "")
             further.check(run)
         except GarageError:
             return None

@@ -26,9 +26,9 @@ def lines(view: RunView, w: Wording) -> list[Html]:
 
 def kept(view: RunView, w: Wording) -> Html | None:
     """Which step the adapter is of, where it is the best measured and how the run ended does not say so already."""
-    status, step, loss = view.row.status, view.facts.get("adapter_step"), view.facts.get("best_eval_loss")
+    status, step, loss = view.row.status, view.facts.adapter_step, view.facts.best_eval_loss
     is_said = status.message is not None and status.message.key in ("run.completed_best", "run.completed_early", "run.stopped_best")
-    if is_said or not view.facts.get("adapter_is_best") or not status.has_adapter or not isinstance(loss, int | float):
+    if is_said or not view.facts.adapter_is_best or not status.has_adapter or loss is None:
         return None
     return tag("p", w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"), class_="lg-quiet")
 

@@ -41,7 +41,7 @@ class Diagnoses:
         run_id, stamp = view.row.id, self._stamp(view)
         kept = self._kept.get(run_id)
         if kept is None or kept[0] != stamp:
-            series = self.curves.series(run_id, curve_doctor.measured_rows(view.facts))
-            found = curve_doctor.of_run(recipe, series, stamp[1], curve_doctor.usual_rate(view.facts))
+            series = self.curves.series(run_id, view.facts.rows_measured or 0)
+            found = curve_doctor.of_run(recipe, series, stamp[1], view.facts.planned.usual_rate)
             kept = self._kept[run_id] = (stamp, found[0] if found else None)
         return kept[1]

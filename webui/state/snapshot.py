@@ -19,6 +19,7 @@ from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.ended import LeftRun, left_run
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, State
 
@@ -57,7 +58,7 @@ class RunView:
     row: RunRow
     folder: str
     recipe: Recipe | None
-    facts: dict[str, Any]
+    facts: RunFacts
     events: Sequence[dict[str, Any]]
     log_tail: str
 
@@ -206,20 +207,19 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
     except GarageError:
         recipe = None
     facts = run.facts()
-    data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
     return RunRow(
         id=run.id,
         name=run.name,
         status=status,
-        created=run.created,
+        created=facts.created,
         method=recipe.adapter.method if recipe else "",
         r=recipe.adapter.r if recipe else 0,
         model=recipe.model.id if recipe else "",
-        data=str(data.get("name") or (recipe.data.source if recipe else "")),
+        data=(facts.data and facts.data.name) or (recipe.data.source if recipe else ""),
         last_loss=last_loss(run),
         bytes_used=_bytes_used(run),
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
-        launcher=str(facts.get("launcher") or ""),
+        launcher=facts.launcher,
     )
 
 

@@ -25,6 +25,7 @@ from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -285,7 +286,9 @@ def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any],
     file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
     source = DatasetStore(space.datasets, PRESETS).import_file(file, "rows").id
     given = {"data": {"source": source, "max_length": 64, "train_on": "assistant"} | data, "adapter": {"r": 4}, "train": train}
-    run = Runs(space).create(plan.resolve(Recipe.parse(given), "rows", has_card=False), "command", {"advice": {"usual_rate": 1e-3}})
+    run = Runs(space).create(
+        plan.resolve(Recipe.parse(given), "rows", has_card=False), "command", RunFacts.of({"advice": {"usual_rate": 1e-3}})
+    )
     spawn_worker(space, run).wait(300)
     status = run.status()
     assert status.state in (State.COMPLETED, State.FAILED), run.log_tail()

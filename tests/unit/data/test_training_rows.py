@@ -12,6 +12,7 @@ from core.data.tokenizer import Encoded, Tokenizer, Whole, fit
 from core.errors import StopRequested
 from core.messages import Message
 from core.recipe import Recipe
+from core.runs.facts import RunFacts
 from core.training.rows import CHECK_EVERY, tokenize
 
 
@@ -25,7 +26,7 @@ class Listener:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.said: list[Message] = []
-        self.facts: dict[str, Any] = {}
+        self.facts = RunFacts()
         self.progress: list[tuple[int, int]] = []
         self.checks, self.stop_after = 0, stop_after
         self.run = self
@@ -44,8 +45,8 @@ class Listener:
     def log_event(self, kind: str, message: Message) -> None:
         self.said.append(message)
 
-    def add_facts(self, **facts: Any) -> None:
-        self.facts |= facts
+    def add_facts(self, facts: RunFacts) -> None:
+        self.facts = facts
 
 
 class Counting:
@@ -141,7 +142,7 @@ def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokeni
 def test_the_rows_an_export_is_asked_about_are_those_kept_apart_first(tokenizer: Tokenizer) -> None:
     listener = Listener()
     tokenize(questions(40), recipe(), tokenizer, listener)
-    probes = [probe["messages"][0]["content"] for probe in listener.facts["probe_rows"]]
+    probes = [probe["messages"][0]["content"] for probe in listener.facts.probe_rows]
     assert len(probes) == len(set(probes)) == 8
 
 

@@ -19,6 +19,7 @@ from core.queue.supervisor import Supervisor
 from core.queue.turns import COUNTDOWN_S, busy
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.states import State
 from core.system import sleep
 from core.workspace import preferences
@@ -255,7 +256,7 @@ def test_the_same_start_twice_is_one_run_and_another_name_soon_after_too(world: 
         with pytest.raises(BusyError, match="pressed twice"):
             world.submit(name, seed=1)
     world.look()
-    run.add_facts(created=time.time() - 60)
+    run.add_facts(RunFacts(created=time.time() - 60))
     with pytest.raises(BusyError, match="another name"):
         world.submit("a", seed=1)
     world.submit("b", seed=1)
@@ -264,7 +265,7 @@ def test_the_same_start_twice_is_one_run_and_another_name_soon_after_too(world: 
 
 def test_a_run_that_a_command_trains_is_waited_for(world: World) -> None:
     recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
-    theirs = Runs(world.space).create(recipe, "command", {})
+    theirs = Runs(world.space).create(recipe, "command")
     world.submit("a")
     assert world.look() is None
     worker = FakeWorker(theirs)
@@ -403,7 +404,7 @@ def test_the_commands_list_move_time_and_take_out(world: World) -> None:
 def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
-    run, said = queue.create(space, recipe, {}, "23:00")
+    run, said = queue.create(space, recipe, RunFacts(), "23:00")
     assert said.params["place"] == 1 and Queue(space).read().runs[0].not_before > time.time()
     assert busy(Runs(space)) is None and not queue.listing(space)["app_is_open"]
     queue.act(space, "remove", run.id, None)
@@ -425,9 +426,9 @@ def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Pat
     supervisor = Supervisor(space)
     supervisor.start()
     try:
-        a = supervisor.submit(wanted("a"), {})
+        a = supervisor.submit(wanted("a"))
         wait_until(lambda: a.status().state != State.QUEUED, 120)
-        b = supervisor.submit(wanted("b").with_settings(["train.seed=7"]), {})
+        b = supervisor.submit(wanted("b").with_settings(["train.seed=7"]))
         assert b.status().state == State.QUEUED
         wait_until(lambda: b.status().state == State.COMPLETED, 300)  # seconds on a PC of its own
     finally:

@@ -21,7 +21,7 @@ from tests.kit.waits import wait_until
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    made = Runs(Workspace.open(tmp_path)).create(Recipe.parse({"data": {"source": "sample:x"}, "name": "x"}), "command", {})
+    made = Runs(Workspace.open(tmp_path)).create(Recipe.parse({"data": {"source": "sample:x"}, "name": "x"}), "command")
     (made.path / "run.lock").touch()
     return made
 

@@ -20,6 +20,7 @@ from core.export.exports import Exports
 from core.files import read_lines
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.training.memory_use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
@@ -29,7 +30,7 @@ from webui.state.snapshot import KEPT_EVENTS, Snapshots
 
 
 def make_run(workspace: Workspace) -> RunFolder:
-    return Runs(workspace).create(Recipe.parse({"name": "a run", "data": {"source": "sample:pirate_answers"}}), "test", {})
+    return Runs(workspace).create(Recipe.parse({"name": "a run", "data": {"source": "sample:pirate_answers"}}), "test")
 
 
 @pytest.fixture
@@ -210,7 +211,7 @@ def test_events_are_read_again_only_when_there_are_new_ones(run: RunFolder, snap
     (run.path / "events.jsonl").unlink()
     assert seen() == []
     for number in range(KEPT_EVENTS + 2):
-        other = Runs(snapshots._runs.workspace).create(run.recipe(), "test", {"name": str(number)})
+        other = Runs(snapshots._runs.workspace).create(run.recipe(), "test", RunFacts(name=str(number)))
         assert snapshots.view(other.id).events == []
     assert len(snapshots._events) == KEPT_EVENTS
 
@@ -281,7 +282,7 @@ def test_memory_is_looked_at_at_the_first_step_each_two_seconds_and_at_the_last(
     line = run.metrics().records[0]
     assert 10e6 < line["memory_bytes"] < line["memory_total_bytes"] == psutil.virtual_memory().total
     memory.keep_peak()
-    assert run.facts()["peak_memory_bytes"] >= line["memory_bytes"]
+    assert run.facts().peak_memory_bytes >= line["memory_bytes"]
 
 
 def test_memory_that_cannot_be_asked_leaves_no_line_and_ends_no_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
@@ -292,7 +293,7 @@ def test_memory_that_cannot_be_asked_leaves_no_line_and_ends_no_run(run: RunFold
     memory = MemoryUse(FakeReporter(run), on_card=False)
     memory.note(1)
     memory.keep_peak()
-    assert looked_at(run) == [] and "peak_memory_bytes" not in run.facts()
+    assert looked_at(run) == [] and run.facts().peak_memory_bytes is None
 
 
 def test_on_a_card_the_peak_is_the_allocators_own(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
@@ -306,7 +307,7 @@ def test_on_a_card_the_peak_is_the_allocators_own(run: RunFolder, monkeypatch: p
     line = run.metrics().records[0]
     assert (line["memory_bytes"], line["memory_total_bytes"]) == (5 << 30, 8 << 30)
     memory.keep_peak()
-    assert run.facts()["peak_memory_bytes"] == 7 << 30
+    assert run.facts().peak_memory_bytes == 7 << 30
 
 
 def test_a_poll_allocates_no_more_than_the_new_lines_take(tmp_path: Path) -> None:

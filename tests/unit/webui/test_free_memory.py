@@ -13,6 +13,7 @@ from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections
 from core.models.known import typical_shapes
 from core.recipe import Recipe
+from core.runs.facts import RunFacts
 from core.runs.folder import Status
 from core.runs.states import State
 from core.system import processes
@@ -104,7 +105,7 @@ def test_whatever_a_browser_sends_is_no_reason_to_fail(drawn: Any) -> None:
 
 def view(state: State = State.RUNNING, seconds_total: float | None = None, **facts: Any) -> RunView:
     row = RunRow("id", "A run", Status(state=state, seconds_total=seconds_total), 0.0, "lora", 8, "starter", "x", None, 0, ())
-    return RunView(row, "folder", None, facts, (), "")
+    return RunView(row, "folder", None, RunFacts.of(facts), (), "")
 
 
 MEASURED = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 0, "factor": 1.0}

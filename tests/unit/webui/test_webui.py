@@ -18,6 +18,7 @@ from core.presets import PROJECT
 from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -31,7 +32,9 @@ EN, ZH = Wording("en"), Wording("zh")
 
 
 def make_run(workspace: Workspace, name: str = "a run", **facts: object) -> RunFolder:
-    return Runs(workspace).create(Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}}), "test", facts)
+    return Runs(workspace).create(
+        Recipe.parse({"name": name, "data": {"source": "sample:pirate_answers"}}), "test", RunFacts(**facts)
+    )
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, service
     [run] = services.runs.list()
     recipe, facts = run.recipe(), run.facts()
     assert (run.name, recipe.goal, recipe.adapter.r, recipe.train.max_steps) == ("海盗", "style", 4, 80)
-    assert facts["advice"]["verdict"] == "fits" and facts["advice"]["planned_steps"] == 80 and facts["data"]["rows"] == 68
+    assert facts.advice["verdict"] == "fits" and facts.advice["planned_steps"] == 80 and facts.data.rows == 68
 
 
 def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, tmp_path: Path) -> None:

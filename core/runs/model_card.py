@@ -6,14 +6,15 @@ from typing import Any
 
 from core.models import starter
 from core.recipe import Recipe
+from core.runs.facts import RunFacts
 
 
-def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
+def write(recipe: Recipe, facts: RunFacts, metrics: list[dict[str, Any]]) -> str:
     """The model card as Markdown with the metadata block that the hub reads."""
     is_starter = recipe.model.id == "starter"
     base_id = f"HuggingFaceTB/{starter.NAME}" if is_starter else recipe.model.id
     losses = [line["loss"] for line in metrics if line.get("kind") == "train" and line.get("loss") is not None]
-    kept = facts.get("adapter_step")  # the best one measured may be an earlier one than the last
+    kept = facts.adapter_step  # the best one measured may be an earlier one than the last
     measured = [
         line["eval_loss"]
         for line in metrics
@@ -25,11 +26,10 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
         if is_starter
         else f"`{recipe.model.id}`" + (f", revision `{recipe.model.revision}`" if recipe.model.revision else "")
     )
-    parent = facts.get("parent") if isinstance(facts.get("parent"), dict) else None
     continues = (
-        f"**Continues:** the adapter of run `{_plain(parent.get('name'))}` (`{_plain(parent.get('run'))}`) from step "
-        f"{_plain(parent.get('step'))}; the steps below are those of this run alone.\n\n"
-        if parent
+        f"**Continues:** the adapter of run `{_plain(facts.parent.name)}` (`{_plain(facts.parent.run)}`) from step "
+        f"{facts.parent.step}; the steps below are those of this run alone.\n\n"
+        if facts.parent
         else ""
     )
     adapter, train = recipe.adapter, recipe.train
@@ -38,8 +38,8 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
         ("target_modules", adapter.target_modules), ("learning_rate", train.learning_rate),
         ("batch", f"{train.per_device_train_batch_size} x {train.gradient_accumulation_steps}"),
         ("steps", max((line["step"] for line in metrics if line.get("kind") == "train"), default=0)), ("max_length", recipe.data.max_length),
-        *([("adapter of step", f"{kept}, the best measured")] if facts.get("adapter_is_best") else []),
-        ("seed", train.seed), ("rows trained", facts.get("rows_trained")), ("base dtype", facts.get("dtype")),
+        *([("adapter of step", f"{kept}, the best measured")] if facts.adapter_is_best else []),
+        ("seed", train.seed), ("rows trained", facts.rows_trained), ("base dtype", facts.dtype),
         ("last loss", f"{losses[-1]:.4f}" if losses else "none yet"),
         ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),
     ]  # fmt: skip
@@ -54,13 +54,12 @@ def write(recipe: Recipe, facts: dict[str, Any], metrics: list[dict[str, Any]]) 
     )
 
 
-def _program(facts: dict[str, Any]) -> str:
+def _program(facts: RunFacts) -> str:
     """The version that trained it; a run of before 0.2 does not say."""
-    versions = facts.get("versions")
-    trained_by = versions.get("lora_garage") if isinstance(versions, dict) else None
+    trained_by = (facts.versions or {}).get("lora_garage")
     return f"LoRA Garage {_plain(trained_by)}" if trained_by else "LoRA Garage"
 
 
-def _plain(value: object) -> str:
+def _plain(value: str) -> str:
     """A name that a person chose, so that it stays inside the code span it stands in."""
-    return " ".join(str(value).replace("`", "'").split())
+    return " ".join(value.replace("`", "'").split())
