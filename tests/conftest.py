@@ -26,7 +26,7 @@ from tests.kit.warm import Popen, Servers
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (facts, thread gotcha).
+# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (docs/memory.md, measured here).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -94,7 +94,7 @@ def target_modules(case: Case, draft: Draft) -> tuple[str, Message]:
 
 
 def method(case: Case, draft: Draft) -> tuple[Method, Message]:
-    """Design section 5, rules 1, 2 and 8."""
+    """docs/design.md, section 5, rules 1, 2 and 8."""
     lora = replace(draft, method="lora")
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
@@ -116,7 +116,7 @@ def method(case: Case, draft: Draft) -> tuple[Method, Message]:
 
 
 def effective_batch(case: Case) -> int:
-    """Examples in one correction. Few rows need many small steps; README section 7 takes 16 (8 to 32) otherwise."""
+    """Examples in one correction. Few rows need many small steps; docs/memory.md, section 7, takes 16 (8 to 32) otherwise."""
     rows = case.data.rows if case.data else None
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
@@ -143,7 +143,7 @@ def checkpointing(case: Case, draft: Draft) -> tuple[bool, Message]:
 
 
 def rank(case: Case, draft: Draft) -> tuple[int, Message]:
-    """Design section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's documentation)."""
+    """docs/design.md, section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's documentation)."""
     wanted, why = wanted_rank(case, draft)
     value = wanted
     while value > RANKS[0] and case.holds(replace(draft, r=value)) is False:
@@ -179,7 +179,7 @@ def alpha(case: Case, draft: Draft) -> tuple[int, Message]:
 
 
 def epochs(case: Case, draft: Draft) -> tuple[float, Message]:
-    """Few rows are read more often, many tokens less often (README section 7)."""
+    """Few rows are read more often, many tokens less often (docs/memory.md, section 7)."""
     data = case.data
     if data is None:
         return 3.0, msg("advise.epochs_without_data")
@@ -202,7 +202,7 @@ def accumulation(case: Case, draft: Draft) -> tuple[int, Message]:
 
 
 def learning_rate(case: Case, draft: Draft) -> tuple[float, Message]:
-    """1e-3 below 1B: measured with the starter (README, three sets, 20 of 20). The others: README section 7."""
+    """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20). The others: docs/memory.md, section 7."""
     usual = usual_rate(case.billions)
     if usual != USUAL_RATE:
         return usual, msg(f"advise.rate_{'small' if usual > USUAL_RATE else 'large'}_model", size=case.size_name)
@@ -251,7 +251,7 @@ def cost(case: Case, draft: Draft, name: str) -> Message:
 
 # ---- what follows from them -------------------------------------------------------------------------------------------
 def judge(case: Case, draft: Draft) -> tuple[Verdict, Message]:
-    """Design section 5, rule 3: the arithmetic, and the table's minimum for the card."""
+    """docs/design.md, section 5, rule 3: the arithmetic, and the table's minimum for the card."""
     estimate, free = case.estimate(draft), case.budget.free_gib
     if estimate is None:
         return "unknown", msg("advise.unknown_model")

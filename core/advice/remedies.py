@@ -60,7 +60,7 @@ def checkpointing(case: Case, draft: Draft) -> Way | None:
 
 
 def in_four_bit(case: Case, draft: Draft) -> Way | None:
-    """On a card alone: on a processor QLoRA saves no memory (facts, section 4)."""
+    """On a card alone: on a processor QLoRA saves no memory (docs/memory.md, measured here)."""
     small = replace(draft, method="qlora")
     if case.on_cpu or draft.method == "qlora" or not case.holds(small):
         return None

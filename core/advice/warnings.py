@@ -71,7 +71,7 @@ def low_confidence(case: Case, draft: Draft) -> Message | None:
 
 
 def cpu_in_32_bit(case: Case, shape: ModelShape, draft: Draft, verdict: Verdict) -> Message | None:
-    """The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one (facts, section 15)."""
+    """The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one (docs/memory.md, measured here)."""
     if not case.on_cpu or verdict not in ("fits", "tight") or case.budget.free_gib is None:
         return None
     needed = arithmetic.estimate(shape, case.setup(draft).model_copy(update={"base_bytes": 4})).needed_gib

@@ -117,7 +117,7 @@ def advised_recipe(advice: Advice) -> Recipe:
 
 
 def plan_json(advice: Advice) -> dict[str, Any]:
-    """The fields that `plan --json` promises (design, section 7)."""
+    """The fields that `plan --json` promises (docs/design.md, section 7)."""
     value = advice.model_dump(
         mode="json",
         include={
@@ -282,7 +282,7 @@ def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) ->
 
 
 def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:
-    """The fields that `estimate --json` promises (design, section 7), and what they were counted from."""
+    """The fields that `estimate --json` promises (docs/design.md, section 7), and what they were counted from."""
     from core.memory.cases import source_of
 
     counted = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}

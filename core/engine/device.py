@@ -53,7 +53,7 @@ def _choose_on_cpu() -> Compute:
     if not native:
         return Compute(cpu, torch.float32, msg("device.cpu_fp32"))
     ratio = _bf16_to_fp32_time()
-    # Natively a product takes 0.2-0.5 of the fp32 one, emulated 5 times it (facts, 15): 2 lies far from both.
+    # Natively a product takes 0.2-0.5 of the fp32 one, emulated 5 times it (docs/memory.md, measured here): 2 lies far from both.
     if ratio > 2:
         return Compute(cpu, torch.float32, msg("device.cpu_fp32_timed", ratio=f"{ratio:.1f}"))
     return Compute(cpu, torch.bfloat16, msg("device.cpu_bf16", ratio=f"{ratio:.2f}"))

@@ -1,7 +1,7 @@
 """How much memory a training step needs, counted before anything is loaded: a page of arithmetic. No torch.
 
 Symbols: T tokens in a micro-batch, K of them learned, L layers, h hidden size, V vocabulary, n trainable parameters. Each term
-is a function that names the section of ../shared/memory/README.md it comes from; its numbers stand in presets/memory.yaml,
+is a function that names the section of docs/memory.md it comes from; its numbers stand in presets/memory.yaml,
 with what each was counted or fitted on. "ours" describes the stack that core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
 core.engine.loss and core.training.trainer build; a change there is a change here.
 

@@ -353,7 +353,7 @@ def test_plain_peft_on_the_untouched_base_gives_the_trained_models_logits(name: 
     trainer.run()
     trained = logits(trainer.tuned)
     with trainer.tuned.disable_adapter():
-        assert (logits(trainer.tuned) - untouched).abs().max() > 1e-3, "meanwhile the base is not the base (facts 15)"
+        assert (logits(trainer.tuned) - untouched).abs().max() > 1e-3, "meanwhile the base is not the base: PiSSA rewrites it"
     assert (trained - untouched).abs().max() > 1e-2
     plain = PeftModel.from_pretrained(tiny_base(), RunFolder(tmp_path).checkpoints()[-1] / "adapter")
     torch.testing.assert_close(logits(plain), trained, rtol=1e-4, atol=1e-5)

@@ -76,3 +76,19 @@ def test_no_line_of_text_is_stored_with_a_carriage_return() -> None:
         assert not (PROJECT / ".git").exists()
         return
     assert "i/lf" in listed.stdout and not re.search(r"^i/(crlf|mixed)", listed.stdout, re.MULTILINE)
+
+
+def test_what_code_names_as_its_source_is_in_the_repository() -> None:
+    """Numbers name pages of docs/ and their sections; a page or a section that is not there cannot be read by anybody."""
+    files = [each for folder in ("core", "webui", "presets", "tests", "benchmarks") for each in (PROJECT / folder).rglob("*")]
+    named = 0
+    for file in files:
+        if file.suffix not in (".py", ".yaml") or ".cache" in file.parts:
+            continue
+        said = file.read_text("utf-8")
+        for page, section in re.findall(r"(docs/[\w-]+\.md)(?:, (?:section )?(\d(?:\.\d)?))?", said):
+            named += 1
+            assert (PROJECT / page).is_file(), f"{file.name} names {page}"
+            headings = re.findall(r"^#+ (\d(?:\.\d)?)\b", (PROJECT / page).read_text("utf-8"), re.MULTILINE)
+            assert not section or section in headings, f"{file.name} names section {section} of {page}"
+    assert named > 30

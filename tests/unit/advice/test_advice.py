@@ -1,4 +1,4 @@
-"""The recommendation, rule by rule (design.md, section 5). Cards are as sold; models are bare sizes (`ModelShape.of_size`)."""
+"""The recommendation, rule by rule (docs/design.md, section 5). Cards are as sold; models are bare sizes (`ModelShape.of_size`)."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_every_sentence_of_every_case_is_complete(language: str) -> None:
 
 # ---- the command ------------------------------------------------------------------------------------------------------
 
-# design.md, section 7, and what the recommendation adds to it.
+# docs/design.md, section 7, and what the recommendation adds to it.
 FIELDS = {
     "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "verdict", "reasons",
     "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings", "findings", "budget",

@@ -70,7 +70,7 @@ def test_the_table_is_the_documents() -> None:
     [(5.9, None), (6.0, "7B"), (9.94, "7B"), (9.96, "13B"), (19.9, "13B"), (20.0, "33B"), (40.0, "33B"), (40.1, None)],
 )
 def test_a_model_reads_the_row_of_its_size_class(billions: float, name: str | None) -> None:
-    """Bounds: design.md, section 5; to one decimal, so that no model falls between two classes."""
+    """Bounds: docs/design.md, section 5; to one decimal, so that no model falls between two classes."""
     row = vram_table().row_of(round(billions * 1e9))
     assert (row.name if row else None) == name
 

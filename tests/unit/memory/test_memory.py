@@ -1,4 +1,4 @@
-"""The memory arithmetic against published numbers (../shared/memory/README.md), and the rules it must never break."""
+"""The memory arithmetic against published numbers (docs/memory.md), and the rules it must never break."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.models.shapes import ModelShape
 from tests.kit.shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)
-# Section 5: GiB on the card, QLoRA and LoRA at the four lengths; calculated there with an older count of the activations.
+# docs/memory.md, section 5: GiB on the card, QLoRA and LoRA at the four lengths; calculated there with an older count of the activations.
 TABLE = {
     "Llama-3.2-1B": ((1.8, 1.9, 2.2, 2.7), (3.1, 3.2, 3.5, 4.0)),
     "Llama-3.2-3B": ((3.2, 3.4, 3.7, 4.5), (7.0, 7.2, 7.6, 8.4)),
@@ -62,7 +62,7 @@ def test_gemma_2_pays_for_scores_that_only_eager_attention_can_bend() -> None:
     assert of(SHAPES["Gemma-2-9B"], gradient_checkpointing=False, **long).terms["activations"] > 42 * 4 * 16 * 4096**2 * 2 / 2**30
 
 
-# Section 1.1: measured by fms-acceleration between steps; torch AdamW, r 16 on the attention.
+# docs/memory.md, section 1.1: measured by fms-acceleration between steps; torch AdamW, r 16 on the attention.
 IDLE = [
     (MISTRAL_7B, "lora", 13.66), (MISTRAL_7B, "qlora", 4.01),
     (SHAPES["Llama-3.1-8B"], "lora", 15.13), (SHAPES["Llama-3.1-8B"], "qlora", 5.48),
@@ -75,7 +75,7 @@ def test_idle_memory_is_what_was_measured(shape: ModelShape, method: str, gib: f
     assert found.idle_gib == pytest.approx(gib, rel=0.01)
 
 
-# ../shared/facts.md, section 6: peak of fake tensors through the real libraries, 512 tokens, r 8, torch AdamW, GiB. The buffer
+# docs/memory.md, "What was measured here": peak of fake tensors through the real libraries, 512 tokens, r 8, torch AdamW, GiB. The buffer
 # for one unpacked matrix is not in them.
 FAKE = [("7B", "lora", 13.09), ("7B", "qlora", 4.17), ("13B", "lora", 25.01)]
 
@@ -86,7 +86,7 @@ def test_the_peak_of_a_step_is_that_of_fake_tensors(size: str, method: str, gib:
     assert found.allocated_gib - found.terms["dequantised"] - found.terms["workspace"] == pytest.approx(gib, rel=0.005)
 
 
-# ../shared/facts.md, section 3: peak memory of a CPU process, starter, 4 x 256 tokens, plain loop with all logits. MiB.
+# docs/memory.md, "What was measured here": peak memory of a CPU process, starter, 4 x 256 tokens, plain loop with all logits. MiB.
 CPU = [(2, False, 3280), (2, True, 1640), (4, False, 4250), (4, True, 2230)]
 
 
@@ -106,7 +106,9 @@ def test_the_documented_order_holds_at_every_size() -> None:
 
 
 def test_full_fine_tuning_of_7b_is_the_documented_40_gb() -> None:
-    assert of(method="full", loss="chunked").on_card_gib * 1.0737 == pytest.approx(41, rel=0.03)  # section 6: 8-bit Adam
+    assert of(method="full", loss="chunked").on_card_gib * 1.0737 == pytest.approx(
+        41, rel=0.03
+    )  # docs/memory.md, section 6: 8-bit Adam
     assert of(method="full").trainable_params == SEVEN_B.params and of(method="full").terms["adapter"] == 0
 
 

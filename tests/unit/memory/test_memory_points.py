@@ -1,4 +1,4 @@
-"""The arithmetic against 69 published measurements (tests/data/memory_points.csv, copied from ../shared/memory/points.csv).
+"""The arithmetic against 69 published measurements (tests/data/memory_points.csv; each row names its source and commit).
 
 Wanted: idle rows within 2 % each; allocator peaks median 4 %, 90 of 100 within 10 %; card totals median 5 %, 90 of 100 within
 12 %. Reached, and held here with little room: idle 0.02 %; allocator 0.5 %, 2.6 %; card 1.2 %, 5.8 %. Nothing wanted is missed.
@@ -54,7 +54,7 @@ def test_the_arithmetic_agrees_with_what_others_measured() -> None:
 
 ATTENTION = {"r": 16, "target_modules": "q_proj,k_proj,v_proj,o_proj", "optim": "adamw_torch", "accumulates": False,
              "micro_batch": 4, "max_length": 4096}  # fmt: skip
-# fms-acceleration's other models, GiB, told in ../shared/memory/README.md (1.1, 1.5); none of them was fitted on.
+# fms-acceleration's other models, GiB, told in docs/memory.md (1.1, 1.5); none of them was fitted on.
 UNSEEN = [
     ("8B", {"method": "lora", "stack": "hf"}, "idle_gib", 15.13, 0.002),
     ("8B", {"method": "qlora", "stack": "hf"}, "idle_gib", 5.48, 0.002),

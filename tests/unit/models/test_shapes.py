@@ -35,7 +35,7 @@ def test_a_config_counts_to_the_parameters_of_the_real_model(config: dict[str, A
 def test_the_starter_counts_to_its_135_million(starter_folder: Path) -> None:
     shape = ModelShape.from_config(json.loads((starter_folder / "config.json").read_text("utf-8")))
     assert shape.params == 134_515_008  # sum over its safetensors file
-    assert shape.lora_params(8, "all-linear") == 2_442_240  # peft's own count (../shared/facts.md, section 3)
+    assert shape.lora_params(8, "all-linear") == 2_442_240  # peft's own count (docs/memory.md, measured here)
     catalogue = known_models()[0]
     assert catalogue.id == catalogue.hub == "starter" and catalogue.shape.params == shape.params
 
@@ -53,7 +53,7 @@ def test_the_shapes_of_the_catalogue_are_those_of_the_real_models() -> None:
     assert all(model.licence and model.shape.max_position_embeddings and not model.shape.low_confidence for model in found)
 
 
-# Million parameters a unit of rank: all linear layers, attention, query and value. ../shared/memory/README.md, section 1.2.
+# Million parameters a unit of rank: all linear layers, attention, query and value. docs/memory.md, section 1.2.
 RANKS = {
     "1B": (0.705, 0.213, 0.106), "3B": (1.520, 0.573, 0.287), "4B": (2.064, 0.737, 0.369), "7B": (2.499, 1.049, 0.524),
     "8B": (2.621, 0.852, 0.426), "13B": (3.912, 1.638, 0.819), "24B": (5.775, 1.229, 0.614), "33B": (7.619, 3.195, 1.597),
