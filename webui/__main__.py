@@ -22,6 +22,7 @@ from core.workspace import writable
 from core.workspace.folder import Workspace
 from core.workspace.owner import Ownership
 from webui.kit.wording import Wording
+from webui.server import log
 from webui.server.door import LEAST_PASSWORD, Doorkeeper, Secret
 from webui.server.reach import Reach
 
@@ -125,16 +126,22 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     from webui.app import launch  # gradio, which takes most of the start
     from webui.state.services import Services
 
-    services = Services.open(workspace)
-    services.begin()
     reach, keeper = options.reach, None
     if options.secret is not None:
         keeper = Doorkeeper(options.secret, options.port)
+    try:
+        to_file = log.begin(workspace.log, keeper.secrets if keeper else tuple)
+    except OSError as error:
+        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.log.parent, reason=_reason(error))) from error
+    services = Services.open(workspace)
+    services.begin()
     try:
         demo = launch(services, options.port, reach, keeper)
     except OSError as error:
         services.close()
         raise _Refusal(w.t("page.port_taken", port=options.port, reason=_reason(error))) from error
+    log.also_of_the_server(to_file)
+    log.log.info("serving %s", url)
     print(w.t("page.ready", url=url), flush=True)
     if reach.elsewhere:
         first, *others = (f"http://{address}:{options.port}/" for address in reach.elsewhere)
@@ -150,6 +157,7 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     ownership.close_page()
     services.close()
     demo.close(verbose=False)
+    log.log.info("ended")
     return 0
 
 

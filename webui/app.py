@@ -22,7 +22,7 @@ from webui.pages.train import TrainPage
 from webui.run import card
 from webui.run.chart import uplot_head
 from webui.server.door import Door, Doorkeeper
-from webui.server.gradio import behind, half_characters, no_fetching, one_app
+from webui.server.gradio import behind, errors_to_log, half_characters, no_fetching, one_app
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor
 from webui.server.reach import Reach
@@ -113,6 +113,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     no_fetching()
     half_characters()
+    errors_to_log()
     demo = build(services)
     options: dict[str, Any] = {
         "server_name": reach.bound,

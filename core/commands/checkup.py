@@ -7,7 +7,7 @@ import typer
 from core import __version__
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
 from core.messages import terminal_language
-from core.workspace.folder import Workspace
+from core.workspace.folder import LOG, Workspace
 
 
 @app.command()
@@ -15,7 +15,8 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
     """Check this PC: interpreter, torch, cards, disk, port; each problem with its fix."""
     from core.system import checkup as checks
 
-    findings = checks.run(Workspace.place(workspace), port)
+    root = Workspace.place(workspace)
+    findings = checks.run(root, root / LOG, port)
     healthy = all(finding.ok for finding in findings)
     if as_json:
         print_json(

@@ -6,12 +6,12 @@ It holds no run state that a restart would lose: everything is read from the run
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +29,8 @@ from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.system.processes import device_environment, is_ours, kill_tree, own_group, worker_environment
 from core.workspace.folder import Workspace
+
+log = logging.getLogger("lora_garage.supervisor")
 
 POLL_S = 0.25
 SAME_S = 2.0  # two presses of Start that were meant as one
@@ -217,7 +219,7 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - a disk that is full or gone for a moment must not end supervision
                 if repr(error) != self._trouble:  # four times a second the same is no news
                     self._trouble = repr(error)
-                    traceback.print_exc()
+                    log.exception("supervision failed, and goes on")
 
     def _look(self) -> None:
         active, is_of_app = self._at_work()
@@ -292,7 +294,7 @@ class Supervisor:
             run.add_facts(RunFacts(**this_process()))  # an app before this one may have queued it
             self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
-            traceback.print_exc()
+            log.exception("a worker could not be started")
             reason = getattr(error, "strerror", None) or str(error)
             crashed = {"state": State.FAILED, "message": msg("run.cannot_start", reason=reason), "since": time.time()}
             run.write_status(run.status().model_copy(update=crashed))

@@ -68,15 +68,16 @@ class Facts(Frozen):
     nvidia: gpu.Nvidia
     amd: bool
     workspace: str
+    log: str
     writable_error: str | None
     free_bytes: int | None
     port: int
     port_free: bool
 
 
-def run(workspace_root: Path, port: int) -> list[CheckResult]:
-    """Look and judge; the findings in the order in which their fixes should be done."""
-    return examine(gather(workspace_root, port))
+def run(workspace_root: Path, log: Path, port: int) -> list[CheckResult]:
+    """Look and judge; the findings in the order in which their fixes should be done. log: where the app writes its own."""
+    return examine(gather(workspace_root, log, port))
 
 
 # ---- judging ----------------------------------------------------------------------------------------------------------
@@ -92,6 +93,7 @@ def examine(facts: Facts) -> list[CheckResult]:
         *_other_machines(facts),
         _bitsandbytes(facts),
         _workspace(facts),
+        CheckResult(name="log", ok=True, found=msg("doctor.log", file=facts.log)),
         _disk(facts),
         _port(facts),
     ]
@@ -239,7 +241,7 @@ def _port(facts: Facts) -> CheckResult:
 # ---- looking ----------------------------------------------------------------------------------------------------------
 
 
-def gather(workspace_root: Path, port: int) -> Facts:
+def gather(workspace_root: Path, log: Path, port: int) -> Facts:
     """Look at this machine. Nothing is changed but for a file that is made in the workspace and removed at once."""
     return Facts(
         system=platform.system(),
@@ -254,6 +256,7 @@ def gather(workspace_root: Path, port: int) -> Facts:
         nvidia=gpu.probe(),
         amd=_amd_seen(),
         workspace=str(workspace_root),
+        log=str(log),
         writable_error=_write_error(workspace_root),
         free_bytes=_free_bytes(workspace_root),
         port=port,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import threading
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -13,6 +13,8 @@ import psutil
 
 from core.system import gpu
 from core.values import Frozen
+
+log = logging.getLogger("lora_garage.machine")
 
 
 class Machine(Frozen):
@@ -96,7 +98,7 @@ class Monitor:
                 self._see()
             except Exception as error:  # noqa: BLE001 - a page must not lose its watch to a driver's oddity
                 if repr(error) != told:
-                    traceback.print_exc()
+                    log.exception("the watch of the cards failed, and goes on")
                 told = repr(error)
             if self._over.wait(self._interval_s):
                 return

@@ -14,6 +14,8 @@ import yaml
 from core.errors import RecipeError
 from core.presets import PROJECT
 
+LOG = Path("logs", "app.log")
+
 
 def expand(path: str | Path) -> Path:
     """path with its ~ resolved. Raises RecipeError for a home that is not there."""
@@ -59,6 +61,11 @@ class Workspace:
     @property
     def exports(self) -> Path:
         return self.root / "exports"
+
+    @property
+    def log(self) -> Path:
+        """What went wrong in the web process (webui/server/log); a run's own story is in its train.log."""
+        return self.root / LOG
 
     @property
     def recipes(self) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -105,6 +107,21 @@ def half_characters() -> None:
                 return orjson.dumps(_whole(value), **options)
 
     routes.orjson = json_component.orjson = Orjson()
+
+
+def errors_to_log() -> None:
+    """Let what gradio catches of our handlers reach the log. It prints tracebacks to a terminal that may be closed (gradio 6.31)."""
+    from gradio import queueing, routes
+
+    class Traceback:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(traceback, name)
+
+        @staticmethod
+        def print_exc() -> None:
+            logging.getLogger("gradio").error("a handler failed", exc_info=True)
+
+    queueing.traceback = routes.traceback = Traceback()
 
 
 def _whole(value: Any) -> Any:

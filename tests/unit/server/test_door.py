@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
+from tests.kit.waits import wait_until
 from webui.server.door import Door, Doorkeeper, Secret, Wrongs
 from webui.server.guard import LOOPBACK, Guard
 from webui.server.reach import Reach
@@ -159,6 +160,12 @@ def open_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
 
 def key_of(app: kit.App) -> str:
     return re.search(r"[?]key=([\w-]+)", app.log.read_text("utf-8"))[1]
+
+
+def test_the_printed_key_is_not_in_the_log(open_app: kit.App):
+    log = Workspace(open_app.workspace).log
+    wait_until(lambda: "serving http" in log.read_text("utf-8") and "?key=" in open_app.log.read_text("utf-8"))
+    assert key_of(open_app) not in log.read_text("utf-8")
 
 
 def status(url: str, method: str = "GET", **headers: str) -> int:

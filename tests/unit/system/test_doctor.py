@@ -32,6 +32,7 @@ WELL = checkup.Facts(
     nvidia=gpu.Nvidia(driver="580.65.06", cards=(RTX,)),
     amd=False,
     workspace="/home/me/garage/workspace",
+    log="/home/me/garage/workspace/logs/app.log",
     writable_error=None,
     free_bytes=int(80e9),
     port=7860,
@@ -223,7 +224,7 @@ def test_no_driver_is_a_fact_and_no_error():
 
 
 def test_doctor_says_which_version_it_is_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.setattr(checkup, "gather", lambda root, port: WELL)
+    monkeypatch.setattr(checkup, "gather", lambda root, log, port: WELL)
     assert main(["doctor", "--workspace", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith(f"LoRA Garage {__version__}\n")
     assert main(["doctor", "--json", "--workspace", str(tmp_path)]) == 0

@@ -1,0 +1,115 @@
+"""The web process's log, logs/app.log below the workspace: what went wrong, for a terminal that has been closed.
+
+Three files of 1 MiB at most, the newest without a number. The terminal keeps what it was shown before: warnings and tracebacks.
+Into the file goes nothing that is secret. What a person typed never does: of an exception the file has its type and where it was
+raised, and its message only for MESSAGES_KEPT, whose words are the system's or a program's and not made from data. A hub token, the
+door's key, password and cookie are taken out of every record besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from core import __version__
+from core.models.hub_token import NAME, OLD_NAME
+
+LARGEST, MORE_FILES = 1 << 20, 2  # bytes a file; files besides the newest
+LEAST_SECRET = 4  # characters: of a shorter password every second word has a part, and taking it out would spell it
+MESSAGES_KEPT = (OSError, ImportError, AttributeError, NameError, TypeError, MemoryError)
+TOKENS = re.compile(r"\bhf_\w{4,}|(?<=[?&]key=)[^\s&\"']+|(?<=[Bb]earer )\S+")
+
+log = logging.getLogger("lora_garage")
+Secrets = Callable[[], Iterable[str]]
+
+
+def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
+    """Write to file from now on. secrets: asked at each record, for what must not be in it. Raises OSError where it cannot be made."""
+    file.parent.mkdir(exist_ok=True)
+    to_file = _File(file, maxBytes=LARGEST, backupCount=MORE_FILES, encoding="utf-8", errors="backslashreplace")
+    to_file.setFormatter(_WithoutSecrets(secrets))
+    to_terminal = logging.StreamHandler()
+    to_terminal.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [to_file, to_terminal]
+    log.setLevel(logging.INFO)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    log.info("LoRA Garage %s, Python %s, %s, process %d", __version__, platform.python_version(), platform.platform(), os.getpid())
+    return to_file
+
+
+def also_of_the_server(to_file: logging.Handler) -> None:
+    """Call once uvicorn serves: its settings cut its own logger off from all others. Its list of requests stays out."""
+    logging.getLogger("uvicorn").addHandler(to_file)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        sys.__excepthook__(kind, error or kind(), where)
+    else:
+        log.critical("not caught by anything", exc_info=(kind, error, where))
+
+
+class _WithoutSecrets(logging.Formatter):
+    def __init__(self, secrets: Secrets):
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        known, record.exc_text = record.exc_text, None  # the terminal's own text of the exception is kept on the record
+        said = super().format(record)
+        record.exc_text = known
+        tokens = (os.environ.get(NAME, ""), os.environ.get(OLD_NAME, ""))
+        for secret in sorted({*tokens, *self._secrets()}, key=len, reverse=True):
+            if len(secret) >= LEAST_SECRET:
+                said = said.replace(secret, "***")
+        return TOKENS.sub("***", said)
+
+    def formatException(self, ei: Any) -> str:
+        """Innermost last; each exception of a chain with its own place."""
+        chain: list[BaseException] = []
+        error: BaseException | None = ei[1]
+        while error is not None and error not in chain:
+            chain.append(error)
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n".join(self._one(error) for error in reversed(chain))
+
+    @staticmethod
+    def _one(error: BaseException) -> str:
+        places = [f"  {place.filename}:{place.lineno} in {place.name}" for place in traceback.extract_tb(error.__traceback__)]
+        message = f": {error}" if isinstance(error, MESSAGES_KEPT) else ""
+        return "\n".join([*places, f"{type(error).__module__}.{type(error).__qualname__}{message}"])
+
+
+class _File(RotatingFileHandler):
+    """A disk that is full or gone must not add a traceback for each record to what is wrong anyway: it is said once."""
+
+    _said = False
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """By bytes: the library's own counts the record's characters, and a Chinese one has three."""
+        if self.stream is None:
+            self.stream = self._open()
+        size = self.stream.tell()
+        more = len((self.format(record) + os.linesep).encode("utf-8", "backslashreplace"))
+        return size > 0 and size + more > self.maxBytes
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._said:
+            self._said = True
+            print(f"{self.baseFilename}: {error.strerror or error}", file=sys.stderr)
