@@ -1,0 +1,142 @@
+"""Every patch of gradio's inside (webui/server/gradio), each with why it is there and what a newer gradio has to be read for.
+
+pyproject pins gradio to the minor version that these were written against. One that fails after an update says which patch to
+look at; the pin moves once all of them hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import orjson
+import pytest
+from packaging.requirements import Requirement
+from starlette.middleware import Middleware
+
+from core.presets import PROJECT
+from core.system.checkup import missing_requirements
+from webui.server import gradio as patches
+from webui.server.guard import Guard
+
+
+@pytest.fixture(scope="module")
+def gradio():
+    import gradio
+
+    return gradio
+
+
+@pytest.fixture
+def as_before(gradio) -> Iterator[None]:
+    """What a patch replaces for good is put back."""
+    from gradio import processing_utils, queueing, routes
+    from gradio.components import json_component
+
+    places = [(processing_utils, name) for name in ("async_ssrf_protected_get", "async_ssrf_protected_download")]
+    places += [(routes, "orjson"), (json_component, "orjson"), (queueing, "traceback"), (routes, "traceback")]
+    before = [(place, name, getattr(place, name)) for place, name in places]
+    yield
+    for place, name, value in before:
+        setattr(place, name, value)
+
+
+def test_gradio_is_pinned_to_the_minor_version_whose_inside_is_patched() -> None:
+    import tomllib
+
+    needs = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    pin = next(need for need in map(Requirement, needs) if need.name == "gradio")
+    assert str(pin.specifier) == "<6.32,>=6.31" and pin.specifier.contains(version("gradio"))
+    assert not [need for need in missing_requirements() if need.startswith("gradio")]
+
+
+def test_blocks_are_built_without_an_app_each(gradio) -> None:
+    """one_app: gradio made a FastAPI app after each step of building, 0.25 s of the start."""
+    made: list[object] = []
+    from gradio.routes import App
+
+    real = App.__dict__["create_app"]
+    assert isinstance(real, staticmethod), "App.create_app is no static method any more: read one_app and behind anew"
+    with patches.one_app(), gradio.Blocks(analytics_enabled=False) as demo:
+        gradio.HTML("one")
+    assert getattr(demo, "app", made) is None, "Blocks no longer call App.create_app on leaving: one_app may go"
+    assert App.__dict__["create_app"] is real, "it is put back"
+
+
+def test_our_layers_stand_around_gradios_own(gradio) -> None:
+    """behind: launch(app_kwargs) would put the guard inside gradio's CORS layer, which answers preflights by itself."""
+    with gradio.Blocks(analytics_enabled=False) as demo:
+        gradio.HTML("one")
+    from gradio.routes import App
+
+    with patches.behind([Middleware(Guard, hosts=("outermost",)), Middleware(Guard, hosts=("inner",))]):
+        app = App.create_app(demo)
+    hosts = [layer.kwargs.get("hosts") for layer in app.user_middleware[:2]]
+    assert hosts == [("outermost",), ("inner",)], "create_app no longer returns an app that takes layers in this order"
+
+
+def test_nothing_that_a_page_sends_makes_the_server_fetch_an_address(gradio, as_before) -> None:
+    """no_fetching: an address where a file should stand was fetched by the server, for whoever can reach the page."""
+    from gradio import processing_utils
+
+    fetching = [name for name, value in vars(processing_utils).items() if "ssrf" in name and inspect.iscoroutinefunction(value)]
+    known = {"async_ssrf_protected_get", "async_ssrf_protected_download"}
+    assert set(fetching) == known, "gradio fetches by other functions too, or by others: no_fetching has to refuse each"
+    patches.no_fetching()
+    for fetch in (processing_utils.async_ssrf_protected_get, processing_utils.async_ssrf_protected_download):
+        with pytest.raises(gradio.Error, match="an address stands where a file should"):
+            asyncio.run(fetch("http://127.0.0.1:9/", "anywhere"))
+
+
+def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before) -> None:
+    """half_characters: JSON rows and a model's pieces hold lone surrogates, on which gradio's writer ends the page's stream."""
+    from gradio import routes
+    from gradio.components import json_component
+
+    value = {"\ud83d": ["a\udc00", ("b", 1)]}
+    with pytest.raises(TypeError):
+        orjson.dumps(value)  # once this passes, half_characters may go
+    assert routes.orjson is orjson and json_component.orjson is orjson, "the writer is named elsewhere: half_characters is blind"
+    patches.half_characters()
+    for module in (routes, json_component):
+        assert json.loads(module.orjson.dumps(value)) == {"�": ["a�", ["b", 1]]}
+        assert module.orjson.dumps({"whole": "😀"}) == '{"whole":"😀"}'.encode() and module.orjson.OPT_SERIALIZE_NUMPY
+
+
+def test_what_gradio_catches_of_a_handler_is_printed_by_a_name_that_we_replace(gradio, as_before) -> None:
+    """errors_to_log: gradio prints tracebacks of handlers to a terminal that may be closed; the log shall have them."""
+    from gradio import queueing, routes
+
+    for module in (queueing, routes):
+        assert "traceback.print_exc()" in inspect.getsource(module), (
+            f"{module.__name__} tells of errors elsewhere: see errors_to_log"
+        )
+    patches.errors_to_log()
+    assert queueing.traceback is routes.traceback and queueing.traceback.print_exc.__module__ == patches.__name__
+
+
+def test_gradio_loads_without_writing_stubs_into_its_own_folder() -> None:
+    """_NoStubs: half of gradio's import time was .pyi files for 76 classes, written into site-packages at each start."""
+    script = (
+        "import webui, sys\n"
+        "from webui.server.gradio import _NoStubs\n"
+        "assert any(isinstance(f, _NoStubs) for f in sys.meta_path), 'prepare() did not run before gradio'\n"
+        "import gradio.component_meta as meta\n"
+        "print(meta.create_or_modify_pyi.__name__, any(isinstance(f, _NoStubs) for f in sys.meta_path))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["<lambda>", "False"], (
+        f"the function has another name or place: see _NoStubs\n{done.stderr[-2000:]}"
+    )
+
+
+def test_no_statistics_are_made_after_every_event(gradio) -> None:
+    """prepare: every queued event computed statistics over the last 10,000 of them."""
+    from gradio import queueing
+
+    assert "GRADIO_ANALYTICS_CACHE_FREQUENCY" in inspect.getsource(queueing), "the variable has another name: see prepare"
