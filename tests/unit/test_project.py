@@ -8,6 +8,8 @@ import sys
 import tomllib
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from core import __version__
@@ -92,3 +94,15 @@ def test_what_code_names_as_its_source_is_in_the_repository() -> None:
             headings = re.findall(r"^#+ (\d(?:\.\d)?)\b", (PROJECT / page).read_text("utf-8"), re.MULTILINE)
             assert not section or section in headings, f"{file.name} names section {section} of {page}"
     assert named > 30
+
+
+def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None:
+    page = (PROJECT / "docs" / "dependencies.md").read_text("utf-8")
+    to_run = dict(re.findall(r"^\| ([\w-]+) \| ([^|]*[<>=][^|]*) \| [^|]+ \| [^|]{15,} \|$", page, re.MULTILINE))
+    needs = {need.name: need for need in map(Requirement, METADATA["dependencies"])}
+    assert to_run.keys() == needs.keys()
+    assert all(SpecifierSet(to_run[name]) == need.specifier for name, need in needs.items())
+    to_test = {
+        name for row in re.findall(r"^\| ([\w, -]+) \| [^|<>]+ \| [^|]+ \|$", page, re.MULTILINE) for name in row.split(", ")
+    }
+    assert to_test - {"package"} == {Requirement(need).name for need in METADATA["optional-dependencies"]["test"]}
