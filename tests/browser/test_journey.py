@@ -64,7 +64,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         wait_until(lambda: run.status().state not in (State.PREPARING, State.RUNNING, State.QUEUED), 600)
         assert run.status().state == State.COMPLETED, run.log_tail()
         losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
-        # 80 steps: 3.9 falls to 0.25 (README, Measured); after 50 it was 1.1, so fewer would not do.
+        # 80 steps: 3.9 falls to 0.25 (docs/benchmarks.md); after 50 it was 1.1, so fewer would not do.
         assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < 0.6, losses
         expect(second.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method

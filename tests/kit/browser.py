@@ -231,7 +231,7 @@ def open_details(details: Locator) -> None:
 
 def wait_for_plan(page: Page) -> None:
     """Until the form has drawn itself for the first time. A choice made before meets fields that the plan has not filled yet, and
-    what the plan then puts into them can count as edited: "changed by you" (README, what falls short)."""
+    what the plan then puts into them can count as edited: "changed by you" (README, known faults)."""
     expect(page.locator("#step-plan button").first).to_contain_text("—")
 
 
