@@ -23,7 +23,8 @@ from core.queue.queue import Hold
 from core.queue.turns import Turns, busy
 from core.recipe import Recipe
 from core.runs import ended
-from core.runs.all import Runs, dropped, interrupted, this_process
+from core.runs.all import Runs, this_process
+from core.runs.ended import Failed, Left, ending
 from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
@@ -296,8 +297,8 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             log.exception("a worker could not be started")
             reason = getattr(error, "strerror", None) or str(error)
-            crashed = {"state": State.FAILED, "message": msg("run.cannot_start", reason=reason), "since": time.time()}
-            run.write_status(run.status().model_copy(update=crashed))
+            crashed = Failed(msg("run.cannot_start", reason=reason))
+            run.write_status(ending(run.status(), crashed, Left.of(run), time.time()))
             self._ended(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
@@ -307,8 +308,8 @@ class Supervisor:
         if status.state == State.QUEUED and run.asked():
             self._drop(run)
         elif status.state == State.QUEUED:
-            crashed = {"state": State.FAILED, "message": msg("run.never_started", code=exit_code), "since": time.time()}
-            run.write_status(status.model_copy(update={**crashed, "advice": msg("advice.crashed")}))
+            crashed = Failed(msg("run.never_started", code=exit_code), msg("advice.crashed"))
+            run.write_status(ending(status, crashed, Left.of(run), time.time()))
         elif status.state in ACTIVE:
             if not run.is_locked():  # else an app before this one had started it already
                 self._mark_interrupted(run)
@@ -323,15 +324,14 @@ class Supervisor:
 
     def _drop(self, run: RunFolder) -> None:
         """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
-        status = run.status()
-        run.write_status(dropped(status, was_paused=run.asked() == "pause"))
+        run.write_status(ending(run.status(), "pause" if run.asked() == "pause" else "stop", Left.of(run), time.time()))
         self.queue.forget(run.id)
 
     def _mark_interrupted(self, run: RunFolder) -> None:
         with run.lock().acquire(timeout=5):
             status = run.status()
             if State.INTERRUPTED in MOVES[status.state]:
-                run.write_status(interrupted(run, status))
+                run.write_status(ending(status, "gone", Left.of(run), time.time()))
                 run.log_event("state", state=State.INTERRUPTED.value)
 
     def _escalate(self, run: RunFolder, pid: int) -> None:

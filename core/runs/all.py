@@ -15,10 +15,11 @@ from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, RunError
-from core.files import free_when_full, writing
+from core.files import writing
 from core.messages import msg
 from core.recipe import Recipe
 from core.runs import further
+from core.runs.ended import Left, ending
 from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.states import ACTIVE, BUSY, State, may_resume
@@ -94,9 +95,9 @@ class Runs:
         if status.state in ACTIVE and not run.is_locked():
             status = run.status()  # the worker may have ended between the two looks
             if status.state in ACTIVE:
-                return interrupted(run, status)
+                return ending(status, "gone", Left.of(run), time.time())
         if status.state == State.QUEUED and self._was_left(run):
-            return dropped(status)
+            return ending(status, "stop", Left.of(run), time.time())
         return status
 
     def queue_again(self, run: RunFolder, launcher: str) -> None:
@@ -134,7 +135,7 @@ class Runs:
             with run.lock().acquire(timeout=LOCK_S):
                 status = run.status()
                 if status.state == State.QUEUED:
-                    run.write_status(dropped(status))
+                    run.write_status(ending(status, "stop", Left.of(run), time.time()))
         except Timeout:
             raise BusyError("run.already_training", name=run.name) from None
 
@@ -178,32 +179,6 @@ def _last_attempt(run: RunFolder) -> int:
     return max((a for a in attempts if isinstance(a, int) and 0 < a < 2**31), default=0)
 
 
-def dropped(status: Status, was_paused: bool = False) -> Status:
-    """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
-    if was_paused or status.attempt > 1:
-        changes = {"state": State.PAUSED, "message": msg("run.paused", step=status.step)}
-    else:
-        changes = {"state": State.STOPPED, "message": msg("run.dropped")}
-    return status.model_copy(update=changes | {"since": time.time()})
-
-
 def this_process() -> dict[str, Any]:
     """For RunFacts."""
     return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}
-
-
-def interrupted(run: RunFolder, status: Status) -> Status:
-    last = run.checkpoints()[-1:]
-    advice = msg("run.interrupted_checkpoint", checkpoint=last[0].name) if last else msg("run.interrupted_nothing")
-    if (free := free_when_full(run.path)) is not None:  # then the worker could not even say so
-        advice = msg("faults.interrupted_disk_full", free_mb=free // 10**6)
-    return status.model_copy(
-        update={
-            "state": State.INTERRUPTED,
-            "since": time.time(),
-            "message": msg("run.interrupted", step=status.step, total=status.total_steps),
-            "advice": advice,
-            "seconds_left": None,
-            "has_adapter": run.has_adapter(),
-        }
-    )

@@ -1,24 +1,30 @@
-"""How long a pause took, from asking to the device being free: measured, and told on the run's card and in its story.
+"""How a run ended, and in which words: one table for the worker, the app and the commands (`ending`). And what is asked about it afterwards.
 
-The worker says it first, with its last words; whoever then sees the process go (an app's supervisor, a command) puts
-the whole time in its place. Where nobody watches, the worker's number stays.
+How long a pause took, from asking to the device being free, is measured: the worker says it first, with its last words; whoever
+then sees the process go (an app's supervisor, a command) puts the whole time in its place. Where nobody watches, the worker's
+number stays.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from filelock import Timeout
 
 from core import files
-from core.errors import RunError
+from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, RunError, TemplateError
+from core.files import free_when_full, is_disk_full, is_out_of_memory
 from core.messages import Message, msg
 from core.runs import checkpoints
 from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 
 MOST_S = 3600.0  # beyond that a clock has jumped
+# What to try after a foreseen error, as a key of the catalogue `advice`.
+ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
 
 
 def seconds_since_asked(run: RunFolder) -> float | None:
@@ -29,8 +35,118 @@ def seconds_since_asked(run: RunFolder) -> float | None:
     return seconds if 0 <= seconds <= MOST_S else None
 
 
-def message(run: RunFolder, step: int) -> Message:
-    seconds = seconds_since_asked(run)
+@dataclass(frozen=True)
+class Finished:
+    """At the end of its training. step: reached, which is before total where nothing better was measured for too long. kept: the
+    step of the adapter. best_loss: of the rows kept apart; since_best: measurements after it."""
+
+    step: int
+    total: int
+    kept: int
+    best_loss: float | None = None
+    since_best: int = 0
+
+    @property
+    def words(self) -> Message:
+        is_last = self.kept == self.step
+        kept = msg("run.kept_last") if is_last else msg("run.kept_best", step=self.kept, loss=self.best_loss)
+        if self.step < self.total:
+            return msg("run.completed_early", step=self.step, total=self.total, count=self.since_best, kept=kept)
+        return msg("run.completed", step=self.step) if is_last else msg("run.completed_best", step=self.step, kept=kept)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """message: what happened. advice: what to try."""
+
+    message: Message
+    advice: Message | None = None
+
+    @classmethod
+    def of(cls, error: Exception, folder: Path) -> Failed:
+        """folder: of the run, whose disk may be full."""
+        if isinstance(error, GarageError):
+            key = error.message.key
+            kind = next((bad for bad in ("not_finite", "ran_away") if key.startswith(f"run.{bad}")), None)
+            kind = kind or next((name for each, name in ADVICE.items() if isinstance(error, each)), "crashed")
+            return cls(error.message, getattr(error, "advice", None) or msg(f"advice.{kind}"))
+        if is_out_of_memory(error):
+            return cls(msg("run.out_of_memory"), msg("advice.out_of_memory"))
+        if is_disk_full(error, folder):
+            return cls(msg("run.disk_full"), msg("advice.disk_full"))
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        return cls(msg("run.crashed", kind=type(error).__name__, reason=reason[:300]), msg("advice.crashed"))
+
+
+# What a person asked for and got; or the process is gone and said nothing.
+How = Literal["pause", "stop", "gone"] | Finished | Failed
+
+
+@dataclass(frozen=True)
+class Left:
+    """What there is when a run ends. adapter_step: what its adapter has learned, where that is known. checkpoint: the newest.
+    full_bytes: what is free on a disk that is full. waited_s: since the person asked, None where that is not known."""
+
+    has_adapter: bool = False
+    adapter_step: int | None = None
+    checkpoint: str | None = None
+    full_bytes: int | None = None
+    waited_s: float | None = None
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Left:
+        saved = run.checkpoints()
+        return cls(
+            has_adapter=run.has_adapter(),
+            adapter_step=run.facts().adapter_step,
+            checkpoint=saved[-1].name if saved else None,
+            full_bytes=free_when_full(run.path),
+            waited_s=seconds_since_asked(run),
+        )
+
+
+def ending(status: Status, how: How, left: Left, now: float) -> Status:
+    """status of a run that waited or was at work, once it has ended. Reads and writes nothing.
+
+    A run that waited never began, unless it was to go on: then it is paused again, whatever was asked, because what an earlier
+    attempt had learned can still be gone on from. now: seconds since 1970.
+    """
+    state, advice, seconds_left = State.STOPPED, None, None
+    if isinstance(how, Failed):
+        state, message, advice = State.FAILED, how.message, how.advice
+    elif isinstance(how, Finished):
+        state, message, seconds_left = State.COMPLETED, how.words, 0.0
+    elif how == "gone":
+        state, message = State.INTERRUPTED, msg("run.interrupted", step=status.step, total=status.total_steps)
+        if left.full_bytes is not None:  # then the worker could not even say so
+            advice = msg("faults.interrupted_disk_full", free_mb=left.full_bytes // 10**6)
+        elif left.checkpoint:
+            advice = msg("run.interrupted_checkpoint", checkpoint=left.checkpoint)
+        else:
+            advice = msg("run.interrupted_nothing")
+    elif status.state == State.QUEUED and (how == "pause" or status.attempt > 1):
+        state, message = State.PAUSED, paused_words(status.step, None)
+    elif status.state == State.QUEUED:
+        message = msg("run.dropped")
+    elif how == "pause":
+        state, message = State.PAUSED, paused_words(status.step, left.waited_s)
+    elif not left.has_adapter:
+        message = msg("run.stopped_before_training")
+    elif left.adapter_step is not None and left.adapter_step < status.step:
+        message = msg("run.stopped_best", step=status.step, kept=left.adapter_step)
+    else:
+        message = msg("run.stopped_kept", step=status.step)
+    changes = {
+        "message": message,
+        "advice": advice,
+        "progress": None,
+        "seconds_left": seconds_left,
+        "has_adapter": left.has_adapter,
+    }
+    return status.model_copy(update={"state": state, "since": now, **changes})
+
+
+def paused_words(step: int, seconds: float | None) -> Message:
     return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=f"{seconds:.1f}")
 
 
@@ -39,7 +155,7 @@ def process_is_gone(run: RunFolder) -> None:
     status = run.status()
     if status.state != State.PAUSED or status.message is None or status.message.key != "pausing.paused":
         return
-    told = message(run, status.step)
+    told = paused_words(status.step, seconds_since_asked(run))
     if told.key != status.message.key:
         return
     try:

@@ -38,7 +38,7 @@ from core.system.processes import is_ours
 from core.values import Frozen
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
-COMMANDS = ("pause", "stop", "stop-now")  # later ones win over earlier ones
+COMMANDS = ("pause", "stop")  # later ones win over earlier ones
 MOST_NAME = 200  # characters; what the app gives is shorter, a file may hold anything
 
 

@@ -14,9 +14,10 @@ import traceback
 from types import TracebackType
 
 from core.errors import PauseRequested, StopRequested
-from core.messages import Message, msg
+from core.messages import Message
 from core.progress import Progress
 from core.runs import ended
+from core.runs.ended import How, Left
 from core.runs.folder import RunFolder, Status
 from core.runs.launcher import Launcher
 from core.runs.states import MOVES, State
@@ -24,7 +25,7 @@ from core.runs.states import MOVES, State
 POLL_S = 0.15
 GRACE_S = 1.0  # how long the main thread may take to notice a stop while there is nothing to save
 HEARTBEAT_S = 2.0
-STOPPED_EXIT, PAUSED_EXIT = 3, 4
+EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}  # status of the process, by how its run ended
 
 
 class Reporter:
@@ -70,6 +71,21 @@ class Reporter:
                 raise PauseRequested
             self._put(state=state, since=time.time(), message=message, advice=advice, **changes)
         self.run.log_event("state", state=state.value, message=message)
+
+    def end(self, how: How) -> int:
+        """The run's last word (core/runs/ended); returns the exit status. Raises StopRequested for a pause that Stop came after."""
+        if how == "stop":
+            self.run.keep_newest_checkpoint()
+        with self._guard:
+            status = ended.ending(self._status, how, Left.of(self.run), time.time())
+            if status.state == State.PAUSED and self._status.state == State.STOPPING:
+                raise StopRequested
+            announced = {State.PAUSED: State.PAUSING, State.STOPPED: State.STOPPING}.get(status.state)
+            if announced and status.state not in MOVES[self._status.state]:  # what was asked is heard, and not written down yet
+                self.state(announced)
+            self._put(**dict(status))
+        self.run.log_event("state", state=status.state.value, message=status.message)
+        return EXIT[status.state]
 
     def stage(self, stage: str, progress: Progress | None = None) -> None:
         """What is going on now, as catalogue key `stage.<stage>`; written at most five times a second."""
@@ -119,7 +135,7 @@ class Reporter:
 
     def _look(self, now: float) -> None:
         asked = self.run.asked()
-        if asked in ("stop", "stop-now"):
+        if asked == "stop":
             self._hear(self._stop, State.STOPPING, now)
         elif asked == "pause":
             self._hear(self._pause, State.PAUSING, now)
@@ -143,12 +159,8 @@ class Reporter:
 
     def _leave(self) -> None:
         """End the process, whatever its main thread is in: there is nothing that could be lost."""
-        state, message, code = State.PAUSED, ended.message(self.run, self._status.step), PAUSED_EXIT
-        if self._stop.is_set():
-            kept = self.run.keep_newest_checkpoint()
-            message = msg("run.stopped_kept", step=self._status.step) if kept else msg("run.stopped_before_training")
-            state, code = State.STOPPED, STOPPED_EXIT
+        stopped = self._stop.is_set()
         try:
-            self.state(state, message, progress=None, seconds_left=None)
+            self.end("stop" if stopped else "pause")
         finally:
-            os._exit(code)
+            os._exit(EXIT[State.STOPPED if stopped else State.PAUSED])

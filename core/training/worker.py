@@ -19,29 +19,19 @@ from core import __version__
 from core.data.store import DatasetStore, Examples
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter
-from core.errors import (
-    BusyError,
-    DataError,
-    GarageError,
-    ModelError,
-    PauseRequested,
-    RecipeError,
-    RunError,
-    StopRequested,
-    TemplateError,
-)
-from core.files import is_disk_full, is_out_of_memory
-from core.messages import Message, msg
+from core.errors import GarageError, ModelError, PauseRequested, RunError, StopRequested
+from core.messages import msg
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.runs import ended, further, model_card, scenes
+from core.runs import further, model_card, scenes
 from core.runs.all import Runs
+from core.runs.ended import Failed, Finished
 from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
-from core.runs.reporter import PAUSED_EXIT, STOPPED_EXIT, Reporter
+from core.runs.reporter import Reporter
 from core.runs.states import State
 from core.system.processes import leave
 from core.training import best
@@ -70,59 +60,18 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
         try:
             reporter.state(State.PREPARING)
             with lease.hold(workspace, msg("lease.training", name=run.name), wait_s=10):
-                _train(run, workspace, reporter)
+                return reporter.end(_train(run, workspace, reporter))
         except PauseRequested:
-            if reporter.status.state in (State.PREPARING, State.RUNNING):  # heard, and not written down yet
-                reporter.state(State.PAUSING)
-            paused = ended.message(run, reporter.status.step)
-            reporter.state(State.PAUSED, paused, progress=None, seconds_left=None)  # raises StopRequested if that came last
-            return PAUSED_EXIT
-    except StopRequested:
-        if reporter.status.state == State.RUNNING:  # heard, and not written down yet
-            reporter.state(State.STOPPING)
-        reporter.state(State.STOPPED, _stopped_message(run), progress=None, seconds_left=None)
-        return STOPPED_EXIT
-    except GarageError as error:
-        advice = getattr(error, "advice", None) or msg(f"advice.{advice_for(error)}")
-        reporter.state(State.FAILED, error.message, advice, progress=None, seconds_left=None)
-        return 1
+            return reporter.end("pause")
+    except StopRequested:  # also where it came after Pause, at the last moment
+        return reporter.end("stop")
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
-        traceback.print_exc()
-        message, advice = explain(error, run.path)
-        reporter.state(State.FAILED, message, advice, progress=None, seconds_left=None)
-        return 1
-    return 0
+        if not isinstance(error, GarageError):
+            traceback.print_exc()
+        return reporter.end(Failed.of(error, run.path))
 
 
-def _stopped_message(run: RunFolder) -> Message:
-    """Also where a later attempt was stopped before it began: what an earlier one had learned is kept."""
-    step, kept = run.status().step, run.facts().adapter_step
-    if not run.keep_newest_checkpoint():
-        return msg("run.stopped_before_training")
-    if kept is not None and kept < step:
-        return msg("run.stopped_best", step=step, kept=kept)
-    return msg("run.stopped_kept", step=step)
-
-
-def advice_for(error: GarageError) -> str:
-    """The catalogue key, below `advice.`, of what to try after a foreseen error."""
-    if error.message.key.startswith(("run.not_finite", "run.ran_away")):
-        return "not_finite" if error.message.key.startswith("run.not_finite") else "ran_away"
-    kinds = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
-    return next((key for kind, key in kinds.items() if isinstance(error, kind)), "crashed")
-
-
-def explain(error: Exception, folder: Path) -> tuple[Message, Message]:
-    """An unforeseen error in words: what happened and what to try."""
-    if is_out_of_memory(error):
-        return msg("run.out_of_memory"), msg("advice.out_of_memory")
-    if is_disk_full(error, folder):
-        return msg("run.disk_full"), msg("advice.disk_full")
-    reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return msg("run.crashed", kind=type(error).__name__, reason=reason[:300]), msg("advice.crashed")
-
-
-def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
+def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     recipe = run.recipe()
     model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
     tokenizer = Tokenizer(model_folder)
@@ -183,8 +132,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
     def save_adapter(folder: Path) -> None:
         adapter.save(tuned, folder, model_folder, card(), tokenizer.template.source)
 
-    def keep(chosen: str | None = None) -> None:
-        """chosen: the name of a checkpoint; None: as it stands."""
+    def keep(chosen: str | None = None) -> int:
+        """chosen: the name of a checkpoint; None: as it stands. Returns the step of what is kept."""
         reporter.stage("saving")
         step = best.step_of(chosen) if chosen else trainer.position.step
         run.add_facts(RunFacts(adapter_step=step, adapter_is_best=best.is_best(step, trainer.position.best_checkpoint)))
@@ -192,6 +141,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
             adapter.copy(run.checkpoint(chosen) / "adapter", run.adapter, card())
         else:
             save_adapter(run.adapter)
+        return step
 
     data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
     trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
@@ -222,18 +172,9 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         raise
     finally:
         probe.finish()
-    keep(trainer.best_to_keep())
-    reporter.state(State.COMPLETED, _completed_message(trainer, run), seconds_left=0, progress=None)
-
-
-def _completed_message(trainer: Trainer, run: RunFolder) -> Message:
-    position, total, kept = trainer.position, trainer.schedule.total_steps, run.facts().adapter_step
-    best_one = msg("run.kept_best", step=kept, loss=position.best_eval_loss) if kept != position.step else msg("run.kept_last")
-    if position.step < total:
-        return msg("run.completed_early", step=position.step, total=total, count=position.since_best, kept=best_one)
-    if kept != position.step:
-        return msg("run.completed_best", step=position.step, kept=best_one)
-    return msg("run.completed", step=position.step)
+    kept = keep(trainer.best_to_keep())
+    position = trainer.position
+    return Finished(position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best)
 
 
 def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str) -> None:

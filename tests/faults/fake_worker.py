@@ -23,6 +23,7 @@ from core.advice import plan
 from core.errors import PauseRequested, StopRequested
 from core.messages import msg
 from core.recipe import Recipe
+from core.runs.ended import Finished
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
 from core.runs.states import State
@@ -114,7 +115,7 @@ def checkpoint(run: RunFolder, step: int, chain: bytes, keep: int = 2) -> None:
         rmtree(folder, ignore_errors=True)
 
 
-def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
+def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     """In place of core.training.worker._train."""
     script = (run.facts().model_extra or {}).get("script") or {}
     settings = run.recipe().train
@@ -159,7 +160,7 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> None:
         raise
     reporter.stage("saving")
     save_adapter(run.adapter, chain)
-    reporter.state(State.COMPLETED, msg("run.completed", step=step), seconds_left=0, progress=None)
+    return Finished(step, settings.max_steps, kept=step)
 
 
 def main() -> int:

@@ -251,10 +251,11 @@ def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -
 def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Workspace) -> None:
     run = Runs(space).create(recipe(4), "command")
     run.ask("pause")
-    assert pausing.message(run, 7).key == "pausing.paused"
+    status = run.status().model_copy(update={"state": State.PAUSING, "step": 7})
+    assert pausing.ending(status, "pause", pausing.Left.of(run), 0).message.key == "pausing.paused"
     for jump in (-1e6, 1e6):
         (run.path / "control.json").write_text(json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8")
-        assert pausing.message(run, 7) == msg("run.paused", step=7)
+        assert pausing.ending(status, "pause", pausing.Left.of(run), 0).message == msg("run.paused", step=7)
 
 
 def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path) -> None:
