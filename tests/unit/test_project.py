@@ -96,6 +96,17 @@ def test_what_code_names_as_its_source_is_in_the_repository() -> None:
     assert named > 30
 
 
+def test_pages_name_no_module_and_no_folder_that_is_not_there() -> None:
+    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")]
+    named = [
+        (page.name, path)
+        for page in pages
+        for path in re.findall(r"`((?:core|webui|presets|tests|benchmarks|tools)/[\w./]+)`", page.read_text("utf-8"))
+    ]
+    assert len(named) > 60
+    assert [(page, path) for page, path in named if not any((PROJECT / each).exists() for each in (path, f"{path}.py"))] == []
+
+
 def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None:
     page = (PROJECT / "docs" / "dependencies.md").read_text("utf-8")
     to_run = dict(re.findall(r"^\| ([\w-]+) \| ([^|]*[<>=][^|]*) \| [^|]+ \| [^|]{15,} \|$", page, re.MULTILINE))
