@@ -4,29 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from core.advice.goals import Goal
+from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
+from core.data.repeats import Repeats
+from core.data.selection import choose
+from core.data.tokenizer import LongExamples
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
 from core.memory.budget import Budget
-from core.memory.documented import SizeClass, VramTable
+from core.memory.documented import SizeClass, VramTable, vram_table
 from core.memory.record import Correction, Corrections
 from core.messages import Message
 from core.models.shapes import ModelShape
+from core.recipe import Recipe, Train
 from core.values import Frozen
+from core.workspace.saved_recipes import NO_DATA
 
 Method = Literal["lora", "qlora"]
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
 METHOD_NAMES: dict[str, str] = {"lora": "LoRA", "qlora": "QLoRA"}
 RANKS = (4, 8, 16)
 SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
-USUAL_RATE = 2e-4
+USUAL_RATE: float = Train.model_fields["learning_rate"].default
+
+# What is advised on, or reckoned with: its name in reasons and in JSON, and where it stands in a recipe. From use_dora on it is the
+# person's alone to decide, but costs memory.
+SETTINGS: dict[str, tuple[str, str]] = {
+    "method": ("adapter", "method"),
+    "r": ("adapter", "r"),
+    "lora_alpha": ("adapter", "lora_alpha"),
+    "target_modules": ("adapter", "target_modules"),
+    "max_length": ("data", "max_length"),
+    "micro_batch": ("train", "per_device_train_batch_size"),
+    "gradient_accumulation": ("train", "gradient_accumulation_steps"),
+    "learning_rate": ("train", "learning_rate"),
+    "num_train_epochs": ("train", "num_train_epochs"),
+    "max_steps": ("train", "max_steps"),
+    "gradient_checkpointing": ("train", "gradient_checkpointing"),
+    "optim": ("train", "optim"),
+    "use_dora": ("adapter", "use_dora"),
+    "lora_dropout": ("adapter", "lora_dropout"),
+    "load_in_8bit": ("adapter", "load_in_8bit"),
+}
+
+
+def value_of(recipe: Recipe, name: str) -> Any:
+    """By a name of SETTINGS."""
+    section, field = SETTINGS[name]
+    return getattr(getattr(recipe, section), field)
+
+
+def values_of(recipe: Recipe) -> dict[str, Any]:
+    return {name: value_of(recipe, name) for name in SETTINGS}
+
+
+def is_set(recipe: Recipe, name: str) -> bool:
+    """Whether somebody decided it: a field that was left out, or left empty, is a hole."""
+    section, field = SETTINGS[name]
+    return field in getattr(recipe, section).model_fields_set and value_of(recipe, name) is not None
+
+
+def with_settings(recipe: Recipe, **settings: Any) -> Recipe:
+    """recipe with values by the names of SETTINGS. Unchecked: for what this room decides itself."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        section, field = SETTINGS[name]
+        changes.setdefault(section, {})[field] = value
+    return recipe.model_copy(update={key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()})
+
+
+def all_holes(goal: str | None = None) -> Recipe:
+    """Nothing is decided but what a model should become better at."""
+    return Recipe.parse({"goal": goal, "data": {"source": NO_DATA}})
 
 
 class Reason(Frozen):
-    """Why a setting has its value. field: a field of Advice (method, r, max_length, ...), "goal" or "budget"."""
+    """Why a setting has its value. field: a name of SETTINGS, "verdict", "goal" or "budget"."""
 
     field: str
     text: Message
@@ -55,23 +111,10 @@ class Documented(Frozen):
 
 
 class Advice(Frozen):
-    """A complete recommendation. planned_steps and warnings need the data; estimate needs the model's shape."""
+    """recipe: what was asked for, its holes filled; reasons: why, one for each. planned_steps and warnings need the data;
+    estimate needs the model's shape."""
 
-    method: Method
-    r: int
-    lora_alpha: int
-    target_modules: str
-    max_length: int
-    micro_batch: int
-    gradient_accumulation: int
-    learning_rate: float
-    num_train_epochs: float
-    max_steps: int
-    gradient_checkpointing: bool
-    optim: str
-    use_dora: bool = False
-    lora_dropout: float = 0.0
-    load_in_8bit: bool = False
+    recipe: Recipe
     verdict: Verdict
     reasons: tuple[Reason, ...]
     alternatives: tuple[Alternative, ...] = ()
@@ -95,31 +138,34 @@ class Advice(Frozen):
 
     @property
     def setup(self) -> Setup:
-        """What the arithmetic was asked, but for what is never decided here."""
-        names = ("method", "r", "target_modules", "micro_batch", "max_length", "optim", "gradient_checkpointing")
-        return Setup(**{name: getattr(self, name) for name in names}, device=self.budget.kind)
+        """What the arithmetic was asked."""
+        return Setup.of(self.recipe, self.budget.kind)
+
+    def as_json(self) -> dict[str, Any]:
+        """As run.json and `plan --json` have it: the settings by their names, then the rest."""
+        return values_of(self.recipe) | self.model_dump(mode="json", exclude={"recipe"})
 
 
 @dataclass(frozen=True)
-class Draft:
-    """The settings while they are being decided: what the person chose, else the cheapest value until its turn comes."""
+class Grounds:
+    """What advice stands on. shape and data are None where they could not be had: the advice then says less.
 
-    method: Method
-    max_length: int
-    optim: str
-    target_modules: str = "all-linear"
-    micro_batch: int = 1
-    gradient_checkpointing: bool = True
-    r: int = RANKS[0]
-    lora_alpha: int = 2 * RANKS[0]
-    num_train_epochs: float = 3.0
-    gradient_accumulation: int = 1
-    max_steps: int = -1
-    learning_rate: float = 2e-4
-    # Never decided here, only chosen; but they cost memory.
-    use_dora: bool = False
-    lora_dropout: float = 0.0
-    load_in_8bit: bool = False
+    corrections: what runs on this PC measured of this model. examples(max_length, long_examples): how many training makes
+    of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe leaves such rows out.
+    """
+
+    budget: Budget
+    shape: ModelShape | None = None
+    data: DataFacts | None = None
+    corrections: Corrections | None = None
+    examples: Callable[[int, LongExamples], int] | None = None
+    repeats: Callable[[], Repeats | None] | None = None
+
+    def trained_rows(self, recipe: Recipe) -> int | None:
+        """None where no row is left out for what it says, or that is not known."""
+        wanted = recipe.data.deduplicate or recipe.data.drop_leaked
+        repeats = self.repeats() if wanted and self.repeats else None
+        return None if repeats is None else len(choose(len(repeats), recipe, repeats).training)
 
 
 @dataclass(frozen=True)
@@ -137,6 +183,23 @@ class Case:
     corrections: Corrections = Corrections()
     examples: Callable[[int], int] | None = None
     trained_rows: int | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, grounds: Grounds) -> Case:
+        """Raises RecipeError for a goal that there is not."""
+        count, how = grounds.examples, recipe.data.long_examples
+        examples = partial(_examples, count, how) if count is not None and how != "cut" else None  # cut, a row stays one example
+        return cls(
+            grounds.shape,
+            grounds.budget,
+            grounds.data,
+            goal_of(recipe.goal) if recipe.goal else None,
+            vram_table(),
+            recipe.data.eval_fraction,  # what is kept apart makes no steps
+            grounds.corrections or Corrections(),
+            examples,
+            grounds.trained_rows(recipe),
+        )
 
     @property
     def on_cpu(self) -> bool:
@@ -167,36 +230,28 @@ class Case:
         minimum, sold = self.table.minimum(self.row, method), self.budget.sold_gb
         return minimum if not self.on_cpu and minimum is not None and sold is not None and sold < minimum else None
 
-    def setup(self, draft: Draft) -> Setup:
-        return Setup(
-            method=draft.method,
-            r=draft.r,
-            target_modules=draft.target_modules,
-            micro_batch=draft.micro_batch,
-            max_length=draft.max_length,
-            optim=draft.optim,
-            gradient_checkpointing=draft.gradient_checkpointing,
-            device=self.budget.kind,
-            use_dora=draft.use_dora,
-            lora_dropout=draft.lora_dropout,
-            load_in_8bit=draft.load_in_8bit,
-        )
-
-    def estimate(self, draft: Draft) -> Estimate | None:
+    def estimate(self, draft: Recipe) -> Estimate | None:
         """None without a shape. Raises RecipeError for target_modules that the model has not."""
         if self.shape is None:
             return None
-        counted, correction = arithmetic.estimate(self.shape, self.setup(draft)), self.corrections.of(draft.method)
+        counted, correction = (
+            arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind)),
+            self.corrections.of(draft.adapter.method),
+        )
         return correction.apply(counted) if correction else counted
 
-    def holds(self, draft: Draft) -> bool | None:
+    def holds(self, draft: Recipe) -> bool | None:
         """Whether it fits with its margin by arithmetic alone; None where the model or the free memory is not known."""
         estimate = self.estimate(draft)
         if estimate is None or self.budget.free_gib is None:
             return None
         return estimate.needed_gib <= self.budget.free_gib
 
-    def numbers(self, draft: Draft) -> dict[str, Any]:
+    def numbers(self, draft: Recipe) -> dict[str, Any]:
         """What draft needs with its margin and what is free, in GiB, for a sentence."""
         estimate = self.estimate(draft)
         return {"needed": estimate.needed_gib if estimate else None, "free": self.budget.free_gib}
+
+
+def _examples(count: Callable[[int, LongExamples], int], how: LongExamples, max_length: int) -> int:
+    return count(max_length, how)

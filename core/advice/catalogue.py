@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.advice import recommend
-from core.advice.case import Verdict
+from core.advice.case import Grounds, Verdict, all_holes, with_settings
+from core.advice.decisions import LENGTH_WITHOUT_DATA
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
@@ -20,7 +21,6 @@ from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
 
 METHODS: tuple[TableMethod, ...] = ("lora", "qlora", "full")
-LENGTH = 512  # tokens, what the advice takes without data
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def _entries(budget: Budget) -> Sequence[CatalogueEntry]:
 def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
     if method == "full":
         return _full(shape, budget)
-    advised = recommend.recommend(shape, budget, chosen={"method": method, "micro_batch": 1})
+    advised = recommend.recommend(with_settings(all_holes(), method=method, micro_batch=1), Grounds(budget, shape))
     assert advised.estimate is not None  # the shape is known
     return Fit(advised.verdict, advised.estimate.needed_gib)
 
 
 def _full(shape: ModelShape, budget: Budget) -> Fit:
     optim = "adamw_torch" if budget.kind == "cpu" else "paged_adamw_8bit"
-    needs = arithmetic.estimate(shape, Setup(method="full", max_length=LENGTH, optim=optim, device=budget.kind))
+    needs = arithmetic.estimate(shape, Setup(method="full", max_length=LENGTH_WITHOUT_DATA, optim=optim, device=budget.kind))
     table = vram_table()
     row, sold = table.row_of(shape.params), budget.sold_gb
     minimum = table.minimum(row, "full")

@@ -66,7 +66,9 @@ class Series:
                 while evals and evals[-1][0] >= step:
                     evals.pop()
             points.append((step, *(_number(record.get(name)) for name in names)))
-        return cls.of_columns(*_columns(train, 4), *_columns(evals, 2), measured_rows)
+        steps, losses, norms, rates = _columns(train, 4)
+        eval_steps, eval_losses = _columns(evals, 2)
+        return cls.of_columns(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows)
 
     @classmethod
     def of_columns(
@@ -82,7 +84,8 @@ class Series:
         """Unknown numbers are nan; a step without a loss is left out."""
         train = np.array([steps, losses, norms, rates], float).reshape(4, -1)
         evals = np.array([eval_steps, eval_losses], float).reshape(2, -1)
-        return cls(*train[:, np.isfinite(train[1])], *evals[:, np.isfinite(evals[1])], measured_rows)
+        train, evals = train[:, np.isfinite(train[1])], evals[:, np.isfinite(evals[1])]
+        return cls(train[0], train[1], train[2], train[3], evals[0], evals[1], measured_rows)
 
     @property
     def base(self) -> float:
@@ -194,7 +197,8 @@ def _risen(series: Series) -> Evidence | None:
 
 def _jumps(series: Series) -> Evidence | None:
     """Steps after which the loss stays up for a while; an odd row alone is up for one step."""
-    losses, found = series.losses, []
+    losses = series.losses
+    found: list[int] = []
     if len(losses) < WINDOW + 3:
         return None
     up = JUMP * series.base

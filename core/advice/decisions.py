@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from core.advice.case import RANKS, USUAL_RATE, Case, Draft, Method, Verdict
+from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, with_settings
 from core.data import schedule
 from core.data.facts import DataFacts
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
+from core.recipe import Adapter, Data, Recipe, Train
 
-USUAL_RANK = 8
+USUAL_RANK: int = Adapter.model_fields["r"].default
+USUAL_EPOCHS: float = Train.model_fields["num_train_epochs"].default
 MICRO_BATCHES = (4, 2, 1)
 LENGTH_STEP = 64  # tokens
 GUESS_MARGIN = 2.5  # SmolLM2 on the three sample sets: real lengths are 1.3 times the guess; on Chinese up to twice and more
-LENGTH_WITHOUT_DATA, SHORTEST_WITHOUT_DATA = 512, 256  # tokens
+LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
+SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
 FEWEST_STEPS = 20
 SHORT_RUN_STEPS = 100
 
 
 # ---- the decisions ----------------------------------------------------------------------------------------------------
-def optimizer(case: Case, draft: Draft | None = None) -> tuple[str, Message]:
+def optimizer(case: Case, draft: Recipe | None = None) -> tuple[str, Message]:
     return ("adamw_torch", msg("advise.optim_cpu")) if case.on_cpu else ("paged_adamw_8bit", msg("advise.optim_card"))
 
 
@@ -44,9 +46,9 @@ def long_example(data: DataFacts) -> int:
     return math.ceil(data.p99_length * (GUESS_MARGIN if data.estimated else 1))
 
 
-def max_length(case: Case, draft: Draft) -> tuple[int, Message]:
+def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
     """The wanted length; less where only less fits, but never so short that more than 1 of 100 examples is cut."""
-    wanted, numbers = draft.max_length, case.numbers(draft)
+    wanted, numbers = draft.data.max_length, case.numbers(draft)
     value = wanted
     if case.holds(draft) is False:
         value = longest_that_holds(case, draft, shortest_acceptable(case)) or wanted
@@ -66,17 +68,17 @@ def shortest_acceptable(case: Case) -> int:
     return min(case.data.p99_length if case.data else SHORTEST_WITHOUT_DATA, wanted_length(case))
 
 
-def longest_that_holds(case: Case, draft: Draft, shortest: int) -> int | None:
-    """The largest multiple of 64 in [shortest, draft.max_length) that fits with its margin, else shortest, else None."""
-    low, high = shortest // LENGTH_STEP, (draft.max_length - 1) // LENGTH_STEP  # low holds or is below shortest
+def longest_that_holds(case: Case, draft: Recipe, shortest: int) -> int | None:
+    """The largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest, else None."""
+    low, high = shortest // LENGTH_STEP, (draft.data.max_length - 1) // LENGTH_STEP  # low holds or is below shortest
     while low < high:
         middle = (low + high + 1) // 2
-        if case.holds(replace(draft, max_length=middle * LENGTH_STEP)):
+        if case.holds(with_settings(draft, max_length=middle * LENGTH_STEP)):
             low = middle
         else:
             high = middle - 1
     found = max(low * LENGTH_STEP, shortest)
-    return found if found < draft.max_length and case.holds(replace(draft, max_length=found)) else None
+    return found if found < draft.data.max_length and case.holds(with_settings(draft, max_length=found)) else None
 
 
 def few_targets(shape: ModelShape | None) -> str:
@@ -85,17 +87,17 @@ def few_targets(shape: ModelShape | None) -> str:
     return "q_proj,v_proj" if not names or {"q_proj", "v_proj"} <= set(names) else names[0]
 
 
-def target_modules(case: Case, draft: Draft) -> tuple[str, Message]:
+def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
     """Every linear layer, as the QLoRA paper found to matter most; q and v alone where only that fits."""
-    fewer = replace(draft, target_modules=few_targets(case.shape))
+    fewer = with_settings(draft, target_modules=few_targets(case.shape))
     if case.holds(draft) is False and case.holds(fewer):
-        return fewer.target_modules, msg("advise.targets_that_fit", **case.numbers(draft))
+        return fewer.adapter.target_modules, msg("advise.targets_that_fit", **case.numbers(draft))
     return "all-linear", msg("advise.targets_all")
 
 
-def method(case: Case, draft: Draft) -> tuple[Method, Message]:
+def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
     """docs/design.md, section 5, rules 1, 2 and 8."""
-    lora = replace(draft, method="lora")
+    lora = with_settings(draft, method="lora")
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
         return "lora", msg("advise.lora_on_cpu")
@@ -121,41 +123,41 @@ def effective_batch(case: Case) -> int:
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
-def micro_batch(case: Case, draft: Draft) -> tuple[int, Message]:
+def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
     """4, 2 or 1, whichever fits; 8 only pads more."""
     useful = [size for size in MICRO_BATCHES if size <= effective_batch(case)]
-    value = next((size for size in useful if case.holds(replace(draft, micro_batch=size))), 1)
+    value = next((size for size in useful if case.holds(with_settings(draft, micro_batch=size))), 1)
     if case.holds(draft) is None:
         return 1, msg("advise.batch_unknown")
     if value == useful[0]:
-        return value, msg("advise.batch_fits", value=value, **case.numbers(replace(draft, micro_batch=value)))
+        return value, msg("advise.batch_fits", value=value, **case.numbers(with_settings(draft, micro_batch=value)))
     too_many = useful[useful.index(value) - 1]
-    return value, msg("advise.batch_that_fits", more=too_many, **case.numbers(replace(draft, micro_batch=too_many)))
+    return value, msg("advise.batch_that_fits", more=too_many, **case.numbers(with_settings(draft, micro_batch=too_many)))
 
 
-def checkpointing(case: Case, draft: Draft) -> tuple[bool, Message]:
+def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
     """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes first."""
-    without = replace(draft, gradient_checkpointing=False)
+    without = with_settings(draft, gradient_checkpointing=False)
     if case.holds(without):
         return False, msg("advise.checkpointing_off", **case.numbers(without))
     known = case.holds(without) is not None
     return True, msg("advise.checkpointing_needed", **case.numbers(without)) if known else msg("advise.checkpointing_unknown")
 
 
-def rank(case: Case, draft: Draft) -> tuple[int, Message]:
+def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     """docs/design.md, section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's documentation)."""
     wanted, why = wanted_rank(case, draft)
     value = wanted
-    while value > RANKS[0] and case.holds(replace(draft, r=value)) is False:
+    while value > RANKS[0] and case.holds(with_settings(draft, r=value)) is False:
         value = max(r for r in RANKS if r < value)
-    if case.holds(replace(draft, r=value)) is False:
-        return value, msg("advise.rank_least", **case.numbers(replace(draft, r=value)))
+    if case.holds(with_settings(draft, r=value)) is False:
+        return value, msg("advise.rank_least", **case.numbers(with_settings(draft, r=value)))
     if value < wanted:
-        why = msg("advise.rank_that_fits", wanted=wanted, **case.numbers(replace(draft, r=wanted)))
+        why = msg("advise.rank_that_fits", wanted=wanted, **case.numbers(with_settings(draft, r=wanted)))
     return value, why
 
 
-def wanted_rank(case: Case, draft: Draft) -> tuple[int, Message]:
+def wanted_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     floor = case.goal.r_floor if case.goal else USUAL_RANK
     least = msg("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
     if case.data is None:
@@ -174,34 +176,35 @@ def wanted_rank(case: Case, draft: Draft) -> tuple[int, Message]:
     return value, msg("advise.rank_of_tokens", **facts)
 
 
-def alpha(case: Case, draft: Draft) -> tuple[int, Message]:
-    return 2 * draft.r, msg("advise.alpha", r=draft.r)
+def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
+    return 2 * draft.adapter.r, msg("advise.alpha", r=draft.adapter.r)
 
 
-def epochs(case: Case, draft: Draft) -> tuple[float, Message]:
+def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
     """Few rows are read more often, many tokens less often (docs/memory.md, section 7)."""
     data = case.data
     if data is None:
-        return 3.0, msg("advise.epochs_without_data")
+        return USUAL_EPOCHS, msg("advise.epochs_without_data")
     if data.tokens > 5_000_000:
         return 1.0, msg("advise.epochs_many_tokens", tokens=data.tokens, limit=5_000_000)
     if data.tokens > 1_000_000:
         return 2.0, msg("advise.epochs_many_tokens", tokens=data.tokens, limit=1_000_000)
     if data.rows < 200:
         return 5.0, msg("advise.epochs_few_rows", rows=data.rows, limit=200)
-    return 3.0, msg("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
+    return USUAL_EPOCHS, msg("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
 
 
-def accumulation(case: Case, draft: Draft) -> tuple[int, Message]:
+def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
     wanted = effective_batch(case)
-    value = max(1, round(wanted / draft.micro_batch))
-    facts = {"micro": draft.micro_batch, "effective": draft.micro_batch * value, "value": value}
+    micro = draft.train.per_device_train_batch_size
+    value = max(1, round(wanted / micro))
+    facts = {"micro": micro, "effective": micro * value, "value": value}
     if case.data is None:
         return value, msg("advise.accumulation_without_data", **facts)
     return value, msg("advise.accumulation", rows=case.data.rows, **facts)
 
 
-def learning_rate(case: Case, draft: Draft) -> tuple[float, Message]:
+def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
     """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20). The others: docs/memory.md, section 7."""
     usual = usual_rate(case.billions)
     if usual != USUAL_RATE:
@@ -219,7 +222,7 @@ def usual_rate(billions: float | None) -> float:
     return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
 
 
-DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Message]]] = {
+DECISIONS: dict[str, Callable[[Case, Recipe], tuple[Any, Message]]] = {
     "optim": optimizer,
     "max_length": max_length,
     "target_modules": target_modules,
@@ -232,7 +235,6 @@ DECISIONS: dict[str, Callable[[Case, Draft], tuple[Any, Message]]] = {
     "gradient_accumulation": accumulation,
     "learning_rate": learning_rate,
 }
-DRAFT_FIELDS = tuple(field.name for field in fields(Draft))
 # Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: key with a number, without.
 COSTS = {
     "use_dora": ("advise.dora_costs", "advise.dora_costs_unknown"),
@@ -240,17 +242,17 @@ COSTS = {
 }
 
 
-def cost(case: Case, draft: Draft, name: str) -> Message:
+def cost(case: Case, draft: Recipe, name: str) -> Message:
     """What the plan needs with a variant, and without it."""
     known, unknown = COSTS[name]
-    estimate, without = case.estimate(draft), case.estimate(replace(draft, **{name: False}))
+    estimate, without = case.estimate(draft), case.estimate(with_settings(draft, **{name: False}))
     if estimate is None or without is None:
         return msg(unknown)
     return msg(known, needed=estimate.on_card_gib, without=without.on_card_gib)
 
 
 # ---- what follows from them -------------------------------------------------------------------------------------------
-def judge(case: Case, draft: Draft) -> tuple[Verdict, Message]:
+def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
     """docs/design.md, section 5, rule 3: the arithmetic, and the table's minimum for the card."""
     estimate, free = case.estimate(draft), case.budget.free_gib
     if estimate is None:
@@ -263,26 +265,28 @@ def judge(case: Case, draft: Draft) -> tuple[Verdict, Message]:
     if estimate.needed_gib > free:
         return "tight", msg("advise.tight", **facts)
     # The table's LoRA has a base in 16 bit.
-    if not draft.load_in_8bit and (minimum := case.too_small_for(draft.method)):
+    if not draft.adapter.load_in_8bit and (minimum := case.too_small_for(draft.adapter.method)):
         return "tight", msg("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
     return "fits", msg("advise.fits", **facts)
 
 
-def planned_steps(case: Case, draft: Draft) -> int | None:
+def planned_steps(case: Case, draft: Recipe) -> int | None:
     """Optimizer steps as core/data/schedule counts them; None without data where max_steps does not say."""
-    if draft.max_steps > 0:
-        return draft.max_steps
+    if draft.train.max_steps > 0:
+        return draft.train.max_steps
     if case.data is None:
         return None
     return schedule_of(case, case.data, draft).total_steps
 
 
-def schedule_of(case: Case, data: DataFacts, draft: Draft) -> schedule.Schedule:
+def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> schedule.Schedule:
     rows = _trained_rows(data.rows, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
     if case.examples is not None:
-        rows = max(1, round(rows * case.examples(draft.max_length) / max(1, data.rows)))
+        rows = max(1, round(rows * case.examples(draft.data.max_length) / max(1, data.rows)))
     lengths = (0,) * rows  # the count of steps does not ask how long rows are
-    return schedule.Schedule(lengths, draft.micro_batch, draft.gradient_accumulation, draft.num_train_epochs, draft.max_steps, 0)
+    train = draft.train
+    batch = (train.per_device_train_batch_size, train.gradient_accumulation_steps)
+    return schedule.Schedule(lengths, *batch, train.num_train_epochs, train.max_steps, 0)
 
 
 @lru_cache(maxsize=16)
@@ -290,15 +294,15 @@ def _trained_rows(rows: int, eval_fraction: float) -> int:
     return len(schedule.split(rows, eval_fraction, seed=0)[0])
 
 
-def capacity(case: Case, data: DataFacts, draft: Draft) -> Message | None:
+def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
     """Where the adapter has fewer parameters than there are answer tokens."""
-    if case.shape is None or (params := _capacity(case.shape, draft, draft.r)) >= data.learned_tokens:
+    if case.shape is None or (params := _capacity(case.shape, draft, draft.adapter.r)) >= data.learned_tokens:
         return None
-    return msg("advise.warn_capacity", r=draft.r, params=params, tokens=data.learned_tokens)
+    return msg("advise.warn_capacity", r=draft.adapter.r, params=params, tokens=data.learned_tokens)
 
 
-def _capacity(shape: ModelShape, draft: Draft, r: int) -> int:
-    return shape.lora_params(r, draft.target_modules)
+def _capacity(shape: ModelShape, draft: Recipe, r: int) -> int:
+    return shape.lora_params(r, draft.adapter.target_modules)
 
 
 def _rounded_up(tokens: int) -> int:

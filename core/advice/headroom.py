@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.advice import recommend
-from core.advice.case import Advice, Method, Verdict
+from core.advice.case import Advice, Grounds, Method, Verdict, all_holes, value_of, with_settings
 from core.advice.decisions import LENGTH_STEP
-from core.advice.goals import Goal
 from core.data.facts import DataFacts
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
@@ -64,12 +63,6 @@ class LengthCurve:
     needed_gib: tuple[float, ...]
 
 
-def setup_of(plan: Advice) -> Setup:
-    """The arithmetic's view of a plan."""
-    values = {name: getattr(plan, name) for name in (*KEPT, "optim")}
-    return Setup(**values, device=plan.budget.kind)
-
-
 def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel | None = None) -> Headroom:
     """model: the known model that shape is of; without it no family is looked through."""
     other: Method = "lora" if setup.method == "qlora" else "qlora"
@@ -107,23 +100,22 @@ def by_length(shape: ModelShape, setup: Setup, method: Method) -> LengthCurve:
     return LengthCurve(method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths))
 
 
-def on_cards(
-    plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None, goal: Goal | None = None
-) -> Sequence[OnCard]:
+def on_cards(plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None) -> Sequence[OnCard]:
     """plan on each common card. system: of platform.system(), for what its desktop takes."""
-    return [_on_card(plan, shape, budget.planned(gb, system), data, goal) for gb in CARDS_GB]
+    return [_on_card(plan, shape, budget.planned(gb, system), data) for gb in CARDS_GB]
 
 
-def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | None, goal: Goal | None) -> OnCard:
-    same = recommend.recommend(shape, there, data, goal, {name: getattr(plan, name) for name in KEPT})
+def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | None) -> OnCard:
+    free, grounds = all_holes(plan.recipe.goal), Grounds(there, shape, data)
+    same = recommend.recommend(with_settings(free, **{name: value_of(plan.recipe, name) for name in KEPT}), grounds)
     assert same.estimate is not None and there.free_gib is not None and there.sold_gb is not None
     return OnCard(
         gb=int(there.sold_gb),
         verdict=same.verdict,
         needed_gib=same.estimate.needed_gib,
         free_gib=there.free_gib,
-        max_length=longest(shape, setup_of(same), there.free_gib),
-        advised=recommend.recommend(shape, there, data, goal),
+        max_length=longest(shape, same.setup, there.free_gib),
+        advised=recommend.recommend(free, grounds),
     )
 
 

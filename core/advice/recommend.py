@@ -7,15 +7,28 @@ the order of DECISIONS: each is made on a draft that holds those before it, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from core.advice.case import METHOD_NAMES, SMALL_CLASS_BILLIONS, Advice, Alternative, Case, Documented, Draft, Reason, Verdict
+from core.advice.case import (
+    METHOD_NAMES,
+    RANKS,
+    SETTINGS,
+    SMALL_CLASS_BILLIONS,
+    Advice,
+    Alternative,
+    Case,
+    Documented,
+    Grounds,
+    Reason,
+    Verdict,
+    is_set,
+    value_of,
+    values_of,
+    with_settings,
+)
 from core.advice.decisions import (
     COSTS,
     DECISIONS,
-    DRAFT_FIELDS,
     cost,
     judge,
     longest_that_holds,
@@ -27,87 +40,80 @@ from core.advice.decisions import (
     usual_rate,
     wanted_length,
 )
-from core.advice.goals import Goal
 from core.advice.warnings import warnings
-from core.data.facts import DataFacts
-from core.memory.budget import Budget
-from core.memory.documented import vram_table
-from core.memory.record import Corrections
 from core.messages import msg
 from core.models.known import KnownModel, known_models
-from core.models.shapes import ModelShape
-from core.recipe import Data
+from core.recipe import Recipe
 
 
-def recommend(
-    shape: ModelShape | None,
-    budget: Budget,
-    data: DataFacts | None = None,
-    goal: Goal | None = None,
-    chosen: Mapping[str, Any] | None = None,
-    corrections: Corrections | None = None,
-    examples: Callable[[int], int] | None = None,
-    trained_rows: int | None = None,
-) -> Advice:
-    """The recommendation for a model on a budget; what is not known (None) is said and not guessed.
+def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
+    """recipe with its holes filled, for a model on a budget; what is not known of the grounds (None) is said and not guessed.
 
-    chosen: what the person decided, by the names of Advice's fields (and eval_fraction, which steps depend on); it is
-    kept, with its verdict, and its reason says that it was chosen. corrections, examples, trained_rows: see Case. Raises RecipeError for
-    target_modules that the model has not.
+    What is set in recipe is kept, with its verdict, and its reason says that it was chosen. Raises RecipeError for target_modules
+    that the model has not.
     """
-    chosen = dict(chosen or {})
-    eval_fraction = chosen.get("eval_fraction", Data.model_fields["eval_fraction"].default)
-    table = vram_table()
-    case = Case(shape, budget, data, goal, table, eval_fraction, corrections or Corrections(), examples, trained_rows)
-    draft, reasons = decide(case, {name: value for name, value in chosen.items() if name in DRAFT_FIELDS})
-    verdict, why = judge(case, draft)
-    others = alternatives(case, draft, verdict)
+    case = Case.of(recipe, grounds)
+    budget, goal = grounds.budget, case.goal
+    filled, reasons = decide(case, recipe)
+    verdict, why = judge(case, filled)
+    others = alternatives(case, filled, verdict)
     ground = [Reason(field="goal", text=msg("advise.said", **goal.why))] if goal and goal.suitable else []
     if budget.planned:
         ground.append(Reason(field="budget", text=msg("advise.planned_card", gb=budget.sold_gb, reserve=budget.reserve_gib,
                                                        free=budget.free_gib)))  # fmt: skip
     return Advice(
-        **{name: getattr(draft, name) for name in DRAFT_FIELDS},
+        recipe=filled,
         verdict=verdict,
         reasons=(*ground, Reason(field="verdict", text=why), *reasons),
         alternatives=others,
-        documented=documented(case, draft),
-        estimate=case.estimate(draft),
-        correction=case.corrections.of(draft.method) if shape else None,
-        planned_steps=planned_steps(case, draft),
+        documented=documented(case, filled),
+        estimate=case.estimate(filled),
+        correction=case.corrections.of(filled.adapter.method) if grounds.shape else None,
+        planned_steps=planned_steps(case, filled),
         usual_rate=usual_rate(case.billions),
-        warnings=tuple(warnings(case, draft, verdict, others)),
+        warnings=tuple(warnings(case, filled, verdict, others)),
         budget=budget,
     )
 
 
-def decide(case: Case, chosen: Mapping[str, Any]) -> tuple[Draft, list[Reason]]:
-    """All settings, one after the other, and why each has its value."""
-    cheapest = "lora" if case.on_cpu else "qlora"
-    draft = replace(Draft(cheapest, wanted_length(case), optimizer(case)[0]), **chosen)
+def decide(case: Case, recipe: Recipe) -> tuple[Recipe, list[Reason]]:
+    """All settings, one after the other, and why each has its value. Until its turn comes a hole holds what costs least."""
+    chosen = {name for name in SETTINGS if is_set(recipe, name)}
+    cheapest = {
+        "method": "lora" if case.on_cpu else "qlora",
+        "max_length": wanted_length(case),
+        "optim": optimizer(case)[0],
+        "micro_batch": 1,
+        "gradient_checkpointing": True,
+        "r": RANKS[0],
+        "lora_alpha": 2 * RANKS[0],
+    }
+    draft = with_settings(recipe, **{name: value for name, value in cheapest.items() if name not in chosen})
     reasons = []
     for name, decision in DECISIONS.items():
         if name in chosen:
             reasons.append(Reason(field=name, text=msg("advise.chosen")))
             continue
         value, why = decision(case, draft)
-        draft = replace(draft, **{name: value})
+        draft = with_settings(draft, **{name: value})
         reasons.append(Reason(field=name, text=why))
     if "micro_batch" not in chosen:  # its numbers once more: the rank came after it, and costs memory
         value, why = micro_batch(case, draft)
-        if value == draft.micro_batch:
+        if value == draft.train.per_device_train_batch_size:
             reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
-    reasons += [Reason(field=name, text=cost(case, draft, name)) for name in COSTS if getattr(draft, name)]
+    reasons += [Reason(field=name, text=cost(case, draft, name)) for name in COSTS if value_of(draft, name)]
     if "max_steps" in chosen:
         reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
-    return draft, sorted(reasons, key=lambda reason: list(Advice.model_fields).index(reason.field))
+    # What nobody decides (max_steps) is written out too: a filled recipe has no holes.
+    return with_settings(draft, **values_of(draft)), sorted(reasons, key=lambda reason: list(SETTINGS).index(reason.field))
 
 
-def alternatives(case: Case, draft: Draft, verdict: Verdict) -> tuple[Alternative, ...]:
+def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternative, ...]:
     """The other method always; where draft does not fit, what would: QLoRA, a shorter max_length, a smaller model."""
     if case.shape is None:
         return ()
-    swapped = replace(draft, method="qlora") if draft.method == "lora" else replace(draft, method="lora", micro_batch=1)
+    is_lora = draft.adapter.method == "lora"
+    swapped = with_settings(draft, method="qlora") if is_lora else with_settings(draft, method="lora", micro_batch=1)
     other = _alternative(case, swapped)
     if verdict != "does_not_fit":
         return (other,)
@@ -116,45 +122,45 @@ def alternatives(case: Case, draft: Draft, verdict: Verdict) -> tuple[Alternativ
     return (other, *helping) if other.verdict in ("fits", "tight") else (*helping, other)
 
 
-def shorter(case: Case, draft: Draft) -> Alternative | None:
+def shorter(case: Case, draft: Recipe) -> Alternative | None:
     """A chosen max_length made shorter, with the cheapest method; never below what the data needs."""
-    cheapest = replace(draft, method="lora" if case.on_cpu else "qlora", micro_batch=1)
+    cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", micro_batch=1)
     length = longest_that_holds(case, cheapest, shortest_acceptable(case))
-    return _alternative(case, replace(cheapest, max_length=length)) if length else None
+    return _alternative(case, with_settings(cheapest, max_length=length)) if length else None
 
 
-def smaller(case: Case, draft: Draft) -> Alternative | None:
+def smaller(case: Case, draft: Recipe) -> Alternative | None:
     """The largest model that is known and fits, with the method that it would be given here."""
     assert case.shape is not None
     below = [
         known
         for known in known_models()
-        if known.shape.params < case.shape.params and (known.shape.max_position_embeddings or 0) >= draft.max_length
+        if known.shape.params < case.shape.params and (known.shape.max_position_embeddings or 0) >= draft.data.max_length
     ]
     for known in sorted(below, key=lambda known: known.shape.params, reverse=True):
         other = replace(case, shape=known.shape, corrections=case.corrections.for_another_model)
-        plain = replace(draft, method="lora" if case.on_cpu else "qlora", target_modules="all-linear", micro_batch=1)
-        way = replace(plain, method=method(other, plain)[0])
+        plain = with_settings(draft, method="lora" if case.on_cpu else "qlora", target_modules="all-linear", micro_batch=1)
+        way = with_settings(plain, method=method(other, plain)[0])
         if judge(other, way)[0] == "fits":
             return _alternative(other, way, known)
     return None
 
 
-def _alternative(case: Case, draft: Draft, known: KnownModel | None = None) -> Alternative:
+def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> Alternative:
     verdict, why = judge(case, draft)
     estimate = case.estimate(draft)
-    facts = {"method": METHOD_NAMES[draft.method], "max_length": draft.max_length, "verdict": why}
+    facts = {"method": METHOD_NAMES[draft.adapter.method], "max_length": draft.data.max_length, "verdict": why}
     if known:
         sentence = msg("advise.smaller_model", model=known.title, billions=known.shape.params / 1e9, **facts)
-    elif case.on_cpu and draft.method == "qlora":
+    elif case.on_cpu and draft.adapter.method == "qlora":
         sentence = msg("advise.qlora_on_cpu", **facts)
     else:
-        minimum = case.table.minimum(case.row, draft.method)
+        minimum = case.table.minimum(case.row, draft.adapter.method)
         table = msg("advise.table_minimum", minimum=minimum) if minimum and not case.on_cpu else ""
-        sentence = msg("advise.alternative", micro=draft.micro_batch, table=table, **facts)
+        sentence = msg("advise.alternative", micro=draft.train.per_device_train_batch_size, table=table, **facts)
     return Alternative(
-        method=draft.method,
-        max_length=draft.max_length,
+        method=draft.adapter.method,
+        max_length=draft.data.max_length,
         verdict=verdict,
         on_card_gib=estimate.on_card_gib if estimate else None,
         text=sentence,
@@ -162,7 +168,7 @@ def _alternative(case: Case, draft: Draft, known: KnownModel | None = None) -> A
     )
 
 
-def documented(case: Case, draft: Draft) -> Documented:
+def documented(case: Case, draft: Recipe) -> Documented:
     if case.on_cpu:
         rule = msg("advise.table_of_cards")
     elif case.for_qlora_only:
@@ -172,4 +178,4 @@ def documented(case: Case, draft: Draft) -> Documented:
     else:
         rule = None
     row = case.row
-    return Documented(row=row.name if row else None, minimum_gb=case.table.minimum(row, draft.method), rule=rule)
+    return Documented(row=row.name if row else None, minimum_gb=case.table.minimum(row, draft.adapter.method), rule=rule)

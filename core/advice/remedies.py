@@ -7,14 +7,15 @@ QLoRA, shorter rows, a smaller model. The arithmetic's answer for each is scaled
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from core.advice.case import METHOD_NAMES, Case, Draft
+from core.advice.case import METHOD_NAMES, Case, with_settings
 from core.advice.decisions import LENGTH_STEP
 from core.advice.recommend import smaller
 from core.memory.record import Correction, Corrections
 from core.messages import Message, msg
 from core.models.known import known_models
+from core.recipe import Recipe
 
 MOST_WAYS = 3
 
@@ -23,12 +24,12 @@ MOST_WAYS = 3
 class Way:
     """draft: the settings with which it fits. text: what to change, in a few words; model: id where another base is meant."""
 
-    draft: Draft
+    draft: Recipe
     text: Message
     model: str | None = None
 
 
-def ways(case: Case, draft: Draft, lengths: Sequence[int]) -> list[Way]:
+def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
     """Those that fit with their margin, the least loss first, at most three. lengths: tokens of the rows, for what would be cut.
 
     case.corrections holds measured / arithmetic for draft's method.
@@ -42,48 +43,50 @@ def ways(case: Case, draft: Draft, lengths: Sequence[int]) -> list[Way]:
     return kept[:MOST_WAYS]
 
 
-def fewer_at_once(case: Case, draft: Draft) -> Way | None:
+def fewer_at_once(case: Case, draft: Recipe) -> Way | None:
     """The largest smaller micro-batch that divides this one, with as many examples in a step as before."""
-    for size in range(draft.micro_batch - 1, 0, -1):
-        if draft.micro_batch % size == 0:
-            less = replace(draft, micro_batch=size, gradient_accumulation=draft.gradient_accumulation * draft.micro_batch // size)
+    now = draft.train.per_device_train_batch_size
+    for size in range(now - 1, 0, -1):
+        if now % size == 0:
+            accumulation = draft.train.gradient_accumulation_steps * now // size
+            less = with_settings(draft, micro_batch=size, gradient_accumulation=accumulation)
             if case.holds(less):
-                return Way(less, _said(case, less, "would_fit.batch", size=size, accumulation=less.gradient_accumulation))
+                return Way(less, _said(case, less, "would_fit.batch", size=size, accumulation=accumulation))
     return None
 
 
-def checkpointing(case: Case, draft: Draft) -> Way | None:
-    saving = replace(draft, gradient_checkpointing=True)
-    if draft.gradient_checkpointing or not case.holds(saving):
+def checkpointing(case: Case, draft: Recipe) -> Way | None:
+    saving = with_settings(draft, gradient_checkpointing=True)
+    if draft.train.gradient_checkpointing or not case.holds(saving):
         return None
     return Way(saving, _said(case, saving, "would_fit.checkpointing"))
 
 
-def in_four_bit(case: Case, draft: Draft) -> Way | None:
+def in_four_bit(case: Case, draft: Recipe) -> Way | None:
     """On a card alone: on a processor QLoRA saves no memory (docs/memory.md, measured here)."""
-    small = replace(draft, method="qlora")
-    if case.on_cpu or draft.method == "qlora" or not case.holds(small):
+    small = with_settings(draft, method="qlora")
+    if case.on_cpu or draft.adapter.method == "qlora" or not case.holds(small):
         return None
     return Way(small, _said(case, small, "would_fit.qlora"))
 
 
-def shorter(case: Case, draft: Draft, lengths: Sequence[int]) -> Way | None:
+def shorter(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
     """The largest max_length that fits: a multiple of 64, also where it cuts rows, which is said."""
-    for length in range((draft.max_length - 1) // LENGTH_STEP * LENGTH_STEP, 0, -LENGTH_STEP):
-        less = replace(draft, max_length=length)
+    for length in range((draft.data.max_length - 1) // LENGTH_STEP * LENGTH_STEP, 0, -LENGTH_STEP):
+        less = with_settings(draft, max_length=length)
         if case.holds(less):
             cut = sum(tokens > length for tokens in lengths)
             return Way(less, _said(case, less, "would_fit.length", length=length, cut=cut, rows=len(lengths)))
     return None
 
 
-def everything(case: Case, draft: Draft, lengths: Sequence[int]) -> Way | None:
+def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
     """All savings together, where none of them is enough alone."""
-    least = replace(
+    least = with_settings(
         draft,
-        method=draft.method if case.on_cpu else "qlora",
+        method=draft.adapter.method if case.on_cpu else "qlora",
         micro_batch=1,
-        gradient_accumulation=draft.gradient_accumulation * draft.micro_batch,
+        gradient_accumulation=draft.train.gradient_accumulation_steps * draft.train.per_device_train_batch_size,
         gradient_checkpointing=True,
     )
     if not case.holds(least):
@@ -91,18 +94,20 @@ def everything(case: Case, draft: Draft, lengths: Sequence[int]) -> Way | None:
         if cut is None:
             return None
         least = cut.draft
-    facts = {"method": METHOD_NAMES.get(least.method, least.method), "length": least.max_length}
+    facts = {"method": METHOD_NAMES.get(least.adapter.method, least.adapter.method), "length": least.data.max_length}
     return Way(least, _said(case, least, "would_fit.everything", **facts))
 
 
-def smaller_model(case: Case, draft: Draft) -> Way | None:
+def smaller_model(case: Case, draft: Recipe) -> Way | None:
     """The largest known one that fits, priced with no smaller a factor than this run's."""
     other = smaller(case, draft)
     if other is None or other.model is None:
         return None
     known = next(known for known in known_models() if known.id == other.model)
     needed = {"needed": other.on_card_gib, "free": case.budget.free_gib}
-    return Way(replace(draft, method=other.method, micro_batch=1), msg("would_fit.model", model=known.title, **needed), known.id)
+    return Way(
+        with_settings(draft, method=other.method, micro_batch=1), msg("would_fit.model", model=known.title, **needed), known.id
+    )
 
 
 def measured_corrections(factor: float) -> Corrections:
@@ -111,5 +116,5 @@ def measured_corrections(factor: float) -> Corrections:
     return Corrections({method: mine for method in ("lora", "qlora", "full")}, mine if factor > 1 else None)
 
 
-def _said(case: Case, draft: Draft, key: str, **facts: object) -> Message:
+def _said(case: Case, draft: Recipe, key: str, **facts: object) -> Message:
     return msg(key, **facts, **case.numbers(draft))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from core.advice import run_doctor
-from core.advice.case import METHOD_NAMES, Advice
+from core.advice.case import METHOD_NAMES, SETTINGS, Advice, Grounds, all_holes, value_of
 from core.advice.recommend import recommend
 from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
@@ -18,7 +18,6 @@ from core.errors import ModelError, RecipeError
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import msg, terminal_language
 from core.queue.turns import busy
-from core.recipe import Recipe
 from core.runs.all import Runs
 from core.system.machine import Machine
 from core.trial.dry_runs import DryRuns, Looked
@@ -53,8 +52,9 @@ def plan_command(
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
     shape, seen = shape_of(Models(space), model), plan_preview(space, model, data) if data else None
     corrections = corrections_here(space, machine, model) if vram is None else None
-    advice = recommend(shape, memory, plan_facts(space, model, seen) if seen else None, wanted, corrections=corrections)
-    findings = run_doctor.before(Planned.of(advised_recipe(advice), advice, seen)) if seen else []
+    counts = plan_facts(space, model, seen) if seen else None
+    advice = recommend(all_holes(wanted.id if wanted else None), Grounds(memory, shape, counts, corrections))
+    findings = run_doctor.before(Planned.of(advice.recipe, advice, seen)) if seen else []
     counted = counted_dry_run(Models(space), model, advice.setup) if dry_run else None
     if as_json:
         found = [finding.model_dump(mode="json") for finding in findings]
@@ -105,26 +105,13 @@ def tokenizer_id(models: Any, model: str) -> str | None:
         return None
 
 
-def advised_recipe(advice: Advice) -> Recipe:
-    """What the run doctor looks at of an advice."""
-    train = {
-        "learning_rate": advice.learning_rate,
-        "num_train_epochs": advice.num_train_epochs,
-        "per_device_train_batch_size": advice.micro_batch,
-        "gradient_accumulation_steps": advice.gradient_accumulation,
-    }
-    return Recipe.parse({"data": {"source": "planned"}, "train": train})
-
-
 def plan_json(advice: Advice) -> dict[str, Any]:
     """The fields that `plan --json` promises (docs/design.md, section 7)."""
-    value = advice.model_dump(
-        mode="json",
-        include={
-            "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "learning_rate",
-            "num_train_epochs", "planned_steps", "verdict", "reasons", "alternatives", "warnings", "documented", "budget",
-        },
-    )  # fmt: skip
+    promised = {
+        "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "learning_rate",
+        "num_train_epochs", "planned_steps", "verdict", "reasons", "alternatives", "warnings", "documented", "budget",
+    }  # fmt: skip
+    value = {name: said for name, said in advice.as_json().items() if name in promised}
     terms = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
     return value | {"estimate": advice.estimate.model_dump(mode="json", include=terms) if advice.estimate else None}
 
@@ -136,15 +123,16 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     def said(key: str, **params: Any) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
 
-    settings = {name: getattr(advice, name) for name in ("r", "lora_alpha", "target_modules")}
-    lines = [said("head", method=METHOD_NAMES[advice.method], **settings)]
+    adapter = advice.recipe.adapter
+    layers = {"r": adapter.r, "lora_alpha": adapter.lora_alpha, "target_modules": adapter.target_modules}
+    lines = [said("head", method=METHOD_NAMES[adapter.method], **layers)]
     lines += [reason.text.render(language) for reason in advice.reasons if reason.field in ("verdict", "budget")]
     if advice.warnings:
         lines += ["", said("warnings"), *(f"  ! {warning.render(language)}" for warning in advice.warnings)]
     lines += ["", said("why")]
     for reason in advice.reasons:
         if reason.field not in ("verdict", "budget"):
-            value = getattr(advice, reason.field, "")
+            value = value_of(advice.recipe, reason.field) if reason.field in SETTINGS else ""
             shown = f"{value:g}" if isinstance(value, float) else METHOD_NAMES.get(str(value), value)
             lines.append(f"  {reason.field} {shown}".rstrip() + f": {reason.text.render(language)}")
     lines += ["", said("memory")]

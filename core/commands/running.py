@@ -13,6 +13,7 @@ import typer
 from filelock import Timeout
 
 from core.advice import curve_doctor, plan, run_doctor
+from core.advice.case import Grounds
 from core.advice.finding import Finding
 from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
@@ -131,7 +132,7 @@ def prepared(
             say_finding(finding)
     runs = Runs(space)
     data = TrainedOn(id=source, name=info.name, sha256=info.sha256, rows=info.rows)
-    facts = RunFacts(data=data, advice=made.advice.model_dump(mode="json"))
+    facts = RunFacts(data=data, advice=made.advice.as_json())
     if parent:
         facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
     if queue:
@@ -208,7 +209,7 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     return None
 
 
-def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> plan.Grounds:
+def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
     from core.memory import budget
     from core.models.library import Models
@@ -218,7 +219,7 @@ def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> plan.G
     shape = None
     with contextlib.suppress(GarageError):
         shape = models.shape(wanted.model.id, wanted.model.revision)
-    grounds = plan.Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
+    grounds = Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
     return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 
 

@@ -11,13 +11,14 @@ At the peak of a step, all that the layers keep is there, and beside it either o
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.memory.constants import Stack, memory_constants
 from core.messages import Message
 from core.models.shapes import HEAD, ModelShape
+from core.recipe import Adapter, Data, Recipe
 from core.values import GIB, MIB, Frozen
 
 Terms = dict[str, float]
@@ -36,10 +37,10 @@ class Setup(Frozen):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["lora", "qlora", "full"] = "lora"
-    r: int = Field(8, ge=1)
-    target_modules: str = "all-linear"
+    r: int = Field(Adapter.model_fields["r"].default, ge=1)
+    target_modules: str = Adapter.model_fields["target_modules"].default
     micro_batch: int = Field(1, ge=1)
-    max_length: int = Field(512, ge=1)
+    max_length: int = Field(Data.model_fields["max_length"].default, ge=1)
     supervised_tokens: int | None = Field(None, ge=0)
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "paged_adamw_8bit"
     gradient_checkpointing: bool = True
@@ -56,6 +57,25 @@ class Setup(Frozen):
     fp32_stream: bool = False
     accumulates: bool = True
     offloads: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
+        """How recipe trains on device: the only way from settings to the arithmetic. found: fields that are known better than a
+        recipe knows them, such as a batch of its data."""
+        adapter, train = recipe.adapter, recipe.train
+        asked = {
+            "method": adapter.method,
+            "r": adapter.r,
+            "target_modules": adapter.target_modules,
+            "micro_batch": train.per_device_train_batch_size,
+            "max_length": recipe.data.max_length,
+            "optim": train.optim or "adamw_torch",
+            "gradient_checkpointing": bool(train.gradient_checkpointing),
+            "use_dora": adapter.use_dora,
+            "lora_dropout": adapter.lora_dropout,
+            "load_in_8bit": adapter.load_in_8bit,
+        }
+        return cls(device=device, **(asked | found))
 
     @property
     def tokens(self) -> int:

@@ -24,7 +24,7 @@ import psutil
 import torch
 
 from core.advice import remedies
-from core.advice.case import Case, Draft
+from core.advice.case import Case, with_settings
 from core.data.facts import DataFacts
 from core.engine.step import stop_inside_layers
 from core.errors import DoesNotFitError
@@ -172,21 +172,15 @@ class Probe:
 
     def _setup(self, trainer: Trainer, longest: LongestBatch) -> Setup:
         """As the arithmetic is asked: rows as wide as the widest, or, packed, one row of all tokens."""
-        recipe, together = self._recipe, 1 if trainer.packed else len(longest.rows)
-        return Setup(
-            method=recipe.adapter.method,
-            r=recipe.adapter.r,
-            target_modules=recipe.adapter.target_modules,
+        together = 1 if trainer.packed else len(longest.rows)
+        return Setup.of(
+            self._recipe,
+            "card" if trainer.compute.on_card else "cpu",
             micro_batch=together,
             max_length=max(1, -(-longest.tokens // together)),
             supervised_tokens=-(-longest.learned // together),
-            optim=recipe.train.optim or "adamw_torch",
             gradient_checkpointing=trainer.retreat.checkpointing,
             base_bytes=4 if trainer.compute.dtype == torch.float32 else 2,
-            device="card" if trainer.compute.on_card else "cpu",
-            use_dora=recipe.adapter.use_dora,
-            lora_dropout=recipe.adapter.lora_dropout,
-            load_in_8bit=recipe.adapter.load_in_8bit,
             accumulates=longest.several,
             offloads=trainer.retreat.offloads,
         )
@@ -319,23 +313,17 @@ class Probe:
             self._recipe.data.eval_fraction,
             remedies.measured_corrections(factor),
         )
-        train, adapter = self._recipe.train, self._recipe.adapter
+        train = self._recipe.train
         at_once = trainer.retreat.at_once // (self._recipe.data.max_length if trainer.packed else 1)
         micro_batch = max(1, min(at_once, train.per_device_train_batch_size))
-        draft = Draft(
-            method=adapter.method,
+        now = with_settings(
+            self._recipe,
             max_length=max(lengths),
-            optim=train.optim or "adamw_torch",
-            target_modules=adapter.target_modules,
             micro_batch=micro_batch,
             gradient_checkpointing=trainer.retreat.checkpointing,
-            r=adapter.r,
             gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
-            use_dora=adapter.use_dora,
-            lora_dropout=adapter.lora_dropout,
-            load_in_8bit=adapter.load_in_8bit,
         )
-        return [way.text for way in remedies.ways(case, draft, lengths)]
+        return [way.text for way in remedies.ways(case, now, lengths)]
 
 
 def _card_of(machine: Machine) -> Card | None:

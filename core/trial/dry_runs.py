@@ -182,20 +182,7 @@ class Question(Frozen):
     @classmethod
     def of(cls, config: dict[str, Any], recipe: Recipe, device: Literal["card", "cpu"]) -> Question:
         """Of a recipe that a plan has completed."""
-        setup = Setup(
-            method=recipe.adapter.method,
-            r=recipe.adapter.r,
-            target_modules=recipe.adapter.target_modules,
-            micro_batch=recipe.train.per_device_train_batch_size,
-            max_length=recipe.data.max_length,
-            optim=recipe.train.optim or "adamw_torch",
-            gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
-            device=device,
-            use_dora=recipe.adapter.use_dora,
-            lora_dropout=recipe.adapter.lora_dropout,
-            load_in_8bit=recipe.adapter.load_in_8bit,
-            offloads=recipe.train.activation_offload,
-        )
+        setup = Setup.of(recipe, device, offloads=recipe.train.activation_offload)
         return cls(config=config, setup=setup, packing=recipe.data.packing)
 
     @property

@@ -459,7 +459,7 @@ class Wizard:
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
         facts = RunFacts(
             data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows),
-            advice=advice.model_dump(mode="json"),
+            advice=advice.as_json(),
             wanted_device=self.planner.device(form.memory),
             predicted_seconds=result.seconds,
         )

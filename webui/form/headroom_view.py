@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from core.advice import headroom
 from core.advice.case import Advice
-from core.advice.goals import goal_of
 from core.advice.headroom import Headroom, LengthCurve, OnCard
 from core.models.known import KnownModel, known_models
 from webui.form.planner import FormResult
@@ -29,18 +28,18 @@ def stretched(result: FormResult, w: Wording) -> Html | None:
         return None
     advice = plan.advice
     known = _known(plan.recipe.model.id)
-    found = headroom.limits(shape, headroom.setup_of(advice), advice.budget.free_gib / advice.factor, known)
+    found = headroom.limits(shape, advice.setup, advice.budget.free_gib / advice.factor, known)
     lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
 
 
 def _limits(found: Headroom, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
-    other = METHODS["lora" if advice.method == "qlora" else "qlora"]
+    other = METHODS["lora" if advice.recipe.adapter.method == "qlora" else "qlora"]
     said = [
-        w.t("fits_view.longest", value=f"{found.max_length:,}", now=f"{advice.max_length:,}")
+        w.t("fits_view.longest", value=f"{found.max_length:,}", now=f"{advice.recipe.data.max_length:,}")
         if found.max_length
         else w.t("fits_view.no_length"),
-        w.t("fits_view.largest_r", value=found.r, now=advice.r) if found.r else w.t("fits_view.no_r"),
+        w.t("fits_view.largest_r", value=found.r, now=advice.recipe.adapter.r) if found.r else w.t("fits_view.no_r"),
         w.t("fits_view.other_fits" if found.method else "fits_view.other_does_not", method=other),
     ]
     if known is not None:
@@ -64,7 +63,7 @@ def by_length(result: FormResult, w: Wording) -> Html | None:
     plan, shape = result.plan, result.shape
     if plan is None or shape is None:
         return None
-    setup = headroom.setup_of(plan.advice)
+    setup = plan.advice.setup
     counted = [headroom.by_length(shape, setup, method) for method in ("lora", "qlora")]
     curves = [replace(curve, needed_gib=tuple(plan.advice.factor * needed for needed in curve.needed_gib)) for curve in counted]
     free = plan.advice.budget.free_gib
@@ -154,8 +153,7 @@ def on_cards(result: FormResult, w: Wording) -> Html | None:
     if plan is None or shape is None:
         return None
     facts = result.preview.facts() if result.preview else None
-    goal = goal_of(plan.recipe.goal) if plan.recipe.goal else None
-    cards = headroom.on_cards(plan.advice, shape, platform.system(), facts, goal)
+    cards = headroom.on_cards(plan.advice, shape, platform.system(), facts)
     head = tag(
         "tr", *(tag("th", w.t(f"fits_view.{name}"), scope="col") for name in ("card", "this_plan", "longest_there", "advised"))
     )
@@ -171,7 +169,12 @@ def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
     if there.verdict == "does_not_fit":
         advised = w.t("fits_view.nothing")
     else:
-        advised = w.t("fits_view.advice", method=METHODS[there.method], r=there.r, max_length=f"{there.max_length:,}")
+        advised = w.t(
+            "fits_view.advice",
+            method=METHODS[there.recipe.adapter.method],
+            r=there.recipe.adapter.r,
+            max_length=f"{there.recipe.data.max_length:,}",
+        )
     name = [f"{card.gb} GB", tag("span", w.t("fits_view.yours"), class_="lg-badge lg-active") if here else None]
     return [
         tag("th", join([part for part in name if part]), scope="row"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from core.advice import recommend
+from core.advice.case import Grounds, all_holes
 from core.errors import GarageError
 from core.memory.budget import Budget
 from core.models.known import KnownModel, known_models
@@ -48,8 +49,12 @@ class ModelStep:
         w, model = self.w, known(model_id)
         if model is None:
             return format.model_name(model_id, w)
-        advised = recommend.recommend(model.shape, budget)
-        verdict = w.t("wizard.model_verdict", method=METHODS[advised.method], verdict=w.t(f"plan_view.verdict_{advised.verdict}"))
+        advised = recommend.recommend(all_holes(), Grounds(budget, model.shape))
+        verdict = w.t(
+            "wizard.model_verdict",
+            method=METHODS[advised.recipe.adapter.method],
+            verdict=w.t(f"plan_view.verdict_{advised.verdict}"),
+        )
         return " · ".join([model.title, format.parameters(w, model.shape.params), verdict])
 
 

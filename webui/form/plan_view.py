@@ -32,7 +32,7 @@ def summary(result: FormResult, w: Wording) -> str:
         return w.of(result.problem) if result.problem else w.t("plan_view.no_plan")
     advice = result.plan.advice
     parts = [
-        w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.r),
+        w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r),
         verdict_line(advice, w),
         *steps_and_time(result, w),
     ]
@@ -64,7 +64,7 @@ def card(result: FormResult, table: VramTable, w: Wording) -> Html:
     parts = [
         tag(
             "p",
-            tag("strong", w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.r)),
+            tag("strong", w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r)),
             badge(advice.verdict, w),
             class_="lg-plan-head",
         ),
@@ -182,7 +182,11 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
     for row in table.rows:
         lit = row.name == advice.documented.row
         cells = [
-            tag("td", cell(table, row.name, method, w), class_="lg-lit-cell" if lit and method == advice.method else None)
+            tag(
+                "td",
+                cell(table, row.name, method, w),
+                class_="lg-lit-cell" if lit and method == advice.recipe.adapter.method else None,
+            )
             for method in methods
         ]
         mark = tag("span", w.t("plan_view.this_row"), class_="lg-badge lg-active") if lit else None

@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from core.advice import plan, run_doctor
+from core.advice.case import Grounds
 from core.advice.finding import Finding
-from core.advice.plan import Grounds, Plan
+from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
 from core.data.preview import Preview
 from core.data.schedule import SMALLEST_SPLIT

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.advice.case import Advice
+from core.advice.case import SETTINGS, Advice, is_set, value_of, values_of
+from core.advice.decisions import DECISIONS
 from core.advice.goals import goal_of, goals
-from core.advice.recommend import recommend
 from core.commands import __main__ as commands
 from core.data.facts import DataFacts
 from core.data.schedule import Schedule, split
@@ -20,6 +20,8 @@ from core.memory.budget import Budget, planned
 from core.messages import LANGUAGES, Message
 from core.models.known import known_models, shape_of_size
 from core.models.shapes import ModelShape
+from core.recipe import Recipe
+from tests.kit.advice import recommend
 
 STARTER = known_models()[0].shape
 ROOMY = Budget(kind="cpu", free_gib=64.0)
@@ -60,7 +62,7 @@ def test_the_method_is_the_documents_up_to_24_gb_and_lora_where_both_agree_above
     size: str, gb: float, method: str, verdict: str
 ) -> None:
     advice = advise(size, gb)
-    assert (advice.method, advice.verdict) == (method, verdict)
+    assert (advice.recipe.adapter.method, advice.verdict) == (method, verdict)
     assert {other.method for other in advice.alternatives} >= {"lora", "qlora"} - {method}
 
 
@@ -81,14 +83,16 @@ def test_lora_below_the_tables_minimum_is_not_advised_though_the_arithmetic_woul
     advice = advise("13B", 28, chosen={"method": "lora", "max_length": 256, "r": 4})
     assert advice.estimate and advice.budget.free_gib and advice.estimate.on_card_gib < advice.budget.free_gib
     assert advice.verdict == "tight" and advice.documented.minimum_gb == 30
-    assert advise("13B", 28).method == "qlora" and "30 GB" in why(advise("13B", 28), "method")
+    assert advise("13B", 28).recipe.adapter.method == "qlora" and "30 GB" in why(advise("13B", 28), "method")
 
 
 def test_the_table_speaks_of_the_card_as_sold_and_the_arithmetic_of_what_is_free() -> None:
     """A 24 GB card full of other things: the documented minimum is met, and yet it does not fit."""
     full = Budget(kind="card", sold_gb=24.0, free_gib=3.0)
     advice = recommend(shape_of_size("7B"), full)
-    assert (advice.method, advice.verdict) == ("qlora", "does_not_fit") and "3.0 GiB are free" in why(advice, "verdict")
+    assert (advice.recipe.adapter.method, advice.verdict) == ("qlora", "does_not_fit") and "3.0 GiB are free" in why(
+        advice, "verdict"
+    )
     assert advice.documented.minimum_gb == 8
 
 
@@ -120,7 +124,7 @@ def test_the_batch_and_the_verdict_name_the_same_need(gb: float) -> None:
 
 def test_what_would_fit_is_named_qlora_first() -> None:
     advice = advise("13B", 16, chosen={"method": "lora"})
-    assert (advice.method, advice.verdict) == ("lora", "does_not_fit") and why(advice, "method") == "Chosen by you."
+    assert (advice.recipe.adapter.method, advice.verdict) == ("lora", "does_not_fit") and why(advice, "method") == "Chosen by you."
     assert (advice.alternatives[0].method, advice.alternatives[0].verdict) == ("qlora", "fits")
 
 
@@ -133,7 +137,7 @@ def test_what_would_fit_is_named_a_shorter_length_before_a_smaller_model_but_nev
     assert model.model and model.verdict == "fits"
     reads_more = shape_of_size("7B").model_copy(update={"max_position_embeddings": 32768})
     too_long = recommend(reads_more, planned(8, "Linux"), facts(p99_length=8000, longest=9000))
-    assert too_long.verdict == "does_not_fit" and too_long.max_length == 8000
+    assert too_long.verdict == "does_not_fit" and too_long.recipe.data.max_length == 8000
     assert all(other.max_length >= 8000 for other in too_long.alternatives)
     assert "warn_would_cut" in keys(too_long)
 
@@ -158,15 +162,20 @@ def test_nothing_that_fits_is_said() -> None:
 def test_max_length_covers_99_of_100_examples_in_steps_of_64_and_never_beyond_the_model(p99: int, length: int) -> None:
     """The starter reads 8,192 tokens."""
     advice = recommend(STARTER, ROOMY, facts(p99_length=p99, longest=p99))
-    assert advice.max_length == length and f"{p99:,}" in why(advice, "max_length")
+    assert advice.recipe.data.max_length == length and f"{p99:,}" in why(advice, "max_length")
 
 
 def test_without_data_max_length_is_512_and_shrinks_to_256_before_anything_else_is_given_up() -> None:
-    assert advise("7B", 8).max_length == 512
+    assert advise("7B", 8).recipe.data.max_length == 512
     shape = shape_of_size("7B")
     least = estimate(shape, Setup(method="qlora", r=4, max_length=320)).needed_gib
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=least + 0.001))
-    assert (advice.max_length, advice.r, advice.micro_batch, advice.verdict) == (320, 4, 1, "fits")
+    assert (
+        advice.recipe.data.max_length,
+        advice.recipe.adapter.r,
+        advice.recipe.train.per_device_train_batch_size,
+        advice.verdict,
+    ) == (320, 4, 1, "fits")
 
 
 def test_longer_rows_are_counted() -> None:
@@ -181,12 +190,15 @@ def test_longer_rows_are_counted() -> None:
 @pytest.mark.parametrize(("rows", "effective", "epochs"), [(60, 4, 5), (199, 4, 5), (200, 8, 3), (999, 8, 3), (1000, 16, 3)])
 def test_few_rows_get_small_corrections_and_more_readings(rows: int, effective: int, epochs: float) -> None:
     advice = recommend(STARTER, ROOMY, facts(rows=rows))
-    assert (advice.micro_batch * advice.gradient_accumulation, advice.num_train_epochs) == (effective, epochs)
+    assert (
+        advice.recipe.train.per_device_train_batch_size * advice.recipe.train.gradient_accumulation_steps,
+        advice.recipe.train.num_train_epochs,
+    ) == (effective, epochs)
 
 
 @pytest.mark.parametrize(("tokens", "epochs"), [(1_000_000, 3), (1_000_001, 2), (5_000_001, 1)])
 def test_many_tokens_are_read_less_often(tokens: int, epochs: float) -> None:
-    assert recommend(STARTER, ROOMY, facts(rows=5000, tokens=tokens)).num_train_epochs == epochs
+    assert recommend(STARTER, ROOMY, facts(rows=5000, tokens=tokens)).recipe.train.num_train_epochs == epochs
 
 
 def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> None:
@@ -195,9 +207,11 @@ def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> 
     for micro in (1, 2, 4):
         free = estimate(shape, Setup(method="qlora", r=4, micro_batch=micro)).needed_gib + 0.001
         advice = recommend(shape, Budget(kind="card", sold_gb=12.0, free_gib=free))
-        found[advice.micro_batch] = advice.micro_batch * advice.gradient_accumulation
+        found[advice.recipe.train.per_device_train_batch_size] = (
+            advice.recipe.train.per_device_train_batch_size * advice.recipe.train.gradient_accumulation_steps
+        )
     assert found == {1: 16, 2: 16, 4: 16}
-    assert advise("7B", 24).micro_batch == 4
+    assert advise("7B", 24).recipe.train.per_device_train_batch_size == 4
 
 
 @pytest.mark.parametrize(
@@ -216,20 +230,20 @@ def test_the_rank_is_the_smallest_that_holds_the_answers_not_below_the_goals_flo
 ) -> None:
     assert STARTER.lora_params(1, "all-linear") == 305_280  # (4 attention + 3 MLP matrices) x 30 layers, by hand
     advice = recommend(STARTER, ROOMY, facts(rows=rows, learned_tokens=learned), goal_of(goal_id) if goal_id else None)
-    assert (advice.r, advice.lora_alpha) == (r, 2 * r)
+    assert (advice.recipe.adapter.r, advice.recipe.adapter.lora_alpha) == (r, 2 * r)
 
 
 def test_more_than_rank_16_is_never_advised_and_what_it_cannot_hold_is_said() -> None:
     advice = recommend(STARTER, ROOMY, facts(learned_tokens=40_000_000, tokens=80_000_000))
-    assert advice.r == 16 and "warn_capacity" in keys(advice) and "40,000,000" in why(advice, "r")
+    assert advice.recipe.adapter.r == 16 and "warn_capacity" in keys(advice) and "40,000,000" in why(advice, "r")
 
 
 def test_where_only_q_and_v_fit_only_they_get_an_adapter() -> None:
     shape = shape_of_size("7B")
     free = estimate(shape, Setup(method="qlora", r=4, target_modules="q_proj,v_proj")).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), chosen={"max_length": 512})
-    assert (advice.target_modules, advice.verdict) == ("q_proj,v_proj", "fits")
-    assert advise("7B", 8).target_modules == "all-linear"
+    assert (advice.recipe.adapter.target_modules, advice.verdict) == ("q_proj,v_proj", "fits")
+    assert advise("7B", 8).recipe.adapter.target_modules == "all-linear"
 
 
 def test_the_rank_is_lowered_until_it_fits() -> None:
@@ -237,7 +251,7 @@ def test_the_rank_is_lowered_until_it_fits() -> None:
     chosen = {"micro_batch": 1, "max_length": 512}
     free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal_of("chatbot"), chosen=chosen)
-    assert (advice.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith("16 would be better")
+    assert (advice.recipe.adapter.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith("16 would be better")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +259,7 @@ def test_the_rank_is_lowered_until_it_fits() -> None:
 )
 def test_the_learning_rate_follows_size_and_length_of_the_run(size: str, rows: int, rate: float) -> None:
     """60 rows: 57 trained, 15 steps an epoch, 75 steps; 5,000 rows: 891 steps; the limit is 100."""
-    assert advise(size, 80, data=facts(rows=rows)).learning_rate == rate
+    assert advise(size, 80, data=facts(rows=rows)).recipe.train.learning_rate == rate
 
 
 # ---- no card ----------------------------------------------------------------------------------------------------------
@@ -253,8 +267,8 @@ def test_the_learning_rate_follows_size_and_length_of_the_run(size: str, rows: i
 
 def test_without_a_card_lora_is_held_against_the_free_ram_and_qlora_is_said_to_save_nothing() -> None:
     advice = recommend(STARTER, Budget(kind="cpu", free_gib=16.0), facts(rows=68), goal_of("style"))
-    assert (advice.method, advice.verdict, advice.optim) == ("lora", "fits", "adamw_torch")
-    assert (advice.gradient_checkpointing, advice.micro_batch) == (False, 4)
+    assert (advice.recipe.adapter.method, advice.verdict, advice.recipe.train.optim) == ("lora", "fits", "adamw_torch")
+    assert (advice.recipe.train.gradient_checkpointing, advice.recipe.train.per_device_train_batch_size) == (False, 4)
     (other,) = advice.alternatives
     assert other.method == "qlora" and "saved no memory" in str(other.text) and "10 to 50 %" in str(other.text)
     assert "warn_slow_on_cpu" not in keys(advice)
@@ -264,7 +278,7 @@ def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_withou
     shape = shape_of_size("3B")
     advice = recommend(shape, Budget(kind="cpu", free_gib=9.0))
     assert "warn_slow_on_cpu" in keys(advice) and "warn_cpu_in_32_bit" in keys(advice)  # 3.2 B in fp32 alone: 12.0 GiB
-    assert advice.gradient_checkpointing is True
+    assert advice.recipe.train.gradient_checkpointing is True
     assert "warn_cpu_in_32_bit" not in keys(recommend(shape, ROOMY))
 
 
@@ -276,7 +290,7 @@ def test_what_the_person_chose_is_kept_and_said_with_its_verdict() -> None:
               "gradient_accumulation": 3, "learning_rate": 5e-5, "num_train_epochs": 7.0, "max_steps": 33,
               "gradient_checkpointing": False, "optim": "adamw_torch"}  # fmt: skip
     advice = advise("7B", 24, data=facts(), goal=goal_of("style"), chosen=chosen)
-    assert {name: getattr(advice, name) for name in chosen} == chosen
+    assert {name: value_of(advice.recipe, name) for name in chosen} == chosen
     assert {reason.field for reason in advice.reasons if reason.text.key == "advise.chosen"} == set(chosen)
     assert advice.verdict == "does_not_fit" and advice.planned_steps == 33
 
@@ -293,7 +307,7 @@ def test_what_is_not_known_is_said_and_never_raises(shape: ModelShape | None, bu
         advice = recommend(shape, budget, data, goal_of("style"))
         assert advice.verdict == "unknown" and (advice.estimate is None) == (shape is None)
         assert ("warn_unknown_model" in keys(advice)) == (shape is None)
-        assert advice.method == ("lora" if budget.kind == "cpu" else "qlora")
+        assert advice.recipe.adapter.method == ("lora" if budget.kind == "cpu" else "qlora")
 
 
 # ---- steps and warnings -----------------------------------------------------------------------------------------------
@@ -303,7 +317,14 @@ def test_what_is_not_known_is_said_and_never_raises(shape: ModelShape | None, bu
 def test_planned_steps_are_those_of_the_schedule_that_trains(rows: int) -> None:
     advice = recommend(STARTER, ROOMY, facts(rows=rows))
     trained, _ = split(rows, 0.05, 42)
-    real = Schedule(tuple(trained), advice.micro_batch, advice.gradient_accumulation, advice.num_train_epochs, -1, 42)
+    real = Schedule(
+        tuple(trained),
+        advice.recipe.train.per_device_train_batch_size,
+        advice.recipe.train.gradient_accumulation_steps,
+        advice.recipe.train.num_train_epochs,
+        -1,
+        42,
+    )
     assert advice.planned_steps == real.total_steps
 
 
@@ -411,7 +432,7 @@ def test_plan_prints_a_page_with_the_documented_row_marked(
 def test_a_guessed_length_leaves_room_so_that_no_answer_loses_its_end():
     """Seen: the pirate set without a tokenizer was guessed at 55 tokens, cut at 64, and its rows have up to 71."""
     guessed = recommend(STARTER, ROOMY, facts(p99_length=55, longest=55, median_length=50, estimated=True))
-    assert guessed.max_length == 192 and "Guessed from characters" in why(guessed, "max_length")
+    assert guessed.recipe.data.max_length == 192 and "Guessed from characters" in why(guessed, "max_length")
 
 
 def test_every_known_model_is_advised_on_every_card_also_where_query_and_value_are_one_matrix() -> None:
@@ -419,3 +440,34 @@ def test_every_known_model_is_advised_on_every_card_also_where_query_and_value_a
     for model in known_models():
         for gb in (4, 6, 8, 12, 24, 80):
             recommend(model.shape, planned(gb, "Windows"))
+
+
+# ---- one record ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", [{"use_dora": True}, {"lora_dropout": 0.1}, {"load_in_8bit": True, "method": "lora"}], ids=str)
+def test_a_plan_asks_the_arithmetic_once_for_dora_dropout_and_8_bit_too(chosen: dict[str, Any]) -> None:
+    """Seen: the setup that a plan told left these three out, while its estimate and how far it could be stretched had them."""
+    shape = shape_of_size("7B")
+    advice = recommend(shape, planned(24, "Linux"), chosen=chosen)
+    assert advice.estimate == estimate(shape, advice.setup) != estimate(shape, advise("7B", 24, chosen={"method": "lora"}).setup)
+    assert {name: getattr(advice.setup, name) for name in chosen} == chosen
+
+
+def test_a_filled_recipe_has_no_hole_and_each_decision_has_its_reason() -> None:
+    advice = recommend(STARTER, ROOMY, facts(), goal_of("style"), {"r": 4})
+    assert all(is_set(advice.recipe, name) for name in SETTINGS) and advice.recipe.goal == "style"
+    assert set(SETTINGS) >= {reason.field for reason in advice.reasons} - {"goal", "verdict", "budget"} >= set(DECISIONS)
+    assert recommend(STARTER, ROOMY, facts(), goal_of("style"), values_of(advice.recipe)).recipe == advice.recipe
+
+
+def test_what_run_json_and_plan_json_hold_of_an_advice_keeps_its_names() -> None:
+    value = advise("7B", 24).as_json()
+    assert list(value)[:15] == list(SETTINGS) and "recipe" not in value
+    assert {"verdict", "reasons", "alternatives", "documented", "estimate", "correction", "planned_steps", "usual_rate",
+            "warnings", "budget"} == set(value) - set(SETTINGS)  # fmt: skip
+
+
+def test_every_field_that_is_advised_on_is_one_of_a_recipe() -> None:
+    for section, field in SETTINGS.values():
+        assert field in Recipe.model_fields[section].annotation.model_fields

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from core.advice import catalogue, recommend
+from core.advice import catalogue
 from core.memory import budget
 from core.models.known import known_models
+from tests.kit.advice import recommend
 
 
 def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
     planned = budget.planned(12, "Linux")
     for entry in catalogue.entries(planned):
         for method in ("lora", "qlora"):
-            advised = recommend.recommend(entry.model.shape, planned, chosen={"method": method, "micro_batch": 1})
+            advised = recommend(entry.model.shape, planned, chosen={"method": method, "micro_batch": 1})
             assert entry.fits[method] == catalogue.Fit(advised.verdict, advised.estimate.needed_gib)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from core.advice import headroom, recommend
+from core.advice import headroom
 from core.advice.headroom import CARDS_GB
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.models.known import KnownModel, known_models
+from tests.kit.advice import recommend
 
 QLORA = Setup(method="qlora", r=16, max_length=1024)
 
@@ -68,7 +69,7 @@ def test_memory_grows_with_length_and_qlora_needs_less_for_a_7b_model() -> None:
 
 def test_a_plan_does_no_worse_on_a_larger_card() -> None:
     model = min((m for m in known_models() if m.shape.params > 6e9), key=lambda m: m.shape.params)
-    plan = recommend.recommend(model.shape, budget.planned(24, "Windows"))
+    plan = recommend(model.shape, budget.planned(24, "Windows"))
     cards = headroom.on_cards(plan, model.shape, "Windows")
     assert [card.gb for card in cards] == list(CARDS_GB)
     order = {"does_not_fit": 0, "tight": 1, "fits": 2}
@@ -81,7 +82,7 @@ def test_a_plan_does_no_worse_on_a_larger_card() -> None:
 def test_a_plan_made_for_the_processor_is_counted_as_a_cards_on_cards() -> None:
     """It would else be counted with the processor's optimizer and the whole process."""
     model = known("starter")
-    plan = recommend.recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
+    plan = recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
     card = headroom.on_cards(plan, model.shape, "Linux")[0]
-    setup = headroom.setup_of(plan).model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
+    setup = plan.setup.model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
     assert card.needed_gib == pytest.approx(arithmetic.estimate(model.shape, setup).needed_gib)

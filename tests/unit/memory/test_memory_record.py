@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.advice import remedies
-from core.advice.case import Case, Draft
+from core.advice.case import Case, with_settings
 from core.advice.decisions import planned_steps
-from core.advice.recommend import recommend
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
@@ -20,6 +19,7 @@ from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
 from core.workspace.folder import Workspace
+from tests.kit.advice import asked, recommend
 
 CARD = Card(index=0, name="NVIDIA GeForce RTX 4060", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB)
 MACHINE = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(driver="580.1", cards=(CARD,)))
@@ -72,8 +72,10 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
     corrected = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known)
     assert plain.correction is None and corrected.correction.runs == 3
     assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
-    same = arithmetic.estimate(SHAPE, Setup(method="qlora", r=corrected.r, max_length=512, gradient_checkpointing=True))
-    assert corrected.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(1.3 * same.on_card_gib)
+    same = arithmetic.estimate(
+        SHAPE, Setup(method="qlora", r=corrected.recipe.adapter.r, max_length=512, gradient_checkpointing=True)
+    )
+    assert corrected.recipe.train.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(1.3 * same.on_card_gib)
     tight = Budget(kind="card", sold_gb=16, free_gib=same.needed_gib * 1.05)
     verdicts = [
         recommend(SHAPE, tight, chosen={"method": "qlora", "max_length": 512}, corrections=each).verdict for each in (None, known)
@@ -89,7 +91,9 @@ def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
     return Case(SHAPE, here, None, None, vram_table(), 0.05, remedies.measured_corrections(factor))
 
 
-DRAFT = Draft("lora", 2048, "paged_adamw_8bit", micro_batch=4, gradient_accumulation=2, gradient_checkpointing=False, r=8)
+DRAFT = asked(
+    method="lora", max_length=2048, optim="paged_adamw_8bit", micro_batch=4, gradient_accumulation=2, gradient_checkpointing=False
+)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.25])
@@ -106,25 +110,27 @@ def test_every_way_that_is_named_fits_and_changes_something(free_gib: float, fac
 
 def test_fewer_at_once_keeps_what_a_step_learns_from() -> None:
     way = remedies.fewer_at_once(case(40.0), DRAFT)
-    assert way.draft.micro_batch * way.draft.gradient_accumulation == 8 and way.draft.micro_batch < 4
+    train = way.draft.train
+    assert train.per_device_train_batch_size * train.gradient_accumulation_steps == 8 and train.per_device_train_batch_size < 4
 
 
 def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> None:
     here = case(20.0)
     way = remedies.shorter(here, DRAFT, [100, 1000, 2048, 2000])
-    longer = Draft(**{**vars(way.draft), "max_length": way.draft.max_length + 64})
+    longest = way.draft.data.max_length
+    longer = with_settings(way.draft, max_length=longest + 64)
     assert here.holds(way.draft) and not here.holds(longer)
-    assert way.text.params["cut"] == sum(n > way.draft.max_length for n in (100, 1000, 2048, 2000))
+    assert way.text.params["cut"] == sum(n > longest for n in (100, 1000, 2048, 2000))
 
 
 def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
     [together, *_] = remedies.ways(case(6.0), DRAFT, [2048])
-    assert together.text.key == "would_fit.everything" and together.draft.micro_batch == 1
-    assert together.draft.method == "qlora" and together.draft.gradient_checkpointing
+    assert together.text.key == "would_fit.everything" and together.draft.train.per_device_train_batch_size == 1
+    assert together.draft.adapter.method == "qlora" and together.draft.train.gradient_checkpointing
 
 
 def test_on_a_processor_qlora_is_no_way_out() -> None:
-    draft = Draft("lora", 512, "adamw_torch", micro_batch=2, gradient_checkpointing=True)
+    draft = asked(method="lora", max_length=512, optim="adamw_torch", micro_batch=2, gradient_checkpointing=True)
     assert remedies.in_four_bit(case(8.0, "cpu"), draft) is None
 
 
@@ -135,8 +141,15 @@ def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
     from core.data.facts import DataFacts
 
     data = DataFacts(rows=100, tokens=100_000, learned_tokens=50_000, median_length=1000, p99_length=1000, longest=1000)
-    chosen = {"max_length": 256, "micro_batch": 4, "gradient_accumulation": 1, "num_train_epochs": 1.0, "eval_fraction": 0.0}
+    chosen = {
+        "max_length": 256,
+        "micro_batch": 4,
+        "gradient_accumulation": 1,
+        "num_train_epochs": 1.0,
+        "eval_fraction": 0.0,
+        "long_examples": "split",
+    }
     whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
-    pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length: 4 * 100)
+    pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length, how: 4 * 100)
     assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
     assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, vram_table(), 0.0), DRAFT) is not None

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from core.advice import headroom, plan
+from core.advice import plan
 from core.advice.plan import Grounds
 from core.memory import arithmetic, budget
 from core.memory.budget import Budget
@@ -38,7 +38,7 @@ def test_everything_has_its_words(language: str, there: Budget) -> None:
 def test_the_table_says_what_the_arithmetic_says() -> None:
     found = result(budget.planned(12, "Linux"))
     drawn = headroom_view.by_length(found, Wording("en")) or ""
-    setup = headroom.setup_of(found.plan.advice)
+    setup = found.plan.advice.setup
     for method in ("lora", "qlora"):
         needed = arithmetic.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
         assert f"{gib(needed)} GiB" in drawn

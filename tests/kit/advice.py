@@ -1,0 +1,34 @@
+"""Ask the advice as a person would: what was chosen by the short names, all else left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from core.advice import recommend as advice
+from core.advice.case import SETTINGS, Advice, Grounds, all_holes, with_settings
+from core.advice.goals import Goal
+from core.data.facts import DataFacts
+from core.memory.budget import Budget
+from core.memory.record import Corrections
+from core.models.shapes import ModelShape
+from core.recipe import Recipe
+
+
+def asked(goal: Goal | None = None, **chosen: Any) -> Recipe:
+    """A recipe with these settings and holes for all others. eval_fraction, long_examples: of its data."""
+    recipe = with_settings(all_holes(goal.id if goal else None), **{name: chosen[name] for name in chosen if name in SETTINGS})
+    more = {name: value for name, value in chosen.items() if name not in SETTINGS}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=more)})
+
+
+def recommend(
+    shape: ModelShape | None,
+    budget: Budget,
+    data: DataFacts | None = None,
+    goal: Goal | None = None,
+    chosen: dict[str, Any] | None = None,
+    corrections: Corrections | None = None,
+    examples: Callable[[int, str], int] | None = None,
+) -> Advice:
+    return advice.recommend(asked(goal, **(chosen or {})), Grounds(budget, shape, data, corrections, examples))
