@@ -14,14 +14,15 @@ from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import DryRunOption, JsonOption, WorkspaceOption, app, columns, in_words, print_json, say_finding
 from core.data.facts import DataFacts
-from core.errors import ModelError, RecipeError
+from core.errors import ModelError
 from core.memory.record import Corrections, MemoryRecord, Rig
-from core.messages import msg, terminal_language
+from core.messages import Message, msg, terminal_language
+from core.models.shapes import ModelShape
 from core.queue.turns import busy
 from core.runs.all import Runs
 from core.system.machine import Machine
 from core.trial.dry_runs import DryRuns, Looked
-from core.workspace.folder import Workspace, expand
+from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from core.data.preview import Preview
@@ -61,8 +62,6 @@ def plan_command(
         more = {"findings": found} | ({"dry_run": dry_run_json(counted)} if counted else {})
         print_json(in_words(plan_json(advice) | more))
     else:
-        from core.memory.cases import source_of
-
         for finding in findings:
             say_finding(finding)
         lines = [*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]
@@ -156,9 +155,7 @@ def plan_page(advice: Advice, language: str) -> list[str]:
 
 @app.command()
 def estimate(
-    model: Annotated[
-        str | None, typer.Option(help="An id, a hub name, a folder, a config.json, a GGUF file, or a size such as 7B.")
-    ] = None,
+    model: Annotated[str, typer.Option(help="An id, a hub name, a folder, a config.json, a GGUF file, or a size such as 7B.")],
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
     r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = 8,
     target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = "all-linear",
@@ -170,8 +167,8 @@ def estimate(
     optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = "paged_adamw_8bit",
     gradient_checkpointing: bool = True,
     loss: Annotated[
-        Literal["supervised", "chunked", "full", "fused", "fast"] | None,
-        typer.Option(help="Logits of the learned tokens (ours), in pieces, all at once (hf), never, or in place."),
+        Literal["supervised", "chunked", "full", "fused"] | None,
+        typer.Option(help="Logits of the learned tokens alone (what is trained with), in pieces, all at once, or never."),
     ] = None,
     double_quant: Annotated[bool, typer.Option(help="QLoRA: scales of the 4-bit weights in 8 bit.")] = True,
     adapter_dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Type of adapter, gradients and torch's states.")] = "fp32",
@@ -179,46 +176,32 @@ def estimate(
     dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
     lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
     load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on a base in 8 bit (LLM.int8).")] = False,
-    stack: Annotated[
-        Literal["ours", "hf", "fms", "litgpt", "torchtune"],
-        typer.Option(help="Whose training: this project's, plain Hugging Face, or another one's."),
-    ] = "ours",
-    cases: Annotated[
-        Path | None, typer.Option("--csv", help="A CSV file of cases, all answered in one call (docs/memory.md).")
-    ] = None,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How much memory a training would need on a card: the arithmetic, and with --dry-run the step itself; nothing is loaded."""
-    from core.memory import cases as memory_cases
     from core.memory.arithmetic import Setup
     from core.memory.arithmetic import estimate as memory_of
     from core.models.library import Models, shape_of
 
     models = Models(Workspace.open(workspace))
-    if cases is not None:
-        if dry_run:
-            raise RecipeError("dry_run.one_model")
-        return answer_cases(memory_cases.read(expand(str(cases)), lambda name: shape_of(models, name)), as_json)
-    if model is None:
-        raise RecipeError("memory.no_model")
     shape = shape_of(models, model)
     setup = Setup(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
         supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
-        load_in_8bit=load_in_8bit, stack=stack,
+        load_in_8bit=load_in_8bit,
     )  # fmt: skip
     result = memory_of(shape, setup)
     counted = counted_dry_run(models, model, setup) if dry_run else None
     if as_json:
         value = estimate_json(model, shape, setup, result) | ({"dry_run": dry_run_json(counted)} if counted else {})
         print_json(in_words(value))
-        return None
+        return
     language = terminal_language()
     print(msg("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
-    print(memory_cases.source_of(shape).render(language))
+    print(source_of(shape).render(language))
     for name, gib in result.terms.items():
         print(msg("memory.row", gib=gib, what=msg(f"memory.{name}")).render(language))
     totals = ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib")
@@ -229,7 +212,6 @@ def estimate(
         print(doubt.render(language))
     if counted:
         print("\n".join(dry_run_lines(counted, result.on_card_gib, language)))
-    return None
 
 
 def counted_dry_run(models: Any, model: str, setup: Any) -> Looked:
@@ -271,31 +253,15 @@ def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) ->
 
 def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:
     """The fields that `estimate --json` promises (docs/design.md, section 7), and what they were counted from."""
-    from core.memory.cases import source_of
-
     counted = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}
     numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
     return {"model": model, **counted, "setup": setup.model_dump(), **numbers}
 
 
-def answer_cases(found: list[Any], as_json: bool) -> None:
-    """Every case of a file: predicted, and where the file says what was measured, by how much that is off."""
-    from core.memory import cases as memory_cases
-
-    answers = [case.answer() for case in found]
-    summary = memory_cases.summary(answers)
-    if as_json:
-        lines = [
-            {"id": each.case.id, "counter": each.case.counter, "measured_gib": each.case.measured_gib,
-             "predicted_gib": each.predicted_gib, "error": each.error,
-             **estimate_json(each.case.model, each.case.shape, each.case.setup, each.estimate)}
-            for each in answers
-        ]  # fmt: skip
-        return print_json(in_words({"cases": lines, "summary": summary}))
-    language = terminal_language()
-    for each in answers:
-        print(memory_cases.line(each).render(language))
-    for kind, errors in summary.items():
-        percent = {name: 100 * errors[name] for name in ("median", "p90", "worst")}
-        print(msg("memory.case_summary", kind=msg(f"memory.counter_{kind}"), rows=int(errors["rows"]), **percent).render(language))
-    return None
+def source_of(shape: ModelShape) -> Message:
+    """Where the numbers of a shape come from, as a sentence; for a bare size, which model stands for it."""
+    if shape.stands_for:
+        return msg("memory.source_size", model=shape.stands_for)
+    if shape.held and shape.held.quantised:
+        return msg("memory.source_quantised", method=shape.held.quantised, shape=shape.describe())
+    return msg(f"memory.source_{shape.source}", shape=shape.describe())

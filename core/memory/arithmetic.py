@@ -2,7 +2,7 @@
 
 Symbols: T tokens in a micro-batch, K of them learned, L layers, h hidden size, V vocabulary, n trainable parameters. Each term
 is a function that names the section of docs/memory.md it comes from; its numbers stand in presets/memory.yaml,
-with what each was counted or fitted on. "ours" describes the stack that core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
+with what each was counted or fitted on. They describe the step that core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
 core.engine.loss and core.training.trainer build; a change there is a change here.
 
 At the peak of a step, all that the layers keep is there, and beside it either one layer's own backward or the head's.
@@ -23,15 +23,13 @@ from core.values import GIB, MIB, Frozen
 
 Terms = dict[str, float]
 Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
-StackName = Literal["ours", "hf", "fms", "litgpt", "torchtune"]
-BY_TRANSFORMERS = ("ours", "hf")  # stacks that train transformers' own layers
-LossName = Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"]
+LossName = Literal["supervised", "chunked", "full", "fused"]
 
 
 class Setup(Frozen):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
-    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer; loss
-    None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
+    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
+    (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
     makes them. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +45,7 @@ class Setup(Frozen):
     loss: LossName | None = None
     base_bytes: Literal[2, 4] = 2
     device: Literal["card", "cpu"] = "card"
-    stack: StackName = "ours"
+    stack: Literal["ours"] = "ours"
     double_quant: bool = True
     adapter_dtype: Literal["fp32", "bf16"] = "fp32"
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -95,7 +93,7 @@ class Setup(Frozen):
 
     @property
     def trainer(self) -> Stack:
-        return memory_constants().stacks[self.stack]
+        return memory_constants().trainer
 
     @property
     def loss_name(self) -> str:
@@ -147,7 +145,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing is unpacked
         # at the head; the numbers of others were fitted with that on top.
         "activations": stored + layer,
-        "logits": max(0.0, head - layer - (unpacked if setup.stack == "ours" else 0.0)),
+        "logits": max(0.0, head - layer - (unpacked if setup.trainer.counted else 0.0)),
         "dequantised": unpacked,
     }
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
@@ -223,7 +221,7 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
     whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
     for more in (
         constants.kept_besides.get(shape.model_type),
-        constants.kept_whole.widths if whole and setup.stack in BY_TRANSFORMERS else None,
+        constants.kept_whole.widths if whole and setup.trainer.by_transformers else None,
         setup.trainer.kept_4bit if setup.method == "qlora" else None,
     ):
         for width, times in (more or {}).items():
@@ -267,13 +265,13 @@ def logits(shape: ModelShape, setup: Setup) -> float:
     at_once = setup.tokens
     if setup.loss_name == "supervised":
         at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
-    return at_once * shape.vocab_size * setup.trainer.loss_of(setup.loss_name).vocabulary
+    return at_once * shape.vocab_size * setup.trainer.loss[setup.loss_name].vocabulary
 
 
 def head_at_work(shape: ModelShape, setup: Setup) -> float:
     """Bytes at the loss: the logits with the hidden states they come from, or after them the last norm's own backward.
     Section 1.5."""
-    loss, wide = setup.trainer.loss_of(setup.loss_name), shape.hidden_size * setup.base_bytes / 2
+    loss, wide = setup.trainer.loss[setup.loss_name], shape.hidden_size * setup.base_bytes / 2
     at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
     return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
 
@@ -349,7 +347,7 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
 def _magnitudes(shape: ModelShape, setup: Setup) -> float:
     """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied out and
     turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the dry run."""
-    if not (setup.use_dora and setup.stack == "ours" and setup.method != "full"):
+    if not (setup.use_dora and setup.trainer.counted and setup.method != "full"):
         return 0.0
     targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
     return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in targets), default=0)
@@ -369,7 +367,7 @@ def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
 
 def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
     """Whether attention is eager because nothing else computes this family's."""
-    return shape.model_type in memory_constants().eager_families and setup.stack in BY_TRANSFORMERS
+    return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers
 
 
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32

@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import RecipeError
 from core.presets import load
 
 
@@ -24,8 +23,10 @@ class LossBytes(_Part):
 
 
 class Stack(_Part):
-    """One trainer of presets/memory.yaml, which says what each number means."""
+    """How a trainer spends memory: presets/memory.yaml, which says what each number means."""
 
+    counted: bool = False
+    by_transformers: bool = False
     inputs: Literal["once", "each"]
     kept: dict[str, dict[str, float]]
     kept_4bit: dict[str, float] = {}
@@ -34,12 +35,6 @@ class Stack(_Part):
     final_norm: float = 0
     slack: dict[str, float]
     context_gib: float
-
-    def loss_of(self, name: str) -> LossBytes:
-        """Raises RecipeError for a loss that is not known of this trainer."""
-        if name not in self.loss:
-            raise RecipeError("memory.no_such_loss", found=name, expected=list(self.loss))
-        return self.loss[name]
 
 
 class NormAfterMlp(_Part):
@@ -58,7 +53,7 @@ class CpuConstants(_Part):
 
 
 class MemoryConstants(_Part):
-    """presets/memory.yaml: the numbers of core.memory.arithmetic and the stacks that they describe."""
+    """presets/memory.yaml: the numbers of core.memory.arithmetic and what they describe."""
 
     version: int
     stack: str
@@ -66,7 +61,7 @@ class MemoryConstants(_Part):
     optimizer_bytes: dict[str, float]
     optimizer_states_as_wide_as_parameters: tuple[str, ...]
     workspace_gib: float
-    stacks: dict[str, Stack]
+    trainer: Stack
     kept_besides: dict[str, dict[str, float]]
     norm_after_mlp: NormAfterMlp
     eager: dict[str, float]

@@ -211,6 +211,6 @@ def obstacle(setup: Setup) -> Message | None:
     """Why a setup has no dry run: it is not how this project trains, on a card."""
     if setup.device == "cpu":
         return msg("dry_run.on_processor")
-    ours = setup.method != "full" and setup.base_bits != 8 and setup.stack == "ours" and setup.loss in (None, "supervised")
+    ours = setup.method != "full" and setup.base_bits != 8 and setup.loss in (None, "supervised")
     ours = ours and setup.attention == "sdpa" and setup.adapter_dtype == "fp32" and not setup.fp32_stream
     return None if ours else msg("dry_run.not_ours")

@@ -163,7 +163,7 @@ def test_a_repository_that_is_quantised_already_is_a_sentence(dry_runs: DryRuns)
 
 def test_what_is_not_this_projects_training_is_not_counted():
     assert obstacle(Setup()) is None
-    for other in ({"stack": "hf"}, {"method": "full"}, {"loss": "full"}, {"attention": "eager"}, {"device": "cpu"}):
+    for other in ({"method": "full"}, {"loss": "full"}, {"attention": "eager"}, {"device": "cpu"}):
         assert obstacle(Setup(**other)) is not None, other
 
 
@@ -372,7 +372,7 @@ def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp
     said = json.loads(capsys.readouterr().out)
     assert said["dry_run"]["allocated_gib"] == pytest.approx(said["allocated_gib"], rel=WITHIN)
     assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(said["terms"])
-    assert commands.main(["estimate", "--model", str(config), "--dry-run", "--stack", "hf", *place]) == 0
+    assert commands.main(["estimate", "--model", str(config), "--dry-run", "--attention", "eager", *place]) == 0
     assert "this project's own training" in capsys.readouterr().out
 
 

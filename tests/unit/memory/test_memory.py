@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.memory_stacks import OthersSetup
 from core.commands import __main__ as commands
 from core.errors import RecipeError
 from core.memory.arithmetic import Estimate, Setup, estimate
@@ -42,7 +43,7 @@ SEVEN_B = SHAPES["Llama-2-7B"]
 
 
 def of(shape: ModelShape = SEVEN_B, **settings: Any) -> Estimate:
-    return estimate(shape, Setup(**settings))
+    return estimate(shape, OthersSetup(**settings) if "stack" in settings else Setup(**settings))
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from benchmarks import memory_cases
+from benchmarks.memory_stacks import OthersSetup
 from core.commands import __main__ as commands
-from core.errors import RecipeError
-from core.memory import cases as memory_cases
 from core.memory.arithmetic import Setup, estimate
 from core.models.known import shape_of_size
 from core.models.shapes import ModelShape
@@ -43,7 +44,7 @@ def no_names(name: str) -> ModelShape:
 def test_the_arithmetic_agrees_with_what_others_measured() -> None:
     answers = [case.answer() for case in memory_cases.read(POINTS, no_names)]
     for answer in answers:
-        print(memory_cases.line(answer).render("en"))
+        print(memory_cases.line(answer))
     summary = memory_cases.summary(answers)
     for kind, errors in summary.items():
         print(f"{kind}: " + ", ".join(f"{name} {value if name == 'rows' else f'{value:.2%}'}" for name, value in errors.items()))
@@ -70,15 +71,15 @@ UNSEEN = [
 def test_it_agrees_with_measurements_that_nothing_was_fitted_on(
     size: str, settings: dict[str, Any], field: str, gib: float, within: float
 ) -> None:
-    found = estimate(shape_of_size(size), Setup(**ATTENTION | settings))
+    found = estimate(shape_of_size(size), OthersSetup(**ATTENTION | settings))
     assert getattr(found, field) == pytest.approx(gib, rel=within)
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------
+# ---- the benchmark ------------------------------------------------------------------------------------------------------
 
 
 def test_one_call_answers_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["estimate", "--csv", str(POINTS), "--json", "--workspace", str(tmp_path)]) == 0
+    assert memory_cases.main([str(POINTS), "--json", "--workspace", str(tmp_path)]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["cases"]) == 69 and set(answer["summary"]) == set(ROWS)
     first = answer["cases"][0]
@@ -95,18 +96,18 @@ def test_one_call_answers_every_row(tmp_path: Path, capsys: pytest.CaptureFixtur
         "terms",
     } <= set(first)
     assert first["predicted_gib"] == first["allocated_gib"]
-    assert commands.main(["estimate", "--csv", str(POINTS), "--workspace", str(tmp_path)]) == 0
+    assert memory_cases.main([str(POINTS), "--workspace", str(tmp_path)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 69 + 3
 
 
 def test_cases_need_no_more_than_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("model,method,max_length\n7B,qlora,512\nqwen3-8b,,\n", "utf-8")
-    assert commands.main(["estimate", "--csv", str(file), "--json", "--workspace", str(tmp_path)]) == 0
+    assert memory_cases.main([str(file), "--json", "--workspace", str(tmp_path)]) == 0
     cases = json.loads(capsys.readouterr().out)["cases"]
     alone = estimate(shape_of_size("7B"), Setup(method="qlora", max_length=512))
     assert cases[0]["on_card_gib"] == pytest.approx(alone.on_card_gib) and cases[0]["error"] is None
-    assert cases[1]["setup"] == Setup().model_dump() and cases[1]["shape_source"] == "catalogue"
+    assert cases[1]["setup"] == OthersSetup().model_dump() and cases[1]["shape_source"] == "catalogue"
 
 
 @pytest.mark.parametrize(
@@ -127,17 +128,23 @@ def test_a_bad_file_of_cases_is_one_sentence(
 ) -> None:
     file = tmp_path / "bad.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert commands.main(["estimate", "--csv", str(file), "--workspace", str(tmp_path)]) == 2
+    assert memory_cases.main([str(file), "--workspace", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.out == "" and mention in said.err and said.err.strip().count("\n") == 0
 
 
 def test_a_loss_that_a_trainer_does_not_have_is_refused() -> None:
-    with pytest.raises(RecipeError, match="fast"):
-        estimate(shape_of_size("7B"), Setup(loss="fast"))
+    with pytest.raises(ValidationError, match="fast is not known of ours"):
+        OthersSetup(loss="fast")
+    assert OthersSetup(loss="fast", stack="hf").trainer.loss["fast"]
 
 
-def test_options_of_other_trainers_move_the_number_their_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_our_own_numbers_the_benchmarks_setup_is_the_products() -> None:
+    for asked in ({}, {"method": "qlora", "use_dora": True}, {"loss": "full", "attention": "eager"}):
+        assert estimate(shape_of_size("7B"), OthersSetup(**asked)) == estimate(shape_of_size("7B"), Setup(**asked))
+
+
+def test_options_move_the_number_their_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def gib(*options: str) -> float:
         arguments = [
             "estimate",
@@ -157,6 +164,7 @@ def test_options_of_other_trainers_move_the_number_their_way(tmp_path: Path, cap
     ours = gib()
     assert gib("--no-double-quant") - ours == pytest.approx(6.979e9 * (0.5625 - 0.515869) / 2**30, rel=0.01)
     assert gib("--optim", "adamw_torch", "--adapter-dtype", "bf16") < gib("--optim", "adamw_torch")
-    assert gib("--stack", "hf") > ours + 5, "128k words x 4096 tokens x 14 bytes are 6.9 GiB"
+    theirs = estimate(shape_of_size("8B"), OthersSetup(method="qlora", max_length=4096, stack="hf")).on_card_gib
+    assert theirs > ours + 5, "128k words x 4096 tokens x 14 bytes are 6.9 GiB"
     assert gib("--attention", "eager") > ours + 5
     assert ours < gib("--lora-dropout", "0.1") and ours < gib("--dora")

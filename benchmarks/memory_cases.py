@@ -1,4 +1,6 @@
-"""Many cases of the arithmetic out of one CSV file: a line is a model, a way to train it, and perhaps what was measured.
+"""The arithmetic against a CSV file of cases: a line is a model, a way to train it, and perhaps what was measured.
+
+    .venv/bin/python -m benchmarks.memory_cases tests/data/memory_points.csv [--json] [--workspace DIR]
 
 Columns are those of tests/data/memory_points.csv; only the model's is needed. A model is what `--model` takes, or a shape by the
 columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is told:
@@ -14,7 +16,10 @@ No torch.
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +27,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from core.errors import GarageError, RecipeError
-from core.memory.arithmetic import Estimate, Setup, estimate
-from core.messages import Message, msg
+from benchmarks.memory_stacks import OthersSetup
+from core.errors import GarageError
+from core.memory.arithmetic import Estimate, estimate
 from core.models.shapes import ModelShape
 from core.values import GIB
 
@@ -34,6 +39,10 @@ _SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_va
 _SOURCES = {"litgpt": "litgpt", "torchtune": "torchtune", "fms-acceleration": "hf"}
 
 
+class BadCasesError(Exception):
+    """A file that is none of cases, in a sentence."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One line. counter: what `measured_gib` counts; None where the line has no measurement."""
@@ -41,7 +50,7 @@ class Case:
     id: str
     model: str
     shape: ModelShape
-    setup: Setup
+    setup: OthersSetup
     counter: Counter | None = None
     measured_gib: float | None = None
 
@@ -65,14 +74,15 @@ class Answer:
 
 
 def read(path: Path, shape_of: Callable[[str], ModelShape]) -> list[Case]:
-    """The cases of a file. Raises RecipeError that names the first line which is none."""
+    """The cases of a file. Raises BadCasesError that names the first line which is none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row, _ in zip(csv.DictReader(file), range(MOST + 1), strict=False)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError("memory.bad_file", file=str(path), reason=str(error)[:200]) from None
+        raise BadCasesError(f"{path} cannot be read as CSV in UTF-8: {str(error)[:200]}") from None
     if not rows or len(rows) > MOST or "model" not in rows[0]:
-        raise RecipeError("memory.no_cases", file=str(path), found=list(rows[0])[:10] if rows else "-", most=MOST)
+        columns = ", ".join(list(rows[0])[:10]) if rows else "-"
+        raise BadCasesError(f"{path} has no cases. Expected a column “model” and 1 to {MOST} lines; its columns are: {columns}.")
     return list(_cases(rows, shape_of))
 
 
@@ -90,8 +100,8 @@ def _cases(rows: Iterable[Mapping[str, str | None]], shape_of: Callable[[str], M
         }
         try:
             yield _case(row, once)
-        except GarageError as error:
-            raise RecipeError("memory.bad_line", line=line, why=error.message) from None
+        except (GarageError, BadCasesError) as error:
+            raise BadCasesError(f"Line {line} of the cases: {error}") from None
 
 
 def _case(row: dict[str, str], shape_of: Callable[[str], ModelShape]) -> Case:
@@ -109,7 +119,7 @@ def _shape(row: Mapping[str, str]) -> ModelShape:
     return ModelShape.from_config(config | {"model_type": kind, "tie_word_embeddings": _said(row, "tie_word_embeddings")})
 
 
-def _setup(row: Mapping[str, str]) -> Setup:
+def _setup(row: Mapping[str, str]) -> OthersSetup:
     stack, loss = _stack(row), row.get("loss")
     method, double = row.get("method", "lora"), row.get("double_quant")
     values: dict[str, Any] = {
@@ -132,10 +142,11 @@ def _setup(row: Mapping[str, str]) -> Setup:
         if column in row:
             values[field] = _whole(row, column)
     try:
-        return Setup(**values)
+        return OthersSetup(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise RecipeError("memory.bad_value", field=str(first["loc"][0]), found=str(first["input"])[:60]) from None
+        field = str(first["loc"][0]) if first["loc"] else "loss"
+        raise BadCasesError(f"{field} cannot be {str(first['input'] if first['loc'] else values['loss'])[:60]}.") from None
 
 
 def by_others(row: Mapping[str, str]) -> bool:
@@ -172,7 +183,7 @@ def _measured(row: Mapping[str, str]) -> tuple[float | None, Counter | None]:
     try:
         value = float(row["measured"])
     except ValueError:
-        raise RecipeError("memory.bad_value", field="measured", found=row["measured"][:60]) from None
+        raise BadCasesError(f"measured cannot be {row['measured'][:60]}.") from None
     counter = row.get("counter", "")
     kind: Counter = "idle" if counter.startswith("idle") else "allocated" if counter.startswith("alloc") else "on_card"
     return value * (1e9 / GIB if row.get("unit", "GiB") == "GB" else 1), kind
@@ -182,7 +193,7 @@ def _whole(row: Mapping[str, str], name: str) -> int:
     try:
         return int(row[name])
     except ValueError:
-        raise RecipeError("memory.bad_value", field=name, found=row[name][:60]) from None
+        raise BadCasesError(f"{name} cannot be {row[name][:60]}.") from None
 
 
 def _said(row: Mapping[str, str], name: str, otherwise: bool = False) -> bool:
@@ -208,18 +219,51 @@ def _spread(errors: list[float]) -> dict[str, float]:
     return {"median": at(0.5), "p90": at(0.9), "worst": errors[-1]}
 
 
-def source_of(shape: ModelShape) -> Message:
-    """Where the numbers of a shape come from, as a sentence; for a bare size, which model stands for it."""
-    if shape.stands_for:
-        return msg("memory.source_size", model=shape.stands_for)
-    if shape.held and shape.held.quantised:
-        return msg("memory.source_quantised", method=shape.held.quantised, shape=shape.describe())
-    return msg(f"memory.source_{shape.source}", shape=shape.describe())
-
-
-def line(answer: Answer) -> Message:
+def line(answer: Answer) -> str:
     """One row of the printed table."""
     error = "-" if answer.error is None else f"{100 * answer.error:+.1f} %"
     measured = "-" if answer.case.measured_gib is None else f"{answer.case.measured_gib:.2f}"
-    facts = {"id": answer.case.id or "-", "model": answer.case.model or "-", "method": answer.case.setup.method}
-    return msg("memory.case", **facts, predicted=answer.predicted_gib, measured=measured, error=error)
+    what = f"{answer.case.id or '-'}  {answer.case.model or '-'}, {answer.case.setup.method}"
+    return f"{what}: predicted {answer.predicted_gib:.2f} GiB, measured {measured}, {error}"
+
+
+def as_json(answers: Iterable[Answer]) -> dict[str, Any]:
+    cases = [
+        {"id": each.case.id, "counter": each.case.counter, "measured_gib": each.case.measured_gib,
+         "predicted_gib": each.predicted_gib, "error": each.error, "model": each.case.model, "params": each.case.shape.params,
+         "shape_source": each.case.shape.source, "setup": each.case.setup.model_dump(), **each.estimate.model_dump(mode="json")}
+        for each in answers
+    ]  # fmt: skip
+    return {"cases": cases, "summary": summary(answers)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    from core.models.library import Models, shape_of
+    from core.workspace.folder import Workspace
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--workspace", help="where models may lie that a line names; the app's own if left out")
+    chosen = parser.parse_args(arguments)
+    models = Models(Workspace.open(chosen.workspace))
+    try:
+        answers = [case.answer() for case in read(chosen.file, lambda name: shape_of(models, name))]
+    except BadCasesError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if chosen.json:
+        print(json.dumps(as_json(answers), ensure_ascii=False, indent=1))
+        return 0
+    for answer in answers:
+        print(line(answer))
+    for kind, errors in summary(answers).items():
+        percent = {name: f"{100 * errors[name]:.1f} %" for name in ("median", "p90", "worst")}
+        print(
+            f"{kind}: {errors['rows']} measured, error median {percent['median']}, 90 of 100 within {percent['p90']}, worst {percent['worst']}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""How other trainers spend memory: the arithmetic of core/memory/arithmetic with their numbers (memory_stacks.yaml beside this).
+
+What the app plans with is its own training alone. These are for what others have published: the more of it the same terms explain,
+the more they can be believed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import model_validator
+
+from core.memory.arithmetic import Setup
+from core.memory.constants import Stack
+
+
+class OthersSetup(Setup):
+    """One way to train with any of the known trainers. ours: this project's."""
+
+    stack: Literal["ours", "hf", "fms", "litgpt", "torchtune"] = "ours"
+    loss: Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"] | None = None
+
+    @property
+    def trainer(self) -> Stack:
+        return super().trainer if self.stack == "ours" else stacks()[self.stack]
+
+    @model_validator(mode="after")
+    def _has_the_loss(self) -> Self:
+        if self.loss is not None and self.loss not in self.trainer.loss:
+            raise ValueError(f"the loss {self.loss} is not known of {self.stack}; expected one of: {', '.join(self.trainer.loss)}")
+        return self
+
+
+@lru_cache(maxsize=1)
+def stacks() -> dict[str, Stack]:
+    value = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+    return {name: Stack.model_validate(found) for name, found in value.items()}
