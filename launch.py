@@ -965,9 +965,9 @@ def run_checks(environment):
 
 
 def side_by_side(arguments):
-    """Two test processes, a file of tests in one of them, where all tests are asked for: most of them wait for others."""
+    """Two test processes where all tests are asked for, the one that is done helping the other: most tests wait for others."""
     chosen = any(not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments)
-    return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadfile"]
+    return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "worksteal"]
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def forked() -> Iterator[None]:
     if not hasattr(os, "fork"):
         yield
         return
-    Popen.servers = Servers({"torch": worker_environment(), "web": dict(os.environ)})
+    Popen.servers = Servers({"torch": worker_environment(), "web": dict(os.environ), "commands": dict(os.environ)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", Popen)
         yield

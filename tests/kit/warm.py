@@ -4,8 +4,8 @@
 
 `Popen` stands in subprocess.Popen's place (the fixture `forked`): a command `python -m MODULE` of KINDS is forked, with the
 arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes what it does,
-not the seconds in which Python reads torch; an app is there without the seconds in which it reads gradio, and forks its workers in
-the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
+not the seconds in which Python reads torch; an app or a command is there without the second in which it reads its libraries, and
+forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
 Linux and macOS only. A server ends when its standard input does. Asked, one message each: {"argv", "env", "cwd", "servers"} with
 three files -> {"pid"}; {"code": pid} -> {"code": int | null}.
 """
@@ -34,6 +34,7 @@ KINDS = {
         "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
     ),
     "web": ("webui",),
+    "commands": ("core.commands",),
 }  # fmt: skip
 READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "GRADIO_")  # libraries read these as they load
 MOST = 1 << 20  # bytes of a message
@@ -114,7 +115,8 @@ class Servers:
             warm.close()
         for server in self._begun.values():
             server.stdin.close()
-            server.wait(30)
+            server.kill()  # it may still read its libraries; what it has forked lives on
+            server.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -151,13 +153,15 @@ class Popen(subprocess.Popen):
         self.args, self.returncode, self.encoding, self.errors, self.text_mode = args, None, None, None, False
         self._child_created, self._communication_started, self._input = False, False, None  # nothing for the base class to reap
         self.stdin = self.stdout = self.stderr = None
+        if any(options.get(name) for name in ("text", "encoding", "errors", "universal_newlines")):
+            self.encoding, self.errors, self.text_mode = options.get("encoding") or "utf-8", options.get("errors"), True
         ours: list[int] = []
         files = [self._file(place, options.get(name), ours) for place, name in enumerate(("stdin", "stdout", "stderr"))]
         if files[2] == subprocess.STDOUT:
             files[2] = files[1]
         environment = dict(os.environ if options.get("env") is None else options["env"])
         asked = {"argv": list(args[2:]), "env": environment, "cwd": str(options.get("cwd") or os.getcwd())}
-        if kind == "web":
+        if kind != "torch":
             asked["servers"] = [{"torch": self.servers.begin("torch")}, {"torch": dict(self.servers.environments["torch"])}]
         self.pid = self.warm.ask(asked, tuple(files))["pid"]
         for each in ours:
@@ -172,10 +176,11 @@ class Popen(subprocess.Popen):
             return ours[-1]
         if wanted == subprocess.PIPE:
             reads, writes = os.pipe()
+            mode = {"encoding": self.encoding, "errors": self.errors} if self.text_mode else {}
             if place == 0:
-                self.stdin = os.fdopen(writes, "wb", -1)
+                self.stdin = os.fdopen(writes, "w" if mode else "wb", **mode)
             else:
-                setattr(self, ("", "stdout", "stderr")[place], os.fdopen(reads, "rb", -1))
+                setattr(self, ("", "stdout", "stderr")[place], os.fdopen(reads, "r" if mode else "rb", **mode))
             ours.append(reads if place == 0 else writes)
             return ours[-1]
         return wanted if isinstance(wanted, int) else wanted.fileno()
@@ -207,6 +212,8 @@ class Popen(subprocess.Popen):
         if not self._forked:
             return super().communicate(input, timeout)
         if self.stdin:
+            if input:
+                self.stdin.write(input)
             self.stdin.close()
         said = {}
         readers = [
@@ -236,11 +243,17 @@ class Popen(subprocess.Popen):
 
 
 def read_libraries(kind: str) -> None:
+    if kind == "commands":
+        import core.commands.__main__  # noqa: F401
+
+        del sys.modules["core.commands.__main__"]  # it is run, not imported
+        return
     if kind == "web":
         import webui.__main__
         import webui.app
         import webui.state.services  # noqa: F401
 
+        del sys.modules["webui.__main__"]
         return
     import datasets  # noqa: F401
     import peft  # noqa: F401
