@@ -385,3 +385,25 @@ def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
     largest = answer(dry_runs, asked(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
     print(f"70B, warm: {sum(process.cpu_times()[:2]) - before:.1f} s of one core, {process.memory_info().rss >> 20} MiB")
     assert largest.layers_run == (2, 4), "what makes it quick"
+
+
+def test_torchs_functions_are_replaced_for_a_count_alone_and_still_are_what_is_replaced() -> None:
+    """_as_on_a_card stands in front of three functions of torch's; what it needs of them is looked at here, for the next torch."""
+    import torch
+    from torch.nn import functional
+
+    from core.trial.dry_run import _as_on_a_card, _attention
+
+    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast
+    with pytest.raises(RuntimeError):
+        torch.autocast("meta", enabled=False)  # once torch takes this, its replacement may go
+    like = torch.empty(1, 2, 4, 8, dtype=torch.bfloat16, device="meta")
+    options = {"attn_mask": None, "dropout_p": 0.0, "is_causal": True, "scale": None, "enable_gqa": False}
+    assert own[0](like, like, like, **options).shape == _attention(like, like, like, **options).shape, (
+        "torch's takes other arguments"
+    )
+    with pytest.raises(ZeroDivisionError), _as_on_a_card():
+        assert functional.scaled_dot_product_attention is _attention and torch.autocast is not own[2]
+        with torch.autocast("meta", enabled=False), torch.autocast("cpu", enabled=False):
+            raise ZeroDivisionError
+    assert own == (functional.scaled_dot_product_attention, functional.dropout, torch.autocast), "put back, whatever happened"
