@@ -7,6 +7,7 @@ cannot be learned from (`own`: this one alone). Takes about six minutes on two c
 from __future__ import annotations
 
 import csv
+import re
 import sys
 import tempfile
 import time
@@ -92,21 +93,42 @@ def main() -> int:
 
 
 def a_sample_set(page: Page, space: Workspace) -> None:
-    page.wait_for_timeout(2000)
-    shoot(page, "train-form")
-    for step in ("goal", "model", "data"):
-        page.locator(f"#next-{step}").click()
-        page.wait_for_timeout(1500)
-    page.wait_for_timeout(9000)  # until the pace of this PC is measured
-    page.locator(".lg-plan summary").first.click()
-    page.wait_for_timeout(500)
-    shoot(page, "plan", "#step-plan")
+    form_and_plan(page)
     page.locator("#start").click()
     wait_for(lambda: Runs(space).list() and Runs(space).list()[0].status().step >= 44)
     page.wait_for_timeout(2500)
     shoot(page, "train-running")
     chat(page, space, QUESTIONS)
     shoot(page, "chat-used")
+
+
+def form_and_plan(page: Page) -> None:
+    page.locator("#next-data").wait_for()
+    settled(page)
+    shoot(page, "train-form")
+    for step, inside in (("goal", "#model"), ("model", "#data"), ("data", "#method")):
+        page.locator(f"#next-{step}").click()
+        page.locator(inside).wait_for()
+        settled(page)
+    page.locator("#plan-card").filter(has_text=re.compile(r"optimizer steps, .*\(")).wait_for(timeout=180_000)  # its pace is known
+    page.locator(".lg-plan summary").first.click()
+    page.locator(".lg-plan details[open]").wait_for()
+    shoot(page, "plan", "#step-plan")
+
+
+def settled(page: Page) -> None:
+    """Nothing of the page has moved for a second, so that no fold is caught half-way."""
+    page.evaluate(
+        """() => new Promise(done => {
+            let size = 0, since = performance.now();
+            const look = now => {
+                const height = document.body.scrollHeight + document.body.innerText.length;
+                if (height !== size) { size = height; since = now; }
+                if (now - since > 1000) done(); else requestAnimationFrame(look);
+            };
+            requestAnimationFrame(look);
+        })"""
+    )
 
 
 def data_of_ones_own(page: Page, space: Workspace, file: Path) -> None:
@@ -153,6 +175,7 @@ def club_file(folder: Path) -> Path:
 
 def shoot(page: Page, name: str, part: str = "") -> None:
     """The whole page, or a part of it, with nothing of the sticky Start button over it."""
+    settled(page)
     path = PICTURES / f"{name}.png"
     if part:
         page.add_style_tag(content="#start-bar { position: static !important; }")
@@ -169,7 +192,7 @@ def smaller(path: Path) -> None:
     reduced.save(path, optimize=True)
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 600.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 3600.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
