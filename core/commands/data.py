@@ -11,6 +11,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.data.tokenizer import LongExamples
 from core.messages import msg, terminal_language
 from core.presets import PRESETS
+from core.recipe import Data
 from core.workspace.folder import Workspace, expand
 
 
@@ -37,7 +38,7 @@ def inspect(
     model: str | None = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
-    max_length: int = 512,
+    max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
 ) -> None:
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
@@ -67,7 +68,9 @@ def inspect(
         print(msg("command.inspect_learned", **learned).render(language))
 
 
-def what_is_learned(space: Workspace, model: str, examples: list, max_length: int, long_examples: LongExamples) -> dict[str, Any]:
+def what_is_learned(
+    space: Workspace, model: str, examples: list[Any], max_length: int, long_examples: LongExamples
+) -> dict[str, Any]:
     """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
     from core.data.preview import Preview
     from core.data.tokenizer import Tokenizer

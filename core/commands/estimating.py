@@ -15,6 +15,7 @@ from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import DryRunOption, JsonOption, WorkspaceOption, app, columns, in_words, print_json, say_finding
 from core.data.facts import DataFacts
 from core.errors import ModelError
+from core.memory.arithmetic import Setup
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg, terminal_language
 from core.models.shapes import ModelShape
@@ -26,6 +27,8 @@ from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from core.data.preview import Preview
+
+USUAL = Setup()  # what an option is where it is left out
 
 
 # ---- what fits --------------------------------------------------------------------------------------------------------
@@ -157,15 +160,15 @@ def plan_page(advice: Advice, language: str) -> list[str]:
 def estimate(
     model: Annotated[str, typer.Option(help="An id, a hub name, a folder, a config.json, a GGUF file, or a size such as 7B.")],
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
-    r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = 8,
-    target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = "all-linear",
-    micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows computed at once.")] = 1,
-    max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest row.")] = 512,
+    r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = USUAL.r,
+    target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = USUAL.target_modules,
+    micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows computed at once.")] = USUAL.micro_batch,
+    max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest row.")] = USUAL.max_length,
     supervised_tokens: Annotated[
         int | None, typer.Option(min=0, max=10_000_000, help="The most that one row learns; left out: all of it.")
     ] = None,
-    optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = "paged_adamw_8bit",
-    gradient_checkpointing: bool = True,
+    optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = USUAL.optim,
+    gradient_checkpointing: bool = USUAL.gradient_checkpointing,
     loss: Annotated[
         Literal["supervised", "chunked", "full", "fused"] | None,
         typer.Option(help="Logits of the learned tokens alone (what is trained with), in pieces, all at once, or never."),
@@ -181,7 +184,6 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """How much memory a training would need on a card: the arithmetic, and with --dry-run the step itself; nothing is loaded."""
-    from core.memory.arithmetic import Setup
     from core.memory.arithmetic import estimate as memory_of
     from core.models.library import Models, shape_of
 

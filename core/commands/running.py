@@ -49,7 +49,13 @@ from core.workspace.folder import Workspace
 if TYPE_CHECKING:
     from core.data.preview import Preview
 
-UNREADABLE = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}  # a run whose recipe cannot be read
+UNREADABLE: dict[str, Any] = {
+    "step": 0,
+    "total_steps": 0,
+    "last_loss": None,
+    "findings": [],
+    "bytes": 0,
+}  # a run whose recipe cannot be read
 
 
 # ---- training ---------------------------------------------------------------------------------------------------------

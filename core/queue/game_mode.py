@@ -69,7 +69,7 @@ def decide(wanted: Automation, sight: Sight, before: Standing, clock: float) -> 
     if before.ignored:
         return Verdict(replace(now, held=False, why=None, ignored=bool(hours) or not is_free_long))
     # A program holds once it wants the device for a while, or at once where training stands still already.
-    by_program = wish is not None and (before.held or clock - since >= wanted.wanted_s)
+    by_program = since is not None and (before.held or clock - since >= wanted.wanted_s)
     if by_program:
         now = replace(now, held=True, why=wish)
     elif before.why is not None and is_free_long:
@@ -109,7 +109,7 @@ def wish_of_card(
 
 def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
-    if most is not None and most.used_bytes >= min_gib * GIB:
+    if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
         return msg("game.program", program=_name(most), gib=f"{most.used_bytes / GIB:.1f}")
     if not at_work and (card.utilization_percent or 0) >= BUSY_PERCENT:
         return msg("game.computing", percent=card.utilization_percent)
@@ -124,7 +124,7 @@ def wish_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | 
     """The first of the named programs that runs, whether or not it was written with .exe."""
     there = {_plain(name): name for name in running}
     found = next((there[_plain(name)] for name in named if _plain(name) in there), None)
-    return found and msg("game.named", program=found)
+    return msg("game.named", program=found) if found else None
 
 
 def _plain(name: str) -> str:

@@ -173,7 +173,9 @@ class Queue:
         return self.change(lambda order: order.but(**changes))
 
     # ---- places ---------------------------------------------------------------------------------------------------
-    def add(self, run_id: str, waiting: Sequence[str], not_before: float | None = None, now: bool = False, front: bool = False):
+    def add(
+        self, run_id: str, waiting: Sequence[str], not_before: float | None = None, now: bool = False, front: bool = False
+    ) -> Order:
         """At the end, or in front. A hold of a queue in which nobody waits holds nobody, so it ends."""
 
         def added(order: Order) -> Order:

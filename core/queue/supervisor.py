@@ -51,7 +51,7 @@ class Patience:
     fresh_s: float = 10.0
 
 
-def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen:
+def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen[bytes]:
     """The worker of run as a child in its own process group; all its output goes to train.log, never to a pipe."""
     with open(run.path / "train.log", "ab") as log:
         return subprocess.Popen(
@@ -76,7 +76,7 @@ class Supervisor:
         workspace: Workspace,
         before_start: Callable[[RunFolder], None] = lambda run: None,
         turns: Turns | None = None,
-        spawn: Callable[[Workspace, RunFolder], subprocess.Popen] | None = None,
+        spawn: Callable[[Workspace, RunFolder], subprocess.Popen[bytes]] | None = None,
         patience: Patience | None = None,
     ):
         self.workspace, self.runs = workspace, Runs(workspace)
@@ -84,7 +84,7 @@ class Supervisor:
         self.queue = self.turns.queue
         self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
         self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
-        self._worker: tuple[RunFolder, subprocess.Popen, int] | None = None  # the number: which attempt it carries out
+        self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None  # the number: which attempt it carries out
         self._watched: RunFolder | None = None  # at work for an app before this one
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
@@ -251,7 +251,7 @@ class Supervisor:
             if status.state in ACTIVE and self.runs.status(run).state == State.INTERRUPTED:
                 self._mark_interrupted(run)
             elif status.state in ACTIVE:  # a worker that another process started, or an app before this one: wait for it
-                if is_ours(status.pid, run.id):
+                if status.pid is not None and is_ours(status.pid, run.id):
                     self._escalate(run, status.pid)
                 found = found or run
             elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:

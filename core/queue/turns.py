@@ -149,7 +149,8 @@ class Turns:
         at_work = active is not None and active.status().state in ACTIVE
         run = active or self._paused_by_game()
         card = card_of(self._machine(), run)
-        ours = game_mode.our_processes() | ({active.status().pid} if active and active.status().pid else set())
+        worker = active.status().pid if active else None
+        ours = game_mode.our_processes() | ({worker} if worker else set())
         wish, unknown = game_mode.wish_of_card(card, ours, at_work, bytes_of(active) if active else None, wanted.min_gib)
         return Sight(minute, wish, unknown)
 

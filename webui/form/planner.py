@@ -30,7 +30,7 @@ from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models.library import ModelRef
 from core.models.shapes import ModelShape
-from core.recipe import Recipe
+from core.recipe import Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder
 from core.runs.time_left import EVALUATION_SHARE
@@ -87,8 +87,8 @@ class FormResult:
     @property
     def limits(self) -> tuple[int, LongExamples]:
         """max_length and what is done to longer rows, as the plan has them."""
-        data = self.plan.recipe.data if self.plan else None
-        return (data.max_length, data.long_examples) if data else (512, "cut")
+        data = self.plan.recipe.data if self.plan else Data(source=NO_DATA)
+        return data.max_length, data.long_examples
 
     @property
     def seconds(self) -> float | None:
