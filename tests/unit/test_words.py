@@ -45,7 +45,7 @@ def literal_keys() -> set[str]:
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 value = node.args[0].value
                 if (
-                    (name in ("msg", "t", "fail") or name.endswith("Error"))
+                    (name in ("msg", "t", "named", "fail") or name.endswith("Error"))
                     and isinstance(value, str)
                     and value.count(".") == 1
                     and " " not in value

@@ -7,7 +7,7 @@ from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
 from webui.kit.format import number
-from webui.kit.html import Html, join, tag
+from webui.kit.html import Html, facts, join, muted, tag
 from webui.kit.wording import Wording
 
 MOST_HOLDERS = 8
@@ -59,9 +59,9 @@ def details(machine: Machine, w: Wording) -> Html:
     if machine.nvidia.error is not None:
         pairs.pop()
     chosen = best_card(machine) if len(machine.nvidia.cards) > 1 else None
-    parts = [_facts(pairs), *(_card(card, card == chosen, w) for card in machine.nvidia.cards)]
+    parts = [facts(pairs), *(_card(card, card == chosen, w) for card in machine.nvidia.cards)]
     if why := why_no_card(machine.nvidia, w):
-        parts.append(tag("p", why, class_="lg-quiet"))
+        parts.append(muted(why))
     return tag("div", *parts, class_="lg-hardware")
 
 
@@ -78,7 +78,7 @@ def _card(card: Card, chosen: bool, w: Wording) -> Html:
     head = tag("p", tag("strong", _name(card, w)), Html(" ") if chosen else None, badge)
     if card.lost:
         return join([head, tag("p", w.t("hardware_view.lost"), class_="lg-notice lg-bad")])
-    return join([head, _facts([*_numbers(card, w), (w.t("hardware_view.holders"), _holders(card.holders, w))])])
+    return join([head, facts([*_numbers(card, w), (w.t("hardware_view.holders"), _holders(card.holders, w))])])
 
 
 def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
@@ -143,7 +143,3 @@ def _name(card: Card, w: Wording) -> str:
 
 def _unknown(w: Wording) -> str:
     return w.t("hardware_view.unknown")
-
-
-def _facts(pairs: list[tuple[str, str]]) -> Html:
-    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")

@@ -35,6 +35,20 @@ def join(children: Iterable[str | None]) -> Html:
     return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None))
 
 
+def muted(sentence: str) -> Html:
+    return tag("p", sentence, class_="lg-quiet")
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Html:
+    """Names and what they are, in two columns."""
+    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
+
+
+def placeholder(sentence: str, title: str | None = None) -> Html:
+    """In the place of what is not there yet."""
+    return tag("div", tag("p", tag("strong", title)) if title else None, tag("p", sentence), class_="lg-empty")
+
+
 def notice(sentence: str, tone: str = "bad") -> Html:
     """One sentence beside a button, read out when it appears. tone: bad, warn, ok or plain; "" gives nothing."""
     if not sentence:

@@ -11,6 +11,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.errors import GarageError
+from webui.kit.html import notice
+from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
@@ -73,18 +76,26 @@ class Poller:
         return [marks, *changed]
 
     def wire(self, page: gr.Blocks, timer: gr.Timer) -> None:
-        quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         # A reload begins with an empty page, whatever this session was sent before.
-        page.load(lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **quiet)
-        timer.tick(self.beat, self.inputs, self.outputs, **quiet)
+        page.load(lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **AT_ONCE)
+        timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
 
     def after(self, event: Any) -> Any:
         """Show at once what an event changed."""
-        return event.then(self.now, self.inputs, self.outputs, show_progress="hidden", queue=False, api_visibility="private")
+        return event.then(self.now, self.inputs, self.outputs, **AT_ONCE)
 
 
 def _mark(update: Update) -> str:
     return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def outcome(w: Wording, act: Callable[[], object], done: str = "", tone: str = "bad") -> Update:
+    """Of a button whose notice says done, or in that tone why it could not be."""
+    try:
+        act()
+    except GarageError as error:
+        return shown(notice(w.of(error.message), tone))
+    return shown(notice(done, "ok"))
 
 
 def shown(value: str) -> Update:

@@ -41,6 +41,11 @@ class Wording:
         """A sentence with its placeholders, for code in the browser that fills them in."""
         return catalogue().raw(key, self.language)
 
+    def named(self, key: str, elem_id: str) -> dict[str, str]:
+        """Options of a component: its label, what is said below it (where `<key>_info` has words), its id."""
+        info = {"info": self.t(f"{key}_info")} if self.knows(f"{key}_info") else {}
+        return {"label": self.t(key), **info, "elem_id": elem_id}
+
     def setting_help(self, section: str, name: str) -> str:
         """What a recipe's field does: its own description, or the Chinese of it."""
         if self.language == "en":

@@ -11,7 +11,7 @@ from core.errors import GarageError
 from core.runs import ended
 from core.runs.ended import LeftRun
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
@@ -48,9 +48,8 @@ class LeftRuns:
             self.which = gr.Radio(
                 self._choices(found),
                 value=found[0].id if found else None,
-                label=w.t("look_on.which"),
                 visible=len(found) > 1,
-                elem_id="left-runs-which",
+                **w.named("look_on.which", "left-runs-which"),
             )
             with gr.Row(elem_classes="lg-tight"):
                 self.go_on = gr.Button(w.t("look_on.go_on"), variant="primary", scale=0, min_width=150, elem_id="left-runs-go-on")
@@ -96,11 +95,7 @@ class LeftRuns:
 
     def dismiss(self, run_id: Any) -> Any:
         """Inputs: which. Outputs: notice."""
-        try:
-            ended.leave(self.services.runs.get(self._offered(run_id)))
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
-        return shown("")
+        return outcome(self.w, lambda: ended.leave(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: Any) -> str:
         """The one that is offered, or the one of several that was chosen; an id that is not among them chooses nothing."""

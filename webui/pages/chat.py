@@ -16,8 +16,8 @@ from core.errors import ChatError, GarageError, RunError
 from core.models.library import ModelRef
 from core.runs.states import BUSY
 from webui.kit import format
-from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, LivePart, shown
+from webui.kit.html import Html, muted, notice, placeholder, tag
+from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
@@ -73,37 +73,23 @@ class ChatPage:
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("chat_page.title")))
             with gr.Row(elem_id="chat-choose"):
-                self.target = gr.Dropdown(
-                    choices,
-                    value=choices[0][1],
-                    label=w.t("chat_page.target"),
-                    info=w.t("chat_page.target_info"),
-                    scale=3,
-                    min_width=260,
-                    elem_id="chat-target",
-                )
+                target = w.named("chat_page.target", "chat-target")
+                self.target = gr.Dropdown(choices, value=choices[0][1], scale=3, min_width=260, **target)
                 self.checkpoint = gr.Dropdown(
                     self._checkpoint_choices(choices[0][1]),
                     value=LATEST,
-                    label=w.t("chat_page.checkpoint"),
-                    info=w.t("chat_page.checkpoint_info"),
                     visible=self._run_id(choices[0][1]) is not None,
                     scale=2,
                     min_width=200,
-                    elem_id="chat-checkpoint",
+                    **w.named("chat_page.checkpoint", "chat-checkpoint"),
                 )
-            self.precision = gr.Radio(
-                [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS],
-                value="trained",
-                label=w.t("chat_page.precision"),
-                info=w.t("chat_page.precision_info"),
-                elem_id="chat-precision",
-            )
+            precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
+            self.precision = gr.Radio(precisions, value="trained", **w.named("chat_page.precision", "chat-precision"))
             with gr.Row(elem_id="chat-load-row"):
                 self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
                 self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
-            self.empty = gr.HTML(self._empty(), elem_id="chat-empty")
+            self.empty = gr.HTML(placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")), elem_id="chat-empty")
             bot = {
                 "height": 420,
                 "buttons": ["copy"],
@@ -122,13 +108,8 @@ class ChatPage:
                     self.tuned = gr.Chatbot(label=w.t("chat_page.tuned"), elem_id="chat-tuned", **bot)
                     self.tuned_note = gr.HTML("", elem_id="chat-tuned-note")
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
-            self.message = gr.Textbox(
-                label=w.t("chat_page.message"),
-                placeholder=w.t("chat_page.placeholder"),
-                lines=2,
-                max_lines=8,
-                elem_id="chat-message",
-            )
+            message = w.named("chat_page.message", "chat-message")
+            self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=2, max_lines=8, **message)
             with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
                 self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
                 self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop")
@@ -136,34 +117,15 @@ class ChatPage:
                 self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
                 self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
-                self.system = gr.Textbox(
-                    label=w.t("chat_page.system"),
-                    info=w.t("chat_page.system_info"),
-                    lines=2,
-                    max_lines=6,
-                    max_length=MOST_SYSTEM,
-                    elem_id="chat-system",
+                system, most = (
+                    w.named("chat_page.system", "chat-system"),
+                    w.named("chat_page.max_new_tokens", "chat-max-new-tokens"),
                 )
-                self.temperature = gr.Number(
-                    0,
-                    label=w.t("chat_page.temperature"),
-                    info=w.t("chat_page.temperature_info"),
-                    step=0.1,
-                    elem_id="chat-temperature",
-                )
-                self.top_p = gr.Number(
-                    0.9, label=w.t("chat_page.top_p"), info=w.t("chat_page.top_p_info"), step=0.05, elem_id="chat-top-p"
-                )
-                self.max_new_tokens = gr.Number(
-                    256,
-                    label=w.t("chat_page.max_new_tokens"),
-                    info=w.t("chat_page.max_new_tokens_info"),
-                    precision=0,
-                    elem_id="chat-max-new-tokens",
-                )
-                self.seed = gr.Number(
-                    42, label=w.t("chat_page.seed"), info=w.t("chat_page.seed_info"), precision=0, elem_id="chat-seed"
-                )
+                self.system = gr.Textbox(lines=2, max_lines=6, max_length=MOST_SYSTEM, **system)
+                self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
+                self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
+                self.max_new_tokens = gr.Number(256, precision=0, **most)
+                self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
@@ -178,17 +140,19 @@ class ChatPage:
         if state.phase == "empty":
             training = w.t("chat_page.training", name=busy.name) if busy else ""
             why = " ".join(filter(None, (w.of(state.why_unloaded), training)))
-            return notice(why, "warn") if why else tag("p", w.t("chat_page.nothing_loaded"), class_="lg-quiet")
+            return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
         label = state.target.label if state.target else ""
         if state.phase == "loading":
-            phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
-            return notice(
-                w.t("chat_page.loading_label", label=label, phase=phase, numbers=format.progress(w, state.progress)), "plain"
-            )
+            return notice(self._loading(state, label), "plain")
         if state.phase == "failed":
             return notice(" ".join(filter(None, (w.of(state.message), w.of(state.advice)))))
         ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
         return notice(" ".join(filter(None, (ready, self._in_turn(state)))), "ok")
+
+    def _loading(self, state: ChatState, label: str) -> str:
+        w = self.w
+        phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
+        return w.t("chat_page.loading_label", label=label, phase=phase, numbers=format.progress(w, state.progress))
 
     def _in_turn(self, state: ChatState) -> str:
         """Why base and tuned are not answered together, as they usually are."""
@@ -197,38 +161,21 @@ class ChatPage:
         reason = self.w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")
         return self.w.t("chat_page.in_turn", reason=reason)
 
-    def _empty(self) -> Html:
-        w = self.w
-        return tag(
-            "div", tag("p", tag("strong", w.t("chat_page.empty_title"))), tag("p", w.t("chat_page.empty_text")), class_="lg-empty"
-        )
-
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks) -> None:
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed]
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.message, self.send, self.stop]
-        talk = {
-            "show_progress": "hidden",
-            "trigger_mode": "once",
-            "concurrency_limit": 4,
-            "concurrency_id": "chat",
-            "api_visibility": "private",
-        }
-        said = gr.on(
-            [self.send.click, self.message.submit],
-            self.talk,
-            [self.message, self.base, self.tuned, *target, *sampling],
-            view,
-            **talk,
-        )
-        again = self.again.click(self.talk_again, [self.base, self.tuned, *target, *sampling], view, **talk)
+        talk = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
+        asked = [self.base, self.tuned, *target, *sampling]
+        said = gr.on([self.send.click, self.message.submit], self.talk, [self.message, *asked], view, **talk)
+        again = self.again.click(self.talk_again, asked, view, **talk)
         ends = AT_ONCE | {"cancels": [said, again]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], view, **ends)
         self.clear.click(self.start_over, None, view, **ends)
-        self.load.click(self.load_now, target, [self.notice, self.status], show_progress="hidden", api_visibility="private")
+        self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target], [self.checkpoint, *view], **ends)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
@@ -261,7 +208,7 @@ class ChatPage:
 
     def _load(self, wanted: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
         """Until `wanted` is loaded. Raises ChatError with what went wrong."""
-        chat, w = self.services.chat, self.w
+        chat = self.services.chat
         state = chat.state()
         if state.phase in ("ready", "answering") and state.target == wanted:
             return
@@ -269,8 +216,7 @@ class ChatPage:
         chat.load(wanted)
         deadline, told = time.monotonic() + LOAD_TIMEOUT_S, ""
         while (state := chat.state()).phase == "loading" and state.target == wanted and time.monotonic() < deadline:
-            phase = w.t(f"stage.{state.stage}") if w.knows(f"stage.{state.stage}") else w.t("chat_page.loading")
-            sentence = w.t("chat_page.loading_label", label=wanted.label, phase=phase, numbers=format.progress(w, state.progress))
+            sentence = self._loading(state, wanted.label)
             if sentence != told:
                 told = sentence
                 yield self._view(base, tuned, both, sentence=sentence, writing=True)

@@ -8,11 +8,12 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.export.exports import QUANTS, ExportCheck, ExportResult, ExportStatus
+from core.messages import msg
 from core.runs.states import BUSY, may_resume
 from webui.form import further
 from webui.kit import format
-from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import AT_ONCE, LivePart, Poller, ViewContext, shown
+from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
@@ -38,18 +39,17 @@ class RunsPage:
         with gr.Row(equal_height=False, elem_id="runs-columns"):
             with gr.Column(scale=4, min_width=300), gr.Column(elem_classes="lg-card"):
                 gr.HTML(tag("h2", w.t("runs_page.title")))
-                self.none = gr.HTML(self._nothing(), visible=not rows, elem_id="runs-empty")
+                nothing = placeholder(w.t("runs_page.none_text"), w.t("runs_page.none_title"))
+                self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
                 self.list = gr.Radio(
                     self._choices(rows),
                     value=None,
-                    label=w.t("runs_page.list"),
-                    info=w.t("runs_page.list_info"),
                     visible=bool(rows),
-                    elem_id="runs-list",
+                    **w.named("runs_page.list", "runs-list"),
                 )
             with gr.Column(scale=6, min_width=320, visible=bool(rows)) as self.side, gr.Column(elem_classes="lg-card"):
                 gr.HTML(tag("h2", w.t("runs_page.details")))
-                self.unopened = gr.HTML(self._unopened(), elem_id="runs-unopened")
+                self.unopened = gr.HTML(placeholder(w.t("runs_page.unopened")), elem_id="runs-unopened")
                 self.card = gr.HTML("", visible=False, elem_id="details-card")
                 self.finding.build()
                 with gr.Column(visible=False, elem_id="details") as self.details:
@@ -73,16 +73,10 @@ class RunsPage:
 
     def _build_export(self) -> None:
         w = self.w
-        self.kind = gr.Radio(
-            [(w.t(f"runs_page.kind_{kind}"), kind) for kind in KINDS],
-            value="adapter",
-            label=w.t("runs_page.kind"),
-            elem_id="export-kind",
-        )
-        self.quant = gr.Radio(
-            [(w.t(f"runs_page.quant_{quant}"), quant) for quant in QUANTS],
-            value=QUANTS[0], label=w.t("runs_page.quant"), visible=False, elem_id="export-quant",
-        )  # fmt: skip
+        kinds = [(w.t(f"runs_page.kind_{kind}"), kind) for kind in KINDS]
+        self.kind = gr.Radio(kinds, value="adapter", **w.named("runs_page.kind", "export-kind"))
+        quants = [(w.t(f"runs_page.quant_{quant}"), quant) for quant in QUANTS]
+        self.quant = gr.Radio(quants, value=QUANTS[0], visible=False, **w.named("runs_page.quant", "export-quant"))
         with gr.Row(elem_classes="lg-tight"):
             self.export = gr.Button(w.t("runs_page.export_start"), elem_id="export-start")
             self.cancel = gr.Button(w.t("runs_page.export_cancel"), visible=False, elem_id="export-cancel")
@@ -156,11 +150,11 @@ class RunsPage:
             return gr.update(value="")
         w = self.w
         if not row.status.has_adapter:
-            return gr.update(value=tag("p", w.t("runs_page.no_adapter"), class_="lg-quiet"))
+            return gr.update(value=muted(w.t("runs_page.no_adapter")))
         results, attempts = self.services.snapshots.exports(row.id)
         parts = [self._attempt(kind, quant, status) for (kind, quant), status in attempts.items()]
         parts += [self._result(result) for result in results]
-        return gr.update(value=join(parts) or tag("p", w.t("runs_page.no_exports"), class_="lg-quiet"))
+        return gr.update(value=join(parts) or muted(w.t("runs_page.no_exports")))
 
     def _attempt(self, kind: str, quant: str | None, status: ExportStatus) -> Html:
         w = self.w
@@ -187,8 +181,8 @@ class RunsPage:
                 " ",
                 tag("span", format.moment(result.created), class_="lg-quiet"),
             ),
-            tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts"),
-            *(tag("p", w.of(note), class_="lg-quiet") for note in result.notes),
+            facts(pairs),
+            *(muted(w.of(note)) for note in result.notes),
             self._differences(result.check),
             class_="lg-report",
         )
@@ -226,7 +220,6 @@ class RunsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
-        control = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
         pulse.after(
             self.list.select(
                 self.open,
@@ -236,9 +229,9 @@ class RunsPage:
             )
         )
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], **AT_ONCE)
-        pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **control))
+        pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **AT_ONCE)
-        pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **control))
+        pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **CONTROL))
         self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **AT_ONCE)
         self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
         pulse.after(
@@ -246,11 +239,11 @@ class RunsPage:
                 self.remove,
                 [self.opened],
                 [self.opened, self.chart, self.list, self.sure, self.manage_notice, chat_target],
-                **control,
+                **CONTROL,
             )
         )
-        pulse.after(self.export.click(self.start_export, [self.opened, self.kind, self.quant], [self.export_notice], **control))
-        pulse.after(self.cancel.click(self.cancel_exports, [self.opened], [self.export_notice], **control))
+        pulse.after(self.export.click(self.start_export, [self.opened, self.kind, self.quant], [self.export_notice], **CONTROL))
+        pulse.after(self.cancel.click(self.cancel_exports, [self.opened], [self.export_notice], **CONTROL))
 
     def open(self, run_id: Any) -> tuple[Any, ...]:
         """Inputs: list. Outputs: opened, chart, new_name, sure, and the three notices (emptied)."""
@@ -283,11 +276,8 @@ class RunsPage:
 
     def give_name(self, run_id: str | None, name: Any) -> Any:
         """Inputs: opened, new_name. Outputs: manage_notice."""
-        try:
-            self.services.runs.rename(self.services.runs.get(run_id or ""), name if isinstance(name, str) else "")
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
-        return shown(notice(self.w.t("runs_page.renamed"), "ok"))
+        runs, wanted = self.services.runs, name if isinstance(name, str) else ""
+        return outcome(self.w, lambda: runs.rename(runs.get(run_id or ""), wanted), self.w.t("runs_page.renamed"))
 
     def ask_sure(self, run_id: str | None) -> tuple[Any, Any]:
         """Inputs: opened. Outputs: sure, sure_text."""
@@ -319,8 +309,6 @@ class RunsPage:
 
     def start_export(self, run_id: str | None, kind: Any, quant: Any) -> Any:
         """Inputs: opened, kind, quant. Outputs: export_notice. The chat gives up the device first, and its page says so."""
-        from core.messages import msg
-
         services = self.services
         try:
             run = services.runs.get(run_id or "")
@@ -336,13 +324,13 @@ class RunsPage:
 
     def cancel_exports(self, run_id: str | None) -> Any:
         """Inputs: opened. Outputs: export_notice."""
-        try:
+
+        def cancel() -> None:
             for (kind, quant), status in self.services.snapshots.exports(run_id or "")[1].items():
                 if status.active:
                     self.services.exports.cancel(run_id, kind, quant)
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
-        return shown("")
+
+        return outcome(self.w, cancel)
 
     # ---- words ----------------------------------------------------------------------------------------------------
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
@@ -358,14 +346,3 @@ class RunsPage:
             facts.append(w.t("runs_page.loss", loss=format.loss(row.last_loss)))
         facts.append(format.bytes_used(row.bytes_used))
         return f"{row.name}\n{' · '.join(fact.replace(' ', NARROW) for fact in facts)}"
-
-    def _nothing(self) -> Html:
-        return tag(
-            "div",
-            tag("p", tag("strong", self.w.t("runs_page.none_title"))),
-            tag("p", self.w.t("runs_page.none_text")),
-            class_="lg-empty",
-        )
-
-    def _unopened(self) -> Html:
-        return tag("div", tag("p", self.w.t("runs_page.unopened")), class_="lg-empty")

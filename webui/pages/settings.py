@@ -10,10 +10,9 @@ from typing import Any
 import gradio as gr
 
 from core import __version__
-from core.errors import GarageError
 from webui.kit import format, hardware
-from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import QUIET, LivePart, shown
+from webui.kit.html import Html, facts, join, muted, notice, tag
+from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory
 from webui.server.language import PATHS
@@ -59,11 +58,8 @@ class SettingsPage:
     def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
         """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is none."""
         w = self.w
-        none = gr.HTML(tag("p", w.t(f"settings_page.{kind}_none"), class_="lg-quiet"), visible=not choices, elem_id=f"no-{kind}")
-        chosen = gr.Dropdown(
-            choices, value=None, label=w.t(f"settings_page.{kind}"), info=w.t(f"settings_page.{kind}_info"), elem_id=f"kept-{kind}",
-            visible=bool(choices),
-        )  # fmt: skip
+        none = gr.HTML(muted(w.t(f"settings_page.{kind}_none")), visible=not choices, elem_id=f"no-{kind}")
+        chosen = gr.Dropdown(choices, value=None, visible=bool(choices), **w.named(f"settings_page.{kind}", f"kept-{kind}"))
         return chosen, gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}", visible=bool(choices)), none
 
     def _preset_choices(self) -> list[tuple[str, str]]:
@@ -99,10 +95,7 @@ class SettingsPage:
                 ", ".join([f"LoRA Garage {__version__}", *(f"{name} {version(name)}" for name in VERSIONS)]),
             ),
         ]
-        facts = tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
-        return join(
-            [facts, tag("p", w.t("settings_page.library_how", file=str(workspace.root / "settings.yaml")), class_="lg-quiet")]
-        )
+        return join([facts(pairs), muted(w.t("settings_page.library_how", file=str(workspace.root / "settings.yaml")))])
 
     def _languages(self) -> Html:
         names = {"en": "English", "zh": "简体中文"}
@@ -119,7 +112,7 @@ class SettingsPage:
             )
             for code, path in PATHS.items()
         ]
-        return join([tag("ul", *links, class_="lg-plain-list"), tag("p", self.w.t("settings_page.theme"), class_="lg-quiet")])
+        return join([tag("ul", *links, class_="lg-plain-list"), muted(self.w.t("settings_page.theme"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
@@ -132,14 +125,9 @@ class SettingsPage:
         self.alone.wire()
         self.hub_token.wire()
         outputs = [*lists, self.notice]
-        self._wire_delete(*self.presets[:2], self.forget_preset, outputs)
-        self._wire_delete(*self.datasets[:2], self.forget_dataset, outputs)
-
-    def _wire_delete(self, chosen: gr.Dropdown, button: gr.Button, forget: Any, outputs: list[Any]) -> None:
-        sure = "(id) => id && !confirm(SURE) ? null : id".replace(
-            "SURE", json.dumps(self.w.t("settings_page.sure"), ensure_ascii=False)
-        )
-        button.click(forget, [chosen], outputs, js=sure, **QUIET)
+        sure = f"(id) => id && !confirm({json.dumps(self.w.t('settings_page.sure'), ensure_ascii=False)}) ? null : id"
+        for (chosen, button, _), forget in ((self.presets, self.forget_preset), (self.datasets, self.forget_dataset)):
+            button.click(forget, [chosen], outputs, js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
         """Outputs: what is shown of presets and of data sets, places."""
@@ -162,12 +150,8 @@ class SettingsPage:
         return self._forget(dataset_id, self.services.datasets.delete)
 
     def _forget(self, chosen: Any, delete: Any) -> list[Any]:
-        said = notice(self.w.t("settings_page.deleted"), "ok")
         if not isinstance(chosen, str) or not chosen:
-            said = notice(self.w.t("settings_page.nothing_chosen"), "plain")
+            said = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
         else:
-            try:
-                delete(chosen)
-            except GarageError as error:
-                said = notice(self.w.of(error.message))
-        return [*self._lists(value=None), shown(said)]
+            said = outcome(self.w, lambda: delete(chosen), self.w.t("settings_page.deleted"))
+        return [*self._lists(value=None), said]

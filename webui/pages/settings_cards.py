@@ -15,7 +15,7 @@ from core.queue.turns import card_of
 from core.system import sleep
 from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
-from webui.kit.html import Html, join, notice, tag
+from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -31,30 +31,17 @@ class AutomationCard:
         w, now = self.w, preferences.read(self.services.workspace).automation
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
             gr.HTML(tag("h2", w.t("automation_card.title")))
-            self.failure = gr.Checkbox(
-                now.go_on_after_failure, label=w.t("automation_card.failure"), info=w.t("automation_card.failure_info"),
-                elem_id="auto-failure",
-            )  # fmt: skip
-            self.sleep = gr.Checkbox(
-                now.sleep_when_empty, label=w.t("automation_card.sleep"), info=self._sleep_info(), elem_id="auto-sleep"
-            )
-            gr.HTML(join([tag("h3", w.t("automation_card.game")), tag("p", w.t("automation_card.game_info"), class_="lg-quiet")]))
-            self.hours = gr.Textbox(
-                _joined(now.hours), label=w.t("automation_card.hours"), info=w.t("automation_card.hours_info"),
-                placeholder="18:00-23:00", max_lines=1, max_length=200, elem_id="auto-hours",
-            )  # fmt: skip
-            self.programs = gr.Textbox(
-                _joined(now.programs), label=w.t("automation_card.programs"), info=w.t("automation_card.programs_info"),
-                placeholder="eldenring.exe", max_lines=1, max_length=2000, elem_id="auto-programs",
-            )  # fmt: skip
-            self.card = gr.Checkbox(
-                now.watch_card, label=w.t("automation_card.card"), info=w.t("automation_card.card_info"), elem_id="auto-card"
-            )
+            self.failure = gr.Checkbox(now.go_on_after_failure, **w.named("automation_card.failure", "auto-failure"))
+            sleeps = w.named("automation_card.sleep", "auto-sleep") | {"info": self._sleep_info()}
+            self.sleep = gr.Checkbox(now.sleep_when_empty, **sleeps)
+            gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
+            hours, programs = w.named("automation_card.hours", "auto-hours"), w.named("automation_card.programs", "auto-programs")
+            self.hours = gr.Textbox(_joined(now.hours), placeholder="18:00-23:00", max_lines=1, max_length=200, **hours)
+            self.programs = gr.Textbox(_joined(now.programs), placeholder="eldenring.exe", max_lines=1, max_length=2000, **programs)
+            self.card = gr.Checkbox(now.watch_card, **w.named("automation_card.card", "auto-card"))
             self.doubt = gr.HTML(self._doubt(), elem_id="auto-doubt")
-            self.gib = gr.Number(
-                now.min_gib, label=w.t("automation_card.gib"), info=w.t("automation_card.gib_info"), minimum=0.1, maximum=MOST_GIB,
-                step=0.1, elem_id="auto-gib",
-            )  # fmt: skip
+            gib = w.named("automation_card.gib", "auto-gib")
+            self.gib = gr.Number(now.min_gib, minimum=0.1, maximum=MOST_GIB, step=0.1, **gib)
             self.save = gr.Button(w.t("automation_card.save"), elem_id="auto-save")
             self.notice = gr.HTML("", visible=False, elem_id="auto-notice")
 
@@ -77,7 +64,7 @@ class AutomationCard:
 
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         for arrived in (page.load, tab.select):
-            arrived(self.fresh, None, [*self._fields, self.doubt], queue=False, show_progress="hidden", api_visibility="private")
+            arrived(self.fresh, None, [*self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
     def fresh(self) -> list[Any]:
@@ -120,9 +107,7 @@ class AloneSetting:
             self.choice = gr.Radio(
                 [(w.t(f"look_on.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
                 value=preferences.read(self.services.workspace).when_alone,
-                label=w.t("look_on.alone"),
-                info=w.t("look_on.alone_info"),
-                elem_id="when-alone",
+                **w.named("look_on.alone", "when-alone"),
             )
             self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
 
@@ -158,10 +143,7 @@ class HubTokenCard:
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("hub_token_card.title")))
             self.source = gr.HTML(self._source(), elem_id="hub-token-source")
-            self.token = gr.Textbox(
-                label=w.t("hub_token_card.token"), info=w.t("hub_token_card.info"), type="password", max_lines=1, max_length=512,
-                elem_id="hub-token",
-            )  # fmt: skip
+            self.token = gr.Textbox(type="password", max_lines=1, max_length=512, **w.named("hub_token_card.token", "hub-token"))
             with gr.Row(elem_classes="lg-tight"):
                 self.give = gr.Button(w.t("hub_token_card.give"), size="sm", elem_id="hub-token-give")
                 self.forget = gr.Button(
@@ -204,7 +186,7 @@ class HubTokenCard:
         return self.services.hub_token.source() == "given"
 
     def _source(self) -> Html:
-        return tag("p", self.w.t(f"hub_token_card.from_{self.services.hub_token.source() or 'nowhere'}"), class_="lg-quiet")
+        return muted(self.w.t(f"hub_token_card.from_{self.services.hub_token.source() or 'nowhere'}"))
 
 
 def _is_loopback(request: gr.Request) -> bool:
@@ -249,4 +231,4 @@ class MeasuredMemory:
     def _about(self) -> Html:
         count = self.record.count()
         key = "kept_none" if count == 0 else "kept_one" if count == 1 else "kept_info"
-        return tag("p", self.w.t(f"free_memory.{key}", count=count), class_="lg-quiet")
+        return muted(self.w.t(f"free_memory.{key}", count=count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gradio as gr
 
 from webui.form.form import Wizard
-from webui.kit.html import tag
+from webui.kit.html import muted, tag
 from webui.kit.live import LivePart, Poller, ViewContext
 from webui.kit.wording import Wording
 from webui.run import card
@@ -26,7 +26,7 @@ class TrainPage:
 
     def build(self) -> None:
         w = self.w
-        self.intro = gr.HTML(tag("p", w.t("wizard.intro"), class_="lg-quiet"), elem_id="train-intro")
+        self.intro = gr.HTML(muted(w.t("wizard.intro")), elem_id="train-intro")
         with gr.Row(elem_id="train-columns", equal_height=False) as self.columns:
             with gr.Column(scale=6, min_width=320, elem_id="left-column"):
                 with gr.Column(elem_id="form-column") as self.form_column:
@@ -63,7 +63,7 @@ class TrainPage:
 
     def _plan_says(self, look: ViewContext) -> dict:
         busy = look.snapshot.busy
-        return gr.update(value=tag("p", self.w.t("line_panel.plan_says", name=busy.name), class_="lg-quiet") if busy else "")
+        return gr.update(value=muted(self.w.t("line_panel.plan_says", name=busy.name)) if busy else "")
 
     def wire(self, page: gr.Blocks, pulse: Poller) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)

@@ -11,7 +11,7 @@ from core.runs.folder import Status
 from core.runs.states import BUSY, State
 from webui.kit import format
 from webui.kit.format import data_name, method_name, model_name
-from webui.kit.html import Html, join, tag
+from webui.kit.html import Html, facts, join, muted, placeholder, tag
 from webui.kit.wording import Wording, field_of
 from webui.run import guard, memory
 from webui.state.snapshot import RunRow, RunView
@@ -37,7 +37,7 @@ def state_badge(status: Status, w: Wording) -> Html:
 
 
 def empty(w: Wording) -> Html:
-    return tag("div", tag("p", w.t("train_page.no_run_yet")), class_="lg-empty")
+    return placeholder(w.t("train_page.no_run_yet"))
 
 
 def card(view: RunView, w: Wording) -> Html:
@@ -45,7 +45,7 @@ def card(view: RunView, w: Wording) -> Html:
     status = view.row.status
     lines = [
         tag("div", tag("h3", view.row.name), state_badge(status, w), class_="lg-run-head"),
-        tag("p", model_line(view.row, w), class_="lg-quiet"),
+        muted(model_line(view.row, w)),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
     lines += guard.lines(view, w)
@@ -87,7 +87,7 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
     return [
         tag("p", tag("strong", phase), tag("span", " · ".join(detail), class_="lg-numbers"), class_="lg-phase"),
         bar,
-        tag("p", w.t("train_page.may_close"), class_="lg-quiet"),
+        muted(w.t("train_page.may_close")),
     ]
 
 
@@ -109,7 +109,7 @@ def _over(view: RunView, w: Wording) -> list[Html]:
     if status.advice:
         lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.of(status.advice)))
     if row.last_loss is not None:
-        lines.append(tag("p", w.t("train_page.last_numbers", loss=format.loss(row.last_loss), step=status.step), class_="lg-quiet"))
+        lines.append(muted(w.t("train_page.last_numbers", loss=format.loss(row.last_loss), step=status.step)))
     if view.log_tail:
         pre = tag("pre", view.log_tail, tabindex=0, role="region", aria_label=w.t("train_page.log"))
         lines.append(tag("details", tag("summary", w.t("train_page.log")), pre))
@@ -119,7 +119,7 @@ def _over(view: RunView, w: Wording) -> list[Html]:
 def settings(view: RunView, w: Wording) -> Html:
     """The run's own frozen recipe, never the form's."""
     if view.recipe is None:
-        return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
+        return muted(w.t("train_page.recipe_unreadable"))
     row = view.row
     pairs = [
         (w.t("train_page.model"), model_name(row.model, w)),
@@ -134,14 +134,14 @@ def settings(view: RunView, w: Wording) -> Html:
             continue
         pairs.append((w.t(f"wizard.field_{name}"), "–" if value is None else format.number(value)))
     pairs += _learned(view.facts, w)
-    return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs), class_="lg-facts")
+    return facts(pairs)
 
 
 def frozen(view: RunView, w: Wording) -> Html:
     """What this run was asked for, as the five steps of the form: goal, model, data, plan, name. Nothing of it can change."""
     recipe = view.recipe
     if recipe is None:
-        return tag("p", w.t("train_page.recipe_unreadable"), class_="lg-quiet")
+        return muted(w.t("train_page.recipe_unreadable"))
     goal = goal_of(recipe.goal) if recipe.goal else None
     method = method_name(recipe.adapter)
     rows = view.facts.data.rows if view.facts.data else None
@@ -154,9 +154,7 @@ def frozen(view: RunView, w: Wording) -> Html:
         ("train", view.row.name),
     )
     lines = [tag("li", tag("strong", w.t(f"wizard.step_{step}")), tag("span", said)) for step, said in steps]
-    return join(
-        [tag("ol", *lines, class_="lg-frozen"), settings(view, w), tag("p", w.t("train_page.frozen_info"), class_="lg-quiet")]
-    )
+    return join([tag("ol", *lines, class_="lg-frozen"), settings(view, w), muted(w.t("train_page.frozen_info"))])
 
 
 def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
@@ -186,7 +184,7 @@ def story(view: RunView, w: Wording) -> Html:
         told.add(sentence)
         lines.append(tag("li", tag("time", format.clock(event.get("time"))), tag("span", sentence, class_=f"lg-{tone}")))
     if not lines:
-        return tag("p", w.t("train_page.no_events"), class_="lg-quiet")
+        return muted(w.t("train_page.no_events"))
     return tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from core.errors import GarageError
 from core.runs.further import may_continue
 from core.runs.states import BUSY, State, may_pause, may_resume, may_stop
 from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, LivePart, Poller, ViewContext, shown
+from webui.kit.live import CONTROL, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
@@ -111,25 +109,18 @@ class RunColumn:
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
-        return self._said(lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)))
+        return outcome(self.w, lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)), tone="plain")
 
     def resume_run(self) -> Any:
         """Outputs: notice. Lets the run that is shown go on."""
         row = self._resumable(self.services.snapshots.now(fresh=True))
         if row is None:
             return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))
-        return self._said(lambda: self.services.supervisor.resume(self.services.runs.get(row.id)))
-
-    def _said(self, act: Callable[[], None]) -> Any:
-        try:
-            act()
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message), "plain"))
-        return shown("")
+        return outcome(self.w, lambda: self.services.supervisor.resume(self.services.runs.get(row.id)), tone="plain")
 
     def stop_run(self) -> Any:
         """Outputs: notice. Stops whatever is at work; there is at most one."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None or busy.status.state not in BUSY:
             return shown(notice(self.w.t("train_page.nothing_to_stop"), "plain"))
-        return self._said(lambda: self.services.supervisor.stop(self.services.runs.get(busy.id)))
+        return outcome(self.w, lambda: self.services.supervisor.stop(self.services.runs.get(busy.id)), tone="plain")

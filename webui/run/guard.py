@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webui.kit.html import Html, tag
+from webui.kit.html import Html, muted, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
 
@@ -19,7 +19,7 @@ def lines(view: RunView, w: Wording) -> list[Html]:
     if said:
         head = tag("p", tag("strong", w.t("run_guard.head", count=len(said))))
         items = tag("ul", *(tag("li", sentence) for sentence in said[-MOST:]))
-        more = tag("p", w.t("run_guard.more", count=len(said) - MOST), class_="lg-quiet") if len(said) > MOST else None
+        more = muted(w.t("run_guard.more", count=len(said) - MOST)) if len(said) > MOST else None
         found.append(tag("div", head, items, more, class_="lg-outcome lg-warn lg-guard"))
     return [line for line in found if line is not None]
 
@@ -30,7 +30,7 @@ def kept(view: RunView, w: Wording) -> Html | None:
     is_said = status.message is not None and status.message.key in ("run.completed_best", "run.completed_early", "run.stopped_best")
     if is_said or not view.facts.adapter_is_best or not status.has_adapter or loss is None:
         return None
-    return tag("p", w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"), class_="lg-quiet")
+    return muted(w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"))
 
 
 def _sentence(message: object, w: Wording) -> str:

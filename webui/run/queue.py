@@ -12,8 +12,8 @@ from core.errors import GarageError, RunError
 from core.queue.queue import Hold, time_of_day
 from core.runs.folder import RunFolder
 from webui.kit.format import at_time
-from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, shown
+from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.state.services import Services
@@ -56,27 +56,14 @@ class QueuePanel:
             self.next = gr.HTML("", elem_id="line-next")
             # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would refuse.
             self.chosen = gr.Textbox(visible=False)
-            self.list = gr.Radio(
-                [],
-                label=w.t("line_panel.list"),
-                info=w.t("line_panel.list_info"),
-                interactive=True,
-                elem_id="line-list",
-                elem_classes="lg-run-list",
-            )
+            self.list = gr.Radio([], interactive=True, elem_classes="lg-run-list", **w.named("line_panel.list", "line-list"))
             with gr.Row(elem_classes="lg-tight"):
                 self.up = gr.Button(w.t("line_panel.up"), size="sm", elem_id="line-up")
                 self.down = gr.Button(w.t("line_panel.down"), size="sm", elem_id="line-down")
                 self.out = gr.Button(w.t("line_panel.out"), size="sm", elem_id="line-out")
             with gr.Row(elem_classes="lg-tight", elem_id="line-time-row"):
-                self.time = gr.Textbox(
-                    label=w.t("line_panel.start_at"),
-                    placeholder="23:00",
-                    max_lines=1,
-                    max_length=8,
-                    min_width=140,
-                    elem_id="line-time",
-                )
+                time_of_start = w.named("line_panel.start_at", "line-time")
+                self.time = gr.Textbox(placeholder="23:00", max_lines=1, max_length=8, min_width=140, **time_of_start)
                 self.set = gr.Button(w.t("line_panel.set"), size="sm", elem_id="line-set")
                 self.hold = gr.Button(w.t("line_panel.hold"), size="sm", elem_id="line-hold")
             self.notice = gr.HTML("", visible=False, elem_id="line-notice")
@@ -107,7 +94,7 @@ class QueuePanel:
             (self.stay, self.services.supervisor.stay_paused),
             (self.awake, lambda: self.services.queue.put(sleep_at=None)),
         ):
-            pulse.after(button.click(lambda act=act: self._said(act), None, [self.says_notice], **CONTROL))
+            pulse.after(button.click(lambda act=act: outcome(self.w, act), None, [self.says_notice], **CONTROL))
         pulse.after(self.hold.click(self.hold_queue, None, [self.notice], **CONTROL))
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
@@ -116,21 +103,14 @@ class QueuePanel:
         pulse.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
         pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
 
-    def _said(self, act: Callable[[], Any], done: str = "") -> Any:
-        try:
-            act()
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
-        return shown(notice(done, "ok"))
-
     def hold_queue(self) -> Any:
         """Outputs: notice."""
-        return self._said(lambda: self.services.queue.put(hold=Hold(why="person", since=time.time())))
+        return outcome(self.w, lambda: self.services.queue.put(hold=Hold(why="person", since=time.time())))
 
     def move(self, way: int) -> Callable[[Any], Any]:
         def moved(chosen: Any) -> Any:
             """Inputs: chosen. Outputs: notice."""
-            return self._said(lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
+            return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
         return moved
 
@@ -219,4 +199,4 @@ def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
     timed = entry.not_before is not None and entry.not_before > time.time()
     values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": snapshot.busy.name if snapshot.busy else ""}
     key = ("next_timed" if timed else "next") if snapshot.busy else ("alone_timed" if timed else "alone")
-    return tag("p", w.t(f"line_panel.{key}", **values), class_="lg-quiet")
+    return muted(w.t(f"line_panel.{key}", **values))
