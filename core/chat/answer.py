@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.errors import ChatError
 
 Column = Literal["base", "tuned"]
+FinishReason = Literal["stop", "length", "stopped"]
 COLUMNS: tuple[Column, ...] = ("base", "tuned")
 
 
@@ -57,7 +58,7 @@ class Done:
     column: Column
     tokens: int
     seconds: float
-    finish_reason: Literal["stop", "length", "stopped"]
+    finish_reason: FinishReason
 
 
 class Answer:

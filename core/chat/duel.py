@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
 from core.data.template import ChatTemplate, Turn
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
@@ -74,7 +75,7 @@ class Duel:
 
     def answer(
         self, turns: Mapping[Column, Sequence[Turn] | None], sampling: Sampling, stopped: Stopped = lambda: False
-    ) -> Iterator[Piece | Done]:
+    ) -> Generator[Piece | Done]:
         """Pieces of each asked column as they are written, then its Done.
 
         stopped is asked before every layer, so that it also ends the reading of a long prompt. Raises ChatError
@@ -101,7 +102,7 @@ class Duel:
 
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
-        cache = None
+        cache: Any = None
         for row in rows:
             row.since = time.perf_counter()
         while rows:
@@ -214,7 +215,7 @@ class _Reply:
         tokenizer: Tokenizer,
     ):
         self.column, self.prompt, self.generator = column, prompt, generator
-        self.finish_reason: str | None = None
+        self.finish_reason: FinishReason | None = None
         self.since = 0.0
         self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
         self._text = TextStream(tokenizer)
@@ -233,6 +234,7 @@ class _Reply:
     def finish(self) -> Iterator[Piece | Done]:
         if rest := self._text.rest():
             yield Piece(self.column, rest)
+        assert self.finish_reason, "an answer is over for a reason"
         yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.finish_reason)
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import files
-from core.chat.answer import Piece, Sampling
+from core.chat.answer import COLUMNS, Piece, Sampling
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested
@@ -204,7 +204,7 @@ class ChatWorker:
         answer, load = command["id"], self._load
         if self._duel is None:
             raise ChatError("chat.not_ready")
-        turns = {column: command[column] for column in ("base", "tuned")}
+        turns = {column: command[column] for column in COLUMNS}
         pieces = self._duel.answer(
             turns, Sampling.model_validate(command["sampling"]), lambda: self._commands.answer_stopped(answer, load)
         )
@@ -238,7 +238,7 @@ def checked_adapter(folder: Path) -> AdapterFacts:
     """What the adapter says of itself. Raises ModelError for what is none, ChatError for one that changes the base."""
     facts = describe(folder)
     check_whole(folder)
-    config = files.read_json(folder / "adapter_config.json")
+    config = files.read_object(folder / "adapter_config.json")
     begun, bias = config.get("init_lora_weights", True), config.get("bias", "none")
     if begun not in LEAVES_BASE_ALONE or bias != "none":
         found = f"bias={bias}" if bias != "none" else f"init_lora_weights={begun}"

@@ -39,7 +39,8 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 ExportKind = Literal["adapter", "merged", "gguf"]
-TARGETS = ("adapter", "merged", "gguf", "ollama")  # ollama is gguf: both come with a Modelfile
+# What can be asked for; ollama is gguf: both come with a Modelfile.
+KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf"}
 QUANTS = ("q8_0", "bf16")
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
@@ -211,7 +212,7 @@ class ExportJob:
     request: ExportRequest
     folder: Path
     job: JobFolder
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
 
     def status(self) -> ExportStatus:
         status = self.job.status() or ExportStatus()
@@ -246,7 +247,9 @@ class Exports:
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None):
         self.workspace, self.runs = workspace, runs or Runs(workspace)
-        self._started: dict[str, subprocess.Popen] = {}  # by name, so that one which died at once is not "starting" for a minute
+        self._started: dict[
+            str, subprocess.Popen[bytes]
+        ] = {}  # by name, so that one which died at once is not "starting" for a minute
         for job in (workspace.exports / ".jobs").glob("*"):
             if not (folder := JobFolder(job)).is_locked():
                 folder.bring_back()
@@ -278,7 +281,7 @@ class Exports:
                 raise
         return ExportJob(request, self.workspace.exports / request.name, job, process)
 
-    def _spawn(self, job: JobFolder) -> subprocess.Popen:
+    def _spawn(self, job: JobFolder) -> subprocess.Popen[bytes]:
         with open(job.log, "wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "core.export.worker", str(job.path / "request.json")],
@@ -294,9 +297,9 @@ class Exports:
         self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, keep_unproven: bool = False
     ) -> ExportRequest:
         """What a person asks for as what the worker needs. Raises ExportError, RunError or ModelError."""
-        if to not in TARGETS:
-            raise ExportError("export.unknown_target", found=str(to)[:40], there=list(TARGETS))
-        kind: ExportKind = "gguf" if to == "ollama" else to
+        if to not in KINDS:
+            raise ExportError("export.unknown_target", found=str(to)[:40], there=list(KINDS))
+        kind = KINDS[to]
         if quant is not None and (kind != "gguf" or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
         folder = adapter_folder(run, checkpoint)

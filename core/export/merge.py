@@ -114,21 +114,21 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (adapter / name).exists():
             shutil.copyfile(adapter / name, target / name)
-    config = files.read_json(target / "config.json")
+    config = files.read_object(target / "config.json")
     config.pop("torch_dtype", None)
     config.pop("_name_or_path", None)
     files.replace_json(target / "config.json", config | {"dtype": base.dtype_name})
     source = (adapter / "chat_template.jinja").read_text("utf-8")
     (target / "chat_template.jinja").write_text(ChatTemplate(source).without_markers, "utf-8", newline="\n")
-    tokenizer = files.read_json(target / "tokenizer_config.json")
-    if isinstance(tokenizer, dict) and tokenizer.pop("chat_template", None):
+    tokenizer = files.read_object(target / "tokenizer_config.json")
+    if tokenizer.pop("chat_template", None):
         files.replace_json(target / "tokenizer_config.json", tokenizer)  # one template, in its own file
 
 
 # ---- streaming --------------------------------------------------------------------------------------------------------
 def lora_pairs(base: Base, adapter: Path) -> dict[str, tuple[str, str]] | None:
     """Base tensor -> (key of A, key of B), or None where W + scale * B @ A on the stored tensors is not all there is."""
-    config = files.read_json(adapter / "adapter_config.json")
+    config = files.read_object(adapter / "adapter_config.json")
     plain = not any(
         config.get(name)
         for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
@@ -153,10 +153,11 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, tuple[str, str]] | None:
 def _merge_streaming(
     base: Base, adapter: Path, pairs: dict[str, tuple[str, str]], target: Path, progress: Progress, check: Check
 ) -> None:
-    config = files.read_json(adapter / "adapter_config.json")
+    config = files.read_object(adapter / "adapter_config.json")
     root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     scale = config["lora_alpha"] / root
-    done, weight_map = 0, {}
+    done = 0
+    weight_map: dict[str, str] = {}
     with safe_open(adapter / "adapter_model.safetensors", "pt") as lora:
         for file in sorted({t.file for t in base.tensors.values()}):
             names = [name for name, t in base.tensors.items() if t.file == file]

@@ -106,7 +106,8 @@ def render(source: str, messages: Sequence[Turn]) -> str:
                 written.append(branches(action.removeprefix("if "), turn, live))
             elif action == "range .Messages":
                 start = position
-                for item in [m for m in messages if live] or [None]:
+                turns: list[Turn | None] = [*messages] if live else []
+                for item in turns or [None]:
                     position = start
                     written.append(block(item, live and item is not None))
                 position += 1

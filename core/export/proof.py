@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,7 +274,7 @@ def _measure(model: Any, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
 
 # ---- loading ----------------------------------------------------------------------------------------------------------
 @contextmanager
-def _loaded(load: Callable[[], Any], check: Check):
+def _loaded(load: Callable[[], Any], check: Check) -> Iterator[Any]:
     check()
     model = load()
     check()

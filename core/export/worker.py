@@ -22,7 +22,17 @@ from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, ExportError, GarageError, StopRequested
-from core.export.exports import REPLACED, ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder, State, adapter_folder
+from core.export.exports import (
+    QUANTS,
+    REPLACED,
+    ExportCheck,
+    ExportRequest,
+    ExportResult,
+    ExportStatus,
+    JobFolder,
+    State,
+    adapter_folder,
+)
 from core.files import is_disk_full, is_out_of_memory
 from core.messages import Message, msg
 from core.models.library import Models
@@ -244,7 +254,7 @@ class Exporter:
         from core.data.tokenizer import Tokenizer
         from core.export import gguf, merge, modelfile
 
-        job, quant = self.job, self.request.quant
+        job, quant = self.job, self.request.quant or QUANTS[0]
         out.mkdir(parents=True)
         file = out / f"{self._ollama_name()}-{quant}.gguf"
         job.stage("writing_gguf", 0)

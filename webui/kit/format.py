@@ -92,8 +92,8 @@ def clock(seconds_since_1970: float | None) -> str:
 def _local(seconds_since_1970: object) -> time.struct_time | None:
     """None for what is no time: it comes out of a file."""
     try:
-        return time.localtime(seconds_since_1970) if seconds_since_1970 else None
-    except (TypeError, ValueError, OverflowError, OSError):
+        return time.localtime(seconds_since_1970) if seconds_since_1970 and isinstance(seconds_since_1970, int | float) else None
+    except (ValueError, OverflowError, OSError):
         return None
 
 

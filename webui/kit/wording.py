@@ -55,4 +55,5 @@ class Wording:
 
 def field_of(section: str, name: str) -> Any:
     """The pydantic field of `section.name` of a recipe, the only home of its default, limits and description."""
-    return Recipe.model_fields[section].annotation.model_fields[name]
+    model: Any = Recipe.model_fields[section].annotation
+    return model.model_fields[name]

@@ -251,7 +251,9 @@ class ChatPage:
         histories = self._so_far(base, tuned, texts, both)
         yield self._view(*histories, both, sentence=sentence, tone="bad", done=done)
 
-    def _so_far(self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool) -> tuple[list[Message], ...]:
+    def _so_far(
+        self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
+    ) -> tuple[list[Message], list[Message]]:
         """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
 
         def shown_of(column: str) -> str:

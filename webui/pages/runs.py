@@ -13,7 +13,7 @@ from core.runs.states import BUSY, may_resume
 from webui.form import further
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
@@ -129,7 +129,7 @@ class RunsPage:
         row = self._row(look)
         return bool(row and may_resume(row.status.state))
 
-    def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:
+    def _about(self, look: ViewContext, show: Any) -> Update:
         view = self._view(look)
         return shown(show(view, self.w) if view else "")
 
@@ -141,7 +141,8 @@ class RunsPage:
         return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
     def _cancel_button(self, look: ViewContext) -> dict[str, Any]:
-        attempts = self.services.snapshots.exports(look.opened)[1] if self._row(look) else {}
+        row = self._row(look)
+        attempts = self.services.snapshots.exports(row.id)[1] if row else {}
         return gr.update(visible=any(status.active for status in attempts.values()))
 
     def _exports(self, look: ViewContext) -> dict[str, Any]:
@@ -328,7 +329,7 @@ class RunsPage:
         def cancel() -> None:
             for (kind, quant), status in self.services.snapshots.exports(run_id or "")[1].items():
                 if status.active:
-                    self.services.exports.cancel(run_id, kind, quant)
+                    self.services.exports.cancel(run_id or "", kind, quant)
 
         return outcome(self.w, cancel)
 

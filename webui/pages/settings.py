@@ -85,11 +85,11 @@ class SettingsPage:
             free = format.bytes_used(shutil.disk_usage(workspace.root).free)
         except OSError:
             free = w.t("settings_page.unknown")
-        libraries = [tag("div", str(folder)) for folder in workspace.library_folders] or [w.t("settings_page.no_library")]
+        libraries = join(tag("div", str(folder)) for folder in workspace.library_folders) or w.t("settings_page.no_library")
         pairs = [
             (w.t("settings_page.workspace"), str(workspace.root)),
             (w.t("settings_page.disk_free"), free),
-            (w.t("settings_page.library"), join(libraries)),
+            (w.t("settings_page.library"), libraries),
             (
                 w.t("settings_page.versions"),
                 ", ".join([f"LoRA Garage {__version__}", *(f"{name} {version(name)}" for name in VERSIONS)]),

@@ -10,7 +10,7 @@ import gradio as gr
 
 from webui.form.form import Wizard
 from webui.kit.html import muted, tag
-from webui.kit.live import LivePart, Poller, ViewContext
+from webui.kit.live import LivePart, Poller, Update, ViewContext
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.column import RunColumn
@@ -57,11 +57,11 @@ class TrainPage:
             *self.run.parts(),
         ]
 
-    def _frozen(self, look: ViewContext) -> dict:
-        busy = look.snapshot.busy is not None and look.snapshot.shown is not None
-        return gr.update(value=card.frozen(look.snapshot.shown, self.w) if busy else "")
+    def _frozen(self, look: ViewContext) -> Update:
+        view = look.snapshot.shown if look.snapshot.busy else None
+        return gr.update(value=card.frozen(view, self.w) if view else "")
 
-    def _plan_says(self, look: ViewContext) -> dict:
+    def _plan_says(self, look: ViewContext) -> Update:
         busy = look.snapshot.busy
         return gr.update(value=muted(self.w.t("line_panel.plan_says", name=busy.name)) if busy else "")
 

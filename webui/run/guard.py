@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from webui.kit.html import Html, muted, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunView
@@ -33,7 +35,7 @@ def kept(view: RunView, w: Wording) -> Html | None:
     return muted(w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"))
 
 
-def _sentence(message: object, w: Wording) -> str:
+def _sentence(message: Any, w: Wording) -> str:
     try:
         return w.of(message)
     except ValueError:  # of a damaged line

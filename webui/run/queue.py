@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import GarageError, RunError
-from core.queue.queue import Hold, time_of_day
+from core.queue.queue import Game, Hold, time_of_day
 from core.runs.folder import RunFolder
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, muted, notice, tag
@@ -62,15 +62,17 @@ class QueuePanel:
                 self.down = gr.Button(w.t("line_panel.down"), size="sm", elem_id="line-down")
                 self.out = gr.Button(w.t("line_panel.out"), size="sm", elem_id="line-out")
             with gr.Row(elem_classes="lg-tight", elem_id="line-time-row"):
-                time_of_start = w.named("line_panel.start_at", "line-time")
-                self.time = gr.Textbox(placeholder="23:00", max_lines=1, max_length=8, min_width=140, **time_of_start)
+                label = w.t("line_panel.start_at")
+                self.time = gr.Textbox(
+                    label=label, placeholder="23:00", max_lines=1, max_length=8, min_width=140, elem_id="line-time"
+                )
                 self.set = gr.Button(w.t("line_panel.set"), size="sm", elem_id="line-set")
                 self.hold = gr.Button(w.t("line_panel.hold"), size="sm", elem_id="line-hold")
             self.notice = gr.HTML("", visible=False, elem_id="line-notice")
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
-        def seen(show: Callable[[Snapshot], bool]) -> Callable[[ViewContext], dict[str, Any]]:
+        def seen(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], dict[str, Any]]:
             return lambda look: gr.update(visible=bool(show(look.snapshot)))
 
         return [
@@ -168,7 +170,7 @@ def says(snapshot: Snapshot, w: Wording) -> Html:
     queue, order = snapshot.queue, snapshot.queue.order
     lines = []
     if order.game:
-        lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(snapshot, w)}"))
+        lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(order.game, snapshot, w)}"))
     if order.hold and queue.waiting:
         name = queue.name_of(snapshot.rows, order.hold.run)
         lines.append(("warn", w.t(f"line_panel.held_{order.hold.why}", name=name, count=len(queue.waiting))))
@@ -181,8 +183,7 @@ def says(snapshot: Snapshot, w: Wording) -> Html:
     return join(tag("p", said, class_=f"lg-notice lg-{tone}") for tone, said in lines)
 
 
-def _game_goes_on(snapshot: Snapshot, w: Wording) -> str:
-    game = snapshot.queue.order.game
+def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
     if game.run:
         name = snapshot.queue.name_of(snapshot.rows, game.run)
         key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})

@@ -106,7 +106,9 @@ def half_characters() -> None:
             except TypeError:
                 return orjson.dumps(_whole(value), **options)
 
-    routes.orjson = json_component.orjson = Orjson()
+    modules: tuple[Any, ...] = (routes, json_component)
+    for module in modules:
+        module.orjson = Orjson()
 
 
 def errors_to_log() -> None:
@@ -155,7 +157,7 @@ class _WithoutStubs(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: Any) -> None:
         self._loader.exec_module(module)
         if hasattr(module, "create_or_modify_pyi"):
             module.create_or_modify_pyi = lambda *arguments, **options: None

@@ -28,7 +28,7 @@ class Reach:
     def of(cls, host: str) -> Reach:
         """Raises OSError for a host that is neither a name nor an address."""
         host = host.strip().removeprefix("[").removesuffix("]")
-        addresses = {found[4][0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)} if host else {"0.0.0.0"}
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)} if host else {"0.0.0.0"}
         if all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
             return cls(host, LOOPBACK, _bracketed(host), ())
         mine = _own_addresses() if host in ANY or not host else [host]

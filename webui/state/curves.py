@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -137,7 +137,7 @@ class Curve:
         self.version += 1
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53  # what a browser counts to
 
 
@@ -207,8 +207,9 @@ class Curves:
         curve = self._curve(run.id)
         with curve.reading:
             curve.catch_up(run)
-            train = [curve.train.column(name) for name in ("step", "loss", "norm", "rate")]
-            return Series(*train, *curve.evals.since(), measured_rows=measured_rows)
+            steps, losses, norms, rates = (curve.train.column(name) for name in ("step", "loss", "norm", "rate"))
+            eval_steps, eval_losses = curve.evals.since()
+            return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows)
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:
@@ -231,7 +232,7 @@ def _known(cursor: Any, run_id: str, here: list[int]) -> list[int] | None:
     return numbers
 
 
-def _points(columns: Columns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list]:
+def _points(columns: Columns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list[Any]]:
     """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
     if thinned_by:
         chosen = thin(*(columns.column(name) for name in thinned_by))

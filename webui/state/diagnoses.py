@@ -33,7 +33,7 @@ class Diagnoses:
             return None
         return kept[1]
 
-    def _stamp(self, view: RunView) -> tuple:
+    def _stamp(self, view: RunView) -> tuple[tuple[int, int, int], bool]:
         return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
 
     def _anew(self, view: RunView, recipe: Recipe) -> Finding | None:

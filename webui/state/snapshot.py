@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ class Snapshots:
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
         self._moment: Snapshot | None = None
-        self._rows: dict[str, tuple[tuple, RunRow]] = {}
+        self._rows: dict[str, tuple[tuple[Any, ...], RunRow]] = {}
         self._events: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
     def now(self, fresh: bool = False) -> Snapshot:
@@ -133,13 +134,11 @@ class Snapshots:
         return self._exports.list(run_id), attempts
 
     def _take(self) -> Snapshot:
-        runs = self._runs.list()
-        rows = []
-        for run in runs:
-            try:
-                rows.append(self._row(run))
-            except OSError:  # deleted between the two looks
-                continue
+        there = {}
+        for run in self._runs.list():
+            with suppress(OSError):  # deleted between the two looks
+                there[run.id] = run, self._row(run)
+        rows = [row for _, row in there.values()]
         self._rows = {row.id: self._rows[row.id] for row in rows}
         order = self._queue.read()
         queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
@@ -152,10 +151,8 @@ class Snapshots:
         chosen = (
             busy or next((row for row in rows if row.id in awaited), None) or next((r for r in rows if r.id not in waiting), None)
         )
-        run = next((run for run in runs if chosen and run.id == chosen.id), None)
-        view = self._view(run, chosen) if run and chosen else None
-        by_id = {row.id: row for row in rows}
-        left = tuple(found for run in runs if (row := by_id.get(run.id)) and (found := self._left(run, row)))
+        view = self._view(*there[chosen.id]) if chosen else None
+        left = tuple(found for run, row in there.values() if (found := self._left(run, row)))
         return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
