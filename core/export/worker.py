@@ -15,8 +15,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from filelock import Timeout
 
@@ -40,48 +39,38 @@ from core.models.trust import Trust
 from core.progress import Progress
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.system.job import Job
 from core.workspace import lease, names
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from core.export import gguf
 
-POLL_S = 0.15
 GRACE_S = 1.5  # how long the main thread may take to notice a cancel
 LEASE_WAIT_S = 3.0  # a chat that was just asked to give the device back
 SPARE_BYTES = 64 << 20  # tokenizer, cards, records
 CANCELLED_EXIT = 3
 
 
-class Job:
-    """The worker's only way out (status.json) and the person's wish back in. A context manager around its life."""
+class ExportReporter(Job[ExportStatus]):
+    """The worker's only way out (status.json) and the person's wish back in."""
 
     def __init__(self, folder: JobFolder):
+        super().__init__(ExportStatus(state="running", pid=os.getpid(), since=time.time()))
         self.folder = folder
-        self._guard = threading.RLock()
-        self._status = ExportStatus(state="running", pid=os.getpid(), since=time.time())
-        self._written = 0.0
-        self._cancelled, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._cancelled = threading.Event()
+        self._asked_at = 0.0
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> Self:
         self._put()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _put(self, **changes: object) -> None:
-        with self._guard:
-            self._status = self._status.model_copy(update=changes)
-            self.folder.write(self._status)
-            self._written = time.monotonic()
+    def _write(self, status: ExportStatus) -> None:
+        self.folder.write(status)
 
     def stage(self, stage: str, fraction: float | None = None) -> None:
         """Written at most five times a second."""
-        if stage != self._status.stage or time.monotonic() - self._written > 0.2:
+        if stage != self._status.stage or self._is_due:
             self._put(stage=stage, fraction=fraction)
 
     def counted(self, stage: str, progress: Progress | None) -> None:
@@ -96,20 +85,17 @@ class Job:
         if self._cancelled.is_set() or self.folder.cancel_asked():
             raise StopRequested
 
-    def _watch(self) -> None:
-        asked_at = 0.0
-        while not self._over.wait(POLL_S):
-            now = time.monotonic()
-            if not self._cancelled.is_set():
-                if self.folder.cancel_asked():
-                    asked_at = now
-                    self._cancelled.set()
-            elif now - asked_at > GRACE_S and self._status.stage != "publishing":
-                try:
-                    self.folder.clear()
-                    self.end("cancelled", msg("export.cancelled"))
-                finally:
-                    os._exit(CANCELLED_EXIT)
+    def _look(self, now: float) -> None:
+        if not self._cancelled.is_set():
+            if self.folder.cancel_asked():
+                self._asked_at = now
+                self._cancelled.set()
+        elif now - self._asked_at > GRACE_S and self._status.stage != "publishing":
+            try:
+                self.folder.clear()
+                self.end("cancelled", msg("export.cancelled"))
+            finally:
+                os._exit(CANCELLED_EXIT)
 
 
 def main() -> int:
@@ -117,13 +103,13 @@ def main() -> int:
     request = ExportRequest.model_validate_json(file.read_text("utf-8"))
     folder = JobFolder(file.parent)
     try:
-        with folder.lock().acquire(timeout=5), Job(folder) as job:
+        with folder.lock().acquire(timeout=5), ExportReporter(folder) as job:
             return carry_out(request, job)
     except Timeout:
         return 1  # another worker has this job, and its status stands
 
 
-def carry_out(request: ExportRequest, job: Job) -> int:
+def carry_out(request: ExportRequest, job: ExportReporter) -> int:
     """The export from its start to its end, whatever happens on the way; returns the exit status."""
     workspace = Workspace.open(request.workspace)
     run = Runs(workspace).get(request.run)
@@ -182,7 +168,7 @@ class Exporter:
     workspace: Workspace
     run_folder: RunFolder
     request: ExportRequest
-    job: Job
+    job: ExportReporter
 
     def run(self) -> ExportResult:
         started = time.monotonic()

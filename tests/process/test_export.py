@@ -286,7 +286,7 @@ def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> 
     request: ExportRequest = Exports(workspace).request(run, to, **more)
     folder = JobFolder(workspace.exports / ".jobs" / request.name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock(), worker.Job(folder) as job:
+    with folder.lock(), worker.ExportReporter(folder) as job:
         worker.carry_out(request, job)
     return folder.status(), folder
 

@@ -1,0 +1,69 @@
+"""A worker that tells how it stands in a status file and is asked by a control file, which a thread of it looks for.
+
+Which files those are, what is in them and what a crash leaves of them is said where their folder is: core/runs/folder and
+core/export/exports. What is asked is heard here even while the main thread is deep inside a library.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from pydantic import BaseModel
+
+POLL_S = 0.15
+WRITE_S = 0.2  # progress is written no more often
+
+Status = TypeVar("Status", bound=BaseModel)
+
+
+class Job(ABC, Generic[Status]):
+    """Use as a context manager around the worker's life; the only writer of its status file."""
+
+    def __init__(self, status: Status):
+        self._status = status
+        self._written = 0.0
+        self._guard = threading.RLock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    @abstractmethod
+    def _write(self, status: Status) -> None:
+        """The status file, complete or not at all."""
+
+    @abstractmethod
+    def _look(self, now: float) -> None:
+        """For what is asked, each POLL_S. now: monotonic seconds."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._written > WRITE_S
+
+    def _put(self, **changes: object) -> None:
+        with self._guard:
+            status = self._status.model_copy(update=changes)
+            self._write(status)
+            self._status, self._written = status, time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL_S):
+            try:
+                self._look(time.monotonic())
+            except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
+                traceback.print_exc()
