@@ -214,10 +214,6 @@ class Recipe(_Section):
     def write(self, path: Path) -> None:
         files.replace(path, self.dump())
 
-    def with_settings(self, settings: list[str]) -> Recipe:
-        """`key=value` overrides such as `train.learning_rate=1e-3`; values are read as YAML. Raises RecipeError."""
-        return Recipe.parse(apply_settings(self.model_dump(mode="json", exclude_unset=True), settings))
-
     @property
     def lora_alpha(self) -> int:
         return self.adapter.lora_alpha or 2 * self.adapter.r

@@ -67,7 +67,8 @@ class Duel:
         """(T,) ids of the conversation as column reads it. Raises ChatError where it and the answer have no room."""
         if not turns or turns[-1]["role"] != "user":
             raise ChatError("chat.no_question")
-        readable = [{"role": turn["role"], "content": _without_surrogates(turn["content"])} for turn in turns]
+        # What can be UTF-8: half a surrogate pair, which a browser can send, becomes a question mark.
+        readable = [{"role": turn["role"], "content": turn["content"].encode("utf-8", "replace").decode()} for turn in turns]
         ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True))
         if len(ids) + max_new_tokens > self.context_limit:
             raise ChatError("chat.too_long", tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
@@ -266,8 +267,3 @@ class TextStream:
     def _untold(self) -> str:
         told = self._tokenizer.decode(self._window[: self._told])
         return self._tokenizer.decode(self._window)[len(told) :]
-
-
-def _without_surrogates(text: str) -> str:
-    """text that can be UTF-8: half a surrogate pair, which a browser can send, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -12,7 +12,7 @@ from core.errors import ModelError
 from core.messages import Message, msg, terminal_language
 from core.models import hub, hub_errors
 from core.models.library import ModelRef, Models
-from core.models.trust import Pins, Trust, code_in, sha256
+from core.models.trust import Trust, code_in, sha256
 from core.workspace.folder import Workspace
 
 
@@ -42,7 +42,9 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
     files = {name: sha256(content) for name, content in source.items()} if isinstance(source, dict) else code_in(source)
     if not files:
         raise ModelError("trust.no_code", model=model)
-    _show(model, files)
+    _say(msg("trust.shown", model=model))
+    for name, digest in files.items():
+        print(f"  {digest}  {name.encode('unicode_escape').decode()}")
     if commit:
         _say(msg("trust.of_commit", commit=commit, page=f"{hub_errors.page(model)}/tree/{commit}"))
     if not yes and not _asked(model):
@@ -50,12 +52,6 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
     trusted.pin(model, files)
     _say(msg("trust.trusted", model=model, count=len(files)))
     return 0
-
-
-def _show(model: str, files: Pins) -> None:
-    _say(msg("trust.shown", model=model))
-    for name, digest in files.items():
-        print(f"  {digest}  {name.encode('unicode_escape').decode()}")
 
 
 def _asked(model: str) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -172,14 +173,6 @@ class _Flaw(Exception):
         self.message = msg(key, **params)
 
 
-def to_example(row: Row, format: Format) -> Example:
-    """What there is to learn from a row. Raises DataError, with the row's number, where it cannot be learned from."""
-    example, problems = check(row, format)
-    if example is None:
-        raise DataError(problems[0].sentence)
-    return example
-
-
 def check(row: Row, format: Format) -> tuple[Example | None, list[Problem]]:
     """The example in a row and warnings about it; or None and the error."""
     warnings: list[Message] = []
@@ -237,14 +230,9 @@ def _alpaca(values: dict[str, Any], warnings: list[Message]) -> Example:
     return _pair(values, question, _cell(values, "alpaca", "output"))
 
 
-def _question_answer(values: dict[str, Any], warnings: list[Message]) -> Example:
+def _two_columns(values: dict[str, Any], warnings: list[Message], format: Format, question: str, answer: str) -> Example:
     _refuse_empty(values)
-    return _pair(values, _cell(values, "question_answer", "question"), _cell(values, "question_answer", "answer"))
-
-
-def _text_label(values: dict[str, Any], warnings: list[Message]) -> Example:
-    _refuse_empty(values)
-    return _pair(values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label"))
+    return _pair(values, _cell(values, format, question), _cell(values, format, answer))
 
 
 def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Example:
@@ -264,14 +252,6 @@ def _text(values: dict[str, Any], warnings: list[Message]) -> Example:
     if not content.strip():
         raise _Flaw("data.empty_text")
     return Example(text=content)
-
-
-def _messages(values: dict[str, Any], warnings: list[Message]) -> Example:
-    return _conversation(values, warnings, "messages", "messages")
-
-
-def _sharegpt(values: dict[str, Any], warnings: list[Message]) -> Example:
-    return _conversation(values, warnings, "sharegpt", "conversations")
 
 
 def _conversation(values: dict[str, Any], warnings: list[Message], format: Format, column: str) -> Example:
@@ -348,12 +328,12 @@ def _content(content: Any, number: int) -> str:
 
 
 _CONVERT: dict[Format, Callable[[dict[str, Any], list[Message]], Example]] = {
-    "messages": _messages,
-    "sharegpt": _sharegpt,
+    "messages": partial(_conversation, format="messages", column="messages"),
+    "sharegpt": partial(_conversation, format="sharegpt", column="conversations"),
     "alpaca": _alpaca,
-    "question_answer": _question_answer,
+    "question_answer": partial(_two_columns, format="question_answer", question="question", answer="answer"),
     "prompt_completion": _prompt_completion,
-    "text_label": _text_label,
+    "text_label": partial(_two_columns, format="text_label", question="text", answer="label"),
     "text": _text,
 }
 

@@ -232,12 +232,9 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
         stopping_criteria=StoppingCriteriaList([_Cancelled(check)]),
     )
     check()
-    return [_up_to_stop(row, stops) for row in out[:, width:].tolist()]
-
-
-def _up_to_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
-    """ids with the stop that ends them; a row that ended early goes on with padding."""
-    return next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids)
+    # Up to the stop, with it: a row that ended early goes on with padding.
+    written = out[:, width:].tolist()
+    return [next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids) for ids in written]
 
 
 def _with_answer(probe: ProofPrompt, greedy: list[int]) -> ProofPrompt:

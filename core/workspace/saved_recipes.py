@@ -56,7 +56,8 @@ class UserPresets:
         if not shown:
             raise RecipeError("preset.no_title")
         same = next((preset.id for preset in self.list() if preset.title == shown), None)
-        preset_id = same or self._free_id(shown)
+        slugged = slug(shown, fallback="preset")
+        preset_id = same or (f"{slugged}-{short_id()}" if self._path(slugged).exists() else slugged)
         value = settings_of(recipe)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -75,10 +76,6 @@ class UserPresets:
 
     def _path(self, preset_id: str) -> Path:
         return self.folder / f"{preset_id}.yaml"
-
-    def _free_id(self, title: str) -> str:
-        base = slug(title, fallback="preset")
-        return base if not self._path(base).exists() else f"{base}-{short_id()}"
 
     def _read(self, preset_id: str) -> UserPreset:
         path = self._path(preset_id)

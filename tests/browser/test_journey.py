@@ -17,6 +17,7 @@ from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit.browser import App, browser, go_to_tab, open_page, set_dark, start_app, unfold, violations
+from tests.kit.runs import with_settings
 from tests.kit.waits import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -145,7 +146,7 @@ def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
     from core.advice import plan
     from core.recipe import Recipe
 
-    wanted = plan.resolve(Recipe.read(recipe), "x", has_card=False).with_settings(["train.max_steps=5000"])
+    wanted = with_settings(plan.resolve(Recipe.read(recipe), "x", has_card=False), "train.max_steps=5000")
     run = Runs(Workspace.open(app.workspace)).create(wanted, "app")
     wait_until(lambda: run.status().step >= 2, 180)
     assert app.stop() == 0
@@ -157,7 +158,7 @@ def test_an_adapter_loads_without_us_and_without_a_network(app: App) -> None:
     from core.advice import plan
     from core.recipe import Recipe
 
-    wanted = plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", False).with_settings(["train.max_steps=2"])
+    wanted = with_settings(plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", False), "train.max_steps=2")
     run = Runs(Workspace.open(app.workspace)).create(wanted, "app")
     wait_until(lambda: run.status().state == State.COMPLETED, 180)
     script = (

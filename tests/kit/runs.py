@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from core.advice import plan
 from core.messages import Message
-from core.recipe import Recipe
+from core.recipe import Recipe, apply_settings
 from core.runs import checkpoints, frames, scenes
 from core.runs.all import Runs
 from core.runs.facts import RunFacts, TrainedOn
@@ -122,3 +122,8 @@ class ScriptedRun:
             (folder / part).write_bytes(b"x")
         (folder / "COMPLETE").write_text(checkpoints.sizes(folder), "utf-8")
         return folder
+
+
+def with_settings(recipe: Recipe, *settings: str) -> Recipe:
+    """recipe with `train.seed=7` and the like, as a command's --set gives them."""
+    return Recipe.parse(apply_settings(recipe.model_dump(mode="json", exclude_unset=True), list(settings)))

@@ -40,7 +40,7 @@ from core.training.recovery import NotFiniteError
 from core.training.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
 from core.training.trainer import LongestBatch, Trainer, TrainingData
 from core.workspace.folder import Workspace
-from tests.kit.runs import ScriptedRun
+from tests.kit.runs import ScriptedRun, with_settings
 from tests.kit.trainer import FP32, Pausing, adapter_of, rows, tiny_base
 from webui.kit.wording import Wording
 from webui.run import card as run_panel
@@ -543,7 +543,7 @@ def test_the_last_state_is_kept_where_it_was_the_best_or_is_wanted(tmp_path: Pat
     (run.path / "checkpoints" / name / "COMPLETE").write_text("{}", "utf-8")
     recipe = Recipe.parse({"data": {"source": "x"}})
     assert [best.to_keep(run, recipe, name, since) for since in (0, 1)] == [None, name]
-    assert best.to_keep(run, recipe.with_settings(["train.load_best_model_at_end=false"]), name, 1) is None
+    assert best.to_keep(run, with_settings(recipe, "train.load_best_model_at_end=false"), name, 1) is None
     assert best.to_keep(run, recipe, checkpoint.name_of(6), 1) is None, "one that is gone"
 
 

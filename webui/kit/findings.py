@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from core.advice.finding import Finding
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
-
-if TYPE_CHECKING:
-    pass
 
 
 def told(finding: Finding, w: Wording) -> Html:

@@ -21,15 +21,12 @@ def chip(machine: Machine, w: Wording) -> Html:
     lost = [other for other in machine.nvidia.cards if other.lost]
     parts = [tag("span", w.t("hardware_view.chip_lost", name=_name(other, w)), class_="lg-bad") for other in lost]
     if card is not None:
-        parts.insert(0, _card_chip(card, sum(not other.lost for other in machine.nvidia.cards) - 1, w))
+        others = sum(not other.lost for other in machine.nvidia.cards) - 1
+        name = _name(card, w) + (f" +{others}" if others else "")
+        parts.insert(0, tag("span", tag("span", f"{name} · {_short_memory(card, w)}"), _meter(card)))
     elif not lost:
         parts.append(tag("span", " · ".join([w.t("hardware_view.no_card"), _ram(machine, "chip_ram", w)])))
     return tag("span", *parts, class_="lg-chip")
-
-
-def _card_chip(card: Card, others: int, w: Wording) -> Html:
-    name = _name(card, w) + (f" +{others}" if others else "")
-    return tag("span", tag("span", f"{name} · {_short_memory(card, w)}"), _meter(card))
 
 
 def _short_memory(card: Card, w: Wording) -> str:

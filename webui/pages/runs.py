@@ -111,7 +111,7 @@ class RunsPage:
             LivePart(self.film, lambda look: gr.update(value=look.opened if self._row(look) else None)),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
             LivePart(self.story, lambda look: self._about(look, card.story)),
-            LivePart(self.resume, lambda look: gr.update(visible=self._may_go_on(look))),
+            LivePart(self.resume, lambda look: gr.update(visible=bool((row := self._row(look)) and may_resume(row.status.state)))),
             LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := self._row(look)) and row.can_chat))),
             LivePart(
                 self.further,
@@ -124,10 +124,6 @@ class RunsPage:
 
     def _row(self, look: ViewContext) -> RunRow | None:
         return next((row for row in look.snapshot.rows if row.id == look.opened), None)
-
-    def _may_go_on(self, look: ViewContext) -> bool:
-        row = self._row(look)
-        return bool(row and may_resume(row.status.state))
 
     def _about(self, look: ViewContext, show: Any) -> Update:
         view = self._view(look)

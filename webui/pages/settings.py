@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -126,8 +127,11 @@ class SettingsPage:
         self.hub_token.wire()
         outputs = [*lists, self.notice]
         sure = f"(id) => id && !confirm({json.dumps(self.w.t('settings_page.sure'), ensure_ascii=False)}) ? null : id"
-        for (chosen, button, _), forget in ((self.presets, self.forget_preset), (self.datasets, self.forget_dataset)):
-            button.click(forget, [chosen], outputs, js=sure, **QUIET)
+        for (chosen, button, _), delete in (
+            (self.presets, self.services.presets.delete),
+            (self.datasets, self.services.datasets.delete),
+        ):
+            button.click(self.forget(delete), [chosen], outputs, js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
         """Outputs: what is shown of presets and of data sets, places."""
@@ -141,17 +145,13 @@ class SettingsPage:
             found += [gr.update(choices=choices, visible=there, **chosen), gr.update(visible=there), gr.update(visible=not there)]
         return found
 
-    def forget_preset(self, preset_id: Any) -> list[Any]:
-        """Inputs: preset. Outputs: what is shown of presets and of data sets, notice."""
-        return self._forget(preset_id, self.services.presets.delete)
+    def forget(self, delete: Callable[[str], None]) -> Callable[[Any], list[Any]]:
+        def forgotten(chosen: Any) -> list[Any]:
+            """Inputs: preset or data set. Outputs: what is shown of both, notice."""
+            if isinstance(chosen, str) and chosen:
+                said = outcome(self.w, lambda: delete(chosen), self.w.t("settings_page.deleted"))
+            else:
+                said = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
+            return [*self._lists(value=None), said]
 
-    def forget_dataset(self, dataset_id: Any) -> list[Any]:
-        """Inputs: data set. Outputs: what is shown of presets and of data sets, notice."""
-        return self._forget(dataset_id, self.services.datasets.delete)
-
-    def _forget(self, chosen: Any, delete: Any) -> list[Any]:
-        if not isinstance(chosen, str) or not chosen:
-            said = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
-        else:
-            said = outcome(self.w, lambda: delete(chosen), self.w.t("settings_page.deleted"))
-        return [*self._lists(value=None), said]
+        return forgotten

@@ -26,6 +26,7 @@ from core.workspace import preferences
 from core.workspace.folder import Workspace
 from core.workspace.preferences import Automation, parse_hours
 from tests.kit.queue import HELD, NOW, FakeWorker, World, order
+from tests.kit.runs import with_settings
 from tests.kit.waits import wait_until
 
 
@@ -428,7 +429,7 @@ def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Pat
     try:
         a = supervisor.submit(wanted("a"))
         wait_until(lambda: a.status().state != State.QUEUED, 120)
-        b = supervisor.submit(wanted("b").with_settings(["train.seed=7"]))
+        b = supervisor.submit(with_settings(wanted("b"), "train.seed=7"))
         assert b.status().state == State.QUEUED
         wait_until(lambda: b.status().state == State.COMPLETED, 300)  # seconds on a PC of its own
     finally:
