@@ -8,7 +8,6 @@ from datetime import date, datetime, timedelta
 from core.data.samples import sample_of
 from core.progress import Progress
 from core.recipe import Adapter
-from webui.kit import format
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunRow
@@ -43,14 +42,23 @@ def rows(wording: Wording, count: int) -> str:
 
 def time_left(wording: Wording, seconds: float | None) -> str:
     """ "about 25 min left"; "" while it is not known."""
+    return _roughly(wording, seconds, "seconds_left", "minutes_left", "hours_left")
+
+
+def about(wording: Wording, seconds: float | None) -> str:
+    """ "about 25 min": a duration that is only estimated; "" while it is not known."""
+    return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours")
+
+
+def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str) -> str:
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:
-        return wording.t("units.seconds_left", seconds=max(5, 5 * round(seconds / 5)))
+        return wording.t(f"units.{in_seconds}", seconds=max(5, 5 * round(seconds / 5)))
     minutes = max(1, round(seconds / 60))
     if minutes < 90:
-        return wording.t("units.minutes_left", minutes=minutes)
-    return wording.t("units.hours_left", hours=minutes // 60, minutes=minutes % 60)
+        return wording.t(f"units.{in_minutes}", minutes=minutes)
+    return wording.t(f"units.{in_hours}", hours=minutes // 60, minutes=minutes % 60)
 
 
 def duration(wording: Wording, seconds: float | None) -> str:
@@ -97,18 +105,6 @@ def _local(seconds_since_1970: object) -> time.struct_time | None:
         return None
 
 
-def about(wording: Wording, seconds: float | None) -> str:
-    """ "about 25 min": a duration that is only estimated; "" while it is not known."""
-    if seconds is None or seconds != seconds or seconds < 0:
-        return ""
-    if seconds < 50:
-        return wording.t("units.about_seconds", seconds=max(5, 5 * round(seconds / 5)))
-    minutes = max(1, round(seconds / 60))
-    if minutes < 90:
-        return wording.t("units.about_minutes", minutes=minutes)
-    return wording.t("units.about_hours", hours=minutes // 60, minutes=minutes % 60)
-
-
 def parameters(wording: Wording, count: int) -> str:
     """ "135M parameters", "7.2B parameters": as models are spoken of."""
     value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B"
@@ -143,7 +139,7 @@ def at_time(w: Wording, seconds: float | None) -> str:
         return then.strftime("%H:%M")
     if then.date() == date.today() + timedelta(days=1):
         return w.t("line_panel.tomorrow", time=then.strftime("%H:%M"))
-    return format.moment(seconds)
+    return moment(seconds)
 
 
 def model_name(model_id: str, w: Wording) -> str:

@@ -32,8 +32,9 @@ class AutomationCard:
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
             gr.HTML(tag("h2", w.t("automation_card.title")))
             self.failure = gr.Checkbox(now.go_on_after_failure, **w.named("automation_card.failure", "auto-failure"))
-            sleeps = w.named("automation_card.sleep", "auto-sleep") | {"info": self._sleep_info()}
-            self.sleep = gr.Checkbox(now.sleep_when_empty, **sleeps)
+            self.sleep = gr.Checkbox(now.sleep_when_empty, **w.named("automation_card.sleep", "auto-sleep"))
+            if isinstance(why_not := sleep.command(), Message):
+                self.sleep.info = f"{self.sleep.info} {w.of(why_not)}"
             gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
             hours, programs = w.named("automation_card.hours", "auto-hours"), w.named("automation_card.programs", "auto-programs")
             self.hours = gr.Textbox(_joined(now.hours), placeholder="18:00-23:00", max_lines=1, max_length=200, **hours)
@@ -44,11 +45,6 @@ class AutomationCard:
             self.gib = gr.Number(now.min_gib, minimum=0.1, maximum=MOST_GIB, step=0.1, **gib)
             self.save = gr.Button(w.t("automation_card.save"), elem_id="auto-save")
             self.notice = gr.HTML("", visible=False, elem_id="auto-notice")
-
-    def _sleep_info(self) -> str:
-        """Also why it cannot be, where it cannot."""
-        found = sleep.command()
-        return self.w.t("automation_card.sleep_info") + (f" {self.w.of(found)}" if isinstance(found, Message) else "")
 
     def _doubt(self) -> Html:
         """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""

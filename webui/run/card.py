@@ -57,7 +57,7 @@ def model_line(row: RunRow, w: Wording) -> str:
     """ "LoRA, rank 8 · SmolLM2-135M-Instruct · Pirate answers" """
     if not row.method:
         return w.t("train_page.recipe_unreadable")
-    method = {"lora": "LoRA", "qlora": "QLoRA"}.get(row.method, row.method)
+    method = format.METHODS.get(row.method, row.method)
     return w.t("train_page.run_line", method=method, r=row.r, model=model_name(row.model, w), data=data_name(row, w))
 
 
@@ -189,11 +189,7 @@ def story(view: RunView, w: Wording) -> Html:
 
 
 def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:
-    kind = event.get("kind")
-    try:
-        message = w.of(event.get("message"))
-    except ValueError:
-        message = ""
+    kind, message = event.get("kind"), guard.sentence(event.get("message"), w)
     if kind == "state":
         state = str(event.get("state"))
         tone = TONES.get(State(state), "plain") if state in set(State) else "plain"

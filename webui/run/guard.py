@@ -16,11 +16,11 @@ def lines(view: RunView, w: Wording) -> list[Html]:
     found = [kept(view, w)]
     said = []
     for event in view.events:
-        if event.get("kind") == "guard" and (sentence := _sentence(event.get("message"), w)):
-            said.append(sentence)
+        if event.get("kind") == "guard" and (told := sentence(event.get("message"), w)):
+            said.append(told)
     if said:
         head = tag("p", tag("strong", w.t("run_guard.head", count=len(said))))
-        items = tag("ul", *(tag("li", sentence) for sentence in said[-MOST:]))
+        items = tag("ul", *(tag("li", told) for told in said[-MOST:]))
         more = muted(w.t("run_guard.more", count=len(said) - MOST)) if len(said) > MOST else None
         found.append(tag("div", head, items, more, class_="lg-outcome lg-warn lg-guard"))
     return [line for line in found if line is not None]
@@ -35,7 +35,7 @@ def kept(view: RunView, w: Wording) -> Html | None:
     return muted(w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"))
 
 
-def _sentence(message: Any, w: Wording) -> str:
+def sentence(message: Any, w: Wording) -> str:
     try:
         return w.of(message)
     except ValueError:  # of a damaged line
