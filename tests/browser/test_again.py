@@ -133,6 +133,7 @@ def test_what_cannot_be_trained_further_is_said(chrome: Browser, app: kit.App, w
     page.context.close()
 
 
+@pytest.mark.spawn
 def test_a_second_start_opens_the_page_of_the_first_and_ends(app: kit.App, workspace: Workspace):
     """On the same port, as a person who starts it twice does; the browser is a program that writes down what it was given."""
     environment = os.environ | {
