@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_token, hf_hub_url
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HTTPError,
-    RemoteEntryNotFoundError,
-)
-from huggingface_hub.utils import (
-    build_hf_headers,
-    get_session,
-    hf_raise_for_status,
-)
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from core.errors import ModelError
 from core.models.hub_cache import REPO_ID, REVISION, CachedRepo, cache_folder, cached_config

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_cached_repo_tree
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-)
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from core import files
 from core.errors import ModelError
@@ -47,9 +45,7 @@ def installed(cache_dir: str | Path | None = None) -> list[str]:
 
 def cached_config(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> dict[str, Any] | None:
     """config.json of a model that lies usable in the cache, or None. Asks nobody."""
-    if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
-        return None
-    snapshot = CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
+    snapshot = cached_folder(repo_id, revision, cache_dir)
     config = snapshot and files.read_json(snapshot / "config.json")
     return config if isinstance(config, dict) else None
 

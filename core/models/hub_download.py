@@ -28,17 +28,9 @@ from typing import Any
 
 from filelock import Timeout
 from huggingface_hub import HfApi, constants, get_token, hf_hub_url
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HTTPError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import (
-    WeakFileLock,
-    build_hf_headers,
-    get_session,
-    hf_raise_for_status,
-)
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
 
 from core import files
 from core.errors import ModelError, StopRequested

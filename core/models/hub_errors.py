@@ -17,9 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (
-    parse_ratelimit_headers,
-)
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from core.errors import ModelError
 
