@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
-from types import TracebackType
 
 from core.errors import PauseRequested, StopRequested
 from core.messages import Message
@@ -21,45 +19,26 @@ from core.runs.ended import How, Left
 from core.runs.folder import RunFolder, Status
 from core.runs.launcher import Launcher
 from core.runs.states import MOVES, State
+from core.system.job import Job
 
-POLL_S = 0.15
 GRACE_S = 1.0  # how long the main thread may take to notice a stop while there is nothing to save
 HEARTBEAT_S = 2.0
 EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}  # status of the process, by how its run ended
 
 
-class Reporter:
-    """Use as a context manager around the worker's life; single writer of state.json while run.lock is held."""
+class Reporter(Job[Status]):
+    """The single writer of state.json while run.lock is held."""
 
     def __init__(self, run: RunFolder, launcher: Launcher | None = None):
+        super().__init__(run.status().model_copy(update={"pid": os.getpid()}))
         self.run, self._launcher = run, launcher
-        self._guard = threading.RLock()
-        self._status = run.status().model_copy(update={"pid": os.getpid()})
         self._stop, self._pause = threading.Event(), threading.Event()
-        self._over = threading.Event()
         self._nothing_to_save = True
-        self._written = 0.0
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-
-    def __enter__(self) -> Reporter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
+        self._asked_at = self._beat_at = 0.0
 
     # ---- out ------------------------------------------------------------------------------------------------------
-    @property
-    def status(self) -> Status:
-        return self._status
-
-    def _put(self, **changes: object) -> None:
-        with self._guard:
-            status = self._status.model_copy(update=changes)
-            self.run.write_status(status)
-            self._status = status
-            self._written = time.monotonic()
+    def _write(self, status: Status) -> None:
+        self.run.write_status(status)
 
     def state(self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object) -> None:
         """Raises what was asked instead of beginning to train, or of pausing, when it was announced at the last moment."""
@@ -92,13 +71,13 @@ class Reporter:
         changed = stage != self._status.stage
         if changed:
             self.run.log_event("stage", stage=stage)
-        if changed or time.monotonic() - self._written > 0.2:
+        if changed or self._is_due:
             self._put(stage=stage, progress=progress)
 
     def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
         """seconds_total: of the whole training as far as this attempt goes, which seconds_left is the rest of."""
         with self._guard:
-            if time.monotonic() - self._written > 0.2 or step == total_steps:
+            if self._is_due or step == total_steps:
                 self._put(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
             else:
                 self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
@@ -124,14 +103,6 @@ class Reporter:
     def has_something_to_save(self) -> None:
         """From here on a stop is the main thread's to carry out, because the adapter must be kept."""
         self._nothing_to_save = False
-
-    def _watch(self) -> None:
-        self._asked_at = self._beat_at = 0.0
-        while not self._over.wait(POLL_S):
-            try:
-                self._look(time.monotonic())
-            except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
-                traceback.print_exc()
 
     def _look(self, now: float) -> None:
         asked = self.run.asked()
