@@ -88,8 +88,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     chat.wire(demo)
     left.wire(pulse, tabs)
     train.wizard.further.wire()
-    train.wizard.further.wire_button(train.run.further, None, tabs, train.run.notice)
-    train.wizard.further.wire_button(runs.further, opened, tabs, runs.run_notice)
+    train.wizard.further.wire_button(train.wizard, train.run.further, None, tabs, train.run.notice)
+    train.wizard.further.wire_button(train.wizard, runs.further, opened, tabs, runs.run_notice)
     train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target)
@@ -99,6 +99,10 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         None, [tabs, chat.target], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip
     pulse.wire(demo, gr.Timer(TICK_S))
+
+
+def scripts(*names: str) -> str:
+    return "".join(f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in names)
 
 
 def language_link(w: Wording) -> str:
@@ -136,7 +140,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "prevent_thread_lock": True,
         "theme": theme(),
         "css": styles(),
-        "head": HTML_LANG + uplot_head() + f"<script>{(ASSETS / 'folds.js').read_text('utf-8')}</script>",
+        "head": HTML_LANG + uplot_head() + scripts("folds.js", "form.js"),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

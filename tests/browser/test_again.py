@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import numpy
 import pytest
-from safetensors.numpy import save_file
 
 from core.messages import msg
 from core.presets import PROJECT
@@ -21,7 +18,7 @@ from core.runs.states import State
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit.runs import ScriptedRun
+from tests.kit.runs import ScriptedRun, trained
 from tests.kit.waits import wait_until
 
 if TYPE_CHECKING:
@@ -38,25 +35,13 @@ def cut_off(workspace: Workspace, name: str, step: int, saved: int | None) -> Ru
     return scripted.run
 
 
-def done(workspace: Workspace, name: str) -> RunFolder:
-    """An ended run with a small adapter that is one."""
-    run = ScriptedRun(workspace, name).to(State.RUNNING).train(60)
-    run.run.adapter.mkdir()
-    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "starter"}
-    (run.run.adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
-    weights = {f"m.lora_{side}.weight": numpy.zeros(shape, "float32") for side, shape in (("A", (8, 4)), ("B", (4, 8)))}
-    save_file(weights, run.run.adapter / "adapter_model.safetensors")
-    run.to(State.COMPLETED, msg("run.completed", step=60), has_adapter=True)
-    return run.run
-
-
 @pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
 def test_runs_that_were_cut_off_are_offered_above_everything(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
     older = cut_off(workspace, "older one", 30, 20)
     newer = cut_off(workspace, "newer one", 12, None)
-    done(workspace, "the newest")  # what the page tells of
+    trained(workspace, "the newest")  # what the page tells of
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     banner = page.locator("#left-runs")
     kit.expect(banner).to_contain_text("older one")
@@ -88,7 +73,7 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
 def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
-    parent = done(workspace, "海盗 <b>x</b>")
+    parent = trained(workspace, "海盗 <b>x</b>")
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#further")).to_be_hidden()
     page.locator("#run-further").click()
@@ -123,7 +108,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
 
 
 def test_what_cannot_be_trained_further_is_said(chrome: Browser, app: kit.App, workspace: Workspace):
-    parent = done(workspace, "spoilt")
+    parent = trained(workspace, "spoilt")
     (parent.adapter / "adapter_model.safetensors").write_bytes(b"half of it")
     page, watch = kit.open_page(chrome, app)
     page.locator("#run-further").click()

@@ -322,7 +322,7 @@ def services(tmp_path: Path) -> Services:
 
 
 def form(memory: str) -> Form:
-    answers = Answers({}, Answers.fresh().shown)
+    answers = Answers()
     return Form(goal="style", model="Qwen/Qwen3-4B", data="sample:pirate_answers", memory=memory, name="", answers=answers)
 
 

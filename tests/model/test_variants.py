@@ -230,10 +230,10 @@ def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
         "train.neftune_noise_alpha": "5",
         "adapter.load_in_8bit": True,
     }
-    sections = Answers(given, {}).sections()
+    sections = Answers(given).sections()
     assert sections["adapter"] == {"lora_dropout": 0.1, "load_in_8bit": True}
     assert sections["train"] == {"warmup_ratio": 0.03, "neftune_noise_alpha": 5.0}
-    form = Form(None, "starter", "sample:pirate_answers", "here", "", Answers(given | {"adapter.method": "qlora"}, {}))
+    form = Form(None, "starter", "sample:pirate_answers", "here", "", Answers(given | {"adapter.method": "qlora"}))
     with pytest.raises(RecipeError, match="in 8 bit .load_in_8bit"):
         recipe_of(form)
 

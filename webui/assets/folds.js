@@ -1,9 +1,26 @@
 // What a person unfolded stays unfolded when its HTML is drawn anew: else a plan that changes while it is read would fold itself.
+// A click counts from the moment it is made: the browser tells of an opened fold only later, when it may have been drawn anew, and
+// of a click not at all where that happens between press and release.
 (() => {
   const open = new Map();
   const nameOf = (fold) => (fold.closest("[id]")?.id ?? "") + "|" + fold.querySelector("summary")?.textContent;
+  const foldOf = (event) => event.target.closest?.("details.lg-fold > summary")?.parentElement;
+  let pressed = null;  // the fold that the pointer is down on, and its name
+  document.addEventListener("click", (event) => {
+    const fold = foldOf(event);
+    if (fold) open.set(nameOf(fold), !fold.open);
+  }, true);
   document.addEventListener("toggle", (event) => {
     if (event.target.matches?.("details.lg-fold") && event.target.isConnected) open.set(nameOf(event.target), event.target.open);
+  }, true);
+  document.addEventListener("pointerdown", (event) => {
+    const fold = foldOf(event);
+    pressed = fold ? { fold, name: nameOf(fold) } : null;
+  }, true);
+  document.addEventListener("pointerup", (event) => {
+    if (!pressed || pressed.fold.isConnected) return;
+    const fold = foldOf(event);
+    if (fold && nameOf(fold) === pressed.name) fold.querySelector("summary").click();
   }, true);
   new MutationObserver(() => {
     if (!open.size) return;

@@ -45,7 +45,7 @@ class DataStep:
             with gr.Row(elem_classes="lg-tight", visible=False) as self.turning:
                 self.before = gr.Button(w.t("wizard.row_before"), size="sm", elem_id="row-before")
                 self.after = gr.Button(w.t("wizard.row_after"), size="sm", elem_id="row-after")
-        self.index = gr.State(0)
+        self.row_at = gr.State(None)  # (data set, number of its row that is looked at)
         self.next = gr.Button(w.t("wizard.next_sample"), elem_id="next-data", elem_classes="lg-next")
 
     def choices(self) -> list[tuple[str, str]]:
@@ -119,10 +119,18 @@ class DataStep:
             ]
         )
 
+    def row_shown(self, row_at: Any, data: Any) -> int:
+        """The number of the row that is looked at: of other data, the first."""
+        return row_at[1] if row_at and row_at[0] == data else 0
+
+    def turned(self, way: int, row_at: Any, data: Any) -> tuple[Any, int]:
+        """Inputs: row_at, data. Outputs: row_at."""
+        return data, self.row_shown(row_at, data) + way
+
     def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples) -> Html:
-        """One row with its tokens marked; "" where the model's tokenizer is not on this PC yet."""
+        """One row with its tokens marked; before the first comes the last. "" where the model's tokenizer is not on this PC yet."""
         try:
-            return learned_view.row(preview.row(index, max_length, long_examples), self.w)
+            return learned_view.row(preview.row(index % max(1, len(preview.rows)), max_length, long_examples), self.w)
         except GarageError as error:
             return notice(self.w.of(error.message))
 

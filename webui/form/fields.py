@@ -1,7 +1,7 @@
 """All settings: one component for each field of a recipe, made from the field itself, and the way back to a recipe.
 
-A field that nobody touched follows the plan; one that was edited is an answer of the person. `Answers` tells the two
-apart by what the page was last shown.
+A field that nobody touched follows the plan; one that was edited is an answer of the person, and its own event says so
+(`edited`, assets/form.js). `Answers` are what was edited.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
@@ -207,47 +207,28 @@ def _rules(key: Key) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the person set, by "section.name", and what the page shows now for every field (edited or not).
+    """What the person set, by "section.name". revision: the person's last act that it knows of (assets/form.js counts them).
 
     parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then.
     """
 
-    explicit: Mapping[str, Any]
-    shown: Mapping[str, Any]
+    explicit: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
-
-    @classmethod
-    def fresh(cls) -> Answers:
-        return cls({}, {name_of(key): shown_value(key, field_of(*key).default) for key in FIELDS})
+    revision: int = 0
 
     @classmethod
     def of_state(cls, state: Any) -> Answers:
         """From the page, where it is plain JSON: whatever is none of ours begins anew."""
-        parts = [state.get(part) for part in ("explicit", "shown")] if isinstance(state, dict) else []
-        if not parts or not all(isinstance(part, dict) for part in parts):
-            return cls.fresh()
-        parent = state.get("parent")
-        return cls(*parts, parent if isinstance(parent, str) and parent else None)
+        if not isinstance(state, dict) or not isinstance(explicit := state.get("explicit"), dict):
+            return cls()
+        parent, revision = state.get("parent"), state.get("revision")
+        parent = parent if isinstance(parent, str) and parent else None
+        if parent:
+            explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
+        return cls(explicit, parent, revision if isinstance(revision, int) else 0)
 
     def state(self) -> dict[str, Any]:
-        return {"explicit": dict(self.explicit), "shown": dict(self.shown), "parent": self.parent}
-
-    def with_values(self, values: Sequence[Any]) -> Answers:
-        """After a look at the components, in the order of FIELDS: what differs from what was shown was edited.
-
-        A recipe that was just opened has shown nothing yet: then the components hold what was there before it.
-        """
-        explicit = dict(self.explicit)
-        for key, value in zip(FIELDS, values, strict=True):
-            name = name_of(key)
-            if name in self.shown and value != self.shown[name]:
-                if value is None or value == "":
-                    explicit.pop(name, None)  # emptied: back to the plan
-                else:
-                    explicit[name] = value
-        if self.parent:
-            explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
-        return Answers(explicit, self.shown, self.parent)
+        return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision}
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """The person's settings as sections of a recipe. Raises FormError for one that cannot be."""
@@ -262,11 +243,6 @@ class Answers:
             steps["max_steps"] = -1
         return found
 
-    def showing(self, recipe: Recipe) -> Answers:
-        """The same answers, with what the page is to show once recipe is the plan."""
-        shown = {name_of(key): shown_value(key, getattr(getattr(recipe, key[0]), key[1])) for key in FIELDS}
-        return Answers(self.explicit, shown, self.parent)
-
 
 def name_of(key: Key) -> str:
     return f"{key[0]}.{key[1]}"
@@ -280,3 +256,14 @@ def explicit_of(recipe: Recipe) -> dict[str, Any]:
         if key[1] in section.model_fields_set and (value := getattr(section, key[1])) is not None:
             found[name_of(key)] = shown_value(key, value)
     return found
+
+
+def shown_in(recipe: Recipe) -> dict[str, Any]:
+    """What each field is to show once recipe is the plan, by its name."""
+    return {name_of(key): shown_value(key, getattr(getattr(recipe, key[0]), key[1])) for key in FIELDS}
+
+
+def edited(field: Component) -> Any:
+    """The event that tells that a person edited a field. A Dropdown's `input` also comes when it is only left (gradio 6.31); where
+    something may be typed into it, it is the only one that comes then."""
+    return field.select if isinstance(field, gr.Dropdown) and not field.allow_custom_value else field.input

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import gradio as gr
 
@@ -11,14 +10,12 @@ from core.advice.finding import Finding
 from core.data.preview import Preview
 from core.data.selection import choose
 from core.recipe import Recipe
-from webui.form.fields import Answers, shown_value
+from webui.form.fields import shown_value
+from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
 from webui.kit.findings import told
 from webui.kit.html import Html, join, notice
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
-
-if TYPE_CHECKING:
-    from webui.form.form import Wizard
 
 OTHER_DATA = """() => {
   document.querySelector('#data')?.scrollIntoView({block: 'center'});
@@ -53,36 +50,33 @@ class PlanFindings:
             self.said[name] = gr.HTML("", visible=False, elem_id=f"finding-{name}")
             self.buttons[name] = gr.Button("", visible=False, size="sm", elem_id=f"remedy-{name}", elem_classes="lg-remedy")
 
-    @property
-    def drawn(self) -> list[Any]:
-        return [part for name in self.ids for part in (self.said[name], self.buttons[name])]
-
-    def draw(self, findings: Sequence[Finding]) -> list[Any]:
-        """For every redraw of the form, in the order of drawn."""
+    def draw(self, findings: Sequence[Finding]) -> Updates:
+        """For every look at the form."""
         by_id = {finding.id: finding for finding in findings}
-        updates = []
+        updates: Updates = {}
         for name in self.ids:
             found = by_id.get(name)
-            updates.append(shown(told(found, self.w) if found else ""))
-            updates.append(gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False))
+            updates[self.said[name]] = shown(told(found, self.w) if found else "")
+            updates[self.buttons[name]] = (
+                gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False)
+            )
         return updates
 
-    def wire(self, wizard: Wizard) -> None:
+    def wire(self, form: FormHandle) -> None:
         for name, button in self.buttons.items():
             if name == "few_rows":
                 button.click(None, None, None, js=OTHER_DATA, **QUIET)
             else:
-                wizard._then_redraw(button.click(self._take(wizard, name), wizard._form, [wizard.state], **QUIET))
+                form.fills(button.click, self._take(form, name), form.inputs, set(), **QUIET)
 
-    def _take(self, wizard: Wizard, name: str) -> Callable[..., Any]:
-        def take(*answers: Any) -> Any:
-            """Inputs: the form. Outputs: state, with what the remedy changes as an answer of the person."""
-            form, _ = wizard._read(answers)
-            found = next((finding for finding in wizard.planner.look(form, self.w).findings if finding.id == name), None)
+    def _take(self, form: FormHandle, name: str) -> Take:
+        def take(given: Given) -> Taken:
+            """What the remedy changes, as an answer of the person."""
+            asked = form.read(given)
+            found = next((finding for finding in form.result_of(asked).findings if finding.id == name), None)
             if found is None:
-                return gr.skip()
+                return None, {}
             changes = {key: shown_value(tuple(key.split(".")), value) for key, value in found.fix.items()}
-            current = form.answers
-            return Answers({**current.explicit, **changes}, current.shown, current.parent).state()
+            return Filling(answers={"explicit": {**asked.answers.explicit, **changes}}), {}
 
         return take

@@ -1,20 +1,29 @@
 """The left half of the Train page: five numbered steps that fold to a line each, and Start.
 
-Every change asks `refresh` once, which looks at the whole form (planner) and puts the plan's values into the fields that
-nobody edited. What was edited travels with the form; the server keeps nothing of a visitor.
+Every act of a person asks for one `look` at the whole form (planner), which draws what follows from it and puts the plan's values
+into the fields that nobody edited. What was edited, the fields' own events record in the browser (assets/form.js), and it travels
+with each call; the server keeps nothing of a visitor. Handlers take what arrived by component and give updates by component.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
 
+from core.advice.goals import goals
 from core.errors import BusyError, GarageError
 from core.memory.documented import vram_table
+from core.messages import Message
 from core.queue.queue import time_of_day
 from core.recipe import Recipe
 from core.runs.facts import RunFacts, TrainedOn
@@ -26,24 +35,38 @@ from webui.form import findings, memory_view, plan_view
 from webui.form import goal as goal_step
 from webui.form import model as model_step
 from webui.form.data import DataStep
-from webui.form.fields import FIELDS, Answers, explicit_of, name_of
+from webui.form.fields import FIELDS, Answers, edited, explicit_of, name_of, shown_in
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
+from webui.form.handle import Filling, Given, Listen, Parts, Take, Taken, Updates
 from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
-from webui.form.planner import HERE, Form, FormResult, Planner, parent_of
+from webui.form.planner import HERE, Form, FormResult, Planner, parent_of, recipe_of
 from webui.kit import samples
 from webui.kit.findings import counted
 from webui.kit.format import at_time
 from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, QUIET, Poller, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, Poller, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
 STEPS = ("goal", "model", "data", "plan", "train")
-FOCUS = "() => setTimeout(() => document.querySelector('#step-{step} button')?.focus(), 120)"
-R = ("adapter", "r")
-STATE = 6  # place of the state among the form's inputs
+MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_model": "model"}
+FOCUS = "() => setTimeout(() => document.querySelector('#step-$step button')?.focus(), 120)"
+
+# Of assets/form.js, where each is explained.
+LOOK = "() => loraGarageForm.look()"
+SENT = "(...values) => loraGarageForm.sent(...values)"
+PRESS = "(...values) => loraGarageForm.press(...values)"
+LOOK_IF = "(memory) => { if (memory?.has_moved) loraGarageForm.look(); }"
+FORGET = "() => { loraGarageForm.forget(); loraGarageForm.look(); }"
+ACT = "(value) => loraGarageForm.act('$name', value, $is_setting, $is_typed)"
+TAKE = "(answer, ...now) => loraGarageForm.take($fields, answer, now)"
+# A sample set that a person chooses brings its goal; a goal, with Next, its sample set where none was chosen.
+FOLLOW = "(data, goal) => { loraGarageForm.touch('data'); return [$goals[data]?.[goal], $empty]; }"
+CLOSE_AND_OPEN = "{__type__: 'update', open: false}, {__type__: 'update', open: true}"
+OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
+DATA_DONE = "(data, goal) => { if (!data) loraGarageForm.touch('data'); return [data || $samples[goal], $folds]; }"
 
 
 class Wizard:
@@ -55,7 +78,7 @@ class Wizard:
         self.model_step = ModelStep(services, self.planner, wording)
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
-        self.further = FurtherForm(services, wording, self)
+        self.further = FurtherForm(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -78,12 +101,11 @@ class Wizard:
                 label=w.t("line_panel.start_at"), info=w.t("line_panel.start_at_info"), placeholder="23:00", max_lines=1,
                 max_length=8, elem_id="start-at",
             )  # fmt: skip
-            self.where = gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
+            gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
         with gr.Column(elem_id="start-bar"):
             self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
             self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
-        # In the browser beside the fields, not in gr.State: what was shown must be as old as the values it is compared with.
-        self.state = gr.JSON(Answers.fresh().state(), visible=False)
+        self.state = gr.JSON(Answers().state(), visible=False)  # stands for what the browser keeps
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
@@ -97,178 +119,205 @@ class Wizard:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     @property
-    def _form(self) -> list[Any]:
-        return [
-            self.goal_step.goal, self.model_step.model, self.data_step.data, self.plan_step.memory, self.name, self.data_step.index,
-            self.state, *self.plan_step.fields,
-        ]  # fmt: skip
+    def inputs(self) -> Parts:
+        data = self.data_step
+        return {self.goal_step.goal, self.model_step.model, data.data, data.row_at, self.plan_step.memory, self.name, self.state}
 
     @property
-    def _drawn(self) -> list[Any]:
-        """What `refresh` draws anew, in the order of its answer."""
+    def _asked(self) -> dict[str, Component]:
+        """What is asked in the steps and may be filled by a recipe, a preset or a run, by the name that form.js knows it by."""
+        return {"goal": self.goal_step.goal, "model": self.model_step.model, "data": self.data_step.data, "name": self.name}
+
+    @property
+    def _settings(self) -> dict[str, Component]:
+        return {name_of(key): field for key, field in zip(FIELDS, self.plan_step.fields, strict=True)}
+
+    @property
+    def _drawn(self) -> Parts:
+        """What a look may draw anew."""
         data, plan = self.data_step, self.plan_step
-        return [
-            self.state, *(self.folds[step] for step in STEPS), self.goal_step.about, self.model_step.about, data.report, data.learned,
-            data.counters, data.row, data.turning, data.next, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset,
-            self.start, self.again, *self.further.drawn, *data.findings.drawn, data.left_out, *plan.findings.drawn, *plan.fields,
-        ]  # fmt: skip
+        return {
+            *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
+            data.turning, data.next, data.left_out, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
+            self.again, *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
+        }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
         """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
-        self._redraw_on(goal.goal.input, model.model.change, plan.memory.input, self.name.blur, self.name.submit)
-        self._redraw_on(*(field.input if _chosen(field) else field.blur for field in plan.fields))
-        self.again.tick(self.on_clock, self._form, self._drawn, queue=False, **QUIET)
-        plan.clock.tick(self.follow_memory, [plan.drawn_from, *self._form], self._drawn, queue=False, **QUIET)
-        plan.recheck.click(self.look_again, self._form, self._drawn, **QUIET)
-        self._redraw_on(*(field.submit for field in plan.fields if not _chosen(field)))
-        follow = data.data.change(self.follow_sample, [data.data, goal.goal], [goal.goal, data.index], **QUIET)
-        self._then_redraw(follow)
-        added = data.file.upload(
-            self.add_file, [data.file], [data.file, *self._filled, data.notice],
-            show_progress="minimal", concurrency_limit=2, api_visibility="private",
-        )  # fmt: skip
-        self._then_redraw(added)
-        model.list.wire(page, plan.memory, model.model)
-        data.data.input(lambda: shown(""), None, [data.notice], queue=False, **QUIET)
-        opened = goal.recipe.upload(self.open_recipe, [goal.recipe], [goal.recipe, *self._filled, goal.notice], **QUIET)
-        self._then_redraw(opened)
-        taken = goal.preset.input(self.take_preset, [goal.preset], [*self._filled, goal.notice], **QUIET)
-        self._then_redraw(taken)
+        self._wire_look()
+        self._wire_acts()
+        self.redraw_after(model.list.wire(page, plan.memory, model.model))
         data.findings.wire(self)
         plan.findings.wire(self)
-        self._then_redraw(plan.reset.click(self.forget_edits, [self.state], [self.state], **QUIET))
+        self.further.wire()
+        moved = gr.JSON(None, visible=False)
+        # Unchecked by gradio, whose refusal of half a character ends in a traceback where nothing waits in a queue.
+        ticked = plan.clock.tick(self.memory_has_moved, [plan.drawn_from, plan.memory], [moved], preprocess=False, **AT_ONCE)
+        ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
+        self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
+        self.fills(
+            data.file.upload, self.add_file, {data.file}, {data.file, data.notice},
+            show_progress="minimal", concurrency_limit=2, api_visibility="private",
+        )  # fmt: skip
+        self.fills(goal.recipe.upload, self.open_recipe, {goal.recipe}, {goal.recipe}, **QUIET)
+        self.fills(goal.preset.select, self.take_preset, {goal.preset}, set(), trigger_mode="always_last", **QUIET)
+        plan.reset.click(None, None, None, js=FORGET, **QUIET)
         plan.save.click(
-            self.save_preset, [plan.preset_name, *self._form], [plan.save_notice, goal.preset, plan.preset_name], **QUIET
+            self.save_preset, self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name}, js=SENT, **QUIET
         )
         for step, button in zip(STEPS, (goal.next, model.next, data.next, plan.next), strict=False):
             self._wire_next(step, button)
         for button, way in ((data.before, -1), (data.after, 1)):
-            button.click(self.turn(way), self._form, [data.index, data.row], **QUIET)
-        begun = self.start.click(
-            self.begin_at, [self.start_at, *self._form],
-            [self.start_at, planning, self.start_notice, run_notice, self.name, *self._folds], **CONTROL,
+            self.redraw_after(button.click(partial(data.turned, way), [data.row_at, data.data], [data.row_at], **QUIET))
+        begun = self.fills(
+            self.start.click, self.begin(run_notice, planning), self.inputs | {self.start_at},
+            {self.start_at, planning, self.start_notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
-        self._then_redraw(begun.then(self.further.after_start, [self.state, self.start_notice], [self.state], **QUIET))
-        arrived = page.load(
-            self.arrive, None, [model.model, data.data, goal.preset, plan.memory, self.folds["goal"]], queue=False, **QUIET
-        )
-        self._then_redraw(arrived)
+        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, self.folds["goal"]}, **AT_ONCE)
+        self.redraw_after(arrived)
 
-    @property
-    def _folds(self) -> list[Any]:
-        return [self.folds[step] for step in STEPS]
+    def _wire_look(self) -> None:
+        """One listener for all looks, so that no two are on their way at once, and the last one that is asked for comes last."""
+        asked = gr.Button("", visible="hidden", elem_id="look")  # pressed by form.js alone
+        answer = gr.JSON(None, visible=False)
+        looked = gr.on(
+            [asked.click, self.again.tick], self.look(answer), self.inputs, self._drawn | {answer},
+            trigger_mode="always_last", js=SENT, **QUIET,
+        )  # fmt: skip
+        self._take(looked, answer, self._settings)
 
-    @property
-    def _filled(self) -> list[Any]:
-        """What a recipe or a preset fills."""
-        return [self.goal_step.goal, self.model_step.model, self.data_step.data, self.name, self.state]
-
-    def _redraw_on(self, *listeners: Any) -> None:
-        for listen in listeners:
-            listen(self.refresh, self._form, self._drawn, trigger_mode="always_last", **QUIET)
-
-    def redraw_after(self, event: Any) -> Any:
-        """For others on the page: Start says something else while a run trains."""
-        return self._then_redraw(event)
-
-    def _then_redraw(self, event: Any) -> Any:
-        return event.then(self.refresh, self._form, self._drawn, **QUIET)
+    def _wire_acts(self) -> None:
+        """What a person does to a field, as the field itself tells it."""
+        for name, field in {**self._asked, "memory": self.plan_step.memory, **self._settings}.items():
+            if field is not self.data_step.data:
+                kind = [json.dumps(claim) for claim in (name in self._settings, hasattr(field, "submit"))]
+                js = Template(ACT).substitute(name=name, is_setting=kind[0], is_typed=kind[1])
+                edited(field)(None, [field], None, js=js, **QUIET)
+        typed = [self.name, *self._settings.values()]
+        left = [getattr(field, event) for field in typed for event in ("blur", "submit") if hasattr(field, event)]
+        gr.on(left, None, None, None, js=LOOK, **QUIET)
+        data, goal = self.data_step.data, self.goal_step.goal
+        follow = Template(FOLLOW).substitute(goals=json.dumps(self._goals()), empty=json.dumps(shown("")))
+        self.redraw_after(data.input(None, [data, goal], [goal, self.data_step.notice], js=follow, **QUIET))
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
         following = STEPS[STEPS.index(step) + 1]
+        outputs = [self.folds[step], self.folds[following]]
         if step == "data":
-            moved = button.click(
-                self.data_done, [self.data_step.data, self.goal_step.goal], [self.data_step.data, *self._folds], **QUIET
-            )
+            data, asked = self.data_step.data, self.goal_step.goal
+            samples_of_goals = json.dumps({goal.id: data_step.sample_for(goal.id) for goal in goals()})
+            js = Template(DATA_DONE).substitute(samples=samples_of_goals, folds=CLOSE_AND_OPEN)
+            moved = button.click(None, [data, asked], [data, *outputs], js=js, **QUIET)
         else:
-            moved = button.click(lambda: self.only_open(step, following), None, self._folds, queue=False, **QUIET)
-        self._then_redraw(moved)
-        moved.then(None, None, None, js=FOCUS.replace("{step}", following), **QUIET)
+            moved = button.click(None, None, outputs, js=OPEN_NEXT, **QUIET)
+        self.redraw_after(moved)
+        moved.then(None, None, None, js=Template(FOCUS).substitute(step=following), **QUIET)
+
+    def _goals(self) -> dict[str, dict[str, str]]:
+        """Sample set -> goal that is chosen -> goal that the set brings, where it brings one."""
+        data_sets = [info.id for info in self.services.datasets.list() if info.origin == "sample"]
+        found = {data: {goal.id: data_step.goal_for(data, goal.id) for goal in goals()} for data in data_sets}
+        return {data: {goal: new for goal, new in brought.items() if new} for data, brought in found.items()}
+
+    def fills(self, listen: Listen, take: Take, inputs: Parts, outputs: Parts, js: str = PRESS, **options: Any) -> Dependency:
+        """As handle.FormHandle says. Each has an answer of its own, so that none is written over before it was taken."""
+        answer = gr.JSON(None, visible=False)
+
+        def taken(given: Given) -> Updates:
+            filling, updates = take(given)
+            if filling is None:
+                return {answer: gr.skip(), **updates}
+            revision = Answers.of_state(given[self.state]).revision
+            return {answer: {"revision": revision, **vars(filling)}, **updates}
+
+        outputs = outputs | {answer, self.data_step.data}
+        event = listen(taken, inputs | {self.state}, outputs, js=js, **options)
+        notices = {"notice": self.goal_step.notice, "file_notice": self.data_step.notice}  # what is not filled in is not said to be
+        self.redraw_after(self._take(event, answer, self._asked | notices))
+        return event
+
+    def _take(self, event: Dependency, answer: gr.JSON, fields: dict[str, Component]) -> Dependency:
+        """After event, put what answer holds into fields."""
+        known = json.dumps([(name, field.elem_id) for name, field in fields.items()])
+        return event.then(None, [answer, *fields.values()], [*fields.values()], js=Template(TAKE).substitute(fields=known), **QUIET)
+
+    def redraw_after(self, event: Dependency) -> Dependency:
+        """For others on the page: Start says something else while a run trains."""
+        return event.then(None, None, None, js=LOOK, **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def arrive(self) -> list[Any]:
-        """Outputs: model, data, preset, plan-for (their choices as they are now), goal fold: open for a first visit."""
-        budgeted = self.planner.budget(HERE)
-        machine = self.services.monitor.newest()
-        return [
-            gr.update(choices=self.model_step.choices(budgeted)),
-            gr.update(choices=self.data_step.choices()),
-            gr.update(choices=self.goal_step.preset_choices()),
-            gr.update(choices=self.plan_step.memory_choices(machine)),
-            # It is closed at first; closing it again would close what a quick hand has opened meanwhile.
-            gr.skip() if self.services.snapshots.now().rows else gr.update(open=True),
-        ]
-
-    def refresh(self, *answers: Any) -> list[Any]:
-        """Inputs: the form. Outputs: everything that follows from it, and the plan's values in fields nobody edited."""
-        form, index = self._read(answers)
-        result = self.planner.look(form, self.w)
-        answered = form.answers.showing(result.plan.recipe) if result.plan else form.answers
-        preview = result.preview
-        return [
-            answered.state(),
-            *(gr.update(label=self._title(step, line)) for step, line in zip(STEPS, self._summaries(form, result), strict=True)),
-            goal_step.about(goal_step.chosen(form.goal), self.w),
-            model_step.about(form.model, result, self.services, self.w),
-            shown(self.data_step.report_of(form.data)),
-            gr.update(visible=preview is not None),
-            self.data_step.counters_of(preview, *result.limits) if preview else "",
-            self.data_step.row_of(preview, index, *result.limits) if preview else "",
-            gr.update(visible=bool(preview and preview.tokenizer)),
-            gr.update(value=self.data_step.next_label(form.data, form.goal)),
-            plan_view.card(result, self.table, self.w),
-            shown(memory_view.holders(result, self.services.monitor.newest(), self.w)),
-            gr.update(visible=memory_view.is_short(result)),
-            memory_view.mark(result) | {"of": _of(form)},
-            gr.update(visible=bool(answered.explicit), value=self.w.t("wizard.reset", count=len(answered.explicit))),
-            self._start_button(result),
-            gr.Timer(active=result.unsettled),
-            *self.further.draw(answered),
-            *self.data_step.findings.draw(result.findings),
-            shown(findings.left_out(result.plan.recipe, preview, self.w) if result.plan and preview else ""),
-            *self.plan_step.findings.draw(result.findings),
-            *(self._field_updates(answers[-len(FIELDS) :], answered) if result.plan else [gr.skip()] * len(FIELDS)),
-        ]
-
-    def follow_memory(self, drawn: Any, *answers: Any) -> list[Any]:
-        """Inputs: what the card was drawn from, the form. Outputs: as refresh, nothing where no memory has moved."""
-        nothing = [gr.skip()] * len(self._drawn)
-        if self.services.snapshots.now().busy is not None:
-            return nothing
-        try:
-            free_gib = self.planner.budget(answers[3]).free_gib
-        except GarageError:
-            return nothing
-        form, _ = self._read(answers)
-        # One that came back after another answer of the form was given had drawn what is no longer asked for.
-        is_old = isinstance(drawn, dict) and drawn.get("of", _of(form)) != _of(form)
-        return self.on_clock(*answers) if is_old or memory_view.has_moved(drawn, free_gib) else nothing
-
-    def on_clock(self, *answers: Any) -> list[Any]:
-        """As refresh, when nobody did anything: the fields and what they are held against are sent only where the plan has
-        become another, and then all of them. An answer that somebody gives meanwhile would else meet fields of one plan with
-        the state of another, and what the plan had chosen would count as edited (seen: "changed by you: 4" on a new page).
-        """
-        updates = self.refresh(*answers)
-        was, state = Answers.of_state(answers[STATE]), updates[0]
-        if state["shown"] == was.shown:
-            updates[0] = gr.skip()
-            updates[-len(FIELDS) :] = [gr.skip()] * len(FIELDS)
-        else:
-            updates[-len(FIELDS) :] = self._field_updates([object()] * len(FIELDS), Answers.of_state(state))
+    def arrive(self) -> Updates:
+        """The choices as they are now, and the first step open for a first visit."""
+        model, data, goal, plan = self.model_step, self.data_step, self.goal_step, self.plan_step
+        now = {
+            model.model: model.choices(self.planner.budget(HERE)),
+            data.data: data.choices(),
+            goal.preset: goal.preset_choices(),
+            plan.memory: plan.memory_choices(self.services.monitor.newest()),
+        }
+        # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
+        updates: Updates = {field: gr.update(choices=new) for field, new in now.items() if [*map(tuple, field.choices)] != new}
+        # It is closed at first; closing it again would close what a quick hand has opened meanwhile.
+        updates[self.folds["goal"]] = gr.skip() if self.services.snapshots.now().rows else gr.update(open=True)
         return updates
 
-    def look_again(self, *answers: Any) -> list[Any]:
-        """Inputs: the form. Outputs: as refresh, of the memory as it is this moment."""
-        self.services.monitor.look_again()
-        return self.refresh(*answers)
+    def look(self, answer: Component) -> Callable[[Given], Updates]:
+        def looked(given: Given) -> Updates:
+            """Everything that follows from the form, and, for answer, the plan's values (assets/form.js puts them in)."""
+            form = self.read(given)
+            result = self.result_of(form)
+            values = shown_in(result.plan.recipe) if result.plan else {}
+            if (rank := values.get("adapter.r")) is not None:
+                values["adapter.r"] = {"value": rank, "choices": rank_choices(rank)}
+            answers = {"explicit": dict(form.answers.explicit)}
+            filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
+            return {answer: filled, **self._draw(form, result, given[self.data_step.row_at])}
 
-    def _read(self, answers: Sequence[Any]) -> tuple[Form, int]:
-        goal, model, data, memory, name, index, state, *values = answers
-        current = Answers.of_state(state).with_values(values)
-        return Form(goal, model, data, memory, name, current), index if isinstance(index, int) else 0
+        return looked
+
+    def _draw(self, form: Form, result: FormResult, row_at: Any) -> Updates:
+        data, plan, w = self.data_step, self.plan_step, self.w
+        preview, explicit = result.preview, form.answers.explicit
+        titles = zip(STEPS, self._summaries(form, result), strict=True)
+        return {
+            **{self.folds[step]: gr.update(label=self._title(step, line)) for step, line in titles},
+            self.goal_step.about: goal_step.about(goal_step.chosen(form.goal), w),
+            self.model_step.about: model_step.about(form.model, result, self.services, w),
+            data.report: shown(data.report_of(form.data)),
+            data.learned: gr.update(visible=preview is not None),
+            data.counters: data.counters_of(preview, *result.limits) if preview else "",
+            data.row: data.row_of(preview, data.row_shown(row_at, form.data), *result.limits) if preview else "",
+            data.turning: gr.update(visible=bool(preview and preview.tokenizer)),
+            data.next: gr.update(value=data.next_label(form.data, form.goal)),
+            data.left_out: shown(findings.left_out(result.plan.recipe, preview, w) if result.plan and preview else ""),
+            plan.card: plan_view.card(result, self.table, w),
+            plan.holders: shown(memory_view.holders(result, self.services.monitor.newest(), w)),
+            plan.recheck: gr.update(visible=memory_view.is_short(result)),
+            plan.drawn_from: memory_view.mark(result),
+            plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
+            self.start: self._start_button(result),
+            self.again: gr.Timer(active=result.unsettled),
+            **self.further.draw(form.answers),
+            **data.findings.draw(result.findings),
+            **plan.findings.draw(result.findings),
+        }
+
+    def memory_has_moved(self, drawn: Any, memory: Any) -> dict[str, bool]:
+        """Inputs: what the card was drawn from, plan-for. Outputs: whether the free memory is so much another that a look is due."""
+        has_moved = False
+        if self.services.snapshots.now().busy is None:
+            with suppress(GarageError):
+                has_moved = memory_view.has_moved(drawn, self.planner.budget(memory).free_gib)
+        return {"has_moved": has_moved}
+
+    def read(self, given: Given) -> Form:
+        asked = {name: given[field] for name, field in self._asked.items()}
+        return Form(**asked, memory=given[self.plan_step.memory], answers=Answers.of_state(given[self.state]))
+
+    def result_of(self, form: Form) -> FormResult:
+        return self.planner.look(form, self.w)
 
     def _summaries(self, form: Form, result: FormResult) -> list[str]:
         goal = goal_step.chosen(form.goal)
@@ -288,7 +337,7 @@ class Wizard:
     def _start_button(self, result: FormResult) -> dict[str, Any]:
         """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
         if result.missing is not None:
-            key = "start_missing_data" if result.missing.key == "wizard.missing_data" else "start_missing_model"
+            key = f"start_missing_{MISSING_IN[result.missing.key]}"
         elif result.problem is not None:
             key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
         else:
@@ -297,151 +346,117 @@ class Wizard:
         label = "line_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
-    def _field_updates(self, values: Sequence[Any], answers: Answers) -> list[Any]:
-        """Only fields that show something else than they should are sent, so that nobody's typing is overwritten."""
-        updates = []
-        for key, value in zip(FIELDS, values, strict=True):
-            wanted = answers.shown.get(name_of(key), value)
-            if wanted == value:
-                updates.append(gr.skip())
-            elif key == R:
-                updates.append(gr.update(value=wanted, choices=rank_choices(wanted)))
-            else:
-                updates.append(gr.update(value=wanted))
-        return updates
-
-    def follow_sample(self, data: Any, goal: Any) -> tuple[Any, int]:
-        """Inputs: data, goal. Outputs: goal (the sample set's own), the row that is looked at (the first)."""
-        wanted = data_step.goal_for(data, goal)
-        return gr.update(value=wanted) if wanted else gr.skip(), 0
-
-    def turn(self, way: int) -> Any:
-        def turned(*answers: Any) -> tuple[int, Any]:
-            """Inputs: the form. Outputs: the number of the row, the row."""
-            form, index = self._read(answers)
-            result = self.planner.look(form, self.w)
-            if result.preview is None or result.plan is None:
-                return 0, gr.skip()
-            index = (index + way) % max(1, len(result.preview.rows))
-            return index, self.data_step.row_of(result.preview, index, *result.limits)
-
-        return turned
-
-    def only_open(self, close: str, open: str) -> list[Any]:
-        return [gr.update(open=True) if step == open else gr.update(open=False) if step == close else gr.skip() for step in STEPS]
-
-    def data_done(self, data: Any, goal: Any) -> list[Any]:
-        """Inputs: data, goal. Outputs: data (the goal's sample set where none was chosen), the folds."""
-        chosen = gr.skip() if isinstance(data, str) and data else gr.update(value=data_step.sample_for(goal))
-        return [chosen, *self.only_open("data", "plan")]
-
-    def forget_edits(self, state: Any) -> dict[str, Any]:
-        answers = Answers.of_state(state)
-        return Answers({}, answers.shown, answers.parent).state()
-
     # ---- filling the form from a file ------------------------------------------------------------------------------
-    def add_file(self, path: str | None) -> list[Any]:
-        """Inputs: file. Outputs: file (emptied), what a recipe fills (a dropped recipe is one), notice."""
+    def add_file(self, given: Given) -> Taken:
+        """A dropped file becomes a data set; a dropped recipe fills the form."""
+        data, path = self.data_step, given[self.data_step.file]
         if not path:
-            return [gr.skip()] * (2 + len(self._filled))
+            return None, {}
         if path.lower().endswith(data_step.RECIPES):
-            return self.open_recipe(path)
-        added, problem = self.data_step.add(path)
-        filled = [gr.skip()] * len(self._filled)
-        if added is not None:
-            filled[2] = gr.update(choices=self.data_step.choices(), value=added)
-        return [gr.update(value=None), *filled, shown(problem)]
+            filling, updates = self._opened(path)
+            filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
+            return filling, {data.file: None, **updates}
+        added, problem = data.add(path)
+        updates: Updates = {data.file: None, data.notice: shown(problem)}
+        if added is None:
+            return None, updates
+        return Filling({"data": added}), {**updates, data.data: gr.update(choices=data.choices())}
 
-    def open_recipe(self, path: str | None) -> list[Any]:
-        """Inputs: file. Outputs: file (emptied), what a recipe fills, notice."""
-        if not path:
-            return [gr.skip()] * (2 + len(self._filled))
-        given = Path(path)
+    def open_recipe(self, given: Given) -> Taken:
+        file = self.goal_step.recipe
+        if not given[file]:
+            return None, {}
+        filling, updates = self._opened(given[file])
+        return filling, {file: None, **updates}
+
+    def _opened(self, path: str) -> tuple[Filling, Updates]:
+        file = Path(path)
         try:
-            filled = self._fill(Recipe.read(given), given.name)
+            return self.filling(Recipe.read(file), file.name)
         except GarageError as error:
-            filled = self._unfilled(notice(self.w.of(error.message)))
+            return self._refused(error.message)
         finally:
-            given.unlink(missing_ok=True)  # gradio's own copy
-        return [gr.update(value=None), *filled]
+            file.unlink(missing_ok=True)  # gradio's own copy
 
-    def take_preset(self, preset_id: Any) -> list[Any]:
-        """Inputs: preset. Outputs: what a recipe fills, notice."""
+    def take_preset(self, given: Given) -> Taken:
+        preset_id = given[self.goal_step.preset]
         if not preset_id:
-            return self._unfilled("")
+            return Filling({"notice": shown("")}), {}
         try:
             preset = self.services.presets.get(preset_id)
         except GarageError as error:
-            return self._unfilled(notice(self.w.of(error.message)))
-        return (
-            self._unfilled(notice(self.w.of(preset.problem))) if preset.recipe is None else self._fill(preset.recipe, preset.title)
-        )
+            return self._refused(error.message)
+        if preset.recipe is None:
+            return self._refused(preset.problem)
+        return self.filling(preset.recipe, preset.title)
 
-    def _unfilled(self, said: str) -> list[Any]:
-        return [*[gr.skip()] * len(self._filled), shown(said)]
+    def _refused(self, why: Message | None) -> tuple[Filling, Updates]:
+        return Filling({"notice": shown(notice(self.w.of(why)))}), {}
 
-    def _fill(self, recipe: Recipe, title: str, parent: str | None = None) -> list[Any]:
-        """Goal, model, data, name, state and notice as a recipe wants them; what it leaves out stays with the plan."""
-        answers = Answers(explicit_of(recipe), {}, parent)
-        said, tone, data = self.w.t("wizard.filled", title=title, count=len(answers.explicit)), "ok", gr.skip()
+    def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
+        explicit = explicit_of(recipe)
+        values: dict[str, Any] = {"model": recipe.model.id}
+        updates: Updates = {}
+        said, tone = self.w.t("wizard.filled", title=title, count=len(explicit)), "ok"
+        if recipe.goal:
+            values["goal"] = recipe.goal
+        if recipe.name:
+            values["name"] = recipe.name[:60]
         if recipe.data.source != NO_DATA:
             try:
-                data = gr.update(value=self.services.datasets.get(recipe.data.source).id)
+                values["data"] = self.services.datasets.get(recipe.data.source).id
+                updates[self.data_step.data] = gr.update(choices=self.data_step.choices())
             except GarageError:
                 said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
-        return [
-            gr.update(value=recipe.goal) if recipe.goal else gr.skip(),
-            gr.update(value=recipe.model.id),
-            data,
-            recipe.name[:60] or gr.skip(),
-            answers.state(),
-            shown(notice(said, tone)),
-        ]
+        values["notice"] = shown(notice(said, tone))
+        return Filling(values, {"explicit": explicit, "parent": parent}), updates
 
-    def save_preset(self, title: Any, *answers: Any) -> list[Any]:
-        """Inputs: name, the form. Outputs: notice, the presets to choose from, name (emptied)."""
-        from webui.form.planner import recipe_of
-
-        form, _ = self._read(answers)
+    def save_preset(self, given: Given) -> Updates:
+        plan, form = self.plan_step, self.read(given)
+        title = given[plan.preset_name]
         try:
             saved = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(form))
         except GarageError as error:
-            return [shown(notice(self.w.of(error.message))), gr.skip(), gr.skip()]
+            return {plan.save_notice: shown(notice(self.w.of(error.message)))}
         said = self.w.t("wizard.saved", title=saved.title, count=len(form.answers.explicit))
-        return [shown(notice(said, "ok")), gr.update(choices=self.goal_step.preset_choices()), ""]
+        return {
+            plan.save_notice: shown(notice(said, "ok")),
+            self.goal_step.preset: gr.update(choices=self.goal_step.preset_choices()),
+            plan.preset_name: "",
+        }
 
     # ---- Start ----------------------------------------------------------------------------------------------------
-    def begin_at(self, said: Any, *answers: Any) -> list[Any]:
-        """Inputs: start_at, the form. Outputs: start_at, planning (over once a run was made), and what `begin` gives."""
-        try:
-            not_before = time_of_day(said if isinstance(said, str) else None, time.time())
-        except GarageError as error:
-            folds = [gr.update(open=True) if step == "train" else gr.skip() for step in STEPS]
-            return [gr.skip(), gr.skip(), shown(notice(self.w.of(error.message))), gr.skip(), gr.skip(), *folds]
-        done = self.begin(*answers, not_before=not_before)
-        was_made = done[2] == ""
-        return ["" if was_made else gr.skip(), False if was_made else gr.skip(), *done]
+    def begin(self, run_notice: Component, planning: Component) -> Take:
+        """Start: two at once give one run. Once it was made, the form has no name and continues nothing any more."""
 
-    def begin(self, *answers: Any, not_before: float | None = None) -> list[Any]:
-        """Inputs: the form. Outputs: start_notice, run_notice, name (emptied once a run was made), the folds. Two Starts at once
-        give one run."""
-        form, _ = self._read(answers)
-        result = self.planner.look(form, self.w)
-        stay = [gr.skip()] * len(STEPS)
-        if result.missing is not None:
-            step = "data" if result.missing.key == "wizard.missing_data" else "model"
-            folds = [gr.update(open=True) if name == step else gr.skip() for name in STEPS]
-            return [shown(notice(self.w.of(result.missing))), gr.skip(), gr.skip(), *folds]
-        if result.problem is not None or result.plan is None:
-            return [shown(notice(self.w.of(result.problem))), gr.skip(), gr.skip(), *stay]
-        try:
-            run = self._submit(result, form, not_before)
-        except BusyError as error:
-            said = notice(self.w.of(error.message), "warn")
-            return [shown(said), shown(said), gr.skip(), *stay]  # gradio empties an update that it has used
-        except GarageError as error:
-            return [shown(notice(self.w.of(error.message))), gr.skip(), gr.skip(), *stay]
-        return [shown(""), shown(notice(self._waits(run), "ok")), "", *stay]
+        def begun(given: Given) -> Taken:
+            try:
+                said = given[self.start_at]
+                not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+            except GarageError as error:
+                return None, self._not_begun(error.message, "train")
+            form = self.read(given)
+            result = self.result_of(form)
+            why = result.missing or result.problem
+            if why is not None or result.plan is None:
+                return None, self._not_begun(why, MISSING_IN.get(why.key) if why else None)
+            try:
+                run = self._submit(result, form, not_before)
+            except BusyError as error:
+                said = notice(self.w.of(error.message), "warn")
+                return None, {self.start_notice: shown(said), run_notice: shown(said)}
+            except GarageError as error:
+                return None, self._not_begun(error.message)
+            waits = shown(notice(self._waits(run), "ok"))
+            updates: Updates = {self.start_notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
+            return Filling({"name": ""}, {"parent": None}), updates
+
+        return begun
+
+    def _not_begun(self, why: Message | None, step: str | None = None) -> Updates:
+        """step: the one that is meant, which opens."""
+        opened = {self.folds[step]: gr.update(open=True)} if step else {}
+        return {self.start_notice: shown(notice(self.w.of(why))), **opened}
 
     def _waits(self, run: RunFolder) -> str:
         """Where the run is now, if it did not just begin: that is seen."""
@@ -466,13 +481,3 @@ class Wizard:
         if parent := parent_of(self.services, form.answers):
             facts = facts.model_copy(update={"parent": facts_of(parent).parent})
         return self.services.supervisor.submit(recipe, facts, not_before)
-
-
-def _of(form: Form) -> list[str]:
-    """What a card was drawn for, as the browser keeps it."""
-    return [str(part) for part in (form.model, form.data, form.memory)]
-
-
-def _chosen(field: Any) -> bool:
-    """Whether a component is chosen from (and heard at once) rather than typed into (and heard when it is left)."""
-    return isinstance(field, gr.Radio | gr.Dropdown | gr.Checkbox)

@@ -5,22 +5,19 @@ The run that is continued travels with the form's answers, as every other answer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import gradio as gr
 
 from core.errors import GarageError
 from core.runs import further
 from webui.form.fields import Answers
+from webui.form.handle import FormHandle, Given, Taken, Updates
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, QUIET, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
-if TYPE_CHECKING:
-    from webui.form.form import Wizard
-
+UNDO = "() => { loraGarageForm.undo(); loraGarageForm.look(); }"
 SHOW = "() => setTimeout(() => document.querySelector('#further')?.scrollIntoView({block: 'center'}), 150)"
 
 
@@ -29,23 +26,19 @@ def may_continue(row: RunRow | None) -> bool:
 
 
 class FurtherForm:
-    def __init__(self, services: Services, wording: Wording, wizard: Wizard):
-        self.services, self.w, self.wizard = services, wording, wizard
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
 
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="further", elem_classes="lg-card") as self.column:
             self.said = gr.HTML("", elem_id="further-said")
             self.undo = gr.Button(self.w.t("look_on.undo"), size="sm", elem_id="further-undo")
 
-    @property
-    def drawn(self) -> list[Any]:
-        return [self.column, self.said]
-
-    def draw(self, answers: Answers) -> list[Any]:
-        """For every redraw of the form: column, said."""
+    def draw(self, answers: Answers) -> Updates:
+        """For every look at the form."""
         if not answers.parent:
-            return [gr.update(visible=False), ""]
-        return [gr.update(visible=True), self._about(answers.parent)]
+            return {self.column: gr.update(visible=False), self.said: ""}
+        return {self.column: gr.update(visible=True), self.said: self._about(answers.parent)}
 
     def _about(self, run_id: str) -> Html:
         try:
@@ -56,33 +49,25 @@ class FurtherForm:
         return tag("p", self.w.t("look_on.continues", name=run.name, step=step), role="status")
 
     def wire(self) -> None:
-        self.wizard._then_redraw(self.undo.click(self.forget, [self.wizard.state], [self.wizard.state], **QUIET))
+        self.undo.click(None, None, None, js=UNDO, **QUIET)
 
-    def wire_button(self, button: gr.Button, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML) -> None:
+    def wire_button(self, form: FormHandle, button: gr.Button, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML) -> None:
         """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told."""
-        outputs = [said, tabs, *self.wizard._filled, self.wizard.goal_step.notice]
-        taken = button.click(self.take if opened else self.take_shown, [opened] if opened else None, outputs, **CONTROL)
-        self.wizard._then_redraw(taken).then(None, None, None, js=SHOW, **QUIET)
 
-    def take_shown(self) -> list[Any]:
-        """Outputs: as take."""
-        view = self.services.snapshots.now(fresh=True).shown
-        return self.take(view.row.id if view else None)
+        def take(given: Given) -> Taken:
+            if opened is not None:
+                return self.take(form, given[opened], tabs, said)
+            view = self.services.snapshots.now(fresh=True).shown
+            return self.take(form, view.row.id if view else None, tabs, said)
 
-    def take(self, run_id: str | None) -> list[Any]:
-        """Inputs: opened. Outputs: notice, tabs (Train), what a recipe fills, fill notice."""
+        taken = form.fills(button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
+        taken.then(None, None, None, js=SHOW, **QUIET)
+
+    def take(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, said: gr.HTML) -> Taken:
+        """The form with the settings of a run; or why not. Either way the Train page is told in its own place."""
         try:
             run = self.services.runs.get(run_id or "")
-            filled = self.wizard._fill(further.recipe_of(run), run.name, parent=run.id)
+            filling, updates = form.filling(further.recipe_of(run), run.name, parent=run.id)
         except GarageError as error:
-            return [shown(notice(self.w.of(error.message))), gr.skip(), *self.wizard._unfilled("")]
-        return [shown(""), gr.update(selected="train"), *filled]
-
-    def after_start(self, state: Any, refused: Any) -> Any:
-        """Inputs: state, start_notice. Outputs: state: once its run has begun, the form continues nothing any more."""
-        return gr.skip() if refused else self.forget(state)
-
-    def forget(self, state: Any) -> dict[str, Any]:
-        """Inputs: state. Outputs: state, without a run to continue."""
-        answers = Answers.of_state(state)
-        return Answers(answers.explicit, answers.shown).state()
+            return None, {said: shown(notice(self.w.of(error.message)))}
+        return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}

@@ -68,10 +68,7 @@ def counters(counts: Counts, w: Wording) -> Html:
 
 def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
     return tag(
-        "div",
-        tag("dt", label),
-        tag("dd", tag("strong", value), tag("span", sentence)),
-        class_=f"lg-counter lg-counter-{tone}",
+        "div", tag("dt", label), tag("dd", tag("strong", value), tag("span", sentence)), class_=f"lg-counter lg-counter-{tone}"
     )
 
 

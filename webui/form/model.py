@@ -11,9 +11,9 @@ from core.memory.budget import Budget
 from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
 from webui.form.model_list import ModelList
-from webui.form.plan_view import METHODS
 from webui.form.planner import FormResult, Planner
 from webui.kit import format
+from webui.kit.format import METHODS
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 from webui.state.services import Services

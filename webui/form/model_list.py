@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.advice import catalogue
 from core.advice.catalogue import CatalogueEntry
@@ -20,13 +21,16 @@ from webui.kit.html import Html, tag
 from webui.kit.live import QUIET
 from webui.kit.wording import Wording
 
-# The press of a row's button, with the model's hub id, which the server looks up among the known ones.
+# The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it.
 CHOOSE = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-model]");
-  if (button) trigger("select", { value: button.dataset.model });
+  if (!button) return;
+  window.loraGarageForm.choose(button.dataset.model);
+  trigger("select", { value: button.dataset.model });
 });
 """
+CHOSEN = "() => loraGarageForm.chosen()"
 
 
 class ModelList:
@@ -40,13 +44,13 @@ class ModelList:
             self.fitting = gr.Checkbox(value=True, label=w.t("model_list.only_fitting"), elem_id="model-fitting")
             self.table = gr.HTML(self.draw(HERE, "", True), elem_id="models-table", js_on_load=CHOOSE, apply_default_css=False)
 
-    def wire(self, page: gr.Blocks, memory: gr.Dropdown, model: gr.Dropdown) -> None:
-        """memory: what is planned for; model: the field that a press fills."""
+    def wire(self, page: gr.Blocks, memory: gr.Dropdown, model: gr.Dropdown) -> Dependency:
+        """memory: what is planned for; model: the field that a press fills. Gives the press."""
         asked = [memory, self.search, self.fitting]
         page.load(self.draw, asked, [self.table], queue=False, **QUIET)
         for changed in (memory.input, self.search.input, self.fitting.input):
             changed(self.draw, asked, [self.table], trigger_mode="always_last", queue=False, **QUIET)
-        self.table.select(self.choose, None, [model], queue=False, **QUIET)
+        return self.table.select(None, None, [model], js=CHOSEN, **QUIET)
 
     def draw(self, memory: Any, words: Any, only_fitting: Any) -> Html:
         """Inputs: plan-for, model-search, model-fitting. Outputs: models-table."""
@@ -56,12 +60,6 @@ class ModelList:
             budget = self.planner.budget(HERE)
         found = catalogue.matching(catalogue.entries(budget), words[:60] if isinstance(words, str) else "", only_fitting is True)
         return table(found, budget, self.w)
-
-    def choose(self, event: gr.EventData) -> Any:
-        """Inputs: none. Outputs: model."""
-        wanted = event._data.get("value") if isinstance(event._data, dict) else None  # any JSON; its attributes need a dict
-        known = {model.hub for model in known_models()}
-        return gr.update(value=wanted) if isinstance(wanted, str) and wanted in known else gr.skip()
 
 
 def table(entries: Sequence[CatalogueEntry], budget: Budget, w: Wording) -> Html:

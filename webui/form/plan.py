@@ -67,17 +67,12 @@ class PlanStep:
     def _build_settings(self) -> None:
         w = self.w
         search = gr.Textbox(label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search")
-        self.folded = []
+        self.fields: list[Any] = [self.method, self.r]  # in the order of fields.FIELDS
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
-            self.folded += [component_for(key, w) for key in FOLDED if key[0] == section]
+            self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
         search.input(None, [search], None, js=SEARCH, queue=False, show_progress="hidden", api_visibility="private")
-
-    @property
-    def fields(self) -> list[Any]:
-        """In the order of settings_fields.FIELDS."""
-        return [self.method, self.r, *self.folded]
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
         """This PC as it is, its other cards, its processor, and cards that are only planned for."""

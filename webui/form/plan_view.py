@@ -161,15 +161,7 @@ def value_of(value: object) -> str:
 def alternatives(advice: Advice, w: Wording) -> Html | None:
     if not advice.alternatives:
         return None
-    lines = [
-        tag(
-            "li",
-            badge(other.verdict, w),
-            " ",
-            w.of(other.text),
-        )
-        for other in advice.alternatives
-    ]
+    lines = [tag("li", badge(other.verdict, w), " ", w.of(other.text)) for other in advice.alternatives]
     return fold(w.t("plan_view.alternatives"), tag("ul", *lines, class_="lg-plain-list"))
 
 

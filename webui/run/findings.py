@@ -6,22 +6,19 @@ Each finding is worked out anew on the server when its button is pressed: nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from core.advice.finding import applied
 from core.errors import GarageError
 from core.runs import further
+from webui.form.handle import FormHandle, Given, Taken
 from webui.kit.findings import told
 from webui.kit.html import notice
 from webui.kit.live import CONTROL, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunView
-
-if TYPE_CHECKING:
-    from webui.form.form import Wizard
 
 
 class RunFinding:
@@ -45,32 +42,30 @@ class RunFinding:
         found = self.services.diagnoses.of(self.view(look))
         return gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False)
 
-    def wire(self, wizard: Wizard, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML) -> None:
+    def wire(self, form: FormHandle, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML) -> None:
         """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told."""
-        outputs = [said, tabs, *wizard._filled, wizard.goal_step.notice]
 
-        def take(run_id: str | None = None) -> list[Any]:
-            """Inputs: opened. Outputs: notice, tabs (Train), what a recipe fills, fill notice."""
+        def take(given: Given) -> Taken:
             shown_now = self.services.snapshots.now(fresh=True).shown
-            view = self.services.snapshots.view(run_id if opened else shown_now.row.id if shown_now else None)
-            return self._take(wizard, view)
+            run_id = given[opened] if opened is not None else shown_now.row.id if shown_now else None
+            return self._take(form, self.services.snapshots.view(run_id), tabs, said)
 
-        wizard._then_redraw(self.button.click(take, [opened] if opened else None, outputs, **CONTROL))
+        form.fills(self.button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
 
-    def _take(self, wizard: Wizard, view: RunView | None) -> list[Any]:
+    def _take(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, said: gr.HTML) -> Taken:
         found = self.services.diagnoses.of(view)
         if found is None or view is None or view.recipe is None:
-            return [shown(""), gr.skip(), *wizard._unfilled("")]
+            return None, {said: shown("")}
         try:
             if found.action == "stop":
                 self.services.supervisor.stop(self.services.runs.get(view.row.id))
             if not found.fix:
-                return [shown(""), gr.skip(), *wizard._unfilled("")]
+                return None, {said: shown("")}
             recipe = applied(view.recipe, found).model_copy(update={"name": further.next_name(view.row.name)})
-            filled = wizard._fill(recipe, view.row.name, parent=self._parent(view))
+            filling, updates = form.filling(recipe, view.row.name, parent=self._parent(view))
         except GarageError as error:
-            return [shown(notice(self.w.of(error.message))), gr.skip(), *wizard._unfilled("")]
-        return [shown(""), gr.update(selected="train"), *filled]
+            return None, {said: shown(notice(self.w.of(error.message)))}
+        return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}
 
     def _parent(self, view: RunView) -> str | None:
         """The run that this one had continued, where it can still be continued: the new one begins where this one began."""

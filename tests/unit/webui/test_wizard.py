@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from core.recipe import Recipe
@@ -15,9 +17,23 @@ from core.runs.states import State
 from core.trial.dry_runs import Looked
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun
-from webui.form import plan_view
-from webui.form.fields import ELSEWHERE, FIELDS, Answers, FormError, explicit_of, kind_of, name_of, setting_of, shown_value
-from webui.form.form import STEPS, Wizard
+from webui.form import learned_view, plan_view
+from webui.form.data import sample_for
+from webui.form.fields import (
+    ELSEWHERE,
+    FIELDS,
+    Answers,
+    FormError,
+    component_for,
+    edited,
+    explicit_of,
+    kind_of,
+    name_of,
+    setting_of,
+    shown_value,
+)  # fmt: skip
+from webui.form.form import Wizard
+from webui.form.handle import Filling
 from webui.form.planner import HERE, PROCESSOR, Form, Planner
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
@@ -42,7 +58,7 @@ def form(**changes: Any) -> Form:
     """The form as it is filled in at first, the pirate sample chosen; settings by "section.name"."""
     settings = changes.pop("settings", {})
     fields = {"goal": "style", "model": "starter", "data": PIRATE, "memory": HERE, "name": "", **changes}
-    return Form(answers=Answers(settings, Answers.fresh().shown), **fields)
+    return Form(answers=Answers(settings), **fields)
 
 
 # ---- fields -----------------------------------------------------------------------------------------------------------
@@ -81,22 +97,29 @@ def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
         assert "at most 3 lines of at most 500 characters" in EN.of(refused.value.message)
 
 
-def test_only_what_differs_from_what_was_shown_counts_as_edited() -> None:
-    fresh = Answers.fresh()
-    values = [fresh.shown[name_of(key)] for key in FIELDS]
-    assert fresh.with_values(values).explicit == {}
-    seed = FIELDS.index(("train", "seed"))
-    edited = fresh.with_values([*values[:seed], 7, *values[seed + 1 :]])
-    assert edited.explicit == {"train.seed": 7}
-    emptied = Answers(edited.explicit, {**fresh.shown, "train.seed": 7}).with_values([*values[:seed], None, *values[seed + 1 :]])
-    assert emptied.explicit == {}, "an emptied field goes back to the plan"
+def test_the_event_that_records_an_edit_comes_from_people_only() -> None:
+    """A dropdown's `input` also comes when it is only left: it would count as edited."""
+    for key in FIELDS:
+        field = component_for(key, EN)
+        assert edited(field).event_name == ("select" if isinstance(field, gr.Dropdown) else "input"), key
+
+
+@pytest.mark.parametrize("state", [None, "x", [], {}, {"explicit": 1}, {"explicit": [], "revision": 3}])
+def test_what_a_browser_sends_that_is_no_state_begins_anew(state: Any) -> None:
+    assert Answers.of_state(state) == Answers()
+    odd = Answers.of_state({"explicit": {"train.seed": 7}, "parent": 5, "revision": "many"})
+    assert odd == Answers({"train.seed": 7}) and Answers.of_state(odd.state()) == odd
+
+
+def test_a_run_that_is_continued_keeps_its_adapters_own_settings() -> None:
+    state = {"explicit": {"adapter.r": 16, "train.seed": 7}, "parent": "run", "revision": 4}
+    assert Answers.of_state(state) == Answers({"train.seed": 7}, "run", 4)
+    assert Answers.of_state(state | {"parent": None}).explicit["adapter.r"] == 16
 
 
 def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
     recipe = Recipe.parse({"data": {"source": PIRATE}, "adapter": {"r": 32}, "train": {"gradient_checkpointing": False}})
-    opened = Answers(explicit_of(recipe), {})
-    assert opened.explicit == {"adapter.r": 32, "train.gradient_checkpointing": "no"}
-    assert opened.with_values([field_of(*key).default for key in FIELDS]).explicit == opened.explicit
+    assert explicit_of(recipe) == {"adapter.r": 32, "train.gradient_checkpointing": "no"}
 
 
 # ---- the plan of a form -----------------------------------------------------------------------------------------------
@@ -195,16 +218,8 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
 # ---- what the page is sent --------------------------------------------------------------------------------------------
 
 
-def answers_of(wizard: Wizard, **changes: Any) -> list[Any]:
-    asked = form(**changes)
-    fields = [asked.answers.explicit.get(name_of(key), asked.answers.shown[name_of(key)]) for key in FIELDS]
-    return [asked.goal, asked.model, asked.data, asked.memory, asked.name, 0, Answers.fresh().state(), *fields]
-
-
 @pytest.fixture
 def wizard(services: Services, planner: Planner) -> Wizard:
-    import gradio as gr
-
     made = Wizard(services, EN)
     made.planner = planner
     with gr.Blocks():
@@ -212,96 +227,134 @@ def wizard(services: Services, planner: Planner) -> Wizard:
     return made
 
 
-def test_one_look_draws_every_part_and_sends_only_fields_that_change(wizard: Wizard) -> None:
-    drawn = wizard.refresh(*answers_of(wizard))
-    assert len(drawn) == len(wizard._drawn)
-    state = Answers.of_state(drawn[0])
-    fields = dict(zip(FIELDS, drawn[-len(FIELDS) :], strict=True))
-    assert state.explicit == {} and state.shown["train.max_steps"] == 80
-    assert fields["train", "max_steps"]["value"] == 80 and "value" not in fields["train", "seed"]
-    again = wizard.refresh(*[*answers_of(wizard)[:6], drawn[0], *(state.shown[name_of(key)] for key in FIELDS)])
-    assert all("value" not in update for update in again[-len(FIELDS) :]), "nothing is sent twice"
+def given(
+    wizard: Wizard, others: dict[Any, Any] | None = None, revision: int = 3, parent: str | None = None, **changes: Any
+) -> dict:
+    """The form as it arrives, by component. others: components that are no part of it."""
+    asked = form(**changes)
+    step = wizard.data_step
+    return {
+        wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data, step.row_at: None,
+        wizard.plan_step.memory: asked.memory, wizard.name: asked.name,
+        wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision}, **(others or {}),
+    }  # fmt: skip
 
 
-def test_the_clock_redraws_the_plan_and_leaves_the_fields_alone(wizard: Wizard) -> None:
-    """Seen: it sent the state of a plan that was over, and four settings that nobody had touched counted as edited."""
-    drawn = wizard.refresh(*answers_of(wizard))
-    state = Answers.of_state(drawn[0])
-    now = [*answers_of(wizard)[:6], drawn[0], *(state.shown[name_of(key)] for key in FIELDS)]
-    ticked = wizard.on_clock(*now)
-    assert "shown" not in ticked[0] and all("value" not in update for update in ticked[-len(FIELDS) :])
-    mark = next(update for update in ticked if isinstance(update, dict) and "of" in update)
-    assert wizard.follow_memory(mark, *now)[0] == gr_skip(), "nothing has moved"
-    redrawn = wizard.follow_memory(mark | {"free": mark["free"] + 50}, *now)
-    assert "lg-plan" in redrawn[wizard._drawn.index(wizard.plan_step.card)]
-    assert wizard.follow_memory(mark | {"of": ["another model"]}, *now) != wizard.follow_memory(mark, *now)
+def look(wizard: Wizard, **changes: Any) -> tuple[dict, dict]:
+    """What a look answers for the fields, and what it draws."""
+    drawn = wizard.look("answer")(given(wizard, **changes))
+    return drawn.pop("answer"), drawn
 
 
-def test_where_the_plan_becomes_another_by_the_clock_all_of_its_fields_are_sent(wizard: Wizard) -> None:
-    drawn = wizard.refresh(*answers_of(wizard, model="Qwen/Qwen3-8B", memory="size:8"))
-    state = Answers.of_state(drawn[0])
-    larger = answers_of(wizard, model="Qwen/Qwen3-8B", memory="size:80")
-    ticked = wizard.on_clock(*larger[:6], drawn[0], *(state.shown[name_of(key)] for key in FIELDS))
-    assert ticked[0]["explicit"] == {} and ticked[0]["shown"]["adapter.method"] == "lora"
-    assert all("value" in update for update in ticked[-len(FIELDS) :])
+def test_one_look_draws_every_part_and_says_what_each_field_is_to_show(wizard: Wizard) -> None:
+    answer, drawn = look(wizard, revision=5, settings={"train.seed": 7})
+    assert set(drawn) == wizard._drawn
+    assert answer["is_look"] and answer["revision"] == 5 and answer["answers"] == {"explicit": {"train.seed": 7}}
+    assert set(answer["values"]) == {name_of(key) for key in FIELDS}
+    assert (answer["values"]["train.max_steps"], answer["values"]["train.seed"]) == (80, 7)
+    assert answer["values"]["adapter.r"]["value"] == 8 and drawn[wizard.plan_step.reset]["visible"] is True
+    assert json.dumps(answer), "it goes to the browser as it is"
 
 
-def gr_skip() -> dict[str, Any]:
-    import gradio as gr
+def test_a_rank_that_is_not_offered_is_offered_with_its_value(wizard: Wizard) -> None:
+    answer, _ = look(wizard, settings={"adapter.r": 12})
+    assert answer["values"]["adapter.r"]["value"] == 12 and ("12", 12) in answer["values"]["adapter.r"]["choices"]
 
-    return gr.skip()
+
+def test_the_plan_is_looked_at_anew_when_free_memory_has_moved(wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, drawn = look(wizard)
+    mark = drawn[wizard.plan_step.drawn_from]
+    monkeypatch.setattr(wizard.planner, "budget", lambda choice: SimpleNamespace(free_gib=mark["free"]))
+    assert wizard.memory_has_moved(mark, HERE) == {"has_moved": False}
+    assert wizard.memory_has_moved(mark | {"free": mark["free"] + 50}, HERE) == {"has_moved": True}
+    monkeypatch.undo()
+    assert wizard.memory_has_moved(mark | {"free": 1e6}, "size:huge") == {"has_moved": False}, "a size that cannot be"
 
 
 def test_a_setting_that_cannot_be_is_left_in_its_field(wizard: Wizard) -> None:
-    drawn = wizard.refresh(*answers_of(wizard, settings={"train.learning_rate": 5}))
-    assert all("value" not in update for update in drawn[-len(FIELDS) :])
-    assert "learning_rate is 5" in drawn[1 + STEPS.index("plan")]["label"]
+    answer, drawn = look(wizard, settings={"train.learning_rate": 5})
+    assert answer["values"] == {} and answer["answers"] == {"explicit": {"train.learning_rate": 5}}
+    assert "learning_rate is 5" in drawn[wizard.folds["plan"]]["label"]
+
+
+def test_another_row_is_of_the_data_that_are_chosen(wizard: Wizard) -> None:
+    step = wizard.data_step
+    second = step.turned(1, None, PIRATE)
+    assert step.row_shown(second, PIRATE) == 1 and step.row_shown(step.turned(-1, second, PIRATE), PIRATE) == 0
+    assert step.row_shown(second, "sample:shop_messages") == 0, "of other data, the first"
+    rows = SimpleNamespace(rows=[0] * 68, row=lambda at, *limits: at)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learned_view, "row", lambda row, w: row)
+        assert step.row_of(rows, -1, 128, "cut") == 67 and step.row_of(rows, 68, 128, "cut") == 0, "before the first comes the last"
+
+
+def start(wizard: Wizard, **changes: Any) -> tuple[Filling | None, dict]:
+    return wizard.begin("run notice", "planning")(given(wizard, {wizard.start_at: changes.pop("start_at", "")}, **changes))
 
 
 def test_an_unfinished_form_starts_nothing_and_opens_the_step_that_is_meant(wizard: Wizard, services: Services) -> None:
-    said, _, _, *folds = wizard.begin(*answers_of(wizard, data=None))
-    assert "Choose a data set first" in said["value"] and folds[STEPS.index("data")]["open"] is True
+    filling, updates = start(wizard, data=None)
+    assert "Choose a data set first" in updates[wizard.start_notice]["value"] and updates[wizard.folds["data"]]["open"] is True
+    assert filling is None and not services.runs.list()
+    filling, updates = start(wizard, start_at="soon")
+    assert filling is None and updates[wizard.folds["train"]]["open"] is True and "soon" in updates[wizard.start_notice]["value"]
     assert not services.runs.list()
 
 
 def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, services: Services) -> None:
-    wizard.begin(*answers_of(wizard, name="海盗", settings={"adapter.r": 4}))
+    filling, updates = start(wizard, name="海盗", settings={"adapter.r": 4})
     [run] = services.runs.list()
     recipe, facts = run.recipe(), run.facts()
     assert (run.name, recipe.goal, recipe.adapter.r, recipe.train.max_steps) == ("海盗", "style", 4, 80)
     assert facts.advice["verdict"] == "fits" and facts.advice["planned_steps"] == 80 and facts.data.rows == 68
+    assert filling == Filling({"name": ""}, {"parent": None}), "the next one has no name yet, and continues nothing"
+    assert updates["planning"] is False and updates[wizard.start_notice]["visible"] is False
 
 
 def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("name: Mine\ngoal: writing\nmodel: {id: Qwen/Qwen3-4B}\ndata: {source: gone}\nadapter: {r: 32}\n", "utf-8")
-    _, goal, model, data, name, state, said = wizard.open_recipe(str(file))
-    assert (goal["value"], model["value"], name) == ("writing", "Qwen/Qwen3-4B", "Mine") and "value" not in data
-    assert Answers.of_state(state).explicit == {"adapter.r": 32} and "not on this PC" in said["value"]
+    filling, updates = wizard.open_recipe({wizard.goal_step.recipe: str(file)})
+    notice = filling.values.pop("notice")["value"]
+    assert filling.values == {"goal": "writing", "model": "Qwen/Qwen3-4B", "name": "Mine"}, "no data that are not here"
+    assert filling.answers == {"explicit": {"adapter.r": 32}, "parent": None}
+    assert "not on this PC" in notice and updates[wizard.goal_step.recipe] is None
     assert not file.exists(), "gradio's copy is removed"
 
 
 @pytest.mark.parametrize("content", ["[1]", "adapter: {r: 0}\ndata: {source: x}", "{{{", "\x00\x01"])
 def test_a_file_that_is_no_recipe_changes_nothing_and_is_said(wizard: Wizard, tmp_path: Path, content: str) -> None:
     (tmp_path / "recipe.yml").write_text(content, "utf-8")
-    drawn = wizard.add_file(str(tmp_path / "recipe.yml"))
-    assert len(drawn) == 2 + len(wizard._filled)
-    assert "lg-bad" in drawn[-1]["value"] and all("value" not in update for update in drawn[1:-1])
+    filling, updates = wizard.add_file({wizard.data_step.file: str(tmp_path / "recipe.yml")})
+    assert set(filling.values) == {"file_notice"} and not filling.answers, "said where it was dropped"
+    assert "lg-bad" in filling.values["file_notice"]["value"] and updates == {wizard.data_step.file: None}
 
 
-def test_a_sample_sets_its_own_goal_and_next_offers_the_sample_of_a_goal(wizard: Wizard) -> None:
-    assert wizard.follow_sample("sample:kettlewisp_facts", "style")[0]["value"] == "question_answer"
-    assert "value" not in wizard.follow_sample(PIRATE, "chatbot")[0], "a chatbot may well learn from the pirate set"
-    assert wizard.data_done(None, "classification")[0]["value"] == "sample:shop_messages"
+def test_a_dropped_file_becomes_the_data_set_that_is_chosen(wizard: Wizard, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    filling, updates = wizard.add_file({wizard.data_step.file: str(tmp_path / "mine.jsonl")})
+    assert filling == Filling({"data": "mine"}) and "mine" in dict(map(reversed, updates[wizard.data_step.data]["choices"]))
+
+
+def test_a_sample_set_brings_its_own_goal_and_next_offers_the_sample_of_a_goal(wizard: Wizard) -> None:
+    goals = wizard._goals()
+    assert goals["sample:kettlewisp_facts"]["style"] == "question_answer"
+    assert "chatbot" not in goals[PIRATE], "a chatbot may well learn from the pirate set"
+    assert sample_for("classification") == "sample:shop_messages"
     assert "Sort shop messages" in wizard.data_step.next_label(None, "classification")
 
 
 def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None:
-    said, choices, _ = wizard.save_preset("Mine", *answers_of(wizard, goal="writing", settings={"train.seed": 7}))
-    assert "1 settings" in said["value"] and ("Mine", "mine") in choices["choices"]
-    goal, model, data, _, state, _ = wizard.take_preset("mine")
-    assert (goal["value"], model["value"]) == ("writing", "starter") and "value" not in data
-    assert Answers.of_state(state).explicit == {"train.seed": 7}
+    mine = given(wizard, {wizard.plan_step.preset_name: "Mine"}, goal="writing", settings={"train.seed": 7})
+    updates = wizard.save_preset(mine)
+    assert "1 settings" in updates[wizard.plan_step.save_notice]["value"]
+    assert ("Mine", "mine") in updates[wizard.goal_step.preset]["choices"]
+    filling, _ = wizard.take_preset({wizard.goal_step.preset: "mine"})
+    assert "Mine" in filling.values.pop("notice")["value"]
+    assert filling == Filling({"goal": "writing", "model": "starter"}, {"explicit": {"train.seed": 7}, "parent": None})
+    for none in ("", "gone"):
+        filling, _ = wizard.take_preset({wizard.goal_step.preset: none})
+        assert set(filling.values) == {"notice"} and not filling.answers
 
 
 @pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])

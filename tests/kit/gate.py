@@ -1,0 +1,60 @@
+"""A gate in the browser for the calls of a page: those of a named trigger wait there until they are let through, one by one.
+
+    context.add_init_script(gate.SCRIPT)
+    gate.close(page, "look"); kit.choose(page, ...); gate.wait(page, "look"); ...; gate.open(page, "look")
+
+A call is named by the elem_id of what triggered it, or by its kind where it has none ("timer"). What it carries was gathered when it
+was triggered, so an answer that is let through late is an answer to what the form was then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SCRIPT = """
+(() => {
+  const through = window.fetch, held = {}, closed = new Set(CLOSED);
+  const nameOf = (id) => {
+    const component = window.gradio_config?.components.find((one) => one.id === id);
+    return component?.props.elem_id || component?.type;
+  };
+  window.fetch = async (url, options) => {
+    if (/queue.join|run.predict/.test(String(url))) {
+      const name = nameOf(JSON.parse(options.body).trigger_id);
+      if (closed.has(name)) await new Promise((let_go) => (held[name] ??= []).push(let_go));
+    }
+    return through(url, options);
+  };
+  window.gate = {
+    close: (name) => closed.add(name),
+    held: (name) => held[name]?.length ?? 0,
+    letOne: (name) => held[name].shift()(),
+    open: (name) => { closed.delete(name); (held[name] ?? []).splice(0).forEach((let_go) => let_go()); },
+  };
+})();
+"""
+
+
+def script(*closed: str) -> str:
+    """For a context's init script. closed: triggers whose calls wait from the first one on."""
+    return SCRIPT.replace("CLOSED", str(list(closed)))
+
+
+def close(page: Page, name: str) -> None:
+    page.evaluate("name => gate.close(name)", name)
+
+
+def wait(page: Page, name: str, count: int = 1) -> None:
+    """Until so many calls of name wait."""
+    page.wait_for_function("([name, count]) => gate.held(name) === count", arg=[name, count])
+
+
+def let_one(page: Page, name: str) -> None:
+    page.evaluate("name => gate.letOne(name)", name)
+
+
+def open(page: Page, name: str) -> None:
+    page.evaluate("name => gate.open(name)", name)

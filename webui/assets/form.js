@@ -1,0 +1,75 @@
+// What a person has set in the form, as their own acts have said it; the server keeps nothing of a visitor.
+//
+// This object is the form's state. It travels with every call in place of the component that stands for it, and what the server
+// answers is put into the fields here. Each act is numbered (the revision). An answer about the whole form (a look) is dropped
+// where anything was set since it was asked for: another look has been asked for by then. An answer to a press that fills the form
+// (a preset, a recipe, another run) is dropped where another was pressed since; else it fills all but what was set since.
+(() => {
+  const form = { explicit: {}, parent: null, revision: 0 };
+  const touched = {};  // field -> the act by which a person last set it
+  let pressed = 0;     // the last act that asked for the form to be filled
+  let wanted;          // the model whose row was pressed
+  let isAsked = false;
+
+  const isState = (value) => value !== null && typeof value === "object" && "explicit" in value && "revision" in value;
+  const isEmpty = (value) => value === null || value === undefined || value === "";
+  const isTyped = "input:not([type=radio]):not([type=checkbox]), textarea";
+  const isTyping = (id) => document.activeElement?.matches(isTyped) && document.activeElement.closest("#" + id) !== null;
+
+  const touch = (name) => { touched[name] = ++form.revision; };
+  const sent = (...values) => values.map((value) => (isState(value) ? JSON.parse(JSON.stringify(form)) : value));
+  const press = (...values) => { pressed = ++form.revision; return sent(...values); };
+
+  window.loraGarageForm = {
+    touch,
+    sent,
+    press,
+
+    // A person edited a field. A setting that is emptied goes back to the plan. What is typed is looked at when the field is left.
+    act(name, value, isSetting, isTyped) {
+      touch(name);
+      if (isSetting && isEmpty(value)) delete form.explicit[name];
+      else if (isSetting) form.explicit[name] = value;
+      if (!isTyped) this.look();
+    },
+
+    forget() { press(); form.explicit = {}; },
+    undo() { press(); form.parent = null; },
+
+    choose(model) { wanted = model; },
+    chosen() { touch("model"); return wanted; },
+
+    // One look for all that asked for one in the same moment. A click is how a script starts an event of gradio.
+    look() {
+      if (isAsked) return;
+      isAsked = true;
+      setTimeout(() => { isAsked = false; document.querySelector("#look")?.click(); }, 0);
+    },
+
+    // fields: [name, elem_id] of each component that may be filled, in the order of now, which has their values.
+    // Gives what each of them is to become; undefined leaves it as it is.
+    take(fields, answer, now) {
+      const isOld = !answer || (answer.is_look ? answer.revision !== form.revision : answer.revision < pressed);
+      if (isOld) return fields.map(() => undefined);
+      const isKept = (name) => (touched[name] ?? 0) > answer.revision;
+      const { explicit, parent } = answer.answers;
+      if (explicit !== undefined) {
+        const mine = form.explicit;
+        form.explicit = JSON.parse(JSON.stringify(explicit));
+        for (const name of Object.keys(touched).filter(isKept)) {
+          if (name in mine) form.explicit[name] = mine[name];
+          else delete form.explicit[name];
+        }
+      }
+      if (parent !== undefined) form.parent = parent;
+      if (!answer.is_look) form.revision++;  // looks that are on their way know nothing of it
+      return fields.map(([name, id], at) => {
+        const update = answer.values[name];
+        if (update === undefined || isKept(name) || (answer.is_look && isTyping(id))) return undefined;
+        const value = update !== null && typeof update === "object" ? update.value : update;
+        if (value === now[at]) return undefined;
+        return value === update ? update : { __type__: "update", ...update };
+      });
+    },
+  };
+})();
