@@ -96,8 +96,7 @@ def a_sample_set(page: Page, space: Workspace) -> None:
     form_and_plan(page)
     page.locator("#start").click()
     wait_for(lambda: Runs(space).list() and Runs(space).list()[0].status().step >= 44)
-    page.wait_for_timeout(2500)
-    shoot(page, "train-running")
+    shoot(page, "train-running", height=1200)
     chat(page, space, QUESTIONS)
     shoot(page, "chat-used")
 
@@ -173,15 +172,16 @@ def club_file(folder: Path) -> Path:
     return file
 
 
-def shoot(page: Page, name: str, part: str = "") -> None:
-    """The whole page, or a part of it, with nothing of the sticky Start button over it."""
+def shoot(page: Page, name: str, part: str = "", height: int | None = None) -> None:
+    """The whole page, its upper part of height pixels, or a part of it, with nothing of the sticky Start button over it."""
     settled(page)
     path = PICTURES / f"{name}.png"
     if part:
         page.add_style_tag(content="#start-bar { position: static !important; }")
         page.locator(part).screenshot(path=path)
     else:
-        page.screenshot(path=path, full_page=True)
+        width = page.viewport_size["width"]
+        page.screenshot(path=path, full_page=True, clip=height and {"x": 0, "y": 0, "width": width, "height": height})
     smaller(path)
 
 
