@@ -59,7 +59,6 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     repeated = add(workspace, "repeated", shelves(70) + shelves(30))
     few = add(workspace, "few", shelves(5))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-    kit.wait_for_plan(page)
     kit.choose(page, "#data", repeated)
     kit.expect(page.locator("#finding-duplicates")).to_contain_text("30")
     kit.expect(page.locator("#finding-duplicates")).to_contain_text("71")

@@ -229,12 +229,6 @@ def open_details(details: Locator) -> None:
     raise AssertionError("it does not open")
 
 
-def wait_for_plan(page: Page) -> None:
-    """Until the form has drawn itself for the first time. A choice made before meets fields that the plan has not filled yet, and
-    what the plan then puts into them can count as edited: "changed by you" (README, known faults)."""
-    expect(page.locator("#step-plan button").first).to_contain_text("—")
-
-
 def choose(page: Page, radio: str, value: str) -> None:
     """One option of a radio group, by its value: an id, the same in every language. Again where an answer of the server that
     was on its way drew the group anew under the click, as a person would."""
