@@ -117,7 +117,7 @@ def _recipe(job: Job, source: str, checkpointing: bool) -> Recipe:
 def batches(trainer: Trainer) -> Iterator[list[Batch]]:
     """The micro-batches of each optimizer step, as the trainer computes them."""
     for micro_batches in trainer.schedule.steps():
-        yield [trainer._batch([trainer.data.train[i] for i in rows]) for rows in micro_batches]
+        yield [trainer.step.batch([trainer.data.train[i] for i in rows]) for rows in micro_batches]
 
 
 def supervised(step: list[Batch]) -> int:

@@ -25,7 +25,7 @@ from benchmarks.peers.job import Job
 from benchmarks.peers.meter import wait_for_card
 from core.data.schedule import packed
 from core.data.tokenizer import Encoded
-from core.engine import attention, base_model, fused_lora
+from core.engine import attention, base_model
 from core.engine.batches import Batch, collate_packed
 from core.engine.loss import Head, summed_loss
 from core.system import gpu
@@ -83,13 +83,13 @@ def main() -> None:
 def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> None:
     trainer = opened.trainer()
     plan = [[[opened.rows[i] for i in micro] for micro in step] for step in trainer.schedule.steps()]
-    device = trainer.compute.device
-    bare = base_model.load(opened.model_folder, trainer.compute, four_bit=False)
+    device = trainer.step.device
+    bare = base_model.load(opened.model_folder, opened.compute, four_bit=False)
     head = Head.of(bare)
     theirs, ours = frozen(bare), frozen(bare)
     if not attention.enable(ours):
         raise SystemExit("this model cannot be packed")
-    fused_lora.fuse(trainer.tuned)
+    trainer.step.fuse()
 
     def step(number: int) -> None:
         trainer._step(number + 1, list(trainer.schedule.steps())[number])

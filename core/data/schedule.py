@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from core.recipe import Recipe
+
 SMALLEST_SPLIT = 20  # rows; below it all are trained
 
 
@@ -55,6 +57,14 @@ class Schedule:
     max_steps: int
     seed: int
     capacity: int | None = None  # tokens of a micro-batch that is packed; None: micro-batches are padded
+
+    @classmethod
+    def of(cls, recipe: Recipe, lengths: tuple[int, ...], packed: bool) -> Schedule:
+        """lengths: tokens of the rows that are trained."""
+        train, size = recipe.train, recipe.train.per_device_train_batch_size
+        capacity = size * recipe.data.max_length if packed else None
+        epochs, accumulation = train.num_train_epochs, train.gradient_accumulation_steps
+        return cls(lengths, size, accumulation, epochs, train.max_steps, train.seed, capacity)
 
     @property
     def steps_per_epoch(self) -> int:

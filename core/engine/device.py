@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -72,3 +73,16 @@ def _bf16_to_fp32_time(size: int = 576) -> float:
         return min(times[1:])
 
     return best(torch.bfloat16) / best(torch.float32)
+
+
+States = dict[str, Any]
+
+
+def random_states(on_card: bool) -> States:
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_card else {})
+
+
+def set_random_states(states: States) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])

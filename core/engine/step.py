@@ -1,16 +1,267 @@
-"""Leave a long step half-way: between the layers of a forward and of a backward. Imports torch: workers only."""
+"""One optimizer step: what the trainer, a dry run and the measurement of the pace have in common. Imports torch: workers only.
+
+Micro-batches weighted by their learned tokens (so accumulating equals one large batch), gradient norm clipped, AdamW. A step
+knows how it is computed now (core/engine/retreat) and how to undo what it has touched; which rows come next, how fast to learn
+and whether its numbers can be believed is for others to say.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from core.engine.batches import Batch
+from core.data.tokenizer import Encoded
+from core.engine import adapter, attention, fused_lora
+from core.engine import optimizer as optimizers
+from core.engine.batches import Batch, collate, collate_packed
+from core.engine.device import Compute, States, random_states, set_random_states
 from core.engine.loss import Head, summed_loss
+from core.engine.offload import Offload
+from core.engine.retreat import Retreat
+from core.recipe import Recipe
+
+Rows = Sequence[Encoded]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Of a step. loss: mean over its learned tokens. grad_norm: before it was clipped. tokens: read, without padding.
+    is_finite: whether the adapter may learn of it."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+    learned: int
+    is_finite: bool
+
+
+@dataclass(frozen=True)
+class LongestBatch:
+    """tokens: padding included. several: whether steps have more than one micro-batch."""
+
+    rows: tuple[Encoded, ...]
+    tokens: int
+    learned: int
+    several: bool
+
+
+class Step:
+    """tuned: the peft model on device, its base of dtype, adapters float32. packed: whether rows lie end to end (core/engine/attention).
+
+    offloading: makes the context that puts activations aside. computing: the rows of the micro-batch that is being computed; none
+    while what is going on cannot be done again. random: states at the end of the last finished step, None before the first attempt.
+    """
+
+    def __init__(
+        self, tuned: Any, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head, retreat: Retreat,
+        packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
+        offloading: Callable[[Any], AbstractContextManager[Any]] = Offload,
+    ):  # fmt: skip
+        self.tuned, self.device, self.dtype, self.on_card = tuned, device, dtype, device.type == "cuda"
+        self.optimizer, self.head, self.retreat = optimizer, head, retreat
+        self.packed, self.pad_token_id = packed, pad_token_id
+        self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        self.scaler = self._new_scaler()
+        self.fused: fused_lora.Fused | None = None
+        self.computing: Rows = ()
+        self.random: States | None = None
+        self._max_grad_norm, self._offloading = max_grad_norm, offloading
+        self._offload: AbstractContextManager[Any] | None = None
+        self._untrained: list[torch.Tensor] = []
+        self._random_at_start: States = {}
+
+    @classmethod
+    def of(cls, tuned: Any, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
+        """That of a run. Make it before an attempt is restored: what the adapter is now is what every attempt began with, and a
+        copy of it is kept in RAM."""
+        base = tuned.get_base_model()
+        packed = recipe.data.packing and attention.enable(base)
+        optimizer, head = optimizers.make(tuned, recipe), Head.of(base)
+        retreat, device, dtype = Retreat.of(recipe, packed, compute.on_card), compute.device, compute.dtype
+        step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad_token_id, recipe.train.max_grad_norm)
+        step._untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
+        return step
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16 and self.on_card)
+
+    # ---- from one attempt to the next -----------------------------------------------------------------------------
+    def begin(self, seed: int) -> None:
+        """Before the first step of an attempt. `release` gives the model back."""
+        torch.manual_seed(seed)
+        self._random_at_start = random_states(self.on_card)
+        self.random = self.random or self._random_at_start
+        set_random_states(self.random)
+        self.save_memory()
+        self.fuse()
+
+    def fuse(self) -> None:
+        self.fused = fused_lora.fuse(self.tuned)
+
+    def release(self) -> None:
+        if self.fused:
+            self.fused.release()
+
+    def save_memory(self) -> None:
+        """As the recipe, and what was found since, have it."""
+        if self.retreat.checkpointing:
+            checkpoint_layers(self.tuned)
+        if self.retreat.offloads and self._offload is None:
+            self._offload = self._offloading(self.tuned)
+
+    def states(self) -> States:
+        """Everything that the next step depends on beside the adapter, as it was at the end of the last finished one."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self.random}
+
+    def restore(self, weights: dict[str, torch.Tensor], states: States) -> None:
+        """weights: of the adapter, by PEFT's names. Bit for bit on a processor."""
+        adapter.restore(self.tuned, weights)
+        self.optimizer.load_state_dict(states["optimizer"])
+        self.scaler.load_state_dict(states["scaler"])
+        self.random = states["random"]
+
+    # ---- a step ---------------------------------------------------------------------------------------------------
+    def parts(self, rows: Rows) -> list[list[Encoded]]:
+        """A micro-batch of the plan as those it is computed in now."""
+        chosen = self.retreat.parts(range(len(rows)), [len(row.input_ids) for row in rows])
+        return [[rows[i] for i in part] for part in chosen]
+
+    def tokens(self, rows: Rows) -> int:
+        """Of a micro-batch, padding included."""
+        return padded([len(row.input_ids) for row in rows], self.packed)
+
+    def batch(self, rows: Rows) -> Batch:
+        if self.packed:
+            return collate_packed(rows, self.device)
+        return collate(rows, self.pad_token_id, self.device)
+
+    def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
+        """Forward and backward of every part; `apply` then learns of it, or not. check is asked before each, and may raise.
+
+        A step that is left on the way has touched gradients only: the adapter is that of the step before.
+        """
+        self.tuned.train()
+        optimizers.set_learning_rate(self.optimizer, learning_rate)
+        self.computing = max(parts, key=self.tokens)
+        batches = [self.batch(rows) for rows in parts]
+
+        def entering(number: int) -> None:
+            check()
+            self.computing = parts[number]
+
+        loss_sum = self.backward(batches, entering)
+        grad_norm = float(self.clip())
+        learned = sum(batch.targets.numel() for batch in batches)
+        loss = float(loss_sum) / learned
+        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
+        is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
+        return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
+
+    def backward(
+        self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True
+    ) -> torch.Tensor:
+        """Forward and backward of every micro-batch, weighted by its learned tokens. Returns the summed loss, a scalar without
+        gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0."""
+        learned = max(1, sum(batch.targets.numel() for batch in batches))
+        loss_sum = torch.zeros((), device=batches[0].input_ids.device)
+        for number, batch in enumerate(batches):
+            entering(number)
+            with self._offload or nullcontext():
+                loss = summed_loss(self.tuned, batch, self.head)
+                (self.scaler.scale(loss / learned) if is_scaled else loss / learned).backward()
+            loss_sum += loss.detach()
+        return loss_sum
+
+    def clip(self) -> torch.Tensor:
+        """Hold the gradients to the norm of the recipe (None or 0: to none). Returns the norm that they had."""
+        self.scaler.unscale_(self.optimizer)
+        return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
+
+    def apply(self, is_good: bool, is_first: bool = False) -> None:
+        """Learn of what was computed, where it is good, and forget the gradients. is_first: of all that were learned of; then the
+        optimizer makes its state, which can be undone; later it changes it."""
+        if not is_first:
+            self.computing = ()
+        if is_good:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def finished(self) -> None:
+        """This step stands: the next one begins with the random states of now."""
+        self.random = random_states(self.on_card)
+
+    @torch.no_grad()
+    def measure(self, rows: Rows) -> tuple[float, int]:
+        """Summed loss and learned tokens of a batch; the model is as its `eval` or `train` left it."""
+        self.computing = rows
+        batch = self.batch(rows)
+        loss = float(summed_loss(self.tuned, batch, self.head))
+        self.computing = ()
+        return loss, batch.targets.numel()
+
+    # ---- undone ---------------------------------------------------------------------------------------------------
+    def forget(self) -> None:
+        """What a step that failed half-way has touched; its memory is free again."""
+        self.computing = ()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.fused:
+            self.fused.forget()
+        scaler = self._new_scaler()  # the old one may be half-way through a step
+        scaler.load_state_dict(self.scaler.state_dict())
+        self.scaler = scaler
+        if self.random:
+            set_random_states(self.random)
+        gc.collect()
+        if self.on_card:
+            torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def unlearn(self) -> None:
+        """As before the first step of all."""
+        pissa = getattr(self.tuned, "pissa", None)
+        if pissa and pissa.start:  # the base lacks what the adapter then began with
+            adapter.begin_anew(self.tuned, pissa.start)
+        else:
+            for parameter, before in zip(self.parameters, self._untrained, strict=True):
+                parameter.copy_(before)
+        self.optimizer.state.clear()
+        self.random = self._random_at_start
+
+    # ---- tried out beforehand (core/training/probe) ---------------------------------------------------------------
+    def longest(self, steps: Iterable[Sequence[Rows]]) -> LongestBatch:
+        """The micro-batch of steps with most tokens, padding included; of several the one that learns most."""
+        parted = [[part for rows in step for part in self.parts(rows)] for step in steps]
+
+        def size(rows: Rows) -> tuple[int, int]:
+            return self.tokens(rows), sum(row.learned_count for row in rows)
+
+        rows = max((part for step in parted for part in step), key=size)
+        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in parted))
+
+    def rehearse(self, longest: LongestBatch) -> None:
+        """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""
+        states = random_states(self.on_card)
+        self.tuned.train()
+        if longest.several:  # in a step all but the first micro-batch find gradients
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        try:
+            self.backward([self.batch(longest.rows)], is_scaled=False)
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            set_random_states(states)
+
+
+def padded(lengths: Sequence[int], packed: bool) -> int:
+    """Tokens of a micro-batch of rows of these lengths, padding included."""
+    return sum(lengths) if packed else max(lengths) * len(lengths)
 
 
 @contextmanager
@@ -47,29 +298,3 @@ def checkpoint_layers(tuned: Any) -> None:
     """Of each layer keep the input alone, and compute the rest again in the backward."""
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
-
-
-def gradients(
-    tuned: Any,
-    batches: Sequence[Batch],
-    head: Head,
-    scaler: torch.amp.GradScaler,
-    offload: AbstractContextManager,
-    entering: Callable[[int], None] = lambda number: None,
-) -> torch.Tensor:
-    """Forward and backward of every micro-batch, weighted by its learned tokens. Returns the summed loss, a scalar without
-    gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0."""
-    learned = max(1, sum(batch.targets.numel() for batch in batches))
-    loss_sum = torch.zeros((), device=batches[0].input_ids.device)
-    for number, batch in enumerate(batches):
-        entering(number)
-        with offload:
-            loss = summed_loss(tuned, batch, head)
-            scaler.scale(loss / learned).backward()
-        loss_sum += loss.detach()
-    return loss_sum
-
-
-def clip(parameters: Sequence[torch.nn.Parameter], max_grad_norm: float | None) -> torch.Tensor:
-    """Hold the gradients to a norm of max_grad_norm (None or 0: to none). Returns the norm that they had."""
-    return torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from core import files, values
+from core.engine.device import States
 from core.errors import RunError
 from core.messages import msg
 from core.runs import checkpoints
@@ -28,7 +29,6 @@ from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.health import Health
 
-States = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -37,7 +37,7 @@ class Position:
     """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it.
 
     measured_step: the last step whose rows kept apart were measured; None before the first measurement. retreats: what
-    was given up for memory on the way (core/training/retreat). health: core/runs/health's.
+    was given up for memory on the way (core/engine/retreat). health: core/runs/health's.
     since_best: measurements after the best one.
     """
 
@@ -50,19 +50,14 @@ class Position:
     retreats: list[str] = field(default_factory=list)
     health: Health = field(default_factory=Health)
 
+    def go_to(self, other: Position) -> None:
+        """Stand where other stands. Whoever holds a run's position holds this one, whatever the run goes back to."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
+
 
 def name_of(step: int) -> str:
     return f"checkpoint-{step:06d}"
-
-
-def random_states(on_card: bool) -> States:
-    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_card else {})
-
-
-def set_random_states(states: States) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
 
 
 @dataclass(frozen=True)
@@ -91,9 +86,9 @@ class Checkpoints:
             self.save_adapter(aside / "adapter")
             torch.save(states, aside / "trainer.pt")
             (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8", newline="\n")
-            _to_disk(aside)  # else a power cut leaves the marker beside halves
+            files.sync_tree(aside)  # else a power cut leaves the marker beside halves
             (aside / "COMPLETE").write_text(checkpoints.sizes(aside), "utf-8", newline="\n")
-            _to_disk(aside)
+            files.sync_tree(aside)
         except BaseException:  # a stop and Ctrl-C too; all of them go on
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
             raise
@@ -156,10 +151,6 @@ def _bytes_in(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_bytes_in, value.values()))
     return sum(map(_bytes_in, value)) if isinstance(value, list | tuple) else 0
-
-
-def _to_disk(folder: Path) -> None:
-    files.sync_tree(folder)
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,15 @@ from core.data.formats import Example
 from core.data.schedule import packed
 from core.data.tokenizer import Encoded, Tokenizer
 from core.engine import attention
-from core.engine.batches import collate, collate_packed
 from core.engine.decode import Decoder
-from core.engine.loss import summed_loss
+from core.engine.device import random_states, set_random_states
+from core.engine.step import Step
 from core.files import is_out_of_memory
 from core.messages import msg
 from core.runs import frames
 from core.runs.frames import Ending, Frame, FrameAnswer
+from core.runs.reporter import Reporter
 from core.runs.scenes import ANSWER_TOKENS, Scenes
-from core.training import checkpoint
-from core.training.trainer import Trainer
 
 UNFINISHED = "\ufffd"  # half a character
 NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
@@ -57,52 +56,53 @@ class _Writing:
             self.why = "length" if len(self.ids) >= ANSWER_TOKENS else None
 
 
-class Film:
-    """Made for a trainer that stands where its attempt begins; `take` is called between its steps."""
+@dataclass(frozen=True)
+class Shown:
+    """What a film shows. seconds: of a frame, at most. clock: stands in for the wall's in tests."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        tokenizer: Tokenizer,
-        scenes: Scenes,
-        seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._trainer, self._tokenizer, self._seconds, self._clock = trainer, tokenizer, seconds, clock
-        self._begins_at = trainer.position.step
-        self._is_there = any(frame.step == self._begins_at for frame in frames.read(trainer.reporter.run))
-        self._model = trainer.tuned.get_base_model()
-        self._decoder = Decoder(self._model, tokenizer.pad_token_id)
-        self._prompts = [scene.ids(tokenizer) for scene in scenes.scenes]
-        self._neutral = [_row_of(words, tokenizer) for words in scenes.neutral_texts]
-        is_over = trainer.position.step >= trainer.schedule.total_steps  # a run that goes on for what was still due then
-        self._at_once = trainer.recipe.data.max_length if is_over else trainer.longest().tokens
+    tokenizer: Tokenizer
+    scenes: Scenes
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+
+
+class Film:
+    """`begin` where an attempt begins, then `take` between its steps. total_steps, eval_every: of the training."""
+
+    def __init__(self, step: Step, reporter: Reporter, shown: Shown, total_steps: int, eval_every: int):
+        self._step, self._reporter, self._total_steps = step, reporter, total_steps
+        self._tokenizer, self._seconds, self._clock = shown.tokenizer, shown.seconds, shown.clock
+        self._model = step.tuned.get_base_model()
+        self._decoder = Decoder(self._model, step.pad_token_id)
+        self._prompts = [scene.ids(shown.tokenizer) for scene in shown.scenes.scenes]
+        whole = [shown.tokenizer.encode_whole(Example(text=words)) for words in shown.scenes.neutral_texts]
+        self._neutral = [Encoded(row.input_ids, row.learned) for row in whole]
         self._neutral_seconds = 0.0
         self._is_off = False
-        self.every = frames.every(trainer.eval_every, trainer.schedule.total_steps)
+        self._is_there: int | None = None  # the step that this attempt begins at, where its frame is taken already
+        self._at_once = 0
+        self.every = frames.every(eval_every, total_steps)
+
+    def begin(self, at: int, at_once: int) -> None:
+        """at: the step that this attempt goes on from. at_once: the most tokens that a batch of the training has."""
+        self._is_there = at if any(frame.step == at for frame in frames.read(self._reporter.run)) else None
+        self._at_once = at_once
 
     def is_due(self, step: int) -> bool:
         """Not where this attempt goes on from a step whose frame is there already."""
-        at_its_turn = step % self.every == 0 or step == self._trainer.schedule.total_steps
-        return at_its_turn and not self._is_off and not (self._is_there and step == self._begins_at)
+        at_its_turn = step % self.every == 0 or step == self._total_steps
+        return at_its_turn and not self._is_off and step != self._is_there
 
     def take(self, step: int) -> None:
         """One frame, appended to film.jsonl. Stop and Pause are heard between two tokens, and between the layers of one."""
-        trainer = self._trainer
-        trainer.reporter.stage("sampling")
+        self._reporter.stage("sampling")
         started = self._clock()
         with self._unchanged(step):
             loss = self._neutral_loss(step)
             answers = self._answers(started + self._seconds)
-            seconds = round(self._clock() - started, 2)
-            frame = Frame(
-                step=step,
-                attempt=trainer.reporter.status.attempt,
-                seconds=seconds,
-                answers=tuple(answers),
-                neutral_loss=loss,
-            )
-            frames.append(trainer.reporter.run, frame)
+            attempt, seconds = self._reporter.status.attempt, round(self._clock() - started, 2)
+            frame = Frame(step=step, attempt=attempt, seconds=seconds, answers=tuple(answers), neutral_loss=loss)
+            frames.append(self._reporter.run, frame)
 
     @torch.no_grad()
     def rehearse(self) -> None:
@@ -119,25 +119,25 @@ class Film:
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
         """Random states are afterwards as before; a fault ends the film, a full memory this frame, and neither the run."""
-        trainer = self._trainer
-        states = checkpoint.random_states(trainer.compute.on_card)
-        trainer.tuned.eval()
+        on_card = self._step.on_card
+        states = random_states(on_card)
+        self._step.tuned.eval()
         try:
             yield
         except FAULTS as error:
             if is_out_of_memory(error):
                 self._is_off, self._at_once = step is None, self._at_once // 2  # the next frame asks for less at once
                 traceback.clear_frames(error.__traceback__)
-                if trainer.compute.on_card:
+                if on_card:
                     torch.cuda.empty_cache()
-                trainer.reporter.warn(msg("film.no_memory") if step is None else msg("film.frame_no_memory", step=step))
+                self._reporter.warn(msg("film.no_memory") if step is None else msg("film.frame_no_memory", step=step))
             else:
                 self._is_off = True
                 traceback.print_exc()
                 reason = (str(error).splitlines() or [""])[0][:200]
-                trainer.reporter.warn(msg("film.cannot_ask", kind=type(error).__name__, reason=reason))
+                self._reporter.warn(msg("film.cannot_ask", kind=type(error).__name__, reason=reason))
         finally:
-            checkpoint.set_random_states(states)
+            set_random_states(states)
 
     # ---- answers ----------------------------------------------------------------------------------------------------
     def _groups(self) -> list[list[_Writing]]:
@@ -168,7 +168,7 @@ class Film:
         ids, mask = self._decoder.left_padded([row.prompt for row in alive])
         cache = None
         while alive and self._clock() < end:
-            self._trainer.reporter.check()
+            self._reporter.check()
             logits, cache = self._decoder.forward(ids, mask, cache)
             value, best = logits.max(dim=-1)
             chosen = zip(alive, best.tolist(), torch.isfinite(value).tolist(), strict=True)
@@ -185,33 +185,20 @@ class Film:
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, step: int) -> float | None:
         """None between the first frame and the last where it takes too long."""
-        last = self._trainer.schedule.total_steps
-        if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and step not in (0, last):
+        if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and step not in (0, self._total_steps):
             return None
         started = self._clock()
         loss = self._measure_neutral()
         self._neutral_seconds = self._clock() - started
         return loss
 
-    @torch.no_grad()
     def _measure_neutral(self) -> float | None:
         """Mean loss over all tokens of the texts; None where it is no number."""
-        trainer = self._trainer
         lengths = [len(row.input_ids) for row in self._neutral]
         loss_sum, learned = 0.0, 0
         for chosen in packed(range(len(lengths)), lengths, max(self._at_once, *lengths)):
-            trainer.reporter.check()
-            rows = [self._neutral[i] for i in chosen]
-            if trainer.packed:
-                batch = collate_packed(rows, trainer.compute.device)
-            else:
-                batch = collate(rows, self._tokenizer.pad_token_id, trainer.compute.device)
-            loss_sum += float(summed_loss(trainer.tuned, batch, trainer.head))
-            learned += batch.targets.numel()
+            self._reporter.check()
+            loss, count = self._step.measure([self._neutral[i] for i in chosen])
+            loss_sum, learned = loss_sum + loss, learned + count
         loss = loss_sum / learned
         return round(loss, 6) if loss == loss and abs(loss) != float("inf") else None
-
-
-def _row_of(words: str, tokenizer: Tokenizer) -> Encoded:
-    whole = tokenizer.encode_whole(Example(text=words))
-    return Encoded(whole.input_ids, whole.learned)

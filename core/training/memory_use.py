@@ -20,6 +20,7 @@ from core.runs.facts import RunFacts
 from core.runs.reporter import Reporter
 
 EVERY_S = 2.0
+Ask = Callable[[], int | None]
 
 
 class MemoryUse:
@@ -27,8 +28,14 @@ class MemoryUse:
 
     def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
         self._reporter, self._clock = reporter, clock
-        self._used, self._most = (_allocated_on_card, _most_on_card) if on_card else (_resident, lambda: None)
-        self._total = _known(_total_of_card if on_card else _total_of_machine)
+        asks: tuple[Ask, Ask, Ask]
+        asks = (lambda: psutil.Process().memory_info().rss, lambda: None, lambda: psutil.virtual_memory().total)
+        if on_card:
+            from torch import cuda
+
+            asks = (lambda: cuda.memory_reserved(0), lambda: cuda.max_memory_reserved(0), lambda: cuda.mem_get_info(0)[1])
+        self._used, self._most, total = asks
+        self._total = _known(total)
         self._looked_at: float | None = None
         self._peak: int | None = None
 
@@ -56,34 +63,8 @@ class MemoryUse:
         return used
 
 
-def _known(ask: Callable[[], int | None]) -> int | None:
+def _known(ask: Ask) -> int | None:
     try:
         return ask()
     except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError where the driver has given up
         return None
-
-
-def _resident() -> int:
-    return psutil.Process().memory_info().rss
-
-
-def _total_of_machine() -> int:
-    return psutil.virtual_memory().total
-
-
-def _allocated_on_card() -> int:
-    import torch
-
-    return torch.cuda.memory_reserved(0)
-
-
-def _most_on_card() -> int:
-    import torch
-
-    return torch.cuda.max_memory_reserved(0)
-
-
-def _total_of_card() -> int:
-    import torch
-
-    return torch.cuda.mem_get_info(0)[1]

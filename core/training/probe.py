@@ -2,7 +2,7 @@
 
 One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
 largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
-(core/memory/record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/training/retreat), and
+(core/memory/record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/engine/retreat), and
 ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
@@ -11,7 +11,6 @@ What was found stands in run.json (`MemoryFacts`).
 
 from __future__ import annotations
 
-import statistics
 import time
 import traceback
 from collections.abc import Iterator
@@ -23,28 +22,25 @@ from typing import Any
 import psutil
 import torch
 
-from core.advice import remedies
-from core.advice.case import Case, with_settings
-from core.data.facts import DataFacts
-from core.engine.step import stop_inside_layers
+from core.advice.stopped import Stopped
+from core.engine.step import LongestBatch, Step, stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import budget
 from core.memory.arithmetic import Setup, estimate
-from core.memory.budget import Budget
-from core.memory.documented import vram_table
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.facts import MemoryFacts, RunFacts
 from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
 from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.system import gpu
 from core.system.gpu import Card
 from core.system.machine import Machine, this_machine
 from core.system.processes import ResidentPeak, limit_of_process, top_by_ram
-from core.training.trainer import LongestBatch, Trainer
+from core.training.trainer import Ahead
 from core.values import GIB
 from core.workspace.folder import Workspace
 
@@ -79,56 +75,53 @@ class _Kept:
 
 
 class Probe:
-    """Make it before torch touches a card: what others hold there is read then. Call it with the trainer before its first step."""
+    """Make it before torch touches a card: what others hold there is read then. Call it with what a run is about to compute."""
 
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
         self._machine = this_machine()
         self._kept: _Kept | None = None
 
-    def __call__(self, trainer: Trainer) -> None:
-        """Raises DoesNotFitError. Nothing to do where a run goes on after its last step, for what was still due then."""
-        if trainer.position.step >= trainer.schedule.total_steps:
-            return
-        trainer.reporter.stage("probing")
-        while refusal := self._try(trainer):
-            if not trainer.recovery.save_memory_beforehand():
+    def __call__(self, ahead: Ahead) -> None:
+        """Raises DoesNotFitError."""
+        while refusal := self._try(ahead):
+            if not ahead.save_memory(ahead.longest().rows):
                 raise refusal
 
-    def _try(self, trainer: Trainer) -> DoesNotFitError | None:
-        """The longest batch as it is computed now; why it does not fit, None where it does."""
-        on_card = trainer.compute.on_card
+    def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
+        """For the training that comes after it."""
+        card, rig = self._where(on_card)
+        where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
+        return SpillWatch(reporter, where, partial(_memory_now, card, on_card))
+
+    def _where(self, on_card: bool) -> tuple[Card | None, Rig | None]:
         card = _card_of(self._machine) if on_card else None
-        longest = trainer.longest()
-        limit = self._limit(card if on_card else None, on_card)
-        rig = Rig.of(self._machine, card) if card or not on_card else None
-        predicted = self._predict(trainer, longest, rig)
-        facts = {
-            "planned_gib": self._run.facts().planned.estimate.on_card_gib,
-            **predicted,
-            "limit_gib": limit / GIB if limit else None,
-            "rows": len(longest.rows),
-            "tokens": longest.tokens,
-            "learned": longest.learned,
-        }
-        measured = self._measure(trainer, longest, limit, card)
-        if measured is not None:
+        return card, Rig.of(self._machine, card) if card or not on_card else None
+
+    def _try(self, ahead: Ahead) -> DoesNotFitError | None:
+        """The longest batch as it is computed now; why it does not fit, None where it does."""
+        on_card = ahead.step.on_card
+        card, rig = self._where(on_card)
+        longest = ahead.longest()
+        limit = self._limit(card, on_card)
+        predicted = self._predict(ahead.step, longest, rig)
+        planned = {"planned_gib": self._run.facts().planned.estimate.on_card_gib, "limit_gib": limit / GIB if limit else None}
+        facts = planned | predicted | {"rows": len(longest.rows), "tokens": longest.tokens, "learned": longest.learned}
+        if measured := self._measure(ahead, longest, limit, card):
             parts = {"allocated": measured.allocated, "reserved": measured.reserved, "card_used": measured.card_used}
-            facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None}
-            facts |= {"seconds": measured.seconds}
+            facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {"seconds": measured.seconds}
         facts["measured_gib"] = measured.whole / GIB if measured else None
-        self._run.add_facts(RunFacts(memory=MemoryFacts(**{name: _rounded(value) for name, value in facts.items()})))
+        self._run.add_facts(
+            RunFacts(memory=MemoryFacts(**{name: round(v, 4) if isinstance(v, float) else v for name, v in facts.items()}))
+        )
         if measured and rig and predicted:
             self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
         # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or self._run.facts().memory_limit_gib
         if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
-            return self._refusal(trainer, longest, measured, limit, predicted)
+            return self._refusal(ahead, longest, measured, limit)
         self._say(facts)
-        where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
-        trainer.spill = SpillWatch(trainer.reporter, where, partial(_memory_now, card, on_card))
-        trainer.would_fit = self._would_fit
         return None
 
     def finish(self) -> None:
@@ -160,62 +153,62 @@ class Probe:
         return min((limit for limit in limits if limit is not None), default=None)
 
     # ---- what was predicted ---------------------------------------------------------------------------------------
-    def _predict(self, trainer: Trainer, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
+    def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
         """The arithmetic for the very batch that is measured, and the same as earlier runs correct it; {} without a shape."""
         if self._shape is None:
             return {}
         method = self._recipe.adapter.method
-        arithmetic = estimate(self._shape, self._setup(trainer, longest)).on_card_gib
+        arithmetic = estimate(self._shape, self._setup(step, longest)).on_card_gib
         known = MemoryRecord(self._workspace).corrections(rig, self._recipe.model.id).of(method) if rig else None
         correction = {"factor": known.factor, "runs": known.runs} if known else {"factor": 1.0, "runs": 0}
         return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
 
-    def _setup(self, trainer: Trainer, longest: LongestBatch) -> Setup:
+    def _setup(self, step: Step, longest: LongestBatch) -> Setup:
         """As the arithmetic is asked: rows as wide as the widest, or, packed, one row of all tokens."""
-        together = 1 if trainer.packed else len(longest.rows)
+        together = 1 if step.packed else len(longest.rows)
         return Setup.of(
             self._recipe,
-            "card" if trainer.compute.on_card else "cpu",
+            "card" if step.on_card else "cpu",
             micro_batch=together,
             max_length=max(1, -(-longest.tokens // together)),
             supervised_tokens=-(-longest.learned // together),
-            gradient_checkpointing=trainer.retreat.checkpointing,
-            base_bytes=4 if trainer.compute.dtype == torch.float32 else 2,
+            gradient_checkpointing=step.retreat.checkpointing,
+            base_bytes=4 if step.dtype == torch.float32 else 2,
             accumulates=longest.several,
-            offloads=trainer.retreat.offloads,
+            offloads=step.retreat.offloads,
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------
-    def _measure(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured | None:
+    def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured | None:
         """None where the memory was not enough. Stop and Pause are heard meanwhile."""
-        measure = self._on_card if trainer.compute.on_card else self._on_processor
+        measure = self._on_card if ahead.step.on_card else self._on_processor
         try:
-            return measure(trainer, longest, limit, card)
+            return measure(ahead, longest, limit, card)
         except _Over:
             return None
         except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-            if trainer.compute.on_card:
+            if ahead.step.on_card:
                 torch.cuda.empty_cache()
             return None
 
-    def _on_processor(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+    def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
         with ResidentPeak(limit) as peak:
 
             def check() -> None:
                 if peak.is_over:
                     raise _Over
 
-            with stop_inside_layers(trainer.tuned, check):
-                seconds = self._rehearse(trainer, longest)
+            with stop_inside_layers(ahead.step.tuned, check):
+                seconds = self._rehearse(ahead, longest)
             check()
         return Measured(peak.bytes, seconds=seconds)
 
-    def _on_card(self, trainer: Trainer, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+    def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
         torch.cuda.reset_peak_memory_stats()
-        seconds = self._rehearse(trainer, longest)
+        seconds = self._rehearse(ahead, longest)
         torch.cuda.synchronize()
         free, total = torch.cuda.mem_get_info()
         reserved, most = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
@@ -223,23 +216,22 @@ class Probe:
         context = min(2 * GIB, max(0, total - free - others - reserved)) if card else 0
         return Measured(most + context, torch.cuda.max_memory_allocated(), most, total - free, context, seconds)
 
-    def _rehearse(self, trainer: Trainer, longest: LongestBatch) -> float:
+    def _rehearse(self, ahead: Ahead, longest: LongestBatch) -> float:
         started = time.perf_counter()
-        with self._room_for_state(trainer):
-            trainer.rehearse(longest)
+        with self._room_for_state(ahead.step):
+            ahead.step.rehearse(longest)
         seconds = time.perf_counter() - started
-        trainer.rehearse_evaluation()
-        if trainer.film:
-            trainer.film.rehearse()
+        for rehearse in ahead.rehearsals:
+            rehearse()
         return seconds
 
     @contextmanager
-    def _room_for_state(self, trainer: Trainer) -> Iterator[None]:
+    def _room_for_state(self, step: Step) -> Iterator[None]:
         """Hold as much as the optimizer will, which makes its state in the first step only; a run that goes on has it."""
-        count = sum(p.numel() for p in trainer.parameters)
+        count = sum(p.numel() for p in step.parameters)
         bytes_each = STATE_BYTES.get(self._recipe.train.optim, 2.03)
-        size = 0 if trainer.optimizer.state else int(count * bytes_each)
-        held = torch.ones(size, dtype=torch.uint8, device=trainer.compute.device)
+        size = 0 if step.optimizer.state else int(count * bytes_each)
+        held = torch.ones(size, dtype=torch.uint8, device=step.device)
         try:
             yield
         finally:
@@ -247,10 +239,9 @@ class Probe:
 
     # ---- what follows ---------------------------------------------------------------------------------------------
     def _keep(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
+        model, method = self._recipe.model.id, self._recipe.adapter.method
         try:
-            MemoryRecord(self._workspace).add(
-                self._run.id, rig, self._recipe.model.id, self._recipe.adapter.method, arithmetic_gib, measured_gib
-            )
+            MemoryRecord(self._workspace).add(self._run.id, rig, model, method, arithmetic_gib, measured_gib)
         except OSError:  # a full disk: the run says so where it matters
             traceback.print_exc()
 
@@ -258,72 +249,42 @@ class Probe:
         if "predicted_gib" not in facts:
             said = msg("probe.measured_alone", measured=facts["measured_gib"], rows=facts["rows"], tokens=facts["tokens"])
         else:
-            said = msg(
-                "probe.measured",
-                predicted=facts["predicted_gib"],
-                measured=facts["measured_gib"],
-                rows=facts["rows"],
-                tokens=facts["tokens"],
-            )
+            numbers = {"predicted": facts["predicted_gib"], "measured": facts["measured_gib"]}
+            said = msg("probe.measured", **numbers, rows=facts["rows"], tokens=facts["tokens"])
         self._run.log_event("memory", message=said)
 
-    def _refusal(
-        self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: int | None, predicted: dict[str, Any]
-    ) -> DoesNotFitError:
+    def _refusal(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None) -> DoesNotFitError:
         numbers = {"rows": len(longest.rows), "tokens": longest.tokens}
         if limit is None:  # the allocator gave up, and nobody can say at how much
-            return DoesNotFitError("probe.does_not_fit_at_all", self._advice(trainer, longest, measured, None), **numbers)
+            return DoesNotFitError("probe.does_not_fit_at_all", self._advice(ahead, longest, measured, None), **numbers)
         needed = (measured.whole if measured else limit) / GIB
         key = "probe.does_not_fit" if measured else "probe.does_not_fit_more"
-        advice = self._advice(trainer, longest, measured, limit / GIB)
+        advice = self._advice(ahead, longest, measured, limit / GIB)
         return DoesNotFitError(key, advice, needed=needed, limit=limit / GIB, **numbers)
 
-    def _would_fit(self, trainer: Trainer) -> Message:
+    def would_fit(self, ahead: Ahead) -> Message:
         """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
-        on_card = trainer.compute.on_card
+        on_card = ahead.step.on_card
         card = _card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)
         if limit is not None and card is not None:
             limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process
-        return self._advice(trainer, trainer.longest(), None, limit / GIB if limit else None)
+        return self._advice(ahead, ahead.longest(), None, limit / GIB if limit else None)
 
-    def _advice(self, trainer: Trainer, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
+    def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
         found = []
         if self._shape is not None and limit is not None:
-            found = self._ways(trainer, longest, measured.whole / GIB if measured else limit, limit, measured is not None)
+            step, size = ahead.step, self._recipe.data.max_length if ahead.step.packed else 1
+            has = budget.of_machine(self._machine) if step.on_card else budget.of_cpu(self._machine)
+            stopped = Stopped(
+                self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
+                has.model_copy(update={"free_gib": limit}), measured.whole / GIB if measured else limit, measured is not None,
+            )  # fmt: skip
+            found = stopped.ways()
         held = [msg("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
-        if trainer.compute.on_card or not held:
+        if ahead.step.on_card or not held:
             return msg("probe.advice", ways=found) if found else msg("probe.advice_nothing")
         return msg("probe.advice_held", ways=found, held=held) if found else msg("probe.advice_nothing_held", held=held)
-
-    def _ways(self, trainer: Trainer, longest: LongestBatch, needed: float, limit: float, is_exact: bool) -> list[Message]:
-        """needed: GiB of this run; not is_exact: at least so many, the limit that it went beyond."""
-        assert self._shape is not None
-        setup = self._setup(trainer, longest).model_copy(update={"base_bytes": 2})  # as Case reckons; the factor has the rest
-        factor = needed / estimate(self._shape, setup).on_card_gib
-        if not is_exact:
-            factor = max(1.0, factor)
-        lengths = [len(row.input_ids) for row in trainer.data.train]
-        case = Case(
-            self._shape,
-            _budget(self._machine, trainer.compute.on_card, limit),
-            _data_facts(trainer),
-            None,
-            vram_table(),
-            self._recipe.data.eval_fraction,
-            remedies.measured_corrections(factor),
-        )
-        train = self._recipe.train
-        at_once = trainer.retreat.at_once // (self._recipe.data.max_length if trainer.packed else 1)
-        micro_batch = max(1, min(at_once, train.per_device_train_batch_size))
-        now = with_settings(
-            self._recipe,
-            max_length=max(lengths),
-            micro_batch=micro_batch,
-            gradient_checkpointing=trainer.retreat.checkpointing,
-            gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
-        )
-        return [way.text for way in remedies.ways(case, now, lengths)]
 
 
 def _card_of(machine: Machine) -> Card | None:
@@ -343,24 +304,3 @@ def _memory_now(card: Card | None, on_card: bool) -> Memory | None:
     if card is None or newest is None or newest.total_bytes is None or newest.used_bytes is None:
         return None
     return Memory(newest.total_bytes, newest.used_bytes, torch.cuda.memory_reserved(), card.used_bytes or 0)
-
-
-def _budget(machine: Machine, on_card: bool, limit_gib: float) -> Budget:
-    found = budget.of_machine(machine) if on_card else budget.of_cpu(machine)
-    return found.model_copy(update={"free_gib": limit_gib})
-
-
-def _data_facts(trainer: Trainer) -> DataFacts:
-    lengths = sorted(len(row.input_ids) for row in trainer.data.train)
-    return DataFacts(
-        rows=len(lengths),
-        tokens=sum(lengths),
-        learned_tokens=sum(row.learned_count for row in trainer.data.train),
-        median_length=int(statistics.median(lengths)),
-        p99_length=lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
-        longest=lengths[-1],
-    )
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value

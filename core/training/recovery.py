@@ -1,29 +1,22 @@
 """What a trainer does where a step fails: again with less memory, or back to where it was good. Imports torch: workers only.
 
-Which way is core/training/retreat's to say, and whether a step can be believed core/runs/health's; here it is done to the adapter, the
-optimizer, the random states and the position. Costs a copy of the untrained adapter in RAM.
+Which way is core/engine/retreat's to say, and whether a step can be believed core/runs/health's; here it is done to the step
+and the position.
 """
 
 from __future__ import annotations
 
-import gc
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-import torch
-
-from core.engine import adapter
+from core.engine.retreat import NothingLeftError
+from core.engine.step import Rows, Step
 from core.errors import GarageError
 from core.files import is_out_of_memory
-from core.messages import msg
+from core.messages import Message, msg
 from core.runs.health import Health
-from core.training import checkpoint
-from core.training.checkpoint import Position, States
-from core.training.retreat import NothingLeftError
-
-if TYPE_CHECKING:
-    from core.training.trainer import Trainer
+from core.training.checkpoint import Checkpoints, Position
 
 T = TypeVar("T")
 
@@ -33,114 +26,79 @@ class NotFiniteError(GarageError):
 
 
 class Recovery:
-    """Make it before the trainer's first attempt is restored: what the adapter is then is what every attempt began with.
+    """tell: what the run did of itself, in which step, for its timeline and its card. save: writes a checkpoint of where it stands.
+    would_fit: what to try where nothing is left."""
 
-    computing: rows of the micro-batch that is being computed; none while what is going on cannot be done again.
-    """
-
-    def __init__(self, trainer: Trainer):
-        self._trainer = trainer
-        self._untrained = [parameter.detach().to("cpu", copy=True) for parameter in trainer.parameters]
-        self._random_at_start: States = {}
-        self.computing: Sequence[int] = ()
-
-    def begin(self, random: States) -> None:
-        """random: states before the first step of all."""
-        self._random_at_start = random
+    def __init__(
+        self,
+        step: Step,
+        position: Position,
+        checkpoints: Checkpoints,
+        tell: Callable[[str, int, Message], None],
+        save: Callable[[], None],
+        would_fit: Callable[[], Message] | None = None,
+    ):
+        self._step, self._position, self._checkpoints = step, position, checkpoints
+        self._tell, self._save, self._would_fit = tell, save, would_fit
 
     # ---- the memory is not enough -----------------------------------------------------------------------------------
-    def attempt(self, step: int, act: Callable[[], T]) -> T:
+    def attempt(self, number: int, act: Callable[[], T]) -> T:
         """act; and again with less of the memory each time that it is not enough. Raises NothingLeftError where less is none."""
         while True:
             try:
                 return act()
             except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
-                failed, self.computing = self.computing, ()
+                failed = self._step.computing
                 if not failed or not is_out_of_memory(error):
                     raise
                 traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-            self._step_back(step, failed)
+            self._step_back(number, failed)
 
-    def _step_back(self, step: int, failed: Sequence[int]) -> None:
+    def _step_back(self, number: int, failed: Rows) -> None:
         """To the end of the last finished step, and on with less: forward and backward have touched gradients alone."""
-        trainer = self._trainer
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.fused.forget()
-        if not trainer.position.step:
-            self._unlearn()
-        scaler = trainer.new_scaler()  # the old one may be half-way through a step
-        scaler.load_state_dict(trainer.scaler.state_dict())
-        trainer.scaler = scaler
-        checkpoint.set_random_states(trainer.random)
-        gc.collect()
-        if trainer.compute.on_card:
-            torch.cuda.empty_cache()
-        measuring = step == trainer.position.step
-        lengths = [len(row.input_ids) for row in trainer.data.evaluation] if measuring else trainer.schedule.lengths
-        said = trainer.retreat.go_on(failed, lengths, msg("retreat.in_step", step=step), measuring)
-        if said is None:
-            advice = trainer.would_fit(trainer) if trainer.would_fit else None
-            raise NothingLeftError("retreat.nothing_left", advice, step=step)
-        trainer.tell("retreat", step, said)
-        trainer.save_memory()
-        if trainer.position.step:
-            with trainer.clock.pause("saving"):
-                trainer.checkpoint()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
-        trainer.reporter.stage("training")
+        if not self._position.step:
+            self._step.unlearn()
+        self._step.forget()
+        measuring = number == self._position.step
+        if not self._save_memory(failed, msg("retreat.in_step", step=number), number, measuring):
+            raise NothingLeftError("retreat.nothing_left", self._would_fit() if self._would_fit else None, step=number)
+        self._save()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
 
-    def save_memory_beforehand(self) -> bool:
+    def save_memory_beforehand(self, longest: Rows) -> bool:
         """For a longest batch that does not fit: whether there was a way left, which is then taken."""
-        trainer = self._trainer
-        said = trainer.retreat.go_on(trainer.longest().rows, trainer.schedule.lengths, msg("retreat.beforehand"))
-        if said is None:
-            return False
-        trainer.tell("retreat", trainer.position.step, said)
-        trainer.save_memory()
-        return True
+        return self._save_memory(longest, msg("retreat.beforehand"), self._position.step)
 
-    @torch.no_grad()
-    def _unlearn(self) -> None:
-        """As before the first step."""
-        trainer = self._trainer
-        pissa = getattr(trainer.tuned, "pissa", None)
-        if pissa and pissa.start:  # the base lacks what the adapter then began with
-            adapter.begin_anew(trainer.tuned, pissa.start)
-        else:
-            for parameter, before in zip(trainer.parameters, self._untrained, strict=True):
-                parameter.copy_(before)
-        trainer.optimizer.state.clear()
+    def _save_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
+        lengths = [len(row.input_ids) for row in failed]
+        said = self._step.retreat.go_on(range(len(failed)), lengths, what, measuring)
+        if said is not None:
+            self._tell("retreat", number, said)
+            self._step.save_memory()
+        return said is not None
 
     # ---- a step cannot be believed ----------------------------------------------------------------------------------
-    def go_back(self, step: int, numbers: dict[str, Any], is_end: bool) -> None:
-        """To the last good checkpoint, and on with half the learning rate; at the end only where the adapter itself went bad.
-
-        Raises NotFiniteError at the end."""
-        trainer = self._trainer
-        health, facts = trainer.position.health, {"step": step, **as_words(numbers)}
+    def go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
+        """To the last good checkpoint, where the run goes on with half the learning rate; at the end only where the adapter itself
+        went bad. Raises NotFiniteError at the end."""
+        step, position, health = self._step, self._position, self._position.health
+        facts = {"step": number, **as_words(numbers)}
         if is_end and not health.ran_away:
-            if not trainer.optimizer.state:
-                trainer.position.step = 0  # nothing was learned that could be kept
-            raise NotFiniteError("run.not_finite" if trainer.position.step else "run.not_finite_at_once", **facts)
-        retreats, measured = trainer.retreat.taken, trainer.position.measured_step is not None
-        saved = trainer.checkpoints.last_good(step - health.suspects)
+            if not step.optimizer.state:
+                position.step = 0  # nothing was learned that could be kept
+            raise NotFiniteError("run.not_finite" if position.step else "run.not_finite_at_once", **facts)
+        saved = self._checkpoints.last_good(number - health.suspects)
         if saved:
-            trainer.restore(saved)
+            step.restore(saved.weights, saved.states)  # but for what was given up: the memory has not become more
+            position.go_to(saved.position)
         else:
-            self._unlearn()
-            trainer.position, trainer.random = Position(measured_step=0 if measured else None), self._random_at_start
-        trainer.retreat.taken = retreats  # the memory has not become more
-        trainer.position.health = Health(health.started_at, back=health.back + 1)
-        trainer.checkpoints.forget_after(trainer.position)
-        checkpoint.set_random_states(trainer.random)
-        facts |= {"back": trainer.position.step, "start": health.started_at}
+            step.unlearn()
+            position.go_to(Position(measured_step=None if position.measured_step is None else 0))
+        position.health = Health(health.started_at, back=health.back + 1)
+        self._checkpoints.forget_after(position)
+        step.forget()
         if is_end:
-            raise NotFiniteError("run.ran_away" if trainer.position.step else "run.ran_away_at_once", **facts)
-        facts["rate"] = trainer.set_learning_rate(trainer.position.step + 1)
-        trainer.tell("went_back", step, msg("sanity.ran_away" if health.ran_away else "sanity.no_numbers", **facts))
-        trainer.clock = trainer.new_clock(trainer.clock.spent)
-        if trainer.position.step:
-            trainer.checkpoint()
-            trainer.reporter.stage("training")
+            facts |= {"back": position.step, "start": health.started_at}
+            raise NotFiniteError("run.ran_away" if position.step else "run.ran_away_at_once", **facts)
 
 
 def as_words(numbers: dict[str, Any]) -> dict[str, str]:

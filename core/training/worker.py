@@ -11,13 +11,14 @@ import argparse
 import contextlib
 import platform
 import traceback
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import __version__
 from core.data.store import DatasetStore, Examples
-from core.data.tokenizer import Tokenizer
+from core.data.tokenizer import Encoded, Tokenizer
 from core.engine import adapter
 from core.errors import GarageError, ModelError, PauseRequested, RunError, StopRequested
 from core.messages import msg
@@ -32,6 +33,7 @@ from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
 from core.runs.reporter import Reporter
+from core.runs.scenes import Scenes
 from core.runs.states import State
 from core.system.processes import leave
 from core.training import best
@@ -39,7 +41,9 @@ from core.training.rows import tokenize
 from core.workspace import lease
 from core.workspace.folder import Workspace
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import torch
+    from core.training.checkpoint import Position
+    from core.training.probe import Probe
     from core.training.trainer import Trainer
 
 
@@ -72,26 +76,50 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
+    prepared = _prepare(run, workspace, reporter)
+    trainer, probe, adapters = _load(prepared, run, workspace, reporter)
+    _learn(trainer, probe, adapters, reporter)
+    kept = adapters.keep(trainer.position, trainer.best_to_keep())
+    position = trainer.position
+    return Finished(position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run reads before it needs torch. scenes: what its film shows."""
+
+    recipe: Recipe
+    model_folder: Path
+    tokenizer: Tokenizer
+    train: list[Encoded]
+    evaluation: list[Encoded]
+    scenes: Scenes | None
+
+
+def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepared:
     recipe = run.recipe()
     model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
     tokenizer = Tokenizer(model_folder)
     if reporter.status.attempt > 1:
         _same_data(run, recipe, workspace)
     examples = read_examples(recipe, workspace, reporter)
-    train_rows, eval_rows = tokenize(examples, recipe, tokenizer, reporter)
-    shown = scenes.ensure(run, recipe, examples, bool(eval_rows), tokenizer) if recipe.train.sample_seconds else None
+    train, evaluation = tokenize(examples, recipe, tokenizer, reporter)
+    shown = scenes.ensure(run, recipe, examples, bool(evaluation), tokenizer) if recipe.train.sample_seconds else None
     reporter.check()
+    return Prepared(recipe, model_folder, tokenizer, train, evaluation, shown)
 
+
+def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter) -> tuple[Trainer, Probe, Adapters]:
+    """The base and its adapter on the device, as the newest checkpoint has them where there is one."""
     reporter.stage("loading_libraries")
     import torch
 
     from core.engine import base_model, device
-    from core.training.film import Film
+    from core.training.film import Shown
     from core.training.probe import Probe
-    from core.training.recovery import NotFiniteError
-    from core.training.retreat import NothingLeftError
     from core.training.trainer import Trainer, TrainingData
 
+    recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
     shape = None
     with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
         shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
@@ -110,71 +138,82 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
-    will_restore = before is not None or parent is not None
-    tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore)
+    tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore=before is not None or parent is not None)
     if parent:
         _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
-    prepared = RunFacts(
-        trainable_params=trainable,
-        model_folder=str(model_folder),
-        template=tokenizer.template.fingerprint,
-        rows_trained=len(train_rows),
-        rows_measured=len(eval_rows),
-        versions=versions(),
-        python=platform.python_version(),
-    )
-    run.add_facts(prepared)
-
-    def card() -> str:
-        return model_card.write(recipe, run.facts(), run.all_metrics())
-
-    def save_adapter(folder: Path) -> None:
-        adapter.save(tuned, folder, model_folder, card(), tokenizer.template.source)
-
-    def keep(chosen: str | None = None) -> int:
-        """chosen: the name of a checkpoint; None: as it stands. Returns the step of what is kept."""
-        reporter.stage("saving")
-        step = best.step_of(chosen) if chosen else trainer.position.step
-        run.add_facts(RunFacts(adapter_step=step, adapter_is_best=best.is_best(step, trainer.position.best_checkpoint)))
-        if chosen:
-            adapter.copy(run.checkpoint(chosen) / "adapter", run.adapter, card())
-        else:
-            save_adapter(run.adapter)
-        return step
-
-    data = TrainingData(train_rows, eval_rows, tokenizer.pad_token_id)
-    trainer = Trainer(tuned, recipe, data, compute, reporter, save_adapter)
+    run.add_facts(RunFacts(
+        trainable_params=trainable, model_folder=str(model_folder), template=tokenizer.template.fingerprint,
+        rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=versions(), python=platform.python_version(),
+    ))  # fmt: skip
+    adapters = Adapters(run, reporter, recipe, tuned, model_folder, tokenizer.template.source)
+    data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
+    shown = Shown(tokenizer, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
+    more = {"shown": shown, "spill": probe.watch(reporter, compute.on_card), "would_fit": probe.would_fit}
+    trainer = Trainer(tuned, recipe, data, compute, reporter, adapters.save, **more)
     run.add_facts(RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every))
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
-    if shown:
-        trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds)
-    reporter.state(State.RUNNING, step=trainer.position.step, total_steps=trainer.schedule.total_steps, progress=None)
+    return trainer, probe, adapters
+
+
+def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
+    """To the end, or until somebody or something ends it; then what was learned is kept, but for a pause, which goes on from its
+    checkpoint."""
+    from core.engine.retreat import NothingLeftError
+    from core.training.recovery import NotFiniteError
+
+    position, total = trainer.position, trainer.schedule.total_steps
+    reporter.state(State.RUNNING, step=position.step, total_steps=total, progress=None)
     try:
         trainer.run(probe)
     except PauseRequested:
-        if trainer.position.step:
+        if position.step:
             trainer.checkpoint()
-        reporter.step(trainer.position.step, trainer.schedule.total_steps, None)
+        reporter.step(position.step, total, None)
         if not reporter.stop_asked:
             raise
-        if trainer.position.step:
-            keep(trainer.best_to_keep())
+        adapters.keep(position, trainer.best_to_keep())
         raise StopRequested from None
     except StopRequested:
-        if trainer.position.step:
-            keep(trainer.best_to_keep())
+        adapters.keep(position, trainer.best_to_keep())
         raise
     except (NotFiniteError, NothingLeftError):
-        if trainer.position.step:
-            keep()
+        adapters.keep(position)
         raise
     finally:
         probe.finish()
-    kept = keep(trainer.best_to_keep())
-    position = trainer.position
-    return Finished(position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best)
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Writes the adapter of a run as it stands, with its card, for a checkpoint or for good. template: of the chat, its source."""
+
+    run: RunFolder
+    reporter: Reporter
+    recipe: Recipe
+    tuned: Any
+    model_folder: Path
+    template: str
+
+    def save(self, folder: Path) -> None:
+        adapter.save(self.tuned, folder, self.model_folder, self._card(), self.template)
+
+    def keep(self, position: Position, chosen: str | None = None) -> int:
+        """As the run's own, once it learned something. chosen: the name of a checkpoint; None: as it stands. Returns its step."""
+        if not position.step:
+            return 0
+        self.reporter.stage("saving")
+        step = best.step_of(chosen) if chosen else position.step
+        self.run.add_facts(RunFacts(adapter_step=step, adapter_is_best=best.is_best(step, position.best_checkpoint)))
+        if chosen:
+            adapter.copy(self.run.checkpoint(chosen) / "adapter", self.run.adapter, self._card())
+        else:
+            self.save(self.run.adapter)
+        return step
+
+    def _card(self) -> str:
+        return model_card.write(self.recipe, self.run.facts(), self.run.all_metrics())
 
 
 def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str) -> None:

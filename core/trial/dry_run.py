@@ -1,7 +1,7 @@
 """A step of training without a card and without weights, every allocation counted: what core/memory/arithmetic reckons, seen.
 
 The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets adapters,
-4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one step (core/engine/one_step)
+4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one step (core/engine/step)
 as a run of several micro-batches makes its second: gradients and the optimizer's state are there. So families that no formula
 knows (experts, latent or linear attention, embeddings in each layer) answer for themselves. Where layers are alike, two and four
 of them are run and the rest follows; where they take turns, so many that the larger run has one round more; else all.
@@ -22,11 +22,12 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.engine import adapter, attention, base_model, fused_lora
+from core.engine import adapter, attention, base_model
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
 from core.engine.loss import Head
-from core.engine.step import checkpoint_layers, clip, gradients
+from core.engine.retreat import Retreat
+from core.engine.step import Step
 from core.errors import GarageError, ModelError
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
@@ -51,7 +52,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     family = _Family(config, question.packing, check)
 
     def run(depth: int) -> _Count:
-        return _Step(_cut(config, depth), question.setup, family, check).run()
+        return _Model(_cut(config, depth), question.setup, family, check).run()
 
     runs = [run(depth) for depth in depths]
     while len(runs) == 2 and runs[0].peak.where != runs[1].peak.where:  # of few layers the worst moment may be another
@@ -219,7 +220,9 @@ class _Family:
             self.head = Head.of(model)
 
 
-class _Step:
+class _Model:
+    """So many layers of it, with adapters, as setup has them."""
+
     def __init__(self, config: Any, setup: Setup, family: _Family, check: Callable[[], None]):
         self.setup, self.family, self.check = setup, family, check
         self.dtype = torch.bfloat16 if setup.base_bytes == 2 else torch.float32
@@ -246,30 +249,38 @@ class _Step:
         except Exception as error:  # in the code of a hundred families, which need not run without data
             raise ModelError("dry_run.cannot_run", reason=_first_line(error)) from error
 
+    def _step(self) -> Step:
+        """The run's own step, on tensors without data. A paged state of the optimizer counts like any other."""
+        setup = self.setup
+        optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
+        optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
+        retreat = Retreat(setup.micro_batch, self.family.packs, True, setup.gradient_checkpointing, setup.offloads)
+        return Step(self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload)
+
     def _counted(self) -> _Count:
         setup, seen = self.setup, Allocations(self.vocab_size, self.check)
         parameters = [p for p in self.tuned.parameters() if p.requires_grad]
-        scaler = torch.amp.GradScaler("cuda", enabled=False)
         trained = {id(p) for p in parameters}
         seen.hold((p for p in self.tuned.parameters() if id(p) not in trained), "weights")
         seen.hold(self.tuned.buffers(), "weights")
         seen.hold(_scales(self.base), "weights")
         seen.hold(parameters, "adapter")
         with seen:  # as a run does before its first step
+            with seen.making("optimizer"):
+                step = self._step()
             if self.family.packs:
                 self.base.set_attn_implementation(attention.NAME)
-            if setup.gradient_checkpointing:
-                checkpoint_layers(self.tuned)
-            fused = fused_lora.fuse(self.tuned)
+            step.save_memory()
+            step.fuse()
         seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding
         with seen, _places(seen, self.base):
             with seen.making("gradients"):
                 for parameter in parameters:
                     parameter.grad = torch.zeros_like(parameter)
             with seen.making("optimizer"):
-                optimizer = _optimizer(self.tuned, setup)
+                _as_after_a_step(step.optimizer)
             if not setup.accumulates:
-                optimizer.zero_grad(set_to_none=True)
+                step.optimizer.zero_grad(set_to_none=True)
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(lambda p: seen.rename(p.grad, "gradients"))
             idle = {name: size for name, size in seen.now().items() if name in ("weights", "adapter", "optimizer")}
@@ -277,18 +288,17 @@ class _Step:
                 batch = _batch(setup, self.family.packs)
             seen.forget_peak()
             self.tuned.train()
-            gradients(self.tuned, [batch], self.family.head, scaler, self._offload())
+            step.backward([batch])
             seen.place = "optimizer"
-            clip(parameters, 1.0)
+            step.clip()
             with seen.making("optimizer"):
-                optimizer.step()
-        fused.release()
+                step.apply(is_good=True)
+        step.release()
         return _Count(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
 
-    def _offload(self) -> AbstractContextManager:
-        if not self.setup.offloads:
-            return nullcontext()
-        return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda kept: kept() if callable(kept) else kept)
+
+def _offload(tuned: Any) -> AbstractContextManager[Any]:
+    return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda kept: kept() if callable(kept) else kept)
 
 
 def _put_aside(tensor: torch.Tensor) -> Any:
@@ -312,17 +322,12 @@ def _batch(setup: Setup, packed: bool) -> Batch:
     return Batch(ids, index, targets, setup.tokens, attention_mask=mask)
 
 
-def _optimizer(tuned: Any, setup: Setup) -> torch.optim.Optimizer:
-    """The run's own, with the state of a step behind it. A paged state counts like any other."""
-    optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
-    groups = optimizers.groups_of(tuned, None)
-    optimizer = optimizers.of_name(optim, groups, lr=1e-4)
-    if optim == "adamw_torch":  # torch makes the state of its fused step on cards and processors only
-        for parameter in groups[0]["params"]:
+def _as_after_a_step(optimizer: torch.optim.Optimizer) -> None:
+    if isinstance(optimizer, torch.optim.AdamW):  # torch makes the state of its fused step on cards and processors only
+        for parameter in optimizer.param_groups[0]["params"]:
             averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros(()), **averages}
     optimizer.step()
-    return optimizer
 
 
 def _count(model: Any) -> int:

@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 
-from core.engine import adapter, base_model, device, fused_lora
+from core.engine import adapter, base_model, device
+from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
-from core.engine.loss import Head, head_loss, summed_loss
+from core.engine.loss import Head, head_loss
+from core.engine.retreat import Retreat
+from core.engine.step import Step
 from core.recipe import Adapter
 from core.trial.pace import StandIn
 
@@ -74,12 +77,11 @@ def layers_seconds(step: StandIn, compute: device.Compute) -> float:
     matrices = step.hidden_size * (3 * step.intermediate_size + 2 * step.head_dim * step.num_attention_heads)
     layers = min(step.num_hidden_layers, 1 if matrices > LARGE_LAYER else 2)
     model = stand_in(step, compute, layers)
-    if step.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    fused_lora.fuse(model)
-    head = Head.of(model.get_base_model())
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+    optimizer = optimizers.of_name(None, optimizers.groups_of(model, None), lr=1e-3)
+    retreat = Retreat(step.rows, False, compute.on_card, step.gradient_checkpointing)
+    own = Step(model, compute.device, compute.dtype, optimizer, Head.of(model.get_base_model()), retreat, packed=False)
+    own.save_memory()
+    own.fuse()
     count = step.rows * step.length
     ids = torch.arange(count, device=compute.device) % VOCABULARY
     learned = torch.arange(0, count, max(1, step.length // step.learned), device=compute.device)
@@ -87,9 +89,9 @@ def layers_seconds(step: StandIn, compute: device.Compute) -> float:
     batch = Batch(ids.view(step.rows, step.length), learned, ids[learned], count, attention_mask=mask)
 
     def once() -> None:
-        summed_loss(model, batch, head).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        own.backward([batch])
+        own.clip()
+        own.apply(is_good=True)
 
     return timed(once, compute) * step.num_hidden_layers / layers
 

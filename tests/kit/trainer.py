@@ -85,7 +85,7 @@ def trainer_of(folder: Path, pause_at: int | None, make: Callable[[], Any] = tin
 
 
 def adapter_of(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+    return torch.cat([p.detach().flatten() for p in trainer.step.parameters])
 
 
 def losses(run: RunFolder) -> dict[int, float]:

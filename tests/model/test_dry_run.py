@@ -187,7 +187,7 @@ def test_a_few_layers_tell_what_all_of_them_come_to(model: str):
     few = dry_run.dry_run(question)
     config = dry_run._config(question.config)
     layers = config.num_hidden_layers
-    whole = dry_run._Step(config, question.setup, dry_run._Family(config, True, lambda: None), lambda: None).run()
+    whole = dry_run._Model(config, question.setup, dry_run._Family(config, True, lambda: None), lambda: None).run()
     every = dry_run._estimate(whole, question.setup)
     assert max(few.layers_run) < layers
     assert few.estimate.allocated_gib == pytest.approx(every.allocated_gib, rel=0.002)
@@ -245,9 +245,10 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from core.engine import adapter, fused_lora
+    from core.engine import adapter, optimizer
     from core.engine.loss import Head
-    from core.engine.step import checkpoint_layers, gradients
+    from core.engine.retreat import Retreat
+    from core.engine.step import Step
     from core.recipe import Adapter
     from core.trial import dry_run
     from core.trial.allocations import Allocations
@@ -263,16 +264,17 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
         moved = {name: value.to(device) if value.is_meta and device == "meta" else torch.zeros(value.shape, dtype=value.dtype)
                  for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}  # fmt: skip
         moved["attention_mask"] = moved["attention_mask"] + 1
-        from contextlib import nullcontext
         from dataclasses import replace
 
         batch = replace(batch, **moved)
         model.set_attn_implementation("eager")
-        checkpoint_layers(tuned)
-        fused = fused_lora.fuse(tuned)
+        adamw = optimizer.of_name(None, optimizer.groups_of(tuned, None))
+        step = Step(tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True), packed=False)
+        step.save_memory()
+        step.fuse()
         with Allocations(model.config.vocab_size) as seen:
-            gradients(tuned, [batch], Head(), torch.amp.GradScaler("cuda", enabled=False), nullcontext())
-        fused.release()
+            step.backward([batch])
+        step.release()
         return seen.peak.total
 
     assert peak("cpu") == pytest.approx(peak("meta"), rel=0.02)

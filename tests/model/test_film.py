@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from core.runs.states import State
 from core.runs.time_left import TimeLeft
 from core.training import film
 from core.training.checkpoint import read as read_checkpoint
-from core.training.film import Film
+from core.training.film import Shown
 from core.training.trainer import Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.trainer import Pausing
@@ -88,8 +89,15 @@ def recipe_of(packing: bool = True, **train: Any) -> Recipe:
     return plan.resolve(Recipe.parse(value), "x", has_card=False)
 
 
-def trainer_of(folder: Path, model: Path, pause_at: int | None = None, recipe: Recipe | None = None) -> Trainer:
-    """As the worker puts it together, in folder, which an earlier attempt may have left."""
+def trainer_of(
+    folder: Path,
+    model: Path,
+    pause_at: int | None = None,
+    recipe: Recipe | None = None,
+    films: Tokenizer | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trainer:
+    """As the worker puts it together, in folder, which an earlier attempt may have left; with a film where films is a tokenizer."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     recipe = recipe or recipe_of()
     torch.manual_seed(1)
@@ -101,18 +109,18 @@ def trainer_of(folder: Path, model: Path, pause_at: int | None = None, recipe: R
         tuned.save_pretrained(target, save_embedding_layers=False)
 
     reporter = Filmed(RunFolder(folder), pause_at)
-    return Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 2), FP32, reporter, save)
-
-
-def with_film(trainer: Trainer, tokenizer: Tokenizer, **how: Any) -> Trainer:
-    recipe = trainer.recipe
-    shown = scenes.ensure(trainer.reporter.run, recipe, EXAMPLES, True, tokenizer)
-    trainer.film = Film(trainer, tokenizer, shown, recipe.train.sample_seconds, **how)
+    shown = None
+    if films:
+        chosen = scenes.ensure(reporter.run, recipe, EXAMPLES, True, films)
+        shown = Shown(films, chosen, recipe.train.sample_seconds, clock)
+    trainer = Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 2), FP32, reporter, save, shown=shown)
+    if trainer.film:  # as `run` does, for tests that take a frame alone
+        trainer.film.begin(0, trainer.longest().tokens)
     return trainer
 
 
 def adapter_of(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+    return torch.cat([p.detach().flatten() for p in trainer.step.parameters])
 
 
 def shown_in(folder: Path) -> list[tuple[int, tuple[FrameAnswer, ...], float | None]]:
@@ -130,8 +138,8 @@ def test_a_run_has_the_same_numbers_with_and_without_a_film(
     recipe = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"lora_dropout": 0.1})})  # random states count
     without = trainer_of(tmp_path / "without", tiny_model, recipe=recipe)
     without.run()
-    filmed = with_film(trainer_of(tmp_path / "filmed", tiny_model, recipe=recipe), tokenizer)
-    assert filmed.packed == packing
+    filmed = trainer_of(tmp_path / "filmed", tiny_model, recipe=recipe, films=tokenizer)
+    assert filmed.step.packed == packing
     filmed.run()
     assert filmed.reporter.numbers == without.reporter.numbers and len(without.reporter.numbers) > 8
     assert torch.equal(adapter_of(filmed), adapter_of(without))
@@ -142,16 +150,15 @@ def test_a_run_has_the_same_numbers_with_and_without_a_film(
 def test_a_run_that_is_paused_inside_its_film_goes_on_without_a_frame_twice(
     tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
-    whole = with_film(trainer_of(tmp_path / "whole", tiny_model), tokenizer)
+    whole = trainer_of(tmp_path / "whole", tiny_model, films=tokenizer)
     whole.run()
     first, _, third, _ = whole.reporter.filming
     for at in (first + 9, third + 4):
         folder, numbers = tmp_path / str(at), {}
         for pause in (at, None):
-            trainer = trainer_of(folder, tiny_model, pause)
+            trainer = trainer_of(folder, tiny_model, pause, films=tokenizer)
             if saved := RunFolder(folder).checkpoints():
                 trainer.restore(read_checkpoint(saved[-1]))
-            with_film(trainer, tokenizer)
             try:
                 trainer.run()
             except PauseRequested:
@@ -171,26 +178,25 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
     tmp_path: Path, starter_folder: Path, tokenizer: Tokenizer, short: None
 ) -> None:
     """The starter in float32, where a batch and a row alone give the same tokens; with an adapter that is not nothing."""
-    trainer = trainer_of(tmp_path, starter_folder)
-    torch.manual_seed(3)
-    for name, parameter in trainer.tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    of_all = scenes.choose(trainer.recipe, EXAMPLES, True, tokenizer)
+    of_all = scenes.choose(recipe_of(), EXAMPLES, True, tokenizer)
     few = of_all.model_copy(update={"scenes": of_all.scenes[2:], "neutral_texts": of_all.neutral_texts[::4]})
     (tmp_path / scenes.FILE).write_text(few.model_dump_json(), "utf-8")
-    with_film(trainer, tokenizer)
-    fused = fused_lora.fuse(trainer.tuned)
-    assert trainer.packed and fused.count and trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
+    trainer = trainer_of(tmp_path, starter_folder, films=tokenizer)
+    torch.manual_seed(3)
+    for name, parameter in trainer.step.tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    fused = fused_lora.fuse(trainer.step.tuned)
+    assert trainer.step.packed and fused.count and trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
     trainer.film.take(0)
-    assert trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
+    assert trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
     fused.release()
     [(_, answers, loss)] = shown_in(tmp_path)
     shown = scenes.read(trainer.reporter.run)
-    with attention.set_aside(trainer.tuned.get_base_model()), torch.no_grad():
+    with attention.set_aside(trainer.step.tuned.get_base_model()), torch.no_grad():
         for scene, answer in zip(shown.scenes, answers, strict=True):
             ids = torch.tensor([scene.ids(tokenizer)])
-            made = trainer.tuned.generate(
+            made = trainer.step.tuned.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=4,
@@ -202,7 +208,7 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
         expected, count = 0.0, 0
         for words in shown.neutral_texts:
             ids = torch.tensor([tokenizer.encode_whole(Example(text=words)).input_ids])
-            expected += float(trainer.tuned(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+            expected += float(trainer.step.tuned(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
             count += ids.shape[1] - 1
     assert loss == pytest.approx(expected / count, rel=1e-4) and 1 < loss < 8
 
@@ -216,7 +222,7 @@ def test_what_is_not_finished_when_its_time_is_over_is_marked(
         now[0] += 1.0
         return now[0]
 
-    trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer, clock=clock)
+    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, clock=clock)
     trainer.film._tokenizer = SimpleNamespace(decode=lambda ids: "x" * len(ids), stop_ids=frozenset(), pad_token_id=2)
     trainer.film.take(0)
     for step, seconds, at_once in ((1, 6.0, 10_000), (2, 20.0, 1)):  # all together; each alone
@@ -230,7 +236,7 @@ def test_what_is_not_finished_when_its_time_is_over_is_marked(
 
 
 def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer) -> None:
-    trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer)
+    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
     trainer.film._at_once = 200
     groups = trainer.film._groups()
     assert len(groups) > 1 and [row.place for rows in groups for row in rows] == list(range(5))
@@ -246,7 +252,7 @@ def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, 
 def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
     error: Exception, said: str, steps: list[int], tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
-    trainer = with_film(trainer_of(tmp_path, tiny_model), tokenizer)
+    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
     right, asked = trainer.film._decoder.forward, []
 
     def once_wrong(*arguments: Any) -> Any:
@@ -259,7 +265,7 @@ def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
     trainer.run()
     assert trainer.position.step == 5 and trainer.reporter.said == [said]
     assert [step for step, _, _ in shown_in(tmp_path)] == steps
-    assert trainer.tuned.get_base_model().config._attn_implementation == attention.NAME
+    assert trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
 
 
 def test_the_time_of_its_frames_is_counted_as_a_pause() -> None:

@@ -47,7 +47,7 @@ def workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
 
 def probe_of(trainer: Trainer, workspace: Workspace) -> Probe:
     trainer.reporter.run.path.mkdir(exist_ok=True, parents=True)
-    shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
+    shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
     return Probe(trainer.reporter.run, workspace, trainer.recipe, shape)
 
 
@@ -93,16 +93,16 @@ def test_the_longest_batch_is_the_one_with_most_tokens_that_any_step_has(tmp_pat
     for step in trainer.schedule.steps():
         for batch in step:
             lengths = [len(trainer.data.train[i].input_ids) for i in batch]
-            sizes.append(sum(lengths) if trainer.packed else max(lengths) * len(lengths))
+            sizes.append(sum(lengths) if trainer.step.packed else max(lengths) * len(lengths))
     assert found.tokens == max(sizes) and found.several
-    assert found.learned == sum(trainer.data.train[i].learned_count for i in found.rows)
+    assert found.learned == sum(row.learned_count for row in found.rows)
 
 
 def test_stop_and_pause_are_heard_inside_it(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, 2)
     with pytest.raises(PauseRequested):
         trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
-    assert trainer.reporter.numbers == {} and all(p.grad is None for p in trainer.parameters)
+    assert trainer.reporter.numbers == {} and all(p.grad is None for p in trainer.step.parameters)
 
 
 # ---- what it says -----------------------------------------------------------------------------------------------------
@@ -117,13 +117,13 @@ def test_it_refuses_before_the_first_step_and_keeps_nothing_of_what_did_not_fit(
     facts = trainer.reporter.run.facts().memory
     assert facts.measured_gib is None and facts.planned_gib == 1.5 and facts.limit_gib == pytest.approx(0.01)
     assert trainer.position.step == 0 and MemoryRecord(space).count() == 0
-    assert all(p.grad is None for p in trainer.parameters)
+    assert all(p.grad is None for p in trainer.step.parameters)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
 def test_an_allocator_that_gives_up_is_no_crash(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(tmp_path / "run", None)
-    monkeypatch.setattr(trainer, "rehearse", lambda longest: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(trainer.step, "rehearse", lambda longest: (_ for _ in ()).throw(error))
     with pytest.raises(DoesNotFitError) as refused:
         trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
     assert refused.value.advice is not None and "{" not in str(refused.value.advice)
@@ -131,7 +131,7 @@ def test_an_allocator_that_gives_up_is_no_crash(error: Exception, tmp_path: Path
 
 def test_another_fault_inside_it_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(tmp_path / "run", None)
-    monkeypatch.setattr(trainer, "rehearse", lambda longest: {}["a bug"])
+    monkeypatch.setattr(trainer.step, "rehearse", lambda longest: {}["a bug"])
     with pytest.raises(KeyError):
         trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
 
@@ -195,7 +195,7 @@ from core.workspace.folder import Workspace
 
 kit.rows = lambda count: [kit.Encoded([5 + i % 90 for i in range(8_000)], [True] * 8_000)] * count
 trainer = kit.trainer_of(Path(sys.argv[1]) / "run", None)
-shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
+shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
 probe = Probe(trainer.reporter.run, Workspace.open(Path(sys.argv[1]) / "ws"), trainer.recipe, shape)
 held = psutil.Process().memory_info().data
 resource.setrlimit(resource.RLIMIT_DATA, (held + (24 << 20), resource.RLIM_INFINITY))

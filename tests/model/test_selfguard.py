@@ -22,7 +22,8 @@ from core.data.tokenizer import Encoded
 from core.engine import adapter, base_model
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
-from core.engine.step import stop_inside_layers
+from core.engine.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
+from core.engine.step import LongestBatch, stop_inside_layers
 from core.errors import PauseRequested
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
@@ -37,8 +38,7 @@ from core.runs.states import State
 from core.training import best, checkpoint
 from core.training.probe import Probe
 from core.training.recovery import NotFiniteError
-from core.training.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
-from core.training.trainer import LongestBatch, Trainer, TrainingData
+from core.training.trainer import Ahead, Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, with_settings
 from tests.kit.trainer import FP32, Pausing, adapter_of, rows, tiny_base
@@ -61,7 +61,13 @@ class Watched(Pausing):
 
 
 def trainer_of(
-    folder: Path, pause_at: int | None = None, make: Callable[[], Any] = tiny_base, lora: dict | None = None, **settings: Any
+    folder: Path,
+    pause_at: int | None = None,
+    make: Callable[[], Any] = tiny_base,
+    lora: dict | None = None,
+    rows_of: TrainingData | None = None,
+    would_fit: Callable[[Ahead], Message] | None = None,
+    **settings: Any,
 ) -> Trainer:
     """A trainer in folder, gone on from its newest checkpoint where an earlier one left one."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,8 @@ def trainer_of(
         tuned.save_pretrained(target, save_embedding_layers=False)
 
     run = RunFolder(folder)
-    trainer = Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 0), FP32, Watched(run, pause_at), save)
+    reporter = Watched(run, pause_at)
+    trainer = Trainer(tuned, recipe, rows_of or TrainingData(rows(20), rows(5), 0), FP32, reporter, save, would_fit=would_fit)
     if saved := run.checkpoints():
         trainer.restore(checkpoint.read(saved[-1]))
     return trainer
@@ -121,7 +128,7 @@ class NoMemory:
 
 
 def run_with(trainer: Trainer, fault: Callable[[], None]) -> Trainer:
-    with stop_inside_layers(trainer.tuned, fault):
+    with stop_inside_layers(trainer.step.tuned, fault):
         trainer.run()
     return trainer
 
@@ -159,7 +166,7 @@ def test_several_times_in_a_run_it_saves_more_each_time_and_the_curve_still_goes
     trainer = run_with(trainer_of(tmp_path, eval_steps=100, **how), fault)
     told = said(trainer)
     assert fault.raised == 3 == len(told) and told[0] in ("retreat.batch", "retreat.packed")
-    assert trainer.retreat.at_once < Retreat(trainer.recipe, trainer.packed, False).at_once
+    assert trainer.step.retreat.at_once < Retreat.of(trainer.recipe, trainer.step.packed, False).at_once
     train = {key: value for key, value in whole.reporter.numbers.items() if key[0] == "train"}
     found = {key: value for key, value in trainer.reporter.numbers.items() if key[0] == "train"}
     assert found == pytest.approx(train, rel=2e-4)
@@ -169,18 +176,18 @@ def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made
     """Half of the parameters were corrected already: they are what they were before it."""
     whole, trainer = trainer_of(tmp_path / "whole"), trainer_of(tmp_path / "run")
     whole.run()
-    step, calls = trainer.optimizer.step, []
+    step, calls = trainer.step.optimizer.step, []
 
     def half(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) > 1:
             return step(*args, **kwargs)
         with torch.no_grad():
-            trainer.parameters[0].add_(1.0)
-        trainer.optimizer.state[trainer.parameters[0]] = {"step": torch.tensor(1.0)}
+            trainer.step.parameters[0].add_(1.0)
+        trainer.step.optimizer.state[trainer.step.parameters[0]] = {"step": torch.tensor(1.0)}
         raise torch.OutOfMemoryError("no room for the state")
 
-    trainer.optimizer.step = half
+    trainer.step.optimizer.step = half
     trainer.run()
     assert len(said(trainer)) == 1
     nearly_the_same(trainer, whole)
@@ -189,19 +196,21 @@ def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made
 def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> None:
     recipe = Recipe.parse({"data": {"source": "x", "packing": False}, "train": {"per_device_train_batch_size": 4}})
     lengths = [9, 8, 7, 6]
-    card, processor = Retreat(recipe, False, on_card=True), Retreat(recipe, False, on_card=False)
+    card, processor = Retreat.of(recipe, False, on_card=True), Retreat.of(recipe, False, on_card=False)
     told = [card.go_on(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
     assert card.taken == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
     assert [(each.params.get("before"), each.params.get("now")) for each in told[:2]] == [(4, 2), (2, 1)]
     assert card.parts([0, 1, 2, 3], lengths) == [[0], [1], [2], [3]]
     assert [processor.go_on([3], lengths, STEP).key, processor.go_on([3], lengths, STEP)] == ["retreat.checkpointing", None]
-    assert Retreat(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, "measuring keeps nothing for a way back"
+    assert Retreat.of(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, (
+        "measuring keeps nothing for a way back"
+    )
 
 
 def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None:
     recipe = Recipe.parse({"data": {"source": "x", "max_length": 16}, "train": {"per_device_train_batch_size": 4}})
     lengths, rows_then = [10, 9, 8, 6, 5, 4], [5, 0, 1, 2, 3, 4]
-    retreat = Retreat(recipe, True, on_card=False)
+    retreat = Retreat.of(recipe, True, on_card=False)
     assert retreat.parts(rows_then, lengths) == [rows_then]
     retreat.go_on(rows_then, lengths, STEP)
     halves = retreat.parts(rows_then, lengths)
@@ -213,8 +222,10 @@ def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None
 
 
 def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, save_steps=2)
-    trainer.would_fit = lambda asked: Message(key="probe.advice_nothing", params={"asked": asked is trainer})
+    def would_fit(ahead: Ahead) -> Message:
+        return Message(key="probe.advice_nothing", params={"asked": ahead.step is trainer.step})
+
+    trainer = trainer_of(tmp_path, would_fit=would_fit, save_steps=2)
 
     def fault() -> None:
         if trainer.position.step == 4:
@@ -226,7 +237,7 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
     assert said(trainer) == ["retreat.packed"] * (len(said(trainer)) - 1) + ["retreat.checkpointing"] and len(said(trainer)) > 1
     assert trainer.position.step == 4 and [step for kind, step in trainer.reporter.lines if kind == "train"] == [1, 2, 3, 4]
     reached = trainer_of(tmp_path / "reached", max_steps=6)
-    reached.schedule = trainer.schedule
+    assert reached.schedule == trainer.schedule
     go = reached.reporter
     go.check = lambda: (_ for _ in ()).throw(PauseRequested) if reached.position.step == 4 else None
     with pytest.raises(PauseRequested):
@@ -240,18 +251,18 @@ def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_i
     whole = trainer_of(tmp_path / "whole")
     whole.run()
     trainer = trainer_of(tmp_path / "run")
-    rehearse = trainer.rehearse
+    rehearse = trainer.step.rehearse
 
     def scarce(longest: LongestBatch) -> None:
         if longest.tokens > 32:
             raise torch.OutOfMemoryError("CUDA out of memory")
         rehearse(longest)
 
-    monkeypatch.setattr(trainer, "rehearse", scarce)
+    monkeypatch.setattr(trainer.step, "rehearse", scarce)
     assert trainer.longest().tokens > 32
-    shape = ModelShape.from_config(trainer.tuned.get_base_model().config.to_dict())
+    shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
     trainer.run(Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape))
-    assert said(trainer) == ["retreat.packed"] and trainer.retreat.at_once == 32
+    assert said(trainer) == ["retreat.packed"] and trainer.step.retreat.at_once == 32
     nearly_the_same(trainer, whole)
 
 
@@ -296,7 +307,7 @@ def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_p
     how = {"make": make, "max_steps": 3, "gradient_accumulation_steps": 1, "eval_steps": 2, "learning_rate": 1e-3}
     count = NoMemory()
     whole = run_with(trainer_of(tmp_path / "whole", **how), count)
-    layers = whole.tuned.config.num_hidden_layers
+    layers = whole.step.tuned.config.num_hidden_layers
     for seed in range(1, 6 if full else 2):
         chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
         fault = NoMemory(*chosen)
@@ -326,9 +337,7 @@ def poisoned_base() -> Any:
 
 
 def trainer_on(folder: Path, data: list[Encoded], **how: Any) -> Trainer:
-    trainer = trainer_of(folder, **how)
-    trainer.data = TrainingData(data, [], 0)
-    return trainer
+    return trainer_of(folder, rows_of=TrainingData(data, [], 0), **how)
 
 
 def test_a_poisoned_row_costs_the_steps_that_read_it_and_nothing_else(tmp_path: Path) -> None:
@@ -352,7 +361,7 @@ def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_wi
     """From step 6 on nothing gives a number any more, whatever is tried."""
     trainer = trainer_of(tmp_path, max_steps=12, save_steps=2, lr_scheduler_type="constant")
     rates: dict[int, list[float]] = {}
-    weight = trainer.tuned.get_base_model().get_input_embeddings().weight
+    weight = trainer.step.tuned.get_base_model().get_input_embeddings().weight
     good = weight.detach().clone()
     before, at_five = trainer._step, []
 
@@ -449,8 +458,7 @@ def taught_base() -> Any:
 
 
 def test_a_learning_rate_far_too_hot_ends_in_words_and_keeps_nothing_of_it(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, make=taught_base, max_steps=40, learning_rate=1.0, lr_scheduler_type="constant")
-    trainer.data = TrainingData(rows(20), [], 0)
+    trainer = trainer_on(tmp_path, rows(20), make=taught_base, max_steps=40, learning_rate=1.0, lr_scheduler_type="constant")
     untrained = adapter_of(trainer)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
@@ -461,8 +469,7 @@ def test_a_learning_rate_far_too_hot_ends_in_words_and_keeps_nothing_of_it(tmp_p
 
 def test_a_run_that_ran_away_once_goes_on_from_before_that_and_learns(tmp_path: Path) -> None:
     """Something shakes the adapter in step 8: as a rate that is too hot does, but that half of it is not."""
-    trainer = trainer_of(tmp_path, make=taught_base, max_steps=20, save_steps=2, learning_rate=1e-3)
-    trainer.data = TrainingData(rows(20), [], 0)
+    trainer = trainer_on(tmp_path, rows(20), make=taught_base, max_steps=20, save_steps=2, learning_rate=1e-3)
     before, shaken = trainer._step, []
 
     def step(number: int, micro_batches: Any) -> Any:
@@ -470,7 +477,7 @@ def test_a_run_that_ran_away_once_goes_on_from_before_that_and_learns(tmp_path: 
         if number == 8 and not shaken:
             shaken.append(number)
             with torch.no_grad():
-                for parameter in trainer.parameters:
+                for parameter in trainer.step.parameters:
                     parameter.add_(torch.randn_like(parameter) * 20)
         return found
 
@@ -487,8 +494,7 @@ def test_the_starter_with_a_rate_far_too_hot_ends_in_words(starter_folder: Path,
     def make() -> Any:
         return base_model.load(starter_folder, FP32, four_bit=False)
 
-    trainer = trainer_of(tmp_path, make=make, max_steps=40, learning_rate=0.3, gradient_accumulation_steps=1)
-    trainer.data = TrainingData(rows(20), [], 0)
+    trainer = trainer_on(tmp_path, rows(20), make=make, max_steps=40, learning_rate=0.3, gradient_accumulation_steps=1)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
     assert ended.value.message.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]

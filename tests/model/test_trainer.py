@@ -17,6 +17,7 @@ from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
 from core.messages import msg
 from core.recipe import Adapter, Recipe
+from core.runs.facts import RunFacts
 from core.training.trainer import Trainer, TrainingData, schedule_factor
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
@@ -185,7 +186,7 @@ class Silent:
         self.said.append(message)
 
     def __getattr__(self, name: str):
-        return lambda *args, **kwargs: {"checkpoints": [], "facts": {}}.get(name)
+        return lambda *args, **kwargs: {"checkpoints": [], "facts": RunFacts()}.get(name)
 
 
 def trainer_of(tuned: torch.nn.Module, folder: Path, evaluation: int = 3, **settings) -> Trainer:
@@ -202,8 +203,8 @@ def test_measuring_drops_nothing_out_and_training_goes_on_with_dropout(tmp_path:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
     trainer = trainer_of(tuned, tmp_path, max_steps=1, eval_steps=1)
-    trainer.evaluate(0)
-    trainer.evaluate(0)
+    trainer._measure(0)
+    trainer._measure(0)
     (_, _, first), (_, _, second) = trainer.reporter.numbers
     with torch.no_grad():
         expected = summed_loss(tuned.eval(), collate(rows(3), 0, FP32.device)) / sum(row.learned_count for row in rows(3))
@@ -232,7 +233,7 @@ def test_steps_of_the_trainer_are_those_of_adamw_on_transformers_own_loss(packin
         tuned, tmp_path, 0, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2,
         lr_scheduler_type="constant", data={"packing": packing},
     )  # fmt: skip
-    assert trainer.packed == packing
+    assert trainer.step.packed == packing
     parameters = [p for p in reference.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
     losses = []

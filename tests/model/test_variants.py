@@ -38,7 +38,7 @@ from core.runs.reporter import Reporter
 from core.runs.states import State
 from core.training import worker
 from core.training.checkpoint import read
-from core.training.trainer import Trainer, TrainingData
+from core.training.trainer import Ahead, Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
 from tests.kit.trainer import Pausing, adapter_of, rows, tiny_base
@@ -349,11 +349,11 @@ def logits(model: Any) -> torch.Tensor:
 def test_plain_peft_on_the_untouched_base_gives_the_trained_models_logits(name: str, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, **CASES[name])
     untouched = logits(tiny_base())
-    torch.testing.assert_close(logits(trainer.tuned), untouched, rtol=1e-4, atol=1e-5, msg="it begins as the base")
+    torch.testing.assert_close(logits(trainer.step.tuned), untouched, rtol=1e-4, atol=1e-5, msg="it begins as the base")
     trainer.run()
-    trained = logits(trainer.tuned)
-    with trainer.tuned.disable_adapter():
-        assert (logits(trainer.tuned) - untouched).abs().max() > 1e-3, "meanwhile the base is not the base: PiSSA rewrites it"
+    trained = logits(trainer.step.tuned)
+    with trainer.step.tuned.disable_adapter():
+        assert (logits(trainer.step.tuned) - untouched).abs().max() > 1e-3, "meanwhile the base is not the base: PiSSA rewrites it"
     assert (trained - untouched).abs().max() > 1e-2
     plain = PeftModel.from_pretrained(tiny_base(), RunFolder(tmp_path).checkpoints()[-1] / "adapter")
     torch.testing.assert_close(logits(plain), trained, rtol=1e-4, atol=1e-5)
@@ -387,7 +387,7 @@ def test_a_child_of_a_pissa_run_begins_where_it_ended(tmp_path: Path) -> None:
     trainer.checkpoints.save_adapter(tmp_path / "adapter")
     child = adapter.add(tiny_base(), trainer.recipe.adapter, "tiny", None, will_restore=True)
     adapter.start_from(child, tmp_path / "adapter")
-    assert torch.equal(logits(child), logits(trainer.tuned))
+    assert torch.equal(logits(child), logits(trainer.step.tuned))
     own = get_peft_model_state_dict(child, save_embedding_layers=False)
     with pytest.raises(ModelError):
         other = adapter.add(tiny_base(), Adapter(r=2, init_lora_weights="pissa"), "tiny", None, will_restore=True)
@@ -454,18 +454,18 @@ def test_noise_is_as_loud_as_each_examples_own_length_says(packed: bool) -> None
 def test_the_rehearsal_hears_the_noise_and_takes_nothing_of_it(tmp_path: Path) -> None:
     heard = []
 
-    def listen(trainer: Trainer) -> None:
-        hook = trainer.tuned.get_input_embeddings().register_forward_hook(lambda module, args, output: heard.append(output))
+    def listen(ahead: Ahead) -> None:
+        hook = ahead.step.tuned.get_input_embeddings().register_forward_hook(lambda module, args, output: heard.append(output))
         before = torch.get_rng_state()
         for _ in range(2):
-            trainer.rehearse(trainer.longest())
+            ahead.step.rehearse(ahead.longest())
         hook.remove()
         assert torch.equal(torch.get_rng_state(), before)
 
     noisy, alone = trainer_of(tmp_path / "a", **CASES["neftune"]), trainer_of(tmp_path / "b", **CASES["neftune"])
     noisy.run(listen)
     alone.run()
-    plain = noisy.tuned.get_base_model().get_input_embeddings().weight
+    plain = noisy.step.tuned.get_base_model().get_input_embeddings().weight
     assert torch.equal(heard[0], heard[1]), "the same random numbers each time"
     assert not (heard[0][0, :, None] == plain).all(-1).any(), "no token's embedding as it is"
     assert noisy.reporter.numbers == alone.reporter.numbers

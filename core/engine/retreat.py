@@ -23,17 +23,21 @@ class NothingLeftError(DoesNotFitError):
 
 
 class Retreat:
-    """How a step is computed now. packed: whether examples lie end to end in a micro-batch, so that its tokens are what counts.
+    """How a step is computed now. is_packed: whether examples lie end to end in a micro-batch, so that its tokens are what counts.
 
-    taken: the ways so far, HALVE as often as the micro-batch was halved.
+    whole: of them, or of examples, in a micro-batch of the plan. taken: the ways so far, HALVE as often as that was halved.
     """
 
-    def __init__(self, recipe: Recipe, is_packed: bool, on_card: bool):
-        train = recipe.train
-        self._packed, self._on_card = is_packed, on_card
-        self._whole = train.per_device_train_batch_size * (recipe.data.max_length if is_packed else 1)
-        self._checkpointing, self._offloads = bool(train.gradient_checkpointing), train.activation_offload and on_card
+    def __init__(self, whole: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False):
+        self._whole, self._packed, self._on_card = whole, is_packed, on_card
+        self._checkpointing, self._offloads = checkpointing, offloads
         self.taken: list[str] = []
+
+    @classmethod
+    def of(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
+        train = recipe.train
+        whole = train.per_device_train_batch_size * (recipe.data.max_length if is_packed else 1)
+        return cls(whole, is_packed, on_card, bool(train.gradient_checkpointing), train.activation_offload and on_card)
 
     @property
     def at_once(self) -> int:

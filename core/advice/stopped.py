@@ -1,0 +1,70 @@
+"""What would fit, for a run that just did not: measured, with its very rows, where a plan reckons with typical ones. No torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.advice import remedies
+from core.advice.case import Case, with_settings
+from core.data.facts import DataFacts
+from core.data.tokenizer import Encoded
+from core.memory.arithmetic import Setup, estimate
+from core.memory.budget import Budget
+from core.memory.documented import vram_table
+from core.messages import Message
+from core.models.shapes import ModelShape
+from core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """setup: of its longest batch, as it was computed in the end; at_once: most examples in a micro-batch then. needed_gib: of this
+    run; not is_exact: at least so many, the limit that it went beyond."""
+
+    shape: ModelShape
+    recipe: Recipe
+    setup: Setup
+    at_once: int
+    rows: Sequence[Encoded]
+    budget: Budget
+    needed_gib: float
+    is_exact: bool
+
+    def ways(self) -> list[Message]:
+        setup = self.setup.model_copy(update={"base_bytes": 2})  # as Case reckons; the factor has the rest
+        factor = self.needed_gib / estimate(self.shape, setup).on_card_gib
+        if not self.is_exact:
+            factor = max(1.0, factor)
+        lengths = [len(row.input_ids) for row in self.rows]
+        case = Case(
+            self.shape,
+            self.budget,
+            self._data(),
+            None,
+            vram_table(),
+            self.recipe.data.eval_fraction,
+            remedies.measured_corrections(factor),
+        )
+        train = self.recipe.train
+        micro_batch = max(1, min(self.at_once, train.per_device_train_batch_size))
+        now = with_settings(
+            self.recipe,
+            max_length=max(lengths),
+            micro_batch=micro_batch,
+            gradient_checkpointing=setup.gradient_checkpointing,
+            gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
+        )
+        return [way.text for way in remedies.ways(case, now, lengths)]
+
+    def _data(self) -> DataFacts:
+        lengths = sorted(len(row.input_ids) for row in self.rows)
+        return DataFacts(
+            rows=len(lengths),
+            tokens=sum(lengths),
+            learned_tokens=sum(row.learned_count for row in self.rows),
+            median_length=int(statistics.median(lengths)),
+            p99_length=lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
+            longest=lengths[-1],
+        )
