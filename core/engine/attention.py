@@ -74,9 +74,9 @@ def enable(model: Any) -> bool:
     own = _own_hidden(model)
     windows: list[int | None] = []
 
-    def noting(*states: Any, sliding_window: int | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
-        windows.append(sliding_window)
-        return packed_sdpa(*states, sliding_window=sliding_window, **kwargs)
+    def noting(*states: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        windows.append(kwargs.get("sliding_window"))
+        return packed_sdpa(*states, **kwargs)
 
     AttentionInterface.register(NAME, noting)
     try:

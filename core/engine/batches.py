@@ -49,14 +49,15 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """Rows end to end in one, for a model whose attention keeps them apart (core/engine/packed_attention)."""
+    """Rows end to end in one, for a model whose attention keeps them apart (core/engine/attention)."""
     lengths = tuple(len(row.input_ids) for row in rows)
     input_ids = torch.tensor([token for row in rows for token in row.input_ids])[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     index, targets = _learned(zip(starts, rows, strict=True))
-    tensors = (tensor.to(device) for tensor in (input_ids, index, targets))
-    return Batch(*tensors, sum(lengths), position_ids=positions.to(device), lengths=lengths)
+    return Batch(
+        input_ids.to(device), index.to(device), targets.to(device), sum(lengths), position_ids=positions.to(device), lengths=lengths
+    )
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -98,7 +98,7 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     seen: dict[int, list[LoraLayer]] = {}
     inputs = []  # kept until the end, so that no two have the same id
 
-    def note(layer: Any, args: tuple) -> None:
+    def note(layer: Any, args: tuple[Any, ...]) -> None:
         inputs.append(args[0])
         seen.setdefault(id(args[0]), []).append(layer)
 

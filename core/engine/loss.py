@@ -160,7 +160,7 @@ def _chunk_loss(
     return loss
 
 
-def _through(layer: Callable, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """Through a head that is trained or has an adapter: each chunk's logits are computed again in the backward."""
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

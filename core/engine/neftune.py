@@ -23,10 +23,10 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
     model = tuned.get_base_model()
     told: dict[str, Any] = {}
 
-    def note(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         told.update(lengths=kwargs.get("lengths"), mask=kwargs.get("attention_mask"))
 
-    def add(module: torch.nn.Module, args: tuple, embedded: torch.Tensor) -> torch.Tensor:
+    def add(module: torch.nn.Module, args: tuple[Any, ...], embedded: torch.Tensor) -> torch.Tensor:
         if not tuned.training:
             return embedded
         lengths = lengths_of(embedded, told.get("lengths"), told.get("mask"))

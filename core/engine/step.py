@@ -271,10 +271,10 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     A step that is left has touched gradients only: the adapter is that of the step before.
     """
 
-    def entering(module: torch.nn.Module, args: tuple) -> None:
+    def entering(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         check()
 
-    def leaving(module: torch.nn.Module, args: tuple, output: Any) -> None:
+    def leaving(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
             hidden.register_hook(_checking)

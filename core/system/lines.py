@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from core.system.processes import kill_tree, own_group, worker_environment
@@ -22,7 +23,12 @@ class Child:
     """The end of whoever starts it. Lines are written whole, from any thread."""
 
     def __init__(
-        self, module: str, *arguments: str, log: IO[bytes] | int = subprocess.DEVNULL, cwd: Path | None = None, **environment: str
+        self,
+        module: str,
+        *arguments: str,
+        log: IO[bytes] | int = subprocess.DEVNULL,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ):
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -30,7 +36,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=cwd,
-            env=worker_environment() | environment,
+            env={**worker_environment(), **environment},
             **own_group(),
         )
         assert self.process.stdin and self.process.stdout

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -29,7 +29,10 @@ from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.health import Health
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass
@@ -120,7 +123,7 @@ class Checkpoints:
         complete = self.run.checkpoints()
         # The last one tells what the next one takes; the first is an adapter and what the optimizer keeps of it.
         needed = checkpoints.MARGIN + (checkpoints.bytes_of(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
-        free, dropped = shutil.disk_usage(self.run.path).free, []
+        free, dropped = shutil.disk_usage(self.run.path).free, list[str]()
         if free < needed and complete:
             free, dropped = checkpoints.make_room(complete, needed, best)
         numbers = {"free_mb": free // 1_000_000, "needed_mb": needed // 1_000_000}
@@ -141,7 +144,7 @@ class Checkpoints:
 
 
 def _known(kind: type[T], value: dict[str, Any]) -> T:
-    """An earlier version wrote fewer fields, a later one more."""
+    """A dataclass of which an earlier version wrote fewer fields, a later one more."""
     return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 

@@ -34,6 +34,8 @@ class MemoryUse:
             from torch import cuda
 
             asks = (lambda: cuda.memory_reserved(0), lambda: cuda.max_memory_reserved(0), lambda: cuda.mem_get_info(0)[1])
+        self._used: Ask
+        self._most: Ask
         self._used, self._most, total = asks
         self._total = _known(total)
         self._looked_at: float | None = None

@@ -111,9 +111,8 @@ class Probe:
             parts = {"allocated": measured.allocated, "reserved": measured.reserved, "card_used": measured.card_used}
             facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {"seconds": measured.seconds}
         facts["measured_gib"] = measured.whole / GIB if measured else None
-        self._run.add_facts(
-            RunFacts(memory=MemoryFacts(**{name: round(v, 4) if isinstance(v, float) else v for name, v in facts.items()}))
-        )
+        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in facts.items()}
+        self._run.add_facts(RunFacts(memory=MemoryFacts.model_validate(rounded)))
         if measured and rig and predicted:
             self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)

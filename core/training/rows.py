@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from core.data.formats import Example
 from core.data.repeats import Repeats
@@ -121,6 +122,6 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
         reading.reporter.run.log_event("decision", message=enough)
 
 
-def probe_row(example: Example) -> dict | None:
+def probe_row(example: Example) -> dict[str, Any] | None:
     """A row as the conversation an export is later asked about; plain text has none."""
     return None if example.text is not None else {"messages": [dict(turn) for turn in conversation(example)]}

@@ -262,10 +262,12 @@ class Trainer:
 
     def _new_clock(self, spent_before: float = 0.0) -> TimeLeft:
         sizes = [sum(self._tokens(batch) for batch in step) for step in self._looked_at()]
-        every = {"eval_every": self.eval_every, "save_every": self.save_every, "film_every": self.film.every if self.film else 0}
         measured = sum(len(row.input_ids) for row in self.data.evaluation)
         done, total = self.position.step, self.schedule.total_steps
-        return TimeLeft(total, sizes, done=done, evaluation_size=measured, spent_before=spent_before, **every)
+        return TimeLeft(
+            total, sizes, done=done, eval_every=self.eval_every, save_every=self.save_every,
+            film_every=self.film.every if self.film else 0, evaluation_size=measured, spent_before=spent_before,
+        )  # fmt: skip
 
     def _looked_at(self) -> Iterator[list[list[int]]]:
         return islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)

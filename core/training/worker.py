@@ -149,8 +149,8 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, tokenizer.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
     shown = Shown(tokenizer, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
-    more = {"shown": shown, "spill": probe.watch(reporter, compute.on_card), "would_fit": probe.would_fit}
-    trainer = Trainer(tuned, recipe, data, compute, reporter, adapters.save, **more)
+    spill = probe.watch(reporter, compute.on_card)
+    trainer = Trainer(tuned, recipe, data, compute, reporter, adapters.save, shown=shown, spill=spill, would_fit=probe.would_fit)
     run.add_facts(RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every))
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)

@@ -129,7 +129,7 @@ class Allocations(TorchDispatchMode):
 _DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.default": "dequantised"}
 
 
-def inside(operation: Any, args: tuple, kwargs: dict[str, Any], made: list[torch.Tensor]) -> dict[str, int]:
+def inside(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> dict[str, int]:
     """Bytes by kind that a kernel has beside its results while it runs on a card, where that is much.
 
     bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash attention

@@ -434,7 +434,7 @@ def _stretched(few: _Count, more: _Count, depths: Sequence[int], layers: int) ->
 
 def _estimate(found: _Count, setup: Setup) -> Estimate:
     """In the terms of core/memory/arithmetic, with its numbers for what lies outside the allocator's count."""
-    step = {name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")}
+    step: dict[str, float] = {name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")}
     idle = {name: found.idle.get(name, 0) for name in ("weights", "adapter", "optimizer")} | {
         "workspace": arithmetic.workspace(setup)
     }

@@ -73,7 +73,7 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
 def main() -> None:
     parent = Parent()
     with suppress(psutil.Error, OSError):
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)  # type: ignore[attr-defined]  # Windows
     questions = Questions(parent)
     import torch
     import transformers

@@ -102,7 +102,7 @@ class DryRuns:
             return None
         if self._worker is None or self._worker.process.poll() is not None:
             try:
-                self._worker = worker = Child("core.trial.dry_run_worker", **OF_ITS_OWN)
+                self._worker = worker = Child("core.trial.dry_run_worker", environment=OF_ITS_OWN)
             except OSError as error:
                 return Looked(why=msg("dry_run.failed", reason=error.strerror or str(error)))
             worker.listen(lambda said: self._hear(worker, said), lambda code: self._ended(worker, code))
@@ -155,7 +155,7 @@ class DryRuns:
                 return
         self.rest()
 
-    def _set_clock(self, seconds: float | None, then: Callable[[int], None] | None = None) -> None:
+    def _set_clock(self, seconds: float | None, then: Callable[[int], None] = lambda number: None) -> None:
         if self._clock is not None:
             self._clock.cancel()
         self._clock = None

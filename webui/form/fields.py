@@ -14,9 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
+from pydantic import BaseModel
 
 from core.errors import GarageError
-from core.recipe import LONGEST_PROMPT, Recipe
+from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
 from webui.kit import format
 from webui.kit.wording import Wording, field_of
@@ -24,12 +25,9 @@ from webui.kit.wording import Wording, field_of
 Key = tuple[str, str]  # section and name of a recipe's field
 
 ELSEWHERE: set[Key] = {("model", "id"), ("data", "source"), ("adapter", "method"), ("adapter", "r")}  # asked in the steps
-SECTIONS = ("adapter", "train", "data", "model")
+SECTIONS: dict[str, type[BaseModel]] = {"adapter": Adapter, "train": Train, "data": Data, "model": Model}
 FOLDED: tuple[Key, ...] = tuple(
-    (section, name)
-    for section in SECTIONS
-    for name in Recipe.model_fields[section].annotation.model_fields
-    if (section, name) not in ELSEWHERE
+    (section, name) for section, settings in SECTIONS.items() for name in settings.model_fields if (section, name) not in ELSEWHERE
 )
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
@@ -246,6 +244,11 @@ class Answers:
 
 def name_of(key: Key) -> str:
     return f"{key[0]}.{key[1]}"
+
+
+def key_of(name: str) -> Key:
+    section, _, field_name = name.partition(".")
+    return section, field_name
 
 
 def explicit_of(recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from core.advice.finding import Finding
 from core.data.preview import Preview
 from core.data.selection import choose
 from core.recipe import Recipe
-from webui.form.fields import shown_value
+from webui.form.fields import key_of, shown_value
 from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
 from webui.kit.findings import told
 from webui.kit.html import Html, join, notice
@@ -52,7 +52,7 @@ class PlanFindings:
 
     def draw(self, findings: Sequence[Finding]) -> Updates:
         """For every look at the form."""
-        by_id = {finding.id: finding for finding in findings}
+        by_id: dict[str, Finding] = {finding.id: finding for finding in findings}
         updates: Updates = {}
         for name in self.ids:
             found = by_id.get(name)
@@ -76,7 +76,7 @@ class PlanFindings:
             found = next((finding for finding in form.result_of(asked).findings if finding.id == name), None)
             if found is None:
                 return None, {}
-            changes = {key: shown_value(tuple(key.split(".")), value) for key, value in found.fix.items()}
+            changes = {key: shown_value(key_of(key), value) for key, value in found.fix.items()}
             return Filling(answers={"explicit": {**asked.answers.explicit, **changes}}), {}
 
         return take

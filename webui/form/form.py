@@ -21,6 +21,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from core.advice.goals import goals
+from core.advice.plan import Plan
 from core.errors import BusyError, GarageError
 from core.memory.documented import vram_table
 from core.messages import Message
@@ -357,10 +358,10 @@ class Wizard:
             filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
             return filling, {data.file: None, **updates}
         added, problem = data.add(path)
-        updates: Updates = {data.file: None, data.notice: shown(problem)}
+        said: Updates = {data.file: None, data.notice: shown(problem)}
         if added is None:
-            return None, updates
-        return Filling({"data": added}), {**updates, data.data: gr.update(choices=data.choices())}
+            return None, said
+        return Filling({"data": added}), {**said, data.data: gr.update(choices=data.choices())}
 
     def open_recipe(self, given: Given) -> Taken:
         file = self.goal_step.recipe
@@ -441,7 +442,7 @@ class Wizard:
             if why is not None or result.plan is None:
                 return None, self._not_begun(why, MISSING_IN.get(why.key) if why else None)
             try:
-                run = self._submit(result, form, not_before)
+                run = self._submit(result.plan, result.seconds, form, not_before)
             except BusyError as error:
                 said = notice(self.w.of(error.message), "warn")
                 return None, {self.start_notice: shown(said), run_notice: shown(said)}
@@ -467,8 +468,8 @@ class Wizard:
             return self.w.t("line_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
         return self.w.t("line_panel.added", name=run.name)
 
-    def _submit(self, result: FormResult, form: Form, not_before: float | None) -> RunFolder:
-        recipe, advice = result.plan.recipe, result.plan.advice
+    def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
+        recipe, advice = plan.recipe, plan.advice
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
@@ -476,7 +477,7 @@ class Wizard:
             data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows),
             advice=advice.as_json(),
             wanted_device=self.planner.device(form.memory),
-            predicted_seconds=result.seconds,
+            predicted_seconds=seconds,
         )
         if parent := parent_of(self.services, form.answers):
             facts = facts.model_copy(update={"parent": facts_of(parent).parent})

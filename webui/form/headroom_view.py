@@ -24,11 +24,11 @@ MOST_TICKS = 5
 def stretched(result: FormResult, w: Wording) -> Html | None:
     """How far each setting could go here while the others stay; None where memory or model are not known."""
     plan, shape = result.plan, result.shape
-    if plan is None or shape is None or plan.advice.budget.free_gib is None:
+    if plan is None or shape is None or (free_gib := plan.advice.budget.free_gib) is None:
         return None
     advice = plan.advice
     known = _known(plan.recipe.model.id)
-    found = headroom.limits(shape, advice.setup, advice.budget.free_gib / advice.factor, known)
+    found = headroom.limits(shape, advice.setup, free_gib / advice.factor, known)
     lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
 

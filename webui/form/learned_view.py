@@ -169,8 +169,8 @@ def row(view: RowView | None, w: Wording) -> Html:
     """A row as the model reads it, what is learned marked, with its legend. None: its tokenizer is not on this PC."""
     if view is None:
         return notice(w.t("learned_view.no_tokenizer"), "plain")
-    numbers = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
-    numbers = {name: f"{number:,}" for name, number in numbers.items()}
+    counts = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
+    numbers = {name: f"{number:,}" for name, number in counts.items()}
     where = w.t("learned_view.row", row=f"{view.row_number:,}", index=f"{view.index + 1:,}", of=f"{view.of:,}")
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)

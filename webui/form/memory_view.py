@@ -28,13 +28,11 @@ def is_short(result: FormResult) -> bool:
 
 def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
     """Programs that hold the memory which the plan lacks, the largest first; "" where it lacks none."""
-    if not is_short(result):
+    if result.plan is None or not is_short(result):
         return ""
     here = result.plan.advice.budget
-    if here.kind == "cpu":
-        held = [(name, f"{gib(size / GIB)} GiB") for name, size in top_by_ram(MOST_HOLDERS)]
-    else:
-        held = _on_card(here, machine, w)
+    by_ram = [(name, f"{gib(size / GIB)} GiB") for name, size in top_by_ram(MOST_HOLDERS)] if here.kind == "cpu" else None
+    held = by_ram if here.kind == "cpu" else _on_card(here, machine, w)
     if held is None:
         return tag("p", w.t("free_memory.holders_unknown"), class_="lg-quiet")
     if not held:

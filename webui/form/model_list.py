@@ -12,6 +12,7 @@ from core.advice import catalogue
 from core.advice.catalogue import CatalogueEntry
 from core.errors import GarageError
 from core.memory.budget import Budget
+from core.memory.documented import TableMethod
 from core.models.known import known_models
 from webui.form.plan_view import where
 from webui.form.planner import HERE, Planner
@@ -96,7 +97,7 @@ def _name(entry: CatalogueEntry, w: Wording) -> Html:
     return tag("div", button, tag("span", " · ".join(facts), class_="lg-quiet"))
 
 
-def _cell(entry: CatalogueEntry, method: str, name: str, w: Wording) -> Html:
+def _cell(entry: CatalogueEntry, method: TableMethod, name: str, w: Wording) -> Html:
     fit = entry.fits[method]
     needs = tag("span", w.t("model_list.gib", gib=gib(fit.needed_gib)), class_="lg-quiet")
     return tag("td", tag("div", badge(fit.verdict, w), needs), data_label=name)

@@ -6,7 +6,7 @@ from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
-from core.memory.documented import VramTable
+from core.memory.documented import TableMethod, VramTable
 from core.trial.dry_runs import Looked
 from webui.form import headroom_view
 from webui.form.planner import FormResult
@@ -167,7 +167,7 @@ def alternatives(advice: Advice, w: Wording) -> Html | None:
 
 def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
     """The table that the rules come from, with the row and the column that applied lit up."""
-    methods = ("full", "lora", "qlora")
+    methods: tuple[TableMethod, ...] = ("full", "lora", "qlora")
     names = {"full": w.t("plan_view.full"), **METHODS}
     head = tag("tr", tag("th", w.t("plan_view.size"), scope="col"), *(tag("th", names[method], scope="col") for method in methods))
     body = []
@@ -205,7 +205,7 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
     )
 
 
-def cell(table: VramTable, row: str, method: str, w: Wording) -> str:
+def cell(table: VramTable, row: str, method: TableMethod, w: Wording) -> str:
     return table.shown(row, method, w.language)
 
 

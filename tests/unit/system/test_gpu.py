@@ -163,7 +163,7 @@ def test_the_survivor_that_moves_to_the_first_place_is_not_taken_for_the_dead_ca
     assert [(card.name, card.lost) for card in after] == [("card 1", False), ("card 0", True)]
 
 
-def test_the_monitor_outlives_whatever_a_look_raises(capsys: pytest.CaptureFixture[str]):
+def test_the_monitor_outlives_whatever_a_look_raises(caplog: pytest.LogCaptureFixture):
     answers = iter([RuntimeError("odd"), RuntimeError("odd"), machine(cpu="seen at last")])
 
     def look() -> Machine:
@@ -177,7 +177,7 @@ def test_the_monitor_outlives_whatever_a_look_raises(capsys: pytest.CaptureFixtu
     wait_until(lambda: monitor._newest, 5)
     monitor.close()
     assert monitor.newest().cpu.startswith("seen")
-    assert capsys.readouterr().err.count("RuntimeError: odd") == 1  # told once, not every two seconds for a night
+    assert caplog.text.count("RuntimeError: odd") == 1  # told once, not every two seconds for a night
 
 
 # ---- what a plan may use ----------------------------------------------------------------------------------------------
