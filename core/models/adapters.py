@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core import files
 from core.errors import ModelError
+from core.models.headers import LONGEST_HEADER
 
-MOST_HEAD = 100 << 20  # bytes; the format's own limit
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -27,8 +26,8 @@ class AdapterFacts:
 
 def describe(folder: Path) -> AdapterFacts:
     """Raises ModelError for a folder that is not a LoRA adapter in safetensors. No torch."""
-    config: Any = files.read_json(folder / "adapter_config.json")
-    if not isinstance(config, dict):
+    config = files.read_object(folder / "adapter_config.json")
+    if not config:
         raise ModelError("adapter.no_config", folder=folder.name)
     if config.get("peft_type") != "LORA":
         raise ModelError("adapter.not_lora", folder=folder.name, found=config.get("peft_type"))
@@ -57,7 +56,7 @@ def _damage(file: Path) -> str:
     try:
         with open(file, "rb") as opened:
             size, head = file.stat().st_size, int.from_bytes(opened.read(8), "little")
-            tensors = json.loads(opened.read(head)) if head <= min(size - 8, MOST_HEAD) else None
+            tensors = json.loads(opened.read(head)) if head <= min(size - 8, LONGEST_HEADER) else None
         if not isinstance(tensors, dict):
             return f"{size} bytes without a readable head"
         ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]

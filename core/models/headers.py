@@ -106,7 +106,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
     several tokens ahead). Where a repository is quantised, packed numbers are counted as the parameters they stand for.
     """
     quantised = _quantisation(config)
-    packed = _packed_bits(quantised)
+    holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each number four bits a parameter
     params = four_bit = stored = 0
     for tensor in tensors:
         if _is_left_out(tensor.name, shape):
@@ -115,9 +115,9 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
         if _OF_QUANTISATION.search(tensor.name):
             continue
         count = tensor.count
-        is_packed = tensor.dtype in ("U8", "I32") and packed is not None
+        is_packed = holds_packed and tensor.dtype in ("U8", "I32")
         if is_packed:
-            count = count * _BITS[tensor.dtype] // (packed or 1)
+            count = count * _BITS[tensor.dtype] // 4
         params += count
         four_bit += count if is_packed or _is_linear(tensor) else 0
     if not params:
@@ -148,11 +148,6 @@ def _quantisation(config: Mapping[str, Any]) -> str | None:
         return None
     method = str(found.get("quant_method") or "-")[:30]
     return f"{method}-4bit" if method == "bitsandbytes" and found.get("load_in_4bit") else method
-
-
-def _packed_bits(quantised: str | None) -> int | None:
-    """Bits of a parameter inside packed numbers; None where nothing is packed."""
-    return None if quantised is None or quantised in ("fp8", "bitsandbytes") else 4
 
 
 # ---- GGUF -------------------------------------------------------------------------------------------------------------

@@ -12,29 +12,31 @@ from huggingface_hub import constants, get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
+from core import files
 from core.errors import ModelError
-from core.models.hub_cache import REPO_ID, REVISION, CachedRepo, cache_folder, cached_config
+from core.models.hub_cache import REPO_ID, REVISION, CachedRepo, cache_folder, cached_folder
 from core.models.hub_download import Listing, Transfer
 from core.models.hub_errors import HubRequest, NotAHub, host_of, sentence
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
+TIMEOUT_S = 8.0
 
 
 def fetch_config(
     repo_id: str,
     revision: str | None = None,
     endpoint: str | None = None,
-    timeout_s: float = 8.0,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """config.json alone: from the cache, else over the network within about timeout_s, kept nowhere.
+    """config.json alone: from the cache, else over the network within about TIMEOUT_S, kept nowhere.
 
     Raises ModelError with the sentences of `fetch`.
     """
-    if (config := cached_config(repo_id, revision, cache_dir)) is not None:
+    cached = cached_folder(repo_id, revision, cache_dir)
+    if cached and (config := files.read_object(cached / "config.json")):
         return config
-    content = fetch_start(repo_id, "config.json", revision, endpoint, timeout_s)
+    content = fetch_start(repo_id, "config.json", revision, endpoint)
     try:
         config = json.loads(content)
         if not isinstance(config, dict):
@@ -49,10 +51,9 @@ def fetch_start(
     name: str,
     revision: str | None = None,
     endpoint: str | None = None,
-    timeout_s: float = 8.0,
     first: int | None = None,
 ) -> bytes:
-    """A small file of a repository, or the first bytes of any, within about timeout_s; kept nowhere.
+    """A small file of a repository, or the first bytes of any, within about TIMEOUT_S; kept nowhere.
 
     Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with the
     sentences of `fetch`; hub.no_config for a file that the repository does not have.
@@ -66,11 +67,11 @@ def fetch_start(
     url = hf_hub_url(repo_id, name, revision=revision, endpoint=endpoint)
     try:
         try:
-            return _small_file(url, None, timeout_s, first)
+            return _small_file(url, None, first)
         except HfHubHTTPError as error:
             if error.response.status_code != 401 or not get_token():
                 raise
-            return _small_file(url, False, timeout_s, first)  # a stale token is refused even for open models
+            return _small_file(url, False, first)  # a stale token is refused even for open models
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
@@ -92,12 +93,12 @@ def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -
     return {name: fetch_start(repo_id, name, listing.commit, endpoint) for name in names}, listing.commit
 
 
-def _small_file(url: str, token: bool | None, timeout_s: float, first: int | None = None) -> bytes:
+def _small_file(url: str, token: bool | None, first: int | None) -> bytes:
     """At most SMALL_FILE bytes, or the first ones. Raises NotAHub for more, HTTPError for what does not arrive in time."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + TIMEOUT_S
     content = bytearray()
     headers = build_hf_headers(token=token) | ({"Range": f"bytes=0-{first - 1}"} if first else {})
-    with get_session().stream("GET", url, headers=headers, timeout=timeout_s) as response:
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
         hf_raise_for_status(response)
         for chunk in response.iter_bytes(chunk_size=16 << 10):
             content += chunk

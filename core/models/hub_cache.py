@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import constants, get_cached_repo_tree
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -26,7 +25,7 @@ _SMALL = (
     *("added_tokens.json", "chat_template.jinja", "merges.txt", "README.md", *TOKENIZERS),
 )
 _LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
-_SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
+SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)  # a file of its own folder
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -43,23 +42,11 @@ def installed(cache_dir: str | Path | None = None) -> list[str]:
     )
 
 
-def cached_config(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> dict[str, Any] | None:
-    """config.json of a model that lies usable in the cache, or None. Asks nobody."""
-    snapshot = cached_folder(repo_id, revision, cache_dir)
-    config = snapshot and files.read_json(snapshot / "config.json")
-    return config if isinstance(config, dict) else None
-
-
 def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
     """The snapshot of a model that lies usable in the cache, or None. Asks nobody."""
     if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
         return None
     return CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)
-
-
-def is_shard(name: str) -> bool:
-    """Whether name is that of a safetensors file of its own folder."""
-    return bool(_SHARD.fullmatch(name))
 
 
 def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
@@ -68,8 +55,8 @@ def needs_remote_code(folder: Path, known_types: Collection[str]) -> bool:
     known_types: the model types that transformers has a class for; their `auto_map` is ignored.
     Raises ModelError where config.json is missing or no JSON object.
     """
-    config = files.read_json(folder / "config.json")
-    if not isinstance(config, dict):
+    config = files.read_object(folder / "config.json")
+    if not config:
         raise ModelError("hub.bad_config", file=folder / "config.json")
     return bool(config.get("auto_map")) and config.get("model_type") not in known_types
 

@@ -36,10 +36,10 @@ from core import files
 from core.errors import ModelError, StopRequested
 from core.models.hub_cache import (
     _COMMIT,
-    _SHARD,
     INDEX,
     REPO_ID,
     REVISION,
+    SHARD,
     SINGLE,
     TOKENIZERS,
     CachedRepo,
@@ -152,7 +152,7 @@ class Listing:
         shards = list(shards)
         for name in shards:
             # A name with a path could leave the snapshot, one of another kind could be a pickle.
-            if name not in self.siblings or not _SHARD.fullmatch(name):
+            if name not in self.siblings or not SHARD.fullmatch(name):
                 raise ModelError("hub.missing_shard", repo=self.repo_id, file=name)
         if not shards:
             raise ModelError("hub.missing_shard", repo=self.repo_id, file=SINGLE)

@@ -20,7 +20,6 @@ from core.models.shapes import Held, ModelShape
 
 START = 32 << 10  # bytes of a file that are asked for first: the header of a usual shard
 MOST_FILES = 8  # whose headers are read one and all; of more, the index and the first file answer
-TIMEOUT_S = 8.0
 
 
 def look(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
@@ -48,7 +47,7 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
 def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[str, Any] | None:
     """The index of a sharded model; None where there is none, so that it should lie in one file."""
     try:
-        content = json.loads(hub.fetch_start(repo_id, hub_cache.INDEX, revision, endpoint, TIMEOUT_S))
+        content = json.loads(hub.fetch_start(repo_id, hub_cache.INDEX, revision, endpoint))
     except ModelError as error:
         if error.message.key == "hub.no_config":
             return None
@@ -62,18 +61,18 @@ def _files(index: Mapping[str, Any] | None) -> list[str]:
     if index is None:
         return [hub_cache.SINGLE]
     names = sorted({str(name) for name in index["weight_map"].values()})
-    if not names or not all(hub_cache.is_shard(name) for name in names):
+    if not names or not all(hub_cache.SHARD.fullmatch(name) for name in names):
         raise ValueError("no shards")
     return names
 
 
 def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None) -> list[Tensor]:
-    start = hub.fetch_start(repo_id, name, revision, endpoint, TIMEOUT_S, START)
+    start = hub.fetch_start(repo_id, name, revision, endpoint, START)
     end = 8 + headers.header_length(start)
     if end > hub.SMALL_FILE:
         raise ValueError("too long")
     if len(start) < end:
-        start = hub.fetch_start(repo_id, name, revision, endpoint, TIMEOUT_S, end)
+        start = hub.fetch_start(repo_id, name, revision, endpoint, end)
     return headers.parse(start[8:end])
 
 

@@ -40,14 +40,14 @@ class KnownModel(BaseModel):
 @lru_cache(maxsize=1)
 def known_models() -> tuple[KnownModel, ...]:
     """Models worth a first try, the starter first, then by family."""
-    return tuple(KnownModel.model_validate(entry | {"shape": _shape(entry["shape"])}) for entry in _models_file()["models"])
+    return tuple(KnownModel.model_validate(entry | {"shape": _shape(entry["shape"])}) for entry in load("models")["models"])
 
 
 @lru_cache(maxsize=1)
 def typical_shapes() -> dict[str, ModelShape]:
     """What bare sizes such as 7B stand for."""
     known = {model.id: model.shape for model in known_models()}
-    typical = _models_file()["typical"]
+    typical = load("models")["typical"]
     return {size: known[value] if isinstance(value, str) else _shape(value) for size, value in typical.items()}
 
 
@@ -68,10 +68,6 @@ def shape_of_size(size: str) -> ModelShape:
         a_layer = (nearest.params - outside) / nearest.num_hidden_layers
         shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
     return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
-
-
-def _models_file() -> dict[str, Any]:
-    return load("models")
 
 
 def _shape(value: dict[str, Any]) -> ModelShape:

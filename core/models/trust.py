@@ -53,7 +53,7 @@ class Trust:
         """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports transformers."""
         if not needs_code(folder):
             return
-        auto_map = (files.read_json(folder / "config.json") or {}).get("auto_map")
+        auto_map = files.read_object(folder / "config.json").get("auto_map")
         for value in auto_map.values() if isinstance(auto_map, dict) else ():
             if any("--" in str(part) for part in (value if isinstance(value, list) else [value])):
                 raise ModelError("trust.foreign", model=model_id, found=str(value)[:100])
