@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A file of ours that holds one JSON object; an empty one where it does not."""
+    """The JSON object that path holds; an empty one where it holds none, is missing, or is larger than OURS."""
     value = read_json(path, OURS)
     return value if isinstance(value, dict) else {}
 
@@ -139,6 +140,17 @@ def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
     if "unexpected pos" in words and folder is not None:
         return free_when_full(folder) is not None
     return any(sign in words for sign in _DISK_SIGNS)
+
+
+def reason_against(folder: Path) -> str | None:
+    """Why no file can be made in folder, or None: one is made and removed."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import tomllib
 from pathlib import Path
 
+from core import files
 from core.messages import Message, msg
 from core.presets import PROJECT
 from core.system import gpu
@@ -85,7 +85,7 @@ def run(workspace_root: Path, log: Path, port: int) -> list[CheckResult]:
 
 def examine(facts: Facts) -> list[CheckResult]:
     """Every finding, the good ones too."""
-    checks = [
+    return [
         _python(facts),
         _environment(facts),
         _packages(facts),
@@ -93,32 +93,33 @@ def examine(facts: Facts) -> list[CheckResult]:
         *_other_machines(facts),
         _bitsandbytes(facts),
         _workspace(facts),
-        CheckResult(name="log", ok=True, found=msg("doctor.log", file=facts.log)),
+        _result("log", msg("doctor.log", file=facts.log)),
         _disk(facts),
         _port(facts),
     ]
-    return [finding for finding in checks if finding is not None]
+
+
+def _result(name: str, found: Message, fix: Message | None = None) -> CheckResult:
+    return CheckResult(name=name, ok=fix is None, found=found, fix=fix)
 
 
 def _python(facts: Facts) -> CheckResult:
     found = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
-    good = (3, 11) <= facts.python[:2] <= (3, 13)
-    return CheckResult(name="python", ok=good, found=found, fix=None if good else msg("doctor.python_fix"))
+    return _result("python", found, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
 
 
 def _environment(facts: Facts) -> CheckResult:
     if not facts.in_own_environment:
-        return CheckResult(name="environment", ok=True, found=msg("doctor.environment_other", path=facts.executable))
+        return _result("environment", msg("doctor.environment_other", path=facts.executable))
     if not facts.install_finished:
-        return CheckResult(name="environment", ok=False, found=msg("doctor.unfinished"), fix=msg("doctor.start_fix"))
-    return CheckResult(name="environment", ok=True, found=msg("doctor.environment"))
+        return _result("environment", msg("doctor.unfinished"), msg("doctor.start_fix"))
+    return _result("environment", msg("doctor.environment"))
 
 
 def _packages(facts: Facts) -> CheckResult:
     if facts.missing:
-        found = msg("doctor.packages_missing", packages=list(facts.missing))
-        return CheckResult(name="packages", ok=False, found=found, fix=msg("doctor.repair_fix"))
-    return CheckResult(name="packages", ok=True, found=msg("doctor.packages"))
+        return _result("packages", msg("doctor.packages_missing", packages=list(facts.missing)), msg("doctor.repair_fix"))
+    return _result("packages", msg("doctor.packages"))
 
 
 def _torch(facts: Facts) -> list[CheckResult]:
@@ -126,17 +127,12 @@ def _torch(facts: Facts) -> list[CheckResult]:
     torch, nvidia = facts.torch, facts.nvidia
     findings = [_card(card) for card in nvidia.cards]
     if torch.error is not None:
-        found = msg("doctor.torch_error", reason=torch.error)
-        return [*findings, CheckResult(name="torch", ok=False, found=found, fix=msg("doctor.repair_fix"))]
+        return [*findings, _result("torch", msg("doctor.torch_error", reason=torch.error), msg("doctor.repair_fix"))]
     if nvidia.driver is None:
         key = "doctor.torch_cuda_no_driver" if torch.cuda else "doctor.torch_rocm" if torch.hip else "doctor.torch_cpu"
-        return [
-            *findings,
-            CheckResult(name="torch", ok=True, found=msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip)),
-        ]
+        return [*findings, _result("torch", msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))]
     if not nvidia.cards:
-        found = msg("doctor.no_cards", driver=nvidia.driver)
-        return [CheckResult(name="gpu", ok=False, found=found, fix=msg("doctor.no_cards_fix"))]
+        return [_result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))]
     return [*findings, _torch_beside_driver(torch, nvidia)]
 
 
@@ -150,14 +146,14 @@ def _card(card: gpu.Card) -> CheckResult:
         free=unknown if card.free_bytes is None else f"{card.free_bytes / 2**30:.1f}",
         capability=unknown if card.capability is None else "{}.{}".format(*card.capability),
     )
-    return CheckResult(name="gpu", ok=True, found=found)
+    return _result("gpu", found)
 
 
 def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
     def problem(key: str, fix: str, **more: object) -> CheckResult:
-        return CheckResult(name="torch", ok=False, found=msg(key, **values, **more), fix=msg(fix, **values, **more))
+        return _result("torch", msg(key, **values, **more), msg(fix, **values, **more))
 
     driver = version_numbers(nvidia.driver or "")
     if torch.cuda is None:
@@ -172,7 +168,7 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
         return problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
     if not torch.sees_card:
         return problem("doctor.torch_blind", "doctor.torch_blind_fix")
-    return CheckResult(name="torch", ok=True, found=msg("doctor.torch_cuda", **values))
+    return _result("torch", msg("doctor.torch_cuda", **values))
 
 
 def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
@@ -198,44 +194,41 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 def _other_machines(facts: Facts) -> list[CheckResult]:
     if facts.system == "Darwin":
-        return [CheckResult(name="machine", ok=True, found=msg("doctor.mac"))]
+        return [_result("machine", msg("doctor.mac"))]
     if facts.amd and facts.nvidia.driver is None:
-        return [CheckResult(name="machine", ok=True, found=msg("doctor.amd_rocm" if facts.torch.hip else "doctor.amd"))]
+        return [_result("machine", msg("doctor.amd_rocm" if facts.torch.hip else "doctor.amd"))]
     return []
 
 
 def _bitsandbytes(facts: Facts) -> CheckResult:
     if facts.bitsandbytes is None:
-        return CheckResult(name="bitsandbytes", ok=False, found=msg("doctor.no_bitsandbytes"), fix=msg("doctor.repair_fix"))
+        return _result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
     if facts.torch.bitsandbytes_error:
         found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=facts.torch.bitsandbytes_error)
-        return CheckResult(name="bitsandbytes", ok=False, found=found, fix=msg("doctor.repair_fix"))
-    return CheckResult(name="bitsandbytes", ok=True, found=msg("doctor.bitsandbytes", version=facts.bitsandbytes))
+        return _result("bitsandbytes", found, msg("doctor.repair_fix"))
+    return _result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
 
 
 def _workspace(facts: Facts) -> CheckResult:
     if facts.writable_error:
         found = msg("doctor.not_writable", folder=facts.workspace, reason=facts.writable_error)
-        return CheckResult(name="workspace", ok=False, found=found, fix=msg("doctor.workspace_fix"))
-    return CheckResult(name="workspace", ok=True, found=msg("doctor.writable", folder=facts.workspace))
+        return _result("workspace", found, msg("doctor.workspace_fix"))
+    return _result("workspace", msg("doctor.writable", folder=facts.workspace))
 
 
 def _disk(facts: Facts) -> CheckResult:
     if facts.free_bytes is None:
-        return CheckResult(name="disk", ok=True, found=msg("doctor.disk_unknown", folder=facts.workspace))
+        return _result("disk", msg("doctor.disk_unknown", folder=facts.workspace))
     free = facts.free_bytes / GB
     found = msg("doctor.disk", free=f"{free:.1f}", folder=facts.workspace)
-    little = free < LEAST_FREE_GB
-    return CheckResult(
-        name="disk", ok=not little, found=found, fix=msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if little else None
-    )
+    return _result("disk", found, msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None)
 
 
 def _port(facts: Facts) -> CheckResult:
     if facts.port_free:
-        return CheckResult(name="port", ok=True, found=msg("doctor.port", port=str(facts.port)))
+        return _result("port", msg("doctor.port", port=str(facts.port)))
     other = msg("doctor.port_fix", port=str(facts.port), other=str(facts.port + 1))
-    return CheckResult(name="port", ok=False, found=msg("doctor.port_taken", port=str(facts.port)), fix=other)
+    return _result("port", msg("doctor.port_taken", port=str(facts.port)), other)
 
 
 # ---- looking ----------------------------------------------------------------------------------------------------------
@@ -257,7 +250,7 @@ def gather(workspace_root: Path, log: Path, port: int) -> Facts:
         amd=_amd_seen(),
         workspace=str(workspace_root),
         log=str(log),
-        writable_error=_write_error(workspace_root),
+        writable_error=files.reason_against(workspace_root),
         free_bytes=_free_bytes(workspace_root),
         port=port,
         port_free=_port_is_free(port),
@@ -323,14 +316,6 @@ def _amd_seen() -> bool:
         return False
     vendors = Path("/sys/class/drm").glob("card*/device/vendor")
     return any(path.read_text().strip() == "0x1002" for path in vendors if path.is_file())
-
-
-def _write_error(folder: Path) -> str | None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _free_bytes(folder: Path) -> int | None:

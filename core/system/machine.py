@@ -77,13 +77,10 @@ class Monitor:
 
     def newest(self) -> Machine:
         """What the thread saw last; looks itself where nothing was seen yet."""
-        return self._newest or self._see()
+        return self._newest or self.look_again()
 
     def look_again(self) -> Machine:
         """Now, whatever was seen a moment ago: somebody has just closed a program."""
-        return self._see()
-
-    def _see(self) -> Machine:
         with self._guard:
             seen = self._look()
             if self._newest is not None:
@@ -95,7 +92,7 @@ class Monitor:
         told = None
         while True:
             try:
-                self._see()
+                self.look_again()
             except Exception as error:  # noqa: BLE001 - a page must not lose its watch to a driver's oddity
                 if repr(error) != told:
                     log.exception("the watch of the cards failed, and goes on")

@@ -91,10 +91,9 @@ class ResidentPeak:
     def __init__(self, limit_bytes: int | None = None):
         self._process = psutil.Process()
         self._limit = limit_bytes
-        self._over = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak", daemon=True)
-        self.bytes = 0
+        self.bytes, self.is_over = 0, False
         self._look()
 
     def __enter__(self) -> ResidentPeak:
@@ -106,17 +105,13 @@ class ResidentPeak:
         self._thread.join()
         self._look()
 
-    @property
-    def is_over(self) -> bool:
-        return self._over.is_set()
-
     def _watch(self) -> None:
         looks = 0
         while not self._done.wait(EVERY_S):
             self._look()
             looks += 1
             if looks % 30 == 0 and psutil.virtual_memory().available < LEAST_FREE_BYTES:
-                self._over.set()
+                self.is_over = True
 
     def _look(self) -> None:
         try:
@@ -125,7 +120,7 @@ class ResidentPeak:
             return
         self.bytes = max(self.bytes, now)
         if self._limit is not None and now > self._limit:
-            self._over.set()
+            self.is_over = True
 
 
 def limit_of_process() -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -35,7 +36,12 @@ def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[
 
 def is_held(workspace: Workspace) -> bool:
     """Whether somebody, in any process, has the device at this moment."""
-    lock = FileLock(workspace.root / "gpu.lock")
+    return is_locked(workspace.root / "gpu.lock")
+
+
+def is_locked(file: Path) -> bool:
+    """Whether any process, this one too, holds a lock file at this moment."""
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -21,6 +21,7 @@ from core import files
 from core.errors import BusyError
 from core.messages import Message, msg
 from core.values import Frozen
+from core.workspace import lease
 from core.workspace.folder import Workspace
 
 CLAIM_S = 1.0  # a worker that looks whether an app is there holds the lock for an instant
@@ -67,15 +68,10 @@ def read(workspace: Workspace) -> Owner | None:
 
 def app_lives(workspace: Workspace) -> bool:
     """Whether any app owns the workspace now."""
-    lock = FileLock(workspace.root / "app.lock", thread_local=False)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        return lease.is_locked(workspace.root / "app.lock")
     except OSError:
         return False
-    lock.release()
-    return False
 
 
 class Ownership:

@@ -58,7 +58,7 @@ class UserPresets:
         same = next((preset.id for preset in self.list() if preset.title == shown), None)
         slugged = slug(shown, fallback="preset")
         preset_id = same or (f"{slugged}-{short_id()}" if self._path(slugged).exists() else slugged)
-        value = settings_of(recipe)
+        value = recipe.model_dump(mode="json", exclude_unset=True, exclude={"name": True, "data": {"source", "format"}})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.replace(self._path(preset_id), to_yaml({"title": shown} | value))
@@ -90,11 +90,3 @@ class UserPresets:
             return UserPreset(preset_id, display_name(title or preset_id), Recipe.parse(value, where=path.name))
         except RecipeError as error:
             return UserPreset(preset_id, display_name(title or preset_id), None, error.message)
-
-
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """What recipe sets, without the data and the name of one run."""
-    value = recipe.model_dump(mode="json", exclude_unset=True)
-    value.pop("name", None)
-    value["data"] = {key: kept for key, kept in value.get("data", {}).items() if key not in ("source", "format")}
-    return value

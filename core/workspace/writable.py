@@ -7,11 +7,10 @@ read-only, or when a sync tool takes the rights away.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
-from pathlib import Path
 
+from core import files
 from core.errors import RecipeError
 from core.messages import Message, msg
 from core.workspace.folder import Workspace
@@ -19,21 +18,10 @@ from core.workspace.folder import Workspace
 CHECK_S = 3.0
 
 
-def reason_against(folder: Path) -> str | None:
-    """Why no file can be made in folder, or None: one is made and removed."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-            file.flush()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
-
-
 def require(workspace: Workspace) -> None:
     """Raises RecipeError, before anything begins, where workspace or one of its folders cannot be written."""
     for folder in (workspace.root, workspace.runs, workspace.datasets, workspace.models, workspace.exports):
-        if reason := reason_against(folder):
+        if reason := files.reason_against(folder):
             raise RecipeError("workspace.cannot_make", folder=folder, reason=reason)
 
 
@@ -56,5 +44,5 @@ class WriteWatch:
     def _look(self) -> Message | None:
         if os.name != "nt" and os.access(self._root, os.W_OK | os.X_OK):
             return None
-        reason = reason_against(self._root)
+        reason = files.reason_against(self._root)
         return msg("writable.lost", folder=self._root, reason=reason) if reason else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from core import __version__
+from core import __version__, files
 from core.commands.__main__ import main
 from core.messages import core_catalogue
 from core.system import checkup, gpu
@@ -168,8 +168,8 @@ def test_a_taken_port_is_seen():
 
 
 def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
-    assert checkup._write_error(tmp_path) is None
-    assert checkup._write_error(tmp_path / "not there")
+    assert files.reason_against(tmp_path) is None
+    assert files.reason_against(tmp_path / "not there")
     assert checkup._free_bytes(tmp_path / "not" / "there") > 0
 
 
