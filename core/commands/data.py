@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
-from core.data.tokenizer import LongExamples
+from core.data.formats import Example, examples_of, inspect_file
+from core.data.preview import Preview
+from core.data.store import DatasetStore
+from core.data.tokenizer import LongExamples, Tokenizer
 from core.messages import msg, terminal_language
+from core.models.library import Models
 from core.presets import PRESETS
 from core.recipe import Data
 from core.workspace.folder import Workspace, expand
 
 
-# ---- data -------------------------------------------------------------------------------------------------------------
-def dataset_store(space: Workspace) -> Any:
-    from core.data.store import DatasetStore
-
+def dataset_store(space: Workspace) -> DatasetStore:
     return DatasetStore(space.datasets, PRESETS, space.library_folders)
 
 
@@ -42,15 +43,11 @@ def inspect(
     long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
 ) -> None:
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
-    from core.data.formats import examples_of, inspect_file
-
     space = Workspace.open(workspace)
     path = expand(data)
     path = path if path.is_file() else dataset_store(space).path(data)
     report = inspect_file(path)
-    learned = None
-    if model is not None:
-        learned = what_is_learned(space, model, [example for _, example in examples_of(path)], max_length, long_examples)
+    learned = what_is_learned(space, model, list(examples_of(path)), max_length, long_examples) if model is not None else None
     if as_json:
         value = {"file": str(path), **report.model_dump(mode="json")}
         print_json(in_words(value | ({"learned": learned} if learned else {})))
@@ -69,17 +66,12 @@ def inspect(
 
 
 def what_is_learned(
-    space: Workspace, model: str, examples: list[Any], max_length: int, long_examples: LongExamples
+    space: Workspace, model: str, examples: list[tuple[int, Example]], max_length: int, long_examples: LongExamples
 ) -> dict[str, Any]:
     """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
-    from core.data.preview import Preview
-    from core.data.tokenizer import Tokenizer
-    from core.models.library import Models
-
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: whoever asks in a terminal waits for exact numbers.
-    preview = Preview.measure(list(enumerate(examples, 1)), Tokenizer(folder), every_row=True)
-    counts = preview.counts(max_length, long_examples)
+    counts = Preview.measure(examples, Tokenizer(folder), every_row=True).counts(max_length, long_examples)
     return {
         "tokens": counts.tokens,
         "learned": counts.learned,

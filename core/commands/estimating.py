@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from core.advice import run_doctor
 from core.advice.case import METHOD_NAMES, SETTINGS, Advice, Grounds, all_holes, value_of
+from core.advice.goals import goal_of
 from core.advice.recommend import recommend
 from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import DryRunOption, JsonOption, WorkspaceOption, app, columns, in_words, print_json, say_finding
 from core.data.facts import DataFacts
+from core.data.preview import Preview, Previews
 from core.errors import ModelError
+from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
+from core.memory.documented import vram_table
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg, terminal_language
+from core.models.library import ModelRef, Models, config_of, shape_of
 from core.models.shapes import ModelShape
 from core.queue.turns import busy
 from core.runs.all import Runs
-from core.system.machine import Machine
-from core.trial.dry_runs import DryRuns, Looked
+from core.system.machine import Machine, this_machine
+from core.trial.dry_runs import DryRuns, Looked, Question
 from core.workspace.folder import Workspace
 
-if TYPE_CHECKING:
-    from core.data.preview import Preview
-
 USUAL = Setup()  # what an option is where it is left out
+NUMBERS = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}  # of an estimate that `--json` promises
 
 
-# ---- what fits --------------------------------------------------------------------------------------------------------
 @app.command("plan")
 def plan_command(
     model: Annotated[str, typer.Option(help="A known model, owner/name, a folder, a config.json, or a size such as 7B.")],
@@ -43,23 +46,15 @@ def plan_command(
     as_json: JsonOption = False,
 ) -> None:
     """What to train a model with on a card, why, and whether it fits; its weights are not downloaded."""
-    import platform
-
-    from core.advice.goals import goal_of
-    from core.memory import budget
-    from core.models.library import Models, shape_of
-    from core.system.machine import this_machine
-
-    space = Workspace.open(workspace)
-    wanted = goal_of(goal) if goal else None
-    machine = this_machine()
+    space, machine = Workspace.open(workspace), this_machine()
+    models, wanted = Models(space), goal_of(goal).id if goal else None
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
-    shape, seen = shape_of(Models(space), model), plan_preview(space, model, data) if data else None
+    shape = shape_of(models, model)
+    seen, counts = read_data(models, model, data) if data else (None, None)
     corrections = corrections_here(space, machine, model) if vram is None else None
-    counts = plan_facts(space, model, seen) if seen else None
-    advice = recommend(all_holes(wanted.id if wanted else None), Grounds(memory, shape, counts, corrections))
+    advice = recommend(all_holes(wanted), Grounds(memory, shape, counts, corrections))
     findings = run_doctor.before(Planned.of(advice.recipe, advice, seen)) if seen else []
-    counted = counted_dry_run(Models(space), model, advice.setup) if dry_run else None
+    counted = counted_dry_run(models, model, advice.setup) if dry_run else None
     if as_json:
         found = [finding.model_dump(mode="json") for finding in findings]
         more = {"findings": found} | ({"dry_run": dry_run_json(counted)} if counted else {})
@@ -73,38 +68,20 @@ def plan_command(
 
 def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
     """What runs on this PC measured of model, and of others."""
-    from core.memory import budget
-    from core.models.library import Models
-
     return MemoryRecord(space).corrections(Rig.of(machine, budget.best_card(machine)), Models(space).hub_id(model))
 
 
-def plan_preview(space: Workspace, model: str, data: str) -> Preview:
-    """data under model's tokenizer; what has none (a bare size, a config.json) borrows the starter's."""
-    from core.data.preview import Previews
-    from core.models.library import Models
-
-    models, source = Models(space), dataset_id(space, data, Path.cwd())
-    return Previews(dataset_store(space), models).of(source, tokenizer_id(models, model) or "starter")
-
-
-def plan_facts(space: Workspace, model: str, seen: Preview) -> DataFacts:
-    """Token counts of seen; guessed where the tokenizer was borrowed."""
-    from core.models.library import Models
-
-    facts = seen.facts()
-    borrowed = tokenizer_id(Models(space), model) is None
-    return facts.model_copy(update={"exact": False, "estimated": True}) if borrowed else facts
-
-
-def tokenizer_id(models: Any, model: str) -> str | None:
-    """The id of the model whose tokenizer is model's own; None for a bare size or a config.json."""
-    from core.models.library import ModelRef
-
+def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:
+    """data under model's tokenizer, and its token counts. What has none (a bare size, a config.json) borrows the starter's: then the
+    counts are guesses."""
     try:
-        return ModelRef.parse(models.hub_id(model)).id
+        own = ModelRef.parse(models.hub_id(model)).id
     except ModelError:
-        return None
+        own = None
+    source = dataset_id(models.workspace, data, Path.cwd())
+    seen = Previews(dataset_store(models.workspace), models).of(source, own or "starter")
+    facts = seen.facts()
+    return seen, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
 
 
 def plan_json(advice: Advice) -> dict[str, Any]:
@@ -114,13 +91,11 @@ def plan_json(advice: Advice) -> dict[str, Any]:
         "num_train_epochs", "planned_steps", "verdict", "reasons", "alternatives", "warnings", "documented", "budget",
     }  # fmt: skip
     value = {name: said for name, said in advice.as_json().items() if name in promised}
-    terms = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
-    return value | {"estimate": advice.estimate.model_dump(mode="json", include=terms) if advice.estimate else None}
+    return value | {"estimate": advice.estimate.model_dump(mode="json", include=NUMBERS) if advice.estimate else None}
 
 
 def plan_page(advice: Advice, language: str) -> list[str]:
     """The recommendation as lines for a terminal: verdict, reasons, memory, what else was weighed, the documented table."""
-    from core.memory.documented import vram_table
 
     def said(key: str, **params: Any) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
@@ -184,9 +159,6 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """How much memory a training would need on a card: the arithmetic, and with --dry-run the step itself; nothing is loaded."""
-    from core.memory.arithmetic import estimate as memory_of
-    from core.models.library import Models, shape_of
-
     models = Models(Workspace.open(workspace))
     shape = shape_of(models, model)
     setup = Setup(
@@ -195,19 +167,20 @@ def estimate(
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
         load_in_8bit=load_in_8bit,
     )  # fmt: skip
-    result = memory_of(shape, setup)
+    result = arithmetic.estimate(shape, setup)
     counted = counted_dry_run(models, model, setup) if dry_run else None
     if as_json:
-        value = estimate_json(model, shape, setup, result) | ({"dry_run": dry_run_json(counted)} if counted else {})
-        print_json(in_words(value))
+        source = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}
+        numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
+        more = {"dry_run": dry_run_json(counted)} if counted else {}
+        print_json(in_words({"model": model, **source, "setup": setup.model_dump(), **numbers, **more}))
         return
     language = terminal_language()
     print(msg("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
     print(source_of(shape).render(language))
     for name, gib in result.terms.items():
         print(msg("memory.row", gib=gib, what=msg(f"memory.{name}")).render(language))
-    totals = ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib")
-    for name in totals:
+    for name in ("idle_gib", "allocated_gib", "on_card_gib", "needed_gib"):
         what = msg(f"memory.{name}", percent=round(100 * result.margin))
         print(msg("memory.row", gib=getattr(result, name), what=what).render(language))
     for doubt in result.low_confidence:
@@ -216,11 +189,8 @@ def estimate(
         print("\n".join(dry_run_lines(counted, result.on_card_gib, language)))
 
 
-def counted_dry_run(models: Any, model: str, setup: Any) -> Looked:
+def counted_dry_run(models: Models, model: str, setup: Setup) -> Looked:
     """The dry run of a setup, or why there is none; waits for it."""
-    from core.models.library import config_of
-    from core.trial.dry_runs import Question
-
     runs = DryRuns(lambda: busy(Runs(models.workspace)))
     try:
         return runs.wait(Question(config=config_of(models, model), setup=setup))
@@ -232,10 +202,7 @@ def dry_run_json(found: Looked) -> dict[str, Any]:
     """What `dry_run` holds: the fields of `estimate`, where the peak was, and how it was found; or why there is none."""
     if found.answer is None:
         return {"why": found.why.model_dump() if found.why else None}
-    answer = found.answer
-    numbers = answer.estimate.model_dump(
-        mode="json", include={"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
-    )
+    answer, numbers = found.answer, found.answer.estimate.model_dump(mode="json", include=NUMBERS)
     at_peak = {"place": answer.place, "layer": answer.layer, "operation": answer.operation}
     return numbers | {"at_peak": at_peak, "layers_run": list(answer.layers_run), "seconds": answer.seconds}
 
@@ -251,13 +218,6 @@ def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) ->
         difference = 100 * (counted.on_card_gib / arithmetic_gib - 1)
         lines.append(msg("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds))
     return [line.render(language) for line in lines]
-
-
-def estimate_json(model: str, shape: Any, setup: Any, result: Any) -> dict[str, Any]:
-    """The fields that `estimate --json` promises (docs/design.md, section 7), and what they were counted from."""
-    counted = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}
-    numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
-    return {"model": model, **counted, "setup": setup.model_dump(), **numbers}
 
 
 def source_of(shape: ModelShape) -> Message:

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from filelock import Timeout
@@ -19,7 +19,6 @@ from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
 from core.commands.estimating import corrections_here
 from core.commands.terminal import (
-    EXIT_BY_STATE,
     JsonOption,
     SettingsOption,
     WorkspaceOption,
@@ -30,35 +29,29 @@ from core.commands.terminal import (
     say,
     say_finding,
 )
+from core.data.preview import Preview, Previews
 from core.errors import BusyError, GarageError, RecipeError, RunError
+from core.memory import budget
 from core.messages import msg, terminal_language
+from core.models.library import ModelRef, Models
 from core.queue import queue as line_commands
 from core.queue.queue import Queue
 from core.queue.supervisor import spawn_worker
 from core.queue.turns import busy
-from core.recipe import Recipe
+from core.recipe import Recipe, apply_settings, read_yaml
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs
 from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder, Status
+from core.runs.reporter import EXIT
 from core.runs.states import BUSY, TERMINAL, State, may_pause
+from core.system.machine import this_machine
 from core.system.processes import kill_tree
+from core.workspace import writable
 from core.workspace.folder import Workspace
 
-if TYPE_CHECKING:
-    from core.data.preview import Preview
 
-UNREADABLE: dict[str, Any] = {
-    "step": 0,
-    "total_steps": 0,
-    "last_loss": None,
-    "findings": [],
-    "bytes": 0,
-}  # a run whose recipe cannot be read
-
-
-# ---- training ---------------------------------------------------------------------------------------------------------
 @app.command()
 def train(
     recipe: Path,
@@ -72,8 +65,6 @@ def train(
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
         raise RecipeError("line.no_queue_at")
-    from core.recipe import apply_settings, read_yaml
-
     space = Workspace.open(workspace)
     value = read_yaml(recipe)
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
@@ -93,8 +84,6 @@ def further(
     as_json: JsonOption = False,
 ) -> None:
     """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
-    from core.recipe import apply_settings
-
     space = Workspace.open(workspace)
     found = Runs(space).find(run)
     value = further_runs.recipe_of(found).model_dump(mode="json")
@@ -115,9 +104,6 @@ def prepared(
     at: str | None = None,
 ) -> RunFolder:
     """A run of wanted that is about to begin here, or waits in the app's line."""
-    from core.models.library import ModelRef, Models
-    from core.workspace import writable
-
     writable.require(space)
     if parent:
         of_parent = further_runs.check(parent)
@@ -137,7 +123,7 @@ def prepared(
         for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
             say_finding(finding)
     runs = Runs(space)
-    data = TrainedOn(id=source, name=info.name, sha256=info.sha256, rows=info.rows)
+    data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows)
     facts = RunFacts(data=data, advice=made.advice.as_json())
     if parent:
         facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
@@ -154,7 +140,7 @@ def prepared(
 def carry_out(run: RunFolder, space: Workspace, as_json: bool) -> None:
     status = follow(run, space, quiet=as_json)
     report_end(run, status, as_json)
-    raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+    raise typer.Exit(EXIT.get(status.state, 1))
 
 
 @app.command("queue")
@@ -178,8 +164,9 @@ def show_queue(
 @app.command()
 def pause(run: str, workspace: WorkspaceOption = None) -> None:
     """Ask a run at work, here or in the app, to save where it is and give the device free."""
-    found = Runs(Workspace.open(workspace)).find(run)
-    state = Runs(Workspace.open(workspace)).status(found).state
+    runs = Runs(Workspace.open(workspace))
+    found = runs.find(run)
+    state = runs.status(found).state
     if not may_pause(state):
         raise RunError("run.not_pausable", name=found.name, state=msg(f"state.{state.value}"))
     found.ask("pause")
@@ -194,9 +181,7 @@ def resume(run: str, workspace: WorkspaceOption = None, as_json: JsonOption = Fa
     found = runs.find(run)
     refuse_while_busy(runs)
     runs.queue_again(found, "command")
-    status = follow(found, space, quiet=as_json)
-    report_end(found, status, as_json)
-    raise typer.Exit(EXIT_BY_STATE.get(status.state, 1))
+    carry_out(found, space, as_json)
 
 
 def refuse_while_busy(runs: Runs) -> None:
@@ -206,25 +191,17 @@ def refuse_while_busy(runs: Runs) -> None:
 
 def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     """None where the data or the model cannot be had: the run says why."""
-    from core.data import preview
-    from core.models.library import Models
-
+    data = wanted.data
     with contextlib.suppress(GarageError):
-        data, previews = wanted.data, preview.Previews(dataset_store(space), Models(space))
-        return previews.of(data.source, wanted.model.id, data.train_on, data.format)
+        return Previews(dataset_store(space), Models(space)).of(data.source, wanted.model.id, data.train_on, data.format)
     return None
 
 
 def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
-    from core.memory import budget
-    from core.models.library import Models
-    from core.system.machine import this_machine
-
-    models, machine = Models(space), this_machine()
-    shape = None
+    machine, shape = this_machine(), None
     with contextlib.suppress(GarageError):
-        shape = models.shape(wanted.model.id, wanted.model.revision)
+        shape = Models(space).shape(wanted.model.id, wanted.model.revision)
     grounds = Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
     return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 
@@ -282,7 +259,8 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
     try:
         recipe = run.recipe()
     except RecipeError as error:
-        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.message.model_dump()} | UNREADABLE
+        of_none: dict[str, Any] = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}
+        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.message.model_dump()} | of_none
     metrics, parent = run.all_metrics(), run.facts().parent
     train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
     eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]

@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
+from core.chat.questions import answers, target_of, target_of_adapter
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import RecipeError
+from core.export.exports import Exports, ExportStatus, read_result
 from core.messages import msg
 from core.runs.all import Runs
 from core.workspace.folder import Workspace, expand
 
 
-# ---- chat and export --------------------------------------------------------------------------------------------------
 @app.command()
 def chat(
     run: str,
@@ -25,8 +26,6 @@ def chat(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a run's model (or an adapter folder's) one thing, greedily; with --base also the model it was made from."""
-    from core.chat.questions import answers, target_of, target_of_adapter
-
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
     space = Workspace.open(workspace)
@@ -56,7 +55,6 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Take a run home: its adapter, a merged model, or a GGUF file; each is loaded again and compared first."""
-    from core.export.exports import Exports, ExportStatus, read_result
 
     def show(status: ExportStatus) -> None:
         if not as_json and status.stage not in shown:

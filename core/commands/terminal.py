@@ -13,7 +13,6 @@ import typer
 from core.advice.finding import Finding
 from core.messages import Message, msg, terminal_language
 from core.runs.folder import Status
-from core.runs.states import State
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -21,7 +20,6 @@ WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folde
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
-EXIT_BY_STATE = {State.COMPLETED: 0, State.STOPPED: 3, State.PAUSED: 4}
 
 
 def say(message: Message | str) -> None:
