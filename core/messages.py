@@ -1,6 +1,6 @@
 """Sentences for people, kept as a key and its numbers until somebody reads them.
 
-A `Text` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
+A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
 last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`;
 the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`).
 """
@@ -25,7 +25,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Message(Frozen):
-    """One sentence: a catalogue key and the values of its placeholders (numbers, strings, or other Texts)."""
+    """One sentence: a catalogue key and the values of its placeholders (numbers, strings, or other Messages)."""
 
     key: str
     params: dict[str, Any] = {}
@@ -38,7 +38,7 @@ class Message(Frozen):
 
 
 def msg(key: str, **params: Any) -> Message:
-    """Text with nested Texts and Paths made serialisable."""
+    """A Message whose nested Messages and Paths are made serialisable."""
     return Message(key=key, params={k: _plain(v) for k, v in params.items()})
 
 

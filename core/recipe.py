@@ -23,6 +23,8 @@ Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
     "domain_knowledge", "code_math", "function_calling", "agents",
 ]  # fmt: skip
+# Tried in this order where the recipe names none; core/data/formats says what each looks like.
+Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 MOST_RANK = 256
 LONGEST_PROMPT = 500  # characters of a question of the person's own
 
@@ -49,9 +51,7 @@ class Data(_Section):
         max_length=1000,
         description="The data set to learn from: a sample set, one you added, or (in a command) a file.",
     )
-    format: Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"] | None = Field(
-        None, description="How rows are laid out; empty means recognised from the rows themselves."
-    )
+    format: Format | None = Field(None, description="How rows are laid out; empty means recognised from the rows themselves.")
     max_length: int = Field(
         512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )

@@ -9,7 +9,7 @@ prompt_completion   prompt, completion                              completion, 
 text_label          text, label                                     label, as the assistant's answer
 text                text                                            all of it
 
-A `system` column is honoured in all of them but the last and prompt_completion. Adding a format means: a name in FORMATS, its
+A `system` column is honoured in all of them but the last and prompt_completion. Adding a format means: a name in recipe.Format, its
 columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
 2 cores shared with others, 2026-11-25).
 """
@@ -27,9 +27,9 @@ from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source, type_name
 from core.errors import DataError
 from core.messages import Message, msg
+from core.recipe import Format
 from core.values import Frozen
 
-Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 Role = Literal["system", "user", "assistant"]
 FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
 SAMPLE_ROWS = 100
@@ -177,20 +177,28 @@ def check(row: Row, format: Format) -> tuple[Example | None, list[Problem]]:
     """The example in a row and warnings about it; or None and the error."""
     warnings: list[Message] = []
     try:
+        if all(value is None or (isinstance(value, str) and not value.strip()) for value in row.values.values()):
+            raise _Flaw("data.empty_row")
         example = _CONVERT[format](_folded(row.values), warnings)
     except _Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
     return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in warnings]
 
 
-def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
-    """The text in one of a format's columns, "" where it is missing and need not be there."""
+def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
+    """Under which name a row has one of a format's columns."""
     aliases = _COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
-        if column in _OPTIONAL:
-            return ""
         raise _Flaw("data.column_missing", column=aliases[0], found=list(values)[:20])
+    return name
+
+
+def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
+    """The text in one of a format's columns, "" where it is missing and need not be there."""
+    if column in _OPTIONAL and not any(alias in values for alias in _COLUMNS[format][column]):
+        return ""
+    name = _name_of(values, format, column)
     value = values[name]
     if value is None:
         return ""
@@ -210,11 +218,6 @@ def _system(values: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     return (ChatMessage("system", value),) if value.strip() else ()
 
 
-def _refuse_empty(values: Mapping[str, Any]) -> None:
-    if all(value is None or (isinstance(value, str) and not value.strip()) for value in values.values()):
-        raise _Flaw("data.empty_row")
-
-
 def _pair(values: Mapping[str, Any], question: str, answer: str) -> Example:
     if not answer.strip():
         raise _Flaw("data.empty_answer")
@@ -224,19 +227,16 @@ def _pair(values: Mapping[str, Any], question: str, answer: str) -> Example:
 
 
 def _alpaca(values: dict[str, Any], warnings: list[Message]) -> Example:
-    _refuse_empty(values)
     instruction, more = _cell(values, "alpaca", "instruction"), _cell(values, "alpaca", "input")
     question = "\n\n".join(part for part in (instruction, more) if part.strip())
     return _pair(values, question, _cell(values, "alpaca", "output"))
 
 
 def _two_columns(values: dict[str, Any], warnings: list[Message], format: Format, question: str, answer: str) -> Example:
-    _refuse_empty(values)
     return _pair(values, _cell(values, format, question), _cell(values, format, answer))
 
 
 def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Example:
-    _refuse_empty(values)
     prompt = _cell(values, "prompt_completion", "prompt")
     completion = _cell(values, "prompt_completion", "completion")
     if not completion.strip():
@@ -247,7 +247,6 @@ def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Examp
 
 
 def _text(values: dict[str, Any], warnings: list[Message]) -> Example:
-    _refuse_empty(values)
     content = _cell(values, "text", "text")
     if not content.strip():
         raise _Flaw("data.empty_text")
@@ -255,11 +254,7 @@ def _text(values: dict[str, Any], warnings: list[Message]) -> Example:
 
 
 def _conversation(values: dict[str, Any], warnings: list[Message], format: Format, column: str) -> Example:
-    _refuse_empty(values)
-    aliases = _COLUMNS[format][column]
-    name = next((alias for alias in aliases if alias in values), None)
-    if name is None:
-        raise _Flaw("data.column_missing", column=column, found=list(values)[:20])
+    name = _name_of(values, format, column)
     turns = values[name]
     if not isinstance(turns, list):
         raise _Flaw("data.wrong_type", column=name, found=type_name(turns), expected=msg("data.type_turns"))

@@ -30,6 +30,7 @@ from core.data.tokenizer import LongExamples, Tokenizer, Whole, conversation, fi
 from core.errors import DataError
 from core.messages import Message, msg
 from core.models.library import Models
+from core.recipe import Format
 
 if TYPE_CHECKING:
     import datasets
@@ -316,7 +317,7 @@ class Previews:
         self._kept: dict[tuple[Any, ...], Future[Preview]] = {}  # least recently used first
         self._lock = threading.Lock()
 
-    def of(self, dataset_id: str, model_id: str, train_on: str = "assistant", format: formats.Format | None = None) -> Preview:
+    def of(self, dataset_id: str, model_id: str, train_on: str = "assistant", format: Format | None = None) -> Preview:
         """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or TemplateError."""
         path = self._store.path(dataset_id)
         try:
@@ -333,7 +334,10 @@ class Previews:
                 del self._kept[next(iter(self._kept))]
         if is_first:
             try:
-                rows = self._rows(dataset_id, path, status.st_size, format)
+                if status.st_size <= IN_MEMORY_BYTES:
+                    rows: Rows = list(formats.examples_of(path, format))
+                else:
+                    rows = _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format))
                 future.set_result(Preview.measure(rows, self._tokenizer(folder), train_on))
             except BaseException as error:  # noqa: BLE001 - raised below, here and for whoever waits
                 with self._lock:
@@ -349,11 +353,6 @@ class Previews:
             ready = [future.result() for key, future in self._kept.items() if key[0] == folder and future.done()]
         return ready[0].tokenizer if ready else Tokenizer(folder)
 
-    def _rows(self, dataset_id: str, path: Path, size: int, format: formats.Format | None) -> Rows:
-        if size <= IN_MEMORY_BYTES:
-            return list(formats.examples_of(path, format))
-        return _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format))
-
 
 class _OnDisk(Sequence[Any]):
     """Rows out of `DatasetStore.load`, one at a time; training reads the same converted file."""
@@ -367,11 +366,6 @@ class _OnDisk(Sequence[Any]):
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
         row = self._rows[index]
         return row["row"], Example.from_dict(json.loads(row["example"]))
-
-
-def facts_of(models: Models, store: DatasetStore, dataset_id: str, model_id: str, train_on: str = "assistant") -> DataFacts:
-    """The facts of one set, for a command that asks once. Raises what `Previews.of` raises."""
-    return Previews(store, models).of(dataset_id, model_id, train_on).facts()
 
 
 # --- counting --------------------------------------------------------------------------------------------------------

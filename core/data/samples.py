@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from core.presets import PRESETS
+from core.values import Frozen
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(Frozen):
     """presets/samples/<name>.yaml. title and description by language; adapter and train as in a recipe."""
 
-    title: dict[str, str]
-    description: dict[str, str]
-    goal: str | None
-    adapter: dict[str, Any]
-    train: dict[str, Any]
+    title: dict[str, str] = {}
+    description: dict[str, str] = {}
+    goal: str | None = None
+    adapter: dict[str, Any] = {}
+    train: dict[str, Any] = {}
 
 
 def sample_of(dataset_id: str | None) -> Sample | None:
@@ -28,11 +27,4 @@ def sample_of(dataset_id: str | None) -> Sample | None:
     path = match and PRESETS / "samples" / f"{match[1]}.yaml"
     if not path or not path.is_file():
         return None
-    value = yaml.safe_load(path.read_text("utf-8"))
-    return Sample(
-        title=value.get("title", {}),
-        description=value.get("description", {}),
-        goal=value.get("goal"),
-        adapter=value.get("adapter", {}),
-        train=value.get("train", {}),
-    )
+    return Sample.model_validate(yaml.safe_load(path.read_text("utf-8")))

@@ -13,6 +13,7 @@ where it should.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,15 +25,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from core import files
 from core.data import formats
-from core.data.formats import DataReport, Example, Format
+from core.data.formats import DataReport, Example
 from core.data.reading import sniff
 from core.data.reading.rows import SUFFIXES
 from core.errors import DataError
-from core.values import MIB
+from core.recipe import Format
+from core.values import MIB, Frozen
 from core.workspace.names import display_name, short_id, slug
 
 if TYPE_CHECKING:
@@ -44,10 +46,8 @@ _STALE_S = 3600  # an import of 2 GiB takes minutes
 _REPORT_VERSION = 1  # raised where inspect_file would say something else about the same bytes
 
 
-class DatasetInfo(BaseModel):
+class DatasetInfo(Frozen):
     """dataset.json, and what the page lists. For samples and library files rows and format are None until inspected."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     v: int = 1
     id: str
@@ -112,17 +112,12 @@ class DatasetStore:
         if _IMPORTED.fullmatch(id):
             folder = self.root / id
             found = next(iter(sorted(folder.glob("source.*"))), None) if self._read_info(folder) else None
-            if found is not None and _inside(found, self.root):
-                return found
-        elif id.startswith("sample:"):
-            found = self._sample_files().get(id)
-            if found is not None:
-                return found
-        elif id.startswith("library:"):
-            found = self._library_files().get(id)
-            if found is not None:
-                return found
-        raise _unknown(id)
+            found = found if found and _inside(found, self.root) else None
+        else:
+            found = (self._sample_files() if id.startswith("sample:") else self._library_files()).get(id)
+        if found is None:
+            raise _unknown(id)
+        return found
 
     def _imported(self) -> Iterator[DatasetInfo]:
         if self.root.is_dir():
@@ -134,10 +129,10 @@ class DatasetStore:
 
     def _read_info(self, folder: Path) -> DatasetInfo | None:
         """None where the import never finished, or dataset.json was damaged."""
-        value = files.read_json(folder / "dataset.json")
+        value = files.read_object(folder / "dataset.json")
         try:
-            return DatasetInfo.model_validate({**(value or {}), "id": folder.name, "origin": "imported"})
-        except (ValidationError, TypeError):
+            return DatasetInfo.model_validate(value | {"id": folder.name, "origin": "imported"})
+        except ValidationError:
             return None
 
     def _sample_files(self) -> dict[str, Path]:
@@ -192,28 +187,24 @@ class DatasetStore:
                 if info.sha256 == report.sha256:
                     return info
             try:
-                folder = self._new_folder(shown)
+                with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too
+                    folder = self._new_folder(shown)
+                    undo.callback(shutil.rmtree, folder, ignore_errors=True)
+                    digest = _copy(path, folder / f"source.{source.kind}")
+                    if digest != report.sha256:
+                        raise DataError("data.changed_while_reading", file=path.name)
+                    info = DatasetInfo(
+                        id=folder.name,
+                        name=shown,
+                        source_name=display_name(path.name, 200),
+                        imported=round(time.time(), 3),
+                        **_facts(report),
+                    )
+                    files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
+                    (folder / "importing").unlink()
+                    undo.pop_all()
             except OSError as error:
                 raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
-            try:
-                digest = _copy(path, folder / f"source.{source.kind}")
-                if digest != report.sha256:
-                    raise DataError("data.changed_while_reading", file=path.name)
-                info = DatasetInfo(
-                    id=folder.name,
-                    name=shown,
-                    source_name=display_name(path.name, 200),
-                    imported=round(time.time(), 3),
-                    **_facts(report),
-                )
-                files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
-                (folder / "importing").unlink()
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
-            except BaseException:  # a cancel and Ctrl-C too; all of them go on
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
         self._keep(report, None)
         return info
 
@@ -270,10 +261,6 @@ class DatasetStore:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         return self._report_of(self.path(id), format)
 
-    def examples(self, id: str, format: Format | None = None) -> Sequence[Example]:
-        """Every example of a set, in the order of the file. Raises DataError where there is none."""
-        return [example for _, example in formats.examples_of(self.path(id), format)]
-
     def load(self, id: str, cache_dir: Path, format: Format | None = None) -> datasets.Dataset:
         """The examples as a `datasets.Dataset`, memory-mapped from cache_dir.
 
@@ -302,8 +289,7 @@ class DatasetStore:
     # --- reports ------------------------------------------------------------------------------------------------
 
     def _sha256(self, path: Path) -> str:
-        status = path.stat()
-        stamp = (str(path), status.st_size, status.st_mtime_ns)
+        stamp = _stamp(path)
         if stamp not in self._hashes:
             self._hashes[stamp] = sniff.probe(path).sha256
         return self._hashes[stamp]
@@ -316,8 +302,7 @@ class DatasetStore:
         return known
 
     def _known_report(self, path: Path) -> DataReport | None:
-        status = path.stat()
-        sha256 = self._hashes.get((str(path), status.st_size, status.st_mtime_ns))
+        sha256 = self._hashes.get(_stamp(path))
         return self._read_report(sha256, None) if sha256 else None
 
     def _read_report(self, sha256: str, format: Format | None) -> DataReport | None:
@@ -345,16 +330,14 @@ def _key(sha256: str, format: Format | None) -> str:
     return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}".encode()).hexdigest()
 
 
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
 def _facts(report: DataReport) -> dict[str, Any]:
-    return {
-        "format": report.format,
-        "columns": report.columns,
-        "rows": report.rows,
-        "good_rows": report.good_rows,
-        "problems": report.problem_count,
-        "sha256": report.sha256,
-        "bytes": report.bytes,
-    }
+    same = report.model_dump(include={"format", "columns", "rows", "good_rows", "sha256", "bytes"})
+    return same | {"problems": report.problem_count}
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import jinja2
@@ -169,7 +170,7 @@ class ChatTemplate:
         if len(pieces) != len(answers) + 1:
             raise TemplateError("template.no_answers_found", found=len(pieces) - 1, expected=len(answers))
         for candidate in (answers, [answer.strip() for answer in answers]):
-            if "".join(_interleave(pieces, candidate)) == text:
+            if "".join(part for pair in zip_longest(pieces, candidate, fillvalue="") for part in pair) == text:
                 break
         else:
             raise TemplateError("template.rewrites_answers")
@@ -194,13 +195,6 @@ class ChatTemplate:
         rendered = self.spans([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
         tail = rendered.text[rendered.spans[-1][0] : rendered.spans[-1][1]]
         return tail[tail.index("b") + 1 :].strip()
-
-
-def _interleave(pieces: Sequence[str], answers: Iterable[str]) -> Iterable[str]:
-    yield pieces[0]
-    for answer, piece in zip(answers, pieces[1:], strict=True):
-        yield answer
-        yield piece
 
 
 def _clean(messages: Sequence[Turn]) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as FastTokenizer
 
+from core import files
 from core.data.formats import Example
 from core.data.template import PLAIN, ChatTemplate, Turn
 from core.errors import ModelError
@@ -61,8 +61,8 @@ class Tokenizer:
             raise ModelError("model.bad_tokenizer", folder=folder.name, reason=str(error)[:200]) from None
         self._fast.no_truncation()
         self._fast.no_padding()
-        config = _read_object(folder / "tokenizer_config.json")
-        generation = _read_object(folder / "generation_config.json")
+        config = files.read_object(folder / "tokenizer_config.json")
+        generation = files.read_object(folder / "generation_config.json")
         named = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
         self.special = {key: value for key, value in named.items() if value}
         self.vocabulary = self._fast.get_vocab_size(with_added_tokens=True)
@@ -72,7 +72,7 @@ class Tokenizer:
         self.pad_token_id = next((i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0)
         self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)
-        limit = _read_object(folder / "config.json").get("max_position_embeddings")
+        limit = files.read_object(folder / "config.json").get("max_position_embeddings")
         self.position_limit = limit if isinstance(limit, int) and limit > 0 else None
 
     def _id(self, token: str | None) -> int | None:
@@ -180,11 +180,3 @@ def _token_text(token: object) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

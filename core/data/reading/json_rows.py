@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, open_text, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -22,7 +22,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     row = 0
     broken = source.first_bad_byte is not None
     # surrogateescape turns bytes that are not UTF-8 into lone surrogates, so that one bad line costs one row.
-    with open_text(source.path, source.encoding, errors="surrogateescape" if broken else "strict") as file:
+    with open(source.path, encoding=source.encoding, errors="surrogateescape" if broken else "strict") as file:
         for number, line, size in lines_of(file, limits.row_bytes):
             if line is None:
                 row += 1
@@ -152,7 +152,7 @@ _LIST_OF_OBJECTS = re.compile(r"\[\s*\{")
 
 
 def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    with open_text(source.path, source.encoding) as file:
+    with open(source.path, encoding=source.encoding) as file:
         stream = _JsonStream(file, source, limits)
         if stream.peek() == "[":
             yield from _array(stream)

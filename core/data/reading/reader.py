@@ -4,7 +4,7 @@
 is guessed silently: what was assumed is a note, what is wrong with one row is a Problem and reading goes on, what is
 wrong with the file is a DataError. Memory stays at a few rows whatever the file's size (measured: 15 MiB for 43 MB of
 JSONL, CSV or text; 60 MiB as one JSON array, which is streamed element by element).
-What it does not do: know what a row means (data_formats does).
+What it does not do: know what a row means (core/data/formats does).
 Cost: 43 MB of JSONL, 100,000 rows, in 0.6 s (2 cores, 2026-11-25).
 """
 

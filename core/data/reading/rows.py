@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,11 +79,7 @@ class Source:
     delimiter: str | None = None
     notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
-    first_bad_byte: int | None = field(default=None)
-
-
-def open_text(path: Path, encoding: str, newline: str | None = None, errors: str = "strict") -> io.TextIOWrapper:
-    return open(path, encoding=encoding, newline=newline, errors=errors)
+    first_bad_byte: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

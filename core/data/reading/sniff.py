@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.data.reading.rows import DEFAULT_LIMITS, SUFFIXES, FileKind, Limits, Source, open_text
+from core.data.reading.rows import DEFAULT_LIMITS, SUFFIXES, FileKind, Limits, Source
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -57,7 +57,8 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
             head = file.read(_HEAD)
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
-            return Source(path, "parquet", size, _sha256(path), "")
+            with open(path, "rb") as file:
+                return Source(path, "parquet", size, hashlib.file_digest(file, "sha256").hexdigest(), "")
         encoding = _encoding_by_first_bytes(path, head)
         sha256, first_bad, blank = _scan(path, encoding)
         if blank:
@@ -145,13 +146,6 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _scan(path: Path, encoding: str) -> tuple[str, int | None, bool]:
     """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
@@ -205,7 +199,7 @@ def _kind(path: Path, encoding: str, limits: Limits) -> FileKind:
     by_suffix = SUFFIXES.get(path.suffix.lower())
     if by_suffix == "csv":
         return "csv"
-    with open_text(path, encoding, errors="replace") as file:
+    with open(path, encoding=encoding, errors="replace") as file:
         lines: list[str] = []
         while len(lines) < 20 and (line := file.readline(limits.row_bytes)):
             if line.strip():
@@ -213,38 +207,30 @@ def _kind(path: Path, encoding: str, limits: Limits) -> FileKind:
             if sum(map(len, lines)) > limits.row_bytes:
                 break
     first = lines[0] if lines else ""
-    if by_suffix in ("txt", None) and not _is_json(first, dict):
-        if by_suffix == "txt":
-            return "txt"
-        if not first.startswith(("[", "{")):
-            raise DataError("data.unknown_kind", file=path.name, start=_start(first), suffixes=sorted(SUFFIXES))
-    if by_suffix == "parquet" and not first.startswith(("[", "{")):
-        raise DataError("data.not_parquet", file=path.name, start=_start(first))
-    if by_suffix == "jsonl":
-        if any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):
-            return "jsonl"
-        if not first.startswith(("[", "{")):
-            raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=_start(first))
-        return "json"
+    if by_suffix == "txt" and not _is_object(first):
+        return "txt"
+    if by_suffix == "jsonl" and any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):
+        return "jsonl"
     if not first.startswith(("[", "{")):
-        raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=_start(first))
-    return "jsonl" if len(lines) > 1 and _is_json(first, dict) else "json"
+        start = "".join(c if c.isprintable() else "?" for c in first[:20])
+        if by_suffix is None:
+            raise DataError("data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES))
+        if by_suffix == "parquet":
+            raise DataError("data.not_parquet", file=path.name, start=start)
+        raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=start)
+    return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is_object(first) else "json"
 
 
-def _is_json(line: str, kind: type) -> bool:
+def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), kind)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _start(line: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in line[:20])
-
-
 def _delimiter(path: Path, encoding: str) -> str:
     """The one of comma, semicolon and tab that splits the first records into the most equal columns."""
-    with open_text(path, encoding, newline="", errors="replace") as file:
+    with open(path, encoding=encoding, newline="", errors="replace") as file:
         sample = file.read(_HEAD)
     if sample.lower().startswith("sep=") and sample[4:5] in _DELIMITERS:
         return sample[4]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, open_text, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, too_big
 from core.errors import DataError
 from core.messages import msg
 from core.values import MIB
@@ -45,7 +45,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     assert source.delimiter is not None
     # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
-    with open_text(source.path, source.encoding, newline="") as file:
+    with open(source.path, encoding=source.encoding, newline="") as file:
         lines = _CsvLines(file, limits.row_bytes)
         records = csv.reader(lines, delimiter=source.delimiter, strict=True)
         header: list[str] | None = None
@@ -150,7 +150,7 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
         paragraph.clear()
         size = 0
 
-    with open_text(source.path, source.encoding) as file:
+    with open(source.path, encoding=source.encoding) as file:
         for number, line, line_bytes in lines_of(file, limits.row_bytes):
             if line is not None and line.isspace():
                 yield from finished()

@@ -14,7 +14,7 @@ import pytest
 
 from core.data import preview as preview_module
 from core.data.formats import ChatMessage, Example, examples_of
-from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView, facts_of
+from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, ModelError, TemplateError
@@ -367,12 +367,8 @@ def test_a_set_that_is_read_from_disk_says_the_same(previews: Previews, monkeypa
     in_memory = previews.of("sample:pirate_answers", "starter")
     monkeypatch.setattr(preview_module, "IN_MEMORY_BYTES", 0)
     on_disk = Previews(previews._store, previews._models).of("sample:pirate_answers", "starter")
-    assert on_disk.facts() == in_memory.facts() and on_disk.row(5, 40) == in_memory.row(5, 40)
-
-
-def test_a_command_gets_the_facts_at_once(previews: Previews) -> None:
-    facts = facts_of(previews._models, previews._store, "sample:pirate_answers", "starter")
-    assert facts == previews.of("sample:pirate_answers", "starter").facts() and facts.exact
+    assert on_disk.facts() == in_memory.facts() and on_disk.facts().exact
+    assert on_disk.row(5, 40) == in_memory.row(5, 40)
 
 
 def test_a_preview_loads_no_torch(starter_folder: Path) -> None:
