@@ -16,8 +16,9 @@ import torch
 
 from benchmarks.peers.job import Job
 from core.advice import plan
+from core.data.labels import Encoded
 from core.data.store import DatasetStore
-from core.data.tokenizer import Encoded, Tokenizer
+from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model, device
 from core.engine.batches import Batch
 from core.presets import PRESETS

@@ -57,7 +57,7 @@ def one(job: Job, way: str, checkpointing: bool) -> None:
 
     from benchmarks import engine
     from benchmarks.peers.meter import Meter
-    from core.data.tokenizer import Encoded
+    from core.data.labels import Encoded
     from core.engine.batches import collate
 
     with engine.opened(job, checkpointing) as opened:

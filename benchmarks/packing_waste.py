@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import machine, rows
-from core.data.schedule import Schedule, grouped
+from core.data.row_order import Schedule, grouped
 from core.presets import PRESETS
 
 EXAMPLES = 16  # in an optimizer step

@@ -19,7 +19,7 @@ from benchmarks.heldout import load_heldout, passes
 from core.advice import plan
 from core.chat import questions
 from core.commands.running import follow
-from core.data.samples import sample_of
+from core.data.sample_sets import sample_of
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs.all import Runs

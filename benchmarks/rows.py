@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.formats import Example, examples_of
-from core.data.tokenizer import Encoded, Tokenizer, conversation
+from core.data.labels import Encoded
+from core.data.tokenizer import Tokenizer, conversation
 from core.models.library import Models
 from core.workspace.folder import Workspace
 

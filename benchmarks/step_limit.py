@@ -23,8 +23,8 @@ import torch
 from benchmarks import child, engine, machine, rows
 from benchmarks.peers.job import Job
 from benchmarks.peers.meter import wait_for_card
-from core.data.schedule import packed
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
+from core.data.row_order import packed
 from core.engine import attention, base_model
 from core.engine.batches import Batch, collate_packed
 from core.engine.loss import Head, summed_loss

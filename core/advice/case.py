@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
+from core.data.labels import LongExamples
 from core.data.repeats import Repeats
 from core.data.selection import choose
-from core.data.tokenizer import LongExamples
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
 from core.memory.budget import Budget

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, with_settings
-from core.data import schedule
+from core.data import row_order
 from core.data.facts import DataFacts
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
@@ -271,7 +271,7 @@ def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
 
 
 def planned_steps(case: Case, draft: Recipe) -> int | None:
-    """Optimizer steps as core/data/schedule counts them; None without data where max_steps does not say."""
+    """Optimizer steps as core/data/row_order counts them; None without data where max_steps does not say."""
     if draft.train.max_steps > 0:
         return draft.train.max_steps
     if case.data is None:
@@ -279,19 +279,19 @@ def planned_steps(case: Case, draft: Recipe) -> int | None:
     return schedule_of(case, case.data, draft).total_steps
 
 
-def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> schedule.Schedule:
+def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedule:
     rows = _trained_rows(data.rows, case.eval_fraction) if case.trained_rows is None else max(1, case.trained_rows)
     if case.examples is not None:
         rows = max(1, round(rows * case.examples(draft.data.max_length) / max(1, data.rows)))
     lengths = (0,) * rows  # the count of steps does not ask how long rows are
     train = draft.train
     batch = (train.per_device_train_batch_size, train.gradient_accumulation_steps)
-    return schedule.Schedule(lengths, *batch, train.num_train_epochs, train.max_steps, 0)
+    return row_order.Schedule(lengths, *batch, train.num_train_epochs, train.max_steps, 0)
 
 
 @lru_cache(maxsize=16)
 def _trained_rows(rows: int, eval_fraction: float) -> int:
-    return len(schedule.split(rows, eval_fraction, seed=0)[0])
+    return len(row_order.split(rows, eval_fraction, seed=0)[0])
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core.advice import recommend
 from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_settings
-from core.data.samples import sample_of
+from core.data.sample_sets import sample_of
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.workspace import names

@@ -11,7 +11,7 @@ from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.finding import LISTED, Finding, listed
 from core.data.repeats import Repeats
-from core.data.schedule import SMALLEST_SPLIT, Schedule
+from core.data.row_order import SMALLEST_SPLIT, Schedule
 from core.data.selection import choose
 from core.messages import Message, msg
 from core.recipe import Recipe

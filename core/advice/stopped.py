@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from core.advice import remedies
 from core.advice.case import Case, with_settings
 from core.data.facts import DataFacts
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget
 from core.memory.documented import vram_table

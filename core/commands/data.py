@@ -9,9 +9,10 @@ import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
 from core.data.formats import Example, examples_of, inspect_file
+from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.store import DatasetStore
-from core.data.tokenizer import LongExamples, Tokenizer
+from core.data.tokenizer import Tokenizer
 from core.messages import msg, terminal_language
 from core.models.library import Models
 from core.presets import PRESETS

@@ -42,9 +42,9 @@ from core.recipe import Recipe, apply_settings, read_yaml
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs
-from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT
+from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import BUSY, TERMINAL, State, may_pause
 from core.system.machine import this_machine
 from core.system.processes import kill_tree

@@ -24,9 +24,10 @@ import numpy as np
 from core.data import formats
 from core.data.facts import DataFacts
 from core.data.formats import Example
+from core.data.labels import LongExamples, Whole, fit
 from core.data.repeats import Repeats
 from core.data.store import DatasetStore
-from core.data.tokenizer import LongExamples, Tokenizer, Whole, conversation, fit
+from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError
 from core.messages import Message, msg
 from core.models.library import Models

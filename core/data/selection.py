@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.data.repeats import Repeats
-from core.data.schedule import SMALLEST_SPLIT, shuffled, split
+from core.data.row_order import SMALLEST_SPLIT, shuffled, split
 from core.data.tokenizer import Tokenizer
 from core.recipe import Data, Recipe
 

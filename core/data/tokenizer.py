@@ -1,51 +1,22 @@
 """Text to token ids, with the model's own tokenizer.json and its chat template; no torch, no transformers.
 
-`Encoded` is what training sees of one row: ids, which of them are learned, and how many were cut.
+Which of the ids are learned is in core/data/labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
 from core import files
 from core.data.formats import Example
+from core.data.labels import Encoded, Whole, fit, learned
 from core.data.template import PLAIN, ChatTemplate, Turn
 from core.errors import ModelError
-
-LongExamples = Literal["cut", "split", "drop"]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost."""
-
-    input_ids: list[int]
-    learned: list[bool]
-    cut: int = 0
-
-    @property
-    def learned_count(self) -> int:
-        return sum(self.learned[1:])  # the first token has nothing before it to be predicted from
-
-
-@dataclass(frozen=True)
-class Whole:
-    """One row before anything is cut, for those who look at it.
-
-    input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
-    offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
-    character have the same or overlapping ranges.
-    """
-
-    input_ids: list[int]
-    learned: list[bool]
-    text: str
-    offsets: list[tuple[int, int]]
 
 
 class Tokenizer:
@@ -129,32 +100,7 @@ class Tokenizer:
     def _encode_turns(self, turns: Sequence[Turn]) -> Whole:
         rendered = self.template.spans(turns)
         encoding = self._fast.encode(rendered.text, add_special_tokens=False)
-        offsets = encoding.offsets
-        learned, spans = [], iter(rendered.spans)
-        start, end = next(spans, (0, 0))
-        for token_start, token_end in offsets:
-            while token_start >= end and (following := next(spans, None)):
-                start, end = following
-            # An all-space token may have an empty range where the tokenizer trims its offsets.
-            learned.append(start <= token_start < end and token_end <= end)
-        return Whole(encoding.ids, learned, rendered.text, offsets)
-
-
-def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> list[Encoded]:
-    """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
-
-    cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
-    before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
-    """
-    ids, learned = whole.input_ids, whole.learned
-    if len(ids) <= max_length:
-        return [Encoded(ids, learned)]
-    if long_examples == "drop":
-        return []
-    if long_examples == "split":
-        starts = range(0, len(ids) - 1, max_length - 1)
-        return [Encoded(ids[start : start + max_length], learned[start : start + max_length]) for start in starts]
-    return [Encoded(ids[:max_length], learned[:max_length], cut=len(ids) - max_length)]
+        return Whole(encoding.ids, learned(encoding.offsets, rendered.spans), rendered.text, encoding.offsets)
 
 
 def conversation(example: Example) -> list[Turn]:

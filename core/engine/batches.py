@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One optimizer step: what the trainer, a dry run and the measurement of the pace have in common. Imports torch: workers only.
 
 Micro-batches weighted by their learned tokens (so accumulating equals one large batch), gradient norm clipped, AdamW. A step
-knows how it is computed now (core/engine/retreat) and how to undo what it has touched; which rows come next, how fast to learn
+knows how it is computed now (core/engine/out_of_memory) and how to undo what it has touched; which rows come next, how fast to learn
 and whether its numbers can be believed is for others to say.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 from core.engine import adapter, attention, fused_lora
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute, States, random_states, set_random_states
 from core.engine.loss import Head, summed_loss
 from core.engine.offload import Offload
-from core.engine.retreat import Retreat
+from core.engine.out_of_memory import Retreat
 from core.recipe import Recipe
 
 Rows = Sequence[Encoded]

@@ -27,8 +27,8 @@ from core.errors import BusyError, RecipeError, RunError
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.values import Frozen
 from core.workspace.folder import Workspace
 

@@ -25,8 +25,8 @@ from core.recipe import Recipe
 from core.runs import ended
 from core.runs.all import Runs, this_process
 from core.runs.ended import Failed, Left, ending
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
+from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
 from core.system.processes import device_environment, is_ours, kill_tree, own_group, worker_environment
 from core.workspace.folder import Workspace

@@ -20,8 +20,8 @@ from core.messages import msg
 from core.recipe import Recipe
 from core.runs import further
 from core.runs.ended import Left, ending
-from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RUN_ID, RunFolder, Status
+from core.runs.run_json import Parent, RunFacts
 from core.runs.states import ACTIVE, BUSY, State, may_resume
 from core.system.processes import process_lives
 from core.workspace import names

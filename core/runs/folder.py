@@ -1,7 +1,7 @@
 """One run on disk: the interface between the process that trains and everything that looks at it.
 
 recipe.yaml             written once at submission
-run.json                made with it; then the holder of run.lock (core/runs/facts)
+run.json                made with it; then the holder of run.lock (core/runs/run_json)
 start/                  the parent's adapter, copied at submission, of a run that trains another one further
 label.json              the name a person gave later (written by the page)
 left.json               that a person does not want to be asked about this attempt again (written by the page)
@@ -32,7 +32,7 @@ from core.files import Tail, read_lines, writing
 from core.messages import Message
 from core.progress import Progress
 from core.recipe import Recipe
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.runs.states import State, may_move
 from core.system.processes import is_ours
 from core.values import Frozen

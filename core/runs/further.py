@@ -19,8 +19,8 @@ from core.errors import ModelError, RecipeError, RunError
 from core.messages import msg
 from core.models import adapters
 from core.recipe import Recipe
-from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import Parent, RunFacts
 from core.runs.states import State
 from core.workspace import names
 

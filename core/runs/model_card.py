@@ -9,7 +9,7 @@ from typing import Any
 from core import __version__
 from core.models import starter
 from core.recipe import Recipe
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 
 
 def write(recipe: Recipe, facts: RunFacts, metrics: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core import files
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
-from core.data.schedule import split
+from core.data.row_order import split
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import TemplateError
 from core.presets import load

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.messages import Message, msg
-from core.runs.facts import RunFacts, Spill
 from core.runs.reporter import Reporter
+from core.runs.run_json import RunFacts, Spill
 from core.values import GIB
 
 JUMP = 2.0  # times the usual time a token; a laptop that gets hot loses a third

@@ -25,9 +25,9 @@ from core.engine.device import States
 from core.errors import RunError
 from core.messages import msg
 from core.runs import checkpoints
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.health import Health
+from core.runs.run_json import RunFacts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,7 +40,7 @@ class Position:
     """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it.
 
     measured_step: the last step whose rows kept apart were measured; None before the first measurement. retreats: what
-    was given up for memory on the way (core/engine/retreat). health: core/runs/health's.
+    was given up for memory on the way (core/engine/out_of_memory). health: core/runs/health's.
     since_best: measurements after the best one.
     """
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.data.schedule import packed
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
+from core.data.row_order import packed
 from core.engine.step import Rows, Step
 from core.progress import Progress
 from core.recipe import Recipe

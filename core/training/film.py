@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 import torch
 
 from core.data.formats import Example
-from core.data.schedule import packed
-from core.data.tokenizer import Encoded, Tokenizer
+from core.data.labels import Encoded
+from core.data.row_order import packed
+from core.data.tokenizer import Tokenizer
 from core.engine import attention
 from core.engine.decode import Decoder
 from core.engine.device import random_states, set_random_states

@@ -16,8 +16,8 @@ from contextlib import suppress
 
 import psutil
 
-from core.runs.facts import RunFacts
 from core.runs.reporter import Reporter
+from core.runs.run_json import RunFacts
 
 EVERY_S = 2.0
 Ask = Callable[[], int | None]

@@ -2,7 +2,7 @@
 
 One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
 largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
-(core/memory/record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/engine/retreat), and
+(core/memory/record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/engine/out_of_memory), and
 ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
 before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
 goes on is probed as well: the memory of another day is another. Imports torch: workers only.
@@ -32,9 +32,9 @@ from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
-from core.runs.facts import MemoryFacts, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
+from core.runs.run_json import MemoryFacts, RunFacts
 from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
 from core.system import gpu
 from core.system.gpu import Card

@@ -1,6 +1,6 @@
 """What a trainer does where a step fails: again with less memory, or back to where it was good. Imports torch: workers only.
 
-Which way is core/engine/retreat's to say, and whether a step can be believed core/runs/health's; here it is done to the step
+Which way is core/engine/out_of_memory's to say, and whether a step can be believed core/runs/health's; here it is done to the step
 and the position.
 """
 
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core.engine.retreat import NothingLeftError
+from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import Rows, Step
 from core.errors import GarageError
 from core.files import is_out_of_memory

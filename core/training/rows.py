@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.data.formats import Example
+from core.data.labels import Encoded, fit
 from core.data.repeats import Repeats
-from core.data.schedule import SMALLEST_SPLIT
+from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose, limit_of
-from core.data.tokenizer import Encoded, Tokenizer, conversation, fit
+from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError
 from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
-from core.runs.facts import RunFacts
 from core.runs.reporter import Reporter
+from core.runs.run_json import RunFacts
 
 PROBE_ROWS = 8
 CHECK_EVERY = 20  # rows

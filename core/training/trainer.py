@@ -16,22 +16,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from core.data.schedule import Schedule
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
+from core.data.row_order import Schedule
 from core.engine import neftune
 from core.engine.device import Compute
-from core.engine.retreat import NothingLeftError
+from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
 from core.messages import Message, msg
 from core.recipe import Recipe
-from core.runs.facts import RunFacts, TimeFacts
 from core.runs.reporter import Reporter
+from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.spill import SpillWatch
 from core.runs.time_left import TimeLeft
 from core.training import best, checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
 from core.training.film import Film, Shown
+from core.training.learning_rate import schedule_factor, warmup_steps
 from core.training.memory_use import MemoryUse
 from core.training.recovery import Recovery, as_words
 
@@ -169,7 +170,7 @@ class Trainer:
 
     def _learning_rate(self, number: int) -> float:
         train, total = self.recipe.train, self.schedule.total_steps
-        value = train.learning_rate * schedule_factor(number - 1, total, warmup_steps(self.recipe, total), train.lr_scheduler_type)
+        value = train.learning_rate * schedule_factor(number - 1, total, warmup_steps(train, total), train.lr_scheduler_type)
         return value * self.position.health.share_of_learning_rate
 
     def _go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
@@ -287,23 +288,3 @@ class Trainer:
     def ahead(self) -> Ahead:
         rehearsals = (self.evaluation.rehearse, *((self.film.rehearse,) if self.film else ()))
         return Ahead(self.step, self.data.train, self.longest, rehearsals, self.recovery.save_memory_beforehand)
-
-
-def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
-    """Share of learning_rate for the step after `done` ones, 0 to 1. The decay is that of transformers' schedulers.
-
-    The warm-up rises from 1/(warmup + 1), not from zero as theirs, so that the first step already learns.
-    """
-    if done < warmup:
-        return (done + 1) / (warmup + 1)
-    progress = (done - warmup) / max(1, total - warmup)
-    if kind == "linear":
-        return max(0.0, 1 - progress)
-    if kind == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    return 1.0
-
-
-def warmup_steps(recipe: Recipe, total: int) -> int:
-    """As transformers counted them: warmup_ratio of all steps, rounded up, where warmup_steps says nothing."""
-    return recipe.train.warmup_steps or math.ceil(recipe.train.warmup_ratio * total)

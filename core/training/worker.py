@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import __version__
+from core.data.labels import Encoded
 from core.data.store import DatasetStore, Examples
-from core.data.tokenizer import Encoded, Tokenizer
+from core.data.tokenizer import Tokenizer
 from core.engine import adapter
 from core.errors import GarageError, ModelError, PauseRequested, RunError, StopRequested
 from core.messages import msg
@@ -29,10 +30,10 @@ from core.recipe import Recipe
 from core.runs import further, model_card, scenes
 from core.runs.all import Runs
 from core.runs.ended import Failed, Finished
-from core.runs.facts import Parent, RunFacts
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
 from core.runs.reporter import Reporter
+from core.runs.run_json import Parent, RunFacts
 from core.runs.scenes import Scenes
 from core.runs.states import State
 from core.system.processes import leave
@@ -160,7 +161,7 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
 def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
     """To the end, or until somebody or something ends it; then what was learned is kept, but for a pause, which goes on from its
     checkpoint."""
-    from core.engine.retreat import NothingLeftError
+    from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
 
     position, total = trainer.position, trainer.schedule.total_steps

@@ -26,7 +26,7 @@ from core.engine import adapter, attention, base_model
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
 from core.engine.loss import Head
-from core.engine.retreat import Retreat
+from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
 from core.errors import GarageError, ModelError
 from core.memory import arithmetic

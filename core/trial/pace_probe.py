@@ -20,7 +20,7 @@ from core.engine import adapter, base_model, device
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
 from core.engine.loss import Head, head_loss
-from core.engine.retreat import Retreat
+from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
 from core.recipe import Adapter
 from core.trial.pace import StandIn

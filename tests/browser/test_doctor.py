@@ -10,7 +10,7 @@ import pytest
 from core.data.store import DatasetStore
 from core.messages import msg
 from core.presets import PRESETS, PROJECT
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit

@@ -10,7 +10,7 @@ import pytest
 
 from core.memory.record import MemoryRecord, Rig
 from core.messages import msg
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.machine import this_machine
 from core.workspace.folder import Workspace

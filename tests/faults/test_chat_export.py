@@ -24,8 +24,8 @@ from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace import lease
 from core.workspace.folder import Workspace

@@ -18,8 +18,8 @@ from core.errors import GarageError
 from core.export.exports import Exports
 from core.queue.supervisor import Supervisor
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker, layer

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from core.queue.supervisor import Supervisor
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker

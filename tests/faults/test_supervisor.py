@@ -20,8 +20,8 @@ import pytest
 from core.presets import PROJECT
 from core.queue.supervisor import Patience, Supervisor
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker
@@ -106,7 +106,7 @@ APP = """
 import sys, time
 from tests.faults import fake_worker
 from core.queue.supervisor import Supervisor
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.workspace.folder import Workspace
 supervisor = Supervisor(Workspace.open(sys.argv[1]), spawn=fake_worker.spawn)
 supervisor.start()

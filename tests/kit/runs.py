@@ -16,8 +16,8 @@ from core.messages import Message, msg
 from core.recipe import Recipe, apply_settings
 from core.runs import checkpoints, frames, scenes
 from core.runs.all import Runs
-from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder, Status
+from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import State
 from core.workspace.folder import Workspace
 

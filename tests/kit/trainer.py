@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from core.advice import plan
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 from core.engine import adapter, device
 from core.errors import PauseRequested
 from core.messages import msg

@@ -16,7 +16,7 @@ from core.memory.documented import vram_table
 from core.messages import msg
 from core.models.known import known_models
 from core.models.shapes import ModelShape
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
@@ -247,7 +247,7 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
 
     from core.engine import adapter, optimizer
     from core.engine.loss import Head
-    from core.engine.retreat import Retreat
+    from core.engine.out_of_memory import Retreat
     from core.engine.step import Step
     from core.recipe import Adapter
     from core.trial import dry_run

@@ -15,7 +15,8 @@ import torch
 from core.advice import plan
 from core.commands import running
 from core.data.formats import ChatMessage, Example
-from core.data.tokenizer import Encoded, Tokenizer
+from core.data.labels import Encoded
+from core.data.tokenizer import Tokenizer
 from core.engine import adapter, attention, base_model, device, fused_lora
 from core.errors import PauseRequested, RecipeError
 from core.messages import msg

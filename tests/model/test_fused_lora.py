@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 from core.engine import adapter, base_model, device, fused_lora
 from core.engine.batches import Batch, collate
 from core.engine.loss import summed_loss

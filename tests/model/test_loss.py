@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 from core.engine import adapter, attention
 from core.engine import loss as fast_loss
 from core.engine.batches import Batch, collate, collate_packed

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
-from core.data.tokenizer import Encoded, Tokenizer
+from core.data.labels import Encoded
+from core.data.tokenizer import Tokenizer
 from core.recipe import Adapter, Recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]

@@ -12,8 +12,8 @@ from core.messages import msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.machine import Machine
 from core.trial import pace

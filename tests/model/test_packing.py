@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from core.data.schedule import Schedule, best_fit
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
+from core.data.row_order import Schedule, best_fit
 from core.engine import adapter, attention, base_model, device
 from core.engine.batches import collate, collate_packed
 from core.engine.loss import summed_loss

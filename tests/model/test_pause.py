@@ -19,8 +19,8 @@ from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
 from core.runs import ended as pausing
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.training.checkpoint import read
 from core.workspace import lease

@@ -25,8 +25,8 @@ from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.machine import this_machine
 from core.system.processes import ResidentPeak

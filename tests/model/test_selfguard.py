@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from core.advice import plan
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
 from core.engine import adapter, base_model
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
-from core.engine.retreat import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
+from core.engine.out_of_memory import CHECKPOINTING, HALVE, OFFLOAD, NothingLeftError, Retreat
 from core.engine.step import LongestBatch, stop_inside_layers
 from core.errors import PauseRequested
 from core.messages import Message, msg
@@ -31,9 +31,9 @@ from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import further
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.health import Health
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.training import best, checkpoint
 from core.training.probe import Probe

@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from core.advice import plan
-from core.data.schedule import Schedule, grouped, split
-from core.data.tokenizer import Encoded
+from core.data.labels import Encoded
+from core.data.row_order import Schedule, grouped, split
 from core.engine import adapter, base_model, device, offload
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
 from core.messages import msg
 from core.recipe import Adapter, Recipe
-from core.runs.facts import RunFacts
-from core.training.trainer import Trainer, TrainingData, schedule_factor
+from core.runs.run_json import RunFacts
+from core.training.learning_rate import schedule_factor
+from core.training.trainer import Trainer, TrainingData
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32"))

@@ -19,8 +19,9 @@ from core.advice.plan import Grounds
 from core.chat.client import ChatState, ChatTarget
 from core.chat.duel import Duel
 from core.chat.questions import target_of
-from core.data.schedule import split
-from core.data.tokenizer import Encoded, Tokenizer
+from core.data.labels import Encoded
+from core.data.row_order import split
+from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model, device, fused_lora, neftune, optimizer, pissa
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.loss import summed_loss

@@ -201,7 +201,7 @@ def test_a_run_left_by_a_command_that_died_blocks_nobody(tmp_path: Path) -> None
     from core.queue.turns import busy
     from core.recipe import Recipe
     from core.runs.all import Runs
-    from core.runs.facts import RunFacts
+    from core.runs.run_json import RunFacts
     from core.runs.states import State
     from core.workspace.folder import Workspace
 

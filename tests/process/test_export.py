@@ -29,8 +29,8 @@ from core.messages import CORE_LOCALES, msg
 from core.models import adapters, starter
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy

@@ -19,9 +19,9 @@ from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs import ended
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
 from core.runs.launcher import Launcher
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system import processes
 from core.workspace import owner, preferences

@@ -40,7 +40,7 @@ ONLY_IN_WORKERS = ("core.engine", "core.training", "core.commands")
 HEAVY_AT_TOP = re.compile(
     r"core\.(engine|training)\.\w+|core\.trial\.(dry_run|allocations|pace_probe)|core\.chat\.duel|core\.export\.(merge|proof|gguf)"
 )
-READABLE = ("core/recipe.py", "core/data/formats.py", "core/data/template.py", "core/data/tokenizer.py", "core/data/schedule.py",
+READABLE = ("core/recipe.py", "core/data/formats.py", "core/data/template.py", "core/data/tokenizer.py", "core/data/labels.py", "core/data/row_order.py",
             "core/data/selection.py", "core/engine", "core/training", "core/runs/folder.py", "core/runs/states.py",
             "core/runs/reporter.py", "core/runs/checkpoints.py", "core/runs/health.py")  # fmt: skip
 MOST_READABLE, MOST_IN_ALL = 5_500, 29_300

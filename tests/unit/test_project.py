@@ -16,7 +16,7 @@ from core import __version__
 from core.presets import PROJECT
 from core.recipe import Recipe
 from core.runs import model_card
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.samples import sample_of
-from core.data.tokenizer import LongExamples
+from core.data.sample_sets import sample_of
 from core.errors import DataError, GarageError
 from webui.form import goal as goal_step
 from webui.form import learned_view

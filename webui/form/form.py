@@ -27,9 +27,9 @@ from core.memory.documented import vram_table
 from core.messages import Message
 from core.queue.queue import time_of_day
 from core.recipe import Recipe
-from core.runs.facts import RunFacts, TrainedOn
 from core.runs.folder import RunFolder
 from core.runs.further import facts_of
+from core.runs.run_json import RunFacts, TrainedOn
 from core.workspace.saved_recipes import NO_DATA
 from webui.form import data as data_step
 from webui.form import findings, memory_view, plan_view

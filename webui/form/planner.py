@@ -20,9 +20,9 @@ from core.advice.case import Grounds
 from core.advice.finding import Finding
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
+from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.schedule import SMALLEST_SPLIT
-from core.data.tokenizer import LongExamples
+from core.data.row_order import SMALLEST_SPLIT
 from core.errors import GarageError
 from core.memory import budget
 from core.memory.budget import Budget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import date, datetime, timedelta
 
-from core.data.samples import sample_of
+from core.data.sample_sets import sample_of
 from core.progress import Progress
 from core.recipe import Adapter
 from webui.kit.html import Html, tag

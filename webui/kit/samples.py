@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.data.samples import sample_of
+from core.data.sample_sets import sample_of
 from core.data.store import DatasetInfo
 from webui.kit import format
 from webui.kit.wording import Wording

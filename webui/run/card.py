@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from core.advice.goals import goal_of
-from core.runs.facts import RunFacts
 from core.runs.folder import Status
+from core.runs.run_json import RunFacts
 from core.runs.states import BUSY, State
 from webui.kit import format
 from webui.kit.format import data_name, method_name, model_name

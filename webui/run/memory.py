@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.runs.facts import MemoryFacts
+from core.runs.run_json import MemoryFacts
 from core.runs.spill import sentence
 from core.runs.states import BUSY
 from webui.kit import correction, format

@@ -20,8 +20,8 @@ from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.ended import LeftRun, left_run
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
+from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
 
 FRESH_S = 0.5

@@ -8,7 +8,7 @@ import pytest
 
 from core import recipe
 from core.advice.goals import Goal, goal_of, goals
-from core.data.samples import sample_of
+from core.data.sample_sets import sample_of
 from core.errors import RecipeError
 from core.memory.documented import vram_table
 from core.messages import LANGUAGES, msg

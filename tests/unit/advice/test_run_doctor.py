@@ -25,8 +25,8 @@ from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 
@@ -110,7 +110,7 @@ def test_rows_that_differ_in_what_they_say_are_not_repeated(space: Workspace) ->
 
 
 def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space: Workspace) -> None:
-    from core.data.schedule import split
+    from core.data.row_order import split
 
     data = rows(100)
     _, measured = split(100, 0.05, 42)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
-from core.data.tokenizer import Encoded, Tokenizer, Whole, fit
+from core.data.labels import Encoded, Whole, fit
+from core.data.tokenizer import Tokenizer
 from core.errors import StopRequested
 from core.messages import Message
 from core.recipe import Recipe
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.training.rows import CHECK_EVERY, tokenize
 
 
@@ -130,7 +131,7 @@ def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokeni
     """All that can be learned lay among the rows kept apart, and the run failed with "nothing to learn"."""
     examples = [Example(prompt="a", completion="b " * 3)] * 20
     wanted = recipe({"eval_fraction": 0.1})
-    from core.data.schedule import split
+    from core.data.row_order import split
 
     _, apart = split(20, 0.1, wanted.train.seed)
     long = Example(prompt="word " * 600, completion="b")

@@ -19,7 +19,7 @@ from core.queue.supervisor import Supervisor
 from core.queue.turns import COUNTDOWN_S, busy
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system import sleep
 from core.workspace import preferences

@@ -13,8 +13,8 @@ from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections
 from core.models.known import typical_shapes
 from core.recipe import Recipe
-from core.runs.facts import RunFacts
 from core.runs.folder import Status
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system import processes
 from core.system.gpu import Card, Holder, Nvidia

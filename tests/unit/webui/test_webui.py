@@ -18,8 +18,8 @@ from core.presets import PROJECT
 from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.facts import RunFacts
 from core.runs.folder import RunFolder, Status
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from webui.kit import format

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.data.schedule import packed
+from core.data.row_order import packed
 from core.errors import DoesNotFitError
 from core.messages import Message, msg
 from core.recipe import Recipe

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from core.runs.facts import MemoryFacts, Parent, RunFacts, TimeFacts
 from core.runs.folder import RunFolder
+from core.runs.run_json import MemoryFacts, Parent, RunFacts, TimeFacts
 
 
 def run_with(folder: Path, facts: Any) -> RunFolder:

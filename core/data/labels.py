@@ -1,0 +1,70 @@
+"""Which tokens of a row are learned, and what is done to a row that is too long; no torch, no tokenizer.
+
+`Encoded` is what training sees of one row: ids, which of them are learned, and how many were cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+LongExamples = Literal["cut", "split", "drop"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost."""
+
+    input_ids: list[int]
+    learned: list[bool]
+    cut: int = 0
+
+    @property
+    def learned_count(self) -> int:
+        return sum(self.learned[1:])  # the first token has nothing before it to be predicted from
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One row before anything is cut, for those who look at it.
+
+    input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
+    offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
+    character have the same or overlapping ranges.
+    """
+
+    input_ids: list[int]
+    learned: list[bool]
+    text: str
+    offsets: list[tuple[int, int]]
+
+
+def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
+    """(T,) whether each token lies in what the assistant says. offsets: its characters (start, end exclusive); spans: the
+    assistant's (ChatTemplate.spans), in order."""
+    labels, rest = [], iter(spans)
+    start, end = next(rest, (0, 0))
+    for token_start, token_end in offsets:
+        while token_start >= end and (following := next(rest, None)):
+            start, end = following
+        # An all-space token may have an empty range where the tokenizer trims its offsets.
+        labels.append(start <= token_start < end and token_end <= end)
+    return labels
+
+
+def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> list[Encoded]:
+    """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
+
+    cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
+    before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
+    """
+    ids, learned = whole.input_ids, whole.learned
+    if len(ids) <= max_length:
+        return [Encoded(ids, learned)]
+    if long_examples == "drop":
+        return []
+    if long_examples == "split":
+        starts = range(0, len(ids) - 1, max_length - 1)
+        return [Encoded(ids[start : start + max_length], learned[start : start + max_length]) for start in starts]
+    return [Encoded(ids[:max_length], learned[:max_length], cut=len(ids) - max_length)]
