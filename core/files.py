@@ -17,11 +17,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from core.errors import RunError
 
 OURS = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
@@ -101,6 +105,23 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that path holds; an empty one where it holds none, is missing, or is larger than OURS."""
     value = read_json(path, OURS)
     return value if isinstance(value, dict) else {}
+
+
+def read_model(kind: type[Model], path: Path) -> Model | None:
+    """A file of ours that holds one value of this kind; None where it does not."""
+    try:
+        return kind.model_validate(read_json(path, OURS))
+    except ValidationError:
+        return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody, in any process, holds this lock now. Raises OSError where that cannot be looked at."""
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
@@ -206,3 +227,12 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
         else:
             bad += 1
     return Tail(records, offset + end, bad)
+
+
+def read_newest(path: Path, most_bytes: int = 16 << 10) -> list[dict[str, Any]]:
+    """The last of its JSON lines. A first line that begins before those bytes is none, and not among them."""
+    try:
+        start = max(0, path.stat().st_size - most_bytes)
+    except OSError:
+        return []
+    return read_lines(path, start).records

@@ -81,15 +81,6 @@ class ChatClient:
         with self._changed:
             return self._state
 
-    def log_tail(self, most_bytes: int = 4000) -> str:
-        """The end of what the worker and its libraries printed."""
-        try:
-            with open(self._workspace.root / "chat.log", "rb") as log:
-                log.seek(max(0, log.seek(0, 2) - most_bytes))
-                return log.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-
     def wait_ready(self, timeout_s: float) -> ChatState:
         """Until loading is over. Raises ChatError with what went wrong, or after timeout_s."""
         with self._changed:

@@ -30,7 +30,7 @@ from core.commands.terminal import (
     say_finding,
 )
 from core.data.preview import Preview, Previews
-from core.errors import BusyError, GarageError, RecipeError, RunError
+from core.errors import BusyError, GarageError, RecipeError
 from core.memory import budget
 from core.messages import msg, terminal_language
 from core.models.library import ModelRef, Models
@@ -45,7 +45,7 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts, TrainedOn
-from core.runs.states import BUSY, TERMINAL, State, may_pause
+from core.runs.states import BUSY, TERMINAL, State
 from core.system.machine import this_machine
 from core.system.processes import kill_tree
 from core.workspace import writable
@@ -166,10 +166,7 @@ def pause(run: str, workspace: WorkspaceOption = None) -> None:
     """Ask a run at work, here or in the app, to save where it is and give the device free."""
     runs = Runs(Workspace.open(workspace))
     found = runs.find(run)
-    state = runs.status(found).state
-    if not may_pause(state):
-        raise RunError("run.not_pausable", name=found.name, state=msg(f"state.{state.value}"))
-    found.ask("pause")
+    runs.pause(found)
     say(msg("command.pause_asked", name=found.name, run=found.id))
 
 

@@ -110,14 +110,10 @@ def wish_of_card(
 def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
-        return msg("game.program", program=_name(most), gib=f"{most.used_bytes / GIB:.1f}")
+        return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=f"{most.used_bytes / GIB:.1f}")
     if not at_work and (card.utilization_percent or 0) >= BUSY_PERCENT:
         return msg("game.computing", percent=card.utilization_percent)
     return None
-
-
-def _name(holder: Holder) -> str | Message:
-    return holder.name or msg("game.process", pid=holder.pid)
 
 
 def wish_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | None:

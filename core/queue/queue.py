@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from core import files
 from core.errors import BusyError, RecipeError, RunError
@@ -139,10 +139,7 @@ class Queue:
         self._lock = FileLock(workspace.root / "line.lock")
 
     def read(self) -> Order:
-        try:
-            return Order.model_validate(files.read_json(self.path) or {})
-        except ValidationError:
-            return Order()
+        return files.read_model(Order, self.path) or Order()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -232,8 +229,12 @@ def listing(space: Workspace) -> dict[str, Any]:
 
 def sentences(space: Workspace) -> list[Message]:
     """The same for people."""
-    found, order = listing(space), Queue(space).read()
-    said = [msg("line.place", **(row | {"when": _when(row["not_before"])})) for row in found["runs"]] or [msg("line.empty")]
+    found, order, said = listing(space), Queue(space).read(), []
+    for row in found["runs"]:
+        at = row["not_before"] or 0.0
+        when = msg("line.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(at))) if at > time.time() else ""
+        said.append(msg("line.place", **(row | {"when": when})))
+    said = said or [msg("line.empty")]
     if order.hold and found["runs"]:
         said.append(msg(f"line.held_{order.hold.why}", run=order.hold.run or ""))
     if order.game:
@@ -241,12 +242,6 @@ def sentences(space: Workspace) -> list[Message]:
     if found["runs"] and not order.app_is_open:
         said.append(msg("line.no_app"))
     return said
-
-
-def _when(not_before: float | None) -> Message | str:
-    if not_before is None or not_before <= time.time():
-        return ""
-    return msg("line.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(not_before)))
 
 
 def act(space: Workspace, action: Action, name: str | None, at: str | None) -> list[Message]:

@@ -27,7 +27,7 @@ from core.runs.all import Runs, this_process
 from core.runs.ended import Failed, Left, ending
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
-from core.runs.states import ACTIVE, BUSY, MOVES, State, may_pause, may_stop
+from core.runs.states import ACTIVE, BUSY, MOVES, State, may_stop
 from core.system.processes import device_environment, is_ours, kill_tree, own_group, worker_environment
 from core.workspace.folder import Workspace
 
@@ -139,11 +139,7 @@ class Supervisor:
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def pause(self, run: RunFolder) -> None:
-        """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
-        state = self.runs.status(run).state
-        if not may_pause(state):
-            raise RunError("run.not_pausable", name=run.name, state=msg(f"state.{state.value}"))
-        run.ask("pause")
+        self.runs.pause(run)
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def resume(self, run: RunFolder) -> None:

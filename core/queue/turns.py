@@ -83,7 +83,7 @@ class Turns:
 
         def after(order: Order) -> Order:
             order = order.but(runs=tuple(entry for entry in order.runs if entry.run != run.id))
-            if status.state == State.PAUSED and run.asked_by_game():
+            if status.state == State.PAUSED and run.asked_by == "game":
                 return order.but(game=order.game.model_copy(update={"run": run.id})) if order.game else order
             if status.state == State.PAUSED:
                 return order.but(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
@@ -159,7 +159,7 @@ class Turns:
     def _let_go_on(self, game: Game) -> None:
         """In front and at once, unless somebody has done something else with it meanwhile."""
         run = self._paused_by_game()
-        if run is not None and may_resume(self.runs.status(run).state) and run.asked_by_game():
+        if run is not None and may_resume(self.runs.status(run).state) and run.asked_by == "game":
             with self.queue.locked():
                 self.runs.queue_again(run, "app")
                 self.queue.add(run.id, [entry.run for entry in self.queue.read().runs], now=True)
@@ -186,9 +186,7 @@ def card_of(machine: Machine, run: RunFolder | None) -> Card | None:
 
 def bytes_of(run: RunFolder) -> int | None:
     """What the run's newest line says of its memory; None where there is none yet."""
-    path = run.path / "metrics.jsonl"
-    size = path.stat().st_size if path.exists() else 0
-    lines = [line for line in run.metrics(max(0, size - (16 << 10))).records if line.get("kind") == "gpu"]
+    lines = [line for line in run.newest_metrics() if line.get("kind") == "gpu"]
     value = lines[-1].get("memory_bytes") if lines else None
     return int(value) if isinstance(value, int | float) else None
 

@@ -22,7 +22,7 @@ from core.runs import further
 from core.runs.ended import Left, ending
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.run_json import Parent, RunFacts
-from core.runs.states import ACTIVE, BUSY, State, may_resume
+from core.runs.states import ACTIVE, BUSY, State, may_pause, may_resume
 from core.system.processes import process_lives
 from core.workspace import names
 from core.workspace.folder import Workspace
@@ -100,6 +100,13 @@ class Runs:
             return ending(status, "stop", Left.of(run), time.time())
         return status
 
+    def pause(self, run: RunFolder) -> None:
+        """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
+        state = self.status(run).state
+        if not may_pause(state):
+            raise RunError("run.not_pausable", name=run.name, state=msg(f"state.{state.value}"))
+        run.ask("pause")
+
     def queue_again(self, run: RunFolder, launcher: str) -> None:
         """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest checkpoint.
 
@@ -123,7 +130,9 @@ class Runs:
         run.forget_asked()
         run.add_facts(RunFacts(launcher=launcher, **this_process()))
         fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
-        attempt = max(status.attempt, _last_attempt(run)) + 1
+        # A state.json that had to be made anew does not know in which attempts numbers were written.
+        attempts = [a for line in run.newest_metrics(64 << 10) if isinstance(a := line.get("attempt"), int) and 0 < a < 2**31]
+        attempt = max([status.attempt, *attempts]) + 1
         again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
         run.write_status(status.model_copy(update=again | fresh))
         with contextlib.suppress(OSError):  # it waits now, and a disk that is full must not say otherwise
@@ -148,10 +157,8 @@ class Runs:
 
     def waiting(self) -> Sequence[RunFolder]:
         """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their order)."""
-        found = [(run.status(), run) for run in self.folders() if run.is_of_app]
-        return [
-            run for status, run in sorted(((s, r) for s, r in found if s.state == State.QUEUED), key=lambda pair: pair[0].since)
-        ]
+        since = {run: status.since for run in self.folders() if run.is_of_app and (status := run.status()).state == State.QUEUED}
+        return sorted(since, key=since.__getitem__)
 
     def rename(self, run: RunFolder, name: str) -> None:
         clean = names.display_name(name)
@@ -169,14 +176,6 @@ class Runs:
             shutil.rmtree(aside)
         except OSError as error:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
-
-
-def _last_attempt(run: RunFolder) -> int:
-    """That any number was written in: a state.json that had to be made anew does not know."""
-    file = run.path / "metrics.jsonl"
-    start = max(0, file.stat().st_size - (64 << 10)) if file.exists() else 0
-    attempts = [record.get("attempt") for record in run.metrics(start).records]
-    return max((a for a in attempts if isinstance(a, int) and 0 < a < 2**31), default=0)
 
 
 def this_process() -> dict[str, Any]:

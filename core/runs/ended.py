@@ -29,8 +29,7 @@ ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", Bus
 
 def seconds_since_asked(run: RunFolder) -> float | None:
     """Of the command in control.json; None where nothing was asked, or where the clock has jumped."""
-    record = files.read_json(run.path / "control.json")
-    asked = record.get("time") if isinstance(record, dict) else None
+    asked = files.read_object(run.path / "control.json").get("time")
     seconds = time.time() - asked if isinstance(asked, int | float) else -1.0
     return seconds if 0 <= seconds <= MOST_S else None
 
@@ -190,29 +189,13 @@ class LeftRun:
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
     """run as one to ask about, or None. status: as it really is (Runs.status)."""
-    if not _is_left(run, status):
+    was_left = status.state == State.INTERRUPTED or (status.state == State.PAUSED and run.asked_by in NOT_ASKED_BY_A_PERSON)
+    if not was_left or files.read_object(run.path / "left.json").get("attempt") == status.attempt:
         return None
     good = [folder for folder in run.checkpoints() if checkpoints.is_good(folder)]
-    return LeftRun(run.id, run.name, _reached(run, status), int(good[-1].name[-6:]) if good else 0)
-
-
-def _is_left(run: RunFolder, status: Status) -> bool:
-    if status.state == State.PAUSED:
-        record = files.read_json(run.path / "control.json")
-        if not isinstance(record, dict) or record.get("by") not in NOT_ASKED_BY_A_PERSON:
-            return False
-    elif status.state != State.INTERRUPTED:
-        return False
-    dismissed = files.read_json(run.path / "left.json")
-    return not isinstance(dismissed, dict) or dismissed.get("attempt") != status.attempt
-
-
-def _reached(run: RunFolder, status: Status) -> int:
-    """state.json is written five times a second at most; metrics.jsonl has every step."""
-    size = (run.path / "metrics.jsonl").stat().st_size if (run.path / "metrics.jsonl").exists() else 0
-    lines = run.metrics(max(0, size - (8 << 10))).records
-    steps = [line["step"] for line in lines if line.get("kind") == "train" and isinstance(line.get("step"), int)]
-    return max([status.step, *steps[-1:]])
+    # state.json is written five times a second at most; metrics.jsonl has every step.
+    steps = [n for line in run.newest_metrics() if line.get("kind") == "train" and isinstance(n := line.get("step"), int)]
+    return LeftRun(run.id, run.name, max([status.step, *steps[-1:]]), int(good[-1].name[-6:]) if good else 0)
 
 
 def leave(run: RunFolder) -> None:

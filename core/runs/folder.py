@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field, ValidationError
+from filelock import FileLock
+from pydantic import BaseModel, Field
 
 from core import files
 from core.errors import RunError
@@ -97,20 +97,13 @@ class RunFolder:
     # ---- state ----------------------------------------------------------------------------------------------------
     def status(self) -> Status:
         """state.json as written; it does not know whether the worker still lives: `Runs.status` does."""
-        return self._written() or Status(state=State.FAILED, stage="waiting", message=Message(key="run.state_unreadable"))
-
-    def _written(self) -> Status | None:
-        file = self.path / "state.json"
-        try:
-            if file.stat().st_size > files.OURS:
-                return None
-            return Status.model_validate_json(file.read_text("utf-8"))
-        except (OSError, ValidationError, ValueError):
-            return None
+        return files.read_model(Status, self.path / "state.json") or Status(
+            state=State.FAILED, stage="waiting", message=Message(key="run.state_unreadable")
+        )
 
     def write_status(self, status: Status) -> None:
         """Raises RunError for a move that the table of states does not know. What cannot be read forbids nothing."""
-        old = self._written()
+        old = files.read_model(Status, self.path / "state.json")
         if old and not may_move(old.state, status.state):
             raise RunError("run.illegal_move", run=self.id, old=old.state.value, new=status.state.value)
         moved = old is None or (old.state, old.attempt) != (status.state, status.attempt)
@@ -120,17 +113,11 @@ class RunFolder:
         return FileLock(self.path / "run.lock")
 
     def is_locked(self) -> bool:
-        if not (self.path / "run.lock").exists():
-            return False
-        lock = self.lock()
+        file = self.path / "run.lock"
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
+            return file.exists() and files.is_locked(file)
         except OSError:  # on a disk that became read-only no lock can be looked at
             return is_ours(self.status().pid, self.id)
-        lock.release()
-        return False
 
     def heartbeat(self) -> int:
         """A number that changes each two seconds while the worker lives; 0 where there never was one."""
@@ -159,10 +146,10 @@ class RunFolder:
         command = files.read_object(self.path / "control.json").get("command")
         return command if command in COMMANDS else None
 
-    def asked_by_game(self) -> bool:
-        """Whether what was asked last was asked by game mode, which then also lets it go on."""
-        record = files.read_json(self.path / "control.json")
-        return isinstance(record, dict) and record.get("by") == "game"
+    @property
+    def asked_by(self) -> str | None:
+        """As `ask` has it. What game mode asked, it also lets go on."""
+        return files.read_object(self.path / "control.json").get("by")
 
     def forget_asked(self) -> None:
         """Before a new attempt: what was asked of the one before is done."""
@@ -184,6 +171,9 @@ class RunFolder:
     def metrics(self, offset: int = 0, limit_bytes: int = 8 << 20) -> Tail:
         return read_lines(self.path / "metrics.jsonl", offset, limit_bytes)
 
+    def newest_metrics(self, most_bytes: int = 16 << 10) -> list[dict[str, Any]]:
+        return files.read_newest(self.path / "metrics.jsonl", most_bytes)
+
     def all_metrics(self) -> list[dict[str, Any]]:
         """Every line there is now, however long the run."""
         records, offset = [], 0
@@ -194,13 +184,7 @@ class RunFolder:
 
     def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
         """The newest, about two thousand of them: a long run writes a million."""
-        file = self.path / "events.jsonl"
-        try:
-            start = max(0, file.stat().st_size - most_bytes)
-        except OSError:
-            return []
-        tail = read_lines(file, start, most_bytes)
-        return tail.records  # the first line, where start fell inside it, is no JSON and not counted here
+        return files.read_newest(self.path / "events.jsonl", most_bytes)
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the worker's output, at most 64 KiB of it."""

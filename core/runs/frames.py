@@ -9,7 +9,8 @@ takes back every line before it that is not of an earlier step.
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -54,16 +55,10 @@ def read(run: RunFolder) -> list[Frame]:
     """Frames in the order of their steps; a line that is none is passed over."""
     found: list[Frame] = []
     for record in read_lines(run.path / FILE, 0).records:
-        if frame := _frame(record):
+        with suppress(ValidationError):
+            frame = Frame.model_validate(record)
             found = [*(before for before in found if before.step < frame.step), frame]
     return found
-
-
-def _frame(record: dict[str, Any]) -> Frame | None:
-    try:
-        return Frame.model_validate(record)
-    except ValidationError:
-        return None
 
 
 class Forgetting(Frozen):

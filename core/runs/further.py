@@ -46,34 +46,28 @@ def check(parent: RunFolder) -> Recipe:
     if not parent.has_adapter():
         raise RunError("further.no_adapter", name=parent.name)
     recipe = parent.recipe()
-    _check_adapter(parent, parent.adapter, recipe)
+    _check_adapter(parent, recipe)
     return recipe
 
 
-def _check_adapter(parent: RunFolder, folder: Path, recipe: Recipe) -> None:
+def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
+    from safetensors import safe_open
+
     try:
-        found = adapters.describe(folder)
-        shapes = _shapes(folder / "adapter_model.safetensors")
+        found = adapters.describe(parent.adapter)
+        with safe_open(parent.adapter / "adapter_model.safetensors", "np") as opened:  # refuses a header that is not its file's
+            factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
+            ranks = {opened.get_slice(name).get_shape()[0] for name in factors}
     except ModelError as error:
         raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
         raise RunError("further.damaged", name=parent.name, reason=str(error).splitlines()[0][:200]) from error
-    ranks = {shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")}
     expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/engine/pissa
     if not ranks or found.r != expected or ranks != {expected}:
         reason = msg("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
         raise RunError("further.damaged", name=parent.name, reason=reason)
-    folder_then = parent.facts().model_folder
-    if found.base not in (recipe.model.id, folder_then):
+    if found.base not in (recipe.model.id, parent.facts().model_folder):
         raise RunError("further.other_base", name=parent.name, found=found.base[:200], expected=recipe.model.id)
-
-
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Raises for a file whose header and length are not each other's."""
-    from safetensors import safe_open
-
-    with safe_open(file, "np") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
 
 
 def recipe_of(parent: RunFolder) -> Recipe:

@@ -45,10 +45,12 @@ def write(recipe: Recipe, facts: RunFacts, metrics: list[dict[str, Any]]) -> str
         ("last loss", f"{losses[-1]:.4f}" if losses else "none yet"),
         ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),
     ]  # fmt: skip
+    trained_by = (facts.versions or {}).get("lora_garage")  # a run of before 0.2 does not say
+    version = f" {_plain(trained_by)}" if trained_by else ""
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         f"---\nbase_model: {base_id}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- lora\n---\n\n"
-        f"# {recipe.name.replace('#', '')}\n\nA LoRA adapter made with {_program(facts)}.\n\n"
+        f"# {recipe.name.replace('#', '')}\n\nA LoRA adapter made with LoRA Garage{version}.\n\n"
         f"**Base:** {origin}\n\n**Data:** `{recipe.data.source}`\n\n{continues}| setting | value |\n|---|---|\n{table}\n\n"
         "```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
         'model = AutoPeftModelForCausalLM.from_pretrained("this folder")\n'
@@ -89,12 +91,6 @@ def _base_id(recipe: Recipe) -> str:
 
 def _revision(recipe: Recipe) -> str:
     return f", revision `{recipe.model.revision}`" if recipe.model.revision else ""
-
-
-def _program(facts: RunFacts) -> str:
-    """The version that trained it; a run of before 0.2 does not say."""
-    trained_by = (facts.versions or {}).get("lora_garage")
-    return f"LoRA Garage {_plain(trained_by)}" if trained_by else "LoRA Garage"
 
 
 def _plain(value: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from core import files
 from core.data.formats import Example
@@ -70,10 +70,7 @@ class Scenes(Frozen):
 
 def read(run: RunFolder) -> Scenes | None:
     """None where a run has no film, or its file cannot be read."""
-    try:
-        return Scenes.model_validate(files.read_json(run.path / FILE, files.OURS))
-    except ValidationError:
-        return None
+    return files.read_model(Scenes, run.path / FILE)
 
 
 def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
@@ -94,8 +91,9 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
     own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
     neutral = neutral_prompts()
-    language = "zh" if _is_chinese("".join(scene.asked for scene in (*rows, *own))) else "en"
-    others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts[language]]
+    asked = "".join(scene.asked for scene in (*rows, *own))
+    is_chinese = len(re.findall(r"[\u4e00-\u9fff]", asked)) > len(re.findall(r"[A-Za-z]", asked)) / 4  # a word has four letters
+    others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts["zh" if is_chinese else "en"]]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)
     fitting = [scene for scene in (*rows, *own, *others) if _fits(scene, tokenizer, tokenizer.position_limit)]
     return Scenes(scenes=tuple(fitting), neutral_texts=texts)
@@ -115,7 +113,8 @@ def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tok
 def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     """A row up to its first answer; of a plain text its beginning. None where there is nothing to ask."""
     if example.text is not None:
-        begin = _beginning(example.text)
+        half = example.text[: min(BEGINNING, len(example.text) // 2)]
+        begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, where it has words
         rest = example.text[len(begin) :].strip()
         return Scene(source=source, text=begin, answer=rest[:MOST_ANSWER]) if begin and rest else None
     turns = conversation(example)
@@ -124,13 +123,6 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
         return None
     said = tuple(Said(role=turn["role"], content=turn["content"]) for turn in turns[:first])
     return Scene(source=source, turns=said, answer=turns[first]["content"][:MOST_ANSWER])
-
-
-def _beginning(text: str) -> str:
-    """At most half of text, up to the end of a word where it has words."""
-    begin = text[: min(BEGINNING, len(text) // 2)]
-    whole_words = begin.rpartition(" ")[0]
-    return (whole_words or begin).rstrip()
 
 
 def _question(asked: str) -> Said:
@@ -143,10 +135,6 @@ def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
         return most is None or len(scene.ids(tokenizer)) + ANSWER_TOKENS <= most
     except TemplateError:
         return False
-
-
-def _is_chinese(text: str) -> bool:
-    return len(re.findall(r"[\u4e00-\u9fff]", text)) > len(re.findall(r"[A-Za-z]", text)) / 4  # a word has four letters
 
 
 class Neutral(BaseModel):

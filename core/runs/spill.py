@@ -91,16 +91,13 @@ class SpillWatch:
         elif (memory := self._memory()) is not None:
             found = judge(self.usual, list(self._recent), memory, self._where, step)
             if found is not None:
-                self._tell(found)
+                self._told = found
+                self._reporter.run.add_facts(RunFacts(spill=found))
+                self._reporter.warn(sentence(found))
 
     @property
     def usual(self) -> float | None:
         return statistics.median(self._usual) if len(self._usual) >= IN_A_ROW else None
-
-    def _tell(self, found: Spill) -> None:
-        self._told = found
-        self._reporter.run.add_facts(RunFacts(spill=found))
-        self._reporter.warn(sentence(found))
 
 
 def sentence(found: Spill) -> Message:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -36,18 +35,7 @@ def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[
 
 def is_held(workspace: Workspace) -> bool:
     """Whether somebody, in any process, has the device at this moment."""
-    return is_locked(workspace.root / "gpu.lock")
-
-
-def is_locked(file: Path) -> bool:
-    """Whether any process, this one too, holds a lock file at this moment."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return files.is_locked(workspace.root / "gpu.lock")
 
 
 def owner(workspace: Workspace) -> Message | None:

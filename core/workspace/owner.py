@@ -15,13 +15,11 @@ import urllib.request
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from core import files
 from core.errors import BusyError
 from core.messages import Message, msg
 from core.values import Frozen
-from core.workspace import lease
 from core.workspace.folder import Workspace
 
 CLAIM_S = 1.0  # a worker that looks whether an app is there holds the lock for an instant
@@ -60,16 +58,13 @@ class Owner(Frozen):
 
 
 def read(workspace: Workspace) -> Owner | None:
-    try:
-        return Owner.model_validate(files.read_json(workspace.root / "app.owner.json"))
-    except ValidationError:
-        return None
+    return files.read_model(Owner, workspace.root / "app.owner.json")
 
 
 def app_lives(workspace: Workspace) -> bool:
     """Whether any app owns the workspace now."""
     try:
-        return lease.is_locked(workspace.root / "app.lock")
+        return files.is_locked(workspace.root / "app.lock")
     except OSError:
         return False
 

@@ -221,10 +221,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
 
 
 def last_loss(run: RunFolder) -> float | None:
-    """From the end of metrics.jsonl: where the offset falls inside a line, that line does not count."""
-    size = _stamp(run, "metrics.jsonl")[1]
-    records = run.metrics(max(0, size - (16 << 10))).records
-    losses = [line.get("loss") for line in records if line.get("kind") == "train"]
+    losses = [line.get("loss") for line in run.newest_metrics() if line.get("kind") == "train"]
     return losses[-1] if losses and isinstance(losses[-1], int | float) else None
 
 
