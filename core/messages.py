@@ -31,7 +31,7 @@ class Message(Frozen):
     params: dict[str, Any] = {}
 
     def __str__(self) -> str:
-        return core_catalogue().render(self, "en")
+        return self.render("en")
 
     def render(self, language: str = "en") -> str:
         return core_catalogue().render(self, language)
@@ -106,10 +106,8 @@ def core_catalogue() -> Catalogue:
     return Catalogue(CORE_LOCALES)
 
 
-def terminal_language(environ: dict[str, str] | None = None) -> str:
+def terminal_language() -> str:
     """ "zh" where LORA_GARAGE_LANG or the locale says Chinese, else "en"."""
-    environ = dict(os.environ) if environ is None else environ
-    for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
-        if environ.get(name):
-            return "zh" if environ[name].lower().startswith("zh") else "en"
-    return "en"
+    names = ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    locale = next(filter(None, map(os.environ.get, names)), "")
+    return "zh" if locale.lower().startswith("zh") else "en"

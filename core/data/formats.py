@@ -336,14 +336,12 @@ _CONVERT: dict[Format, Callable[[dict[str, Any], list[Message]], Example]] = {
 # --- a whole file ----------------------------------------------------------------------------------------------------
 
 
-def examples_of(
-    path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS
-) -> Iterator[tuple[int, Example]]:
+def examples_of(path: str | Path | Source, format: Format | None = None) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
 
     format: None recognises it. Raises DataError where the file cannot be read, or after its end if no row was good.
     """
-    source, chosen, items = _start(path, format, limits)
+    source, chosen, items = _start(path, format, DEFAULT_LIMITS)
     problem, found = None, False
     for item in items:
         problems = [item] if isinstance(item, Problem) else []

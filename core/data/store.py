@@ -306,11 +306,7 @@ class DatasetStore:
         return self._read_report(sha256, None) if sha256 else None
 
     def _read_report(self, sha256: str, format: Format | None) -> DataReport | None:
-        value = files.read_json(self.root / ".reports" / f"{_key(sha256, format)}.json")
-        try:
-            return DataReport.model_validate(value)
-        except ValidationError:
-            return None
+        return files.read_model(DataReport, self.root / ".reports" / f"{_key(sha256, format)}.json")
 
     def _keep(self, report: DataReport, format: Format | None) -> None:
         folder = self.root / ".reports"

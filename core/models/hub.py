@@ -78,19 +78,19 @@ def fetch_start(
         raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
 
 
-def python_of(repo_id: str, revision: str | None, endpoint: str | None = None) -> tuple[dict[str, bytes], str]:
+def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:
     """The Python files of a repository by name, none of them kept or run, and the commit they are of. Raises ModelError."""
     revision = revision or constants.DEFAULT_REVISION
     if not REPO_ID.fullmatch(repo_id):
         raise ModelError("hub.bad_id", found=repo_id[:100])
-    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    endpoint = constants.ENDPOINT.rstrip("/")
     transfer = Transfer(CachedRepo(repo_id, cache_folder(None)), revision, revision, endpoint)
     try:
         listing = Listing(repo_id, transfer._model_info())
     except (NotAHub, HTTPError, OSError) as error:
         raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
     names = sorted(name for name in listing.siblings if _PYTHON.fullmatch(name))
-    return {name: fetch_start(repo_id, name, listing.commit, endpoint) for name in names}, listing.commit
+    return {name: fetch_start(repo_id, name, listing.commit) for name in names}, listing.commit
 
 
 def _small_file(url: str, token: bool | None, first: int | None) -> bytes:

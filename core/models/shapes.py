@@ -53,7 +53,6 @@ def _plain(up: str, down: str, attention: tuple[str, ...] = _Names().attention, 
     return _Names(attention, output, (up, down), gated=False)
 
 
-_LLAMA = _Names()
 _NEOX = _plain("dense_h_to_4h", "dense_4h_to_h", ("query_key_value",), "dense")
 _GPT2 = _plain("c_fc", "c_proj", ("c_attn",), "c_proj")
 _FAMILIES = {
@@ -302,7 +301,7 @@ class ModelShape(BaseModel):
 
 
 def _names(model_type: str) -> _Names:
-    return _FAMILIES.get(model_type, _LLAMA)
+    return _FAMILIES.get(model_type, _Names())
 
 
 # Cached: advice asks for the same few models some hundred times.

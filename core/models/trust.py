@@ -75,11 +75,11 @@ class Trust:
                 raise ModelError(f"trust.{kind}", model=model_id, file=name[:100])
         return True
 
-    def bring_code(self, model_id: str, folder: Path, endpoint: str | None = None) -> None:
+    def bring_code(self, model_id: str, folder: Path) -> None:
         """The trusted files of a hub model beside its weights, from the same commit. Raises ModelError for other content."""
         for name, digest in (self.pins(model_id) or {}).items() if needs_code(folder) else ():
             if not (folder / name).exists():
-                content = hub.fetch_start(model_id, name, folder.name, endpoint)
+                content = hub.fetch_start(model_id, name, folder.name)
                 if sha256(content) != digest:
                     raise ModelError("trust.changed", model=model_id, file=name[:100])
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -85,10 +85,7 @@ class Preferences(Frozen):
 
 def read(workspace: Workspace) -> Preferences:
     """The defaults where nothing was chosen yet, or where the file is not readable."""
-    try:
-        return Preferences.model_validate(files.read_json(workspace.root / "preferences.json"))
-    except ValidationError:
-        return Preferences()
+    return files.read_model(Preferences, workspace.root / "preferences.json") or Preferences()
 
 
 def choose(workspace: Workspace, **changes: object) -> Preferences:

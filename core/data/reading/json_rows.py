@@ -50,11 +50,7 @@ def _why_not_json(error: ValueError, line: str) -> Message:
         return msg("data.broken_number")
     if error.msg == "Extra data":
         return msg("data.two_on_a_line", column=error.colno)
-    return msg("data.broken_json", column=error.colno, reason=_json_reason(error))
-
-
-def _json_reason(error: json.JSONDecodeError) -> Message | str:
-    return _JSON_REASONS.get(error.msg, error.msg)
+    return msg("data.broken_json", column=error.colno, reason=_JSON_REASONS.get(error.msg, error.msg))
 
 
 _JSON_REASONS = {
@@ -119,7 +115,7 @@ class _JsonStream:
                 self._too_large(row, line)
             self._move(min(error.pos, len(self._buffer)))
             nul = self._buffer[self._at : self._at + 1] == "\0"
-            raise self._broken(row, msg("data.nul") if nul else _json_reason(error)) from None
+            raise self._broken(row, msg("data.nul") if nul else _JSON_REASONS.get(error.msg, error.msg)) from None
         except ValueError:
             raise self._broken(row, msg("data.broken_number")) from None
         if end - self._at > self._limits.row_bytes // 4:
@@ -162,8 +158,9 @@ def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             raise DataError("data.json_more_after_end", file=source.path.name, found=stream.peek(), line=stream._line)
 
 
-def _array(stream: _JsonStream, row: int = 0) -> Iterator[Raw]:
-    stream.take("[", row + 1)
+def _array(stream: _JsonStream) -> Iterator[Raw]:
+    stream.take("[", 1)
+    row = 0
     while stream.peek() != "]":
         if row:
             stream.take(",", row + 1)

@@ -20,7 +20,6 @@ from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.errors import DataError
 
 
-# --- reading rows ----------------------------------------------------------------------------------------------------
 def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Row | Problem]:
     """The rows of a file in order, a Problem in the place of each that cannot be read.
 

@@ -21,30 +21,19 @@ _CHUNK = MIB
 _HEAD = 64 << 10
 _DELIMITERS = (",", ";", "\t")
 # What people drop in by mistake, by its first bytes; the sentence is `data.is_<name>`.
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"\xd0\xcf\x11\xe0", "office"),
-    (b"%PDF", "pdf"),
-    (b"MZ", "program"),
-    (b"\x7fELF", "program"),
-    (b"\x1f\x8b", "compressed"),
-    (b"\x28\xb5\x2f\xfd", "compressed"),
-    (b"7z\xbc\xaf", "compressed"),
-    (b"Rar!", "compressed"),
-    (b"BZh", "compressed"),
-    (b"\x80\x02", "pickle"),
-    (b"\x80\x03", "pickle"),
-    (b"\x80\x04", "pickle"),
-    (b"\x80\x05", "pickle"),
-    (b"ARROW1", "arrow"),
-    (b"SQLite format 3", "database"),
-    (b"\x89PNG", "picture"),
-    (b"\xff\xd8\xff", "picture"),
-    (b"GIF8", "picture"),
-    (b"GGUF", "model"),
-    (b"version https://git-lfs", "lfs"),
-)
+_MAGIC: dict[str, tuple[bytes, ...]] = {
+    "zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    "office": (b"\xd0\xcf\x11\xe0",),
+    "pdf": (b"%PDF",),
+    "program": (b"MZ", b"\x7fELF"),
+    "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh"),
+    "pickle": (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+    "arrow": (b"ARROW1",),
+    "database": (b"SQLite format 3",),
+    "picture": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),
+    "model": (b"GGUF",),
+    "lfs": (b"version https://git-lfs",),
+}
 
 
 # --- looking at the file ---------------------------------------------------------------------------------------------
@@ -114,9 +103,9 @@ def _size(path: Path, limits: Limits) -> int:
 
 
 def _refuse_what_is_not_data(path: Path, head: bytes) -> None:
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
-            if magic in (b"MZ", b"BZh") and b"\0" not in head:  # a text may begin so
+    for name, begins in _MAGIC.items():
+        if head.startswith(begins):
+            if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
             if name == "zip" and path.suffix.lower() in (".xlsx", ".xlsm", ".docx", ".ods"):
                 name = "office"
