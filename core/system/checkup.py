@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from core import files
@@ -85,55 +86,52 @@ def run(workspace_root: Path, log: Path, port: int) -> list[CheckResult]:
 
 def examine(facts: Facts) -> list[CheckResult]:
     """Every finding, the good ones too."""
-    return [
-        _python(facts),
-        _environment(facts),
-        _packages(facts),
-        *_torch(facts),
-        *_other_machines(facts),
-        _bitsandbytes(facts),
-        _workspace(facts),
-        _result("log", msg("doctor.log", file=facts.log)),
-        _disk(facts),
-        _port(facts),
-    ]
+    return [*_of_the_program(facts), *_of_the_card(facts), *_of_the_place(facts)]
 
 
 def _result(name: str, found: Message, fix: Message | None = None) -> CheckResult:
     return CheckResult(name=name, ok=fix is None, found=found, fix=fix)
 
 
-def _python(facts: Facts) -> CheckResult:
-    found = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
-    return _result("python", found, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
-
-
-def _environment(facts: Facts) -> CheckResult:
+def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
+    python = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
+    yield _result("python", python, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
     if not facts.in_own_environment:
-        return _result("environment", msg("doctor.environment_other", path=facts.executable))
-    if not facts.install_finished:
-        return _result("environment", msg("doctor.unfinished"), msg("doctor.start_fix"))
-    return _result("environment", msg("doctor.environment"))
-
-
-def _packages(facts: Facts) -> CheckResult:
+        yield _result("environment", msg("doctor.environment_other", path=facts.executable))
+    elif facts.install_finished:
+        yield _result("environment", msg("doctor.environment"))
+    else:
+        yield _result("environment", msg("doctor.unfinished"), msg("doctor.start_fix"))
     if facts.missing:
-        return _result("packages", msg("doctor.packages_missing", packages=list(facts.missing)), msg("doctor.repair_fix"))
-    return _result("packages", msg("doctor.packages"))
+        yield _result("packages", msg("doctor.packages_missing", packages=list(facts.missing)), msg("doctor.repair_fix"))
+    else:
+        yield _result("packages", msg("doctor.packages"))
 
 
-def _torch(facts: Facts) -> list[CheckResult]:
-    """The card, and torch against it: at most one problem of torch, the first that stands in the way."""
+def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
+    """The cards, torch against them (at most one problem, the first that stands in the way), and what else computes."""
     torch, nvidia = facts.torch, facts.nvidia
-    findings = [_card(card) for card in nvidia.cards]
+    yield from map(_card, nvidia.cards)
     if torch.error is not None:
-        return [*findings, _result("torch", msg("doctor.torch_error", reason=torch.error), msg("doctor.repair_fix"))]
-    if nvidia.driver is None:
+        yield _result("torch", msg("doctor.torch_error", reason=torch.error), msg("doctor.repair_fix"))
+    elif nvidia.driver is None:
         key = "doctor.torch_cuda_no_driver" if torch.cuda else "doctor.torch_rocm" if torch.hip else "doctor.torch_cpu"
-        return [*findings, _result("torch", msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))]
-    if not nvidia.cards:
-        return [_result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))]
-    return [*findings, _torch_beside_driver(torch, nvidia)]
+        yield _result("torch", msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))
+    elif not nvidia.cards:
+        yield _result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))
+    else:
+        yield _torch_beside_driver(torch, nvidia)
+    if facts.system == "Darwin":
+        yield _result("machine", msg("doctor.mac"))
+    elif facts.amd and nvidia.driver is None:
+        yield _result("machine", msg("doctor.amd_rocm" if torch.hip else "doctor.amd"))
+    if facts.bitsandbytes is None:
+        yield _result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
+    elif torch.bitsandbytes_error:
+        found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=torch.bitsandbytes_error)
+        yield _result("bitsandbytes", found, msg("doctor.repair_fix"))
+    else:
+        yield _result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
 
 
 def _card(card: gpu.Card) -> CheckResult:
@@ -174,14 +172,10 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
 def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
     """Machine code runs on its own major version from its minor on ("sm_86" on 8.9); "compute_" is compiled upwards."""
     for arch in arches:
-        kind, _, digits = arch.partition("_")
-        number = re.match(r"\d+", digits)
-        if number is None or len(number.group()) < 2:
+        if not (named := re.match(r"(sm|compute)_(\d+)(\d)", arch)):
             continue
-        major, minor = int(number.group()[:-1]), int(number.group()[-1])
-        if kind == "compute" and (major, minor) <= capability:
-            return True
-        if kind == "sm" and major == capability[0] and minor <= capability[1]:
+        major, minor = int(named[2]), int(named[3])
+        if (major, minor) <= capability and (named[1] == "compute" or major == capability[0]):
             return True
     return False
 
@@ -192,43 +186,25 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
 
-def _other_machines(facts: Facts) -> list[CheckResult]:
-    if facts.system == "Darwin":
-        return [_result("machine", msg("doctor.mac"))]
-    if facts.amd and facts.nvidia.driver is None:
-        return [_result("machine", msg("doctor.amd_rocm" if facts.torch.hip else "doctor.amd"))]
-    return []
-
-
-def _bitsandbytes(facts: Facts) -> CheckResult:
-    if facts.bitsandbytes is None:
-        return _result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
-    if facts.torch.bitsandbytes_error:
-        found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=facts.torch.bitsandbytes_error)
-        return _result("bitsandbytes", found, msg("doctor.repair_fix"))
-    return _result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
-
-
-def _workspace(facts: Facts) -> CheckResult:
+def _of_the_place(facts: Facts) -> Iterator[CheckResult]:
+    """Where files are written, and where the page is served."""
     if facts.writable_error:
         found = msg("doctor.not_writable", folder=facts.workspace, reason=facts.writable_error)
-        return _result("workspace", found, msg("doctor.workspace_fix"))
-    return _result("workspace", msg("doctor.writable", folder=facts.workspace))
-
-
-def _disk(facts: Facts) -> CheckResult:
+        yield _result("workspace", found, msg("doctor.workspace_fix"))
+    else:
+        yield _result("workspace", msg("doctor.writable", folder=facts.workspace))
+    yield _result("log", msg("doctor.log", file=facts.log))
     if facts.free_bytes is None:
-        return _result("disk", msg("doctor.disk_unknown", folder=facts.workspace))
-    free = facts.free_bytes / GB
-    found = msg("doctor.disk", free=f"{free:.1f}", folder=facts.workspace)
-    return _result("disk", found, msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None)
-
-
-def _port(facts: Facts) -> CheckResult:
+        yield _result("disk", msg("doctor.disk_unknown", folder=facts.workspace))
+    else:
+        free = facts.free_bytes / GB
+        fix = msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
+        yield _result("disk", msg("doctor.disk", free=f"{free:.1f}", folder=facts.workspace), fix)
+    port = str(facts.port)
     if facts.port_free:
-        return _result("port", msg("doctor.port", port=str(facts.port)))
-    other = msg("doctor.port_fix", port=str(facts.port), other=str(facts.port + 1))
-    return _result("port", msg("doctor.port_taken", port=str(facts.port)), other)
+        yield _result("port", msg("doctor.port", port=port))
+    else:
+        yield _result("port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(facts.port + 1)))
 
 
 # ---- looking ----------------------------------------------------------------------------------------------------------

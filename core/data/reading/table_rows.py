@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -136,32 +137,23 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    row, begins, size = 0, 0, 0
-    paragraph: list[str] = []
-
-    def finished() -> Iterator[Raw | Problem]:
-        nonlocal row, size
-        if size:
-            row += 1
+    """A row is a paragraph: the lines up to a blank one."""
+    row = 0
+    with open(source.path, encoding=source.encoding) as file:
+        numbered = lines_of(file, limits.row_bytes)
+        for is_blank, lines in itertools.groupby(numbered, lambda found: found[1] is not None and found[1].isspace()):
+            if is_blank:
+                continue
+            row, begins, size = row + 1, 0, 0
+            paragraph: list[str] = []
+            for number, line, line_bytes in lines:
+                begins = begins or number
+                size += line_bytes
+                if size > limits.row_bytes:  # and so on to its end, without keeping it
+                    paragraph.clear()
+                else:
+                    paragraph.append(line or "")
             if size > limits.row_bytes:
                 yield too_big(row, begins, size, limits)
             else:
                 yield Raw(row, {"text": "".join(paragraph).strip("\n")}, begins)
-        paragraph.clear()
-        size = 0
-
-    with open(source.path, encoding=source.encoding) as file:
-        for number, line, line_bytes in lines_of(file, limits.row_bytes):
-            if line is not None and line.isspace():
-                yield from finished()
-                continue
-            if not size:
-                begins = number
-            size += line_bytes
-            if line is None:
-                size = max(size, limits.row_bytes + 1)
-            if size > limits.row_bytes:
-                paragraph.clear()
-            else:
-                paragraph.append(line or "")
-        yield from finished()
