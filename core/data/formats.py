@@ -139,21 +139,20 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
 
 
 def _shape(values: Mapping[str, Any]) -> Format | None:
-    present = {str(name).strip().lower() for name in values}
+    present = _folded(values)
     for name in FORMATS:
         needed = [aliases for ours, aliases in _COLUMNS[name].items() if ours not in _OPTIONAL]
         if all(any(alias in present for alias in aliases) for aliases in needed):
             if name in ("messages", "sharegpt"):
-                return _conversation_shape(values)
+                return _conversation_shape(present)
             return name
     return None
 
 
 def _conversation_shape(values: Mapping[str, Any]) -> Format:
     """By the keys of the first turn; by the column's name where there is none."""
-    folded = _folded(values)
-    column = next(alias for alias in _COLUMNS["messages"]["messages"] if alias in folded)
-    turns = folded[column]
+    column = next(alias for alias in _COLUMNS["messages"]["messages"] if alias in values)
+    turns = values[column]
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
         return "sharegpt" if "from" in turns[0] else "messages"
     return "messages" if column == "messages" else "sharegpt"

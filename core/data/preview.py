@@ -179,9 +179,8 @@ class Preview:
         return int(self._sorted[len(self._sorted) // 2])
 
     def limit(self, max_length: int) -> int:
-        """max_length as training uses it: no more than the model can read at once."""
-        most = self.tokenizer.position_limit if self.tokenizer else None
-        return min(max_length, most) if most else max_length
+        """max_length as training uses it, as far as that is known without the tokenizer."""
+        return self.tokenizer.limit(max_length) if self.tokenizer else max_length
 
     def _learned(self, limit: int) -> np.ndarray:
         """(C,) learned tokens of each counted row within its first limit tokens."""

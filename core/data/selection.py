@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT, shuffled, split
-from core.data.tokenizer import Tokenizer
-from core.recipe import Data, Recipe
-
-
-def limit_of(data: Data, tokenizer: Tokenizer) -> int:
-    """max_length as training uses it: no more than the model can read at once."""
-    return min(data.max_length, tokenizer.position_limit or data.max_length)
+from core.recipe import Recipe
 
 
 def needed(recipe: Recipe) -> int | None:

@@ -46,6 +46,10 @@ class Tokenizer:
         limit = files.read_object(folder / "config.json").get("max_position_embeddings")
         self.position_limit = limit if isinstance(limit, int) and limit > 0 else None
 
+    def limit(self, max_length: int) -> int:
+        """max_length as training uses it: no more than the model can read at once."""
+        return min(max_length, self.position_limit or max_length)
+
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self._fast.token_to_id(token)
 

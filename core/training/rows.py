@@ -15,7 +15,7 @@ from core.data.formats import Example
 from core.data.labels import Encoded, fit
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT
-from core.data.selection import Chosen, choose, limit_of
+from core.data.selection import Chosen, choose
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError
 from core.messages import msg
@@ -76,7 +76,7 @@ def tokenize(
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error."""
     data = recipe.data
-    limit = limit_of(data, tokenizer)
+    limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
     wants_repeats = data.deduplicate or data.drop_leaked
