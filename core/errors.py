@@ -72,3 +72,8 @@ class StopRequested(Exception):
 
 class PauseRequested(Exception):
     """As StopRequested, but to go on later from exactly here."""
+
+
+def first_line(error: Exception) -> str:
+    """Of what it says; "" where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

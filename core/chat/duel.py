@@ -59,10 +59,6 @@ class Duel:
         ids = self.tokenizer.encode(self._templates[column].stop)
         return frozenset(ids) if len(ids) == 1 else frozenset()
 
-    @property
-    def has_adapter(self) -> bool:
-        return self._tuned is not None
-
     def prompt(self, column: Column, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
         """(T,) ids of the conversation as column reads it. Raises ChatError where it and the answer have no room."""
         if not turns or turns[-1]["role"] != "user":

@@ -30,7 +30,7 @@ from core import files
 from core.chat.answer import COLUMNS, Piece, Sampling
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
-from core.errors import ChatError, GarageError, StopRequested
+from core.errors import ChatError, GarageError, StopRequested, first_line
 from core.files import is_out_of_memory
 from core.messages import Message, msg
 from core.models.adapters import AdapterFacts, check_whole, describe
@@ -177,7 +177,8 @@ class ChatWorker:
 
         from core.engine import base_model, device
 
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
+            torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
         compute = device.choose()
         self._check()
         self._report("loading_model")
@@ -260,12 +261,7 @@ def explain(error: Exception) -> tuple[Message, Message, bool]:
     """An unforeseen error in words: what happened, what to try, and whether the next answer may still work."""
     if is_out_of_memory(error):
         return msg("chat.out_of_memory"), msg("chat.advice_out_of_memory"), True
-    reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return msg("chat.crashed", kind=type(error).__name__, reason=reason[:300]), msg("chat.advice_log"), False
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return msg("chat.crashed", kind=type(error).__name__, reason=first_line(error)[:300]), msg("chat.advice_log"), False
 
 
 if __name__ == "__main__":

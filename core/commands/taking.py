@@ -64,11 +64,13 @@ def export(
     shown: list[str] = []
     space = Workspace.open(workspace)
     exports = Exports(space)
-    job = exports.start(Runs(space).find(run), to, quant, checkpoint, keep_unproven)
+    chosen = Runs(space).find(run)
+    job = exports.start(chosen, to, quant, checkpoint, keep_unproven)
     try:
         status = job.wait(on_status=show)
     except KeyboardInterrupt:
-        say(job.cancel().message or msg("export.cancelled"))
+        status = exports.cancel(chosen.id, to, quant, checkpoint) or job.status()
+        say(status.message or msg("export.cancelled"))
         raise typer.Exit(3) from None
     job.process.wait()
     result = read_result(job.folder) if status.state == "done" else None

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from core.engine.device import Compute
-from core.errors import ModelError
+from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
 
 
@@ -30,7 +30,7 @@ def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False,
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error) or type(error).__name__
         raise ModelError("model.cannot_load", folder=folder.name, reason=reason[:300]) from error
     model.requires_grad_(False)
     model.config.use_cache = False

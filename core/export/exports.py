@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from filelock import FileLock
 
 from core import files
 from core.errors import BusyError, ExportError
@@ -34,7 +32,7 @@ from core.messages import Message, msg
 from core.models import adapters
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.system.processes import kill_tree, own_group, worker_environment
+from core.system.processes import kill_tree, start_worker
 from core.values import Frozen
 from core.workspace.folder import Workspace
 
@@ -140,6 +138,9 @@ class ExportStatus(Frozen):
         return Message(key=f"export.stage_{self.stage}" if self.stage in STAGES else f"stage.{self.stage}")
 
 
+GONE = {"state": "failed", "message": msg("export.went_away")}
+
+
 @dataclass(frozen=True)
 class JobFolder:
     path: Path
@@ -148,39 +149,31 @@ class JobFolder:
     def build(self) -> Path:
         return self.path / "build"
 
-    @property
-    def log(self) -> Path:
-        return self.path / "export.log"
-
     def lock(self) -> FileLock:
         return FileLock(self.path / "job.lock")
 
     def is_locked(self) -> bool:
-        lock = self.lock()
+        file = self.path / "job.lock"
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
+            return files.is_locked(file)
         except OSError:  # it cannot be opened, or, on a full disk, not be made: then nobody has it
-            return (self.path / "job.lock").exists()
-        lock.release()
-        return False
+            return file.exists()
 
-    def status(self) -> ExportStatus | None:
-        """As it really is: one that says it is at work while nobody holds its lock went away without a word."""
-        status = self._written()
+    def status(self, process: subprocess.Popen[bytes] | None = None) -> ExportStatus | None:
+        """As it really is: one that says it is at work while nobody holds its lock went away without a word.
+
+        process: of its worker, where it was started here, so that one which died at once is not "starting" for a minute.
+        """
+        status, is_over = self._written(), process is not None and process.poll() is not None
         if status and status.active and not self.is_locked():
             status = self._written() or status  # it may have ended between the two looks
             waited = abs(time.time() - status.since)  # the PC's clock may have been put back
-            if status.state == "running" or (status.state == "starting" and waited > START_S):
-                return status.model_copy(update={"state": "failed", "message": msg("export.went_away")})
+            if status.state == "running" or (status.active and (is_over or waited > START_S)):
+                return status.model_copy(update=GONE)
         return status
 
     def _written(self) -> ExportStatus | None:
-        try:
-            return ExportStatus.model_validate_json((self.path / "status.json").read_text("utf-8"))
-        except (OSError, ValidationError):
-            return None
+        return files.read_model(ExportStatus, self.path / "status.json")
 
     def write(self, status: ExportStatus) -> None:
         files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
@@ -215,12 +208,8 @@ class ExportJob:
     process: subprocess.Popen[bytes]
 
     def status(self) -> ExportStatus:
-        status = self.job.status() or ExportStatus()
-        if status.active and self.process.poll() is not None:
-            status = self.job.status() or ExportStatus()
-            if status.active:
-                return status.model_copy(update={"state": "failed", "message": msg("export.went_away")})
-        return status
+        is_over = self.process.poll() is not None
+        return self.job.status(self.process) or ExportStatus().model_copy(update=GONE if is_over else {})
 
     def wait(self, timeout_s: float | None = None, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
         """The status once it is over, or after timeout_s."""
@@ -231,25 +220,13 @@ class ExportJob:
             time.sleep(0.1)
         return status
 
-    def cancel(self) -> ExportStatus:
-        """Ask, wait, kill: nothing of it is left and an earlier finished export stays. Takes CANCEL_S at most."""
-        self.job.ask_cancel()
-        if not self.wait(CANCEL_S).active:
-            self.process.wait(CANCEL_S)
-            return self.status()
-        kill_tree(self.process.pid)
-        self.process.wait()
-        return _mark_cancelled(self.job)
-
 
 class Exports:
     """All exports of a workspace: asking for one, its progress, what there is."""
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None):
         self.workspace, self.runs = workspace, runs or Runs(workspace)
-        self._started: dict[
-            str, subprocess.Popen[bytes]
-        ] = {}  # by name, so that one which died at once is not "starting" for a minute
+        self._started: dict[str, subprocess.Popen[bytes]] = {}  # by name
         for job in (workspace.exports / ".jobs").glob("*"):
             if not (folder := JobFolder(job)).is_locked():
                 folder.bring_back()
@@ -267,7 +244,7 @@ class Exports:
         job = self._job(request.name)
         with writing(self.workspace.exports):
             job.path.mkdir(parents=True, exist_ok=True)
-        status = self._status(job)
+        status = job.status(self._started.get(request.name))
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
         with writing(job.path):
@@ -282,16 +259,8 @@ class Exports:
         return ExportJob(request, self.workspace.exports / request.name, job, process)
 
     def _spawn(self, job: JobFolder) -> subprocess.Popen[bytes]:
-        with open(job.log, "wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "core.export.worker", str(job.path / "request.json")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.workspace.root,
-                env=worker_environment(),
-                **own_group(),
-            )
+        with open(job.path / "export.log", "wb") as log:
+            return start_worker("core.export.worker", str(job.path / "request.json"), log=log, cwd=self.workspace.root)
 
     def request(
         self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, keep_unproven: bool = False
@@ -316,29 +285,28 @@ class Exports:
 
     def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
-        return self._status(self._job(self._name(run_id, to, quant, checkpoint)))
-
-    def _status(self, job: JobFolder) -> ExportStatus | None:
-        process, status = self._started.get(job.path.name), job.status()
-        if status and status.state == "starting" and process is not None and process.poll() is not None and not job.is_locked():
-            status = job.status() or status  # what it may have said as its last word
-            if status.active:
-                return status.model_copy(update={"state": "failed", "message": msg("export.went_away")})
-        return status
+        name = self.request(self.runs.get(run_id), to, quant, checkpoint).name
+        return self._job(name).status(self._started.get(name))
 
     def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
-        """Cancel from any process; returns once it is over, after CANCEL_S at most."""
-        job = self._job(self._name(run_id, to, quant, checkpoint))
-        if not (status := job.status()) or not status.active:
+        """Ask, wait, kill, from any process: nothing of it is left and an earlier finished export stays. Takes CANCEL_S at most."""
+        name = self.request(self.runs.get(run_id), to, quant, checkpoint).name
+        job, process = self._job(name), self._started.get(name)
+        if not (status := job.status(process)) or not status.active:
             return status
         job.ask_cancel()
         deadline = time.monotonic() + CANCEL_S
-        while (status := job.status()) and status.active and time.monotonic() < deadline:
+        while (status := job.status(process)) and status.active and time.monotonic() < deadline:
             time.sleep(0.1)
-        if status and status.active:
-            if status.pid and job.is_locked():
-                kill_tree(status.pid)
-            return _mark_cancelled(job)
+        if not status or not status.active:
+            return status
+        if process and process.poll() is None:
+            kill_tree(process.pid)
+        elif status.pid and job.is_locked():
+            kill_tree(status.pid)
+        status = status.model_copy(update={"state": "cancelled", "message": msg("export.cancelled")})
+        job.clear()
+        job.write(status)
         return status
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
@@ -364,9 +332,6 @@ class Exports:
         except OSError as error:
             raise ExportError("export.cannot_delete", name=result.name, reason=error.strerror or error) from error
 
-    def _name(self, run_id: str, to: str, quant: str | None, checkpoint: str | None) -> str:
-        return self.request(self.runs.get(run_id), to, quant, checkpoint).name
-
     def _job(self, name: str) -> JobFolder:
         return JobFolder(self.workspace.exports / ".jobs" / name)
 
@@ -381,14 +346,4 @@ def adapter_folder(run: RunFolder, checkpoint: str | None) -> Path:
 
 
 def read_result(folder: Path) -> ExportResult | None:
-    try:
-        return ExportResult.model_validate_json((folder / "export.json").read_text("utf-8"))
-    except (OSError, ValidationError):
-        return None
-
-
-def _mark_cancelled(job: JobFolder) -> ExportStatus:
-    status = (job.status() or ExportStatus()).model_copy(update={"state": "cancelled", "message": msg("export.cancelled")})
-    job.clear()
-    job.write(status)
-    return status
+    return files.read_model(ExportResult, folder / "export.json")

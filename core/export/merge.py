@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,10 +160,10 @@ def _merge_streaming(
     weight_map: dict[str, str] = {}
     with safe_open(adapter / "adapter_model.safetensors", "pt") as lora:
         for file in sorted({t.file for t in base.tensors.values()}):
-            names = [name for name, t in base.tensors.items() if t.file == file]
-            shapes = {name: (_stored_dtype(base, name), base.tensors[name].shape) for name in names}
+            stored = {name: t for name, t in base.tensors.items() if t.file == file}
+            shapes = {name: (STORED[base.dtype] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()}
 
-            def merged(file: Path = file, names: list[str] = names) -> Iterator[torch.Tensor]:
+            def merged(file: Path = file, names: Iterable[str] = stored) -> Iterator[torch.Tensor]:
                 nonlocal done
                 with safe_open(file, "pt") as weights:
                     for name in names:
@@ -177,15 +177,10 @@ def _merge_streaming(
                         progress(done / len(base.tensors))
 
             write_safetensors(target / file.name, shapes, merged())
-            weight_map |= dict.fromkeys(names, file.name)
+            weight_map |= dict.fromkeys(stored, file.name)
     if len(set(weight_map.values())) > 1:
         total = sum((target / name).stat().st_size for name in set(weight_map.values()))
         files.replace_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def _stored_dtype(base: Base, name: str) -> str:
-    dtype = base.tensors[name].dtype
-    return STORED[base.dtype] if dtype in FLOATS else dtype
 
 
 def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]], tensors: Iterator[torch.Tensor]) -> None:

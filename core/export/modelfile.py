@@ -142,20 +142,14 @@ def render(source: str, messages: Sequence[Turn]) -> str:
 
 def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str) -> str:
     """The Modelfile. stops: what ends an answer, as the training template writes it."""
-    lines = [
-        f"# {' '.join(run_name.split())}, made with LoRA Garage",
-        f"FROM ./{gguf_name}",
-    ]
+    lines = [f"# {' '.join(run_name.split())}, made with LoRA Garage", f"FROM ./{gguf_name}"]
     if derived.template is not None:
         lines.append(f'TEMPLATE """{derived.template}"""')
-    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops if stop and "\n" not in stop]
+    quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}
+    lines += [f"PARAMETER stop {quote}{stop}{quote}" for stop, quote in quotes.items()]
     lines += [
         "# As in the app's chat: the likeliest token each time, and no penalty for a style that repeats itself.",
         "PARAMETER temperature 0",
         "PARAMETER repeat_penalty 1",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _quoted(stop: str) -> str:
-    return f'"""{stop}"""' if '"' in stop else f'"{stop}"'

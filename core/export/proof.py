@@ -66,6 +66,9 @@ class ProofPrompt:
     def has_answer(self) -> bool:
         return len(self.ids) > self.start
 
+    def answered(self, greedy: list[int]) -> ProofPrompt:
+        return replace(self, ids=self.ids + greedy, learned=[False] * len(self.ids) + [True] * len(greedy))
+
 
 @dataclass(frozen=True)
 class PromptResult:
@@ -142,7 +145,7 @@ def prove(
     progress("proving_adapter", 0)
     with _loaded(lambda: _adapter_on_base(base, adapter, compute), check) as model:
         answers = answer(model, probes, tokenizer, check)
-        probes = [p if p.has_answer else _with_answer(p, said) for p, said in zip(probes, answers, strict=True)]
+        probes = [p if p.has_answer else p.answered(said) for p, said in zip(probes, answers, strict=True)]
         expected = _measure_all(model, probes, answers, lambda done: progress("proving_adapter", done), check)
     progress("proving_export", 0)
     alike = sum(_reads_alike(kind, exported, probes, tokenizer))
@@ -235,11 +238,6 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
     # Up to the stop, with it: a row that ended early goes on with padding.
     written = out[:, width:].tolist()
     return [next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids) for ids in written]
-
-
-def _with_answer(probe: ProofPrompt, greedy: list[int]) -> ProofPrompt:
-    learned = [False] * len(probe.ids) + [True] * len(greedy)
-    return ProofPrompt(probe.turns, probe.ids + greedy, learned, probe.start)
 
 
 def _measure_all(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from filelock import Timeout
 
 from core import files
-from core.errors import BusyError, ExportError, GarageError, StopRequested
+from core.errors import BusyError, ExportError, GarageError, StopRequested, first_line
 from core.export.exports import (
     QUANTS,
     REPLACED,
@@ -158,8 +158,7 @@ def explain(error: Exception, workspace: Workspace) -> Message:
         return msg("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
     if is_out_of_memory(error):
         return msg("export.out_of_memory")
-    reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return msg("export.crashed", kind=type(error).__name__, reason=reason[:300])
+    return msg("export.crashed", kind=type(error).__name__, reason=first_line(error)[:300])
 
 
 @dataclass

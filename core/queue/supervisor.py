@@ -9,7 +9,6 @@ import contextlib
 import logging
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from core.runs.ended import Failed, Left, ending
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_stop
-from core.system.processes import device_environment, is_ours, kill_tree, own_group, worker_environment
+from core.system.processes import device_environment, is_ours, kill_tree, start_worker
 from core.workspace.folder import Workspace
 
 log = logging.getLogger("lora_garage.supervisor")
@@ -52,17 +51,10 @@ class Patience:
 
 
 def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen[bytes]:
-    """The worker of run as a child in its own process group; all its output goes to train.log, never to a pipe."""
+    """The worker of run; its output goes to train.log."""
+    arguments, device = ("--workspace", str(workspace.root), run.id), device_environment(run.facts().wanted_device)
     with open(run.path / "train.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "core.training.worker", "--workspace", str(workspace.root), run.id],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=workspace.root,
-            env=worker_environment() | device_environment(run.facts().wanted_device),
-            **own_group(),
-        )
+        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **device)
 
 
 class Supervisor:

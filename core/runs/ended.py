@@ -15,7 +15,7 @@ from typing import Literal
 from filelock import Timeout
 
 from core import files
-from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, RunError, TemplateError
+from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, RunError, TemplateError, first_line
 from core.files import free_when_full, is_disk_full, is_out_of_memory
 from core.messages import Message, msg
 from core.runs import checkpoints
@@ -73,8 +73,7 @@ class Failed:
             return cls(msg("run.out_of_memory"), msg("advice.out_of_memory"))
         if is_disk_full(error, folder):
             return cls(msg("run.disk_full"), msg("advice.disk_full"))
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        return cls(msg("run.crashed", kind=type(error).__name__, reason=reason[:300]), msg("advice.crashed"))
+        return cls(msg("run.crashed", kind=type(error).__name__, reason=first_line(error)[:300]), msg("advice.crashed"))
 
 
 # What a person asked for and got; or the process is gone and said nothing.

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import psutil
 
@@ -45,6 +46,19 @@ def own_group() -> dict[str, Any]:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]  # Windows
         return {"creationflags": flags}
     return {"start_new_session": True}
+
+
+def start_worker(module: str, *arguments: str, log: IO[bytes], cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """A worker as a child in its own process group; all its output goes to log, never to a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        env=worker_environment() | environment,
+        **own_group(),
+    )
 
 
 def is_ours(pid: int | None, argument: str) -> bool:

@@ -28,7 +28,7 @@ from core.engine.batches import Batch
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
-from core.errors import GarageError, ModelError
+from core.errors import GarageError, ModelError, first_line
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
 from core.memory.constants import memory_constants
@@ -89,7 +89,7 @@ def _config(values: Mapping[str, Any]) -> Any:
     except (ValueError, KeyError):
         raise ModelError("dry_run.unknown_family", model_type=str(model_type)[:60]) from None
     except Exception as error:  # a config.json of anywhere, in the code of a hundred families
-        raise ModelError("dry_run.cannot_build", reason=_first_line(error)) from error
+        raise ModelError("dry_run.cannot_build", reason=_what(error)) from error
     config.use_cache = False
     return config
 
@@ -136,7 +136,7 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
         with META:
             return _built_with(config, dtype, "sdpa")
     except Exception as error:  # in the code of a hundred families, given values of anywhere
-        raise ModelError("dry_run.cannot_build", reason=_first_line(error)) from error
+        raise ModelError("dry_run.cannot_build", reason=_what(error)) from error
 
 
 def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
@@ -247,7 +247,7 @@ class _Model:
         except GarageError:
             raise
         except Exception as error:  # in the code of a hundred families, which need not run without data
-            raise ModelError("dry_run.cannot_run", reason=_first_line(error)) from error
+            raise ModelError("dry_run.cannot_run", reason=_what(error)) from error
 
     def _step(self) -> Step:
         """The run's own step, on tensors without data. A paged state of the optimizer counts like any other."""
@@ -461,6 +461,5 @@ def _place(place: str, depth: int, layers: int) -> tuple[str, int | None]:
     return name, int(number) + 1 if int(number) < depth / 2 else layers - (depth - 1 - int(number))
 
 
-def _first_line(error: Exception) -> str:
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {said}"[:200]
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"[:200]

@@ -123,7 +123,7 @@ def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
 
 def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_saw_an_adapter):
     dora = Duel(tuned(plain(starter_folder), starter_folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
-    assert dora.has_adapter and not dora.mixed
+    assert not dora.mixed
     answers = list(dora.answer({"base": QUESTION, "tuned": QUESTION}, Sampling(max_new_tokens=8)))
     bare = Duel(never_saw_an_adapter, tokenizer).answer({"base": QUESTION}, Sampling(max_new_tokens=8))
     assert told(answers, "base")[0] == told(bare, "base")[0] != told(answers, "tuned")[0]
