@@ -77,3 +77,8 @@ class PauseRequested(Exception):
 def first_line(error: Exception) -> str:
     """Of what it says; "" where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of somebody else's says, short enough for a sentence; its kind where it says nothing."""
+    return first_line(error)[:200] or type(error).__name__

@@ -23,7 +23,7 @@ import jinja2.nodes
 import jinja2.parser
 
 from core.data.sandbox import Sandbox
-from core.errors import TemplateError
+from core.errors import TemplateError, reason_of
 
 MAX_TEMPLATE_BYTES = 256 << 10
 # Markers that survive rendering as text; private-use characters, removed from whatever the conversation holds.
@@ -104,7 +104,7 @@ class ChatTemplate:
         try:
             return self._sandbox.from_string(self.source)
         except _ITS_FAULT as error:
-            raise TemplateError("template.broken", reason=_reason(error)) from None
+            raise TemplateError("template.broken", reason=reason_of(error)) from None
 
     def _render(self, messages: Sequence[Turn], add_generation_prompt: bool) -> str:
         try:
@@ -119,7 +119,7 @@ class ChatTemplate:
         except TemplateError:
             raise  # of compiling
         except _ITS_FAULT as error:
-            raise TemplateError("template.cannot_render", reason=_reason(error)) from None
+            raise TemplateError("template.cannot_render", reason=reason_of(error)) from None
 
     def render(self, messages: Sequence[Turn], add_generation_prompt: bool = False) -> str:
         """The conversation as the model reads it. Raises TemplateError where the template refuses it."""
@@ -199,7 +199,3 @@ class ChatTemplate:
 
 def _clean(messages: Sequence[Turn]) -> list[dict[str, str]]:
     return [{"role": turn["role"], "content": turn["content"].translate(_OURS)} for turn in messages]
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import files
-from core.errors import ModelError
+from core.errors import ModelError, reason_of
 from core.models.adapters import TOKENIZER_FILES, check_whole, describe
 from core.recipe import Adapter
 
@@ -45,7 +45,7 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
         if not settings.is_pissa:
             raise
         # A repository that is quantised already: what PiSSA takes out of the weights must be there as it is.
-        raise ModelError("adapter.pissa_quantised", reason=str(error).splitlines()[0][:200]) from error
+        raise ModelError("adapter.pissa_quantised", reason=reason_of(error)) from error
     except ValueError as error:
         raise ModelError("model.bad_targets", targets=names, reason=str(error)[:200]) from error
     # What a finished adapter names as its base must load on this machine without a network.
@@ -116,7 +116,7 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
     try:
         weights = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError("adapter.damaged", folder=folder.name, reason=str(error).splitlines()[0][:200]) from error
+        raise ModelError("adapter.damaged", folder=folder.name, reason=reason_of(error)) from error
     own, given = get_peft_model_state_dict(tuned, save_embedding_layers=False), weights
     if hasattr(tuned, "pissa"):
         from core.engine import pissa

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.errors import ModelError, RecipeError, RunError
+from core.errors import ModelError, RecipeError, RunError, reason_of
 from core.messages import msg
 from core.models import adapters
 from core.recipe import Recipe
@@ -61,7 +61,7 @@ def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
     except ModelError as error:
         raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
-        raise RunError("further.damaged", name=parent.name, reason=str(error).splitlines()[0][:200]) from error
+        raise RunError("further.damaged", name=parent.name, reason=reason_of(error)) from error
     expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/engine/pissa
     if not ranks or found.r != expected or ranks != {expected}:
         reason = msg("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from core import files, values
 from core.engine.device import States
-from core.errors import RunError
+from core.errors import RunError, reason_of
 from core.messages import msg
 from core.runs import checkpoints
 from core.runs.folder import RunFolder
@@ -174,5 +174,4 @@ def read(folder: Path) -> Saved:
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise RunError("run.bad_checkpoint", checkpoint=folder.name, reason=reason) from error
+        raise RunError("run.bad_checkpoint", checkpoint=folder.name, reason=reason_of(error)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from core.errors import RecipeError
+from core.errors import RecipeError, reason_of
 from core.presets import PROJECT
 
 LOG = Path("logs", "app.log")
@@ -88,4 +88,4 @@ def _library_folders(settings: Path) -> tuple[Path, ...]:
         folders = (yaml.safe_load(settings.read_text("utf-8")) or {}).get("library_folders", [])
         return tuple(expand(str(folder)).absolute() for folder in folders)
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise RecipeError("workspace.bad_settings", file=settings, reason=str(error).splitlines()[0]) from error
+        raise RecipeError("workspace.bad_settings", file=settings, reason=reason_of(error)) from error

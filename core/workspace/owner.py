@@ -82,21 +82,18 @@ class Ownership:
         Raises BusyError, naming the other, where it neither answers nor ends within patience_s; OSError where nothing can be written.
         """
         deadline = time.monotonic() + patience_s
-        while not self._take(address):
-            other = read(self._workspace)
-            if other is not None and other.answers:
-                return other
-            if time.monotonic() > deadline:
-                raise BusyError(other.refusal if other else msg("owner.somebody"))
-        return None
-
-    def _take(self, address: str) -> bool:
-        try:
-            self._lock.acquire(timeout=CLAIM_S, poll_interval=0.05)
-        except Timeout:
-            return False
-        self._write(address)
-        return True
+        while True:
+            try:
+                self._lock.acquire(timeout=CLAIM_S, poll_interval=0.05)
+            except Timeout:
+                other = read(self._workspace)
+                if other is not None and other.answers:
+                    return other
+                if time.monotonic() > deadline:
+                    raise BusyError(other.refusal if other else msg("owner.somebody")) from None
+            else:
+                self._write(address)
+                return None
 
     def _write(self, address: str) -> None:
         me = psutil.Process()

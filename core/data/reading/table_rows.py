@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, too_big
-from core.errors import DataError
+from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
 
@@ -132,8 +132,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                         # pandas writes NaN where a cell is empty
                         yield Raw(row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason) from None
+        raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason_of(error)) from None
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
