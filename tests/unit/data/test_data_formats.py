@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from core.data import formats
 from core.data.formats import FORMATS, ChatMessage, Example, check, examples_of, inspect_file, recognise
 from core.data.reading.rows import Limits, Row
 from core.errors import DataError
@@ -276,13 +277,8 @@ def test_the_same_rows_in_every_kind_of_file_are_the_same_examples(tmp_path):
     assert list(examples_of(tmp_path / "b.parquet")) == kinds[0]
 
 
-def test_the_table_of_formats_is_the_recipes():
-    from typing import get_args
-
-    from core.recipe import Data
-
-    choices = {name for part in get_args(Data.model_fields["format"].annotation) for name in get_args(part)}
-    assert choices == set(FORMATS)
+def test_every_format_that_a_recipe_may_name_has_its_columns_and_its_reader() -> None:
+    assert set(formats._COLUMNS) == set(formats._CONVERT) == set(FORMATS)
 
 
 def test_reading_data_imports_no_torch_and_no_datasets():
