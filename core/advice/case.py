@@ -234,10 +234,8 @@ class Case:
         """None without a shape. Raises RecipeError for target_modules that the model has not."""
         if self.shape is None:
             return None
-        counted, correction = (
-            arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind)),
-            self.corrections.of(draft.adapter.method),
-        )
+        counted = arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind))
+        correction = self.corrections.of(draft.adapter.method)
         return correction.apply(counted) if correction else counted
 
     def holds(self, draft: Recipe) -> bool | None:

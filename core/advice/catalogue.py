@@ -82,10 +82,10 @@ def _full(shape: ModelShape, budget: Budget) -> Fit:
 
 def matching(found: Sequence[CatalogueEntry], words: str, only_trainable: bool) -> Sequence[CatalogueEntry]:
     """Those whose name, hub id, licence or size has every word (case does not matter)."""
-    wanted = words.lower().split()
-    return [entry for entry in found if (entry.trains or not only_trainable) and all(word in _about(entry) for word in wanted)]
-
-
-def _about(entry: CatalogueEntry) -> str:
-    model = entry.model
-    return f"{model.title} {model.hub} {model.licence} {model.shape.params / 1e9:.1f}b {' '.join(model.languages)}".lower()
+    matches = []
+    for entry in found:
+        model = entry.model
+        about = f"{model.title} {model.hub} {model.licence} {model.shape.params / 1e9:.1f}b {' '.join(model.languages)}".lower()
+        if (entry.trains or not only_trainable) and all(word in about for word in words.lower().split()):
+            matches.append(entry)
+    return matches

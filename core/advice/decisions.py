@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -32,18 +33,15 @@ def optimizer(case: Case, draft: Recipe | None = None) -> tuple[str, Message]:
 
 
 def wanted_length(case: Case) -> int:
-    """Tokens that cover 99 of 100 examples, rounded up; never beyond what the model can read."""
-    wanted = max(LENGTH_STEP, _rounded_up(long_example(case.data))) if case.data else LENGTH_WITHOUT_DATA
+    """Tokens that cover 99 of 100 examples, rounded up, with room to spare where lengths were only guessed; never beyond what the
+    model can read. A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
+    """
+    wanted = LENGTH_WITHOUT_DATA
+    if case.data:
+        long_example = math.ceil(case.data.p99_length * (GUESS_MARGIN if case.data.estimated else 1))
+        wanted = max(1, math.ceil(long_example / LENGTH_STEP)) * LENGTH_STEP
     readable = case.shape.max_position_embeddings if case.shape else None
     return min(wanted, readable) if readable else wanted
-
-
-def long_example(data: DataFacts) -> int:
-    """Tokens that 99 of 100 examples have at most; with room to spare where they were only guessed.
-
-    A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
-    """
-    return math.ceil(data.p99_length * (GUESS_MARGIN if data.estimated else 1))
 
 
 def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
@@ -70,26 +68,21 @@ def shortest_acceptable(case: Case) -> int:
 
 def longest_that_holds(case: Case, draft: Recipe, shortest: int) -> int | None:
     """The largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest, else None."""
-    low, high = shortest // LENGTH_STEP, (draft.data.max_length - 1) // LENGTH_STEP  # low holds or is below shortest
-    while low < high:
-        middle = (low + high + 1) // 2
-        if case.holds(with_settings(draft, max_length=middle * LENGTH_STEP)):
-            low = middle
-        else:
-            high = middle - 1
-    found = max(low * LENGTH_STEP, shortest)
-    return found if found < draft.data.max_length and case.holds(with_settings(draft, max_length=found)) else None
 
+    def holds(length: int) -> bool:
+        return bool(case.holds(with_settings(draft, max_length=length)))
 
-def few_targets(shape: ModelShape | None) -> str:
-    """Query and value alone, as the LoRA paper had it; where a family has them in one matrix, that one."""
-    names = [matrix.name for matrix in shape.attention_matrices] if shape else []
-    return "q_proj,v_proj" if not names or {"q_proj", "v_proj"} <= set(names) else names[0]
+    longer = range((shortest // LENGTH_STEP + 1) * LENGTH_STEP, draft.data.max_length, LENGTH_STEP)
+    fitting = bisect(longer, False, key=lambda length: not holds(length))  # how many of them, for a shorter one always fits too
+    found = longer[fitting - 1] if fitting else shortest
+    return found if found < draft.data.max_length and holds(found) else None
 
 
 def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """Every linear layer, as the QLoRA paper found to matter most; q and v alone where only that fits."""
-    fewer = with_settings(draft, target_modules=few_targets(case.shape))
+    """Every linear layer, as the QLoRA paper found to matter most. Where only that fits, query and value alone, as the LoRA paper had
+    it; where a family has them in one matrix, that one."""
+    names = [matrix.name for matrix in case.shape.attention_matrices] if case.shape else []
+    fewer = with_settings(draft, target_modules=names[0] if names and not {"q_proj", "v_proj"} <= set(names) else "q_proj,v_proj")
     if case.holds(draft) is False and case.holds(fewer):
         return fewer.adapter.target_modules, msg("advise.targets_that_fit", **case.numbers(draft))
     return "all-linear", msg("advise.targets_all")
@@ -303,7 +296,3 @@ def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
 
 def _capacity(shape: ModelShape, draft: Recipe, r: int) -> int:
     return shape.lora_params(r, draft.adapter.target_modules)
-
-
-def _rounded_up(tokens: int) -> int:
-    return -(-tokens // LENGTH_STEP) * LENGTH_STEP

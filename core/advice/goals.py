@@ -42,7 +42,6 @@ def goals() -> tuple[Goal, ...]:
 
 def goal_of(goal_id: str) -> Goal:
     """Raises RecipeError that lists the goals there are."""
-    for found in goals():
-        if found.id == goal_id:
-            return found
+    if found := next((goal for goal in goals() if goal.id == goal_id), None):
+        return found
     raise RecipeError("advise.no_such_goal", found=goal_id[:60], goals=[known.id for known in goals()])

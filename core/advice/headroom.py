@@ -6,7 +6,8 @@ the documented table has its say. Costs some milliseconds a card.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +78,9 @@ def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel |
 def longest(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
     """The largest max_length, by 64 tokens; what the model reads where that is less. None where 64 tokens do not fit."""
     most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
-    steps = most // LENGTH_STEP
-    found = _most(steps, lambda count: _needed(shape, setup, max_length=count * LENGTH_STEP) <= free_gib)
-    return min(most, found * LENGTH_STEP) if found else None
+    lengths = range(LENGTH_STEP, most + 1, LENGTH_STEP)
+    fitting = bisect(lengths, free_gib, key=lambda length: _needed(shape, setup, max_length=length))  # a longer one needs more
+    return lengths[fitting - 1] if fitting else None
 
 
 def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
@@ -121,15 +122,3 @@ def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | N
 
 def _needed(shape: ModelShape, setup: Setup, **changes: Any) -> float:
     return arithmetic.estimate(shape, setup.model_copy(update=changes)).needed_gib
-
-
-def _most(high: int, holds: Callable[[int], bool]) -> int:
-    """The largest count in [1, high] that holds, where every smaller one does too; 0 where none does."""
-    low = 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from core.advice import recommend
 from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_settings
 from core.data.sample_sets import sample_of
-from core.messages import Message, msg
+from core.messages import msg
 from core.recipe import Recipe
 from core.workspace import names
 
@@ -27,8 +27,9 @@ class Plan:
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     """recipe completed. Raises RecipeError where what was set cannot be together (a layer that the model has not)."""
     recipe, from_sample = with_sample(recipe)
-    asks_for_lora = None if is_set(recipe, "method") else _asks_for_lora(recipe)
-    if asks_for_lora:
+    adapter, asks_for_lora = recipe.adapter, None
+    if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):  # nothing else can be meant (recipe.clashes)
+        asks_for_lora = msg("plan.lora_in_8bit" if adapter.load_in_8bit else "plan.lora_for_pissa")
         recipe = with_settings(recipe, method="lora")
     advised = recommend.recommend(recipe, grounds)
     said = dict.fromkeys(from_sample, msg("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
@@ -56,12 +57,6 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
         taken |= {short for short, place in SETTINGS.items() if place[0] == section and place[1] in left_out}
         value[section] = current.model_copy(update=left_out)
     return recipe.model_copy(update=value), frozenset(taken)
-
-
-def _asks_for_lora(recipe: Recipe) -> Message | None:
-    """Why nothing but LoRA can be meant, where a setting says so (recipe.clashes)."""
-    adapter = recipe.adapter
-    return msg("plan.lora_in_8bit") if adapter.load_in_8bit else msg("plan.lora_for_pissa") if adapter.is_pissa else None
 
 
 def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:

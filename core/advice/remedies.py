@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.advice.case import METHOD_NAMES, Case, with_settings
-from core.advice.decisions import LENGTH_STEP
+from core.advice.decisions import LENGTH_STEP, longest_that_holds
 from core.advice.recommend import smaller
 from core.memory.record import Correction, Corrections
 from core.messages import Message, msg
@@ -72,12 +72,11 @@ def in_four_bit(case: Case, draft: Recipe) -> Way | None:
 
 def shorter(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
     """The largest max_length that fits: a multiple of 64, also where it cuts rows, which is said."""
-    for length in range((draft.data.max_length - 1) // LENGTH_STEP * LENGTH_STEP, 0, -LENGTH_STEP):
-        less = with_settings(draft, max_length=length)
-        if case.holds(less):
-            cut = sum(tokens > length for tokens in lengths)
-            return Way(less, _said(case, less, "would_fit.length", length=length, cut=cut, rows=len(lengths)))
-    return None
+    length = longest_that_holds(case, draft, LENGTH_STEP)
+    if length is None:
+        return None
+    less, cut = with_settings(draft, max_length=length), sum(tokens > length for tokens in lengths)
+    return Way(less, _said(case, less, "would_fit.length", length=length, cut=cut, rows=len(lengths)))
 
 
 def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:

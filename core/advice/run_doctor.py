@@ -24,7 +24,6 @@ REPEATED_SHARE = 0.05  # of the rows; a few that are there twice do no harm
 TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times (tests/curves/warm.json)
 
 
-# ---- before the start -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Planned:
     """recipe: complete. rows: that can be learned from; steps: of the plan; repeats: None where the rows were not compared.

@@ -121,6 +121,18 @@ class Estimate(BaseModel):
     margin: float
     low_confidence: tuple[Message, ...] = ()
 
+    @classmethod
+    def of(cls, idle: Terms, step: Terms, outside: Terms, **facts: Any) -> Estimate:
+        """From bytes: between steps, besides them in a step, and outside the allocator's count."""
+        terms = {name: size / GIB for name, size in (idle | step | outside).items()}
+        return cls(
+            idle_gib=sum(terms[name] for name in idle),
+            allocated_gib=sum(terms[name] for name in idle | step),
+            on_card_gib=sum(terms.values()),
+            terms=terms,
+            **facts,
+        )
+
     @property
     def needed_gib(self) -> float:
         """What must be free for a plan to count as fitting."""
@@ -130,7 +142,6 @@ class Estimate(BaseModel):
 @lru_cache(maxsize=4096)  # advice weighs the same few setups again and again
 def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
-    margin = memory_constants().margin
     n = trainable_params(shape, setup)
     idle = {
         "weights": weights(shape, setup),
@@ -149,15 +160,9 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "dequantised": unpacked,
     }
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
-    terms = {name: size / GIB for name, size in (idle | step | outside).items()}
-    return Estimate(
-        trainable_params=n,
-        idle_gib=sum(terms[name] for name in idle),
-        allocated_gib=sum(terms[name] for name in idle | step),
-        on_card_gib=sum(terms.values()),
-        terms=terms,
-        margin=margin["low_confidence" if shape.low_confidence else "known"],
-        low_confidence=shape.low_confidence,
+    doubt, margin = shape.low_confidence, memory_constants().margin
+    return Estimate.of(
+        idle, step, outside, trainable_params=n, margin=margin["low_confidence" if doubt else "known"], low_confidence=doubt
     )
 
 

@@ -101,7 +101,11 @@ class Allocations(TorchDispatchMode):
             kind = self._kind or ("logits" if words else _DEQUANTISES.get(operation.__name__, "activations"))
             self._note(tensor.untyped_storage(), kind)
         taken = inside(operation, args, kwargs or {}, made)
-        self._compare(operation, taken)
+        if self._total + sum(taken.values()) > self.peak.total:
+            at_once = self.now()
+            for kind, size in taken.items():
+                at_once[kind] = at_once.get(kind, 0) + size
+            self.peak = Peak(at_once, str(operation), self.place)
         return result
 
     def _note(self, storage: torch.UntypedStorage, kind: str) -> None:
@@ -117,13 +121,6 @@ class Allocations(TorchDispatchMode):
         kind, size = self._live.pop(key)
         self._now[kind] -= size
         self._total -= size
-
-    def _compare(self, operation: Any, taken: dict[str, int]) -> None:
-        if self._total + sum(taken.values()) > self.peak.total:
-            at_once = self.now()
-            for kind, size in taken.items():
-                at_once[kind] = at_once.get(kind, 0) + size
-            self.peak = Peak(at_once, str(operation), self.place)
 
 
 _DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.default": "dequantised"}

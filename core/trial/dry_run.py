@@ -35,7 +35,6 @@ from core.memory.constants import memory_constants
 from core.recipe import Adapter
 from core.trial.allocations import Allocations, Peak
 from core.trial.dry_runs import DryRun, Question
-from core.values import GIB
 
 META = torch.device("meta")
 LEAST = 2  # layers of the smaller run
@@ -230,15 +229,12 @@ class _Model:
         if setup.method == "qlora":
             _hold_in_four_bit(model, setup, self.dtype)
         self.base, self.vocab_size = model, config.get_text_config().vocab_size
-        with META:
-            self.tuned = adapter.add(model, self._adapter(), "dry run", None).train()
-
-    def _adapter(self) -> Adapter:
-        setup = self.setup
-        return Adapter(
+        wanted = Adapter(
             method=setup.method, r=setup.r, target_modules=setup.target_modules, use_dora=setup.use_dora,
             lora_dropout=setup.lora_dropout,
         )  # fmt: skip
+        with META:
+            self.tuned = adapter.add(model, wanted, "dry run", None).train()
 
     def run(self) -> _Count:
         try:
@@ -442,15 +438,8 @@ def _estimate(found: _Count, setup: Setup) -> Estimate:
     step["gradients"] += max(0, found.peak.bytes.get("optimizer", 0) - idle["optimizer"])
     moving = step["activations"] + step["logits"]
     outside = {"context": arithmetic.context(setup), "slack": arithmetic.slack(moving, step["logits"], setup)}
-    terms = {name: size / GIB for name, size in (idle | step | outside).items()}
-    return Estimate(
-        trainable_params=found.trainable_params,
-        idle_gib=sum(terms[name] for name in idle),
-        allocated_gib=sum(terms[name] for name in idle | step),
-        on_card_gib=sum(terms.values()),
-        terms=terms,
-        margin=memory_constants().margin["known"],
-    )
+    margin = memory_constants().margin["known"]
+    return Estimate.of(idle, step, outside, trainable_params=found.trainable_params, margin=margin)
 
 
 def _place(place: str, depth: int, layers: int) -> tuple[str, int | None]:

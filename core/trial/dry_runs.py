@@ -42,12 +42,6 @@ class Looked:
         return self.answer is None and self.why is None
 
 
-@dataclass
-class _Wanted:
-    question: Question
-    looked_at: float
-
-
 class DryRuns:
     """running: the run at work, or None."""
 
@@ -55,7 +49,9 @@ class DryRuns:
         self._running, self._idle_s, self._limit_s = running, idle_s, limit_s
         self._changed = threading.Condition()  # guards everything below
         self._known: dict[str, Looked] = {}
-        self._wanted: dict[str, _Wanted] = {}  # in the order in which they were first asked
+        self._wanted: dict[
+            str, tuple[Question, float]
+        ] = {}  # and when it was looked at; in the order in which they were first asked
         self._worker: Child | None = None
         self._at_work: tuple[int, str] | None = None  # number and key
         self._number = 0
@@ -73,7 +69,7 @@ class DryRuns:
             self.rest()
             return Looked(why=msg("dry_run.run_at_work"))
         with self._changed:
-            self._wanted[key] = _Wanted(self._wanted.get(key, _Wanted(question, 0.0)).question, time.monotonic())
+            self._wanted[key] = question, time.monotonic()
             return self._go_on() or Looked()
 
     def wait(self, question: Question) -> Looked:
@@ -97,7 +93,7 @@ class DryRuns:
     def _go_on(self) -> Looked | None:
         """Have the newest question counted that somebody waits for, unless one is at work that somebody waits for too."""
         now = time.monotonic()
-        self._wanted = {key: each for key, each in self._wanted.items() if now - each.looked_at < PATIENCE_S}
+        self._wanted = {key: each for key, each in self._wanted.items() if now - each[1] < PATIENCE_S}
         if not self._wanted or (self._at_work and self._at_work[1] in self._wanted):
             return None
         if self._worker is None or self._worker.process.poll() is not None:
@@ -106,11 +102,11 @@ class DryRuns:
             except OSError as error:
                 return Looked(why=msg("dry_run.failed", reason=error.strerror or str(error)))
             worker.listen(lambda said: self._hear(worker, said), lambda code: self._ended(worker, code))
-        key, wanted = list(self._wanted.items())[-1]
+        key, (question, _) = list(self._wanted.items())[-1]
         self._number += 1
         self._at_work = self._number, key
         self._set_clock(self._limit_s, self._too_slow)
-        self._worker.say(id=self._number, question=wanted.question.model_dump(mode="json"))
+        self._worker.say(id=self._number, question=question.model_dump(mode="json"))
         return None
 
     def _hear(self, worker: Child, said: dict[str, Any]) -> None:

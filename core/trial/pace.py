@@ -153,7 +153,7 @@ class PaceProbe:
 
     def measured(self, step: StandIn) -> float | None:
         """Tokens a second as measured before; None where nothing was yet. Reads a file, never waits."""
-        found = self._kept().get(self._key(step))
+        found = files.read_object(self._file).get(self._key(step))
         return found if isinstance(found, float) else None
 
     @property
@@ -187,7 +187,7 @@ class PaceProbe:
         if speed is None or not self._device_is_free():
             return None
         with contextlib.suppress(OSError):
-            kept = list((self._kept() | {self._key(step): speed}).items())
+            kept = list((files.read_object(self._file) | {self._key(step): speed}).items())
             files.replace_json(self._file, dict(kept[-KEPT:]))
         return speed
 
@@ -201,10 +201,6 @@ class PaceProbe:
     @property
     def _file(self) -> Path:
         return self._workspace.cache / "pace.json"
-
-    def _kept(self) -> dict[str, float]:
-        kept = files.read_json(self._file)
-        return kept if isinstance(kept, dict) else {}
 
     def _key(self, step: StandIn) -> str:
         machine = self._machine()
