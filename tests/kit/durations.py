@@ -1,4 +1,4 @@
-"""How long each test took, kept as a file after each run, slowest first: `<test cache>/durations.tsv`."""
+"""How long each test took, kept as a file of each run, slowest first: `<test cache>/durations/<when>.tsv`, the newest KEPT."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+KEPT = 20
 
 
 def cache() -> Path:
@@ -31,5 +33,8 @@ class Durations:
         slowest = sorted(self._seconds.items(), key=lambda pair: -pair[1])
         head = f"# {time.strftime('%Y-%m-%d %H:%M')}, {time.time() - self._began:.0f} s in all, {sum(self._seconds.values()):.0f} s of tests"
         lines = [head, *(f"{seconds:.2f}\t{test}" for test, seconds in slowest)]
-        cache().mkdir(parents=True, exist_ok=True)
-        (cache() / "durations.tsv").write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
+        folder = cache() / "durations"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / time.strftime("%Y-%m-%d_%H%M%S.tsv")).write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
+        for old in sorted(folder.glob("*.tsv"))[:-KEPT]:
+            old.unlink(missing_ok=True)

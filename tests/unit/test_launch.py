@@ -397,7 +397,7 @@ def test_long_forms_wait_for_full(full: bool, tmp_path: Path):
         [*pytest_of_its_own, "--rootdir", str(tmp_path), str(tmp_path), *(["--full"] if full else [])],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "LORA_GARAGE_TEST_CACHE": str(tmp_path / "cache")},
     )
     assert ("2 passed" if full else "1 passed, 1 skipped") in done.stdout, done.stdout + done.stderr
     assert full or "python launch.py test --full" in done.stdout
