@@ -37,8 +37,9 @@ def loaded_heavy_libraries(app: App) -> list[str]:
         return sorted({line.split()[-1] for line in maps if "libtorch" in line or "/torch/" in line})
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str) -> None:
+@pytest.mark.parametrize(("method", "steps"), [("lora", 80), ("qlora", 12), pytest.param("qlora", 80, marks=pytest.mark.full)])
+def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, steps: int) -> None:
+    """80 steps learn the voice, and held-out prompts are answered in it; 12 go the same way and only begin to."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -50,7 +51,10 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
             page.locator("#method").get_by_role("radio", name=re.compile("^QLoRA")).check()
             unfold(page, "#all-settings")
             page.locator("#setting-sample_seconds input").fill("0")  # the other method's run has its film
-        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
+            if steps != 80:
+                page.locator("#setting-max_steps input").fill(str(steps))
+                page.locator("#setting-max_steps input").blur()
+        expect(page.locator("#plan-card")).to_contain_text(f"{steps} optimizer steps")
         page.locator("#start").click()
 
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
@@ -66,13 +70,14 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         assert run.status().state == State.COMPLETED, run.log_tail()
         losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
         # 80 steps: 3.9 falls to 0.25 (docs/benchmarks.md); after 50 it was 1.1, so fewer would not do.
-        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < 0.6, losses
+        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < (0.6 if steps == 80 else losses[0] - 0.3), losses
         expect(second.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method
         assert bool(frames.read(run)) == (method == "lora")
 
         second.locator("#run-open-chat").click()
-        held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[:ASKED]
+        asked = ASKED if steps == 80 else 1
+        held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[:asked]
         unfold(second, "#chat-settings")
         second.locator("#chat-max-new-tokens input").fill("48")  # the base rambles on
         hits = {"base": 0, "tuned": 0}
@@ -86,13 +91,13 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
                 answers = second.locator(f"#chat-{column} [data-testid=bot]")
                 expect(answers).to_have_count(1, timeout=30_000)
                 hits[column] += passes(item.check, answers.last.inner_text())
-            if item is held[0]:
+            if item is held[0] and method == "lora":
                 for dark in (True, False):
                     set_dark(second, dark)
                     assert violations(second) == [], dark
             second.locator("#chat-clear").click()
             expect(second.locator("#chat-empty")).to_be_visible()
-        assert hits["tuned"] == ASKED and hits["base"] == 0, hits
+        assert hits["base"] == 0 and (steps != 80 or hits["tuned"] == asked), hits
         assert loaded_heavy_libraries(app) == [], "the web process imported torch on the way"
         watch.check()
         other_watch.check()

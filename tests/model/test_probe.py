@@ -229,12 +229,12 @@ def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(make_work
     assert code == 0, second.log_tail()
     now = second.facts().memory
     needed = was.peak_gib or was.measured_gib  # where a later step needed more than the longest batch, that corrects
-    assert now["runs"] == 1 and now["factor"] == pytest.approx(needed / was["arithmetic_gib"], rel=0.01)
-    assert now["tokens"] > 2 * was["tokens"]
-    assert now["predicted_gib"] == pytest.approx(now["measured_gib"], rel=0.15), (was, now)
+    assert now.runs == 1 and now.factor == pytest.approx(needed / was.arithmetic_gib, rel=0.01)
+    assert now.tokens > 2 * was.tokens
+    assert now.predicted_gib == pytest.approx(now.measured_gib, rel=0.15), (was, now)
     told = [event["message"]["params"] for event in second.events() if event["kind"] == "memory"]
     assert [told[0]["predicted"], told[0]["measured"]] == [
-        pytest.approx(now[f"{name}_gib"], abs=1e-3) for name in ("predicted", "measured")
+        pytest.approx(getattr(now, f"{name}_gib"), abs=1e-3) for name in ("predicted", "measured")
     ]
     corrections = MemoryRecord(space).corrections(Rig.of(this_machine(), None), "starter")
     assert corrections.of("lora").runs == 2
