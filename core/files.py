@@ -194,14 +194,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Tail:
-    """New whole lines of a JSONL file, and the offset to ask for next."""
+    """New whole lines of a JSONL file: records, the offset to ask for next, and how many lines were not readable."""
 
     records: list[dict[str, Any]]
     offset: int
+    bad_lines: int
 
 
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
-    """Whole JSON lines from a byte offset on. A bad line is passed over, an unfinished last one left for next time."""
+    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
@@ -211,16 +212,16 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
             # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
             data = file.read(min(limit_bytes, max(0, size - offset)))
     except OSError:
-        return Tail([], 0)
+        return Tail([], 0, 0)
     end = data.rfind(b"\n") + 1
     if end == 0 and len(data) == limit_bytes:  # one line longer than the limit: step over it
-        return Tail([], offset + len(data))
-    records = []
-    for line in data[:end].splitlines():
+        return Tail([], offset + len(data), 1)
+    records, lines = [], data[:end].splitlines()
+    for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(record := json.loads(line), dict):
                 records.append(record)
-    return Tail(records, offset + end)
+    return Tail(records, offset + end, len(lines) - len(records))
 
 
 def read_newest(path: Path, most_bytes: int = 16 << 10) -> list[dict[str, Any]]:
