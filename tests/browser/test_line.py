@@ -63,7 +63,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
             kit.expect(page.locator("#line-list label", has_text="gamma")).to_contain_text("not before")
             page.locator("#line-hold").click()
             kit.expect(page.locator("#line-says")).to_contain_text("You hold the line")
-            for dark in (False, True):
+            for dark in (True, False):
                 kit.set_dark(page, dark)
                 assert kit.violations(page) == [], dark
 

@@ -85,7 +85,7 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
     kit.expect(page.locator("#plan-card")).to_contain_text("Corrected by 3 runs on this PC: ×1.04.")
-    for dark in (False, True):
+    for dark in (True, False):
         kit.set_dark(page, dark)
         assert kit.violations(page) == [], dark
     kit.go_to_tab(page, "Settings")

@@ -51,7 +51,7 @@ def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, empty_app: ki
     assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[language]
     for tab in tabs:
         kit.go_to_tab(page, tab)
-        for dark in (False, True):
+        for dark in (True, False):
             kit.set_dark(page, dark)
             assert kit.violations(page) == [], (tab, dark)
         assert kit.overflow(page) <= 0, tab
@@ -74,7 +74,7 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
         kit.unfold(page, "#run-story-fold")
         card.locator("summary").click()
         kit.expect(card.locator("pre")).to_contain_text("<script>alert(1)</script>")
-        for dark in (False, True):
+        for dark in (True, False):
             kit.set_dark(page, dark)
             assert kit.violations(page) == []
         assert kit.overflow(page) <= 0
@@ -121,7 +121,7 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
         if page.locator("#runs-list label").first.is_visible():
             page.locator("#runs-list label").first.click()
             kit.expect(page.locator("#details-card")).to_be_visible()
-        for dark in (False, True):
+        for dark in (True, False):
             kit.set_dark(page, dark)
             assert kit.violations(page) == [], (tab, dark)
         assert kit.overflow(page) <= 0, tab

@@ -213,7 +213,7 @@ def nothing_found(page: Page, picture: str = "") -> None:
 
 def violations(page: Page) -> list[str]:
     """What axe finds on the page as it stands: "rule (impact): element", one line each. In the dark look contrast alone is asked
-    for: nothing else depends on the look, and it is asked in the light one."""
+    for: nothing else depends on the look, and it is asked in the light one; a loop over both ends in the light one."""
     from axe_playwright_python.sync_playwright import Axe
 
     without_transitions(page)
