@@ -12,6 +12,7 @@ import math
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,7 @@ LEAST_STEPS = 5
 PROBE_LIMIT_S = 120  # a first import of torch from a slow disk takes a minute
 MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a token, but for attention
 KEPT = 100  # measurements in the file
+REST_S = 2.0  # a plan that stands so long is not being chosen any more
 
 
 class Pace(Frozen):
@@ -146,10 +148,12 @@ def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
 class PaceProbe:
     """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch."""
 
-    def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = this_machine):
-        self._workspace, self._machine = workspace, machine
+    def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = this_machine, rest_s: float = REST_S):
+        self._workspace, self._machine, self._rest_s = workspace, machine, rest_s
         self._measuring = threading.Lock()
         self._failed: set[StandIn] = set()
+        self._wanted: tuple[StandIn, float] | None = None  # the step last asked for, and since when
+        self._follows: threading.Thread | None = None
 
     def measured(self, step: StandIn) -> float | None:
         """Tokens a second as measured before; None where nothing was yet. Reads a file, never waits."""
@@ -158,13 +162,30 @@ class PaceProbe:
 
     @property
     def busy(self) -> bool:
-        """Whether a measurement is under way."""
-        return self._measuring.locked()
+        """Whether a measurement is under way or about to begin."""
+        return self._measuring.locked() or bool(self._follows and self._follows.is_alive())
 
     def begin(self, step: StandIn) -> None:
-        """Measure in the background where it is not known yet. Returns at once; may be called again and again."""
-        if step not in self._failed and not self._measuring.locked():
-            threading.Thread(target=self.measure, args=(step,), name="pace", daemon=True).start()
+        """Measure in the background where it is not known yet, once no other step was asked for during rest_s: while somebody still
+        chooses, each step would cost a core for seconds. Returns at once; may be called again and again."""
+        if step in self._failed:
+            return
+        if self._wanted is None or self._wanted[0] != step:
+            self._wanted = step, time.monotonic()
+        if not self.busy:
+            self._follows = threading.Thread(target=self._follow, name="pace", daemon=True)
+            self._follows.start()
+
+    def _follow(self) -> None:
+        """Until the step that is wanted was tried."""
+        tried: StandIn | None = None
+        while self._wanted is not None and self._wanted[0] != tried:
+            step, since = self._wanted
+            if (rest := since + self._rest_s - time.monotonic()) > 0:
+                time.sleep(rest)
+            else:
+                self.measure(step)
+                tried = step
 
     def measure(self, step: StandIn) -> float | None:
         """Tokens a second, known or measured now (some seconds). None while something else computes, or where the child fails."""

@@ -37,7 +37,6 @@ A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -47,12 +46,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import files
 from core.presets import PROJECT
+from tests.kit.durations import cache
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -103,19 +104,18 @@ class App:
         return self.process.returncode
 
 
-PACE: dict[str, object] = {}  # what apps have measured of this machine: the next one need not
+def known_pace() -> Path:
+    """What apps of any test process, or of an earlier run, have measured of this machine: the next one need not."""
+    return cache() / "pace.json"
 
 
 def know_pace(workspace: Path) -> None:
-    file = workspace / "cache" / "pace.json"
-    if PACE and not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(PACE), "utf-8")
+    if known_pace().exists() and not (workspace / "cache" / "pace.json").exists():
+        files.replace_json(workspace / "cache" / "pace.json", files.read_object(known_pace()))
 
 
 def keep_pace(workspace: Path) -> None:
-    with suppress(OSError, ValueError):
-        PACE.update(json.loads((workspace / "cache" / "pace.json").read_text("utf-8")))
+    files.replace_json(known_pace(), files.read_object(known_pace()) | files.read_object(workspace / "cache" / "pace.json"))
 
 
 def start_app(workspace: Path, port: int | None = None, options: Sequence[str] = (), **environment: str) -> App:

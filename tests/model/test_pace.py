@@ -188,15 +188,25 @@ def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspa
 
 def test_begin_returns_at_once_and_a_child_that_failed_is_not_tried_again(workspace: Workspace, child: Child):
     child.answers = [None]
-    probe = PaceProbe(workspace, here)
+    probe = PaceProbe(workspace, here, rest_s=0)
     probe.begin(STEP)
-    wait_until(lambda: probe._failed, 5)
+    wait_until(lambda: probe._failed and not probe.busy, 5)
     probe.begin(STEP)
     assert probe.measured(STEP) is None and child.asked == 1
     child.answers = [0.3]
-    other = PaceProbe(workspace, here)
+    other = PaceProbe(workspace, here, rest_s=0)
     other.begin(STEP)
     wait_until(lambda: other.measured(STEP) == 0.3, 5)
+
+
+def test_of_settings_that_are_tried_one_after_the_other_only_the_last_is_measured(workspace: Workspace, child: Child):
+    probe = PaceProbe(workspace, here, rest_s=0.3)
+    tried = [stand_in(adapter={"r": r}) for r in (8, 16, 32)]
+    for step in tried:
+        probe.begin(step)
+        assert probe.busy
+    wait_until(lambda: not probe.busy, 5)
+    assert child.asked == 1 and [probe.measured(step) for step in tried] == [None, None, 0.25]
 
 
 def test_a_cache_that_is_no_json_is_measured_anew(workspace: Workspace, child: Child):
