@@ -205,6 +205,9 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, ser
     kit.expect(page.locator("#reset-settings")).to_contain_text("changed by you: 1")
     reasons = page.locator(".lg-plan details").first
     kit.open_details(reasons)
+    kit.choose(page, "#rank", "16")  # seen: words alone changed, and gradio puts those into the elements that are there
+    kit.expect(page.locator(".lg-plan-head")).to_contain_text("rank 16")
+    kit.expect(reasons).to_have_attribute("open", "")
     kit.choose(page, "#data", "sample:kettlewisp_facts")
     page.locator("#settings-search input, #settings-search textarea").first.fill("")
     kit.expect(steps).to_have_value("-1")
@@ -278,6 +281,7 @@ def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
         page.locator(f"#kept-{kind} input").click()
         page.get_by_role("option").filter(has_text=label).click()
         page.locator(f"#delete-{kind}").click()
+        kit.expect(page.locator(f"#no-{kind}")).to_be_visible()
         kit.expect(page.locator("#settings-notice")).to_contain_text("Deleted")
     assert not list(workspace.recipes.glob("*.yaml")) and not (workspace.datasets / "mine").exists()
     watch.check()

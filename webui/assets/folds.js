@@ -1,6 +1,7 @@
 // What a person unfolded stays unfolded when its HTML is drawn anew: else a plan that changes while it is read would fold itself.
 // A click counts from the moment it is made: the browser tells of an opened fold only later, when it may have been drawn anew, and
-// of a click not at all where that happens between press and release.
+// of a click not at all where that happens between press and release. Gradio puts new HTML into the elements that are there and takes
+// every attribute that it does not know: a fold without data-seen was drawn since we looked.
 (() => {
   const open = new Map();
   const nameOf = (fold) => (fold.closest("[id]")?.id ?? "") + "|" + fold.querySelector("summary")?.textContent;
@@ -24,10 +25,10 @@
   }, true);
   new MutationObserver(() => {
     if (!open.size) return;
-    for (const fold of document.querySelectorAll("details.lg-fold")) {
+    for (const fold of document.querySelectorAll("details.lg-fold:not([data-seen])")) {
       const wanted = open.get(nameOf(fold));
-      if (wanted !== undefined && fold.dataset.seen === undefined) fold.open = wanted;
+      if (wanted !== undefined) fold.open = wanted;
       fold.dataset.seen = "";
     }
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  }).observe(document.documentElement, { childList: true, subtree: true, attributeFilter: ["open", "data-seen"] });
 })();
