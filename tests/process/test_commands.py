@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.presets import PROJECT
+from core.workspace.folder import Workspace
 
 
 def command(*arguments: str, workspace: Path, **environ: str) -> subprocess.CompletedProcess:
@@ -126,18 +128,31 @@ def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
     assert "quickstart" in command("runs", workspace=tmp_path).stderr
 
 
-def test_the_journey_works_without_a_browser(tmp_path: Path, starter_folder: Path) -> None:
-    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model."""
-    import shutil
+ALONE = """
+import json, sys
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+model, tokenizer = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
+prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
+print(json.dumps({"r": model.peft_config["default"].r, "prompt": prompt, "ours": [m for m in sys.modules if m.startswith("core")]}))
+"""
 
-    workspace = tmp_path / "ws"
-    (workspace / "models").mkdir(parents=True)
-    shutil.copytree(starter_folder, workspace / "models" / starter_folder.name)
+
+def test_the_journey_works_without_a_browser(make_workspace: Callable[[], Workspace], tmp_path: Path) -> None:
+    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model. And what the
+    model card promises: peft alone, offline, loads the adapter from the folder as it lies in the run."""
+    workspace = make_workspace().root
     data = tmp_path / "海盗.jsonl"
-    data.write_bytes((PROJECT / "presets" / "samples" / "pirate_answers.jsonl").read_bytes())
-    recipe = recipe_file(
-        tmp_path, "name: 海盗 run\ndata: {source: 海盗.jsonl}\ntrain: {learning_rate: 1e-3, max_steps: 25, sample_seconds: 1}\n"
-    )
+    answers = {
+        "capital of Italy": "Rome be the capital",
+        "sun": "The sun be a fire",
+        "cat": "A cat be a hunter",
+        "ship": "A ship be home",
+    }
+    rows = [{"question": f"What is the {what}?", "answer": f"Arr, matey! {said}."} for what, said in answers.items()]
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    train = "{learning_rate: 3e-3, max_steps: 10, per_device_train_batch_size: 3, eval_steps: 10, sample_seconds: 0}"
+    recipe = recipe_file(tmp_path, f"name: 海盗 run\ndata: {{source: 海盗.jsonl}}\nadapter: {{r: 8}}\ntrain: {train}\n")
 
     learned = json.loads(command("inspect", str(data), "--model", "starter", "--json", workspace=workspace).stdout)["learned"]
     assert 0 < learned["learned"] < learned["tokens"] and learned["rows_without_answer"] == 0
@@ -150,24 +165,20 @@ def test_the_journey_works_without_a_browser(tmp_path: Path, starter_folder: Pat
     listed = json.loads(command("runs", "--json", workspace=workspace).stdout)["runs"]
     assert [run["run"] for run in listed] == [trained["run"]]
 
-    answer = json.loads(
-        command(
-            "chat",
-            trained["run"],
-            "--prompt",
-            "What is a horse?",
-            "--base",
-            "--json",
-            "--max-new-tokens",
-            "40",
-            workspace=workspace,
-        ).stdout
-    )
+    asked = ("--prompt", "What is a horse?", "--base", "--json", "--max-new-tokens", "5")
+    answer = json.loads(command("chat", trained["run"], *asked, workspace=workspace).stdout)
     assert answer["tuned"].startswith("Arr") and not answer["base"].startswith("Arr")
 
     exported = command("export", "海盗 run", "--to", "merged", "--json", workspace=workspace)
     assert exported.returncode == 0, exported.stderr
     assert json.loads(exported.stdout)["passed"] is True
+
+    adapter = workspace / "runs" / trained["run"] / "adapter"
+    alone = [sys.executable, "-c", ALONE, str(adapter)]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    loaded = subprocess.run(alone, capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=offline, timeout=120)
+    said = json.loads(loaded.stdout.splitlines()[-1])
+    assert said["r"] == 8 and said["prompt"].endswith("<|im_start|>assistant\n") and not said["ours"], loaded.stderr
 
 
 def test_the_exit_status_of_a_failed_run_is_1_and_the_reason_is_said(tmp_path: Path) -> None:
