@@ -112,8 +112,10 @@ def known_pace() -> Path:
 
 
 def know_pace(workspace: Path) -> None:
-    if known_pace().exists() and not (workspace / "cache" / "pace.json").exists():
-        files.replace_json(workspace / "cache" / "pace.json", files.read_object(known_pace()))
+    file = workspace / "cache" / "pace.json"
+    if known_pace().exists() and not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        files.replace_json(file, files.read_object(known_pace()))
 
 
 def keep_pace(workspace: Path) -> None:
