@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.heldout import load_heldout, passes
+from core.advice import plan
 from core.presets import PRESETS
+from core.recipe import Recipe
 from core.runs import frames
 from core.runs.all import Runs
 from core.runs.states import State
@@ -21,7 +22,6 @@ from tests.kit.runs import with_settings
 from tests.kit.waits import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-ASKED = 3  # held-out prompts asked on the page; benchmarks/quickstart asks all 20
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def loaded_heavy_libraries(app: App) -> list[str]:
         return sorted({line.split()[-1] for line in maps if "libtorch" in line or "/torch/" in line})
 
 
-@pytest.mark.parametrize(("method", "steps"), [("lora", 80), ("qlora", 12), pytest.param("qlora", 80, marks=pytest.mark.full)])
-def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, steps: int) -> None:
-    """80 steps learn the voice, and held-out prompts are answered in it; 12 go the same way and only begin to."""
+@pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
+def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, full: bool) -> None:
+    """80 steps learn the voice, and held-out prompts are answered in it. Nobody watches meanwhile."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -51,61 +51,56 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
             page.locator("#method").get_by_role("radio", name=re.compile("^QLoRA")).check()
             unfold(page, "#all-settings")
             page.locator("#setting-sample_seconds input").fill("0")  # the other method's run has its film
-            if steps != 80:
-                page.locator("#setting-max_steps input").fill(str(steps))
-                page.locator("#setting-max_steps input").blur()
-        expect(page.locator("#plan-card")).to_contain_text(f"{steps} optimizer steps")
+        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
         page.locator("#start").click()
 
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
         plot = page.locator("#live-chart .lc-plot")
         expect(plot).to_have_attribute("aria-label", re.compile("[Ss]tep"), timeout=120_000)
-        second, other_watch = open_page(chrome, app)  # a second page shows the same run, and closing the first changes nothing
-        expect(second.locator("#run-card")).to_contain_text("Pirate", timeout=30_000)
         page.close()
+        watch.check()
 
         runs = Runs(Workspace.open(app.workspace))
         run = runs.list()[0]
         wait_until(lambda: run.status().state not in (State.PREPARING, State.RUNNING, State.QUEUED), 600)
         assert run.status().state == State.COMPLETED, run.log_tail()
         losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
-        # 80 steps: 3.9 falls to 0.25 (docs/benchmarks.md); after 50 it was 1.1, so fewer would not do.
-        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < (0.6 if steps == 80 else losses[0] - 0.3), losses
-        expect(second.locator("#run-card")).to_contain_text("done", timeout=30_000)
+        # 3.9 falls to 0.25 (docs/benchmarks.md); after 50 steps it was 1.1, so fewer would not do.
+        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < 0.6, losses
+        page, watch = open_page(chrome, app)
+        expect(page.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method
         assert bool(frames.read(run)) == (method == "lora")
 
-        second.locator("#run-open-chat").click()
-        asked = ASKED if steps == 80 else 1
-        held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[:asked]
-        unfold(second, "#chat-settings")
-        second.locator("#chat-max-new-tokens input").fill("48")  # the base rambles on
+        page.locator("#run-open-chat").click()
+        held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[: 5 if full else 2]
+        unfold(page, "#chat-settings")
+        page.locator("#chat-max-new-tokens input").fill("48")  # the base rambles on
         hits = {"base": 0, "tuned": 0}
         for item in held:
-            box = second.locator("#chat-message textarea")
+            box = page.locator("#chat-message textarea")
             box.fill(item.prompt)
-            second.locator("#chat-send").click()
-            expect(second.locator("#chat-tuned-note")).to_contain_text("tokens", timeout=180_000)
-            expect(second.locator("#chat-send")).to_be_visible(timeout=60_000)
+            page.locator("#chat-send").click()
+            expect(page.locator("#chat-tuned-note")).to_contain_text("tokens", timeout=180_000)
+            expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
             for column in hits:
-                answers = second.locator(f"#chat-{column} [data-testid=bot]")
+                answers = page.locator(f"#chat-{column} [data-testid=bot]")
                 expect(answers).to_have_count(1, timeout=30_000)
                 hits[column] += passes(item.check, answers.last.inner_text())
             if item is held[0] and method == "lora":
                 for dark in (True, False):
-                    set_dark(second, dark)
-                    assert violations(second) == [], dark
-            second.locator("#chat-clear").click()
-            expect(second.locator("#chat-empty")).to_be_visible()
-        assert hits["base"] == 0 and (steps != 80 or hits["tuned"] == asked), hits
+                    set_dark(page, dark)
+                    assert violations(page) == [], dark
+            page.locator("#chat-clear").click()
+            expect(page.locator("#chat-empty")).to_be_visible()
+        assert hits == {"base": 0, "tuned": len(held)}
         assert loaded_heavy_libraries(app) == [], "the web process imported torch on the way"
         watch.check()
-        other_watch.check()
 
 
 def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
-    """The bare base answers before any run exists; a run takes the device from the chat and says so; Pause and Stop
-    keep what was learned."""
+    """The bare base answers before any run exists; a run, QLoRA on the real model, takes the device from the chat and says so;
+    Pause and Stop keep what was learned."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -121,6 +116,8 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> N
         unfold(page, "#step-plan")
         unfold(page, "#all-settings")
         page.locator("#setting-max_steps input").fill("5000")
+        page.locator("#setting-sample_seconds input").fill("0")
+        page.locator("#method input[value='qlora']").check()
         page.locator("#start").click()
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
         run = wait_until(lambda: next(iter(Runs(Workspace.open(app.workspace)).list()), None))
@@ -141,42 +138,20 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> N
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 120)
         page.locator("#stop").click()
         expect(page.locator("#run-card")).to_contain_text("stopped", timeout=60_000)
-        assert run.status().state == State.STOPPED and run.has_adapter()
+        assert run.status().state == State.STOPPED and run.has_adapter() and run.recipe().adapter.method == "qlora"
         expect(page.locator("#run-open-chat")).to_be_visible(timeout=20_000)
         watch.check()
 
 
-def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(app: App) -> None:
-    recipe = PRESETS / "recipes" / "quickstart.yaml"
-    from core.advice import plan
-    from core.recipe import Recipe
-
-    wanted = with_settings(plan.resolve(Recipe.read(recipe), "x", has_card=False), "train.max_steps=5000")
-    run = Runs(Workspace.open(app.workspace)).create(wanted, "app")
-    wait_until(lambda: run.status().step >= 2, 180)
+def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(tmp_path: Path, tiny_model: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    app = start_app(tmp_path)
+    wanted = with_settings(
+        plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", has_card=False),
+        "model.id=library:tiny", "train.max_steps=100000", "train.sample_seconds=0",
+    )  # fmt: skip
+    run = Runs(workspace).create(wanted, "app")
+    wait_until(lambda: run.status().step >= 2, 60)
     assert app.stop() == 0
     assert run.status().state == State.PAUSED and run.saved_step() == run.status().step
-
-
-def test_an_adapter_loads_without_us_and_without_a_network(app: App) -> None:
-    """What the model card promises: peft alone, offline, from the folder as it lies in the run."""
-    from core.advice import plan
-    from core.recipe import Recipe
-
-    wanted = with_settings(plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", False), "train.max_steps=2")
-    run = Runs(Workspace.open(app.workspace)).create(wanted, "app")
-    wait_until(lambda: run.status().state == State.COMPLETED, 180)
-    script = (
-        "import sys, json; from peft import AutoPeftModelForCausalLM; from transformers import AutoTokenizer\n"
-        "m = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1]); t = AutoTokenizer.from_pretrained(sys.argv[1])\n"
-        "print(json.dumps([m.peft_config['default'].r, t.apply_chat_template([{'role': 'user', 'content': 'Hi'}], "
-        "add_generation_prompt=True, tokenize=False)]))"
-    )
-    import os
-
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(run.adapter)], capture_output=True, text=True, env=offline, timeout=120
-    )
-    r, prompt = json.loads(result.stdout.splitlines()[-1])
-    assert r == 8 and prompt.endswith("<|im_start|>assistant\n")
