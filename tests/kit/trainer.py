@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,14 @@ def rows(count: int) -> list[Encoded]:
 
 
 def tiny_base() -> Any:
+    """Made once; each copy leaves the random numbers where its making left them."""
+    made, random = _tiny_base()
+    torch.set_rng_state(random)
+    return copy.deepcopy(made)
+
+
+@lru_cache(maxsize=1)
+def _tiny_base() -> tuple[Any, torch.Tensor]:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
@@ -56,7 +66,7 @@ def tiny_base() -> Any:
         vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         use_cache=False,
     )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
+    return AutoModelForCausalLM.from_config(config).requires_grad_(False).eval(), torch.get_rng_state()
 
 
 RECIPE = {
@@ -68,13 +78,15 @@ RECIPE = {
 }  # fmt: skip
 
 
-def trainer_of(folder: Path, pause_at: int | None, make: Callable[[], Any] = tiny_base, r: dict | None = None) -> Trainer:
-    """As the worker puts it together, in folder, which an earlier attempt may have left."""
+def trainer_of(
+    folder: Path, pause_at: int | None, make: Callable[[], Any] = tiny_base, r: dict | None = None, **train: Any
+) -> Trainer:
+    """As the worker puts it together, in folder, which an earlier attempt may have left. r: the adapter's settings besides r."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     settings = Adapter(r=4, **(r or {}))
     torch.manual_seed(1)
     tuned = adapter.add(make(), settings, "tiny", None)
-    recipe = plan.resolve(Recipe.parse(RECIPE), "x", has_card=False)
+    recipe = plan.resolve(Recipe.parse(RECIPE | {"train": RECIPE["train"] | train}), "x", has_card=False)
 
     def save(target: Path) -> None:
         tuned.save_pretrained(target, save_embedding_layers=False)

@@ -37,6 +37,7 @@ KINDS = {
     "commands": ("core.commands",),
 }  # fmt: skip
 READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "GRADIO_")  # libraries read these as they load
+LATE = {"core.trial.dry_run_worker": ("HF_HUB_OFFLINE",)}  # of those, what a module is told once it is forked
 MOST = 1 << 20  # bytes of a message
 ROOM = "." * 4000  # in a server's command line, for that of its children
 POLL_S = 0.01
@@ -65,10 +66,10 @@ class Warm:
                 assert time.monotonic() < end, f"no server at {address}"
                 time.sleep(POLL_S)
 
-    def takes(self, environment: Mapping[str, str] | None) -> bool:
+    def takes(self, module: str, environment: Mapping[str, str] | None) -> bool:
         """Whether libraries would have read the same settings; None: this process's own environment."""
         given = os.environ if environment is None else environment
-        early = {name for name in {*given, *self.environment} if name.startswith(READ_EARLY)}
+        early = {name for name in {*given, *self.environment} if name.startswith(READ_EARLY)} - {*LATE.get(module, ())}
         return all(given.get(name) == self.environment.get(name) for name in early)
 
     def ask(self, message: dict[str, Any], files: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class Popen(subprocess.Popen):
     def __init__(self, args: Any, *rest: Any, **options: Any):
         kind = None if rest else kind_of(args)
         self.warm = self.servers.get(kind) if kind else None
-        self._forked = self.warm is not None and self.warm.takes(options.get("env"))
+        self._forked = self.warm is not None and self.warm.takes(args[2], options.get("env"))
         if not self._forked:
             super().__init__(args, *rest, **options)
             return
@@ -265,6 +266,7 @@ def read_libraries(kind: str) -> None:
     from core.export import merge, proof  # noqa: F401
     from core.models import library  # noqa: F401
     from core.training import trainer  # noqa: F401
+    from core.trial import dry_run  # noqa: F401
 
 
 def main() -> None:
@@ -372,6 +374,8 @@ def child(asked: dict[str, Any], files: list[int]) -> None:
                 os.close(file)
         os.environ.clear()
         os.environ.update(asked["env"])
+        if hub := sys.modules.get("huggingface_hub.constants"):
+            hub.HF_HUB_OFFLINE = hub._is_true(os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE"))
         os.chdir(asked["cwd"])
         random.seed()
         sys.argv = list(asked["argv"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ def run_paused(folder: Path, pauses: list[int], **how: Any) -> tuple[Numbers, to
             if trainer.position.step:
                 trainer.checkpoint()
         numbers |= trainer.reporter.numbers
-    assert trainer.position.step == 5 and ("eval", 5) in numbers
+    last = trainer.schedule.total_steps
+    assert trainer.position.step == last and ("eval", last) in numbers
     return numbers, adapter_of(trainer)
 
 
@@ -83,15 +86,16 @@ def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
-def test_the_starter_goes_on_bit_for_bit(four_bit: bool, starter_folder: Path, tmp_path: Path) -> None:
-    def make() -> Any:
-        return base_model.load(starter_folder, BF16, four_bit)
-
-    whole = trainer_of(tmp_path / "whole", None, make)
+@pytest.mark.parametrize("four_bit", [pytest.param(False, marks=pytest.mark.full), True], ids=["lora", "qlora"])
+def test_the_starter_goes_on_bit_for_bit(
+    four_bit: bool, request: pytest.FixtureRequest, starter_folder: Path, tmp_path: Path
+) -> None:
+    """In 16 bit, on the real depth."""
+    make = request.getfixturevalue("starter_in_4_bit") if four_bit else partial(base_model.load, starter_folder, BF16, False)
+    how = {"make": make, "max_steps": 3, "gradient_accumulation_steps": 2}
+    whole = trainer_of(tmp_path / "whole", None, **how)
     whole.run()
-    at = whole.reporter.checks // 2
-    numbers, weights = run_paused(tmp_path / "paused", [at, at // 3], make=make)
+    numbers, weights = run_paused(tmp_path / "paused", [whole.reporter.checks // 2], **how)
     assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole))
 
 
@@ -105,17 +109,24 @@ def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path) -> None:
 
 
 # ---- real processes ---------------------------------------------------------------------------------------------------
+def with_library(folder: Path, tiny_model: Path) -> Workspace:
+    folder.mkdir()
+    (folder / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    return Workspace.open(folder)
+
+
 @pytest.fixture
 def space(tmp_path: Path, tiny_model: Path) -> Workspace:
-    (tmp_path / "ws").mkdir()
-    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
-    return Workspace.open(tmp_path / "ws")
+    return with_library(tmp_path / "ws", tiny_model)
 
 
-def recipe(steps: int) -> Recipe:
+def recipe(steps: int, **train: Any) -> Recipe:
     value = {
         "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
-        "train": {"max_steps": steps, "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "save_steps": 1000, "sample_seconds": 0},
+        "train": {
+            "max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2,
+            "save_steps": 1000, "sample_seconds": 0,
+        } | train,
     }  # fmt: skip
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 
@@ -128,10 +139,37 @@ def ended(process: subprocess.Popen, run: RunFolder) -> int:
         raise AssertionError(f"the worker did not end: {run.status()}\n{run.log_tail()}") from None
 
 
-def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunFolder:
+    """recipe(30), which nothing disturbed."""
+    space = with_library(tmp_path_factory.mktemp("whole") / "ws", tiny_model)
+    run = Runs(space).create(recipe(30), "command")
+    assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workspace:
+    """With one run, killed after its second checkpoint; saving and measuring more or less often changes no loss."""
+    space = with_library(tmp_path_factory.mktemp("killed") / "ws", tiny_model)
+    run = Runs(space).create(recipe(30, save_steps=2, eval_steps=1000), "command")
+    worker = spawn_worker(space, run)
+    wait_until(lambda: len(run.checkpoints()) >= 2, 60)
+    worker.kill()
+    worker.wait()
+    return space
+
+
+@pytest.fixture
+def killed_run(killed: Workspace, tmp_path: Path) -> tuple[Workspace, RunFolder]:
+    """The test's own copy."""
+    space = Workspace.open(shutil.copytree(killed.root, tmp_path / "killed"))
+    [run] = Runs(space).list()
+    return space, run
+
+
+def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, whole: RunFolder) -> None:
     runs = Runs(space)
-    whole = runs.create(recipe(30), "command")
-    assert ended(spawn_worker(space, whole), whole) == 0, whole.log_tail()
     run = runs.create(recipe(30), "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 3, 60)
@@ -153,20 +191,14 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace) -> None:
     assert attempts[status.step] == 1 and attempts[status.step + 1] == 2
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(space: Workspace) -> None:
-    runs = Runs(space)
-    wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
-    run = runs.create(wanted, "command")
-    worker = spawn_worker(space, run)
-    wait_until(lambda: run.checkpoints(), 60)
-    worker.kill()
-    worker.wait()
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(killed_run: tuple[Workspace, RunFolder], whole: RunFolder) -> None:
+    space, run = killed_run
+    runs, last = Runs(space), run.checkpoints()[-1]
     assert runs.status(run).state == State.INTERRUPTED
     runs.queue_again(run, "command")
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
-    whole = runs.create(wanted, "command")
-    assert ended(spawn_worker(space, whole), whole) == 0
-    assert losses(run) == losses(whole)
+    second = [line["step"] for line in run.all_metrics() if line["attempt"] == 2 and line["kind"] == "train"]
+    assert second[0] == int(last.name[-6:]) + 1 and losses(run) == losses(whole)
 
 
 def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space: Workspace) -> None:
@@ -193,14 +225,9 @@ def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned
     assert status.state == State.STOPPED and run.has_adapter() and status.message.key == "run.stopped_kept"
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(space: Workspace) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(killed_run: tuple[Workspace, RunFolder]) -> None:
+    space, run = killed_run
     runs = Runs(space)
-    wanted = recipe(30).model_copy(update={"train": recipe(30).train.model_copy(update={"save_steps": 2, "eval_steps": 1000})})
-    run = runs.create(wanted, "command")
-    worker = spawn_worker(space, run)
-    wait_until(lambda: len(run.checkpoints()) >= 2, 60)
-    worker.kill()
-    worker.wait()
     before, newest = run.checkpoints()[-2:]
     (newest / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
     runs.queue_again(run, "command")

@@ -1,0 +1,41 @@
+"""What tests of the arithmetic leave out, and bases that several of them copy."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+
+from core.engine import base_model
+from tests.kit.trainer import BF16, FP32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_beside_the_numbers() -> Iterator[None]:
+    """In this process no save waits for the disk (power cuts: tests/faults), and peft draws no model card for the product to overwrite:
+    together half of what a checkpoint of a tiny model takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        patch.setattr(PeftModel, "create_or_update_model_card", lambda self, folder: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def starter_in_4_bit(starter_folder: Path) -> Callable[[], Any]:
+    """Each call a copy of the starter in NF4 that computes in bfloat16; quantising it takes seconds of the processor."""
+    return copies_of(base_model.load(starter_folder, BF16, four_bit=True))
+
+
+@pytest.fixture(scope="session")
+def starter_in_4_bit_fp32(starter_folder: Path) -> Callable[[], Any]:
+    """The same, computing in float32."""
+    return copies_of(base_model.load(starter_folder, FP32, four_bit=True))
+
+
+def copies_of(base: Any) -> Callable[[], Any]:
+    return lambda: copy.deepcopy(base)
