@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
 
 
 def serve(kind: str) -> None:
-    os.setsid()
+    with suppress(PermissionError):  # it leads one already
+        os.setsid()
     if kind != "fake":
         import peft  # noqa: F401
         import torch  # noqa: F401

@@ -127,6 +127,12 @@ def places(whole: Undisturbed, count: int | None) -> list[int]:
     return [int(i * width) + chance.randint(1, max(1, int(width))) for i in range(count)]
 
 
+def telling(whole: Undisturbed, *begins: str) -> list[int]:
+    """For each of them, an operation in the middle of those that begin so ("write metrics.jsonl")."""
+    found = [[n for n, done in enumerate(whole.operations, 1) if done.startswith(begin)] for begin in begins]
+    return [each[len(each) // 2] for each in found]
+
+
 def steps_back(run: RunFolder) -> int:
     """How many steps that were finished have to be done again."""
     trained = [line["step"] for line in run.all_metrics() if line["kind"] == "train"]

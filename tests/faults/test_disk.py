@@ -24,7 +24,7 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker, layer
 from tests.faults.forking import Forker
-from tests.faults.runs import SAVE, SEED, Undisturbed, assert_whole, numbers, places, read_real, real_recipe
+from tests.faults.runs import SAVE, SEED, Undisturbed, assert_whole, numbers, places, read_real, real_recipe, telling
 from tests.faults.table import FaultTable
 from tests.kit.waits import wait_until
 
@@ -73,7 +73,7 @@ def test_the_real_worker_survives_a_full_disk_at_any_operation(
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     with Forker("real") as forker:
         whole = Undisturbed(forker, Workspace.open(tmp_path), real_recipe(), read_real)
-        chosen = places(whole, None if full else 8)
+        chosen = places(whole, None) if full else telling(whole, "write .run.json", "write film.jsonl", "open position.json")
         said = {disk_full(whole, nth, lasts=number % 2 == 1) for number, nth in enumerate(chosen)}
     assert said - {None} <= SAID and "run.disk_full" in said
     faults.add("disk full at an operation, once or from there on", "worker, LoRA", len(chosen))
@@ -105,7 +105,7 @@ def test_a_really_full_disk_is_said_and_with_space_again_the_run_is_the_same(
         for folder in Runs(whole.workspace).list():
             shutil.rmtree(folder.path)
         ballast, chance, said = small_disk / "ballast", random.Random(SEED), set()
-        sizes = [chance.randint(0, 9 << 20) for _ in range(20 if full else 2)] + [4096 * 2]
+        sizes = [chance.randint(0, 9 << 20) for _ in range(20 if full else 1)] + [4096 * 2]
         for leaves in sizes:
             run = whole.new_run()
             fill(ballast, leaves)

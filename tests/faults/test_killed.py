@@ -20,7 +20,18 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker
 from tests.faults.forking import Forker
-from tests.faults.runs import SAVE, SEED, Undisturbed, adapter_bytes, assert_whole, places, read_real, real_recipe, steps_back
+from tests.faults.runs import (
+    SAVE,
+    SEED,
+    Undisturbed,
+    adapter_bytes,
+    assert_whole,
+    places,
+    read_real,
+    real_recipe,
+    steps_back,
+    telling,
+)
 from tests.faults.table import FaultTable
 from tests.kit.waits import wait_until
 
@@ -91,7 +102,7 @@ def lost(back: int) -> str:
 def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
     real: Undisturbed, full: bool, faults: FaultTable
 ) -> None:
-    chosen = places(real, None if full else 8)
+    chosen = places(real, None) if full else telling(real, "write metrics.jsonl", "replace .state.json", "open trainer.pt")
     back = max(real.killed({"nth": nth, "act": "kill"}) for nth in chosen)
     faults.add("SIGKILL in front of an operation on the disk, half of it done", "worker, LoRA", len(chosen), lost(back))
 
@@ -99,7 +110,7 @@ def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
 @pytest.mark.slow
 def test_the_real_worker_killed_at_random_moments_goes_on_bit_for_bit(real: Undisturbed, full: bool, faults: FaultTable) -> None:
     """Spread over its whole life: load, tokenise, train, measure, save."""
-    chance, count = random.Random(SEED), 50 if full else 5
+    chance, count = random.Random(SEED), 50 if full else 3
     snapshots = [real.seconds * (i + chance.random()) / count for i in range(count)]
     back = max(real.killed({"act": "kill", "after_s": after_s}) for after_s in snapshots)
     faults.add("SIGKILL at a random moment between start and end", "worker, LoRA", count, lost(back))

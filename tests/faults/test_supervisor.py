@@ -64,8 +64,18 @@ ASKS: dict[str, Ask] = {"stop": Supervisor.stop, "pause": Supervisor.pause}
 
 
 @POSIX
-@pytest.mark.parametrize("script", [{"deaf": True}, {"deaf": True, "stubborn": True}, {"save_s": 600.0}], ids=str)
-@pytest.mark.parametrize("asks", ASKS)
+@pytest.mark.parametrize(
+    ("asks", "script"),
+    [
+        ("stop", {"deaf": True}),
+        ("pause", {"deaf": True, "stubborn": True}),
+        ("stop", {"save_s": 600.0}),
+        pytest.param("pause", {"deaf": True}, marks=pytest.mark.full),
+        pytest.param("stop", {"deaf": True, "stubborn": True}, marks=pytest.mark.full),
+        pytest.param("pause", {"save_s": 600.0}, marks=pytest.mark.full),
+    ],
+    ids=str,
+)
 def test_a_worker_that_hangs_on_a_stop_is_ended_and_its_checkpoints_stay(
     asks: str, script: dict, tmp_path: Path, faults: FaultTable
 ) -> None:

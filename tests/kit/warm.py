@@ -32,6 +32,7 @@ from typing import Any
 KINDS = {
     "torch": (
         "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
     ),
     "web": ("webui",),
     "commands": ("core.commands",),

@@ -178,6 +178,17 @@ def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers() -> None:
     assert "3.8" in str(finding.evidence) and "100 %" in str(finding.evidence)
 
 
+def test_a_run_that_was_too_hot_says_so_where_it_is_listed(space: Workspace) -> None:
+    recipe, lines, rows = recorded("hot")
+    run = Runs(space).create(recipe, "command", RunFacts.of({"rows_measured": rows, "advice": {"usual_rate": 1e-3}}))
+    for line in lines:
+        run.log_metrics(line["kind"], 1, line["step"], **{name: line[name] for name in line if name not in ("kind", "step")})
+    status = run.status().model_copy(update={"state": State.COMPLETED})
+    [finding] = running.findings_of(run, run.recipe(), status, run.all_metrics())
+    assert (finding.id, finding.fix, finding.action) == ("hot_rate", {"train.learning_rate": 1e-3}, None)
+    assert running.summary(run, status)["findings"][0]["id"] == "hot_rate"
+
+
 def test_overfitting_on_ten_rows_says_from_which_step_and_keeps_that_one() -> None:
     (step, finding), *_ = followed("ten_rows")
     assert (finding.id, finding.step, finding.action, finding.fix) == ("overfitting", 18, "stop", {})
@@ -295,6 +306,7 @@ def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any],
     return run, running.findings_of(run, run.recipe(), status, run.all_metrics())
 
 
+@pytest.mark.full
 def test_a_rate_far_too_hot_on_the_starter_is_found(make_workspace: Callable[[], Workspace]) -> None:
     sizes = {"max_steps": 18, "per_device_train_batch_size": 2, "eval_steps": 9, "save_steps": 18, "sample_seconds": 0}
     run, [finding] = trained(make_workspace(), rows(40), {}, learning_rate=0.05, **sizes)
