@@ -1,4 +1,5 @@
-"""Files that appear complete or not at all, lines that are appended whole, and the disk's own limits in words.
+"""Files that appear complete or not at all, lines that are appended whole, patience with what Windows refuses for a moment, and the
+disk's own limits in words.
 
 A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or a
 full disk inside `append_line` leaves half a line, which the next one does not run into.
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,30 @@ from pydantic import BaseModel, ValidationError
 from core.errors import RunError
 
 OURS = 16 << 20  # bytes; no file that this app writes as one JSON value comes near
+PATIENCE_S = 10.0  # with a scanner, an indexer, OneDrive or Explorer, which look at what is new
+MOMENT_S = 1.0  # with a writer, which has a file for milliseconds, and where a person waits for the answer
+ON_WINDOWS = os.name == "nt"
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+def patiently(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> Result:
+    """act(), again for so long where Windows refuses it because somebody has the file open at this instant, or one in the folder.
+    Then its PermissionError."""
+    end, pause = time.monotonic() + patience_s, 0.01
+    while True:
+        try:
+            return act()
+        except PermissionError:
+            if not ON_WINDOWS or time.monotonic() > end:
+                raise
+        time.sleep(pause)
+        pause = min(0.25, 1.5 * pause)
+
+
+def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
+    """Of a file, over another one too, or of a folder to where there is none. Raises OSError."""
+    patiently(lambda: os.replace(source, target), patience_s)
 
 
 def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
@@ -41,7 +65,7 @@ def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        _rename(aside, path)
+        rename(aside, path)
     except OSError:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -74,18 +98,6 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _rename(aside: Path, path: Path) -> None:
-    # On Windows a reader that has the file open at this instant makes the rename fail; it is over in milliseconds.
-    for attempt in range(20):
-        try:
-            os.replace(aside, path)
-            return
-        except PermissionError:
-            if os.name != "nt" or attempt == 19:
-                raise
-            time.sleep(0.01)
-
-
 def replace_json(path: Path, value: Any) -> None:
     replace(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
@@ -96,7 +108,7 @@ def read_json(path: Path, most_bytes: int | None = None) -> Any | None:
     try:
         if most_bytes is not None and path.stat().st_size > most_bytes:
             return None
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(patiently(lambda: path.read_text("utf-8"), MOMENT_S))
     except (OSError, ValueError, RecursionError):  # the last for ten thousand brackets
         return None
 
@@ -105,6 +117,14 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that path holds; an empty one where it holds none, is missing, or is larger than OURS."""
     value = read_json(path, OURS)
     return value if isinstance(value, dict) else {}
+
+
+def add_to_object(path: Path, more: dict[str, Any]) -> None:
+    """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there cannot be read."""
+    held = None
+    with contextlib.suppress(FileNotFoundError, ValueError, RecursionError), patiently(lambda: open(path, "rb")) as file:
+        held = json.loads(file.read(OURS))
+    replace_json(path, (held if isinstance(held, dict) else {}) | more)
 
 
 def read_model(kind: type[Model], path: Path) -> Model | None:
@@ -204,7 +224,7 @@ class Tail:
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
     """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
     try:
-        with open(path, "rb") as file:
+        with patiently(lambda: open(path, "rb"), MOMENT_S) as file:
             size = file.seek(0, 2)
             if not 0 <= offset <= size:
                 offset = 0

@@ -250,7 +250,7 @@ class DatasetStore:
             raise DataError("data.cannot_delete", id=id)
         trash = self.root / f".trash-{short_id()}"
         try:
-            folder.rename(trash)
+            files.rename(folder, trash, files.MOMENT_S)
         except OSError as error:
             raise DataError("data.in_use", name=id, reason=error.strerror or str(error)) from error
         shutil.rmtree(trash, ignore_errors=True)

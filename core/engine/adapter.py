@@ -101,8 +101,8 @@ def _put(aside: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
+        files.rename(folder, old)
+    files.rename(aside, folder)
     files.sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -195,7 +195,7 @@ class JobFolder:
         exports = self.path.parent.parent
         for old in (self.build / REPLACED).glob("*"):
             if not (exports / old.name).exists():
-                old.rename(exports / old.name)
+                files.rename(old, exports / old.name)
 
 
 @dataclass(frozen=True)

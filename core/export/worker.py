@@ -70,9 +70,7 @@ class ExportReporter(Job[ExportStatus]):
         self.folder.write(status)
 
     def stage(self, stage: str, fraction: float | None = None) -> None:
-        """Written at most five times a second."""
-        if stage != self._status.stage or self._is_due:
-            self._put(stage=stage, fraction=fraction)
+        self._progress(stage=stage, fraction=fraction)
 
     def counted(self, stage: str, progress: Progress | None) -> None:
         self.stage(stage, progress.done / progress.total if progress and progress.total else None)
@@ -276,8 +274,8 @@ class Exporter:
         files.sync_tree(out)
         if target.exists():
             old.parent.mkdir()
-            target.rename(old)
-        out.rename(target)
+            files.rename(target, old)
+        files.rename(out, target)
         files.sync_folder(target.parent)
         self.job.folder.clear()
         return result

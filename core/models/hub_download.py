@@ -355,7 +355,7 @@ class Transfer:
             snapshot.mkdir(parents=True, exist_ok=True)
             if not _has(blob, file.size):
                 self._complete(file, _partial_path(blob))
-                os.replace(_partial_path(blob), blob)
+                files.rename(_partial_path(blob), blob)
             _point(pointer, blob)
         self._growing = 0
         self._finished += file.size or 0
@@ -478,4 +478,4 @@ def _point(pointer: Path, blob: Path) -> None:
             return
         except OSError:  # Windows without developer mode, exFAT
             pass
-    os.replace(blob, pointer)
+    files.rename(blob, pointer)

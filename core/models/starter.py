@@ -70,7 +70,7 @@ def ensure(models: Path, report: Report, check: Check) -> Path:
         _convert(gguf, work / "folder")
         check()
         shutil.rmtree(target, ignore_errors=True)
-        (work / "folder").rename(target)
+        files.rename(work / "folder", target)
         sizes = {file.name: file.stat().st_size for file in target.iterdir()}
         files.replace_json(target / "starter.json", {"conversion": CONVERSION, "source": REQUIREMENT, "files": sizes})
         shutil.rmtree(work, ignore_errors=True)

@@ -47,7 +47,7 @@ class Runs:
             created = RunFacts(v=1, name=recipe.name, created=time.time(), launcher=launcher, **this_process())
             files.replace_json(aside / "run.json", created.given() | (facts.given() if facts else {}))
             run.write_status(Status(state=State.QUEUED, since=time.time()))
-            aside.rename(self.workspace.runs / folder)
+            files.rename(aside, self.workspace.runs / folder)
             files.sync_folder(self.workspace.runs)
         except RunError:  # of the parent
             shutil.rmtree(aside, ignore_errors=True)
@@ -172,7 +172,7 @@ class Runs:
             raise RunError("run.busy_delete", run=run.name)
         aside = run.path.with_name(f".{run.id}.deleted")
         try:
-            run.path.rename(aside)
+            files.rename(run.path, aside, files.MOMENT_S)
             shutil.rmtree(aside)
         except OSError as error:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error

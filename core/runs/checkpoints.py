@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 MARGIN = 32 << 20  # bytes that a save needs beside itself: events, numbers, the log
@@ -61,7 +62,8 @@ def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | Non
 def drop(folders: Iterable[Path]) -> None:
     """The marker goes first: half a deletion must not look like a checkpoint."""
     for folder in folders:
-        (folder / "COMPLETE").unlink(missing_ok=True)
+        with suppress(OSError):  # open elsewhere: the next time
+            (folder / "COMPLETE").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -77,8 +77,8 @@ class RunFolder:
         return RunFacts.of(files.read_object(self.path / "run.json"))
 
     def add_facts(self, facts: RunFacts) -> None:
-        """What is given of facts (None too), beside what stands there; by the holder of run.lock."""
-        files.replace_json(self.path / "run.json", files.read_object(self.path / "run.json") | facts.given())
+        """What is given of facts (None too), beside what stands there; by the holder of run.lock. Raises OSError."""
+        files.add_to_object(self.path / "run.json", facts.given())
 
     @property
     def is_of_app(self) -> bool:
@@ -228,7 +228,7 @@ class RunFolder:
         aside = self.path / ".adapter.part"
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(saved[-1] / "adapter", aside)
-        aside.rename(self.adapter)
+        files.rename(aside, self.adapter)
         return True
 
     def bytes_used(self) -> int:

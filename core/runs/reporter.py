@@ -67,20 +67,14 @@ class Reporter(Job[Status]):
         return EXIT[status.state]
 
     def stage(self, stage: str, progress: Progress | None = None) -> None:
-        """What is going on now, as catalogue key `stage.<stage>`; written at most five times a second."""
-        changed = stage != self._status.stage
-        if changed:
+        """What is going on now, as catalogue key `stage.<stage>`."""
+        if stage != self._status.stage:
             self.run.log_event("stage", stage=stage)
-        if changed or self._is_due:
-            self._put(stage=stage, progress=progress)
+        self._progress(stage=stage, progress=progress)
 
     def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
         """seconds_total: of the whole training as far as this attempt goes, which seconds_left is the rest of."""
-        with self._guard:
-            if self._is_due or step == total_steps:
-                self._put(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
-            else:
-                self._status = self._status.model_copy(update={"step": step, "total_steps": total_steps})
+        self._progress(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
 
     def warn(self, message: Message) -> None:
         self.run.log_event("warning", message=message)

@@ -15,8 +15,7 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
-POLL_S = 0.15
-WRITE_S = 0.2  # progress is written no more often
+POLL_S = 0.15  # as often as progress is written, and what is asked looked for
 
 Status = TypeVar("Status", bound=BaseModel)
 
@@ -26,8 +25,9 @@ class Job(ABC, Generic[Status]):
 
     def __init__(self, status: Status):
         self._status = status
-        self._written = 0.0
+        self._untold = False  # what is in no file yet
         self._guard = threading.RLock()
+        self._writing = threading.Lock()  # taken inside of _guard, never around it
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -51,19 +51,32 @@ class Job(ABC, Generic[Status]):
     def status(self) -> Status:
         return self._status
 
-    @property
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._written > WRITE_S
-
     def _put(self, **changes: object) -> None:
-        with self._guard:
+        """Written before it is so. Raises OSError where the disk does not take it."""
+        with self._guard, self._writing:
             status = self._status.model_copy(update=changes)
             self._write(status)
-            self._status, self._written = status, time.monotonic()
+            self._status, self._untold = status, False
+
+    def _progress(self, **changes: object) -> None:
+        """Told by the watch thread: the main thread waits for no disk, and what a disk refuses is written again next time."""
+        with self._guard:
+            self._status, self._untold = self._status.model_copy(update=changes), True
+
+    def _tell(self) -> None:
+        with self._writing:
+            if not self._untold:
+                return
+            self._untold = False
+            try:
+                self._write(self._status)
+            except OSError:
+                self._untold = True
 
     def _watch(self) -> None:
         while not self._over.wait(POLL_S):
             try:
+                self._tell()
                 self._look(time.monotonic())
             except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
                 traceback.print_exc()

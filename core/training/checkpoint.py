@@ -95,7 +95,7 @@ class Checkpoints:
         except BaseException:  # a stop and Ctrl-C too; all of them go on
             shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
             raise
-        aside.rename(target)
+        files.rename(aside, target)
         files.sync_folder(target.parent)
         self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
         self._drop_old(position.best_checkpoint)

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import __version__
+from core import __version__, files
 from core.data.labels import Encoded
 from core.data.store import DatasetStore, Examples
 from core.data.tokenizer import Tokenizer
@@ -254,7 +254,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
         if failure:
             raise failure
     if run.has_adapter():  # of an attempt that failed later than where this one goes on
-        run.adapter.rename(run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
+        files.rename(run.adapter, run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
         run.add_facts(RunFacts(adapter_step=None, adapter_is_best=None))
 
 

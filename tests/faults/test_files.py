@@ -121,7 +121,7 @@ def test_a_worker_whose_state_was_overwritten_writes_it_anew_and_hears_the_stop_
         (run.path / "state.json").write_bytes(GARBAGE[garbage])
         (run.path / "control.json").write_bytes(GARBAGE[garbage])
         told.step(10, 10, 1.0)
-        assert run.status().state == State.RUNNING and run.status().step == 10
+        wait_until(lambda: run.status().state == State.RUNNING and run.status().step == 10, 10)
         run.ask("stop")
         wait_until(lambda: told.stop_asked, 10)
         wait_until(lambda: run.status().state == State.STOPPING, 10)
