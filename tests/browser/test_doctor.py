@@ -10,7 +10,6 @@ import pytest
 from core.data.store import DatasetStore
 from core.messages import msg
 from core.presets import PRESETS, PROJECT
-from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
@@ -38,11 +37,8 @@ def shelves(count: int) -> list[dict[str, str]]:
 def replay(workspace: Workspace, name: str, curve: str, until: int) -> ScriptedRun:
     """A run with the numbers of a recorded one, up to a step."""
     value = json.loads((CURVES / f"{curve}.json").read_text("utf-8"))
-    scripted = ScriptedRun(workspace, name, total_steps=len(value["train"]))
-    recipe = scripted.run.recipe()
-    train = recipe.train.model_copy(update={"learning_rate": value["learning_rate"]})
-    recipe.model_copy(update={"train": train}).write(scripted.run.path / "recipe.yaml")
-    scripted.run.add_facts(RunFacts(rows_measured=value["measured_rows"], advice={"usual_rate": 1e-3}))
+    facts = {"rows_measured": value["measured_rows"], "advice": {"usual_rate": 1e-3}}
+    scripted = ScriptedRun(workspace, name, len(value["train"]), train={"learning_rate": value["learning_rate"]}, **facts)
     for step, loss, norm, rate in value["train"][:until]:
         scripted.run.log_metrics("train", 1, step, loss=loss, grad_norm=norm, learning_rate=rate, tokens_per_second=800)
     for step, loss in value["eval"]:
@@ -98,7 +94,8 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
 def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_plans_anew(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
-    over = replay(workspace, "ten rows", "ten_rows", 90).to(State.COMPLETED, msg("run.completed", step=90))
+    with replay(workspace, "ten rows", "ten_rows", 90) as over:
+        over.to(State.COMPLETED, msg("run.completed", step=90))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     with replay(workspace, "too hot", "hot", 20) as hot:
         hot.to(State.RUNNING)

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy
 from filelock import FileLock
@@ -35,20 +36,24 @@ PATHS = {
 
 
 class ScriptedRun:
-    """Use as a context manager to hold run.lock, as a living worker does; without it an active run is interrupted."""
+    """Use as a context manager to hold run.lock, as a living worker does; without it an active run is interrupted, also on its way
+    to an end where an app serves the workspace. train: more settings of that section; facts: of RunFacts."""
 
-    def __init__(self, workspace: Workspace, name: str, total_steps: int = 100, method: str = "lora"):
+    def __init__(
+        self, workspace: Workspace, name: str, total_steps: int = 100, method: str = "lora", train: Any = None, **facts: Any
+    ):
         recipe = Recipe.parse(
             {
                 "name": name,
                 "data": {"source": "sample:pirate_answers"},
                 "adapter": {"method": method},
-                "train": {"max_steps": total_steps},
+                "train": {"max_steps": total_steps} | (train or {}),
             }
         )
         data = TrainedOn(id="sample:pirate_answers", name="sample:pirate_answers", sha256="0", rows=68)
-        self.run: RunFolder = Runs(workspace).create(plan.resolve(recipe, name, False), "test", RunFacts(data=data))
-        self.run.add_facts(RunFacts(trainable_params=2_442_240, dtype="bfloat16", device="cpu", rows_trained=64, rows_measured=4))
+        usual = {"trainable_params": 2_442_240, "dtype": "bfloat16", "device": "cpu", "rows_trained": 64, "rows_measured": 4}
+        known = RunFacts(data=data, **usual | facts)
+        self.run: RunFolder = Runs(workspace).create(plan.resolve(recipe, name, False), "test", known)
         self.total_steps, self.step = total_steps, 0
         self._lock: FileLock = self.run.lock()
 
@@ -134,11 +139,19 @@ def with_settings(recipe: Recipe, *settings: str) -> Recipe:
 
 def trained(workspace: Workspace, name: str) -> RunFolder:
     """An ended run with a small adapter that is one."""
-    run = ScriptedRun(workspace, name).to(State.RUNNING).train(60)
-    run.run.adapter.mkdir()
     config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "starter"}
-    (run.run.adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     weights = {f"m.lora_{side}.weight": numpy.zeros(shape, "float32") for side, shape in (("A", (8, 4)), ("B", (4, 8)))}
-    save_file(weights, run.run.adapter / "adapter_model.safetensors")
-    run.to(State.COMPLETED, msg("run.completed", step=60), has_adapter=True)
+    with ScriptedRun(workspace, name) as run:
+        run.to(State.RUNNING).train(60)
+        run.run.adapter.mkdir()
+        (run.run.adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+        save_file(weights, run.run.adapter / "adapter_model.safetensors")
+        run.to(State.COMPLETED, msg("run.completed", step=60), has_adapter=True)
+    return run.run
+
+
+def ended(workspace: Workspace, name: str, steps: int) -> RunFolder:
+    """A run that is done, without an adapter."""
+    with ScriptedRun(workspace, name) as run:
+        run.to(State.RUNNING).train(steps).to(State.COMPLETED, msg("run.completed", step=steps))
     return run.run
