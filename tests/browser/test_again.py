@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
-TRAIN = {"en": "Train", "zh": "训练"}
+EN, ZH = ("en", kit.DESKTOP), ("zh", kit.PHONE)
 
 
 def cut_off(workspace: Workspace, name: str, step: int, saved: int | None) -> RunFolder:
-    scripted = ScriptedRun(workspace, name).to(State.RUNNING).train(step)
-    if saved:
-        scripted.save(saved)
+    with ScriptedRun(workspace, name) as scripted:
+        scripted.to(State.RUNNING).train(step)
+        if saved:
+            scripted.save(saved)
     return scripted.run
 
 
-@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
+@pytest.mark.parametrize(("language", "viewport"), [EN, pytest.param(*ZH, marks=pytest.mark.full)], ids=["en-desktop", "zh-phone"])
 def test_runs_that_were_cut_off_are_offered_above_everything(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
@@ -69,7 +70,7 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     page.context.close()
 
 
-@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)], ids=["en-desktop", "zh-phone"])
+@pytest.mark.parametrize(("language", "viewport"), [pytest.param(*EN, marks=pytest.mark.full), ZH], ids=["en-desktop", "zh-phone"])
 def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):

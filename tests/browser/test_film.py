@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,18 +21,11 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[ScriptedRun]:
-    with ScriptedRun(Workspace.open(tmp_path / "workspace"), "Filmed", total_steps=100) as run:
+def run(workspace: Workspace) -> Iterator[ScriptedRun]:
+    with ScriptedRun(workspace, "Filmed", total_steps=100) as run:
         run.to(State.RUNNING).train(60)
         film_of(run.run, 0, 20, 40)
         yield run
-
-
-@pytest.fixture
-def app(run: ScriptedRun) -> Iterator[kit.App]:
-    started = kit.start_app(Path(run.run.path).parent.parent)
-    yield started
-    started.stop()
 
 
 def answer(page: Page, film: str, place: int = 0) -> str:

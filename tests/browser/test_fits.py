@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core.advice.headroom import CARDS_GB
 from core.models.known import known_models
-from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit import nvml
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -21,20 +18,9 @@ pytestmark = pytest.mark.browser
 FITS = {"en": "fits", "zh": "放得下"}
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
-    """With a card of 8 GB, by a fake driver library."""
-    folder = tmp_path_factory.mktemp("fits")
-    cards = nvml.write(folder / "cards.txt", nvml.EIGHT_GB)
-    environment = nvml.environment(nvml.compile(folder), cards)
-    started = kit.start_app(Workspace.open(folder / "workspace").root, **environment)
-    yield started
-    started.stop()
-
-
-@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)])
-def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: kit.App, language: str, viewport: dict):
-    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+@pytest.mark.parametrize(("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)])
+def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_app: kit.App, language: str, viewport: dict):
+    page, watch = kit.open_page(chrome, card_app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
     kit.unfold(page, "#step-model")
     kit.unfold(page, "#model-list")
@@ -67,14 +53,18 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, app: k
     assert kit.overflow(page) <= 0
     assert not kit.violations(page)
     watch.check()
+    page.context.close()
 
 
 @pytest.mark.parametrize(("language", "viewport", "numbers"), [
-    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; rule of thumb \d+\.\d GiB"), ("zh", kit.PHONE, r"试算：\d+\.\d GiB；经验公式：\d+\.\d GiB"),
+    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; rule of thumb \d+\.\d GiB"),
+    pytest.param("zh", kit.PHONE, r"试算：\d+\.\d GiB；经验公式：\d+\.\d GiB", marks=pytest.mark.full),
 ])  # fmt: skip
-def test_the_dry_run_arrives_beside_the_rule_of_thumb(chrome: Browser, app: kit.App, language: str, viewport: dict, numbers: str):
+def test_the_dry_run_arrives_beside_the_rule_of_thumb(
+    chrome: Browser, card_app: kit.App, language: str, viewport: dict, numbers: str
+):
     """The real one, of a real process: the card is there at once, the line follows."""
-    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    page, watch = kit.open_page(chrome, card_app, f"/?lang={language}", viewport=viewport)
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-model")
     page.locator("#model input").fill("Qwen/Qwen3-4B")
@@ -85,3 +75,4 @@ def test_the_dry_run_arrives_beside_the_rule_of_thumb(chrome: Browser, app: kit.
     assert kit.overflow(page) <= 0
     assert not kit.violations(page)
     watch.check()
+    page.context.close()

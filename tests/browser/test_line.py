@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,7 +40,8 @@ def order(page: Page) -> str:
     return "".join(re.sub(r"^\d+ · ", "", line.strip())[0] for line in lines)
 
 
-def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, workspace: Workspace) -> None:
+def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "workspace")
     app = kit.start_app(workspace.root)
     try:
         with ScriptedRun(workspace, "at work") as run:
@@ -63,9 +65,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
             kit.expect(page.locator("#line-list label", has_text="gamma")).to_contain_text("not before")
             page.locator("#line-hold").click()
             kit.expect(page.locator("#line-says")).to_contain_text("You hold the line")
-            for dark in (True, False):
-                kit.set_dark(page, dark)
-                assert kit.violations(page) == [], dark
+            kit.nothing_found(page)
 
             chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
             kit.expect(chinese.locator("#line-says")).to_contain_text("你暂停了队列", timeout=20_000)
@@ -96,13 +96,12 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, wor
             page.locator("#auto-save").click()
             kit.expect(page.locator("#auto-notice")).to_contain_text("Saved")
             kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
-            assert kit.violations(page) == []
             run.to(State.COMPLETED)
         kit.go_to_tab(page, "Train")
         kit.expect(page.locator("#line-says")).to_contain_text("These are hours kept free", timeout=20_000)
         kit.expect(page.locator("#line-anyway")).to_be_visible()
         kit.expect(page.locator("#start")).to_be_visible()
-        assert order(page) == "gbP" and kit.violations(page) == []
+        assert order(page) == "gbP"
         watch.check()
         other_watch.check()
         page.context.close()

@@ -6,7 +6,8 @@ Cards are a fake driver library under the real pynvml. The device is held meanwh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit import nvml
-from tests.kit.runs import ScriptedRun
+from tests.kit.runs import ended
 from tests.kit.waits import wait_until
 
 if TYPE_CHECKING:
@@ -27,43 +28,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 START = {"en": "Start training", "zh": "开始训练"}
-WALKS = [
-    pytest.param(
-        language,
-        size,
-        card,
-        id=f"{language}-{'desktop' if size is kit.DESKTOP else 'phone'}-{'8_gb' if card else 'no_card'}",
-        # The short form has every two of the three together.
-        marks=[] if ((language == "en") ^ (size is kit.DESKTOP)) ^ card else [pytest.mark.full],
-    )
-    for language in ("en", "zh")
-    for size in (kit.DESKTOP, kit.PHONE)
-    for card in (False, True)
-]
 
 
-@pytest.fixture
-def serve(workspace: Workspace, tmp_path: Path, fake_driver: Callable[[], Path]) -> Iterator[Callable[[bool], kit.App]]:
-    """serve(card): the app on workspace, with a card of 8 GB or without any driver."""
-    apps = []
-
-    def started(card: bool) -> kit.App:
-        environment = {}
-        if card:
-            file = nvml.write(tmp_path / "cards.txt", nvml.EIGHT_GB)
-            environment = nvml.environment(fake_driver(), file)
-        apps.append(kit.start_app(workspace.root, **environment))
-        return apps[-1]
-
-    yield started
-    for app in apps:
-        app.stop()
-
-
-@pytest.fixture(scope="module")
-def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """The folder of the compiled library; the test that asks is skipped, saying so, where there is no compiler."""
-    return lambda: nvml.compile(tmp_path_factory.mktemp("driver"))
+def walks(*short: str) -> pytest.MarkDecorator:
+    """All eight of language, size and card; short: those of the short form."""
+    each = []
+    for language, (size, viewport), card in product(("en", "zh"), (("desktop", kit.DESKTOP), ("phone", kit.PHONE)), (False, True)):
+        name = f"{language}-{size}-{'8_gb' if card else 'no_card'}"
+        each.append(pytest.param(language, viewport, card, id=name, marks=[] if name in short else [pytest.mark.full]))
+    return pytest.mark.parametrize(("language", "viewport", "card"), each)
 
 
 def started_run(page: Page, workspace: Workspace):
@@ -77,11 +50,13 @@ def started_run(page: Page, workspace: Workspace):
     return run
 
 
-@pytest.mark.parametrize(("language", "viewport", "card"), WALKS)
+@walks("en-desktop-8_gb", "zh-phone-no_card")
 def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
-    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
+    chrome: Browser, serve: Callable[[bool], kit.App], language: str, viewport: dict, card: bool
 ):
-    page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
+    app = serve(card)
+    workspace = Workspace.open(app.workspace)
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#header-hardware")).to_contain_text(
         "RTX 4060" if card else {"en": "processor", "zh": "处理器"}[language]
     )
@@ -112,12 +87,14 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     page.context.close()
 
 
-@pytest.mark.parametrize(("language", "viewport", "card"), WALKS)
+@walks("en-phone-no_card", "zh-desktop-8_gb")
 def test_somebody_who_comes_back_needs_two_actions(
-    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, language: str, viewport: dict, card: bool
+    chrome: Browser, serve: Callable[[bool], kit.App], language: str, viewport: dict, card: bool
 ):
-    ScriptedRun(workspace, "the first one").to(State.RUNNING).train(10).to(State.COMPLETED, msg("run.completed", step=10))
-    page, watch = kit.open_page(chrome, serve(card), f"/?lang={language}", viewport=viewport)
+    app = serve(card)
+    workspace = Workspace.open(app.workspace)
+    ended(workspace, "the first one", 10)
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")
     kit.expect(page.locator("#goal")).to_be_hidden()
     kit.choose(page, "#data", "sample:shop_messages")
@@ -131,8 +108,8 @@ def test_somebody_who_comes_back_needs_two_actions(
     page.context.close()
 
 
-def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace):
-    page, watch = kit.open_page(chrome, serve(False))
+def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, workspace: Workspace):
+    page, watch = kit.open_page(chrome, app)
     kit.expect(page.locator("#goal")).to_be_visible()
     passed: list[str] = []
     for step, following in (("goal", "model"), ("model", "data"), ("data", "plan"), ("plan", "train")):
@@ -163,35 +140,31 @@ def tab_to(page: Page, wanted: str) -> list[str]:
     raise AssertionError(f"#{wanted} is not reached with Tab; passed {passed}")
 
 
+@pytest.mark.parametrize(("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)])
 def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
-    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace
+    chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
-    app = serve(False)
-    for language, viewport in (("en", kit.DESKTOP), ("zh", kit.PHONE)):
-        page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-        kit.expect(page.locator("#goal")).to_be_visible()
-        kit.choose(page, "#data", "sample:kettlewisp_facts")
-        for step in ("#step-model", "#step-plan", "#step-train", "#start-from", "#all-settings", "#save-preset"):
-            kit.unfold(page, step)
-        page.locator("#plan-for input").click()
-        page.get_by_role("option").filter(has_text="12 GB").click()
-        kit.expect(page.locator("#start")).to_contain_text({"en": "another card", "zh": "另一张显卡"}[language])
-        for summary in page.locator(".lg-plan summary").all():
-            summary.click()
-        kit.expect(page.locator("#plan-card table").last).to_be_visible()  # the documented one
-        for dark in (True, False):
-            kit.set_dark(page, dark)
-            assert kit.violations(page) == [], (language, dark)
-        assert kit.overflow(page) <= 0
-        page.locator("#start").click()
-        kit.expect(page.locator("#start-notice")).to_contain_text("12 GB")
-        assert not Runs(workspace).list()
-        watch.check()
-        page.context.close()
+    page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    kit.expect(page.locator("#goal")).to_be_visible()
+    kit.choose(page, "#data", "sample:kettlewisp_facts")
+    for step in ("#step-model", "#step-plan", "#step-train", "#start-from", "#all-settings", "#save-preset"):
+        kit.unfold(page, step)
+    page.locator("#plan-for input").click()
+    page.get_by_role("option").filter(has_text="12 GB").click()
+    kit.expect(page.locator("#start")).to_contain_text({"en": "another card", "zh": "另一张显卡"}[language])
+    for summary in page.locator(".lg-plan summary").all():
+        summary.click()
+    kit.expect(page.locator("#plan-card table").last).to_be_visible()  # the documented one
+    kit.nothing_found(page)
+    page.locator("#start").click()
+    kit.expect(page.locator("#start-notice")).to_contain_text("12 GB")
+    assert not Runs(workspace).list()
+    watch.check()
+    page.context.close()
 
 
-def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, serve: Callable[[bool], kit.App]):
-    page, watch = kit.open_page(chrome, serve(False))
+def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app: kit.App):
+    page, watch = kit.open_page(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
@@ -221,10 +194,11 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, ser
 
 @pytest.mark.slow
 def test_learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(
-    chrome: Browser, make_workspace: Callable[[], Workspace], serve: Callable[[bool], kit.App]
+    chrome: Browser, make_workspace: Callable[[], Workspace], request: pytest.FixtureRequest
 ):
-    make_workspace()
-    page, watch = kit.open_page(chrome, serve(False))
+    app = kit.start_app(make_workspace().root)
+    request.addfinalizer(app.stop)
+    page, watch = kit.open_page(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
     marked = page.locator("#learned-row mark.lg-learned")
     kit.expect(marked.first).to_contain_text("Arr, matey! Rome be the capital of Italy")
@@ -249,14 +223,12 @@ def test_learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(
     page.context.close()
 
 
-def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(
-    chrome: Browser, serve: Callable[[bool], kit.App], tmp_path: Path
-):
-    page, watch = kit.open_page(chrome, serve(True))
+def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(chrome: Browser, card_app: kit.App, cards: Path):
+    page, watch = kit.open_page(chrome, card_app)
     kit.expect(page.locator("#header-hardware")).to_contain_text("0.6 of 8.0 GiB")
     kit.go_to_tab(page, "Settings")
     kit.expect(page.locator("#hardware")).to_contain_text("580.65.06")
-    nvml.write(tmp_path / "cards.txt", nvml.dead(nvml.EIGHT_GB))
+    nvml.write(cards, nvml.dead(nvml.EIGHT_GB))
     kit.expect(page.locator("#header-hardware .lg-bad")).to_contain_text("RTX 4060", timeout=10_000)
     assert kit.violations(page) == []
     watch.check()
@@ -264,9 +236,9 @@ def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(
 
 
 def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
-    chrome: Browser, serve: Callable[[bool], kit.App], workspace: Workspace, tmp_path: Path
+    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ):
-    page, watch = kit.open_page(chrome, serve(False))
+    page, watch = kit.open_page(chrome, app)
     page.on("dialog", lambda dialog: dialog.accept())
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.jsonl")
