@@ -159,8 +159,11 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
             line = line[file.write(line) :]
 
 
-# numpy's tofile, safetensors and torch.save report a full disk without an errno.
-_DISK_SIGNS = ("os error 28", "os error 122", "No space left", "enough free space", "requested and")
+# numpy's tofile, safetensors and torch.save report a full disk without an errno; Rust's number is the system's own (39 and 112 are
+# Windows', whose words are in the person's language).
+_DISK_SIGNS = (
+    "os error 28)", "os error 122)", "os error 39)", "os error 112)", "No space left", "enough free space", "requested and",
+)  # fmt: skip
 _NEARLY_FULL = 16 << 20  # bytes
 
 
@@ -206,10 +209,23 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError("faults.cannot_write", folder=folder, reason=error.strerror or str(error)) from error
 
 
+# Of torch's allocator for the CPU on Linux and on Windows, of CUDA itself (pinned memory, a context), and of cuBLAS, which needs some of
+# its own on a card that is full.
+_MEMORY_SIGNS = (
+    "can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
+)  # fmt: skip
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the card or of the PC: on the CPU torch raises a plain RuntimeError from its allocator."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    """Of the card or of the PC: torch raises a plain RuntimeError from several of its parts."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or is_page_file_full(error):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS)
+
+
+def is_page_file_full(error: BaseException) -> bool:
+    """Windows promises each byte beforehand (ERROR_COMMITMENT_LIMIT): there may be memory, and no room to put it aside."""
+    return getattr(error, "winerror", None) == 1455 or any(sign in str(error) for sign in ("os error 1455)", "[WinError 1455]"))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from core.chat.answer import COLUMNS, Piece, Sampling
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested, first_line
-from core.files import is_out_of_memory
+from core.files import is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models
@@ -260,7 +260,8 @@ def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
 def explain(error: Exception) -> tuple[Message, Message, bool]:
     """An unforeseen error in words: what happened, what to try, and whether the next answer may still work."""
     if is_out_of_memory(error):
-        return msg("chat.out_of_memory"), msg("chat.advice_out_of_memory"), True
+        advice = "faults.page_file" if is_page_file_full(error) else "chat.advice_out_of_memory"
+        return msg("chat.out_of_memory"), msg(advice), True
     return msg("chat.crashed", kind=type(error).__name__, reason=first_line(error)[:300]), msg("chat.advice_log"), False
 
 

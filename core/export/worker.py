@@ -32,7 +32,7 @@ from core.export.exports import (
     State,
     adapter_folder,
 )
-from core.files import is_disk_full, is_out_of_memory
+from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.models.library import Models
 from core.models.trust import Trust
@@ -155,7 +155,7 @@ def explain(error: Exception, workspace: Workspace) -> Message:
         free = shutil.disk_usage(workspace.exports).free
         return msg("export.disk_full", folder=workspace.exports, free_mb=free // 10**6)
     if is_out_of_memory(error):
-        return msg("export.out_of_memory")
+        return msg("faults.page_file" if is_page_file_full(error) else "export.out_of_memory")
     return msg("export.crashed", kind=type(error).__name__, reason=first_line(error)[:300])
 
 

@@ -16,7 +16,7 @@ from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, DataError, GarageError, ModelError, RecipeError, RunError, TemplateError, first_line
-from core.files import free_when_full, is_disk_full, is_out_of_memory
+from core.files import free_when_full, is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.runs import checkpoints
 from core.runs.folder import RunFolder, Status
@@ -70,7 +70,7 @@ class Failed:
             kind = kind or next((name for each, name in ADVICE.items() if isinstance(error, each)), "crashed")
             return cls(error.message, getattr(error, "advice", None) or msg(f"advice.{kind}"))
         if is_out_of_memory(error):
-            return cls(msg("run.out_of_memory"), msg("advice.out_of_memory"))
+            return cls(msg("run.out_of_memory"), msg("faults.page_file" if is_page_file_full(error) else "advice.out_of_memory"))
         if is_disk_full(error, folder):
             return cls(msg("run.disk_full"), msg("advice.disk_full"))
         return cls(msg("run.crashed", kind=type(error).__name__, reason=first_line(error)[:300]), msg("advice.crashed"))

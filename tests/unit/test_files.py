@@ -1,0 +1,64 @@
+"""The words in which systems and libraries say that the memory or the disk was not enough: Linux', Windows', CUDA's, Rust's."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from core import files
+from core.chat import worker as chat_worker
+from core.runs.ended import Failed
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 16777216 bytes."),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+]  # fmt: skip
+PAGE_FILE = [
+    OSError("The paging file is too small for this operation to complete. (os error 1455)"),
+    OSError("[WinError 1455] 页面文件太小，无法完成操作。"),
+]
+FULL_DISK = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    RuntimeError("I/O error: No space left on device (os error 28)"),
+    RuntimeError("I/O error: Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung. (os error 112)"),
+    RuntimeError("I/O error: 磁盘已满。 (os error 39)"),
+]
+OTHERS = [
+    ValueError("a row says: out of memory"),
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    RuntimeError("I/O error: something else (os error 1120)"),
+    FileNotFoundError("not there"),
+]
+
+
+def said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, *PAGE_FILE], ids=said)
+def test_no_memory_is_known_in_every_words(error: Exception) -> None:
+    assert files.is_out_of_memory(error) and not files.is_disk_full(error)
+    assert files.is_page_file_full(error) == (error in PAGE_FILE)
+
+
+@pytest.mark.parametrize("error", FULL_DISK, ids=said)
+def test_a_full_disk_is_known_in_every_words(error: Exception) -> None:
+    assert files.is_disk_full(error) and not files.is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=said)
+def test_other_faults_are_neither(error: Exception) -> None:
+    assert not files.is_out_of_memory(error) and not files.is_disk_full(error)
+
+
+def test_a_page_file_that_is_too_small_gets_its_own_remedy(tmp_path: Path) -> None:
+    failed = Failed.of(PAGE_FILE[0], tmp_path)
+    assert failed.message.key == "run.out_of_memory" and "page file" in str(failed.advice)
+    assert "Virtual memory" in str(chat_worker.explain(PAGE_FILE[1])[1]) and "虚拟内存" in failed.advice.render("zh")
