@@ -123,7 +123,7 @@ def add_to_object(path: Path, more: dict[str, Any]) -> None:
     """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there cannot be read."""
     held = None
     with contextlib.suppress(FileNotFoundError, ValueError, RecursionError), patiently(lambda: open(path, "rb")) as file:
-        held = json.loads(file.read(OURS))
+        held = json.loads(file.read(min(OURS, os.fstat(file.fileno()).st_size)))  # reading allocates what it is asked for
     replace_json(path, (held if isinstance(held, dict) else {}) | more)
 
 

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 
 from core.messages import Message, msg
+from core.system.gpu import Card
+from core.system.machine import SPILLING_SYSTEMS, Machine, driver_system, this_machine
+
+SPARE_BYTES = 512 << 20  # of what is free: the CUDA context, which torch does not count, and a desktop that grows
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,35 @@ class Compute:
 
 
 def choose(before: str | None = None) -> Compute:
-    """bf16 on cards from Ampere on and on CPUs that multiply it natively, fp16 on older cards, else fp32.
+    """bf16 on cards from Ampere on and on CPUs that multiply it natively, fp16 on older cards, else fp32. Call it before anything is
+    on the card: what is free there then is what this process may have.
 
     before: the dtype of an earlier attempt of the same run, which is kept, whatever a product takes today.
     """
     chosen = _choose()
+    if chosen.on_card:
+        stay_within_card(this_machine(), driver_system())
     if before is None or before == chosen.dtype_name:
         return chosen
     return Compute(chosen.device, getattr(torch, before), msg("device.as_before", dtype=before))
+
+
+def stay_within_card(machine: Machine, system: str) -> None:
+    """So that a card that is full is an error on Windows and WSL too, where the driver would give RAM in its place, many times slower
+    and without a word: torch then gives back what it only caches, tries again, and raises OutOfMemoryError as on Linux."""
+    card = card_of(machine)
+    if system not in SPILLING_SYSTEMS or card is None or card.free_bytes is None:
+        return
+    _, total = torch.cuda.mem_get_info(0)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, card.free_bytes - SPARE_BYTES) / total), 0)
+
+
+def card_of(machine: Machine) -> Card | None:
+    """NVML's record of the first card that torch sees: by its uuid, else where there is only one."""
+    uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
+    cards = [card for card in machine.nvidia.cards if not card.lost]
+    found = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
+    return found or (cards[0] if len(cards) == 1 else None)
 
 
 def _choose() -> Compute:

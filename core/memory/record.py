@@ -7,7 +7,6 @@ person may clear it. A crash leaves at most an unfinished last line, which is pa
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from core.files import read_lines
 from core.memory.arithmetic import Estimate
 from core.memory.constants import memory_constants
 from core.system.gpu import Card
-from core.system.machine import Machine
+from core.system.machine import Machine, driver_system
 from core.values import Frozen
 from core.workspace.folder import Workspace
 
@@ -41,13 +40,8 @@ class Rig(Frozen):
     def of(cls, machine: Machine, card: Card | None) -> Rig:
         """card: None for the processor."""
         if card is None:
-            return cls(device=machine.cpu or "processor", system=_system(), stack=_stack())
-        return cls(device=card.name or "card", system=_system(), driver=machine.nvidia.driver, stack=_stack())
-
-
-def _system() -> str:
-    """WSL is a Linux whose card is Windows's."""
-    return "WSL" if "microsoft" in platform.release().lower() else platform.system()
+            return cls(device=machine.cpu or "processor", system=driver_system(), stack=_stack())
+        return cls(device=card.name or "card", system=driver_system(), driver=machine.nvidia.driver, stack=_stack())
 
 
 def _stack() -> str:

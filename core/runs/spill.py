@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from core.messages import Message, msg
 from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts, Spill
+from core.system.machine import SPILLING_SYSTEMS
 from core.values import GIB
 
 JUMP = 2.0  # times the usual time a token; a laptop that gets hot loses a third
@@ -24,7 +25,6 @@ IN_A_ROW = 3  # steps: one slow step is a hiccup
 USUAL = 8  # steps that say what is usual; the first of a run does not count
 NEAR_TOTAL = 0.95  # of the card
 CONTEXT_BYTES = 0.3 * GIB  # of CUDA itself, which torch does not count (docs/memory.md, 1.6: 141 MiB to 0.6 GiB)
-SPILLING_SYSTEMS = ("Windows", "WSL")
 SCARCE = 0.04  # of the RAM; below it a system moves programs to the disk
 EVERY_S = 2.0
 

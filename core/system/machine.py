@@ -15,6 +15,7 @@ from core.system import gpu
 from core.values import Frozen
 
 log = logging.getLogger("lora_garage.machine")
+SPILLING_SYSTEMS = ("Windows", "WSL")  # whose NVIDIA driver gives a program the PC's RAM in place of a card that is full
 
 
 class Machine(Frozen):
@@ -41,6 +42,11 @@ def this_machine() -> Machine:
         ram_free_bytes=ram and ram.available,
         nvidia=gpu.probe(),
     )
+
+
+def driver_system() -> str:
+    """The system whose driver the card has: WSL is a Linux whose card is Windows's."""
+    return "WSL" if "microsoft" in platform.release().lower() else platform.system()
 
 
 @lru_cache(maxsize=1)

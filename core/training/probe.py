@@ -11,6 +11,7 @@ What was found stands in run.json (`MemoryFacts`).
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ import psutil
 import torch
 
 from core.advice.stopped import Stopped
+from core.engine.device import card_of
 from core.engine.step import LongestBatch, Step, stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
@@ -35,10 +37,10 @@ from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
 from core.runs.run_json import MemoryFacts, RunFacts
-from core.runs.spill import SPILLING_SYSTEMS, Memory, SpillWatch
+from core.runs.spill import Memory, SpillWatch
 from core.system import gpu
 from core.system.gpu import Card
-from core.system.machine import Machine, this_machine
+from core.system.machine import SPILLING_SYSTEMS, this_machine
 from core.system.processes import ResidentPeak, limit_of_process, top_by_ram
 from core.training.trainer import Ahead
 from core.values import GIB
@@ -95,7 +97,7 @@ class Probe:
         return SpillWatch(reporter, where, partial(_memory_now, card, on_card))
 
     def _where(self, on_card: bool) -> tuple[Card | None, Rig | None]:
-        card = _card_of(self._machine) if on_card else None
+        card = card_of(self._machine) if on_card else None
         return card, Rig.of(self._machine, card) if card or not on_card else None
 
     def _try(self, ahead: Ahead) -> DoesNotFitError | None:
@@ -189,8 +191,7 @@ class Probe:
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-            if ahead.step.on_card:
-                torch.cuda.empty_cache()
+            ahead.step.forget()
             return None
 
     def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
@@ -206,6 +207,9 @@ class Probe:
         return Measured(peak.bytes, seconds=seconds)
 
     def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+        # What an earlier try, or the loading, has left in the allocator would count as this one's: its peak begins at what is held now.
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         seconds = self._rehearse(ahead, longest)
         torch.cuda.synchronize()
@@ -264,7 +268,7 @@ class Probe:
     def would_fit(self, ahead: Ahead) -> Message:
         """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
         on_card = ahead.step.on_card
-        card = _card_of(this_machine()) if on_card else None
+        card = card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)
         if limit is not None and card is not None:
             limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process
@@ -284,14 +288,6 @@ class Probe:
         if ahead.step.on_card or not held:
             return msg("probe.advice", ways=found) if found else msg("probe.advice_nothing")
         return msg("probe.advice_held", ways=found, held=held) if found else msg("probe.advice_nothing_held", held=held)
-
-
-def _card_of(machine: Machine) -> Card | None:
-    """NVML's record of the first card that torch sees: by its uuid, else where there is only one."""
-    uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
-    cards = [card for card in machine.nvidia.cards if not card.lost]
-    found = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
-    return found or (cards[0] if len(cards) == 1 else None)
 
 
 def _memory_now(card: Card | None, on_card: bool) -> Memory | None:

@@ -1,0 +1,94 @@
+"""Memory on a card that Windows drives: what is full is said and answered as on Linux. The card is a fake (tests/kit/cuda)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.engine import device
+from core.errors import DoesNotFitError
+from core.runs.run_json import RunFacts
+from core.training import probe
+from core.training.probe import Probe
+from core.training.trainer import Trainer
+from core.workspace.folder import Workspace
+from tests.kit.cuda import FakeCuda
+from tests.kit.trainer import trainer_of
+
+Make = Callable[[FakeCuda, dict[bool, float]], tuple[Trainer, Probe]]
+
+
+@pytest.fixture
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A trainer on that card whose longest batch needs so many GiB without and with gradient checkpointing, and its probe."""
+
+    def make(cuda: FakeCuda, needs: dict[bool, float]) -> tuple[Trainer, Probe]:
+        cuda.stand_in(monkeypatch)
+        monkeypatch.setattr(probe, "this_machine", cuda.machine)
+        trainer = trainer_of(tmp_path / "run", None)
+        trainer.step.on_card = True
+        monkeypatch.setattr(trainer.step, "rehearse", lambda longest: cuda.use(needs[trainer.step.retreat.checkpointing]))
+        trainer.reporter.run.add_facts(RunFacts(advice={}))
+        return trainer, Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, None)
+
+    return make
+
+
+@pytest.mark.parametrize("spills", [True, False], ids=["Windows", "Linux"])
+def test_a_plan_that_is_a_little_too_large_saves_memory_once_and_starts(
+    spills: bool, probed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen in the code: what the first try left in the allocator counted as the second's, so that no saving was ever enough."""
+    cuda = FakeCuda(spills=spills)
+    monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows" if spills else "Linux")
+    trainer, found = probed(cuda, {False: 7.3, True: 5.0})
+    found(trainer.ahead)
+    assert trainer.step.retreat.checkpointing
+    assert trainer.reporter.run.facts().memory.measured_gib == pytest.approx(5.0, abs=0.01)
+
+
+def test_what_fits_no_way_is_refused_with_the_last_measurement(probed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
+    trainer, found = probed(FakeCuda(), {False: 9.0, True: 7.5})
+    with pytest.raises(DoesNotFitError, match=r"7\.5"):
+        found(trainer.ahead)
+
+
+@pytest.mark.parametrize(("system", "gives"), [("Windows", 6.5), ("WSL", 6.5), ("Linux", 8.0)])
+def test_torch_may_have_what_was_free_before_it_came(system: str, gives: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 GiB others hold 1, and half a GiB is spared. Then a full card is an error, after what was cached is given back."""
+    cuda = FakeCuda()
+    cuda.stand_in(monkeypatch)
+    device.stay_within_card(cuda.machine(), system)
+    assert cuda.fraction * 8 == pytest.approx(gives)
+    cuda.use(6.0)
+    assert cuda.reserved == 6.0
+    if system != "Linux":
+        with pytest.raises(RuntimeError, match="out of memory"):
+            cuda.use(6.6)
+        assert cuda.refused == 1 and cuda.reserved == 0
+
+
+def test_every_worker_stays_within_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, chat, export and the measurement of the pace ask device.choose, before anything is on the card."""
+    cuda = FakeCuda()
+    cuda.stand_in(monkeypatch)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda card: (8, 9))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda card: "RTX")
+    monkeypatch.setattr(device, "this_machine", cuda.machine)
+    monkeypatch.setattr(device, "driver_system", lambda: "Windows")
+    assert device.choose().on_card and cuda.fraction * 8 == pytest.approx(6.5)
+
+
+def test_a_card_that_tells_nothing_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda()
+    cuda.stand_in(monkeypatch)
+    machine = cuda.machine()
+    silent = machine.nvidia.cards[0].model_copy(update={"free_bytes": None})
+    device.stay_within_card(
+        machine.model_copy(update={"nvidia": machine.nvidia.model_copy(update={"cards": (silent,)})}), "Windows"
+    )
+    assert cuda.fraction == 1.0
