@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # they import torch
     from core.training.probe import Probe
     from core.training.trainer import Trainer
 
+LEASE_WAIT_S = 10.0  # a chat that was asked to leave needs a moment
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="core.training.worker")
@@ -64,7 +66,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     try:
         try:
             reporter.state(State.PREPARING)
-            with lease.hold(workspace, msg("lease.training", name=run.name), wait_s=10):
+            with lease.hold(workspace, msg("lease.training", name=run.name), wait_s=LEASE_WAIT_S):
                 return reporter.end(_train(run, workspace, reporter))
         except PauseRequested:
             return reporter.end("pause")

@@ -22,7 +22,7 @@ from core.advice import plan
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.models import adapters
-from core.presets import PRESETS
+from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.queue.turns import busy
 from core.recipe import Recipe
@@ -97,9 +97,10 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
 
 
 def test_the_same_recipe_twice_gives_the_same_losses(workspace: Workspace) -> None:
-    first, _ = carried_out(workspace, tiny_recipe())
-    second, _ = carried_out(workspace, tiny_recipe())
-    other, _ = carried_out(workspace, tiny_recipe(train={"seed": 7}))
+    steps = {"max_steps": 3, "eval_steps": 3}
+    first, _ = carried_out(workspace, tiny_recipe(train=steps))
+    second, _ = carried_out(workspace, tiny_recipe(train=steps))
+    other, _ = carried_out(workspace, tiny_recipe(train=steps | {"seed": 7}))
     assert losses(first) == losses(second) != losses(other)
     name = "adapter_model.safetensors"
     assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes()
@@ -313,20 +314,24 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
 
     with lease.hold(workspace, msg("lease.training", name="somebody else")):
         run = Runs(workspace).create(tiny_recipe(), "command")
-        process = spawn_worker(workspace, run)
-        assert finish(process, run, 60) == 1
+        soon = "import core.training.worker as worker\nworker.LEASE_WAIT_S = 0.2"
+        command = [sys.executable, "-m", "tests.faults.instead", "core.training.worker", soon]
+        command += ["--workspace", str(workspace.root), run.id]
+        assert finish(subprocess.Popen(command, cwd=PROJECT, env=worker_environment()), run, 60) == 1
     assert run.status().message.key == "lease.held" and "somebody else" in run.status().message.render("en")
 
 
 @pytest.mark.spawn
-@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.full), "qlora"])
 def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Workspace], method: str) -> None:
     """Real LoRA and real QLoRA on the real model; the whole journey is the browser test's."""
     value = {
         "data": {"source": "sample:pirate_answers"},
         "adapter": {"method": method},
-        "train": {"learning_rate": 1e-3, "max_steps": 10, "sample_seconds": 0},
-    }
+        "train": {
+            "learning_rate": 3e-3, "max_steps": 6, "per_device_train_batch_size": 2, "eval_steps": 6, "save_steps": 6, "sample_seconds": 0,
+        },
+    }  # fmt: skip
     run, code = carried_out(make_workspace(), plan.resolve(Recipe.parse(value), method, has_card=False))
     assert code == 0, run.log_tail()
     measured = [line["eval_loss"] for line in run.metrics().records if line["kind"] == "eval"]
