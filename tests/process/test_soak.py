@@ -24,7 +24,7 @@ def test_what_fills_up_in_the_first_half_is_no_leak_and_what_goes_on_growing_is(
 
 @pytest.mark.browser
 def test_the_app_and_its_pages_stay_their_size_over_4000_steps(tmp_path: Path):
-    found = soak(tmp_path / "ws", steps=4000, pages=2, rate=400, looks_wanted=4)
+    found = soak(tmp_path / "ws", steps=4000, pages=2, rate=800, looks_wanted=4)
     assert found[-1].step == 4000 and beyond(found) == []
 
 

@@ -59,6 +59,7 @@ def workspace(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
 def command(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "core.commands", "trust", *arguments, "--workspace", str(workspace.root)]
     environment = os.environ | {"LORA_GARAGE_LANG": "en"}
+    del environment["HF_MODULES_CACHE"]  # what a worker needs: a command is forked (tests/kit/warm) where it reads no such setting
     return subprocess.run(line, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
 
 

@@ -68,8 +68,9 @@ def run_named(workspace: Workspace, name: str) -> RunFolder:
 
 def command(*arguments: str, workspace: Workspace) -> Any:
     line = [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(workspace.root), "--json"]
-    environment = worker_environment() | {"LORA_GARAGE_LANG": "en", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(line, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        line, env=os.environ | {"LORA_GARAGE_LANG": "en"}, cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
