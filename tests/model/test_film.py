@@ -383,7 +383,7 @@ def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
 
 
 def test_a_run_of_the_starter_leaves_its_film(make_workspace: Callable[[], Workspace]) -> None:
-    run = worked(make_workspace(), "starter", sample_prompts=["What is a compass?"], sample_seconds=6)
+    run = worked(make_workspace(), "starter", sample_prompts=["What is a compass?"], sample_seconds=1.5)
     shown, found = scenes.read(run), frames.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
     assert [each.step for each in found] == [0, 1, 2] and all(len(each.answers) == 6 for each in found)

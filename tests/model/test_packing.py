@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +238,8 @@ def test_packed_loss_and_gradients_equal_padded_ones(checkpointing: bool) -> Non
 
 
 @pytest.mark.slow
-def test_packed_equals_padded_on_the_starter_in_4_bit(starter_folder: Path) -> None:
-    tuned = trained(base_model.load(starter_folder, FP32, four_bit=True))
+def test_packed_equals_padded_on_the_starter_in_4_bit(starter_in_4_bit_fp32: Callable[[], Any]) -> None:
+    tuned = trained(starter_in_4_bit_fp32())
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     tuned.enable_input_require_grads()
     examples = [Encoded([token * 400 for token in row.input_ids], row.learned) for row in rows(4)]

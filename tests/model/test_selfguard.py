@@ -297,8 +297,8 @@ def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: 
         assert torch.equal(adapter_of(trainer), adapter_of(whole)), pause
 
 
-@pytest.mark.slow
-def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_path: Path, full: bool) -> None:
+@pytest.mark.full
+def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_path: Path) -> None:
     """Two random moments of a run of the starter, anywhere in it."""
 
     def make() -> Any:
@@ -308,7 +308,7 @@ def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_p
     count = NoMemory()
     whole = run_with(trainer_of(tmp_path / "whole", **how), count)
     layers = whole.step.tuned.config.num_hidden_layers
-    for seed in range(1, 6 if full else 2):
+    for seed in range(1, 6):
         chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
         fault = NoMemory(*chosen)
         trainer = run_with(trainer_of(tmp_path / str(seed), **how), fault)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch
 from core.advice import plan
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, grouped, split
-from core.engine import adapter, base_model, device, offload
+from core.engine import adapter, device, offload
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
@@ -22,7 +24,6 @@ from core.training.learning_rate import schedule_factor
 from core.training.trainer import Trainer, TrainingData
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
-BF16 = device.Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32"))
 
 
 def tiny_llama() -> torch.nn.Module:
@@ -290,15 +291,13 @@ def test_what_is_put_aside_are_no_weights(monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 < aside.moved_bytes < layer.weight.numel() * 4
 
 
-def test_4bit_gradients_are_right_after_an_evaluation(starter_folder: Path) -> None:
+def test_4bit_gradients_are_right_after_an_evaluation(starter_in_4_bit: Callable[[], Any]) -> None:
     """On CPUs with AVX512_BF16 bitsandbytes repacks 4-bit weights in the first eval forward and loses the gradient.
 
     It looked like this: cosine 0.15 against a dequantised reference, the run learned nothing, and nothing was said.
     """
-    import copy
-
-    base = base_model.load(starter_folder, BF16, four_bit=True)
-    reference = copy.deepcopy(base).dequantize()
+    base = starter_in_4_bit()
+    reference = starter_in_4_bit().dequantize()
     ids = torch.arange(100, 148).reshape(2, 24).tolist()
     batch = collate([Encoded(row, [True] * 24) for row in ids], 0, FP32.device)
     with torch.no_grad():
@@ -316,10 +315,10 @@ def test_4bit_gradients_are_right_after_an_evaluation(starter_folder: Path) -> N
     assert quantised.norm() == pytest.approx(float(expected.norm()), rel=0.1)
 
 
-def test_qlora_keeps_every_linear_layer_in_4_bit_and_nothing_is_upcast(starter_folder: Path) -> None:
+def test_qlora_keeps_every_linear_layer_in_4_bit_and_nothing_is_upcast(starter_in_4_bit: Callable[[], Any]) -> None:
     from bitsandbytes.nn import Linear4bit
 
-    base = base_model.load(starter_folder, BF16, four_bit=True)
+    base = starter_in_4_bit()
     linears = [m for n, m in base.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
     assert linears and all(isinstance(m, Linear4bit) for m in linears)
     assert all(m.weight.quant_state.nested and m.weight.quant_state.quant_type == "nf4" for m in linears)
