@@ -105,14 +105,6 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
 
 
-@pytest.fixture
-def app(workspace: Workspace) -> Iterator[kit.App]:
-    """The app on the test's workspace, in a process of its own."""
-    started = kit.start_app(workspace.root)
-    yield started
-    started.stop()
-
-
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
     with kit.browser() as started:
