@@ -93,7 +93,10 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
     card = (run.adapter / "README.md").read_text("utf-8")
     assert "library_name: peft" in card and "learning_rate | 0.01" in card
-    assert adapters.describe(run.adapter).base == str(workspace.library_folders[0] / "tiny")
+    model = workspace.library_folders[0] / "tiny"
+    assert adapters.describe(run.adapter).base == str(model)
+    turns = [{"role": "user", "content": "Hello?"}]
+    assert Tokenizer(run.adapter).prompt(turns) == Tokenizer(model).prompt(turns), "a chat is framed as training did"
 
 
 def test_the_same_recipe_twice_gives_the_same_losses(workspace: Workspace) -> None:
@@ -351,10 +354,3 @@ def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits
     assert finish(process, run, 60) == 0, run.log_tail()
     assert run.status().state == State.COMPLETED and not run.is_locked()
     assert run.log_tail(), "what it printed is there"
-
-
-def test_the_tokenizer_saved_with_an_adapter_frames_a_chat_as_training_did(workspace: Workspace) -> None:
-    run, _ = carried_out(workspace, tiny_recipe(train={"max_steps": 1}))
-    model = workspace.library_folders[0] / "tiny"
-    turns = [{"role": "user", "content": "Hello?"}]
-    assert Tokenizer(run.adapter).prompt(turns) == Tokenizer(model).prompt(turns)
