@@ -22,16 +22,16 @@ from core.recipe import Adapter
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 OTHER = [{"role": "user", "content": "Name three animals that live in the sea, please, and say what they eat."}]
-SHORT = Sampling(max_new_tokens=16)
-SAMPLED = Sampling(do_sample=True, temperature=1.0, top_p=0.95, max_new_tokens=12, seed=7)
+SHORT = Sampling(max_new_tokens=8)  # "The capital of France is Paris." and its end
+SAMPLED = Sampling(do_sample=True, temperature=1.0, top_p=0.95, max_new_tokens=6, seed=7)
 
 
 def compute(dtype: torch.dtype) -> Compute:
     return Compute(torch.device("cpu"), dtype, msg("device.cpu_fp32"))
 
 
-def plain(folder: Path, dtype: torch.dtype = torch.float32, four_bit: bool = False):
-    return base_model.load(folder, compute(dtype), four_bit)
+def plain(folder: Path, dtype: torch.dtype = torch.float32):
+    return base_model.load(folder, compute(dtype), four_bit=False)
 
 
 def tuned(model, folder: Path, **settings):
@@ -72,24 +72,31 @@ def hooks(duel: Duel) -> int:
     return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
-def greedy_tokens(model, tokenizer: Tokenizer, turns: list[dict], most: int) -> list[int]:
-    """transformers' own greedy answer."""
+def greedy_tokens(model, tokenizer: Tokenizer, turns: list[dict]) -> list[int]:
+    """transformers' own greedy answer, as long as SHORT."""
     ids = torch.tensor([tokenizer.prompt(turns)])
     with torch.no_grad():
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False, use_cache=True)
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=SHORT.max_new_tokens, do_sample=False, use_cache=True
+        )
     return out[0, ids.shape[1] :].tolist()
+
+
+@pytest.fixture(scope="module")
+def greedy_tuned(duel: Duel, tokenizer: Tokenizer) -> list[int]:
+    return greedy_tokens(duel._tuned, tokenizer, QUESTION)
 
 
 @pytest.mark.parametrize("turns", [QUESTION, OTHER, [*QUESTION, {"role": "assistant", "content": "Paris."}, *OTHER]])
 def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the_adapter(
-    turns, duel, never_saw_an_adapter, tokenizer, monkeypatch
+    turns, duel, never_saw_an_adapter, greedy_tuned, tokenizer, monkeypatch
 ):
     written: dict[Column, list[int]] = {"base": [], "tuned": []}
     take = duel_module._Reply.take
     monkeypatch.setattr(duel_module._Reply, "take", lambda row, token: written[row.column].append(token) or take(row, token))
     list(duel.answer({"base": turns, "tuned": QUESTION}, SHORT))
-    assert written["base"] == greedy_tokens(never_saw_an_adapter, tokenizer, turns, 16)
-    assert written["tuned"] == greedy_tokens(duel._tuned, tokenizer, QUESTION, 16)
+    assert written["base"] == greedy_tokens(never_saw_an_adapter, tokenizer, turns)
+    assert written["tuned"] == greedy_tuned
     assert hooks(duel) == 0
 
 
@@ -114,7 +121,7 @@ def test_the_tuned_column_differs_and_each_column_is_the_same_alone(duel):
 
 def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
     """The base answers "Paris" and stops after 8 tokens; the tuned row is told a longer story meanwhile."""
-    sampling = Sampling(max_new_tokens=20)
+    sampling = Sampling(max_new_tokens=12)
     both = list(duel.answer({"base": QUESTION, "tuned": OTHER}, sampling))
     assert told(both, "base")[1].finish_reason == "stop"
     assert told(both, "tuned")[1].tokens > told(both, "base")[1].tokens
@@ -124,15 +131,15 @@ def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
 def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_saw_an_adapter):
     dora = Duel(tuned(plain(starter_folder), starter_folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
     assert not dora.mixed
-    answers = list(dora.answer({"base": QUESTION, "tuned": QUESTION}, Sampling(max_new_tokens=8)))
-    bare = Duel(never_saw_an_adapter, tokenizer).answer({"base": QUESTION}, Sampling(max_new_tokens=8))
+    answers = list(dora.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    bare = Duel(never_saw_an_adapter, tokenizer).answer({"base": QUESTION}, SHORT)
     assert told(answers, "base")[0] == told(bare, "base")[0] != told(answers, "tuned")[0]
     assert dora._tuned.get_model_status().enabled is True
     assert hooks(dora) == 0
 
 
-def test_a_four_bit_base_answers_in_both_columns(starter_folder, tokenizer):
-    four_bit = Duel(tuned(plain(starter_folder, torch.bfloat16, four_bit=True), starter_folder), tokenizer)
+def test_a_four_bit_base_answers_in_both_columns(starter_in_4_bit, starter_folder, tokenizer):
+    four_bit = Duel(tuned(starter_in_4_bit(), starter_folder), tokenizer)
     answers = list(four_bit.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
     assert "Paris" in told(answers, "base")[0]
     assert told(answers, "tuned")[1].tokens > 0
@@ -252,7 +259,7 @@ def test_half_a_surrogate_pair_in_a_question_does_no_harm(duel):
 
 def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
     long = [{"role": "user", "content": "word " * 9000}]
-    with pytest.raises(ChatError, match=r"has 90\d\d tokens .* may take 16, .* hold 8192"):
+    with pytest.raises(ChatError, match=r"has 90\d\d tokens .* may take 8, .* hold 8192"):
         list(duel.answer({"base": long}, SHORT))
     with pytest.raises(ChatError, match="nothing to answer"):
         list(duel.answer({"base": [*QUESTION, {"role": "assistant", "content": "Paris"}]}, SHORT))
