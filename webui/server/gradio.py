@@ -109,6 +109,7 @@ def half_characters() -> None:
     modules: tuple[Any, ...] = (routes, json_component)
     for module in modules:
         module.orjson = Orjson()
+    modules[0].JSONResponse = routes.ORJSONResponse  # else a refusal that repeats one is an exception of its own
 
 
 def errors_to_log() -> None:

@@ -40,6 +40,7 @@ def as_before(gradio) -> Iterator[None]:
 
     places = [(processing_utils, name) for name in ("async_ssrf_protected_get", "async_ssrf_protected_download")]
     places += [(routes, "orjson"), (json_component, "orjson"), (queueing, "traceback"), (routes, "traceback")]
+    places += [(routes, "JSONResponse")]
     before = [(place, name, getattr(place, name)) for place, name in places]
     yield
     for place, name, value in before:
@@ -106,6 +107,8 @@ def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before
     for module in (routes, json_component):
         assert json.loads(module.orjson.dumps(value)) == {"�": ["a�", ["b", 1]]}
         assert module.orjson.dumps({"whole": "😀"}) == '{"whole":"😀"}'.encode() and module.orjson.OPT_SERIALIZE_NUMPY
+    refused = routes.JSONResponse(content={"error": "Value: \ud800 is not in the list"}, status_code=500)  # ended in a traceback
+    assert json.loads(refused.body) == {"error": "Value: � is not in the list"}
 
 
 def test_what_gradio_catches_of_a_handler_is_printed_by_a_name_that_we_replace(gradio, as_before) -> None:
