@@ -169,6 +169,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if kit.chromium() is None:
         reason = reason or "no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"
     has_card = bool(gpu.probe().cards)
+    items.sort(key=lambda item: item.path.name != "test_journey.py")  # the longest first, so that two processes end together
     for item in items:
         if item.path.is_relative_to(HERE):  # a test of these hooks has them collect a folder of its own
             item.add_marker(item.path.relative_to(HERE).parts[0])

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +21,9 @@ from core.workspace.folder import Workspace
 from tests.kit.browser import App, browser, go_to_tab, open_page, set_dark, start_app, unfold, violations
 from tests.kit.runs import with_settings
 from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -37,9 +41,16 @@ def loaded_heavy_libraries(app: App) -> list[str]:
         return sorted({line.split()[-1] for line in maps if "libtorch" in line or "/torch/" in line})
 
 
+def fill(page: Page, setting: str, value: str) -> None:
+    box = page.locator(f"#setting-{setting} input")
+    box.fill(value)
+    box.blur()
+
+
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
 def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, full: bool) -> None:
-    """80 steps learn the voice, and held-out prompts are answered in it. Nobody watches meanwhile."""
+    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 80, else a third of them at three
+    times the rate. Nobody watches meanwhile."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -47,11 +58,15 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         page.get_by_role("radio", name=re.compile("Pirate")).check()
         expect(page.locator("#data-report")).to_contain_text("68")
         unfold(page, "#step-plan")
+        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
+        unfold(page, "#all-settings")
         if method == "qlora":
             page.locator("#method").get_by_role("radio", name=re.compile("^QLoRA")).check()
-            unfold(page, "#all-settings")
-            page.locator("#setting-sample_seconds input").fill("0")  # the other method's run has its film
-        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
+            fill(page, "sample_seconds", "0")  # the other method's run has its film
+        if not full:
+            fill(page, "learning_rate", "0.003")
+            fill(page, "max_steps", "26")
+            expect(page.locator("#plan-card")).to_contain_text("26 optimizer steps")
         page.locator("#start").click()
 
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
@@ -65,8 +80,8 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         wait_until(lambda: run.status().state not in (State.PREPARING, State.RUNNING, State.QUEUED), 600)
         assert run.status().state == State.COMPLETED, run.log_tail()
         losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
-        # 3.9 falls to 0.25 (docs/benchmarks.md); after 50 steps it was 1.1, so fewer would not do.
-        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < 0.6, losses
+        # At the plan's rate 3.9 falls to 0.25 (docs/benchmarks.md); after 50 steps it was 1.1, so fewer would not do.
+        assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < (0.6 if full else 1.2), losses
         page, watch = open_page(chrome, app)
         expect(page.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method
@@ -98,9 +113,9 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         watch.check()
 
 
-def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> None:
-    """The bare base answers before any run exists; a run, QLoRA on the real model, takes the device from the chat and says so;
-    Pause and Stop keep what was learned."""
+def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full: bool) -> None:
+    """The bare base answers before any run exists; a run, QLoRA on the real model, takes the device from the chat and says so; Pause
+    keeps what was learned, and with --full it goes on and Stop keeps it too."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -115,8 +130,8 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> N
         page.get_by_role("radio", name=re.compile("Pirate")).check()
         unfold(page, "#step-plan")
         unfold(page, "#all-settings")
-        page.locator("#setting-max_steps input").fill("5000")
-        page.locator("#setting-sample_seconds input").fill("0")
+        fill(page, "max_steps", "5000")
+        fill(page, "sample_seconds", "0")
         page.locator("#method input[value='qlora']").check()
         page.locator("#start").click()
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
@@ -133,16 +148,20 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App) -> N
         page.locator("#pause").click()
         expect(page.locator("#run-card")).to_contain_text("Paused at step", timeout=60_000)
         step = run.status().step
-        assert run.status().state == State.PAUSED and run.saved_step() == step >= 2
+        assert run.status().state == State.PAUSED and run.saved_step() == step >= 2 and run.recipe().adapter.method == "qlora"
+        watch.check()
+        if not full:
+            return
         page.locator("#resume").click()
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 120)
         page.locator("#stop").click()
         expect(page.locator("#run-card")).to_contain_text("stopped", timeout=60_000)
-        assert run.status().state == State.STOPPED and run.has_adapter() and run.recipe().adapter.method == "qlora"
+        assert run.status().state == State.STOPPED and run.has_adapter()
         expect(page.locator("#run-open-chat")).to_be_visible(timeout=20_000)
         watch.check()
 
 
+@pytest.mark.full
 def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(tmp_path: Path, tiny_model: Path) -> None:
     workspace = Workspace.open(tmp_path)
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")

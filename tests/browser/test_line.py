@@ -89,10 +89,10 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
 
             kit.go_to_tab(page, "Settings")
             kit.expect(page.locator("#auto-doubt")).to_contain_text(re.compile("only chosen hours|$"))
-            kit.write(page, "#auto-hours", "evenings")
+            page.locator("#auto-hours input").fill("evenings")
             page.locator("#auto-save").click()
             kit.expect(page.locator("#auto-notice")).to_contain_text("“evenings” is no stretch of hours")
-            kit.write(page, "#auto-hours", ALL_DAY)
+            page.locator("#auto-hours input").fill(ALL_DAY)
             page.locator("#auto-save").click()
             kit.expect(page.locator("#auto-notice")).to_contain_text("Saved")
             kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")

@@ -253,10 +253,19 @@ def go_to_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
+# Until nothing has changed inside of an element for so many milliseconds.
+STILL = """(part, ms) => new Promise(done => {
+    const end = () => { watching.disconnect(); done(); };
+    let timer = setTimeout(end, ms);
+    const watching = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(end, ms); });
+    watching.observe(part, { attributes: true, characterData: true, childList: true, subtree: true });
+})"""
+
+
 def unfold(page: Page, fold: str) -> None:
     """Open an accordion. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
     page.locator(f"{fold} button").first.click()
-    page.wait_for_timeout(500)
+    page.locator(fold).evaluate(STILL, 100)
 
 
 def open_details(details: Locator) -> None:
@@ -266,26 +275,10 @@ def open_details(details: Locator) -> None:
 
 
 def choose(page: Page, radio: str, value: str) -> None:
-    """One option of a radio group, by its value: an id, the same in every language. Again where an answer of the server that
-    was on its way drew the group anew under the click, as a person would."""
+    """One option of a radio group, by its value: an id, the same in every language."""
     option = page.locator(f"{radio} input[value='{value}']")
-    for _ in range(5):
-        option.click()
-        page.wait_for_timeout(100)
-        if option.is_checked():
-            return
-    option.check()
-
-
-def write(page: Page, field: str, value: str) -> None:
-    """Into a text field; again where what the server had sent meanwhile took its place, as after a tab was opened."""
-    box = page.locator(f"{field} input, {field} textarea").first
-    for _ in range(5):
-        box.fill(value)
-        page.wait_for_timeout(500)
-        if box.input_value() == value:
-            return
-    raise AssertionError(f"{field} does not keep what is written into it")
+    option.click()
+    expect(option).to_be_checked()
 
 
 def overflow(page: Page) -> int:

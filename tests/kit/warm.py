@@ -37,7 +37,9 @@ KINDS = {
     "web": ("webui",),
     "commands": ("core.commands",),
 }  # fmt: skip
-READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "GRADIO_")  # libraries read these as they load
+# What libraries read as they load. An app sets gradio's, which its workers do not know.
+READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")
+READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
 LATE = {"core.trial.dry_run_worker": ("HF_HUB_OFFLINE",)}  # of those, what a module is told once it is forked
 MOST = 1 << 20  # bytes of a message
 ROOM = "." * 4000  # in a server's command line, for that of its children
@@ -70,7 +72,8 @@ class Warm:
     def takes(self, module: str, environment: Mapping[str, str] | None) -> bool:
         """Whether libraries would have read the same settings; None: this process's own environment."""
         given = os.environ if environment is None else environment
-        early = {name for name in {*given, *self.environment} if name.startswith(READ_EARLY)} - {*LATE.get(module, ())}
+        read = READ_EARLY_BY_PAGES if module in KINDS["web"] else READ_EARLY
+        early = {name for name in {*given, *self.environment} if name.startswith(read)} - {*LATE.get(module, ())}
         return all(given.get(name) == self.environment.get(name) for name in early)
 
     def ask(self, message: dict[str, Any], files: tuple[int, ...] = ()) -> dict[str, Any]:

@@ -59,17 +59,19 @@ class AutomationCard:
         return [self.failure, self.sleep, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        for arrived in (page.load, tab.select):
-            arrived(self.fresh, None, [*self._fields, self.doubt], **AT_ONCE)
+        sent = gr.State(None)
+        for arrived, seen in ((page.load, None), (tab.select, [sent])):
+            arrived(self.fresh, seen, [sent, *self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
-    def fresh(self) -> list[Any]:
-        """Outputs: the fields as they are kept, doubt."""
+    def fresh(self, seen: list[Any] | None = None) -> list[Any]:
+        """Input: what the fields were last sent. Outputs: that, the fields as they are kept, doubt. Where nothing else is kept they
+        stay as they are: what a person has begun to write is not written over."""
         now = preferences.read(self.services.workspace).automation
-        return [
+        kept = [
             now.go_on_after_failure, now.sleep_when_empty, _joined(now.hours), _joined(now.programs), now.watch_card, now.min_gib,
-            self._doubt(),
         ]  # fmt: skip
+        return [kept, *([gr.skip()] * len(kept) if kept == seen else kept), self._doubt()]
 
     def keep(self, failure: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
         """Inputs: the fields. Outputs: hours and programs as they were understood, notice."""
