@@ -66,6 +66,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         if not full:
             fill(page, "learning_rate", "0.003")
             fill(page, "max_steps", "26")
+            fill(page, "sample_seconds", "1")
             expect(page.locator("#plan-card")).to_contain_text("26 optimizer steps")
         page.locator("#start").click()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
-MODEL = "Qwen/Qwen3-4B"
+MODEL = "Qwen/Qwen3-1.7B"
 
 
 def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(chrome: Browser, card_app: kit.App, cards: Path):
