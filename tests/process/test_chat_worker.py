@@ -157,8 +157,8 @@ def test_swapped_adapters_leave_the_base_bit_for_bit(starter_folder, adapters):
         assert torch.equal(now(ids, use_cache=False).logits, untouched)
 
 
-def test_stop_ends_an_answer_and_the_reading_of_a_prompt_at_once(client):
-    """Within a third of a second on a quiet machine (printed); what else it does decides nothing here, standing still does."""
+def test_stop_ends_an_answer_and_the_reading_of_a_prompt_at_once(client, full):
+    """Within a third of a second, which the long form asks of the best of three; in the gate no second decides but of standing still."""
     ready(client)
     long_prompt = [{"role": "user", "content": "Sum this up. " + "The bear sails on. " * 600}]
 
@@ -180,6 +180,7 @@ def test_stop_ends_an_answer_and_the_reading_of_a_prompt_at_once(client):
     answer, prompt = ([stopped(turns) for _ in range(3)] for turns in (STORY, long_prompt))
     print("stop took", answer, prompt)
     assert max(*answer, *prompt) < 10
+    assert not full or (min(answer) < 0.3 and min(prompt) < 1.0)
 
 
 def test_one_answer_at_a_time_and_leaving_it_stops_it(client):
