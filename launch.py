@@ -71,14 +71,16 @@ WHEEL_INDEX = "https://download.pytorch.org/whl/"
 
 # index_url: None for pip's own index. build: "pypi", "cpu", "cu126", ..., the last part of its index. cuda: whether it
 # should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue launch.yaml.
-TorchChoice = namedtuple("TorchChoice", "index_url reason build cuda megabytes")
+# left_out: names of cards that the build has no kernels for.
+TorchChoice = namedtuple("TorchChoice", "index_url reason build cuda megabytes left_out", defaults=((),))
+NvidiaCard = namedtuple("NvidiaCard", "capability name", defaults=("",))  # capability: None where it is not known
 
 
-def choose_torch(system, machine, driver_version, amd, environ, capability=None):
+def choose_torch(system, machine, driver_version, amd, environ, cards=()):
     """The torch build for a machine, with its reason.
 
     system, machine: as platform.system() and platform.machine() say. driver_version: NVIDIA's, like "580.65.06", None
-    without one. amd: an AMD card is seen. capability: lowest compute capability of the NVIDIA cards, None if unknown.
+    without one. amd: an AMD card is seen. cards: NvidiaCards. A build for all of them, else for the newest.
     Returns TorchChoice; its build is "none" where PyTorch has no wheels at all.
     """
     wanted = environ.get("LORA_GARAGE_TORCH_INDEX", "").strip()
@@ -93,26 +95,37 @@ def choose_torch(system, machine, driver_version, amd, environ, capability=None)
             return TorchChoice(None, ("torch_intel_mac", {}), "none", False, 0)
         return TorchChoice(None, ("torch_mac", {}), "pypi", False, 80)
     if driver_version and (x86 or (system == "Linux" and arm)):
-        found = {"driver": driver_version, "card": "" if capability is None else "%d.%d" % capability}
-        row = matching_cuda_build(system, parse_version(driver_version), capability)
+        capabilities = [card.capability for card in cards if card.capability]
+        found = {"driver": driver_version, "card": "%d.%d" % max(capabilities) if capabilities else ""}
+        row = best_cuda_build(system, parse_version(driver_version), capabilities)
         if row is None:
             too_old = parse_version(driver_version) < (525,)
             reason = "torch_old_driver" if too_old else "torch_unknown_card"
             return TorchChoice(WHEEL_INDEX + "cpu", (reason, found), "cpu", False, 200)
+        left_out = tuple(card.name for card in cards if card.capability and not row.low <= card.capability <= row.high)
         if row.build == "cu130" and system == "Linux" and x86:  # what PyPI has for Linux is a CUDA 13 build already
-            return TorchChoice(None, ("torch_pypi_cuda", found), "pypi", True, 3000)
-        return TorchChoice(WHEEL_INDEX + row.build, ("torch_cuda", dict(found, build=row.build)), row.build, True, 3000)
+            return TorchChoice(None, ("torch_pypi_cuda", found), "pypi", True, 3000, left_out)
+        reason = ("torch_cuda", dict(found, build=row.build))
+        return TorchChoice(WHEEL_INDEX + row.build, reason, row.build, True, 3000, left_out)
     if system == "Linux":
         return TorchChoice(WHEEL_INDEX + "cpu", ("torch_amd" if amd else "torch_no_card", {}), "cpu", False, 200)
     return TorchChoice(None, ("torch_no_card", {}), "pypi", False, 120)
 
 
-def matching_cuda_build(system, driver, capability):
+def matching_cuda_build(system, driver, *capabilities):
+    """The newest build that the driver runs and that has kernels for all of them, None without one."""
     for row in CUDA_BUILDS:
         runs = driver >= (row.windows if system == "Windows" else row.linux)
-        if runs and (capability is None or row.low <= capability <= row.high):
+        if runs and all(row.low <= capability <= row.high for capability in capabilities):
             return row
     return None
+
+
+def best_cuda_build(system, driver, capabilities):
+    """For all of several cards, else for the newest of them that the driver has a build for."""
+    rows = [matching_cuda_build(system, driver, *capabilities)]
+    rows += [matching_cuda_build(system, driver, capability) for capability in sorted(capabilities, reverse=True)]
+    return next((row for row in rows if row), None)
 
 
 def parse_version(text):
@@ -145,7 +158,7 @@ def nvidia_files_seen():
 
 
 def probe_nvidia():
-    """(driver version or None, lowest compute capability or None), from nvidia-smi, else from the driver's own file."""
+    """(driver version or None, NvidiaCards), from nvidia-smi, else from the driver's own file, which names no cards."""
     import shutil
     import subprocess
 
@@ -153,32 +166,32 @@ def probe_nvidia():
     for place in (r"C:\Windows\System32\nvidia-smi.exe", "/usr/lib/wsl/lib/nvidia-smi"):
         program = program or (place if os.path.exists(place) else None)
     if program:
-        query = [program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
+        query = [program, "--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"]
         try:
             done = subprocess.run(query, capture_output=True, text=True, timeout=20)
-            found = parse_nvidia_smi(done.stdout) if done.returncode == 0 else (None, None)
+            found = parse_nvidia_smi(done.stdout) if done.returncode == 0 else (None, ())
         except (OSError, subprocess.SubprocessError):
-            found = (None, None)
+            found = (None, ())
         if found[0]:
             return found
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
             words = file.readline().split()
-        return next((word for word in words if word[:1].isdigit() and "." in word), None), None
+        return next((word for word in words if word[:1].isdigit() and "." in word), None), ()
     except OSError:
-        return None, None
+        return None, ()
 
 
 def parse_nvidia_smi(output):
-    """Lines of "580.65.06, 8.9" -> ("580.65.06", (8, 9)), the lowest capability of several cards."""
-    driver, capabilities = None, []
+    """Lines of "580.65.06, 8.9, NVIDIA GeForce RTX 4060" -> ("580.65.06", (NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"),))."""
+    driver, cards = None, []
     for line in output.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 2 and len(parse_version(parts[0])) >= 2:
+        parts = [part.strip() for part in line.split(",", 2)]
+        if len(parts) == 3 and len(parse_version(parts[0])) >= 2:
             driver = driver or parts[0]
-            if len(parse_version(parts[1])) == 2:
-                capabilities.append(parse_version(parts[1]))
-    return driver, min(capabilities) if capabilities else None
+            capability = parse_version(parts[1])
+            cards.append(NvidiaCard(capability if len(capability) == 2 else None, parts[2]))
+    return driver, tuple(cards)
 
 
 def amd_card_seen():
@@ -408,11 +421,13 @@ class Installer:
 
     def choose(self, reason, needs):
         facts = self.facts
-        choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.capability)
+        choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.cards)
         self.say("because_" + reason, folder=self.env.folder)
         if choice.build == "none":
             raise CannotInstall(choice.reason[0], **choice.reason[1])
         self.say(choice.reason[0], **choice.reason[1])
+        if choice.left_out:
+            self.say("card_left_out", cards=", ".join(choice.left_out))
         problem = facts.index_answers(choice.index_url) if choice.index_url else None
         if problem:
             choice = self.plain(choice, say_text("index_unreachable", index=choice.index_url, reason=problem))
@@ -527,18 +542,18 @@ class Installer:
             raise CannotInstall("pip_failed", step=label, log=self.env.log)
 
 
-MachineFacts = namedtuple("MachineFacts", "system machine driver capability amd nvidia environ root_user index_answers")
+MachineFacts = namedtuple("MachineFacts", "system machine driver cards amd nvidia environ root_user index_answers")
 
 
 def machine_facts():
     import platform
 
-    driver, capability = probe_nvidia()
+    driver, cards = probe_nvidia()
     return MachineFacts(
         system=platform.system(),
         machine=platform.machine(),
         driver=driver,
-        capability=capability,
+        cards=cards,
         amd=amd_card_seen(),
         nvidia=bool(driver) or nvidia_files_seen(),
         environ=dict(os.environ),
@@ -844,13 +859,15 @@ def doctor(environment, arguments):
             return hand_over(environment, ["-m", "core.commands", "doctor", *arguments])
         why = why or "broken"
     facts = machine_facts()
-    choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.capability)
+    choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.cards)
     fix = "fix_repair" if why in ("broken", "python_moved") else "fix_start"
     findings = [
         ("python", True, ("doctor_python", {"found": "%d.%d.%d" % sys.version_info[:3], "path": sys.executable}), None),
         ("environment", False, ("because_" + why, {"folder": environment.folder}), (fix, {})),
         ("torch", True, choice.reason, None),
     ]
+    if choice.left_out:
+        findings.append(("gpu", True, ("card_left_out", {"cards": ", ".join(choice.left_out)}), None))
     if "--json" in arguments:
         shown = [{"name": n, "ok": ok, "found": as_json(f), "fix": as_json(x)} for n, ok, f, x in findings]
         print(json.dumps({"ok": False, "version": environment.version(), "findings": shown}, ensure_ascii=False, indent=1))

@@ -121,6 +121,10 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
         yield _result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))
     else:
         yield _torch_beside_driver(torch, nvidia)
+        strangers = _without_kernels(torch, nvidia)
+        for card in strangers if len(strangers) < len(nvidia.cards) else ():  # the others are used
+            capability = "{}.{}".format(*(card.capability or (0, 0)))
+            yield _result("gpu", msg("doctor.card_left_out", version=torch.version, card=card.name, capability=capability))
     if facts.system == "Darwin":
         yield _result("machine", msg("doctor.mac"))
     elif facts.amd and nvidia.driver is None:
@@ -160,13 +164,17 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     oldest = OLDEST_DRIVER.get(version_numbers(torch.cuda)[0]) if version_numbers(torch.cuda) else None
     if oldest and driver and driver < oldest:
         return problem("doctor.driver_too_old", "doctor.driver_fix", oldest=str(oldest[0]))
-    strangers = [card for card in nvidia.cards if card.capability and not has_kernels(torch.arches, card.capability)]
-    if torch.arches and strangers:
+    if (strangers := _without_kernels(torch, nvidia)) and len(strangers) == len(nvidia.cards):
         capability = "{}.{}".format(*(strangers[0].capability or (0, 0)))
         return problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
     if not torch.sees_card:
         return problem("doctor.torch_blind", "doctor.torch_blind_fix")
     return _result("torch", msg("doctor.torch_cuda", **values))
+
+
+def _without_kernels(torch: Torch, nvidia: gpu.Nvidia) -> list[gpu.Card]:
+    known = [card for card in nvidia.cards if card.capability and torch.arches]
+    return [card for card in known if not has_kernels(torch.arches, card.capability or (0, 0))]
 
 
 def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:

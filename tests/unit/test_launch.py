@@ -56,7 +56,7 @@ CHOICES = {
 @pytest.mark.parametrize("case", CHOICES)
 def test_the_right_torch_for_a_machine(case: str):
     system, machine, driver, capability, amd, environ, index, build, reason = CHOICES[case]
-    choice = launch.choose_torch(system, machine, driver, amd, environ, capability)
+    choice = launch.choose_torch(system, machine, driver, amd, environ, [launch.NvidiaCard(capability)])
     assert (choice.index_url, choice.build, choice.reason[0]) == (index, build, reason)
     assert "{" not in launch.say_text(choice.reason[0], **choice.reason[1])
 
@@ -69,10 +69,39 @@ def test_a_card_never_gets_a_build_without_code_for_it(system: str):
             assert row is None or row.low <= capability <= row.high
 
 
-def test_nvidia_smi_output_of_two_cards_gives_the_lower_capability():
-    assert launch.parse_nvidia_smi("580.65.06, 8.9\n580.65.06, 6.1\n") == ("580.65.06", (6, 1))
-    assert launch.parse_nvidia_smi("535.1, [N/A]\n") == ("535.1", None)
-    assert launch.parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate\n") == (None, None)
+@pytest.mark.parametrize(
+    ("driver", "capabilities", "build", "left_out"),
+    [
+        ("580.65", [(6, 1), (12, 0)], "cu130", ["6.1"]),  # no build has code for both: the newer card counts
+        ("580.65", [(8, 9), (7, 5)], "cu130", []),
+        ("580.65", [(6, 1), (8, 6)], "cu126", []),  # there is one for both
+        ("560.81", [(6, 1), (12, 0)], "cu126", ["12.0"]),  # this driver runs none for the newer card
+        ("580.65", [None, (12, 0)], "cu130", []),
+        ("560.81", [(3, 5), (12, 0)], "cpu", []),
+    ],
+)
+def test_of_unequal_cards_the_better_one_gets_its_torch(driver: str, capabilities: list, build: str, left_out: list[str]):
+    """A GTX 1060 beside an RTX 5070 got CUDA 12.6, which has no code for the better card."""
+    cards = [launch.NvidiaCard(c, ".".join(map(str, c)) if c else "unknown") for c in capabilities]
+    choice = launch.choose_torch("Windows", "AMD64", driver, False, {}, cards)
+    assert (choice.build, list(choice.left_out)) == (build, left_out)
+
+
+def test_nvidia_smi_tells_each_card():
+    two = "580.65.06, 8.9, NVIDIA GeForce RTX 4060\n580.65.06, 6.1, NVIDIA GeForce GTX 1060, 6GB\n"
+    cards = (launch.NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"), launch.NvidiaCard((6, 1), "NVIDIA GeForce GTX 1060, 6GB"))
+    assert launch.parse_nvidia_smi(two) == ("580.65.06", cards)
+    assert launch.parse_nvidia_smi("535.1, [N/A], Tesla\n") == ("535.1", (launch.NvidiaCard(None, "Tesla"),))
+    assert launch.parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate\n") == (None, ())
+
+
+@pytest.mark.skipif(launch.WINDOWS, reason="the stand-in for nvidia-smi is a shell script")
+def test_the_installed_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\ntest "$1" = "--query-gpu=driver_version,compute_cap,name" && echo "580.65.06, 12.0, RTX 5070"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert launch.probe_nvidia() == ("580.65.06", (launch.NvidiaCard((12, 0), "RTX 5070"),))
 
 
 def test_a_cpu_torch_beside_a_driver_is_said():
@@ -148,7 +177,7 @@ class FakeMachine:
         self.broken: list[str] = []
         self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
         self.check, self.check_s = "", 60.0  # a program in the check's place
-        self.facts = launch.MachineFacts("Linux", "x86_64", driver, None, False, bool(driver), {}, False, lambda url: answers_index)
+        self.facts = launch.MachineFacts("Linux", "x86_64", driver, (), False, bool(driver), {}, False, lambda url: answers_index)
 
     def run(self, command: list[str], label: str) -> int:
         line = " ".join(command)
@@ -205,6 +234,14 @@ def test_an_interrupted_update_is_not_taken_for_the_complete_install_before_it(t
     with pytest.raises(KeyboardInterrupt):
         machine.install("changed")
     assert machine.why() == "unfinished"
+
+
+def test_the_card_that_is_left_out_is_named_before_anything_is_downloaded(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    cards = (launch.NvidiaCard((6, 1), "GTX 1060"), launch.NvidiaCard((12, 0), "RTX 5070"))
+    machine.facts = machine.facts._replace(driver="580.65", cards=cards)
+    machine.install("absent")
+    assert machine.said.index("card_left_out") < machine.said.index("will_do")
 
 
 def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):

@@ -111,6 +111,14 @@ def test_a_fault_is_found_alone_and_with_its_fix(fault: str):
             assert "{" not in sentence
 
 
+def test_a_card_without_code_beside_one_that_is_used_is_named_and_nothing_to_repair():
+    """It was a fault whose one fix, choosing torch again, chose the same."""
+    findings = checkup.examine(WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(GTX, RTX))}))
+    assert all(finding.ok for finding in findings)
+    (left_out,) = [finding.found for finding in findings if finding.found.key == "doctor.card_left_out"]
+    assert "GTX 1080" in str(left_out) and "6.1" in str(left_out)
+
+
 def test_the_numbers_of_a_fault_are_in_its_sentence():
     facts = WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="550.54.14", cards=(RTX,))})
     (wrong,) = [finding for finding in checkup.examine(facts) if not finding.ok]
