@@ -36,10 +36,11 @@ from core.runs.reporter import Reporter
 from core.runs.run_json import Parent, RunFacts
 from core.runs.scenes import Scenes
 from core.runs.states import State
+from core.system.awake import KeepAwake
 from core.system.processes import leave
 from core.training import best
 from core.training.rows import tokenize
-from core.workspace import lease
+from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:  # they import torch
@@ -57,7 +58,8 @@ def main() -> int:
     arguments = parser.parse_args()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
-    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter:
+    awake = KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, lambda said: run.log_event("awake", message=said))
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter, awake:
         return carry_out(run, workspace, reporter)
 
 

@@ -31,6 +31,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.system.processes import worker_environment
 from core.workspace.folder import Workspace
+from tests.kit.awake import HOLDS, Program
 from tests.kit.waits import wait_until
 
 
@@ -70,7 +71,10 @@ def losses(run: RunFolder) -> list[float]:
     return [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
 
 
-def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspace) -> None:
+def test_a_run_leaves_everything_that_the_interface_promises(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inhibitor = Program("systemd-inhibit", HOLDS, tmp_path / "bin", monkeypatch)
     run, code = carried_out(workspace, tiny_recipe())
     status = run.status()
     assert (code, status.state, status.step, status.total_steps) == (0, State.COMPLETED, 8, 8), run.log_tail()
@@ -89,6 +93,8 @@ def test_a_run_leaves_everything_that_the_interface_promises(workspace: Workspac
     assert (facts.rows_trained, facts.rows_measured) == (8 * 4, 3) and facts.versions["torch"]
     assert facts.versions["lora_garage"] == __version__
     assert not run.is_locked()
+    held = [event["message"]["key"] for event in run.events() if event["kind"] == "awake"]
+    assert held == ["awake.held"] and "--what=idle:sleep" in inhibitor.asked and not inhibitor.runs
     recipe = run.recipe()
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
     card = (run.adapter / "README.md").read_text("utf-8")

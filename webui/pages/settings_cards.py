@@ -12,7 +12,7 @@ from core.memory.record import MemoryRecord
 from core.messages import Message
 from core.queue import game_mode
 from core.queue.turns import card_of
-from core.system import sleep
+from core.system import awake, sleep
 from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.html import Html, join, muted, notice, tag
@@ -32,9 +32,12 @@ class AutomationCard:
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
             gr.HTML(tag("h2", w.t("automation_card.title")))
             self.failure = gr.Checkbox(now.go_on_after_failure, **w.named("automation_card.failure", "auto-failure"))
+            self.awake = gr.Checkbox(now.keep_awake, **w.named("automation_card.awake", "auto-awake"))
+            if why_not := awake.can_hold():
+                self.awake.info = f"{self.awake.info} {w.of(why_not)}"
             self.sleep = gr.Checkbox(now.sleep_when_empty, **w.named("automation_card.sleep", "auto-sleep"))
-            if isinstance(why_not := sleep.command(), Message):
-                self.sleep.info = f"{self.sleep.info} {w.of(why_not)}"
+            if isinstance(cannot := sleep.command(), Message):
+                self.sleep.info = f"{self.sleep.info} {w.of(cannot)}"
             gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
             hours, programs = w.named("automation_card.hours", "auto-hours"), w.named("automation_card.programs", "auto-programs")
             self.hours = gr.Textbox(_joined(now.hours), placeholder="18:00-23:00", max_lines=1, max_length=200, **hours)
@@ -56,7 +59,7 @@ class AutomationCard:
 
     @property
     def _fields(self) -> list[Any]:
-        return [self.failure, self.sleep, self.hours, self.programs, self.card, self.gib]
+        return [self.failure, self.awake, self.sleep, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         sent = gr.State(None)
@@ -69,15 +72,17 @@ class AutomationCard:
         stay as they are: what a person has begun to write is not written over."""
         now = preferences.read(self.services.workspace).automation
         kept = [
-            now.go_on_after_failure, now.sleep_when_empty, _joined(now.hours), _joined(now.programs), now.watch_card, now.min_gib,
+            now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs), now.watch_card,
+            now.min_gib,
         ]  # fmt: skip
         return [kept, *([gr.skip()] * len(kept) if kept == seen else kept), self._doubt()]
 
-    def keep(self, failure: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
+    def keep(self, failure: Any, awake: Any, sleeps: Any, hours: Any, programs: Any, card: Any, gib: Any) -> list[Any]:
         """Inputs: the fields. Outputs: hours and programs as they were understood, notice."""
         try:
             wanted = Automation(
                 go_on_after_failure=failure is True,
+                keep_awake=awake is True,
                 sleep_when_empty=sleeps is True,
                 hours=parse_hours(hours if isinstance(hours, str) else ""),
                 programs=parse_programs(programs if isinstance(programs, str) else ""),

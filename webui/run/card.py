@@ -8,7 +8,7 @@ from typing import Any
 from core.advice.goals import goal_of
 from core.runs.folder import Status
 from core.runs.run_json import RunFacts
-from core.runs.states import BUSY, State
+from core.runs.states import ACTIVE, BUSY, State
 from webui.kit import format
 from webui.kit.format import data_name, method_name, model_name
 from webui.kit.html import Html, facts, join, muted, placeholder, tag
@@ -48,6 +48,7 @@ def card(view: RunView, w: Wording) -> Html:
         muted(model_line(view.row, w)),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
+    lines += _awake(view, w) if status.state in ACTIVE else []
     lines += guard.lines(view, w)
     lines += memory.lines(view, w)
     return tag("div", *lines, class_="lg-run")
@@ -89,6 +90,12 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
         bar,
         muted(w.t("train_page.may_close")),
     ]
+
+
+def _awake(view: RunView, w: Wording) -> list[Html]:
+    """Whether this PC may fall asleep under it (core/system/awake), by the newest word of that."""
+    message = next((event.get("message") for event in reversed(view.events) if event.get("kind") == "awake"), None)
+    return [muted(said)] if message and (said := guard.sentence(message, w)) else []
 
 
 def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:

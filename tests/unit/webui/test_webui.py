@@ -217,6 +217,23 @@ def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, lan
         assert "<script>" not in part and "train_page." not in part and "state." not in part
 
 
+@pytest.mark.parametrize(("state", "is_said"), [(State.PREPARING, True), (State.RUNNING, True), (State.COMPLETED, False)])
+def test_a_run_at_work_says_whether_the_pc_may_fall_asleep_under_it(workspace: Workspace, state: State, is_said: bool):
+    from core.chat.client import ChatClient
+    from core.export.exports import Exports
+    from webui.run import card
+    from webui.state.snapshot import Snapshots
+
+    run = make_run(workspace, "Pirate")
+    run.log_event("awake", message=msg("awake.off"))
+    run.log_event("awake", message=msg("awake.held"))
+    (run.path / "state.json").write_text(Status(state=state, stage="training", step=3, total_steps=10).model_dump_json(), "utf-8")
+    with run.lock():
+        shown = Snapshots(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
+        said = str(card.card(shown, EN))
+    assert ("This PC is kept awake" in said) is is_said and "may fall asleep" not in said
+
+
 # ---- who is let in ----------------------------------------------------------------------------------------------------
 
 

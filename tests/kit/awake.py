@@ -1,0 +1,46 @@
+"""The programs by which a PC is kept awake, played by scripts: what they were asked, and whether they still run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+HOLDS = """#!/bin/sh
+echo "$$" > {folder}/pid
+printf '%s\\n' "$@" > {folder}/asked
+while [ "${{1#-}}" != "$1" ]; do shift; done
+exec "$@"
+"""
+WATCHES = HOLDS.replace('exec "$@"', 'while kill -0 "$1" 2>/dev/null; do sleep 0.05; done')
+REFUSES = """#!/bin/sh
+echo again >> {folder}/asked
+echo 'Failed to inhibit: Access denied' >&2
+exit 1
+"""
+
+
+class Program:
+    """Stands first on PATH. script: with {folder} for where it keeps what it was asked."""
+
+    def __init__(self, name: str, script: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(script.format(folder=folder), "utf-8")
+        (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder) + os.pathsep + os.environ["PATH"])
+
+    @property
+    def asked(self) -> list[str]:
+        file = self.folder / "asked"
+        return file.read_text("utf-8").splitlines() if file.exists() else []
+
+    @property
+    def runs(self) -> bool:
+        """A process that has ended and is not yet waited for does not."""
+        try:
+            return psutil.Process(int((self.folder / "pid").read_text())).status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
