@@ -150,7 +150,7 @@ class KeepAwake:
 
     def _reason_against(self) -> Message | None:
         if not self._wanted():
-            return msg("awake.off")
+            return msg("awake.unwanted")
         found = battery()
         return msg("awake.battery", percent=found.percent) if found is not None and found.is_low else None
 

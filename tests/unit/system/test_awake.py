@@ -118,12 +118,12 @@ def test_a_battery_that_runs_low_and_the_setting_let_it_sleep(monkeypatch: pytes
     with KeepAwake(lambda: wanted[0], said.append, ask, 0.01):
         for battery, wish, key in (
             (Told(90, 9, False), True, "held"), (Told(12.4, 9, False), True, "battery"), (Told(12.4, 9, True), True, "held"),
-            (Told(80, 9, True), False, "off"), (Told(80, 9, True), True, "held"),
+            (Told(80, 9, True), False, "unwanted"), (Told(80, 9, True), True, "held"),
         ):  # fmt: skip
             told[0], wanted[0] = battery, wish
             wait_until(lambda key=key: said and said.keys[-1] == key)
             assert bool(held) is (key == "held")
-    assert not held and said.keys == ["held", "battery", "held", "off", "held"]
+    assert not held and said.keys == ["held", "battery", "held", "unwanted", "held"]
     assert "12 %" in str(said[1])
 
 

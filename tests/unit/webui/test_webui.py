@@ -225,7 +225,7 @@ def test_a_run_at_work_says_whether_the_pc_may_fall_asleep_under_it(workspace: W
     from webui.state.snapshot import Snapshots
 
     run = make_run(workspace, "Pirate")
-    run.log_event("awake", message=msg("awake.off"))
+    run.log_event("awake", message=msg("awake.unwanted"))
     run.log_event("awake", message=msg("awake.held"))
     (run.path / "state.json").write_text(Status(state=state, stage="training", step=3, total_steps=10).model_dump_json(), "utf-8")
     with run.lock():
