@@ -16,6 +16,9 @@ from typing import IO, Any, NoReturn
 import psutil
 
 from core.presets import PROJECT
+from core.system.machine import SPILLING_SYSTEMS, driver_system
+
+ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 
 def worker_environment() -> dict[str, str]:
@@ -25,11 +28,22 @@ def worker_environment() -> dict[str, str]:
     as soon as anything else runs on the PC a training step takes thirty times as long. Seconds of one step (starter,
     batch of 4 x 58 tokens, 2 cores; quiet / beside one busy process): default 0.59 / 18-26, 20000 0.64 / 3.3,
     2000 0.70 / 1.4, never spinning 1.06 / 1.0. Read by GNU's OpenMP, which torch uses on Linux; elsewhere it does nothing.
+
+    PYTORCH_ALLOC_CONF: every packed micro-batch has another length, and blocks that were cut for one fit no other. On Linux
+    its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks go back at 0.8 of what
+    `core.engine.device.stay_within_card` allows. Only a card's allocator reads it; a setting of the person's own stays.
     """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
     patient = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "20000")}
-    return os.environ | quiet | patient | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return os.environ | quiet | patient | _allocator() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def _allocator() -> dict[str, str]:
+    system = driver_system()
+    if system not in ("Linux", *SPILLING_SYSTEMS) or any(os.environ.get(name) for name in ALLOCATOR_NAMES):
+        return {}
+    return {"PYTORCH_ALLOC_CONF": "expandable_segments:True" if system == "Linux" else "garbage_collection_threshold:0.8"}
 
 
 def device_environment(wanted: object) -> dict[str, str]:

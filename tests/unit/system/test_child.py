@@ -108,3 +108,34 @@ def endings_left_to_the_system(file: Path) -> list[str]:
         if (name == "write_text" or opens_text) and "newline" not in given:
             found.append(f"{file.name}:{node.lineno}")
     return found
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ("Linux", "expandable_segments:True"),
+        ("Windows", "garbage_collection_threshold:0.8"),
+        ("WSL", "garbage_collection_threshold:0.8"),
+        ("Darwin", None),
+    ],
+)
+def test_the_allocator_of_a_card_copes_with_ever_new_lengths(
+    system: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in processes.ALLOCATOR_NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processes, "driver_system", lambda: system)
+    assert processes.worker_environment().get("PYTORCH_ALLOC_CONF") == expected
+
+
+@pytest.mark.parametrize("name", processes.ALLOCATOR_NAMES)
+def test_a_persons_own_setting_of_the_allocator_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch reads PYTORCH_CUDA_ALLOC_CONF first, and would then not look at ours; an older name is a setting all the same."""
+    for other in processes.ALLOCATOR_NAMES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setattr(processes, "driver_system", lambda: "Linux")
+    monkeypatch.setenv(name, "max_split_size_mb:128")
+    found = processes.worker_environment()
+    assert {other: found.get(other) for other in processes.ALLOCATOR_NAMES} == dict.fromkeys(processes.ALLOCATOR_NAMES) | {
+        name: "max_split_size_mb:128"
+    }
