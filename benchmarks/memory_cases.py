@@ -129,7 +129,7 @@ def _setup(row: Mapping[str, str]) -> OthersSetup:
         "stack": stack,
         "loss": _loss(loss, row, stack),
         "gradient_checkpointing": _said(row, "gradient_checkpointing", True),
-        "optim": row.get("optim", "paged_adamw_8bit").split()[0],
+        "optim": row.get("optim", "adamw_8bit").split()[0],
         "adapter_dtype": row.get("adapter_dtype", "fp32"),
         "attention": row.get("attention", "sdpa"),
         "use_dora": _said(row, "use_dora"),

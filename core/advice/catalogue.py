@@ -66,7 +66,7 @@ def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
 
 
 def _full(shape: ModelShape, budget: Budget) -> Fit:
-    optim = "adamw_torch" if budget.kind == "cpu" else "paged_adamw_8bit"
+    optim = "adamw_torch" if budget.kind == "cpu" else "adamw_8bit"
     needs = arithmetic.estimate(shape, Setup(method="full", max_length=LENGTH_WITHOUT_DATA, optim=optim, device=budget.kind))
     table = vram_table()
     row, sold = table.row_of(shape.params), budget.sold_gb

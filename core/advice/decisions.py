@@ -11,6 +11,8 @@ from typing import Any
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, with_settings
 from core.data import row_order
 from core.data.facts import DataFacts
+from core.memory import arithmetic
+from core.memory.arithmetic import Setup
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Adapter, Data, Recipe, Train
@@ -25,13 +27,10 @@ SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
 FEWEST_STEPS = 20
 SHORT_RUN_STEPS = 100
+OPTIMIZER_SHARE = 0.03  # of what is free: below it, what 8-bit AdamW saves is not worth what it costs
 
 
 # ---- the decisions ----------------------------------------------------------------------------------------------------
-def optimizer(case: Case, draft: Recipe | None = None) -> tuple[str, Message]:
-    return ("adamw_torch", msg("advise.optim_cpu")) if case.on_cpu else ("paged_adamw_8bit", msg("advise.optim_card"))
-
-
 def wanted_length(case: Case) -> int:
     """Tokens that cover 99 of 100 examples, rounded up, with room to spare where lengths were only guessed; never beyond what the
     model can read. A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
@@ -169,6 +168,28 @@ def wanted_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     return value, msg("advise.rank_of_tokens", **facts)
 
 
+def leanest_optimizer(case: Case) -> str:
+    """Also what is taken where nobody can count."""
+    return "adamw_torch" if case.on_cpu else "adamw_8bit"
+
+
+def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
+    """AdamW itself, exact and one kernel a step, while its history is a trifle; bitsandbytes' waits for the card after each tensor
+    (its `Optimizer8bit.step`, 0.50.2). Never the paged one: it pages only tensors of 100,000 numbers and more, few of an adapter's,
+    and Windows' driver has no memory that a card and the PC may share at once (docs/memory.md, 1.3)."""
+    if case.on_cpu:
+        return "adamw_torch", msg("advise.optim_cpu")
+    plain, free = with_settings(draft, optim="adamw_torch"), case.budget.free_gib
+    if case.shape is None or free is None:
+        return "adamw_8bit", msg("advise.optim_unknown")
+    states = arithmetic.estimate(case.shape, Setup.of(plain, "card")).terms["optimizer"]
+    facts = {"states": states, "share": OPTIMIZER_SHARE, "free": free}
+    # Also where nothing fits, whichever it is: the person may close what holds the rest.
+    if states < OPTIMIZER_SHARE * free and (case.holds(plain) or not case.holds(draft)):
+        return "adamw_torch", msg("advise.optim_small", **facts)
+    return "adamw_8bit", msg("advise.optim_8bit", **facts)
+
+
 def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
     return 2 * draft.adapter.r, msg("advise.alpha", r=draft.adapter.r)
 
@@ -216,12 +237,12 @@ def usual_rate(billions: float | None) -> float:
 
 
 DECISIONS: dict[str, Callable[[Case, Recipe], tuple[Any, Message]]] = {
-    "optim": optimizer,
     "max_length": max_length,
     "target_modules": target_modules,
     "method": method,
     "micro_batch": micro_batch,
     "r": rank,
+    "optim": optimizer,
     "gradient_checkpointing": checkpointing,
     "lora_alpha": alpha,
     "num_train_epochs": epochs,

@@ -63,7 +63,7 @@ def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
     """recipe with every default written out, without advice. eval_steps and save_steps wait for the number of steps."""
     train = recipe.train.model_copy(
         update={
-            "optim": recipe.train.optim or ("paged_adamw_8bit" if has_card else "adamw_torch"),
+            "optim": recipe.train.optim or ("adamw_8bit" if has_card else "adamw_torch"),
             "gradient_checkpointing": has_card
             if recipe.train.gradient_checkpointing is None
             else recipe.train.gradient_checkpointing,

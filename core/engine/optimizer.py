@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from core.recipe import Recipe
+from core.system.machine import driver_system
 
 
 def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -19,13 +20,22 @@ def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8)."""
+    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8); where nothing can be
+    paged, adamw_8bit is paged_adamw_8bit's equal in all else."""
     if optim in (None, "adamw_torch"):
         return torch.optim.AdamW(groups, fused=True, **settings)
     import bitsandbytes
 
+    if not can_page(groups[0]["params"][0]):
+        optim = "adamw_8bit"
     names = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
     return names[optim](groups, **settings)
+
+
+def can_page(parameter: torch.Tensor) -> bool:
+    """Whether the states of parameter may lie in memory that its card and the PC share at once: not as Windows' driver has it
+    (CUDA programming guide, CONCURRENT_MANAGED_ACCESS), and not without a card."""
+    return parameter.is_cuda and driver_system() == "Linux"
 
 
 def groups_of(tuned: torch.nn.Module, loraplus_lr_ratio: float | None) -> list[dict[str, Any]]:

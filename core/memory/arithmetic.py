@@ -40,7 +40,7 @@ class Setup(Frozen):
     micro_batch: int = Field(1, ge=1)
     max_length: int = Field(Data.model_fields["max_length"].default, ge=1)
     supervised_tokens: int | None = Field(None, ge=0)
-    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "paged_adamw_8bit"
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
     gradient_checkpointing: bool = True
     loss: LossName | None = None
     base_bytes: Literal[2, 4] = 2

@@ -18,7 +18,7 @@ from typing import Any
 
 from core.data.labels import Encoded
 from core.data.row_order import Schedule
-from core.engine import neftune
+from core.engine import neftune, optimizer
 from core.engine.device import Compute
 from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
@@ -84,6 +84,8 @@ class Trainer:
         self.step = Step.of(tuned, recipe, compute, data.pad_token_id)
         if recipe.data.packing and not self.step.packed:
             reporter.warn(msg("run.not_packed"))
+        if train.optim == "paged_adamw_8bit" and not optimizer.can_page(self.step.parameters[0]):
+            reporter.warn(msg("run.not_paged"))
         self.schedule = Schedule.of(recipe, tuple(len(row.input_ids) for row in data.train), self.step.packed)
         total = self.schedule.total_steps
         a_fifth = max(1, math.ceil(total / 5))

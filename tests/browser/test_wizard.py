@@ -81,7 +81,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
         run = started_run(page, workspace)
     recipe, facts = run.recipe(), run.facts()
     assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
-    assert recipe.train.optim == ("paged_adamw_8bit" if card else "adamw_torch")
+    assert recipe.train.optim == "adamw_torch"  # on the card too: its states are a trifle
     assert facts.advice["budget"]["kind"] == ("card" if card else "cpu")
     watch.check()
     page.context.close()

@@ -14,7 +14,7 @@ from core.advice import plan
 from core.data.labels import Encoded
 from core.engine import adapter, device
 from core.errors import PauseRequested
-from core.messages import msg
+from core.messages import Message, msg
 from core.recipe import Adapter, Recipe
 from core.runs.folder import RunFolder
 from core.training.trainer import Trainer, TrainingData
@@ -30,11 +30,15 @@ class Pausing:
     def __init__(self, run: RunFolder, at: int | None = None) -> None:
         self.run, self.at, self.checks = run, at, 0
         self.numbers: Numbers = {}
+        self.warnings: list[Message] = []
 
     def check(self) -> None:
         self.checks += 1
         if self.checks == self.at:
             raise PauseRequested
+
+    def warn(self, message: Message) -> None:
+        self.warnings.append(message)
 
     def metrics(self, kind: str, step: int, **numbers: float) -> None:
         if kind in ("train", "eval"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -415,6 +416,25 @@ def test_lora_plus_has_the_groups_of_pefts_own_optimizer(use_dora: bool) -> None
         return {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
 
     assert rates(ours) == pytest.approx(rates(theirs))
+
+
+# ---- a paged optimizer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "on_card", "pages"), [("Linux", True, True), ("Windows", True, False), ("WSL", True, False), ("Linux", False, False)]
+)
+def test_only_a_card_under_linux_itself_pages(system: str, on_card: bool, pages: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizer, "driver_system", lambda: system)
+    assert optimizer.can_page(SimpleNamespace(is_cuda=on_card)) is pages
+
+
+def test_where_nothing_can_be_paged_the_8_bit_one_learns_and_it_is_said(tmp_path: Path) -> None:
+    """Seen: bitsandbytes asks CUDA for such memory, which nobody has without a card."""
+    trainer = trainer_of(tmp_path, train={"optim": "paged_adamw_8bit"})
+    assert not trainer.step.optimizer.is_paged
+    assert [warning.key for warning in trainer.reporter.warnings] == ["run.not_paged"]
+    assert trainer_of(tmp_path, train={"optim": "adamw_8bit"}).reporter.warnings == []
 
 
 # ---- NEFTune --------------------------------------------------------------------------------------------------------------

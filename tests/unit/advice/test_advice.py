@@ -103,8 +103,10 @@ def test_a_planned_card_prints_what_is_left_to_the_desktop() -> None:
 
 def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin() -> None:
     shape = shape_of_size("7B")
-    whole = estimate(shape, Setup(method="qlora", r=8, optim="paged_adamw_8bit"))
-    chosen = {"method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear"}
+    whole = estimate(shape, Setup(method="qlora", r=8, optim="adamw_torch"))
+    chosen = {
+        "method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear", "optim": "adamw_torch"
+    }  # fmt: skip
     verdicts = [
         recommend(shape, Budget(kind="card", sold_gb=24.0, free_gib=free), chosen=chosen).verdict
         for free in (whole.on_card_gib - 0.01, whole.on_card_gib + 0.01, whole.needed_gib - 0.01, whole.needed_gib + 0.01)
@@ -252,6 +254,41 @@ def test_the_rank_is_lowered_until_it_fits() -> None:
     free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal_of("chatbot"), chosen=chosen)
     assert (advice.recipe.adapter.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith("16 would be better")
+
+
+@pytest.mark.parametrize(
+    ("size", "gb", "r", "optim"),
+    [
+        ("1B", 8, 16, "adamw_torch"),  # 8 bytes of 11 M parameters
+        ("7B", 12, 8, "adamw_torch"),  # 0.15 GiB of 11.3
+        ("7B", 24, 16, "adamw_torch"),
+        ("7B", 8, 64, "adamw_8bit"),  # 1.19 GiB of 7.3
+        ("33B", 24, 256, "adamw_8bit"),
+    ],
+)
+def test_the_optimizer_is_the_ordinary_one_while_its_history_is_a_trifle(size: str, gb: float, r: int, optim: str) -> None:
+    """Seen: pages of 8-bit AdamW on every card, which pages nothing of a small adapter and waits for the card after each tensor."""
+    advice = advise(size, gb, chosen={"r": r, "method": "qlora"})
+    assert advice.recipe.train.optim == optim
+    states = estimate(shape_of_size(size), advice.setup.model_copy(update={"optim": "adamw_torch"})).terms["optimizer"]
+    assert (states < 0.03 * advice.budget.free_gib) == (optim == "adamw_torch")
+    assert f"{states:.2f} GiB" in why(advice, "optim")
+
+
+def test_a_plan_that_fits_with_less_history_alone_has_it() -> None:
+    chosen = {"method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "gradient_checkpointing": True}
+    shape = shape_of_size("7B")
+    whole, less = (estimate(shape, Setup(method="qlora", r=8, max_length=512, optim=o)) for o in ("adamw_torch", "adamw_8bit"))
+    free = (whole.needed_gib + less.needed_gib) / 2
+    assert whole.terms["optimizer"] < 0.03 * free
+    advice = recommend(shape, Budget(kind="card", sold_gb=24.0, free_gib=free), chosen=chosen)
+    assert (advice.recipe.train.optim, advice.verdict) == ("adamw_8bit", "fits")
+
+
+def test_where_nobody_can_count_the_history_is_small_and_nothing_is_paged() -> None:
+    for shape, free in ((None, 8.0), (STARTER, None)):
+        advice = recommend(shape, Budget(kind="card", free_gib=free))
+        assert advice.recipe.train.optim == "adamw_8bit" and "not known" in why(advice, "optim")
 
 
 @pytest.mark.parametrize(

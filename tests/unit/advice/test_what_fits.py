@@ -84,5 +84,5 @@ def test_a_plan_made_for_the_processor_is_counted_as_a_cards_on_cards() -> None:
     model = known("starter")
     plan = recommend(model.shape, budget.Budget(kind="cpu", free_gib=16.0))
     card = headroom.on_cards(plan, model.shape, "Linux")[0]
-    setup = plan.setup.model_copy(update={"device": "card", "optim": "paged_adamw_8bit"})
+    setup = plan.setup.model_copy(update={"device": "card", "optim": "adamw_torch"})
     assert card.needed_gib == pytest.approx(arithmetic.estimate(model.shape, setup).needed_gib)

@@ -72,9 +72,8 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
     corrected = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known)
     assert plain.correction is None and corrected.correction.runs == 3
     assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
-    same = arithmetic.estimate(
-        SHAPE, Setup(method="qlora", r=corrected.recipe.adapter.r, max_length=512, gradient_checkpointing=True)
-    )
+    r, optim = corrected.recipe.adapter.r, corrected.recipe.train.optim
+    same = arithmetic.estimate(SHAPE, Setup(method="qlora", r=r, max_length=512, gradient_checkpointing=True, optim=optim))
     assert corrected.recipe.train.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(1.3 * same.on_card_gib)
     tight = Budget(kind="card", sold_gb=16, free_gib=same.needed_gib * 1.05)
     verdicts = [
