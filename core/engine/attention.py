@@ -9,7 +9,7 @@ take core/engine/cpu_attention instead. Positions restart in the batch's positio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -121,26 +121,38 @@ def _probe(model: Any) -> torch.Tensor:
     return torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
 
 
+@contextmanager
+def _rows_apart(model: Any) -> Iterator[list[Any]]:
+    """In eval mode, and with LLM.int8 (its layers' states are given) each row of a product rounded by itself: else a column in which
+    any row has an outlier is left out of the 8-bit product for all rows, in a padded batch too, and an example changes the others'
+    rounding by 3 to 6 % of the maximum (starter), whatever attention sees. A leak is 40 %."""
+    was_training = model.training
+    states = [module.state for module in model.modules() if hasattr(getattr(module, "state", None), "threshold")]
+    thresholds = [state.threshold for state in states]
+    model.eval()
+    try:
+        for state in states:
+            state.threshold = 0.0
+        yield states
+    finally:
+        for state, threshold in zip(states, thresholds, strict=True):
+            state.threshold = threshold
+        model.train(was_training)
+
+
 @torch.no_grad()
 def _own_hidden(model: Any) -> torch.Tensor | None:
     """What the first example is to the model with its own attention; None for a family that is put together otherwise."""
-    was_training = model.training
-    model.eval()
-    try:
+    with _rows_apart(model), suppress(ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        return None
-    finally:
-        model.train(was_training)
+    return None
 
 
 @torch.no_grad()
 def holds(model: Any, own: torch.Tensor) -> bool:
     """Two examples in one row: each as if it were alone, the first as with the model's own attention, and a change of the
     first changes nothing of the second."""
-    was_training = model.training
-    model.eval()
-    try:
+    with _rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size
         changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
@@ -149,11 +161,9 @@ def holds(model: Any, own: torch.Tensor) -> bool:
             return True  # without data (core/trial/dry_run) there is nothing to compare; that it runs is all there is to see
         alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
         expected = torch.cat([own, alone[:, FIRST:]], 1)
-        allowed = 0.02 * expected.abs().max()  # 16-bit sums in another order
+        allowed = (0.15 if in_8_bit else 0.02) * expected.abs().max()  # 16-bit sums in another order, by which 8 bits are rounded
         close = (together - alone).abs().max() <= allowed and (together - expected).abs().max() <= allowed
         return bool(close) and torch.equal(together[:, FIRST:], other[:, FIRST:])
-    finally:
-        model.train(was_training)
 
 
 def _hidden(model: Any, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from core.chat.questions import target_of
 from core.data.labels import Encoded
 from core.data.row_order import split
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, base_model, device, fused_lora, neftune, optimizer, pissa
+from core.engine import adapter, attention, base_model, device, fused_lora, neftune, optimizer, pissa
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.loss import summed_loss
 from core.errors import ModelError, PauseRequested, RecipeError
@@ -493,6 +493,20 @@ def test_the_rehearsal_hears_the_noise_and_takes_nothing_of_it(tmp_path: Path) -
 
 
 # ---- int8 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_int8_base_is_packed_unless_its_attention_leaks(int8_base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: another first example changes which columns are rounded to 8 bit, so that no base with outliers was ever packed."""
+    thresholds = [module.state.threshold for module in int8_base.modules() if hasattr(module, "state")]
+    packed = attention.packed_sdpa
+    try:
+        assert attention.enable(int8_base)
+        assert thresholds and [module.state.threshold for module in int8_base.modules() if hasattr(module, "state")] == thresholds
+        int8_base.set_attn_implementation("sdpa")
+        monkeypatch.setattr(attention, "packed_sdpa", lambda *states, lengths=None, **more: packed(*states, **more))
+        assert not attention.enable(int8_base)
+    finally:
+        int8_base.set_attn_implementation("sdpa")
 
 
 def test_int8_gradients_are_those_of_pefts_own_product(int8_base: Any) -> None:
