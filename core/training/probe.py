@@ -48,6 +48,7 @@ from core.workspace.folder import Workspace
 
 STATE_BYTES = {"adamw_torch": 8.0, None: 8.0}  # of the optimizer, a trainable parameter; the 8-bit ones: 2.03
 TOLERANCE = 1.01  # a card that reports more used than there is, spilled
+LARGEST_CONTEXT = GIB  # docs/memory.md, 1.6: 141 MiB to 0.6 GiB
 
 
 class _Over(Exception):
@@ -81,7 +82,7 @@ class Probe:
 
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
-        self._machine = this_machine()
+        self._machine, self._context = this_machine(), 0
         self._kept: _Kept | None = None
 
     def __call__(self, ahead: Ahead) -> None:
@@ -89,6 +90,17 @@ class Probe:
         while refusal := self._try(ahead):
             if not ahead.save_memory(ahead.longest().rows):
                 raise refusal
+
+    def measure_context(self) -> None:
+        """Bytes of CUDA's own on the card, which torch does not count: what is used more there, by NVML's count, once the context and
+        cuBLAS are made. Call it before the model is loaded; later, what other programs took meanwhile would be in it."""
+        before = card_of(self._machine)
+        torch.cuda.current_blas_handle()
+        torch.cuda.synchronize()
+        now = _newest(before)
+        if before and now and before.used_bytes is not None and now.used_bytes is not None:
+            used = now.used_bytes - before.used_bytes - torch.cuda.memory_reserved()
+            self._context = min(LARGEST_CONTEXT, max(0, used))
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
         """For the training that comes after it."""
@@ -109,7 +121,7 @@ class Probe:
         predicted = self._predict(ahead.step, longest, rig)
         planned = {"planned_gib": self._run.facts().planned.estimate.on_card_gib, "limit_gib": limit / GIB if limit else None}
         facts = planned | predicted | {"rows": len(longest.rows), "tokens": longest.tokens, "learned": longest.learned}
-        if measured := self._measure(ahead, longest, limit, card):
+        if measured := self._measure(ahead, longest, limit):
             parts = {"allocated": measured.allocated, "reserved": measured.reserved, "card_used": measured.card_used}
             facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {"seconds": measured.seconds}
         facts["measured_gib"] = measured.whole / GIB if measured else None
@@ -180,11 +192,11 @@ class Probe:
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------
-    def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured | None:
+    def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured | None:
         """None where the memory was not enough. Stop and Pause are heard meanwhile."""
         measure = self._on_card if ahead.step.on_card else self._on_processor
         try:
-            return measure(ahead, longest, limit, card)
+            return measure(ahead, longest, limit)
         except _Over:
             return None
         except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
@@ -194,7 +206,7 @@ class Probe:
             ahead.step.forget()
             return None
 
-    def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+    def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
         with ResidentPeak(limit) as peak:
 
             def check() -> None:
@@ -206,7 +218,7 @@ class Probe:
             check()
         return Measured(peak.bytes, seconds=seconds)
 
-    def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None, card: Card | None) -> Measured:
+    def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
         # What an earlier try, or the loading, has left in the allocator would count as this one's: its peak begins at what is held now.
         gc.collect()
         torch.cuda.empty_cache()
@@ -214,10 +226,8 @@ class Probe:
         seconds = self._rehearse(ahead, longest)
         torch.cuda.synchronize()
         free, total = torch.cuda.mem_get_info()
-        reserved, most = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
-        others = card.used_bytes if card and card.used_bytes is not None else 0
-        context = min(2 * GIB, max(0, total - free - others - reserved)) if card else 0
-        return Measured(most + context, torch.cuda.max_memory_allocated(), most, total - free, context, seconds)
+        most = torch.cuda.max_memory_reserved()
+        return Measured(most + self._context, torch.cuda.max_memory_allocated(), most, total - free, self._context, seconds)
 
     def _rehearse(self, ahead: Ahead, longest: LongestBatch) -> float:
         started = time.perf_counter()
@@ -295,7 +305,11 @@ def _memory_now(card: Card | None, on_card: bool) -> Memory | None:
     if not on_card:
         ram = psutil.virtual_memory()
         return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
-    newest = next((seen for seen in gpu.probe().cards if card and seen.uuid == card.uuid), None)
+    newest = _newest(card)
     if card is None or newest is None or newest.total_bytes is None or newest.used_bytes is None:
         return None
     return Memory(newest.total_bytes, newest.used_bytes, torch.cuda.memory_reserved(), card.used_bytes or 0)
+
+
+def _newest(card: Card | None) -> Card | None:
+    return next((seen for seen in gpu.probe().cards if card and seen.uuid == card.uuid), None)

@@ -136,6 +136,8 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
         raise RunError("run.other_device", then=before.device, now=str(compute.device))
     run.add_facts(RunFacts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason))
     run.log_event("decision", message=compute.reason)
+    if compute.on_card:
+        probe.measure_context()
     reporter.check()
     reporter.stage("loading_model")
     chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)

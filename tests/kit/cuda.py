@@ -17,17 +17,19 @@ from core.values import GIB
 
 
 class FakeCuda:
-    """Sizes in GiB. others: what other programs hold of total; spills: whether the driver gives RAM in place of a full card."""
+    """Sizes in GiB. others: what other programs hold of total; spills: whether the driver gives RAM in place of a full card; context: of
+    CUDA itself, from the moment that cuBLAS is asked for."""
 
-    def __init__(self, total: float = 8.0, others: float = 1.0, spills: bool = True):
+    def __init__(self, total: float = 8.0, others: float = 1.0, spills: bool = True, context: float = 0.0):
         self.total, self.others, self.spills = total, others, spills
         self.held = self.reserved = self.peak = 0.0
+        self.context, self.begun = context, False
         self.fraction = 1.0
         self.refused = 0
 
     def machine(self, system: str = "Windows") -> Machine:
         """As NVML sees it now."""
-        used = self.others + self.reserved
+        used = self.others + self.reserved + (self.context if self.begun else 0.0)
         card = Card(
             index=0, name="RTX", uuid="GPU-1", total_bytes=int(self.total * GIB), free_bytes=int(max(0.0, self.total - used) * GIB),
             used_bytes=int(min(self.total, used) * GIB),
@@ -51,6 +53,7 @@ class FakeCuda:
         names = (
             "empty_cache", "reset_peak_memory_stats", "max_memory_reserved", "max_memory_allocated", "memory_reserved", "mem_get_info",
             "synchronize", "get_device_properties", "set_per_process_memory_fraction",
+            "current_blas_handle",
         )  # fmt: skip
         for name in names:
             patch.setattr(torch.cuda, name, getattr(self, name))
@@ -72,6 +75,10 @@ class FakeCuda:
 
     def mem_get_info(self, device: object = 0) -> tuple[int, int]:
         return int(max(0.0, self.total - self.others - self.reserved) * GIB), int(self.total * GIB)
+
+    def current_blas_handle(self) -> int:
+        self.begun = True
+        return 0
 
     def synchronize(self, device: object = None) -> None: ...
 

@@ -56,6 +56,23 @@ def test_what_fits_no_way_is_refused_with_the_last_measurement(probed: Make, mon
         found(trainer.ahead)
 
 
+@pytest.mark.parametrize(("context", "counted"), [(0.4, 0.4), (1.7, 1.0)])
+def test_what_other_programs_take_while_a_model_is_loaded_is_not_the_context(
+    context: float, counted: float, probed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen in the code: everything that came to the card since the start, less torch's, was taken for CUDA's, up to 2 GiB; it then
+    corrected every later plan. Nobody's context is over 1 GiB."""
+    cuda = FakeCuda(context=context)
+    monkeypatch.setattr(probe.gpu, "probe", lambda: cuda.machine().nvidia)
+    monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
+    trainer, found = probed(cuda, {False: 3.0})
+    found.measure_context()
+    cuda.others += 1.2  # a browser
+    found(trainer.ahead)
+    memory = trainer.reporter.run.facts().memory
+    assert memory.measured_gib == pytest.approx(3.0 + counted, abs=0.01) and memory.reserved_gib == pytest.approx(3.0, abs=0.01)
+
+
 @pytest.mark.parametrize(("system", "gives"), [("Windows", 6.5), ("WSL", 6.5), ("Linux", 8.0)])
 def test_torch_may_have_what_was_free_before_it_came(system: str, gives: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 8 GiB others hold 1, and half a GiB is spared. Then a full card is an error, after what was cached is given back."""
