@@ -66,7 +66,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
     shutil.rmtree(aside, ignore_errors=True)
     try:
         # peft would draw a model card, half the time of a small checkpoint, which ours replaces.
-        tuned.create_or_update_model_card = lambda folder: None  # type: ignore[method-assign]
+        tuned.create_or_update_model_card = lambda folder: None
         # "auto", peft's default, would ask the hub about the base at every save.
         tuned.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
         if begun := getattr(tuned, "pissa", None):
