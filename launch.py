@@ -9,12 +9,13 @@
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py --repair           check every package and choose torch again, then start
+    python launch.py --repair --cpu     likewise, with the torch for the processor although there is a card
 
 Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
 over, without pip and without a network. `.venv/.lora-garage.json` is written last, so an install that was interrupted
 has none and is continued by the next start; pip's own words are in `.venv/install.log`.
 
-LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, or "pypi".
+LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, "pypi", or "cpu".
 Exit status: that of what was started; 1 where the environment cannot be made; 2 for a word that is no command.
 """
 
@@ -29,6 +30,7 @@ if sys.version_info < (3, 11):  # before anything that an older Python might not
     )
 
 import json
+import re
 import time
 from collections import namedtuple
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -68,6 +70,7 @@ CUDA_BUILDS = (
     CudaBuild("cu126", (525, 60, 13), (528, 33), (5, 0), (9, 0)),
 )
 WHEEL_INDEX = "https://download.pytorch.org/whl/"
+CPU_BY_YOU = "torch_cpu_by_you"
 
 # index_url: None for pip's own index. build: "pypi", "cpu", "cu126", ..., the last part of its index. cuda: whether it
 # should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue launch.yaml.
@@ -87,6 +90,9 @@ def choose_torch(system, machine, driver_version, amd, environ, cards=()):
     x86, arm = machine.lower() in ("x86_64", "amd64"), machine.lower() in ("aarch64", "arm64")
     if wanted.lower() == "pypi":
         return TorchChoice(None, ("torch_by_you", {"index": "PyPI"}), "pypi", bool(driver_version), 3000)
+    if wanted.lower() == "cpu":
+        index = WHEEL_INDEX + "cpu" if system == "Linux" else None  # elsewhere PyPI's is it
+        return TorchChoice(index, (CPU_BY_YOU, {}), "cpu", False, 200)
     if wanted:
         build = wanted.rstrip("/").rsplit("/", 1)[-1]
         return TorchChoice(wanted, ("torch_by_you", {"index": wanted}), build, build != "cpu", 3000)
@@ -192,6 +198,38 @@ def parse_nvidia_smi(output):
             capability = parse_version(parts[1])
             cards.append(NvidiaCard(capability if len(capability) == 2 else None, parts[2]))
     return driver, tuple(cards)
+
+
+def read_windows():
+    """core/system/windows.py as a module. It needs the standard library alone; core itself needs more, which may not be there yet."""
+    import importlib.util
+
+    file = os.path.join(ROOT, "core", "system", "windows.py")
+    spec = importlib.util.spec_from_file_location("lora_garage_windows", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# What would end an install. name: of the doctor's finding; key, fix: of the catalogue, with their values.
+Obstacle = namedtuple("Obstacle", "name key fix values")
+
+
+def of_windows(folder, machine, long_paths, runtime):
+    """Obstacles to an install in folder. long_paths, runtime: as core/system/windows.py tells them."""
+    windows = read_windows()
+    found = []
+    if long_paths is False and len(folder) > windows.MOST_ROOT:
+        values = {"folder": folder, "found": len(folder), "most": windows.MOST_ROOT}
+        found.append(Obstacle("path", "path_too_long", "fix_path", values))
+    if runtime is not None and runtime < windows.LEAST_RUNTIME:
+        values = {
+            "needed": "%d.%d" % windows.LEAST_RUNTIME,
+            "url": windows.runtime_url(machine),
+            "found": ".".join(map(str, runtime)),
+        }
+        found.append(Obstacle("runtime", "runtime_old" if runtime else "runtime_missing", "fix_runtime", values))
+    return found
 
 
 def amd_card_seen():
@@ -338,11 +376,11 @@ class Environment:
 
 
 class CannotInstall(Exception):
-    """Carries the key and values of the sentence that says what to do."""
+    """Carries the key and values of the sentence that says what to do. fix: the key of a second one, where the first does not."""
 
-    def __init__(self, key, **values):
+    def __init__(self, key, fix=None, **values):
         super().__init__(key)
-        self.key, self.values = key, values
+        self.key, self.fix, self.values = key, fix, values
 
 
 # Runs in .venv: packages whose files are missing or cut short, by the sizes in their own RECORD; then torch.
@@ -389,7 +427,8 @@ class Installer:
         if not works:
             self.need_venv()
         only_tests = reason == "tests_missing" and works
-        choice = None if only_tests else self.choose(reason, needs)
+        stays_cpu = reason != "repair" and bool(marker.get("cpu"))
+        choice = None if only_tests else self.choose(reason, needs, stays_cpu)
         if only_tests:
             self.say("because_tests_missing", folder=self.env.folder)
         self.env.drop_marker()
@@ -397,6 +436,8 @@ class Installer:
             if not works:
                 self.make_environment()
             self.sweep_half_installed()
+            # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
+            self.run(self.pip_command(["install", "pip>=25.2"]), say_text("step_pip"))
             choice = self.install_torch(choice, needs)
             label = say_text("step_packages", count=len(needs.requirements))
             self.pip(label, ["install", "-c", self.env.constraints, *needs.requirements])
@@ -415,13 +456,15 @@ class Installer:
                 "build": choice.build if choice else marker.get("build"),
                 "torch": torch.get("version"),
                 "nvidia": self.facts.nvidia,
+                "cpu": choice.reason[0] == CPU_BY_YOU if choice else marker.get("cpu"),
             }
         )
         self.say("ready", seconds="%.0f" % (time.monotonic() - start))
 
-    def choose(self, reason, needs):
+    def choose(self, reason, needs, stays_cpu):
         facts = self.facts
-        choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, facts.environ, facts.cards)
+        environ = dict({"LORA_GARAGE_TORCH_INDEX": "cpu"}, **facts.environ) if stays_cpu else facts.environ
+        choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, environ, facts.cards)
         self.say("because_" + reason, folder=self.env.folder)
         if choice.build == "none":
             raise CannotInstall(choice.reason[0], **choice.reason[1])
@@ -429,8 +472,12 @@ class Installer:
         if choice.left_out:
             self.say("card_left_out", cards=", ".join(choice.left_out))
         problem = facts.index_answers(choice.index_url) if choice.index_url else None
+        if problem and choice.cuda:
+            raise CannotInstall("card_index_unreachable", index=choice.index_url, reason=problem)
         if problem:
             choice = self.plain(choice, say_text("index_unreachable", index=choice.index_url, reason=problem))
+        for obstacle in facts.obstacles(self.env.root):  # before gigabytes arrive
+            raise CannotInstall(obstacle.key, obstacle.fix, **obstacle.values)
         if reason == "absent":
             self.say("will_do", packages=len(needs.requirements), megabytes=choice.megabytes + 220)
             self.need_disk(choice)
@@ -444,14 +491,20 @@ class Installer:
 
     def need_disk(self, choice):
         import shutil
+        import tempfile
 
         needed_gb = (2.5 if choice.megabytes < 1000 else 9.0) + choice.megabytes / 1000
-        free_gb = shutil.disk_usage(self.env.root).free / 1e9
-        # PyPI's torch may turn out small (a local wheel): only what is surely too little stops here.
-        if free_gb < min(needed_gb, 3.0):
-            raise CannotInstall("disk_full", free="%.1f" % free_gb, needed="%.0f" % needed_gb, folder=self.env.root)
-        if free_gb < needed_gb:
-            self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % needed_gb)
+        places = [(self.env.root, needed_gb)]
+        temporary = tempfile.gettempdir()  # where pip puts what it downloads, often on another drive
+        if os.stat(temporary).st_dev != os.stat(self.env.root).st_dev:
+            places.append((temporary, choice.megabytes / 1000 + 0.3))
+        for folder, gb in places:
+            free_gb = shutil.disk_usage(folder).free / 1e9
+            # PyPI's torch may turn out small (a local wheel): only what is surely too little stops here.
+            if free_gb < min(gb, 3.0 if folder == self.env.root or choice.index_url else 0.3):
+                raise CannotInstall("disk_full", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
+            if free_gb < gb:
+                self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
 
     def still_works(self):
         """Whether .venv's interpreter starts and has pip; not so once the Python beneath is of another version."""
@@ -491,15 +544,20 @@ class Installer:
                         shutil.rmtree(path, ignore_errors=True)
 
     def install_torch(self, choice, needs):
-        wanted = [need for need in needs.requirements if need.split(">")[0].split("=")[0].split("<")[0].strip() == "torch"]
+        wanted = [need for need in needs.requirements if re.match(r"[\w.-]+", need).group() == "torch"]
         tag = installed_torch_tag(self.env.folder)
         if must_remove(tag, choice):
             self.pip(say_text("step_remove_torch", tag=tag or "PyPI"), ["uninstall", "-y", "torch"])
         label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
         if choice.index_url:
-            command = ["install", "--index-url", choice.index_url, *wanted]
-            if self.run(self.pip_command(command), label) == 0:
+            try:
+                self.pip(label, ["install", "--index-url", choice.index_url, *wanted])
                 return choice
+            except CannotInstall as problem:
+                if problem.key != "pip_failed":
+                    raise
+                if choice.cuda:  # PyPI's may not be able to use the card
+                    raise CannotInstall("card_torch_failed", index=choice.index_url, log=self.env.log) from None
             choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
             label = say_text("step_torch", build=say_text("build_pypi"), megabytes=choice.megabytes)
         self.pip(label, ["install", *wanted])
@@ -538,11 +596,51 @@ class Installer:
         return [self.env.python, "-m", "pip", arguments[0], *quiet, *bar, *arguments[1:]]
 
     def pip(self, label, arguments):
-        if self.run(self.pip_command(arguments), label):
-            raise CannotInstall("pip_failed", step=label, log=self.env.log)
+        """Three tries, unless its own words name a cause that no other try mends. Raises CannotInstall."""
+        said = label
+        for attempt in range(1, TRIES + 1):
+            begun = size_of(self.env.log)
+            if self.run(self.pip_command(arguments), said) == 0:
+                return
+            cause = cause_of(read_from(self.env.log, begun))
+            if cause:
+                raise CannotInstall(cause, step=label, folder=self.env.root, log=self.env.log)
+            said = say_text("step_again", step=label, attempt=attempt + 1, tries=TRIES)
+        raise CannotInstall("pip_failed", step=label, log=self.env.log)
 
 
-MachineFacts = namedtuple("MachineFacts", "system machine driver cards amd nvidia environ root_user index_answers")
+TRIES = 3
+WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")  # they end with its last lines
+# What pip, Python and Windows (in its language, but with its number) say, by the cause that it means.
+CAUSES = (
+    ("pip_path_too_long", ("Windows Long Path support", "[WinError 206]")),
+    ("pip_disk_full", ("[Errno 28]", "[WinError 112]", "No space left on device")),
+)
+
+
+def cause_of(said):
+    """The key of what pip failed for, None where its words name none that is known."""
+    return next((key for key, words in CAUSES if any(word in said for word in words)), None)
+
+
+def size_of(file):
+    return os.path.getsize(file) if os.path.exists(file) else 0
+
+
+def read_from(file, begin):
+    if not os.path.exists(file):
+        return ""
+    with open(file, "rb") as opened:
+        opened.seek(begin)
+        return opened.read().decode("utf-8", "replace")
+
+
+# obstacles(folder): of_windows's there, else none.
+MachineFacts = namedtuple(
+    "MachineFacts",
+    "system machine driver cards amd nvidia environ root_user index_answers obstacles",
+    defaults=(lambda folder: (),),
+)
 
 
 def machine_facts():
@@ -559,7 +657,15 @@ def machine_facts():
         environ=dict(os.environ),
         root_user=is_root(),
         index_answers=index_answers,
+        obstacles=obstacles if WINDOWS else lambda folder: (),
     )
+
+
+def obstacles(folder):
+    import platform
+
+    windows = read_windows()
+    return of_windows(folder, platform.machine(), windows.long_paths(), windows.runtime_version())
 
 
 def is_root():
@@ -586,6 +692,8 @@ def must_remove(tag, choice):
     """Whether the torch that is there must go first, because pip would be content with it. tag: installed_torch_tag's."""
     if tag is None:
         return False
+    if choice.reason[0] == CPU_BY_YOU:
+        return tag.startswith(("cu", "rocm"))
     of_a_card = choice.build.startswith("rocm") or (choice.build.startswith("cu") and choice.build[2:].isdigit())
     return tag != choice.build if of_a_card else choice.cuda and tag == "cpu"
 
@@ -613,7 +721,8 @@ class LoggedRun:
             log.write(("\n$ " + " ".join(command) + "\n").encode())
             log.flush()
             seen_from = log.tell()
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            environ = dict({"PIP_RESUME_RETRIES": "20"}, **os.environ)  # by an option, an older pip would refuse to start
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ)
             try:
                 while True:
                     try:
@@ -734,6 +843,8 @@ def ensure_environment(environment, with_tests=False, repair=False):
     """Make .venv complete if it is not. False where it cannot be; the reason has been said."""
     needs = environment.needs()
 
+    why = None
+
     def reason():
         return why_not_ready(environment.marker(), needs, environment.base(), nvidia_files_seen(), with_tests)
 
@@ -743,14 +854,19 @@ def ensure_environment(environment, with_tests=False, repair=False):
         say("python_untested", found="%d.%d" % sys.version_info[:2])
     try:
         with one_installer(environment.root):
-            why = reason() or ("repair" if repair else None)
+            why = reason()
+            if repair and why not in ("absent", "python_moved"):
+                why = "repair"
             if why:
                 Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(why, needs, with_tests)
         return True
     except CannotInstall as problem:
-        say(problem.key, to=sys.stderr, **problem.values)
-        if problem.key in ("pip_failed", "venv_failed"):
+        for key in filter(None, (problem.key, problem.fix)):
+            say(key, to=sys.stderr, **problem.values)
+        if problem.key in WITH_LOG:
             print_tail(environment.log)
+        # A card that appeared, and what it needs is not to be had now: nothing was touched, and all works as it did.
+        return why == "new_card" and reason() == why
     except KeyboardInterrupt:
         say("interrupted", to=sys.stderr)
     return False
@@ -813,6 +929,9 @@ def parse(arguments):
 
 
 def main(arguments):
+    if arguments[:2] == ["--repair", "--cpu"]:
+        os.environ["LORA_GARAGE_TORCH_INDEX"] = "cpu"
+        arguments = ["--repair", *arguments[2:]]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -865,6 +984,7 @@ def doctor(environment, arguments):
         ("python", True, ("doctor_python", {"found": "%d.%d.%d" % sys.version_info[:3], "path": sys.executable}), None),
         ("environment", False, ("because_" + why, {"folder": environment.folder}), (fix, {})),
         ("torch", True, choice.reason, None),
+        *((o.name, False, (o.key, o.values), (o.fix, o.values)) for o in facts.obstacles(environment.root)),
     ]
     if choice.left_out:
         findings.append(("gpu", True, ("card_left_out", {"cards": ", ".join(choice.left_out)}), None))

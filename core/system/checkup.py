@@ -248,6 +248,8 @@ def missing_requirements() -> tuple[str, ...]:
     needs = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
     lacking = []
     for need in map(Requirement, needs):
+        if need.marker is not None and not need.marker.evaluate():
+            continue
         found = _version_of(need.name)
         if found is None or not need.specifier.contains(found, prereleases=True):
             lacking.append(f"{need} ({found})" if found else str(need))

@@ -174,6 +174,7 @@ class FakeMachine:
         self.commands: list[list[str]] = []
         self.said: list[str] = []
         self.stop_at = self.fail_at = ""
+        self.fails, self.words = 1000, ""  # so many times, with these words in the log
         self.broken: list[str] = []
         self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
         self.check, self.check_s = "", 60.0  # a program in the check's place
@@ -184,7 +185,10 @@ class FakeMachine:
         self.commands.append(command)
         if self.stop_at and self.stop_at in line:
             raise KeyboardInterrupt
-        if self.fail_at and self.fail_at in line:
+        if self.fail_at and self.fail_at in line and self.fails:
+            self.fails -= 1
+            with open(self.environment.log, "a", encoding="utf-8") as log:
+                log.write(self.words)
             return 1
         if "venv" in command:
             python = Path(self.environment.python)
@@ -303,14 +307,177 @@ def test_an_index_out_of_reach_is_not_tried_at_all(tmp_path: Path):
     assert not any("--index-url" in line for line in machine.pip_lines())
 
 
-def test_an_index_that_fails_midway_falls_back_to_plain_pip(tmp_path: Path):
-    machine = FakeMachine(tmp_path, driver="550.54.14")
+def test_without_a_card_an_index_that_fails_midway_makes_way_for_plain_pip(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
     machine.fail_at = "--index-url"
     machine.install("absent")
     assert "fall_back" in machine.said
-    assert machine.said[-2:] == ["after_cpu_beside_card", "ready"]
+    assert machine.said[-2:] == ["after_cpu", "ready"]
     assert machine.environment.marker()["build"] == "pypi"
     assert machine.why() is None, "what could not be had must not be tried again at every start"
+
+
+def torch_lines(machine: FakeMachine) -> list[str]:
+    return [line for line in machine.pip_lines() if "torch>=2.9" in line and "peft" not in line]
+
+
+def test_beside_a_card_a_failed_download_never_gets_a_torch_that_cannot_use_it(tmp_path: Path):
+    """Seen by reading: on Windows one broken download of 3 GB put the processor's torch in its place, and said "Ready"."""
+    machine = FakeMachine(tmp_path, driver="550.54.14")
+    machine.fail_at = "--index-url"
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == "card_torch_failed" and cu(126) in failure.value.values["index"]
+    assert len(torch_lines(machine)) == 3 and all("--index-url" in line for line in torch_lines(machine))
+    assert machine.environment.marker() is None
+    machine.fails = 2
+    machine.commands.clear()
+    machine.install(machine.why())
+    assert machine.environment.marker()["build"] == "cu126" and len(torch_lines(machine)) == 3, "the third try had it"
+
+
+def test_beside_a_card_an_index_out_of_reach_is_said_before_anything_is_made(tmp_path: Path):
+    machine = FakeMachine(tmp_path, "Name or service not known", driver="550.54.14")
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == "card_index_unreachable"
+    assert machine.commands == [] and not Path(machine.environment.folder).exists()
+
+
+def test_a_card_that_appears_without_a_network_does_not_stop_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    machine = FakeMachine(tmp_path)
+    machine.install("absent")
+    machine.commands.clear()
+    machine.facts = machine.facts._replace(driver="550.54.14", nvidia=True, index_answers=lambda url: "timed out")
+    monkeypatch.setattr(launch, "machine_facts", lambda: machine.facts)
+    monkeypatch.setattr(launch, "nvidia_files_seen", lambda: True)
+    monkeypatch.setattr(launch, "ask", machine.ask)
+    monkeypatch.setattr(launch, "LoggedRun", lambda log: machine.run)
+    assert launch.ensure_environment(machine.environment)
+    assert "--repair --cpu" in capsys.readouterr().err and machine.commands == [] and machine.why() == "new_card"
+    assert not launch.ensure_environment(machine.environment, repair=True), "who asked for it is told that it was not done"
+
+
+@pytest.mark.parametrize(("system", "index"), [("Linux", CPU), ("Windows", None)])
+def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Path, system: str, index: str | None):
+    machine = FakeMachine(tmp_path, driver="581.29")
+    asked = {"LORA_GARAGE_TORCH_INDEX": "cpu"}
+    machine.facts = machine.facts._replace(system=system, environ=asked)
+    choice = launch.choose_torch(system, "x86_64", "581.29", False, asked)
+    assert choice.index_url == index and launch.must_remove("cu130", choice) and not launch.must_remove("cpu", choice)
+    machine.install("absent")
+    assert "torch_cpu_by_you" in machine.said and machine.environment.marker()["build"] == "cpu"
+    machine.facts = machine.facts._replace(environ={})
+    machine.install("changed")
+    assert machine.environment.marker()["build"] == "cpu", "another version of this program does not ask again"
+    machine.install("repair")
+    assert machine.environment.marker()["build"] in ("pypi", "cu130") and not machine.environment.marker()["cpu"]
+
+
+def test_repair_with_cpu_is_that_asking(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def ensure(environment: launch.Environment, with_tests: bool, repair: bool) -> bool:
+        asked.append((os.environ.get("LORA_GARAGE_TORCH_INDEX"), repair))
+        return False
+
+    monkeypatch.setenv("LORA_GARAGE_TORCH_INDEX", "pypi")
+    monkeypatch.setattr(launch, "ensure_environment", ensure)
+    assert launch.main(["--repair", "--cpu"]) == 1 and asked == [("cpu", True)]
+
+
+def test_pip_learns_to_go_on_with_a_download_before_the_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    machine = FakeMachine(tmp_path)
+    machine.install("absent")
+    first, second, *_ = machine.pip_lines()
+    assert "pip>=25.2" in first and "torch" in second
+    monkeypatch.delenv("PIP_RESUME_RETRIES", raising=False)
+    said = "import os; print(os.environ['PIP_RESUME_RETRIES'])"
+    assert launch.LoggedRun(str(tmp_path / "log" / "install.log"))([sys.executable, "-c", said], "step") == 0
+    assert (tmp_path / "log" / "install.log").read_text("utf-8").endswith("\n20\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 2] No such file or directory: 'C:\\\\x'\nHINT: This error might "
+         "have occurred since this system does not have Windows Long Path support enabled.", "pip_path_too_long"),
+        ("ERROR: [WinError 206] Der Dateiname oder die Erweiterung ist zu lang", "pip_path_too_long"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "pip_disk_full"),
+        ("OSError: [WinError 112] Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung", "pip_disk_full"),
+    ],
+)  # fmt: skip
+def test_a_cause_that_no_other_try_mends_is_named_at_once(tmp_path: Path, words: str, key: str):
+    machine = FakeMachine(tmp_path, driver="550.54.14")
+    Path(machine.environment.folder).mkdir()
+    Path(machine.environment.log).write_text("[Errno 28] [WinError 206] of an earlier install", "utf-8")
+    machine.fail_at, machine.words = "--index-url", words
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("unfinished")
+    assert failure.value.key == key and len(torch_lines(machine)) == 1
+    assert "{" not in launch.say_text(key, **failure.value.values) and key in launch.WITH_LOG
+
+
+WELL_ON_WINDOWS = ("C:\\" + "x" * 105, "AMD64", False, (14, 44, 35211, 0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, []),
+        ({0: "C:\\" + "x" * 106}, ["path"]),  # 259 - 25 for \.venv\Lib\site-packages\ - 126 for the longest name in it = 108
+        ({0: "C:\\" + "x" * 106, 2: True}, []),
+        ({0: "C:\\" + "x" * 106, 2: None}, []),
+        ({3: (14, 36, 32532, 0)}, ["runtime"]),  # the one of pytorch issue 169429
+        ({3: (14, 40)}, []),
+        ({3: ()}, ["runtime"]),
+        ({3: None}, []),
+        ({0: "C:\\" + "x" * 200, 3: ()}, ["path", "runtime"]),
+    ],
+)
+def test_what_would_end_an_install_on_windows_is_found_before_it(tmp_path: Path, changes: dict, names: list[str]):
+    facts = [changes.get(place, value) for place, value in enumerate(WELL_ON_WINDOWS)]
+    found = launch.of_windows(*facts)
+    assert [obstacle.name for obstacle in found] == names
+    machine = FakeMachine(tmp_path)
+    machine.facts = machine.facts._replace(obstacles=lambda folder: found)
+    if not found:
+        return machine.install("absent")
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == found[0].key and machine.commands == []
+    for language in launch.sentences("en"), launch.sentences("zh"):
+        for obstacle in found:
+            assert "{" not in (language[obstacle.key] + language[obstacle.fix]).format_map(launch.Forgiving(obstacle.values))
+
+
+def test_the_doctor_without_an_environment_names_what_would_end_the_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    machine = FakeMachine(tmp_path)
+    found = launch.of_windows("C:\\" + "x" * 200, "AMD64", False, ())
+    monkeypatch.setattr(launch, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: found))
+    assert launch.doctor(machine.environment, ["--json"]) == 1
+    findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert "203 characters" in findings["path"]["found"]["sentence"] and not findings["path"]["ok"]
+    assert "https://aka.ms/vc14/vc_redist.x64.exe" in findings["runtime"]["fix"]["sentence"]
+
+
+def test_a_full_drive_of_the_temporary_folder_is_found_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """pip unpacks there what it downloads: often the small C: beside a large D: that the program lies on."""
+    from collections import namedtuple
+
+    machine, other = FakeMachine(tmp_path, driver="550.54.14"), tmp_path / "temporary"
+    other.mkdir()
+    real, usage = os.stat, namedtuple("usage", "free")
+    stat = namedtuple("stat", "st_dev")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(other))
+    monkeypatch.setattr(os, "stat", lambda path, **more: stat(99) if path == str(other) else real(path, **more))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1e9 if folder == str(other) else 50e9))
+    with pytest.raises(launch.CannotInstall) as failure:
+        machine.install("absent")
+    assert failure.value.key == "disk_full" and failure.value.values["folder"] == str(other)
+    assert failure.value.values["free"] == "1.0" and machine.commands == []
 
 
 def test_a_cpu_torch_makes_way_when_a_card_appeared(tmp_path: Path):
@@ -323,7 +490,7 @@ def test_a_cpu_torch_makes_way_when_a_card_appeared(tmp_path: Path):
     assert machine.why() == "new_card"
     machine.commands.clear()
     machine.install("new_card")
-    lines = machine.pip_lines()
+    lines = [line for line in machine.pip_lines() if "pip>=" not in line]
     assert "uninstall" in lines[0] and "torch" in lines[0]
     assert cu(126) in lines[1]
 
@@ -492,7 +659,14 @@ def test_launch_imports_only_the_standard_library():
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_doctor_works_without_an_environment_and_makes_none(tmp_path: Path, as_json: bool):
-    for name in ("launch.py", "pyproject.toml", "constraints.txt", "core/locales/en/launch.yaml", "core/locales/zh/launch.yaml"):
+    for name in (
+        "launch.py",
+        "pyproject.toml",
+        "constraints.txt",
+        "core/locales/en/launch.yaml",
+        "core/locales/zh/launch.yaml",
+        "core/system/windows.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
     command = [sys.executable, str(tmp_path / "launch.py"), "doctor", *(["--json"] if as_json else [])]

@@ -1,0 +1,125 @@
+"""What Windows says of itself that decides whether an install or a training goes well. One question to the system a function.
+
+Standard library only, and nothing of ours is imported: launch.py reads this file before there is a .venv. Call these on Windows alone.
+None where Windows does not tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import Any, NamedTuple
+
+# Without long paths a name may have 259 characters with its drive (learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation).
+MOST_PATH = 259
+# The longest name below site-packages that an install writes: transformers 5.24 and torch 2.15 for Windows, 126 each, counted in their
+# wheels. torch 2.13 has 167 and is not taken on Windows; 2.9 to 2.12 and 2.14 have at most 121.
+LONGEST_PACKAGE = 126
+MOST_ROOT = MOST_PATH - len("\\.venv\\Lib\\site-packages\\") - LONGEST_PACKAGE
+# torch's wheels for Windows are built with MSVC 14.42 since 2.9: with an older msvcp140.dll than 14.40 the first mutex ends the import
+# with WinError 1114 (pytorch issue 169429, microsoft/STL issue 4730).
+LEAST_RUNTIME = (14, 40)
+RUNTIME_URL = {"ARM64": "https://aka.ms/vc14/vc_redist.arm64.exe"}
+RUNTIME_URL_X64 = "https://aka.ms/vc14/vc_redist.x64.exe"
+
+
+class PageFile(NamedTuple):
+    """most_mb: of all page files together, None where Windows makes it as large as it must be; 0: there is none."""
+
+    most_mb: int | None
+
+
+def runtime_url(machine: str) -> str:
+    return RUNTIME_URL.get(machine.upper(), RUNTIME_URL_X64)
+
+
+def _registry(key: str, name: str) -> Any:
+    """A value below HKEY_LOCAL_MACHINE, which anybody may read."""
+    import winreg as registry
+
+    root: Any = registry
+    try:
+        with root.OpenKey(root.HKEY_LOCAL_MACHINE, key) as opened:
+            return root.QueryValueEx(opened, name)[0]
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+
+
+def long_paths() -> bool | None:
+    """Whether programs that ask for it (Python does) get names of more than 259 characters."""
+    found = _registry(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled")
+    return None if found is None else found == 1
+
+
+def runtime_version() -> tuple[int, ...] | None:
+    """Of the Visual C++ runtime, msvcp140.dll: like (14, 44, 35211, 0); () where it is not installed."""
+    file = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "msvcp140.dll")
+    if not os.path.exists(file):
+        return ()
+    with contextlib.suppress(OSError, AttributeError):
+        return _version_of(file)
+    return None
+
+
+def _version_of(file: str) -> tuple[int, ...] | None:
+    """Its VS_FIXEDFILEINFO: dwFileVersionMS and dwFileVersionLS are its third and fourth number."""
+    version: Any = ctypes.windll.version  # type: ignore[attr-defined]
+    size = version.GetFileVersionInfoSizeW(file, None)
+    block = ctypes.create_string_buffer(size)
+    if not size or not version.GetFileVersionInfoW(file, 0, size, block):
+        return None
+    place, length = ctypes.POINTER(ctypes.c_uint32)(), ctypes.c_uint32()
+    if not version.VerQueryValueW(block, "\\", ctypes.byref(place), ctypes.byref(length)) or length.value < 16:
+        return None
+    high, low = place[2], place[3]
+    return (high >> 16, high & 0xFFFF, low >> 16, low & 0xFFFF)
+
+
+def page_file() -> PageFile | None:
+    """As it is set: "?:\\pagefile.sys" and "0 0" leave its size to Windows, two other numbers are its least and most MB."""
+    found = _registry(r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management", "PagingFiles")
+    if not isinstance(found, list):
+        return None
+    most = 0
+    for line in filter(None, (line.strip() for line in found)):
+        numbers = [int(word) for word in line.split()[-2:] if word.isdigit()]
+        if line.startswith("?:") or len(numbers) < 2 or numbers[1] == 0:
+            return PageFile(None)
+        most += numbers[1]
+    return PageFile(most)
+
+
+class SleepAfter(NamedTuple):
+    """Seconds without a key or a mouse after which it sleeps; 0 is never."""
+
+    plugged_s: int
+    battery_s: int
+
+
+class _Guid(ctypes.Structure):
+    _fields_ = (("a", ctypes.c_uint32), ("b", ctypes.c_uint16), ("c", ctypes.c_uint16), ("d", ctypes.c_ubyte * 8))
+
+
+# powrprof's own names: GUID_SLEEP_SUBGROUP, GUID_STANDBY_TIMEOUT.
+_SLEEP = _Guid(0x238C9FA8, 0x0AAD, 0x41ED, (0x83, 0xF4, 0x97, 0xBE, 0x24, 0x2C, 0x8F, 0x20))
+_STANDBY = _Guid(0x29F6C1DB, 0x86DA, 0x48C5, (0x9F, 0xDB, 0xF2, 0xB6, 0x7B, 0x1F, 0x44, 0xDA))
+
+
+def sleep_after() -> SleepAfter | None:
+    """Of the power plan that is in use."""
+    with contextlib.suppress(OSError, AttributeError):
+        power: Any = ctypes.windll.powrprof  # type: ignore[attr-defined]
+        plan = ctypes.POINTER(_Guid)()
+        if power.PowerGetActiveScheme(None, ctypes.byref(plan)):
+            return None
+        found = []
+        for ask in (power.PowerReadACValueIndex, power.PowerReadDCValueIndex):
+            seconds = ctypes.c_uint32()
+            if ask(None, plan, ctypes.byref(_SLEEP), ctypes.byref(_STANDBY), ctypes.byref(seconds)):
+                return None
+            found.append(seconds.value)
+        return SleepAfter(*found)
+    return None

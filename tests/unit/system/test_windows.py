@@ -1,0 +1,117 @@
+"""What Windows says of itself, where its registry and its libraries are played."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core.presets import PROJECT
+from core.system import windows
+
+FILES = "SYSTEM\\CurrentControlSet\\Control\\FileSystem"
+MEMORY = "SYSTEM\\CurrentControlSet\\Control\\Session Manager\\Memory Management"
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
+    """Key and name -> value, or the error that reading it raises."""
+    values: dict[tuple[str, str], Any] = {}
+
+    def query(key: str, name: str) -> tuple[Any, int]:
+        found = values.get((key, name), FileNotFoundError(2, "not found"))
+        if isinstance(found, OSError):
+            raise found
+        return found, 4
+
+    played = SimpleNamespace(HKEY_LOCAL_MACHINE=0, OpenKey=lambda root, key: nullcontext(key), QueryValueEx=query)
+    monkeypatch.setitem(sys.modules, "winreg", played)
+    return values
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, True), (0, False), (None, False), (PermissionError(13, "no"), None)])
+def test_whether_long_paths_are_on(registry: dict, value: Any, expected: bool | None) -> None:
+    if value is not None:
+        registry[FILES, "LongPathsEnabled"] = value
+    assert windows.long_paths() is expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "most_mb"),
+    [
+        (["?:\\pagefile.sys"], None),
+        (["C:\\pagefile.sys 0 0"], None),
+        (["C:\\pagefile.sys 2048 4096", "D:\\pagefile.sys 0 0"], None),
+        (["C:\\pagefile.sys 2048 4096", "D:\\pagefile.sys 1000 1000"], 5096),
+        ([], 0),
+        ([""], 0),
+    ],
+)
+def test_how_large_the_page_file_may_become(registry: dict, lines: list[str], most_mb: int | None) -> None:
+    registry[MEMORY, "PagingFiles"] = lines
+    assert windows.page_file() == windows.PageFile(most_mb)
+
+
+def test_a_page_file_that_is_not_told_is_unknown(registry: dict) -> None:
+    assert windows.page_file() is None
+
+
+def played_library(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
+    library = SimpleNamespace(**functions)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(version=library, powrprof=library), raising=False)
+
+
+def test_the_version_of_the_visual_c_runtime_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
+    assert windows.runtime_version() == (), "there is none"
+    (tmp_path / "System32").mkdir()
+    (tmp_path / "System32" / "msvcp140.dll").touch()
+    # VS_FIXEDFILEINFO: signature, structure's version, then the file's version, high and low half.
+    block = (ctypes.c_uint32 * 13)(0xFEEF04BD, 0x10000, (14 << 16) | 36, 32532 << 16)
+
+    def query(buffer: Any, path: str, place: Any, length: Any) -> int:
+        assert path == "\\"
+        place._obj.contents, length._obj.value = ctypes.c_uint32.from_buffer(block), ctypes.sizeof(block)
+        return 1
+
+    played_library(
+        monkeypatch,
+        GetFileVersionInfoSizeW=lambda file, handle: 1000,
+        GetFileVersionInfoW=lambda file, zero, size, buffer: size,
+        VerQueryValueW=query,
+    )
+    assert windows.runtime_version() == (14, 36, 32532, 0) < windows.LEAST_RUNTIME
+    played_library(monkeypatch, GetFileVersionInfoSizeW=lambda file, handle: 0)
+    assert windows.runtime_version() is None
+
+
+@pytest.mark.parametrize(("refused", "expected"), [(0, windows.SleepAfter(1800, 0)), (5, None)])
+def test_after_how_long_the_power_plan_sleeps(refused: int, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reads(seconds: int) -> Any:
+        def read(root: None, plan: Any, group: Any, setting: Any, value: Any) -> int:
+            assert bytes(group._obj)[:4] == b"\xa8\x9f\x8c\x23", "238c9fa8-0aad-41ed-83f4-97be242c8f20, as a GUID lies in memory"
+            value._obj.value = seconds
+            return refused
+
+        return read
+
+    played_library(
+        monkeypatch,
+        PowerGetActiveScheme=lambda root, plan: 0,
+        PowerReadACValueIndex=reads(1800),
+        PowerReadDCValueIndex=reads(0),
+    )
+    assert windows.sleep_after() == expected
+
+
+def test_launch_can_read_this_file_before_anything_is_installed() -> None:
+    tree = ast.parse((PROJECT / "core" / "system" / "windows.py").read_text("utf-8"))
+    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= set(sys.stdlib_module_names)
