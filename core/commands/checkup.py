@@ -8,14 +8,15 @@ from core import __version__
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
 from core.messages import terminal_language
 from core.system import checkup as checks
+from core.workspace import preferences
 from core.workspace.folder import LOG, Workspace
 
 
 @app.command()
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port: int = 7860) -> None:
-    """Check this PC: interpreter, torch, cards, disk, port; each problem with its fix."""
+    """Check this PC: interpreter, torch, cards, paths, disks, sleep, port; each problem with its fix."""
     root = Workspace.place(workspace)
-    findings = checks.run(root, root / LOG, port)
+    findings = checks.run(root, root / LOG, port, preferences.read(Workspace(root)).automation.keep_awake)
     healthy = all(finding.ok for finding in findings)
     if as_json:
         print_json(

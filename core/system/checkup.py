@@ -11,35 +11,22 @@ import json
 import os
 import platform
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from core import files
-from core.messages import Message, msg
+from core.messages import msg
 from core.presets import PROJECT
-from core.system import gpu
+from core.system import gpu, surroundings
+from core.system.surroundings import CheckResult, Surroundings, result
 from core.values import Frozen
 
-GB = 1e9
-# The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much again.
-LEAST_FREE_GB = 5.0
+LEAST_FOR_FLASH = (8, 0)  # compute capability: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
 # Oldest NVIDIA driver for a major version of CUDA, by minor version compatibility (docs.nvidia.com/deploy/
 # cuda-compatibility; 12.x on Windows from 528.33). A test holds launch.py's table against it.
 OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
-
-
-class CheckResult(Frozen):
-    """One thing that was looked at. found: what is there; fix: the one thing to do, None where nothing is wrong."""
-
-    name: str
-    ok: bool
-    found: Message
-    fix: Message | None = None
 
 
 class Torch(Frozen):
@@ -49,6 +36,7 @@ class Torch(Frozen):
     cuda: str | None = None
     hip: str | None = None
     sees_card: bool = False
+    flash: bool | None = None  # whether this build has flash attention
     arches: tuple[str, ...] = ()
     error: str | None = None
     bitsandbytes_error: str | None = None
@@ -68,17 +56,13 @@ class Facts(Frozen):
     torch: Torch
     nvidia: gpu.Nvidia
     amd: bool
-    workspace: str
-    log: str
-    writable_error: str | None
-    free_bytes: int | None
-    port: int
-    port_free: bool
+    around: Surroundings
 
 
-def run(workspace_root: Path, log: Path, port: int) -> list[CheckResult]:
-    """Look and judge; the findings in the order in which their fixes should be done. log: where the app writes its own."""
-    return examine(gather(workspace_root, log, port))
+def run(workspace_root: Path, log: Path, port: int, keeps_awake: bool = True) -> list[CheckResult]:
+    """Look and judge; the findings in the order in which their fixes should be done. log: where the app writes its own.
+    keeps_awake: whether a run keeps this PC awake, as the person chose."""
+    return examine(gather(workspace_root, log, port, keeps_awake))
 
 
 # ---- judging ----------------------------------------------------------------------------------------------------------
@@ -86,26 +70,23 @@ def run(workspace_root: Path, log: Path, port: int) -> list[CheckResult]:
 
 def examine(facts: Facts) -> list[CheckResult]:
     """Every finding, the good ones too."""
-    return [*_of_the_program(facts), *_of_the_card(facts), *_of_the_place(facts)]
-
-
-def _result(name: str, found: Message, fix: Message | None = None) -> CheckResult:
-    return CheckResult(name=name, ok=fix is None, found=found, fix=fix)
+    around = facts.around
+    return [*_of_the_program(facts), *surroundings.of_windows(around), *_of_the_card(facts), *surroundings.examine(around)]
 
 
 def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
     python = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
-    yield _result("python", python, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
+    yield result("python", python, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
     if not facts.in_own_environment:
-        yield _result("environment", msg("doctor.environment_other", path=facts.executable))
+        yield result("environment", msg("doctor.environment_other", path=facts.executable))
     elif facts.install_finished:
-        yield _result("environment", msg("doctor.environment"))
+        yield result("environment", msg("doctor.environment"))
     else:
-        yield _result("environment", msg("doctor.unfinished"), msg("doctor.start_fix"))
+        yield result("environment", msg("doctor.unfinished"), msg("doctor.start_fix"))
     if facts.missing:
-        yield _result("packages", msg("doctor.packages_missing", packages=list(facts.missing)), msg("doctor.repair_fix"))
+        yield result("packages", msg("doctor.packages_missing", packages=list(facts.missing)), msg("doctor.repair_fix"))
     else:
-        yield _result("packages", msg("doctor.packages"))
+        yield result("packages", msg("doctor.packages"))
 
 
 def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
@@ -113,29 +94,41 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
     torch, nvidia = facts.torch, facts.nvidia
     yield from map(_card, nvidia.cards)
     if torch.error is not None:
-        yield _result("torch", msg("doctor.torch_error", reason=torch.error), msg("doctor.repair_fix"))
+        yield result("torch", msg("doctor.torch_error", reason=torch.error), msg("doctor.repair_fix"))
     elif nvidia.driver is None:
         key = "doctor.torch_cuda_no_driver" if torch.cuda else "doctor.torch_rocm" if torch.hip else "doctor.torch_cpu"
-        yield _result("torch", msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))
+        yield result("torch", msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))
     elif not nvidia.cards:
-        yield _result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))
+        yield result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))
     else:
         yield _torch_beside_driver(torch, nvidia)
         strangers = _without_kernels(torch, nvidia)
         for card in strangers if len(strangers) < len(nvidia.cards) else ():  # the others are used
             capability = "{}.{}".format(*(card.capability or (0, 0)))
-            yield _result("gpu", msg("doctor.card_left_out", version=torch.version, card=card.name, capability=capability))
+            yield result("gpu", msg("doctor.card_left_out", version=torch.version, card=card.name, capability=capability))
+        if len(nvidia.cards) - len(strangers) > 1:
+            yield result("cards", msg("doctor.several_cards", count=len(nvidia.cards) - len(strangers)))
+        if torch.sees_card and torch.flash is not None:
+            yield _flash_attention(torch.flash, [card for card in nvidia.cards if card not in strangers])
     if facts.system == "Darwin":
-        yield _result("machine", msg("doctor.mac"))
+        yield result("machine", msg("doctor.mac"))
     elif facts.amd and nvidia.driver is None:
-        yield _result("machine", msg("doctor.amd_rocm" if torch.hip else "doctor.amd"))
+        yield result("machine", msg("doctor.amd_rocm" if torch.hip else "doctor.amd"))
     if facts.bitsandbytes is None:
-        yield _result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
+        yield result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
     elif torch.bitsandbytes_error:
         found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=torch.bitsandbytes_error)
-        yield _result("bitsandbytes", found, msg("doctor.repair_fix"))
+        yield result("bitsandbytes", found, msg("doctor.repair_fix"))
     else:
-        yield _result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
+        yield result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
+
+
+def _flash_attention(is_built_in: bool, cards: list[gpu.Card]) -> CheckResult:
+    """Never a problem: attention is then computed by another kernel that needs no more memory."""
+    known = [card.capability for card in cards if card.capability]
+    if is_built_in and known and max(known) < LEAST_FOR_FLASH:
+        return result("flash_attention", msg("doctor.flash_card", capability="{}.{}".format(*max(known))))
+    return result("flash_attention", msg("doctor.flash" if is_built_in else "doctor.flash_none"))
 
 
 def _card(card: gpu.Card) -> CheckResult:
@@ -148,14 +141,14 @@ def _card(card: gpu.Card) -> CheckResult:
         free=unknown if card.free_bytes is None else f"{card.free_bytes / 2**30:.1f}",
         capability=unknown if card.capability is None else "{}.{}".format(*card.capability),
     )
-    return _result("gpu", found)
+    return result("gpu", found)
 
 
 def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
     def problem(key: str, fix: str, **more: object) -> CheckResult:
-        return _result("torch", msg(key, **values, **more), msg(fix, **values, **more))
+        return result("torch", msg(key, **values, **more), msg(fix, **values, **more))
 
     driver = version_numbers(nvidia.driver or "")
     if torch.cuda is None:
@@ -169,7 +162,7 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
         return problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
     if not torch.sees_card:
         return problem("doctor.torch_blind", "doctor.torch_blind_fix")
-    return _result("torch", msg("doctor.torch_cuda", **values))
+    return result("torch", msg("doctor.torch_cuda", **values))
 
 
 def _without_kernels(torch: Torch, nvidia: gpu.Nvidia) -> list[gpu.Card]:
@@ -194,31 +187,10 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
 
-def _of_the_place(facts: Facts) -> Iterator[CheckResult]:
-    """Where files are written, and where the page is served."""
-    if facts.writable_error:
-        found = msg("doctor.not_writable", folder=facts.workspace, reason=facts.writable_error)
-        yield _result("workspace", found, msg("doctor.workspace_fix"))
-    else:
-        yield _result("workspace", msg("doctor.writable", folder=facts.workspace))
-    yield _result("log", msg("doctor.log", file=facts.log))
-    if facts.free_bytes is None:
-        yield _result("disk", msg("doctor.disk_unknown", folder=facts.workspace))
-    else:
-        free = facts.free_bytes / GB
-        fix = msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
-        yield _result("disk", msg("doctor.disk", free=f"{free:.1f}", folder=facts.workspace), fix)
-    port = str(facts.port)
-    if facts.port_free:
-        yield _result("port", msg("doctor.port", port=port))
-    else:
-        yield _result("port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(facts.port + 1)))
-
-
 # ---- looking ----------------------------------------------------------------------------------------------------------
 
 
-def gather(workspace_root: Path, log: Path, port: int) -> Facts:
+def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Facts:
     """Look at this machine. Nothing is changed but for a file that is made in the workspace and removed at once."""
     return Facts(
         system=platform.system(),
@@ -232,12 +204,7 @@ def gather(workspace_root: Path, log: Path, port: int) -> Facts:
         torch=ask_torch(),
         nvidia=gpu.probe(),
         amd=_amd_seen(),
-        workspace=str(workspace_root),
-        log=str(log),
-        writable_error=files.reason_against(workspace_root),
-        free_bytes=_free_bytes(workspace_root),
-        port=port,
-        port_free=_port_is_free(port),
+        around=surroundings.gather(workspace_root, log, port, keeps_awake),
     )
 
 
@@ -269,7 +236,7 @@ facts = {}
 try:
     import torch
     facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
-             "sees_card": torch.cuda.is_available()}
+             "sees_card": torch.cuda.is_available(), "flash": torch.backends.cuda.is_flash_attention_available()}
     facts["arches"] = torch.cuda.get_arch_list() if facts["sees_card"] else torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
 except Exception as e:  # a broken library raises what it likes, and what it said is the finding
     facts["error"] = (str(e) or type(e).__name__)[:300]
@@ -302,19 +269,3 @@ def _amd_seen() -> bool:
         return False
     vendors = Path("/sys/class/drm").glob("card*/device/vendor")
     return any(path.read_text().strip() == "0x1002" for path in vendors if path.is_file())
-
-
-def _free_bytes(folder: Path) -> int | None:
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
-    return shutil.disk_usage(existing).free if existing else None
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        if os.name != "nt":  # there the option means the opposite: sharing a port that is in use
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -418,16 +418,16 @@ def test_a_cause_that_no_other_try_mends_is_named_at_once(tmp_path: Path, words:
     assert "{" not in launch.say_text(key, **failure.value.values) and key in launch.WITH_LOG
 
 
-WELL_ON_WINDOWS = ("C:\\" + "x" * 105, "AMD64", False, (14, 44, 35211, 0))
+WELL_ON_WINDOWS = ("C:\\" + "x" * 95, "AMD64", False, (14, 44, 35211, 0))
 
 
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
         ({}, []),
-        ({0: "C:\\" + "x" * 106}, ["path"]),  # 259 - 25 for \.venv\Lib\site-packages\ - 126 for the longest name in it = 108
-        ({0: "C:\\" + "x" * 106, 2: True}, []),
-        ({0: "C:\\" + "x" * 106, 2: None}, []),
+        ({0: "C:\\" + "x" * 96}, ["path"]),  # 98 fit: 259 - 10 for \workspace - 1 - 150 for the longest name in it
+        ({0: "C:\\" + "x" * 96, 2: True}, []),
+        ({0: "C:\\" + "x" * 96, 2: None}, []),
         ({3: (14, 36, 32532, 0)}, ["runtime"]),  # the one of pytorch issue 169429
         ({3: (14, 40)}, []),
         ({3: ()}, ["runtime"]),

@@ -12,13 +12,41 @@ import pytest
 import launch
 from core import __version__, files
 from core.commands.__main__ import main
-from core.messages import core_catalogue
-from core.system import checkup, gpu
+from core.messages import core_catalogue, msg
+from core.system import awake, checkup, gpu, surroundings
+from core.system.surroundings import Surroundings
+from core.system.windows import PageFile, SleepAfter
+from core.workspace import preferences
+from core.workspace.folder import Workspace
 
 RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
+TURING = gpu.Card(index=1, name="RTX 2060", total_bytes=6 * 2**30, free_bytes=5 * 2**30, capability=(7, 5))
 GTX = gpu.Card(index=0, name="GTX 1080", total_bytes=8 * 2**30, free_bytes=8 * 2**30, capability=(6, 1))
 CUDA_13 = checkup.Torch(version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"))
 CPU = checkup.Torch(version="2.13.0+cpu")
+AROUND = Surroundings(
+    program="/home/me/garage",
+    workspace="/home/me/garage/workspace",
+    log="/home/me/garage/workspace/logs/app.log",
+    free_bytes=int(80e9),
+    port=7860,
+    port_free=True,
+)
+# As Windows tells it, all well.
+ON_WINDOWS = {
+    "program": "C:\\lora-garage",
+    "workspace": "D:\\garage",
+    "temporary": "C:\\Users\\me\\AppData\\Local\\Temp",
+    "temporary_free_bytes": int(30e9),
+    "synced": ("C:\\Users\\me\\OneDrive",),
+    "long_paths": False,
+    "runtime": (14, 44, 35211, 0),
+    "page_file": PageFile(None),
+    "ram_bytes": 16 * 2**30,
+    "sleep_after": SleepAfter(1800, 600),
+    "battery_percent": 90,
+    "battery_plugged": True,
+}
 WELL = checkup.Facts(
     system="Linux",
     machine="x86_64",
@@ -31,13 +59,18 @@ WELL = checkup.Facts(
     torch=CUDA_13,
     nvidia=gpu.Nvidia(driver="580.65.06", cards=(RTX,)),
     amd=False,
-    workspace="/home/me/garage/workspace",
-    log="/home/me/garage/workspace/logs/app.log",
-    writable_error=None,
-    free_bytes=int(80e9),
-    port=7860,
-    port_free=True,
+    around=AROUND,
 )
+
+
+def around(**changes: object) -> dict[str, Surroundings]:
+    return {"around": AROUND.model_copy(update=changes)}
+
+
+def windows(**changes: object) -> dict[str, object]:
+    return {"system": "Windows", **around(**ON_WINDOWS | changes)}
+
+
 NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Found")}
 
 
@@ -49,13 +82,40 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
         NO_CARD | {"system": "Darwin", "machine": "arm64"},
         NO_CARD | {"amd": True},
         {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(gpu.Card(index=0),))},
-        {"free_bytes": None},
+        around(free_bytes=None),
         {"in_own_environment": False, "install_finished": False},
+        windows(),
+        windows(long_paths=True, program="C:\\" + "x" * 200),
+        windows(page_file=PageFile(20 << 10), sleep_after=SleepAfter(0, 60), keeps_awake=False, synced=()),
+        around(cannot_keep_awake=msg("awake.no_program", program="systemd-inhibit"), keeps_awake=False),
+        {"torch": CUDA_13.model_copy(update={"flash": True})},
+        {"torch": CUDA_13.model_copy(update={"flash": False})},
+        {"torch": CUDA_13.model_copy(update={"flash": True}), "nvidia": gpu.Nvidia(driver="580.65.06", cards=(TURING,))},
+        {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))},
     ],
-    ids=["gaming PC", "no card", "mac", "AMD", "a card that tells nothing", "disk unknown", "a developer's own environment"],
+    ids=[
+        "gaming PC",
+        "no card",
+        "mac",
+        "AMD",
+        "a card that tells nothing",
+        "disk unknown",
+        "a developer's own environment",
+        "Windows",
+        "long paths",
+        "page file and sleep by hand",
+        "a container",
+        "flash attention",
+        "without it",
+        "without it by the card",
+        "two cards",
+    ],
 )
 def test_a_machine_that_is_well_has_no_fix(changes: dict):
     findings = checkup.examine(WELL.model_copy(update=changes))
+    for language in ("en", "zh"):
+        said = [finding.found.render(language) for finding in findings]
+        assert not any(sentence.startswith(("doctor.", "awake.")) or "{" in sentence for sentence in said)
     assert all(finding.ok and finding.fix is None for finding in findings)
 
 
@@ -94,9 +154,25 @@ FAULTS = {
         "bitsandbytes_error",
         "repair_fix",
     ),
-    "workspace read-only": ({"writable_error": "Read-only file system"}, "workspace", "not_writable", "workspace_fix"),
-    "little disk": ({"free_bytes": int(3e9)}, "disk", "disk", "disk_fix"),
-    "port taken": ({"port_free": False}, "port", "port_taken", "port_fix"),
+    "workspace read-only": (around(writable_error="Read-only file system"), "workspace", "not_writable", "workspace_fix"),
+    "little disk": (around(free_bytes=int(3e9)), "disk", "disk", "disk_fix"),
+    "port taken": (around(port_free=False), "port", "port_taken", "port_fix"),
+    "a folder too long": (windows(program="C:\\" + "x" * 96), "path", "path_long", "path_fix"),
+    "a workspace too long": (windows(workspace="D:\\" + "x" * 106), "path", "path_long", "workspace_path_fix"),
+    "no runtime": (windows(runtime=()), "runtime", "runtime_missing", "runtime_fix"),
+    "runtime of Windows 11's first": (windows(runtime=(14, 36, 32532, 0)), "runtime", "runtime_old", "runtime_fix"),
+    "little disk for temporary files": (windows(temporary_free_bytes=int(1e9)), "temporary", "temporary", "temporary_fix"),
+    "program in OneDrive": (
+        windows(program="c:\\users\\ME\\onedrive\\Desktop\\lora-garage"),
+        "onedrive",
+        "synced",
+        "synced_program_fix",
+    ),
+    "workspace in OneDrive": (windows(workspace="C:\\Users\\me\\OneDrive"), "onedrive", "synced", "synced_workspace_fix"),
+    "no page file": (windows(page_file=PageFile(0)), "page_file", "page_file_limited", "page_file_fix"),
+    "a small page file": (windows(page_file=PageFile(8 << 10)), "page_file", "page_file_limited", "page_file_fix"),
+    "sleep, and nobody holds it back": (windows(keeps_awake=False), "sleep", "sleep_after", "sleep_fix"),
+    "on its battery": (windows(battery_plugged=False), "battery", "battery_runs_down", "battery_fix"),
 }
 
 
@@ -171,14 +247,37 @@ def test_a_taken_port_is_seen():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert not checkup._port_is_free(port)
-    assert checkup._port_is_free(port)
+        assert not surroundings.port_is_free(port)
+    assert surroundings.port_is_free(port)
 
 
 def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
     assert files.reason_against(tmp_path) is None
     assert files.reason_against(tmp_path / "not there")
-    assert checkup._free_bytes(tmp_path / "not" / "there") > 0
+    assert surroundings.free_bytes(tmp_path / "not" / "there") > 0
+
+
+def test_a_folder_beside_onedrive_is_not_in_it():
+    beside = windows(program="C:\\Users\\me\\OneDriveOld\\garage")
+    assert all(finding.ok for finding in checkup.examine(WELL.model_copy(update=beside)))
+    environment = {"OneDrive": "C:\\a", "OneDriveConsumer": "C:\\a", "OneDriveCommercial": "C:\\b", "PATH": "C:\\c"}
+    assert surroundings.synced_folders(environment) == ("C:\\a", "C:\\b")
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_this_pc_is_looked_at_and_nothing_is_left_behind(tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch):
+    """Windows' own answers are played in test_windows; here, that they are asked for, and there alone."""
+    asked, released = [], []
+    for name, answer in (("long_paths", True), ("runtime_version", (14, 44)), ("page_file", PageFile(0)), ("sleep_after", None)):
+        monkeypatch.setattr(surroundings.windows, name, lambda name=name, answer=answer: asked.append(name) or answer)
+    monkeypatch.setattr(surroundings.platform, "system", lambda: system)
+    monkeypatch.setattr(awake, "hold", lambda: lambda: released.append(True))
+    monkeypatch.setattr(awake, "battery", lambda: awake.Battery(42.4, False))
+    found = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
+    assert asked == (["long_paths", "runtime_version", "page_file", "sleep_after"] if system == "Windows" else [])
+    assert (found.runtime, found.long_paths) == (((14, 44), True) if system == "Windows" else (None, None))
+    assert (found.battery_percent, found.battery_plugged, found.keeps_awake) == (42, False, False)
+    assert released == [True] and found.cannot_keep_awake is None and not list(tmp_path.iterdir())
 
 
 def test_all_requirements_are_met_here():
@@ -232,8 +331,16 @@ def test_no_driver_is_a_fact_and_no_error():
 
 
 def test_doctor_says_which_version_it_is_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.setattr(checkup, "gather", lambda root, log, port: WELL)
+    monkeypatch.setattr(checkup, "gather", lambda root, log, port, keeps_awake: WELL)
     assert main(["doctor", "--workspace", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith(f"LoRA Garage {__version__}\n")
     assert main(["doctor", "--json", "--workspace", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == __version__
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_doctor_knows_whether_a_run_keeps_the_pc_awake(chosen: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    preferences.choose(Workspace(tmp_path), automation={"keep_awake": chosen})
+    asked = []
+    monkeypatch.setattr(checkup, "gather", lambda root, log, port, keeps_awake: asked.append(keeps_awake) or WELL)
+    assert main(["doctor", "--workspace", str(tmp_path)]) == 0 and asked == [chosen]

@@ -1,0 +1,250 @@
+"""What the doctor finds around the program: where files lie, and what the system does with them, with memory and with a PC left alone.
+
+`gather` looks once, `examine` judges and is a pure function, as in `checkup`, which calls both. What is not known gives no finding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+from core import files
+from core.messages import Message, msg
+from core.presets import PROJECT
+from core.system import awake, windows
+from core.values import Frozen
+
+GB = 1e9
+# The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much again.
+LEAST_FREE_GB = 5.0
+LEAST_TEMPORARY_GB = 3.5  # torch with CUDA is a wheel of 3 GB at most, which pip puts there first
+# Windows promises memory only as far as RAM and page file go. A base of 8B in 16 bit is mapped whole, 15 GiB; the rest is torch with
+# CUDA, a browser and Windows.
+LEAST_COMMIT_GIB = 32
+
+
+class CheckResult(Frozen):
+    """One thing that was looked at. found: what is there; fix: the one thing to do, None where nothing is wrong."""
+
+    name: str
+    ok: bool
+    found: Message
+    fix: Message | None = None
+
+
+def result(name: str, found: Message, fix: Message | None = None) -> CheckResult:
+    return CheckResult(name=name, ok=fix is None, found=found, fix=fix)
+
+
+class Surroundings(Frozen):
+    """None where it is not known, or where there is no such thing on this system."""
+
+    program: str
+    workspace: str
+    log: str
+    port: int
+    port_free: bool
+    writable_error: str | None = None
+    free_bytes: int | None = None
+    temporary: str | None = None  # where it lies on another drive than the program
+    temporary_free_bytes: int | None = None
+    synced: tuple[str, ...] = ()  # folders that OneDrive keeps in step with the cloud
+    long_paths: bool | None = None
+    runtime: tuple[int, ...] | None = None  # of Visual C++; () where it is missing
+    runtime_url: str = windows.RUNTIME_URL_X64
+    page_file: windows.PageFile | None = None
+    ram_bytes: int | None = None
+    sleep_after: windows.SleepAfter | None = None
+    keeps_awake: bool = True  # as the person chose
+    cannot_keep_awake: Message | None = None
+    battery_percent: int | None = None
+    battery_plugged: bool | None = None
+
+
+# ---- judging ----------------------------------------------------------------------------------------------------------
+
+
+def of_windows(around: Surroundings) -> Iterator[CheckResult]:
+    """What must be right before torch loads."""
+    if around.runtime is not None:
+        version = ".".join(map(str, around.runtime))
+        needed = "{}.{}".format(*windows.LEAST_RUNTIME)
+        fix = msg("doctor.runtime_fix", url=around.runtime_url)
+        if around.runtime >= windows.LEAST_RUNTIME:
+            yield result("runtime", msg("doctor.runtime", version=version))
+        elif around.runtime:
+            yield result("runtime", msg("doctor.runtime_old", version=version, needed=needed), fix)
+        else:
+            yield result("runtime", msg("doctor.runtime_missing", needed=needed), fix)
+    if around.long_paths:
+        yield result("path", msg("doctor.path_any"))
+    elif around.long_paths is False:
+        yield from _paths(around)
+
+
+def _paths(around: Surroundings) -> Iterator[CheckResult]:
+    found = len(around.program), len(around.workspace)
+    if found[0] > windows.MOST_ROOT:
+        values = {"folder": around.program, "found": found[0], "most": windows.MOST_ROOT}
+        yield result("path", msg("doctor.path_long", **values), msg("doctor.path_fix"))
+    elif found[1] > windows.MOST_WORKSPACE:
+        values = {"folder": around.workspace, "found": found[1], "most": windows.MOST_WORKSPACE}
+        yield result("path", msg("doctor.path_long", **values), msg("doctor.workspace_path_fix"))
+    else:
+        yield result("path", msg("doctor.path_short", found=max(found)))
+
+
+def examine(around: Surroundings) -> Iterator[CheckResult]:
+    if around.writable_error:
+        found = msg("doctor.not_writable", folder=around.workspace, reason=around.writable_error)
+        yield result("workspace", found, msg("doctor.workspace_fix"))
+    else:
+        yield result("workspace", msg("doctor.writable", folder=around.workspace))
+    yield result("log", msg("doctor.log", file=around.log))
+    yield from _disks(around)
+    yield from _synced(around)
+    yield from _page_file(around)
+    yield from _left_alone(around)
+    port = str(around.port)
+    if around.port_free:
+        yield result("port", msg("doctor.port", port=port))
+    else:
+        yield result("port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(around.port + 1)))
+
+
+def _disks(around: Surroundings) -> Iterator[CheckResult]:
+    if around.free_bytes is None:
+        yield result("disk", msg("doctor.disk_unknown", folder=around.workspace))
+    else:
+        free = around.free_bytes / GB
+        fix = msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
+        yield result("disk", msg("doctor.disk", free=f"{free:.1f}", folder=around.workspace), fix)
+    if around.temporary is not None and around.temporary_free_bytes is not None:
+        free = around.temporary_free_bytes / GB
+        fix = msg("doctor.temporary_fix", needed=f"{LEAST_TEMPORARY_GB:.1f}") if free < LEAST_TEMPORARY_GB else None
+        yield result("temporary", msg("doctor.temporary", free=f"{free:.1f}", folder=around.temporary), fix)
+
+
+def _synced(around: Surroundings) -> Iterator[CheckResult]:
+    for folder, fix in ((around.program, "doctor.synced_program_fix"), (around.workspace, "doctor.synced_workspace_fix")):
+        if any(_is_in(folder, synced) for synced in around.synced):
+            return (yield result("onedrive", msg("doctor.synced", folder=folder), msg(fix)))
+    if around.synced:
+        yield result("onedrive", msg("doctor.not_synced"))
+
+
+def _is_in(folder: str, other: str) -> bool:
+    """Windows knows no case of letters in a path."""
+    parts = [part.rstrip("\\/").replace("/", "\\").lower() for part in (folder, other)]
+    return parts[0] == parts[1] or parts[0].startswith(parts[1] + "\\")
+
+
+def _page_file(around: Surroundings) -> Iterator[CheckResult]:
+    if around.page_file is None or around.ram_bytes is None:
+        return
+    most_mb = around.page_file.most_mb
+    if most_mb is None:
+        yield result("page_file", msg("doctor.page_file"))
+        return
+    values = {"ram": f"{around.ram_bytes / 2**30:.0f}", "page": f"{most_mb / 1024:.1f}", "needed": str(LEAST_COMMIT_GIB)}
+    enough = around.ram_bytes / 2**30 + most_mb / 1024 >= LEAST_COMMIT_GIB
+    yield result("page_file", msg("doctor.page_file_limited", **values), None if enough else msg("doctor.page_file_fix"))
+
+
+def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
+    after_s = around.sleep_after.plugged_s if around.sleep_after else None
+    if around.cannot_keep_awake is not None:
+        yield result("sleep", around.cannot_keep_awake)
+    elif after_s == 0:
+        yield result("sleep", msg("doctor.sleep_never"))
+    elif around.keeps_awake:
+        yield result("sleep", msg("doctor.sleep_held", minutes=round(after_s / 60)) if after_s else msg("doctor.sleep_kept"))
+    elif after_s:
+        yield result("sleep", msg("doctor.sleep_after", minutes=round(after_s / 60)), msg("doctor.sleep_fix"))
+    if around.battery_percent is not None:
+        key = "doctor.battery_runs_down" if around.battery_plugged is False else "doctor.battery"
+        fix = msg("doctor.battery_fix") if around.battery_plugged is False else None
+        yield result("battery", msg(key, percent=around.battery_percent), fix)
+
+
+# ---- looking ----------------------------------------------------------------------------------------------------------
+
+
+def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Surroundings:
+    """Nothing is changed but for a file that is made in the workspace and removed at once."""
+    battery = awake.battery()
+    temporary = _other_drive()
+    return Surroundings(
+        program=str(PROJECT),
+        workspace=str(workspace_root),
+        log=str(log),
+        port=port,
+        port_free=port_is_free(port),
+        writable_error=files.reason_against(workspace_root),
+        free_bytes=free_bytes(workspace_root),
+        temporary=temporary and str(temporary),
+        temporary_free_bytes=free_bytes(temporary) if temporary else None,
+        keeps_awake=keeps_awake,
+        cannot_keep_awake=_cannot_keep_awake(),
+        battery_percent=battery and battery.percent,
+        battery_plugged=battery and battery.plugged,
+        **(_windows() if platform.system() == "Windows" else {}),
+    )
+
+
+def _cannot_keep_awake() -> Message | None:
+    """Asked for a moment, because a program that is there may have no system behind it, as in a container."""
+    held = awake.hold()
+    if isinstance(held, Message):
+        return held
+    held()
+    return None
+
+
+def _windows() -> dict[str, object]:
+    return {
+        "synced": synced_folders(os.environ),
+        "long_paths": windows.long_paths(),
+        "runtime": windows.runtime_version(),
+        "runtime_url": windows.runtime_url(platform.machine()),
+        "page_file": windows.page_file(),
+        "ram_bytes": psutil.virtual_memory().total,
+        "sleep_after": windows.sleep_after(),
+    }
+
+
+def synced_folders(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """OneDrive names its folders there; Documents and Desktop often lie in them."""
+    found = (environment.get(name) for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"))
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def _other_drive() -> Path | None:
+    temporary = Path(tempfile.gettempdir())
+    try:
+        return temporary if temporary.stat().st_dev != PROJECT.stat().st_dev else None
+    except OSError:
+        return None
+
+
+def free_bytes(folder: Path) -> int | None:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    return shutil.disk_usage(existing).free if existing else None
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if os.name != "nt":  # there the option means the opposite: sharing a port that is in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
