@@ -34,8 +34,9 @@ def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False,
         raise ModelError("model.cannot_load", folder=folder.name, reason=reason[:300]) from error
     model.requires_grad_(False)
     model.config.use_cache = False
-    if four_bit:
+    if getattr(model, "is_loaded_in_4bit", False):
         close_cpu_gradient_trap(model)
+        compute_4_bit_in(model, compute.dtype)
     return model.eval()
 
 
@@ -69,6 +70,15 @@ def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """A repository in 4 bit brings a type of its own for its products, mostly bfloat16, which RTX 20 cards only emulate."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = module.weight.quant_state.dtype = dtype
 
 
 def _int8() -> BitsAndBytesConfig:
