@@ -10,12 +10,15 @@ from core.advice import remedies
 from core.advice.case import Case, with_settings
 from core.data.facts import DataFacts
 from core.data.labels import Encoded
+from core.errors import DoesNotFitError
 from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
-from core.messages import Message
+from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
+from core.system.processes import top_by_ram
+from core.values import GIB
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,20 @@ class Stopped:
             p99_length=lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
             longest=lengths[-1],
         )
+
+
+def advice(run: Stopped | None, on_card: bool) -> Message:
+    """What to try. run: None where nobody can count."""
+    found = run.ways() if run else []
+    held = [msg("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
+    if on_card or not held:
+        return msg("probe.advice", ways=found) if found else msg("probe.advice_nothing")
+    return msg("probe.advice_held", ways=found, held=held) if found else msg("probe.advice_nothing_held", held=held)
+
+
+def refusal(needed: float | None, limit: float | None, advice: Message, *, rows: int, tokens: int) -> DoesNotFitError:
+    """needed: GiB of the longest batch, None where it went beyond the limit; limit None: nobody can say at how much the allocator gave up."""
+    if limit is None:
+        return DoesNotFitError("probe.does_not_fit_at_all", advice, rows=rows, tokens=tokens)
+    key = "probe.does_not_fit" if needed is not None else "probe.does_not_fit_more"
+    return DoesNotFitError(key, advice, needed=limit if needed is None else needed, limit=limit, rows=rows, tokens=tokens)

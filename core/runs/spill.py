@@ -14,9 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
+
 from core.messages import Message, msg
 from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts, Spill
+from core.system import gpu
+from core.system.gpu import Card
 from core.system.machine import SPILLING_SYSTEMS
 from core.values import GIB
 
@@ -37,6 +41,18 @@ class Memory:
     used: int
     reserved: int
     others: int = 0
+
+
+def memory_now(card: Card | None, reserved: Callable[[], int] | None) -> Memory | None:
+    """reserved: bytes of this process's allocator on a card; None: it computes on the processor. card: as it was before this process
+    came to it, so that its used is what others hold."""
+    if reserved is None:
+        ram = psutil.virtual_memory()
+        return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
+    now = gpu.newest(card) if card else None
+    if card is None or now is None or now.total_bytes is None or now.used_bytes is None:
+        return None
+    return Memory(now.total_bytes, now.used_bytes, reserved(), card.used_bytes or 0)
 
 
 def judge(usual: float, recent: list[float], memory: Memory, where: str, step: int) -> Spill | None:

@@ -77,6 +77,11 @@ def probe(nvml: Any = None) -> Nvidia:
         driver.ask("nvmlShutdown")
 
 
+def newest(card: Card) -> Card | None:
+    """The same card now, by its uuid; None where it is gone."""
+    return next((seen for seen in probe().cards if seen.uuid == card.uuid), None)
+
+
 def has_card() -> bool:
     """Whether NVML sees a card that answers. torch may still be unable to use it: the worker decides by what torch says."""
     return any(not card.lost for card in probe().cards)

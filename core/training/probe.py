@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import torch
 
+from core.advice import stopped
 from core.advice.stopped import Stopped
 from core.engine.device import card_of
 from core.engine.step import LongestBatch, Step, stop_inside_layers
@@ -37,11 +38,11 @@ from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
 from core.runs.run_json import MemoryFacts, RunFacts
-from core.runs.spill import Memory, SpillWatch
+from core.runs.spill import SpillWatch, memory_now
 from core.system import gpu
 from core.system.gpu import Card
 from core.system.machine import SPILLING_SYSTEMS, this_machine
-from core.system.processes import ResidentPeak, limit_of_process, top_by_ram
+from core.system.processes import ResidentPeak, limit_of_process
 from core.training.trainer import Ahead
 from core.values import GIB
 from core.workspace.folder import Workspace
@@ -97,7 +98,7 @@ class Probe:
         before = card_of(self._machine)
         torch.cuda.current_blas_handle()
         torch.cuda.synchronize()
-        now = _newest(before)
+        now = gpu.newest(before) if before else None
         if before and now and before.used_bytes is not None and now.used_bytes is not None:
             used = now.used_bytes - before.used_bytes - torch.cuda.memory_reserved()
             self._context = min(LARGEST_CONTEXT, max(0, used))
@@ -106,7 +107,7 @@ class Probe:
         """For the training that comes after it."""
         card, rig = self._where(on_card)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
-        return SpillWatch(reporter, where, partial(_memory_now, card, on_card))
+        return SpillWatch(reporter, where, partial(memory_now, card, torch.cuda.memory_reserved if on_card else None))
 
     def _where(self, on_card: bool) -> tuple[Card | None, Rig | None]:
         card = card_of(self._machine) if on_card else None
@@ -267,13 +268,9 @@ class Probe:
         self._run.log_event("memory", message=said)
 
     def _refusal(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None) -> DoesNotFitError:
-        numbers = {"rows": len(longest.rows), "tokens": longest.tokens}
-        if limit is None:  # the allocator gave up, and nobody can say at how much
-            return DoesNotFitError("probe.does_not_fit_at_all", self._advice(ahead, longest, measured, None), **numbers)
-        needed = (measured.whole if measured else limit) / GIB
-        key = "probe.does_not_fit" if measured else "probe.does_not_fit_more"
-        advice = self._advice(ahead, longest, measured, limit / GIB)
-        return DoesNotFitError(key, advice, needed=needed, limit=limit / GIB, **numbers)
+        needed, most = measured.whole / GIB if measured else None, limit / GIB if limit is not None else None
+        advice = self._advice(ahead, longest, measured, most)
+        return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
 
     def would_fit(self, ahead: Ahead) -> Message:
         """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
@@ -285,31 +282,12 @@ class Probe:
         return self._advice(ahead, ahead.longest(), None, limit / GIB if limit else None)
 
     def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
-        found = []
+        this = None
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.data.max_length if ahead.step.packed else 1
             has = budget.of_machine(self._machine) if step.on_card else budget.of_cpu(self._machine)
-            stopped = Stopped(
+            this = Stopped(
                 self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
                 has.model_copy(update={"free_gib": limit}), measured.whole / GIB if measured else limit, measured is not None,
             )  # fmt: skip
-            found = stopped.ways()
-        held = [msg("probe.holder", name=name, gib=size / GIB) for name, size in top_by_ram(3)]
-        if ahead.step.on_card or not held:
-            return msg("probe.advice", ways=found) if found else msg("probe.advice_nothing")
-        return msg("probe.advice_held", ways=found, held=held) if found else msg("probe.advice_nothing_held", held=held)
-
-
-def _memory_now(card: Card | None, on_card: bool) -> Memory | None:
-    """For the watch on spills. card: as it was before this process came to it, so that its used is what others hold."""
-    if not on_card:
-        ram = psutil.virtual_memory()
-        return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
-    newest = _newest(card)
-    if card is None or newest is None or newest.total_bytes is None or newest.used_bytes is None:
-        return None
-    return Memory(newest.total_bytes, newest.used_bytes, torch.cuda.memory_reserved(), card.used_bytes or 0)
-
-
-def _newest(card: Card | None) -> Card | None:
-    return next((seen for seen in gpu.probe().cards if card and seen.uuid == card.uuid), None)
+        return stopped.advice(this, ahead.step.on_card)

@@ -24,11 +24,12 @@ from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
 from core.messages import Message, msg
 from core.recipe import Recipe
+from core.runs import best
 from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.spill import SpillWatch
 from core.runs.time_left import TimeLeft
-from core.training import best, checkpoint
+from core.training import checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
 from core.training.film import Film, Shown

@@ -27,7 +27,7 @@ from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.runs import further, model_card, scenes
+from core.runs import best, further, model_card, scenes
 from core.runs.all import Runs
 from core.runs.ended import Failed, Finished
 from core.runs.folder import RunFolder
@@ -38,7 +38,6 @@ from core.runs.scenes import Scenes
 from core.runs.states import State
 from core.system.awake import KeepAwake
 from core.system.processes import leave
-from core.training import best
 from core.training.rows import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace

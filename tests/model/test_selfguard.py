@@ -29,13 +29,13 @@ from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
-from core.runs import further
+from core.runs import best, further
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.health import Health
 from core.runs.run_json import RunFacts
 from core.runs.states import State
-from core.training import best, checkpoint
+from core.training import checkpoint
 from core.training.probe import Probe
 from core.training.recovery import NotFiniteError
 from core.training.trainer import Ahead, Trainer, TrainingData
