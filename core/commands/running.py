@@ -59,12 +59,12 @@ def train(
     parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this ended run.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Put it in the line of the app instead, and return at once.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it in the queue of the app instead, and return at once.")] = False,
     at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
-        raise RecipeError("line.no_queue_at")
+        raise RecipeError("queue.no_queue_at")
     space = Workspace.open(workspace)
     value = read_yaml(recipe)
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
@@ -131,7 +131,7 @@ def prepared(
         run, said = line_commands.create(space, made.recipe, facts, at)
         print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
         if not Queue(space).read().app_is_open:
-            say(msg("line.no_app"))
+            say(msg("queue.no_app"))
         return run
     refuse_while_busy(runs)
     return runs.create(made.recipe, "command", facts)
@@ -151,7 +151,7 @@ def show_queue(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The line of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
+    """The queue of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
     space = Workspace.open(workspace)
     said = line_commands.act(space, action, run, at)
     if as_json:

@@ -124,7 +124,7 @@ def time_of_day(said: str | None, now: float) -> float | None:
         return None
     found = TIME.fullmatch(said.strip())
     if found is None:
-        raise RecipeError("line.bad_time", found=said.strip()[:40])
+        raise RecipeError("queue.bad_time", found=said.strip()[:40])
     here = datetime.fromtimestamp(now)
     wanted = here.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
     return (wanted if wanted > here else wanted + timedelta(days=1)).timestamp()
@@ -147,9 +147,9 @@ class Queue:
         try:
             self._lock.acquire(timeout=LOCK_S, poll_interval=0.02)
         except Timeout:
-            raise BusyError("line.locked") from None
+            raise BusyError("queue.locked") from None
         except OSError as error:
-            raise RunError("line.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
+            raise RunError("queue.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
         try:
             yield
         finally:
@@ -163,7 +163,7 @@ class Queue:
                 try:
                     files.replace(self.path, new.model_dump_json(indent=1) + "\n")
                 except OSError as error:
-                    raise RunError("line.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
+                    raise RunError("queue.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
             return new
 
     def put(self, **changes: Any) -> Order:
@@ -193,7 +193,7 @@ class Queue:
             entries = list(arranged(order, waiting))
             place = next((i for i, entry in enumerate(entries) if entry.run == run_id), None)
             if place is None:
-                raise RunError("line.not_in_line", run=run_id)
+                raise RunError("queue.not_in_queue", run=run_id)
             entries.insert(min(max(0, place + way), len(entries) - 1), entries.pop(place))
             return order.but(runs=tuple(entries))
 
@@ -204,7 +204,7 @@ class Queue:
 
         def timed(order: Order) -> Order:
             if run_id not in waiting:
-                raise RunError("line.not_in_line", run=run_id)
+                raise RunError("queue.not_in_queue", run=run_id)
             entries = arranged(order, waiting)
             at = {"not_before": not_before, "now": False}
             return order.but(runs=tuple(entry.model_copy(update=at) if entry.run == run_id else entry for entry in entries))
@@ -232,15 +232,15 @@ def sentences(space: Workspace) -> list[Message]:
     found, order, said = listing(space), Queue(space).read(), []
     for row in found["runs"]:
         at = row["not_before"] or 0.0
-        when = msg("line.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(at))) if at > time.time() else ""
-        said.append(msg("line.place", **(row | {"when": when})))
-    said = said or [msg("line.empty")]
+        when = msg("queue.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(at))) if at > time.time() else ""
+        said.append(msg("queue.place", **(row | {"when": when})))
+    said = said or [msg("queue.empty")]
     if order.hold and found["runs"]:
-        said.append(msg(f"line.held_{order.hold.why}", run=order.hold.run or ""))
+        said.append(msg(f"queue.held_{order.hold.why}", run=order.hold.run or ""))
     if order.game:
         said.append(order.game.why)
     if found["runs"] and not order.app_is_open:
-        said.append(msg("line.no_app"))
+        said.append(msg("queue.no_app"))
     return said
 
 
@@ -249,10 +249,10 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
     queue = Queue(space)
     if action == "go":
         queue.put(hold=None)
-        return [msg("line.goes_on")]
+        return [msg("queue.goes_on")]
     if action == "hold":
         queue.put(hold=Hold(why="person", since=time.time()))
-        return [msg("line.is_held")]
+        return [msg("queue.is_held")]
     if action == "list":
         return sentences(space)
     run, waiting = _waiting_run(space, action, name)
@@ -261,10 +261,10 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
         if not queue.read().app_is_open:  # nobody else would carry it out before the app is opened again
             Runs(space).drop(run)
         queue.forget(run.id)
-        return [msg("line.taken_out", name=run.name)]
+        return [msg("queue.taken_out", name=run.name)]
     if action == "at":
         if at is None:
-            raise RunError("line.needs_time")
+            raise RunError("queue.needs_time")
         queue.set_time(run.id, None if at == "now" else time_of_day(at, time.time()), waiting)
     else:
         queue.move(run.id, -1 if action == "up" else 1, waiting)
@@ -275,10 +275,10 @@ def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFo
     runs = Runs(space)
     waiting = [run.id for run in runs.waiting()]
     if name is None:
-        raise RunError("line.needs_run", action=action)
+        raise RunError("queue.needs_run", action=action)
     run = runs.find(name)
     if run.id not in waiting:
-        raise RunError("line.not_in_line", run=run.id)
+        raise RunError("queue.not_in_queue", run=run.id)
     return run, waiting
 
 
@@ -289,4 +289,4 @@ def create(space: Workspace, recipe: Recipe, facts: RunFacts, at: str | None) ->
         waiting = [other.id for other in runs.waiting()]
         run = runs.create(recipe, "app", facts)
         queue.add(run.id, waiting, not_before)
-    return run, msg("line.added", name=run.name, place=len(waiting) + 1)
+    return run, msg("queue.added", name=run.name, place=len(waiting) + 1)

@@ -120,7 +120,7 @@ class Supervisor:
                 other = run.recipe()
                 is_soon = 0 <= time.time() - run.facts().created < SAME_S
                 if other == (recipe.model_copy(update={"name": other.name}) if is_soon else recipe):
-                    raise BusyError("line.same", name=run.name)
+                    raise BusyError("queue.same", name=run.name)
 
     def stop(self, run: RunFolder) -> None:
         """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to stop."""

@@ -1,4 +1,4 @@
-"""Putting this PC to sleep when the line is empty. Asked of the operating system; nothing here runs as another user."""
+"""Putting this PC to sleep when the queue is empty. Asked of the operating system; nothing here runs as another user."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def command(system: str | None = None) -> tuple[str, ...] | Message:
     """What would be run, or the reason why this PC cannot be put to sleep."""
     found = COMMANDS.get(system or platform.system())
     if found is None:
-        return msg("line.sleep_unknown_system", system=system or platform.system())
-    return found if shutil.which(found[0]) else msg("line.sleep_no_command", command=found[0])
+        return msg("queue.sleep_unknown_system", system=system or platform.system())
+    return found if shutil.which(found[0]) else msg("queue.sleep_no_command", command=found[0])
 
 
 def now(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> Message | None:
@@ -40,8 +40,8 @@ def now(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -
     except subprocess.TimeoutExpired:  # it slept in between
         return None
     except OSError as error:
-        return msg("line.sleep_failed", reason=error.strerror or str(error))
+        return msg("queue.sleep_failed", reason=error.strerror or str(error))
     if done.returncode == 0:
         return None
     said = next((line.strip() for line in (done.stderr or "").splitlines() if line.strip()), f"exit code {done.returncode}")
-    return msg("line.sleep_failed", reason=said[:200])
+    return msg("queue.sleep_failed", reason=said[:200])

@@ -64,7 +64,7 @@ def parse_hours(said: str) -> tuple[Hours, ...]:
         match = HOURS.fullmatch(part)
         begin, end = (int(match[i]) * 60 + int(match[i + 1]) for i in (1, 3)) if match else (0, 0)
         if begin == end:
-            raise RecipeError("line.bad_hours", found=part[:40])
+            raise RecipeError("queue.bad_hours", found=part[:40])
         found.append(Hours(begin=begin, end=end))
     return tuple(found)
 

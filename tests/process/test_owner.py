@@ -152,7 +152,7 @@ def queued(workspace: Workspace) -> RunFolder:
 
 
 def start_app(workspace: Workspace) -> kit.App:
-    """An app whose person has pressed "let the line go on": what waits when it starts is held until then."""
+    """An app whose person has pressed "let the queue go on": what waits when it starts is held until then."""
     app = kit.start_app(workspace.root)
     line = Queue(workspace)
     wait_until(lambda: line.read().app_is_open, 30)

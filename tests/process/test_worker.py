@@ -293,7 +293,7 @@ def test_two_starts_at_once_give_one_run(workspace: Workspace) -> None:
         results = list(pool.map(submit, range(8)))
     assert sum(isinstance(result, RunFolder) for result in results) == 1
     assert len(Runs(workspace).list()) == 1
-    assert {r.message.key for r in results if isinstance(r, BusyError)} == {"line.same"}
+    assert {r.message.key for r in results if isinstance(r, BusyError)} == {"queue.same"}
 
 
 def test_a_queued_run_that_is_stopped_never_starts(workspace: Workspace) -> None:

@@ -99,7 +99,7 @@ class Wizard:
                 label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
             )
             self.start_at = gr.Textbox(
-                label=w.t("line_panel.start_at"), info=w.t("line_panel.start_at_info"), placeholder="23:00", max_lines=1,
+                label=w.t("queue_panel.start_at"), info=w.t("queue_panel.start_at_info"), placeholder="23:00", max_lines=1,
                 max_length=8, elem_id="start-at",
             )  # fmt: skip
             gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
@@ -344,7 +344,7 @@ class Wizard:
         else:
             key = "start"
         snapshot = self.services.snapshots.now()
-        label = "line_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
+        label = "queue_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     # ---- filling the form from a file ------------------------------------------------------------------------------
@@ -465,8 +465,8 @@ class Wizard:
         if entry is None:
             return ""
         if entry.not_before:
-            return self.w.t("line_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
-        return self.w.t("line_panel.added", name=run.name)
+            return self.w.t("queue_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
+        return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
         recipe, advice = plan.recipe, plan.advice

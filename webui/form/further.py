@@ -32,7 +32,7 @@ class FurtherForm:
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="further", elem_classes="lg-card") as self.column:
             self.said = gr.HTML("", elem_id="further-said")
-            self.undo = gr.Button(self.w.t("look_on.undo"), size="sm", elem_id="further-undo")
+            self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
     def draw(self, answers: Answers) -> Updates:
         """For every look at the form."""
@@ -46,7 +46,7 @@ class FurtherForm:
             step = run.status().step
         except GarageError as error:
             return notice(self.w.of(error.message))
-        return tag("p", self.w.t("look_on.continues", name=run.name, step=step), role="status")
+        return tag("p", self.w.t("further_card.continues", name=run.name, step=step), role="status")
 
     def wire(self) -> None:
         self.undo.click(None, None, None, js=UNDO, **QUIET)

@@ -170,7 +170,7 @@ class Planner:
         then = parent.recipe()
         other = None
         if recipe.model.id != then.model.id:
-            other = msg("look_on.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
+            other = msg("further_card.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
         return further.held_to(recipe, then), other
 
     def device(self, choice: Any) -> str | None:

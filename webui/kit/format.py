@@ -138,7 +138,7 @@ def at_time(w: Wording, seconds: float | None) -> str:
     if then.date() == date.today():
         return then.strftime("%H:%M")
     if then.date() == date.today() + timedelta(days=1):
-        return w.t("line_panel.tomorrow", time=then.strftime("%H:%M"))
+        return w.t("queue_panel.tomorrow", time=then.strftime("%H:%M"))
     return moment(seconds)
 
 

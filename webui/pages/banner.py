@@ -49,11 +49,13 @@ class LeftRuns:
                 self._choices(found),
                 value=found[0].id if found else None,
                 visible=len(found) > 1,
-                **w.named("look_on.which", "left-runs-which"),
+                **w.named("left_runs_card.which", "left-runs-which"),
             )
             with gr.Row(elem_classes="lg-tight"):
-                self.go_on = gr.Button(w.t("look_on.go_on"), variant="primary", scale=0, min_width=150, elem_id="left-runs-go-on")
-                self.leave = gr.Button(w.t("look_on.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
+                self.go_on = gr.Button(
+                    w.t("left_runs_card.go_on"), variant="primary", scale=0, min_width=150, elem_id="left-runs-go-on"
+                )
+                self.leave = gr.Button(w.t("left_runs_card.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
         self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
 
     def _found(self, snapshot: Snapshot) -> Sequence[LeftRun]:
@@ -64,7 +66,7 @@ class LeftRuns:
         w = self.w
         if not found:
             return Html("")
-        title = w.t("look_on.left_one") if len(found) == 1 else w.t("look_on.left_many", count=len(found))
+        title = w.t("left_runs_card.left_one") if len(found) == 1 else w.t("left_runs_card.left_many", count=len(found))
         return join([tag("h2", title), tag("ul", *(tag("li", w.of(run.words)) for run in found), class_="lg-plain-list")])
 
     def _choices(self, found: Sequence[LeftRun]) -> list[tuple[str, str]]:

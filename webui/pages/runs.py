@@ -61,7 +61,7 @@ class RunsPage:
                             w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume"
                         )
                         self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
-                        self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="details-further")
+                        self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
                     with gr.Accordion(w.t("train_page.run_settings"), open=False):
                         self.settings = gr.HTML("", elem_id="details-settings")
                     with gr.Accordion(w.t("train_page.story"), open=False):
@@ -264,7 +264,7 @@ class RunsPage:
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the line)."""
+        """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the queue)."""
         try:
             self.services.supervisor.resume(self.services.runs.get(run_id or ""))
         except GarageError as error:

@@ -106,11 +106,11 @@ class AloneSetting:
     def build(self) -> None:
         w = self.w
         with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", w.t("look_on.alone_title")))
+            gr.HTML(tag("h2", w.t("settings_page.alone_title")))
             self.choice = gr.Radio(
-                [(w.t(f"look_on.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
+                [(w.t(f"settings_page.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
                 value=preferences.read(self.services.workspace).when_alone,
-                **w.named("look_on.alone", "when-alone"),
+                **w.named("settings_page.alone", "when-alone"),
             )
             self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
 
@@ -131,7 +131,7 @@ class AloneSetting:
             preferences.choose(self.services.workspace, when_alone=choice)
         except GarageError as error:
             return shown(notice(self.w.of(error.message))), self.fresh()
-        return shown(notice(self.w.t("look_on.saved"), "ok")), gr.skip()
+        return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
 
 
 # Never through the queue, which keeps what it was given until the event has ended.

@@ -1,6 +1,6 @@
-"""Train: the wizard on the left, or the frozen settings of what is at work; on the right what the run is doing, and the line.
+"""Train: the wizard on the left, or the frozen settings of what is at work; on the right what the run is doing, and the queue.
 
-While something trains, "Plan the next run" brings the form back; its Start then puts the run in the line. Whether a visitor plans
+While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a visitor plans
 is a gr.State of the page: a reload shows what trains.
 """
 
@@ -32,13 +32,13 @@ class TrainPage:
                 with gr.Column(elem_id="form-column") as self.form_column:
                     with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
                         self.plan_says = gr.HTML("", elem_id="plan-says")
-                        self.back = gr.Button(w.t("line_panel.back"), size="sm", elem_id="plan-back")
+                        self.back = gr.Button(w.t("queue_panel.back"), size="sm", elem_id="plan-back")
                     self.wizard.build()
                 self.frozen_column = gr.Column(elem_id="frozen-column", visible=False)
                 with self.frozen_column, gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("train_page.frozen")))
                     self.frozen = gr.HTML("", elem_id="frozen")
-                    self.plan_next = gr.Button(w.t("line_panel.plan_next"), elem_id="plan-next")
+                    self.plan_next = gr.Button(w.t("queue_panel.plan_next"), elem_id="plan-next")
                 self.line.build_list()
             with gr.Column(scale=6, min_width=320, elem_id="run-column"):
                 self.line.build_says()
@@ -63,7 +63,7 @@ class TrainPage:
 
     def _plan_says(self, look: ViewContext) -> Update:
         busy = look.snapshot.busy
-        return gr.update(value=muted(self.w.t("line_panel.plan_says", name=busy.name)) if busy else "")
+        return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
 
     def wire(self, page: gr.Blocks, pulse: Poller) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)

@@ -168,8 +168,8 @@ def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
     """Facts that were found while preparing, where they are there."""
     found = []
     if parent := facts.parent:
-        said = w.t("look_on.continues_from", name=parent.name, step=parent.step)
-        found.append((w.t("look_on.continues_short"), said))
+        said = w.t("further_card.continues_from", name=parent.name, step=parent.step)
+        found.append((w.t("further_card.continues_short"), said))
     if facts.trainable_params is not None:
         found.append((w.t("train_page.trainable"), f"{facts.trainable_params:,}"))
     if facts.dtype:

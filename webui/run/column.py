@@ -37,7 +37,7 @@ class RunColumn:
                 self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
             with gr.Row(visible=False, elem_id="run-actions") as self.actions:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
-                self.further = gr.Button(w.t("look_on.further"), visible=False, elem_id="run-further")
+                self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
             with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
                 self.chart = live_chart(self.services, w, "", "live-chart")
                 film_strip(self.services, w, "", "live-film")

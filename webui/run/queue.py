@@ -22,10 +22,10 @@ from webui.state.snapshot import Snapshot
 # What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
 # pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same, once: the server says
 # so, and does not take the only one left for it.
-REMEMBER = "run => { document.querySelector('#line-list').dataset.chosen = run ?? ''; }"
-FORGET = "() => { delete document.querySelector('#line-list')?.dataset.chosen; }"
+REMEMBER = "run => { document.querySelector('#queue-list').dataset.chosen = run ?? ''; }"
+FORGET = "() => { delete document.querySelector('#queue-list')?.dataset.chosen; }"
 CHOSEN = """(_, ...rest) => {
-  const list = document.querySelector('#line-list'), filled = list.querySelector('input:checked')?.value;
+  const list = document.querySelector('#queue-list'), filled = list.querySelector('input:checked')?.value;
   const run = filled ?? list.dataset.chosen ?? '';
   if (!filled) delete list.dataset.chosen;
   return [run, ...rest];
@@ -39,36 +39,36 @@ class QueuePanel:
     def build_says(self) -> None:
         """Above the run: only there while the queue waits for something, or the PC is about to sleep."""
         w = self.w
-        with gr.Column(elem_classes="lg-card", visible=False, elem_id="line-says-card") as self.says_card:
-            self.says = gr.HTML("", elem_id="line-says")
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue-says-card") as self.says_card:
+            self.says = gr.HTML("", elem_id="queue-says")
             with gr.Row(elem_classes="lg-tight"):
-                self.go_on = gr.Button(w.t("line_panel.go_on"), variant="primary", visible=False, elem_id="line-go-on")
-                self.anyway = gr.Button(w.t("line_panel.anyway"), visible=False, elem_id="line-anyway")
-                self.stay = gr.Button(w.t("line_panel.stay"), visible=False, elem_id="line-stay")
-                self.awake = gr.Button(w.t("line_panel.awake"), variant="primary", visible=False, elem_id="line-awake")
-            self.says_notice = gr.HTML("", visible=False, elem_id="line-says-notice")
+                self.go_on = gr.Button(w.t("queue_panel.go_on"), variant="primary", visible=False, elem_id="queue-go-on")
+                self.anyway = gr.Button(w.t("queue_panel.anyway"), visible=False, elem_id="queue-anyway")
+                self.stay = gr.Button(w.t("queue_panel.stay"), visible=False, elem_id="queue-stay")
+                self.awake = gr.Button(w.t("queue_panel.awake"), variant="primary", visible=False, elem_id="queue-awake")
+            self.says_notice = gr.HTML("", visible=False, elem_id="queue-says-notice")
 
     def build_list(self) -> None:
         """Below the form, or below what is trained: only there while somebody waits."""
         w = self.w
-        with gr.Column(elem_classes="lg-card", visible=False, elem_id="line") as self.card:
-            gr.HTML(tag("h2", w.t("line_panel.title")))
-            self.next = gr.HTML("", elem_id="line-next")
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue") as self.card:
+            gr.HTML(tag("h2", w.t("queue_panel.title")))
+            self.next = gr.HTML("", elem_id="queue-next")
             # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would refuse.
             self.chosen = gr.Textbox(visible=False)
-            self.list = gr.Radio([], interactive=True, elem_classes="lg-run-list", **w.named("line_panel.list", "line-list"))
+            self.list = gr.Radio([], interactive=True, elem_classes="lg-run-list", **w.named("queue_panel.list", "queue-list"))
             with gr.Row(elem_classes="lg-tight"):
-                self.up = gr.Button(w.t("line_panel.up"), size="sm", elem_id="line-up")
-                self.down = gr.Button(w.t("line_panel.down"), size="sm", elem_id="line-down")
-                self.out = gr.Button(w.t("line_panel.out"), size="sm", elem_id="line-out")
-            with gr.Row(elem_classes="lg-tight", elem_id="line-time-row"):
-                label = w.t("line_panel.start_at")
+                self.up = gr.Button(w.t("queue_panel.up"), size="sm", elem_id="queue-up")
+                self.down = gr.Button(w.t("queue_panel.down"), size="sm", elem_id="queue-down")
+                self.out = gr.Button(w.t("queue_panel.out"), size="sm", elem_id="queue-out")
+            with gr.Row(elem_classes="lg-tight", elem_id="queue-time-row"):
+                label = w.t("queue_panel.start_at")
                 self.time = gr.Textbox(
-                    label=label, placeholder="23:00", max_lines=1, max_length=8, min_width=140, elem_id="line-time"
+                    label=label, placeholder="23:00", max_lines=1, max_length=8, min_width=140, elem_id="queue-time"
                 )
-                self.set = gr.Button(w.t("line_panel.set"), size="sm", elem_id="line-set")
-                self.hold = gr.Button(w.t("line_panel.hold"), size="sm", elem_id="line-hold")
-            self.notice = gr.HTML("", visible=False, elem_id="line-notice")
+                self.set = gr.Button(w.t("queue_panel.set"), size="sm", elem_id="queue-set")
+                self.hold = gr.Button(w.t("queue_panel.hold"), size="sm", elem_id="queue-hold")
+            self.notice = gr.HTML("", visible=False, elem_id="queue-notice")
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
@@ -123,7 +123,7 @@ class QueuePanel:
             self.services.supervisor.stop(run)
         except GarageError as error:
             return [gr.skip(), shown(notice(self.w.of(error.message)))]
-        return [gr.update(value=None), shown(notice(self.w.t("line_panel.taken_out", name=run.name), "ok"))]
+        return [gr.update(value=None), shown(notice(self.w.t("queue_panel.taken_out", name=run.name), "ok"))]
 
     def set_time(self, chosen: Any, said: Any) -> list[Any]:
         """Inputs: chosen, time. Outputs: time (emptied), notice."""
@@ -144,10 +144,10 @@ class QueuePanel:
         if not chosen and len(waiting) == 1:
             chosen = waiting[0]
         if not isinstance(chosen, str) or not chosen:
-            raise RunError("line_panel.choose_first")
+            raise RunError("queue_panel.choose_first")
         run = self.services.runs.get(chosen)
         if run.id not in waiting:
-            raise RunError("line.not_in_line", run=run.name)
+            raise RunError("queue.not_in_queue", run=run.name)
         return run
 
 
@@ -158,9 +158,9 @@ def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
     for place, (row, entry) in enumerate(snapshot.queue.waiting, 1):
         facts = [card.model_line(row, w)]
         if entry.not_before and entry.not_before > time.time():
-            facts.append(w.t("line_panel.not_before", time=at_time(w, entry.not_before)))
+            facts.append(w.t("queue_panel.not_before", time=at_time(w, entry.not_before)))
         if row.status.attempt > 1:
-            facts.append(w.t("line_panel.goes_on", step=row.status.step))
+            facts.append(w.t("queue_panel.goes_on", step=row.status.step))
         found.append((f"{place} · {row.name}\n{' · '.join(facts)}", row.id))
     return found
 
@@ -173,10 +173,10 @@ def says(snapshot: Snapshot, w: Wording) -> Html:
         lines.append(("warn", f"{w.of(order.game.why)} {_game_goes_on(order.game, snapshot, w)}"))
     if order.hold and queue.waiting:
         name = queue.name_of(snapshot.rows, order.hold.run)
-        lines.append(("warn", w.t(f"line_panel.held_{order.hold.why}", name=name, count=len(queue.waiting))))
+        lines.append(("warn", w.t(f"queue_panel.held_{order.hold.why}", name=name, count=len(queue.waiting))))
     if order.sleep_at:
         left = max(0, 5 * round((order.sleep_at - time.time()) / 5))
-        lines.append(("warn", w.t("line_panel.sleeps", seconds=left)))
+        lines.append(("warn", w.t("queue_panel.sleeps", seconds=left)))
     if order.said:
         lines.append(("bad", w.of(order.said)))
     # No alert role: it is drawn anew as often as a number in it changes.
@@ -187,8 +187,8 @@ def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
     if game.run:
         name = snapshot.queue.name_of(snapshot.rows, game.run)
         key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})
-        return w.t(f"line_panel.{key}", name=name, **values)
-    return w.t("line_panel.game_waits_until", time=at_time(w, game.until)) if game.until else w.t("line_panel.game_waits")
+        return w.t(f"queue_panel.{key}", name=name, **values)
+    return w.t("queue_panel.game_waits_until", time=at_time(w, game.until)) if game.until else w.t("queue_panel.game_waits")
 
 
 def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
@@ -200,4 +200,4 @@ def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
     timed = entry.not_before is not None and entry.not_before > time.time()
     values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": snapshot.busy.name if snapshot.busy else ""}
     key = ("next_timed" if timed else "next") if snapshot.busy else ("alone_timed" if timed else "alone")
-    return muted(w.t(f"line_panel.{key}", **values))
+    return muted(w.t(f"queue_panel.{key}", **values))

@@ -354,10 +354,10 @@ def test_the_pc_stays_awake(world: World, why: str) -> None:
 
 
 def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sleep.command("Plan 9").key == "line.sleep_unknown_system"
+    assert sleep.command("Plan 9").key == "queue.sleep_unknown_system"
     monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: None)
     for system, words in sleep.COMMANDS.items():
-        assert sleep.command(system) == msg("line.sleep_no_command", command=words[0])
+        assert sleep.command(system) == msg("queue.sleep_no_command", command=words[0])
     asked: list[list[str]] = []
     monkeypatch.setattr("core.system.sleep.shutil.which", lambda name: name)
     monkeypatch.setattr("core.system.sleep.platform.system", lambda: "Linux")
@@ -371,12 +371,12 @@ def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monk
 
     assert sleep.now(run) is None and asked == [["systemctl", "suspend"]]
     Done.returncode, Done.stderr = 1, "\nAccess denied\n"
-    assert sleep.now(run) == msg("line.sleep_failed", reason="Access denied")
+    assert sleep.now(run) == msg("queue.sleep_failed", reason="Access denied")
 
     def broken(words: list[str], **how: object) -> Done:
         raise PermissionError(13, "Permission denied")
 
-    assert sleep.now(broken).key == "line.sleep_failed"
+    assert sleep.now(broken).key == "queue.sleep_failed"
 
 
 # ---- commands ---------------------------------------------------------------------------------------------------------

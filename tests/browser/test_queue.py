@@ -1,4 +1,4 @@
-"""The line in a real browser: shown, reordered, timed, taken out, held; planned for beside a run; kept over a restart."""
+"""The queue in a real browser: shown, reordered, timed, taken out, held; planned for beside a run; kept over a restart."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def waiting(workspace: Workspace, *names: str) -> dict[str, str]:
 
 
 def order(page: Page) -> str:
-    """First letters of the runs in the line as they are shown."""
-    lines = page.locator("#line-list label").all_inner_texts()
+    """First letters of the runs in the queue as they are shown."""
+    lines = page.locator("#queue-list label").all_inner_texts()
     return "".join(re.sub(r"^\d+ · ", "", line.strip())[0] for line in lines)
 
 
@@ -48,42 +48,42 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             run.to(State.RUNNING).train(20, seconds_left=1500)
             ids = waiting(workspace, "alpha", "beta", "gamma")
             page, watch = kit.open_page(chrome, app)
-            kit.expect(page.locator("#line-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
+            kit.expect(page.locator("#queue-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
             assert order(page) == "abg"
-            kit.choose(page, "#line-list", ids["gamma"])
-            page.locator("#line-up").click()
+            kit.choose(page, "#queue-list", ids["gamma"])
+            page.locator("#queue-up").click()
             wait_until(lambda: order(page) == "agb")
-            page.locator("#line-up").click()
+            page.locator("#queue-up").click()
             wait_until(lambda: order(page) == "gab")
-            page.locator("#line-down").click()
+            page.locator("#queue-down").click()
             wait_until(lambda: order(page) == "agb")
-            page.locator("#line-time input").fill("late")
-            page.locator("#line-set").click()
-            kit.expect(page.locator("#line-notice")).to_contain_text("“late” is no time of day")
-            page.locator("#line-time input").fill("23:59")
-            page.locator("#line-set").click()
-            kit.expect(page.locator("#line-list label", has_text="gamma")).to_contain_text("not before")
-            page.locator("#line-hold").click()
-            kit.expect(page.locator("#line-says")).to_contain_text("You hold the line")
+            page.locator("#queue-time input").fill("late")
+            page.locator("#queue-set").click()
+            kit.expect(page.locator("#queue-notice")).to_contain_text("“late” is no time of day")
+            page.locator("#queue-time input").fill("23:59")
+            page.locator("#queue-set").click()
+            kit.expect(page.locator("#queue-list label", has_text="gamma")).to_contain_text("not before")
+            page.locator("#queue-hold").click()
+            kit.expect(page.locator("#queue-says")).to_contain_text("You hold the queue")
             kit.nothing_found(page)
 
             chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
-            kit.expect(chinese.locator("#line-says")).to_contain_text("你暂停了队列", timeout=20_000)
+            kit.expect(chinese.locator("#queue-says")).to_contain_text("你暂停了队列", timeout=20_000)
             assert order(chinese) == "agb" and kit.violations(chinese) == [] and kit.overflow(chinese) <= 0
-            kit.choose(chinese, "#line-list", ids["alpha"])
-            chinese.locator("#line-out").click()
-            kit.expect(chinese.locator("#line-notice")).to_contain_text("“alpha”已从队列中取出")
+            kit.choose(chinese, "#queue-list", ids["alpha"])
+            chinese.locator("#queue-out").click()
+            kit.expect(chinese.locator("#queue-notice")).to_contain_text("“alpha”已从队列中取出")
             wait_until(lambda: order(page) == "gb")  # the other page sees it too
-            page.locator("#line-go-on").click()
-            kit.expect(page.locator("#line-says-card")).to_be_hidden()
+            page.locator("#queue-go-on").click()
+            kit.expect(page.locator("#queue-says-card")).to_be_hidden()
 
             page.locator("#plan-next").click()
             kit.expect(page.locator("#plan-says")).to_contain_text("“at work” is training")
             kit.choose(page, "#data", "sample:pirate_answers")
-            kit.expect(page.locator("#start")).to_have_text("Add to the line", timeout=20_000)
+            kit.expect(page.locator("#start")).to_have_text("Add to the queue", timeout=20_000)
             assert kit.violations(page) == []
             page.locator("#start").dblclick()
-            kit.expect(page.locator("#run-notice")).to_contain_text("waits in the line", timeout=20_000)
+            kit.expect(page.locator("#run-notice")).to_contain_text("waits in the queue", timeout=20_000)
             kit.expect(page.locator("#form-column")).to_be_hidden()
             wait_until(lambda: order(page) == "gbP")
 
@@ -98,8 +98,8 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
             run.to(State.COMPLETED)
         kit.go_to_tab(page, "Train")
-        kit.expect(page.locator("#line-says")).to_contain_text("These are hours kept free", timeout=20_000)
-        kit.expect(page.locator("#line-anyway")).to_be_visible()
+        kit.expect(page.locator("#queue-says")).to_contain_text("These are hours kept free", timeout=20_000)
+        kit.expect(page.locator("#queue-anyway")).to_be_visible()
         kit.expect(page.locator("#start")).to_be_visible()
         assert order(page) == "gbP"
         watch.check()
@@ -110,7 +110,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
         assert app.stop() == 0
         app = kit.start_app(workspace.root)
         page, watch = kit.open_page(chrome, app)
-        kit.expect(page.locator("#line-says")).to_contain_text("waited when LoRA Garage was closed: 3", timeout=20_000)
+        kit.expect(page.locator("#queue-says")).to_contain_text("waited when LoRA Garage was closed: 3", timeout=20_000)
         assert order(page) == "gbP"
         states = {run.status().state for run in Runs(workspace).list()}
         assert states == {State.COMPLETED, State.STOPPED, State.QUEUED}, "nothing has begun"
@@ -127,16 +127,16 @@ def test_a_choice_that_has_gone_is_said_and_no_other_run_is_taken_for_it(
         run.to(State.RUNNING).train(5)
         ids = waiting(workspace, "alpha", "beta")
         page, watch = kit.open_page(chrome, app)
-        kit.expect(page.locator("#line-list label")).to_have_count(2)
-        kit.choose(page, "#line-list", ids["alpha"])
+        kit.expect(page.locator("#queue-list label")).to_have_count(2)
+        kit.choose(page, "#queue-list", ids["alpha"])
         alpha, beta = (Runs(workspace).get(ids[name]) for name in ("alpha", "beta"))
         alpha.write_status(Status(state=State.STOPPED, stage="waiting"))  # as a command beside the app does
-        kit.expect(page.locator("#line-list label")).to_have_count(1)
-        page.locator("#line-out").click()
-        kit.expect(page.locator("#line-notice")).to_contain_text("alpha does not wait in the line")
+        kit.expect(page.locator("#queue-list label")).to_have_count(1)
+        page.locator("#queue-out").click()
+        kit.expect(page.locator("#queue-notice")).to_contain_text("alpha does not wait in the queue")
         assert beta.status().state == State.QUEUED
-        page.locator("#line-out").click()  # now the only one is meant
-        kit.expect(page.locator("#line-notice")).to_contain_text("“beta” is taken out of the line")
+        page.locator("#queue-out").click()  # now the only one is meant
+        kit.expect(page.locator("#queue-notice")).to_contain_text("“beta” is taken out of the queue")
         wait_until(lambda: beta.status().state == State.STOPPED)
         watch.check()
     page.context.close()
