@@ -13,7 +13,9 @@ not thereby a good answer; a check sees words, not sense.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -79,7 +81,8 @@ def load_heldout(path: Path | str) -> list[HeldOut]:
     entries = yaml.safe_load(path.read_text("utf-8"))
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path.name}: expected a list of prompts with their checks, found {type(entries).__name__}")
-    heldout, problems, seen = [], [], {}
+    heldout, problems = [], []
+    seen: dict[str, int] = {}
     for number, entry in enumerate(entries, start=1):
         try:
             item = HeldOut.model_validate(entry)
@@ -118,6 +121,6 @@ def _whole(word: str) -> str:
     return rf"(?<![0-9A-Za-z]){re.escape(word.strip())}(?![0-9A-Za-z])"
 
 
-def _problem(detail) -> str:
+def _problem(detail: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     return f"{where}: {detail['msg']}" if where else detail["msg"]

@@ -40,7 +40,8 @@ def solve(family: str, stack: str, targets: str) -> Iterator[tuple[str, Sequence
     """What is kept and what is at work, as multiples of the four widths, with the largest relative residual."""
     import numpy
 
-    widths, found = [], {"kept": [], "at work": []}
+    widths: list[tuple[int, int, int, int]] = []
+    found: dict[str, list[float]] = {"kept": [], "at work": []}
     for hidden, heads, kv_heads, mlp in WIDTHS:
         sizes = (hidden, heads, kv_heads, mlp)
         widths.append((hidden, heads * HEAD_DIM, kv_heads * HEAD_DIM, mlp))

@@ -20,8 +20,8 @@ from core.memory.constants import Stack
 class OthersSetup(Setup):
     """One way to train with any of the known trainers. ours: this project's."""
 
-    stack: Literal["ours", "hf", "fms", "litgpt", "torchtune"] = "ours"
-    loss: Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"] | None = None
+    stack: Literal["ours", "hf", "fms", "litgpt", "torchtune"] = "ours"  # type: ignore[assignment] # wider than the product's
+    loss: Literal["supervised", "chunked", "full", "fused", "fast", "fast_first"] | None = None  # type: ignore[assignment]
 
     @property
     def trainer(self) -> Stack:

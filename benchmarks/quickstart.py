@@ -32,6 +32,7 @@ SETS = [file.name.removesuffix(".heldout.yaml") for file in sorted((PRESETS / "s
 def recipe_of(name: str, method: str) -> Recipe:
     """The sample set with the settings that come along with it, as the page would fill them in."""
     sample = sample_of(f"sample:{name}")
+    assert sample is not None, name
     value = {
         "name": f"{name} {method}",
         "goal": sample.goal,

@@ -25,6 +25,7 @@ import psutil
 from playwright.sync_api import CDPSession, Page
 
 from benchmarks import machine
+from core.presets import PROJECT
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -110,7 +111,7 @@ def soak(folder: Path, steps: int, pages: int, rate: float, looks_wanted: int = 
             opened = [kit.open_page(chrome, app, ("/?lang=en", "/zh")[number % 2])[0] for number in range(pages)]
             watched = Soak(scripted.run, app, opened)
             command = [sys.executable, "-c", WRITER, str(scripted.run.path), str(steps), str(rate)]
-            writer = subprocess.Popen(command, cwd=kit.PROJECT)
+            writer = subprocess.Popen(command, cwd=PROJECT)
             looks = [watched.look()]
             print(looks[-1], flush=True)
             while looks[-1].step < steps:

@@ -49,6 +49,7 @@ def filled_up(examples: Sequence[Encoded], max_length: int, device: torch.device
     ids, positions = (torch.zeros(len(parts), width, dtype=torch.int64, device=device) for _ in range(2))
     index = []
     for row, part in enumerate(parts):
+        assert part.position_ids is not None  # packed
         ids[row, : part.tokens], positions[row, : part.tokens] = part.input_ids[0], part.position_ids[0]
         index.append(part.index + row * width)
     targets = torch.cat([part.targets for part in parts])

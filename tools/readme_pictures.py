@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from core.models import starter
+from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -26,7 +27,7 @@ from tests.kit import browser as kit
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PICTURES = kit.PROJECT / "docs" / "pictures"
+PICTURES = PROJECT / "docs" / "pictures"
 QUESTIONS = ("What is a lighthouse?", "How do I make friends?")
 # Seven wordings a fact; the guide says why. The questions asked in the chat are none of them.
 CLUB = {

@@ -22,7 +22,7 @@ import pytest
 from core.data.store import DatasetStore
 from core.messages import msg
 from core.models import starter
-from core.presets import PRESETS
+from core.presets import PRESETS, PROJECT
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
@@ -46,7 +46,7 @@ OWN_ROWS = [
 ]
 BAD_ROWS = [{"question": "What is missing here?", "answer": ""}, {"question": "And here?"}, OWN_ROWS[0]]
 
-Arrange = Callable[["Page"], None]
+Arrange = Callable[["Page"], object]  # what it gives is not looked at
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Studio:
 
 
 def main() -> int:
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else kit.PROJECT / "tests" / ".cache" / "screenshots"
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "tests" / ".cache" / "screenshots"
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, kit.browser() as chrome:
         studio = Studio(chrome, target)
@@ -162,7 +162,7 @@ def with_a_card(studio: Studio, folder: Path) -> None:
     workspace = Workspace.open(folder / "with-card")
     link_starter(workspace)
     cards = nvml.write(folder / "cards.txt", nvml.EIGHT_GB)
-    app = kit.start_app(workspace.root, **nvml.environment(driver, cards))
+    app = kit.start_app(workspace.root, None, (), **nvml.environment(driver, cards))
     try:
         studio.shoot(
             app,

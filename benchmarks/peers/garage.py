@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks import engine
 from benchmarks.peers.job import Job
@@ -21,7 +22,7 @@ def main() -> None:
         steps = list(engine.batches(trainer))
         meter.loaded()
 
-        def hear(kind: str, step: int, numbers: dict) -> None:
+        def hear(kind: str, step: int, numbers: dict[str, Any]) -> None:
             if kind == "train":
                 meter.count(engine.supervised(steps[step - 1]), engine.computed(steps[step - 1]))
                 meter.step_ended()

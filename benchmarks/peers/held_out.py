@@ -17,10 +17,7 @@ def main() -> None:
     job = Job.read(sys.argv[1])
     adapter_folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     with engine.opened(job, adapter_folder=adapter_folder) as opened:
-        losses = []
-        opened.reporter.hear = lambda kind, step, numbers: losses.append(numbers["eval_loss"])
-        opened.trainer(evaluation=opened.rows).evaluate(0)
-        say({"eval_loss": losses[0]})
+        say({"eval_loss": opened.trainer(evaluation=opened.rows).evaluation.loss()})
 
 
 if __name__ == "__main__":
