@@ -43,11 +43,8 @@ class ModelError(GarageError): ...
 class TemplateError(GarageError): ...
 
 
-class RunError(GarageError): ...
-
-
-class DoesNotFitError(RunError):
-    """The memory is not enough for a run, seen before its first step. advice: what would fit, computed."""
+class RunError(GarageError):
+    """advice: what to try, where that is not said of all such errors (core/runs/ended)."""
 
     def __init__(self, key: str | Message, advice: Message | None = None, **params: Any):
         super().__init__(key, **params)
@@ -55,6 +52,10 @@ class DoesNotFitError(RunError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.message, self.advice))
+
+
+class DoesNotFitError(RunError):
+    """The memory is not enough for a run, seen before its first step. Its advice: what would fit, computed."""
 
 
 class BusyError(GarageError): ...

@@ -8,16 +8,19 @@ The worker's own output is in <workspace>/chat.log, begun anew with each worker.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from core.chat.answer import Answer, Done, Piece, Sampling
 from core.data.template import Turn
-from core.errors import ChatError
+from core.errors import ChatError, GarageError
 from core.messages import Message, msg
 from core.progress import Progress
+from core.runs import process as run_process
+from core.runs.all import Runs
 from core.system.lines import Child
 from core.workspace.folder import Workspace
 
@@ -30,7 +33,7 @@ MOST_CHARACTERS = 400_000  # many times what any context here holds; keeps a pas
 @dataclass(frozen=True)
 class ChatTarget:
     """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it. eight_bit: the base
-    as LLM.int8, where it is not in 4 bit."""
+    as LLM.int8, where it is not in 4 bit. run: whose device it is to have (core/runs/process)."""
 
     model_id: str
     revision: str | None = None
@@ -38,6 +41,7 @@ class ChatTarget:
     four_bit: bool = False
     label: str = ""
     eight_bit: bool = False
+    run: str | None = None
 
 
 Phase = Literal["empty", "loading", "ready", "answering", "failed"]
@@ -48,7 +52,8 @@ class ChatState:
     """message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading.
 
     dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
-    adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload.
+    adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload. elsewhere: that it computes
+    on another device than trained it.
     """
 
     phase: Phase = "empty"
@@ -64,14 +69,18 @@ class ChatState:
     mixed: bool = False
     adapter: dict[str, Any] | None = None
     why_unloaded: Message | None = None
+    elsewhere: Message | None = None
 
 
 class ChatClient:
-    def __init__(self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES):
-        self._workspace, self._idle_minutes = workspace, idle_minutes
+    """before_start is called before a worker starts: what else is on the device gives it up there."""
+
+    def __init__(self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES, before_start: Callable[[], None] = lambda: None):
+        self._workspace, self._idle_minutes, self._before_start = workspace, idle_minutes, before_start
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
         self._worker: Child | None = None
+        self._given: dict[str, str] | None = None  # the environment that it was started with
         self._answer: Answer | None = None
         self._loads = 0
         self._answers = 0
@@ -94,13 +103,17 @@ class ChatClient:
     # ---- load and unload ------------------------------------------------------------------------------------------
     def load(self, target: ChatTarget) -> None:
         """Begin to load target and return at once; an answer or a load that is under way ends. See state()."""
+        self._before_start()
+        environment = self._environment(target)
+        if self._given not in (None, environment):
+            self.unload()  # which device a process has is settled as it starts
         with self._changed:
             worker = self._worker
             if worker is None or worker.process.poll() is not None:
                 if worker is not None:
                     self._let_go(ChatError("chat.unloaded"))
                 try:
-                    worker = self._start_worker()
+                    worker = self._start_worker(environment)
                 except OSError as error:
                     self._set(ChatState("failed", target, msg("chat.cannot_start", reason=error.strerror or error)))
                     return
@@ -114,13 +127,22 @@ class ChatClient:
                 adapter=None if target.adapter is None else str(Path(target.adapter).absolute()),
                 four_bit=target.four_bit,
                 eight_bit=target.eight_bit,
+                run=target.run,
                 doing=msg("chat.doing_chat", label=target.label or target.model_id).model_dump(),
             )
 
-    def _start_worker(self) -> Child:
+    def _environment(self, target: ChatTarget) -> dict[str, str]:
+        wanted = None
+        if target.run is not None:
+            with suppress(GarageError):  # deleted meanwhile
+                wanted = Runs(self._workspace).get(target.run).facts().wanted_device
+        return run_process.environment_nearest(wanted)
+
+    def _start_worker(self, environment: dict[str, str]) -> Child:
         with open(self._workspace.root / "chat.log", "wb") as log:
             arguments = ("--workspace", str(self._workspace.root), "--idle-minutes", str(self._idle_minutes))
-            self._worker = worker = Child("core.chat.worker", *arguments, log=log, cwd=self._workspace.root)
+            worker = Child("core.chat.worker", *arguments, log=log, cwd=self._workspace.root, environment=environment)
+        self._worker, self._given = worker, environment
         worker.listen(lambda event: self._hear(worker, event), lambda code: self._ended(worker, code))
         return worker
 
@@ -221,6 +243,7 @@ class ChatClient:
                 template_stop=event["stop"],
                 mixed=event["mixed"],
                 adapter=event["adapter"],
+                elsewhere=event["elsewhere"] and Message.model_validate(event["elsewhere"]),
             )
             self._set(ready)
         elif kind == "error":

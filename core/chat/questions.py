@@ -40,6 +40,7 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
         four_bit=trained_in_four_bit if as_trained else bool(four_bit),
         eight_bit=as_trained and recipe.adapter.load_in_8bit,
         label=f"{run.name}, {checkpoint}" if checkpoint else run.name,
+        run=run.id,
     )
 
 

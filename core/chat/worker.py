@@ -1,10 +1,10 @@
 """The process that answers in Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
 
 In lines (core.system.lines):
-  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, doing}   ask {id, base, tuned: turns or null, sampling}
+  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}   ask {id, base, tuned: turns or null, sampling}
   stop {id}
 Out:
-  loading {load, stage, progress}   ready {load, dtype, reason, context_limit, stop, mixed, adapter}
+  loading {load, stage, progress}   ready {load, dtype, reason, context_limit, stop, mixed, adapter, elsewhere}
   piece {id, column, text}   done {id, column, tokens, seconds, finish_reason}   answered {id}
   error {load or id, text, advice}   idle {minutes}
 
@@ -37,6 +37,8 @@ from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
+from core.runs import process as run_process
+from core.runs.all import Runs
 from core.system.lines import Parent
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -162,7 +164,17 @@ class ChatWorker:
             stop=base.tokenizer.template.stop,
             mixed=self._duel.mixed,
             adapter=None if facts is None else asdict(facts),
+            elsewhere=self._elsewhere(command.get("run"), base),
         )
+
+    def _elsewhere(self, run_id: str | None, base: LoadedBase) -> dict[str, Any] | None:
+        from core.engine.device import card_in_use
+
+        with contextlib.suppress(GarageError):  # the run was deleted meanwhile
+            facts = Runs(self._workspace).get(run_id or "").facts()
+            said = run_process.elsewhere(facts, card_in_use(base.compute), base.compute.on_card)
+            return said.model_dump() if said else None
+        return None
 
     def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool, eight_bit: bool) -> LoadedBase:
         """The base that is loaded already, where it is the same; else the old one goes before the new one comes."""

@@ -27,6 +27,7 @@ from core.models.library import ModelRef, Models, config_of, shape_of
 from core.models.shapes import ModelShape
 from core.queue.turns import busy
 from core.runs.all import Runs
+from core.system import devices
 from core.system.machine import Machine, this_machine
 from core.trial.dry_runs import DryRuns, Looked, Question
 from core.workspace.folder import Workspace
@@ -68,7 +69,7 @@ def plan_command(
 
 def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
     """What runs on this PC measured of model, and of others."""
-    return MemoryRecord(space).corrections(Rig.of(machine, budget.best_card(machine)), Models(space).hub_id(model))
+    return MemoryRecord(space).corrections(Rig.of(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model))
 
 
 def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:

@@ -46,6 +46,7 @@ from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import BUSY, TERMINAL, State
+from core.system import devices
 from core.system.machine import this_machine
 from core.system.processes import kill_tree
 from core.workspace import writable
@@ -124,7 +125,8 @@ def prepared(
             say_finding(finding)
     runs = Runs(space)
     data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows)
-    facts = RunFacts(data=data, advice=made.advice.as_json())
+    device = budget.device_of(made.advice.budget, devices.here())
+    facts = RunFacts(data=data, advice=made.advice.as_json(), wanted_device=device)
     if parent:
         facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
     if queue:

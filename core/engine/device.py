@@ -64,6 +64,10 @@ def card_of(machine: Machine) -> Card | None:
     return found or (cards[0] if len(cards) == 1 else None)
 
 
+def card_in_use(compute: Compute) -> Card | None:
+    return card_of(this_machine()) if compute.on_card else None
+
+
 def _choose() -> Compute:
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(0)

@@ -30,6 +30,7 @@ from core.errors import BusyError, ExportError
 from core.files import writing
 from core.messages import Message, msg
 from core.models import adapters
+from core.runs import process as run_process
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.processes import kill_tree, start_worker
@@ -222,10 +223,13 @@ class ExportJob:
 
 
 class Exports:
-    """All exports of a workspace: asking for one, its progress, what there is."""
+    """All exports of a workspace: asking for one, its progress, what there is.
 
-    def __init__(self, workspace: Workspace, runs: Runs | None = None):
-        self.workspace, self.runs = workspace, runs or Runs(workspace)
+    before_start is called before a worker starts: what else is on the device gives it up there.
+    """
+
+    def __init__(self, workspace: Workspace, runs: Runs | None = None, before_start: Callable[[], None] = lambda: None):
+        self.workspace, self.runs, self._before_start = workspace, runs or Runs(workspace), before_start
         self._started: dict[str, subprocess.Popen[bytes]] = {}  # by name
         for job in (workspace.exports / ".jobs").glob("*"):
             if not (folder := JobFolder(job)).is_locked():
@@ -252,15 +256,17 @@ class Exports:
             files.replace(job.path / "request.json", request.model_dump_json(indent=1))
             job.write(ExportStatus(since=time.time()))
             try:
-                self._started[request.name] = process = self._spawn(job)
+                self._started[request.name] = process = self._spawn(job, run)
             except OSError:
                 (job.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
                 raise
         return ExportJob(request, self.workspace.exports / request.name, job, process)
 
-    def _spawn(self, job: JobFolder) -> subprocess.Popen[bytes]:
+    def _spawn(self, job: JobFolder, run: RunFolder) -> subprocess.Popen[bytes]:
+        self._before_start()
+        request, environment = str(job.path / "request.json"), run_process.environment_nearest(run.facts().wanted_device)
         with open(job.path / "export.log", "wb") as log:
-            return start_worker("core.export.worker", str(job.path / "request.json"), log=log, cwd=self.workspace.root)
+            return start_worker("core.export.worker", request, log=log, cwd=self.workspace.root, **environment)
 
     def request(
         self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, keep_unproven: bool = False

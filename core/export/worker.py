@@ -38,6 +38,7 @@ from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import model_card
+from core.runs import process as run_process
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.job import Job
@@ -45,6 +46,7 @@ from core.workspace import lease, names
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
+    from core.engine.device import Compute
     from core.export import gguf
 
 GRACE_S = 1.5  # how long the main thread may take to notice a cancel
@@ -208,6 +210,8 @@ class Exporter:
             (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
         rows = self.run_folder.facts().probe_rows
+        if elsewhere := self._elsewhere(compute):
+            notes = (*notes, elsewhere)
         check = proof.prove(request.kind, exported, base, adapter, rows, compute, job.stage, job.check)
         result = ExportResult(
             name=request.name if check.passed else f"{request.name}-unproven",
@@ -226,6 +230,12 @@ class Exporter:
             seconds=round(time.monotonic() - started, 1),
         )
         return self._publish(out, result)
+
+    def _elsewhere(self, compute: Compute) -> Message | None:
+        """That another card proves the export than the one that trained it. A proof on the processor is a matter of memory."""
+        from core.engine.device import card_in_use
+
+        return run_process.elsewhere(self.run_folder.facts(), card_in_use(compute), True) if compute.on_card else None
 
     def _ollama_name(self) -> str:
         return names.slug(self.run_folder.name, fallback="tuned")

@@ -6,7 +6,8 @@ import math
 from typing import Literal
 
 from core.errors import RecipeError
-from core.system.gpu import Card
+from core.system import devices
+from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.values import GIB, Frozen
 
@@ -43,15 +44,9 @@ def sold_gb(total_bytes: int) -> float:
     return float(next((size for size in SOLD_SIZES_GB if size >= at_least), math.ceil(at_least)))
 
 
-def best_card(machine: Machine) -> Card | None:
-    """The card that a run would use: the one with most free memory; one that does not tell it only where no other does."""
-    answering = [card for card in machine.nvidia.cards if not card.lost]
-    return max(answering, key=lambda card: -1 if card.free_bytes is None else card.free_bytes, default=None)
-
-
 def of_machine(machine: Machine) -> Budget:
     """The best card, else this PC's RAM."""
-    card = best_card(machine)
+    card = devices.best_card(machine.nvidia)
     return of_cpu(machine) if card is None else of_card(card)
 
 
@@ -70,6 +65,12 @@ def of_card(card: Card) -> Budget:
 
 def of_cpu(machine: Machine) -> Budget:
     return Budget(kind="cpu", name=machine.cpu, free_gib=_gib(machine.ram_free_bytes))
+
+
+def device_of(budget: Budget, nvidia: Nvidia) -> str | None:
+    """What a process is told that is to have it (core/system/devices)."""
+    card = next((card for card in nvidia.cards if budget.kind == "card" and card.index == budget.card_index), None)
+    return None if budget.planned else devices.wanted_of(card, nvidia)
 
 
 def planned(gb: float, system: str) -> Budget:

@@ -22,12 +22,13 @@ from core.queue.queue import Hold
 from core.queue.turns import Turns, busy
 from core.recipe import Recipe
 from core.runs import ended
+from core.runs import process as run_process
 from core.runs.all import Runs, this_process
 from core.runs.ended import Failed, Left, ending
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_stop
-from core.system.processes import device_environment, is_ours, kill_tree, start_worker
+from core.system.processes import is_ours, kill_tree, start_worker
 from core.workspace.folder import Workspace
 
 log = logging.getLogger("lora_garage.supervisor")
@@ -52,9 +53,9 @@ class Patience:
 
 def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen[bytes]:
     """The worker of run; its output goes to train.log."""
-    arguments, device = ("--workspace", str(workspace.root), run.id), device_environment(run.facts().wanted_device)
+    arguments, environment = ("--workspace", str(workspace.root), run.id), run_process.environment(run)
     with open(run.path / "train.log", "ab") as log:
-        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **device)
+        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **environment)
 
 
 class Supervisor:

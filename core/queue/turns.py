@@ -21,8 +21,9 @@ from core.queue.game_mode import Sight, Standing
 from core.queue.queue import App, Game, Hold, Order, Queue, first
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
+from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, State, may_pause, may_resume
-from core.system import sleep
+from core.system import devices, sleep
 from core.system.gpu import Card
 from core.system.machine import Machine, this_machine
 from core.workspace import lease, preferences
@@ -176,12 +177,13 @@ def _renewed(game: Game | None, why: Message | None, until: float | None, now: f
 
 
 def card_of(machine: Machine, run: RunFolder | None) -> Card | None:
-    """The card that run computes on, or would: the one it was given, else the first. None on the processor."""
-    wanted = run.facts().wanted_device if run else None
-    if wanted == "cpu" or (run and run.facts().device == "cpu"):
+    """The card that run computes on, or would: the one it was given, else the best. None on the processor."""
+    facts = run.facts() if run else RunFacts()
+    if devices.CPU in (facts.wanted_device, facts.device):
         return None
-    cards = machine.nvidia.cards
-    return next((card for card in cards if card.uuid == wanted), None) if wanted else next(iter(cards), None)
+    wanted = facts.wanted_device or facts.device_uuid
+    best = devices.best_card(machine.nvidia)
+    return next((card for card in machine.nvidia.cards if card.uuid == wanted), None) if wanted else best
 
 
 def bytes_of(run: RunFolder) -> int | None:

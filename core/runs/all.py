@@ -19,10 +19,12 @@ from core.files import writing
 from core.messages import msg
 from core.recipe import Recipe
 from core.runs import further
+from core.runs import process as run_process
 from core.runs.ended import Left, ending
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.run_json import Parent, RunFacts
 from core.runs.states import ACTIVE, BUSY, State, may_pause, may_resume
+from core.system import devices
 from core.system.processes import process_lives
 from core.workspace import names
 from core.workspace.folder import Workspace
@@ -128,7 +130,8 @@ class Runs:
         if run.status().state != status.state:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
         run.forget_asked()
-        run.add_facts(RunFacts(launcher=launcher, **this_process()))
+        device_now = run_process.taken(run.facts(), devices.here())
+        run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.given()))
         fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
         # A state.json that had to be made anew does not know in which attempts numbers were written.
         attempts = [a for line in run.newest_metrics(64 << 10) if isinstance(a := line.get("attempt"), int) and 0 < a < 2**31]

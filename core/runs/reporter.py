@@ -17,7 +17,7 @@ from core.progress import Progress
 from core.runs import ended
 from core.runs.ended import How, Left
 from core.runs.folder import RunFolder, Status
-from core.runs.launcher import Launcher
+from core.runs.process import Launcher
 from core.runs.states import MOVES, State
 from core.system.job import Job
 

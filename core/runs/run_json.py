@@ -120,19 +120,26 @@ class EstimateFacts(_Part):
     on_card_gib: float | None = None
 
 
+class BudgetFacts(_Part):
+    kind: Literal["card", "cpu"] | None = None
+    name: str | None = None
+
+
 class AdviceFacts(_Part):
-    """Of `advice`, what is read again. usual_rate: of learning, for a model of this size."""
+    """Of `advice`, what is read again. usual_rate: of learning, for a model of this size; budget: what it was planned for."""
 
     usual_rate: float | None = Field(None, gt=0, lt=1)
     estimate: EstimateFacts = EstimateFacts()
+    budget: BudgetFacts = BudgetFacts()
 
 
 class RunFacts(_Part):
     """In the order in which they become known. launcher: "app", or "command" with its process; advice: as it was when the run was
-    planned (core/advice); wanted_device: a card's uuid or "cpu"; memory_limit_gib: that the run may have, where it is to have less
-    than there is; probe_rows: that an export is proven with; device, dtype: computed on and in, and why; template: its
-    fingerprint; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that
-    was kept, adapter_is_best: whether that is the best measured."""
+    planned (core/advice); wanted_device: a card's uuid or "cpu"; offered_device: a card's, in place of one that is gone, taken by who
+    lets the run go on; memory_limit_gib: that the run may have, where it is to have less than there is; probe_rows: that an export is
+    proven with; device, dtype: computed on and in, and why, device_uuid and device_name of the card; template: its fingerprint;
+    eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
+    adapter_is_best: whether that is the best measured."""
 
     v: int = 1
     name: str = ""
@@ -143,12 +150,15 @@ class RunFacts(_Part):
     data: TrainedOn | None = None
     advice: dict[str, Any] | None = None
     wanted_device: str | None = None
+    offered_device: str | None = None
     predicted_seconds: float | None = None
     memory_limit_gib: float | None = Field(None, gt=0)
     parent: Parent | None = None
     probe_rows: list[dict[str, Any]] = []
     dtype: str | None = None
     device: str | None = None
+    device_uuid: str | None = None
+    device_name: str | None = None
     dtype_reason: Message | None = None
     trainable_params: int | None = None
     model_folder: str | None = None

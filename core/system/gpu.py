@@ -5,7 +5,7 @@ Unknown stays None, a card that answers nothing still counts, and nothing here r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -29,6 +29,7 @@ class Card(Frozen):
     mig: cut into instances (data-centre cards); memory is then the whole card's, and free is None because what one
     instance has left is not known. holders: None where the driver does not tell, () where nothing runs.
     lost: it fell off the bus, or was there and no longer answers (hardware.Monitor); only a restart brings it back.
+    left_out: by CUDA_VISIBLE_DEVICES, or because torch has no code for it (core/system/devices).
     """
 
     index: int
@@ -45,6 +46,11 @@ class Card(Frozen):
     holders: tuple[Holder, ...] | None = None
     mig: bool | None = None
     lost: bool = False
+    left_out: Literal["hidden", "no_kernels"] | None = None
+
+    @property
+    def usable(self) -> bool:
+        return not self.lost and self.left_out is None
 
 
 class Nvidia(Frozen):

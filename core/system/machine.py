@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import psutil
 
-from core.system import gpu
+from core.system import devices, gpu
 from core.values import Frozen
 
 log = logging.getLogger("lora_garage.machine")
@@ -40,7 +40,7 @@ def this_machine() -> Machine:
         cores=psutil.cpu_count(logical=False) or os.cpu_count(),
         ram_total_bytes=ram and ram.total,
         ram_free_bytes=ram and ram.available,
-        nvidia=gpu.probe(),
+        nvidia=devices.here(),
     )
 
 
@@ -127,5 +127,5 @@ def _is_same(old: gpu.Card, card: gpu.Card) -> bool:
 
 
 def _lost(card: gpu.Card) -> gpu.Card:
-    known = {"index", "name", "uuid", "total_bytes", "capability", "mig"}
+    known = {"index", "name", "uuid", "total_bytes", "capability", "mig", "left_out"}
     return gpu.Card(**card.model_dump(include=known), lost=True)

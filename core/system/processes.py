@@ -46,13 +46,6 @@ def _allocator() -> dict[str, str]:
     return {"PYTORCH_ALLOC_CONF": "expandable_segments:True" if system == "Linux" else "garbage_collection_threshold:0.8"}
 
 
-def device_environment(wanted: object) -> dict[str, str]:
-    """wanted: "cpu" hides every card, the uuid of a card all others; anything else leaves it to torch."""
-    if not isinstance(wanted, str):
-        return {}
-    return {"CUDA_VISIBLE_DEVICES": "" if wanted == "cpu" else wanted}
-
-
 def own_group() -> dict[str, Any]:
     """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to pause."""
     if os.name == "nt":

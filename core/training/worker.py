@@ -28,10 +28,11 @@ from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs import best, further, model_card, scenes
+from core.runs import process as run_process
 from core.runs.all import Runs
 from core.runs.ended import Failed, Finished
 from core.runs.folder import RunFolder
-from core.runs.launcher import Launcher
+from core.runs.process import Launcher
 from core.runs.reporter import Reporter
 from core.runs.run_json import Parent, RunFacts
 from core.runs.scenes import Scenes
@@ -80,6 +81,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 
 
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
+    run_process.require_device(run)
     prepared = _prepare(run, workspace, reporter)
     trainer, probe, adapters = _load(prepared, run, workspace, reporter)
     _learn(trainer, probe, adapters, reporter)
@@ -131,6 +133,7 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     torch.manual_seed(recipe.train.seed)
     before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else None
     compute = device.choose(before.dtype if before else None)
+    run_process.keep_device(run, device.card_in_use(compute), compute.on_card)
     if before and str(compute.device) != before.device:
         raise RunError("run.other_device", then=before.device, now=str(compute.device))
     run.add_facts(RunFacts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason))

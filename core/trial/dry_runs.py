@@ -18,6 +18,7 @@ from core.memory.arithmetic import Estimate, Setup
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
+from core.system.devices import NO_CARD
 from core.system.lines import Child
 from core.values import Frozen
 
@@ -25,7 +26,7 @@ LIMIT_S = 120.0  # for one answer, the start of the process with its imports inc
 PATIENCE_S = 3.0  # two ticks of a page's clock
 IDLE_S = 600.0
 KEPT = 500  # answers
-OF_ITS_OWN = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # its environment
+OF_ITS_OWN = {**NO_CARD, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # its environment
 END_S = 0.5  # politely; then it is killed
 FEW_CORES = 4  # of fewer, a run on a card needs them too
 

@@ -13,21 +13,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from core import files
-from core.errors import BusyError, GarageError
-from core.memory.budget import best_card
+from core.errors import GarageError
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
+from core.system import devices
 from core.system.machine import Machine, this_machine
-from core.system.processes import own_group, worker_environment
+from core.system.processes import kill_tree, own_group, worker_environment
 from core.values import Frozen
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -37,6 +37,9 @@ PROBE_LIMIT_S = 120  # a first import of torch from a slow disk takes a minute
 MOST_TOKENS = 2048  # of the step that is timed; longer ones take as long a token, but for attention
 KEPT = 100  # measurements in the file
 REST_S = 2.0  # a plan that stands so long is not being chosen any more
+ABANDONED_S = 15.0  # seven looks of a page that is open
+QUIET_S = 10.0  # until whoever needed the device has the lease
+LOOK_S = 0.1
 
 
 class Pace(Frozen):
@@ -54,18 +57,22 @@ def seconds(tokens: float, pace: Pace) -> float:
 # ---- from runs --------------------------------------------------------------------------------------------------------
 
 
-def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None) -> Pace | None:
-    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained there, or only not."""
+def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None, device: str | None = None) -> Pace | None:
+    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained there, or only not;
+    device: not of one that is known to have trained on another card."""
     for run in runs.list():
-        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card):
+        if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card, device):
             measured = _tokens_per_second(run)
             if measured is not None:
                 return Pace(tokens_per_second=measured, source=msg("pace.from_run", run=run.name))
     return None
 
 
-def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None) -> bool:
-    if on_card is not None and (run.facts().device != "cpu") != on_card:
+def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None, device: str | None) -> bool:
+    facts = run.facts()
+    if on_card is not None and (facts.device != "cpu") != on_card:
+        return False
+    if on_card and device and facts.device_uuid not in (None, device):
         return False
     try:
         recipe = run.recipe()
@@ -99,6 +106,7 @@ def _tokens_per_second(run: RunFolder) -> float | None:
 class StandIn(Frozen):
     """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one, with rows as
     long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row that the loss counts.
+    device: the plan's (core/system/devices).
     """
 
     hidden_size: int
@@ -116,9 +124,10 @@ class StandIn(Frozen):
     gradient_checkpointing: bool
     eight_bit: bool = False
     use_dora: bool = False
+    device: str | None = None
 
     @classmethod
-    def of(cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float) -> StandIn:
+    def of(cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float, device: str | None = None) -> StandIn:
         """length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new measurement."""
         row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
         return cls(
@@ -137,6 +146,7 @@ class StandIn(Frozen):
             gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
             eight_bit=recipe.adapter.load_in_8bit,
             use_dora=recipe.adapter.use_dora,
+            device=device,
         )
 
 
@@ -146,14 +156,31 @@ def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
 
 
 class PaceProbe:
-    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch."""
+    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch.
 
-    def __init__(self, workspace: Workspace, machine: Callable[[], Machine] = this_machine, rest_s: float = REST_S):
-        self._workspace, self._machine, self._rest_s = workspace, machine, rest_s
-        self._measuring = threading.Lock()
+    A measurement ends, and is thrown away, when other settings are wanted instead, when nobody asks for it any more, and when a run, a
+    chat or an export needs the device. machine, steady: the world, for tests to replace.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        machine: Callable[[], Machine] = this_machine,
+        rest_s: float = REST_S,
+        steady: Callable[[], float] = time.monotonic,
+    ):
+        self._workspace, self._machine, self._rest_s, self._steady = workspace, machine, rest_s, steady
+        self._measuring, self._resting = threading.Lock(), threading.Event()
         self._failed: set[StandIn] = set()
         self._wanted: tuple[StandIn, float] | None = None  # the step last asked for, and since when
+        self._asked_at = self._quiet_until = float("-inf")
         self._follows: threading.Thread | None = None
+
+    def look(self, step: StandIn) -> float | None:
+        """Tokens a second, or None where they are not known yet and are measured in the background. Ask again and again."""
+        known = self.measured(step)
+        self._want(step) if known is not None else self.begin(step)
+        return known
 
     def measured(self, step: StandIn) -> float | None:
         """Tokens a second as measured before; None where nothing was yet. Reads a file, never waits."""
@@ -168,44 +195,67 @@ class PaceProbe:
     def begin(self, step: StandIn) -> None:
         """Measure in the background where it is not known yet, once no other step was asked for during rest_s: while somebody still
         chooses, each step would cost a core for seconds. Returns at once; may be called again and again."""
-        if step in self._failed:
+        if step in self._failed or self._steady() < self._quiet_until:
             return
-        if self._wanted is None or self._wanted[0] != step:
-            self._wanted = step, time.monotonic()
+        self._want(step)
         if not self.busy:
             self._follows = threading.Thread(target=self._follow, name="pace", daemon=True)
             self._follows.start()
 
+    def rest(self) -> None:
+        """Somebody is about to need the device: what is measured ends, and is gone when this returns."""
+        self._quiet_until, self._wanted = self._steady() + QUIET_S, None
+        self._resting.set()
+        with self._measuring:
+            self._resting.clear()
+
+    def _want(self, step: StandIn) -> None:
+        self._asked_at = self._steady()
+        if self._wanted is None or self._wanted[0] != step:
+            self._wanted = step, self._asked_at
+
+    def _is_wanted(self, step: StandIn) -> bool:
+        if self._wanted is None:
+            return False
+        newest, since = self._wanted
+        now = self._steady()
+        return (newest == step or now - since < self._rest_s) and now - self._asked_at < ABANDONED_S
+
     def _follow(self) -> None:
         """Until the step that is wanted was tried."""
         tried: StandIn | None = None
-        while self._wanted is not None and self._wanted[0] != tried:
-            step, since = self._wanted
-            if (rest := since + self._rest_s - time.monotonic()) > 0:
-                time.sleep(rest)
+        while (wanted := self._wanted) is not None and wanted[0] != tried:
+            step, since = wanted
+            if (rest := since + self._rest_s - self._steady()) > 0:
+                time.sleep(min(rest, LOOK_S))
             else:
-                self.measure(step)
+                self.measure(step, partial(self._is_wanted, step))
                 tried = step
 
-    def measure(self, step: StandIn) -> float | None:
-        """Tokens a second, known or measured now (some seconds). None while something else computes, or where the child fails."""
+    def measure(self, step: StandIn, is_wanted: Callable[[], bool] = lambda: True) -> float | None:
+        """Tokens a second, known or measured now (some seconds). None while something else computes, where the child fails, or once it
+        is not wanted any more."""
         if (known := self.measured(step)) is not None:
             return known
         if not self._measuring.acquire(blocking=False):
             return None
         try:
-            return self._measure_now(step)
+            return self._measure_now(step, is_wanted)
         finally:
             self._measuring.release()
 
-    def _measure_now(self, step: StandIn) -> float | None:
-        # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
-        if not self._device_is_free():
+    def _measure_now(self, step: StandIn, is_wanted: Callable[[], bool]) -> float | None:
+        def goes_on() -> bool:
+            # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
+            return not self._resting.is_set() and is_wanted() and self._device_is_free()
+
+        if not goes_on():
             return None
-        speed = run_child(step)
+        speed = run_child(step, devices.environment_of(step.device, self._machine().nvidia), goes_on)
+        if not goes_on():
+            return None
         if speed is None:
             self._failed.add(step)
-        if speed is None or not self._device_is_free():
             return None
         with contextlib.suppress(OSError):
             kept = list((files.read_object(self._file) | {self._key(step): speed}).items())
@@ -214,9 +264,8 @@ class PaceProbe:
 
     def _device_is_free(self) -> bool:
         try:
-            with lease.hold(self._workspace, msg("pace.lease")):
-                return True
-        except (BusyError, OSError):  # OSError: a drive that became read-only takes no lock
+            return not lease.is_held(self._workspace)
+        except OSError:  # a drive that became read-only takes no lock
             return False
 
     @property
@@ -224,21 +273,35 @@ class PaceProbe:
         return self._workspace.cache / "pace.json"
 
     def _key(self, step: StandIn) -> str:
-        machine = self._machine()
-        card = best_card(machine)
-        try:
-            torch = version("torch")
-        except PackageNotFoundError:
-            torch = "none"
+        machine, build = self._machine(), devices.torch_build()
+        card = None if step.device == devices.CPU else devices.best_card(machine.nvidia)
+        card = next((each for each in machine.nvidia.cards if step.device and each.uuid == step.device), card)
+        torch = (build and build.version) or "none"
         return f"{(card and card.name) or machine.cpu}, torch {torch}, {step.model_dump_json()}"
 
 
-def run_child(step: StandIn) -> float | None:
-    """One measurement in tokens a second, or None where torch cannot be loaded or took too long."""
+def run_child(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:
+    """One measurement in tokens a second, or None where torch cannot be loaded, took too long, or was ended. goes_on is asked each
+    LOOK_S; once it is not so the process is killed."""
     command = [sys.executable, "-m", "core.trial.pace_probe", step.model_dump_json()]
     try:
-        child = subprocess.run(command, env=worker_environment(), capture_output=True, timeout=PROBE_LIMIT_S, **own_group())
-        answer = json.loads(child.stdout.splitlines()[-1])
-        return float(answer["tokens_per_second"])
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError, KeyError, TypeError):
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**worker_environment(), **environment}, **own_group(),
+        )  # fmt: skip
+    except OSError:
+        return None
+    assert child.stdout
+    deadline = time.monotonic() + PROBE_LIMIT_S
+    while child.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(LOOK_S)
+        if child.poll() is None and (not goes_on() or time.monotonic() > deadline):
+            kill_tree(child.pid)
+            child.wait()
+    with child.stdout as said:
+        answer = said.read()  # a line or a few, which a pipe holds
+    try:
+        return float(json.loads(answer.splitlines()[-1])["tokens_per_second"])
+    except (ValueError, IndexError, KeyError, TypeError):
         return None

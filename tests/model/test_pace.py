@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
 from core.runs.states import State
+from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.trial import pace
 from core.trial.pace import PaceProbe, StandIn
@@ -140,7 +145,7 @@ class Child:
     def __init__(self, *answers: float | None):
         self.answers, self.asked = list(answers), 0
 
-    def __call__(self, step: StandIn) -> float | None:
+    def __call__(self, step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:
         self.asked += 1
         return self.answers.pop(0) if self.answers else None
 
@@ -177,7 +182,7 @@ def test_nothing_is_measured_while_something_trains(workspace: Workspace, child:
 def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     held = lease.hold(workspace, msg("lease.training", name="a run"))
 
-    def disturbed(step: StandIn) -> float:
+    def disturbed(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float:
         held.__enter__()
         return 0.01
 
@@ -215,8 +220,130 @@ def test_a_cache_that_is_no_json_is_measured_anew(workspace: Workspace, child: C
     assert PaceProbe(workspace, here).measure(STEP) == 0.25
 
 
+def test_a_card_and_the_processor_beside_it_are_measured_apart(workspace: Workspace, child: Child):
+    """The processor was said to be as fast as the card."""
+    child.answers.append(0.5)
+    card = Card(index=0, name="RTX 4060", uuid="GPU-1", free_bytes=1)
+    both = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(cards=(card,)))
+    probe = PaceProbe(workspace, lambda: both)
+    for_card, for_cpu = (STEP.model_copy(update={"device": device}) for device in ("GPU-1", "cpu"))
+    assert (probe.measure(for_card), probe.measure(for_cpu)) == (0.25, 0.5)
+    kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
+    assert [key.split(",")[0] for key in kept] == ["RTX 4060", "A processor"]
+
+
+def test_the_pace_of_another_card_is_not_taken_for_this_one_s(workspace: Workspace):
+    run = add_run(workspace, STEADY, created=1, device="cuda:0")
+    run.add_facts(RunFacts(device_uuid="GPU-1"))
+    wanted = like("starter", "lora")
+    assert pace.from_runs(Runs(workspace), wanted, True, "GPU-2") is None
+    assert pace.from_runs(Runs(workspace), wanted, True, "GPU-1") and pace.from_runs(Runs(workspace), wanted, True)
+
+
+# ---- measurements that end --------------------------------------------------------------------------------------------
+
+
+class Endless:
+    """A measurement for ever, until it is told to end: what run_child is to its caller. And the clock."""
+
+    def __init__(self) -> None:
+        self.now, self.at_work, self.begun = 0.0, threading.Event(), []
+
+    def __call__(self, step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> None:
+        self.begun.append(step)
+        self.at_work.set()
+        while goes_on():
+            pass
+        self.at_work.clear()
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
+    found = Endless()
+    monkeypatch.setattr(pace, "run_child", found)
+    return found
+
+
+def following(workspace: Workspace, endless: Endless) -> PaceProbe:
+    probe = PaceProbe(workspace, here, rest_s=0, steady=lambda: endless.now)
+    probe.begin(STEP)
+    assert endless.at_work.wait(5)
+    return probe
+
+
+def test_a_measurement_gives_way_once_other_settings_stand(workspace: Workspace, endless: Endless):
+    """It went on to its end, up to two minutes, and the settings that were wanted waited."""
+    probe = PaceProbe(workspace, here, rest_s=2, steady=lambda: endless.now)
+    probe.begin(STEP)
+    endless.now = 2.0
+    assert endless.at_work.wait(5)
+    other = stand_in(adapter={"r": 32})
+    probe.begin(other)
+    assert endless.begun == [STEP] and probe.busy
+    endless.now = 4.1
+    wait_until(lambda: endless.begun == [STEP, other], 5)
+    probe.rest()
+    assert probe._failed == set(), "what was ended may be measured another time"
+
+
+def test_a_measurement_whose_page_was_closed_ends(workspace: Workspace, endless: Endless):
+    probe = following(workspace, endless)
+    endless.now = pace.ABANDONED_S - 1
+    probe.begin(STEP)  # the page is there
+    endless.now = pace.ABANDONED_S + 1
+    assert probe.busy
+    endless.now = 2 * pace.ABANDONED_S
+    wait_until(lambda: not probe.busy, 5)
+    assert probe.measured(STEP) is None
+
+
+def test_who_needs_the_device_has_it_at_once_and_keeps_it(workspace: Workspace, endless: Endless):
+    """Up to two minutes and 2 GB of the card were the measurement's while a run began."""
+    probe = following(workspace, endless)
+    probe.rest()
+    assert not endless.at_work.is_set()
+    probe.begin(STEP)  # the page looks again, before the run's worker has its lease
+    assert not probe.busy and len(endless.begun) == 1
+    endless.now += pace.QUIET_S
+    probe.begin(STEP)
+    wait_until(lambda: len(endless.begun) == 2, 5)
+    probe.rest()
+
+
+def test_known_settings_end_the_measurement_of_others(workspace: Workspace, endless: Endless):
+    probe = following(workspace, endless)
+    known = stand_in(adapter={"r": 32})
+    files.replace_json(workspace.cache / "pace.json", {probe._key(known): 7.0})
+    assert probe.look(known) == 7.0
+    wait_until(lambda: not probe.busy, 5)
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen]]:
+    """Real processes that never answer, in the measurement's place."""
+    started: list[subprocess.Popen] = []
+    real = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen:
+        started.append(real([sys.executable, "-c", "import time; time.sleep(600)"], **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    yield started
+    assert all(each.poll() is not None for each in started)
+
+
+def test_the_process_is_gone_when_rest_returns(workspace: Workspace, children: list[subprocess.Popen]):
+    probe = PaceProbe(workspace, here, rest_s=0)
+    probe.begin(STEP)
+    wait_until(lambda: children, 5)
+    assert children[0].poll() is None
+    probe.rest()
+    assert children[0].poll() is not None and probe.measured(STEP) is None
+
+
 @pytest.mark.slow
 def test_the_real_child_measures_this_pc():
     """Of the starter, in 16 bit and in 4: between an old laptop and the fastest card there is."""
     for step in (STEP, stand_in(adapter={"method": "qlora"}, train={"gradient_checkpointing": True})):
-        assert 0.5 < pace.run_child(step) < 1e7
+        assert 0.5 < pace.run_child(step, {}, lambda: True) < 1e7

@@ -35,7 +35,7 @@ from core.models.known import known_models, shape_of_size
 from core.recipe import Adapter, Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.runs.launcher import Launcher
+from core.runs.process import Launcher
 from core.runs.reporter import Reporter
 from core.runs.states import State
 from core.training import worker

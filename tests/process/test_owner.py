@@ -20,7 +20,7 @@ from core.recipe import Recipe
 from core.runs import ended
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.runs.launcher import Launcher
+from core.runs.process import Launcher
 from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system import processes

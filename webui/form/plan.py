@@ -77,7 +77,7 @@ class PlanStep:
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
         """This PC as it is, its other cards, its processor, and cards that are only planned for."""
         w = self.w
-        cards = [card for card in machine.nvidia.cards if card.uuid and not card.lost]
+        cards = [card for card in machine.nvidia.cards if card.uuid and card.usable]
         several = (
             [(w.t("wizard.memory_card", name=card.name or "?"), f"{CARD}{card.uuid}") for card in cards] if len(cards) > 1 else []
         )

@@ -6,13 +6,10 @@ minute so that typing goes on.
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from core.advice import plan, run_doctor
@@ -34,6 +31,7 @@ from core.recipe import Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder
 from core.runs.time_left import EVALUATION_SHARE
+from core.system import devices
 from core.trial import pace
 from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
@@ -152,15 +150,20 @@ class Planner:
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
-        note = (
-            msg("wizard.torch_without_cuda") if budgeted.kind == "card" and not budgeted.planned and torch_is_cpu_only() else None
-        )
         return FormResult(
-            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, note,
+            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted, form.memory),
             measuring=self.services.pace_probe.busy,
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
+
+    def _note(self, budgeted: Budget, choice: Any) -> Message | None:
+        """Why a card will not be used that is planned for, or that a person expects to be."""
+        build = devices.torch_build()
+        if budgeted.kind == "card" and not budgeted.planned and build and not build.knows_cards:
+            return msg("wizard.torch_without_cuda", torch=build.version or "?")
+        cards = self.services.monitor.newest().nvidia.cards if budgeted.kind == "cpu" and choice != PROCESSOR else ()
+        return next((why for card in cards if (why := devices.why_left_out(card))), None)
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Message | None]:
         """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
@@ -174,11 +177,9 @@ class Planner:
         return further.held_to(recipe, then), other
 
     def device(self, choice: Any) -> str | None:
-        """What a run's process is to see: "cpu", the uuid of one card of several, or None for whatever torch finds."""
-        if choice == PROCESSOR:
-            return "cpu"
-        cards = [card for card in self.services.monitor.newest().nvidia.cards if not card.lost]
-        return self.budget(choice).card_uuid if len(cards) > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ else None
+        """What a run's process is told that is to have what was chosen (core/system/devices)."""
+        nvidia = self.services.monitor.newest().nvidia
+        return devices.CPU if choice == PROCESSOR else budget.device_of(self.budget(choice), nvidia)
 
     def budget(self, choice: Any) -> Budget:
         """Raises RecipeError for a size that cannot be; a card that went away becomes what is here."""
@@ -193,7 +194,7 @@ class Planner:
             return budget.of_cpu(machine)
         if isinstance(choice, str) and choice.startswith(CARD):
             for card in machine.nvidia.cards:
-                if card.uuid == choice.removeprefix(CARD) and not card.lost:
+                if card.uuid == choice.removeprefix(CARD) and card.usable:
                     return budget.of_card(card)
         return budget.of_machine(machine)
 
@@ -236,17 +237,15 @@ class Planner:
     def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
         """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
         recipe = made.recipe
-        on_card = made.advice.budget.kind == "card"
-        found = pace.from_runs(self.services.runs, recipe, on_card)
+        budgeted = made.advice.budget
+        device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
+        found = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
         if found is not None or shape is None:
             return found
         counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)
-        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100)
-        speed = self.services.pace_probe.measured(step)
-        if speed is None:
-            self.services.pace_probe.begin(step)
-            return None
-        return pace.from_step(speed, measuring_share(made, preview))
+        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)
+        speed = self.services.pace_probe.look(step)
+        return None if speed is None else pace.from_step(speed, measuring_share(made, preview))
 
     def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
         """What the step itself would hold, as far as it is known; it is asked for, never waited for."""
@@ -276,15 +275,6 @@ def parent_of(services: Services, answers: Answers) -> RunFolder | None:
     run = services.runs.get(answers.parent)
     further.check(run)
     return run
-
-
-@lru_cache(maxsize=1)
-def torch_is_cpu_only() -> bool:
-    """By its version (2.13.0+cpu), because importing it takes seconds and memory."""
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        return False
 
 
 def recipe_of(form: Form) -> Recipe:

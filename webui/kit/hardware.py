@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.memory.budget import best_card
+from core.system.devices import best_card, why_left_out
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
 from webui.kit.format import number
-from webui.kit.html import Html, facts, join, muted, tag
+from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.wording import Wording
 
 MOST_HOLDERS = 8
@@ -17,11 +17,11 @@ EXPLAINED = {12: "no_library", 9: "not_running", 18: "not_restarted"}
 
 def chip(machine: Machine, w: Wording) -> Html:
     """For the page's header: what a run would use and how full it is, in one short line; a card that went away in words."""
-    card = best_card(machine)
+    card = best_card(machine.nvidia)
     lost = [other for other in machine.nvidia.cards if other.lost]
     parts = [tag("span", w.t("hardware_view.chip_lost", name=_name(other, w)), class_="lg-bad") for other in lost]
     if card is not None:
-        others = sum(not other.lost for other in machine.nvidia.cards) - 1
+        others = sum(other.usable for other in machine.nvidia.cards) - 1
         name = _name(card, w) + (f" +{others}" if others else "")
         parts.insert(0, tag("span", tag("span", f"{name} · {_short_memory(card, w)}"), _meter(card)))
     elif not lost:
@@ -55,7 +55,7 @@ def details(machine: Machine, w: Wording) -> Html:
     ]
     if machine.nvidia.error is not None:
         pairs.pop()
-    chosen = best_card(machine) if len(machine.nvidia.cards) > 1 else None
+    chosen = best_card(machine.nvidia) if len(machine.nvidia.cards) > 1 else None
     parts = [facts(pairs), *(_card(card, card == chosen, w) for card in machine.nvidia.cards)]
     if why := why_no_card(machine.nvidia, w):
         parts.append(muted(why))
@@ -75,7 +75,9 @@ def _card(card: Card, chosen: bool, w: Wording) -> Html:
     head = tag("p", tag("strong", _name(card, w)), Html(" ") if chosen else None, badge)
     if card.lost:
         return join([head, tag("p", w.t("hardware_view.lost"), class_="lg-notice lg-bad")])
-    return join([head, facts([*_numbers(card, w), (w.t("hardware_view.holders"), _holders(card.holders, w))])])
+    left_out = why_left_out(card)
+    why = notice(w.of(left_out), "warn") if left_out else None
+    return join([head, why, facts([*_numbers(card, w), (w.t("hardware_view.holders"), _holders(card.holders, w))])])
 
 
 def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:

@@ -147,7 +147,8 @@ class ChatPage:
         if state.phase == "failed":
             return notice(" ".join(filter(None, (w.of(state.message), w.of(state.advice)))))
         ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
-        return notice(" ".join(filter(None, (ready, self._in_turn(state)))), "ok")
+        more = (self._in_turn(state), w.of(state.elsewhere))
+        return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere else "ok")
 
     def _loading(self, state: ChatState, label: str) -> str:
         w = self.w

@@ -51,11 +51,13 @@ class Services:
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
-        runs, chat, exports = Runs(workspace), ChatClient(workspace), Exports(workspace)
-        monitor, dry_runs = Monitor(), DryRuns(lambda: busy(runs))
+        runs, monitor = Runs(workspace), Monitor()
+        dry_runs, pace_probe = DryRuns(lambda: busy(runs)), PaceProbe(workspace, monitor.newest)
+        chat, exports = ChatClient(workspace, before_start=pace_probe.rest), Exports(workspace, before_start=pace_probe.rest)
 
         def make_room(run: RunFolder) -> None:
             dry_runs.rest()
+            pace_probe.rest()
             chat.unload(msg("chat.unloaded_for_run", name=run.name))
 
         supervisor = Supervisor(
@@ -79,7 +81,7 @@ class Services:
             previews=Previews(datasets, models),
             presets=UserPresets(workspace.recipes),
             monitor=monitor,
-            pace_probe=PaceProbe(workspace, monitor.newest),
+            pace_probe=pace_probe,
             dry_runs=dry_runs,
             queue=supervisor.queue,
             write_watch=WriteWatch(workspace),
@@ -96,4 +98,5 @@ class Services:
         self.monitor.close()
         self.supervisor.close()
         self.dry_runs.rest()
+        self.pace_probe.rest()
         self.chat.unload()

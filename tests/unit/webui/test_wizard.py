@@ -12,11 +12,17 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from core.chat.questions import target_of
 from core.recipe import Recipe
 from core.runs.states import State
+from core.system import devices
+from core.system.devices import TorchBuild
+from core.system.gpu import Card, Nvidia
+from core.system.machine import Machine
 from core.trial.dry_runs import Looked
+from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
-from tests.kit.runs import ScriptedRun
+from tests.kit.runs import ScriptedRun, trained
 from webui.form import learned_view, plan_view
 from webui.form.data import sample_for
 from webui.form.fields import (
@@ -34,6 +40,7 @@ from webui.form.fields import (
 )  # fmt: skip
 from webui.form.form import Wizard
 from webui.form.handle import Filling
+from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, Planner
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
@@ -52,6 +59,54 @@ def planner(services: Services) -> Planner:
     services.pace_probe.begin = lambda step: None  # it would start torch, and so would a dry run
     services.dry_runs.look = lambda question: Looked()
     return Planner(services)
+
+
+def two_cards(services: Services, monkeypatch: pytest.MonkeyPatch, visible: str | None = None, build: str | None = "13.0") -> None:
+    """A GTX 1060 with most free memory and an RTX 4060."""
+    old = Card(index=0, name="GTX 1060", uuid="GPU-0", capability=(6, 1), total_bytes=10 << 30, free_bytes=9 << 30)
+    new = Card(index=1, name="RTX 4060", uuid="GPU-1", capability=(8, 9), total_bytes=8 << 30, free_bytes=7 << 30)
+    torch = TorchBuild(version="2.15.0", cuda=build)
+    monkeypatch.setattr(devices, "torch_build", lambda: torch)
+    seen = Machine(system="Linux", nvidia=devices.judged(Nvidia(driver="580", cards=(old, new)), visible, torch))
+    services.monitor._newest = seen
+
+
+def test_a_run_gets_the_card_that_its_plan_is_for(services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_cards(services, monkeypatch)
+    result = planner.look(form(), EN)
+    assert (result.plan.advice.budget.name, planner.device(HERE), result.note) == ("RTX 4060", "GPU-1", None)
+    assert planner.device(PROCESSOR) == "cpu" and planner.look(form(memory=PROCESSOR), EN).note is None
+    assert planner.device("card:GPU-0") == "GPU-1", "torch has no code for it"
+    assert [value for _, value in PlanStep(services, EN).memory_choices(services.monitor.newest())][:3] == [
+        HERE,
+        PROCESSOR,
+        "size:6",
+    ]
+
+
+@pytest.mark.parametrize(("visible", "build", "said"), [("-1", "13.0", "CUDA_VISIBLE_DEVICES"), (None, None, "built without CUDA")])
+def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
+    services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch, visible: str | None, build: str | None, said: str
+) -> None:
+    """PyPI's torch for Windows has no +cpu in its version, so that nothing was said."""
+    two_cards(services, monkeypatch, visible, build)
+    result = planner.look(form(), EN)
+    assert said in EN.of(result.note) and "{" not in ZH.of(result.note)
+    assert planner.device(HERE) == ("cpu" if visible else "GPU-0")
+
+
+def test_run_chat_and_export_end_a_measurement_before_they_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sat on the card for up to two minutes more."""
+    rested: list[str] = []
+    monkeypatch.setattr(PaceProbe, "rest", lambda probe: rested.append("rest"))
+    monkeypatch.setattr("core.chat.client.Child", lambda *a, **o: rested.append("chat") or SimpleNamespace(listen=print, say=dict))
+    monkeypatch.setattr("core.export.exports.start_worker", lambda *a, **o: rested.append("export"))
+    services = Services.open(Workspace.open(tmp_path / "workspace"))
+    run = trained(services.workspace, "A run")
+    services.supervisor._before_start(run)
+    services.chat.load(target_of(run))
+    services.exports.start(run, "adapter")
+    assert rested == ["rest", "rest", "chat", "rest", "export"]
 
 
 def form(**changes: Any) -> Form:

@@ -1,0 +1,128 @@
+"""The process of a run: whoever started it, and which device it has. No torch.
+
+run.json names who started it (launcher_pid, launcher_started): an app or a command that may end without a word while the run goes on. A
+worker is alone once that process is gone and no app owns the workspace; an app that starts later finds the worker and watches it, and
+the worker is not alone any more.
+
+A run that was planned for a card never trains on another one, or on the processor, without a word: its worker asks here before it
+fetches anything, and once more when it knows what torch found. Where another card is there it is offered: who lets the run go on
+then has taken it.
+"""
+
+from __future__ import annotations
+
+from core.errors import RunError
+from core.messages import Message, msg
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
+from core.system import devices, processes
+from core.system.gpu import Card, Nvidia
+from core.workspace import owner, preferences
+from core.workspace.folder import Workspace
+
+
+class Launcher:
+    """Asked by the reporter's watch with each heartbeat, never by the training itself."""
+
+    def __init__(self, run: RunFolder, workspace: Workspace):
+        self._run, self._workspace = run, workspace
+        facts = run.facts()
+        self._process = (facts.launcher_pid, facts.launcher_started)
+        self._alone = False
+
+    def look(self) -> None:
+        """Write down that the worker is alone now, or is not any more; alone, it pauses where the person chose so."""
+        alone = not processes.process_lives(*self._process) and not owner.app_lives(self._workspace)
+        if alone == self._alone:
+            return
+        self._alone = alone
+        if not alone:
+            self._run.log_event("launcher", message=msg("launcher.back"))
+            return
+        choice = preferences.read(self._workspace).when_alone
+        self._run.log_event("launcher", message=msg(f"launcher.alone_{choice}", pid=self._process[0]))
+        if choice == "pause":
+            self._run.ask("pause", by="alone")
+
+
+def environment(run: RunFolder) -> dict[str, str]:
+    """Of the process that trains run: what it was planned for, and nothing else."""
+    return devices.environment_of(run.facts().wanted_device, devices.here())
+
+
+def environment_nearest(wanted: str | None) -> dict[str, str]:
+    """Of what may be done on another device where wanted is not there: a chat, an export."""
+    nvidia = devices.here()
+    return devices.environment_of(devices.nearest(wanted, nvidia), nvidia)
+
+
+def require_device(run: RunFolder) -> None:
+    """Raises RunError where the card that run was planned for cannot be had, as far as can be told without torch."""
+    facts, nvidia = run.facts(), devices.here()
+    if not is_for_card(facts):
+        return
+    if wanted := facts.wanted_device:
+        nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)  # off the bus, it does not tell who it is
+        card = next((card for card in nvidia.cards if card.uuid == wanted), None) or next(nameless, None)
+        if card is None or not card.usable:
+            why = card and devices.why_left_out(card.model_copy(update={"name": name_of(facts)}))
+            raise _elsewhere(run, why or msg("device.gone", card=name_of(facts)), nvidia)
+    build = devices.torch_build()
+    if build and not build.knows_cards:
+        raise RunError("device.torch_without_cuda", msg("device.repair"), card=name_of(facts), torch=build.version or "?")
+
+
+def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:
+    """Keep which card torch computes on. card: NVML's record of it, None where that is not known.
+
+    Raises RunError where it is not what was planned.
+    """
+    facts = run.facts()
+    if is_for_card(facts) and not on_card:
+        raise RunError("device.not_used", msg("device.ask_doctor"), card=name_of(facts))
+    if card is None:
+        return
+    if facts.wanted_device not in (None, card.uuid):
+        raise _elsewhere(run, msg("device.gone", card=name_of(facts)), devices.here())
+    if facts.device_uuid not in (None, card.uuid):
+        run.log_event("warning", message=msg("device.another", then=facts.device_name or "?", now=card.name or "?"))
+    run.add_facts(RunFacts(device_uuid=card.uuid, device_name=card.name))
+
+
+def is_for_card(facts: RunFacts) -> bool:
+    """An attempt of before the uuid was kept may have gone to the processor, and goes on there."""
+    if facts.wanted_device is None:
+        return facts.planned.budget.kind == "card" and facts.device != "cpu"
+    return facts.wanted_device != devices.CPU
+
+
+def name_of(facts: RunFacts) -> str:
+    return facts.planned.budget.name or facts.device_name or facts.wanted_device or "?"
+
+
+def _elsewhere(run: RunFolder, why: Message, nvidia: Nvidia) -> RunError:
+    """why, with what there is instead; that is kept as an offer."""
+    other = devices.best_card(nvidia)
+    run.add_facts(RunFacts(offered_device=other.uuid if other and not other.mig else None))
+    advice = msg("device.offer", card=other.name or "?") if other and run.facts().offered_device else msg("device.plan_again")
+    return RunError(why, advice)
+
+
+def taken(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
+    """What changes when a run is let go on: the card that was offered is taken, unless the planned one is there again."""
+    if facts.offered_device is None:
+        return RunFacts()
+    is_back = any(card.uuid == facts.wanted_device and card.usable for card in nvidia.cards)
+    return RunFacts(offered_device=None) if is_back else RunFacts(wanted_device=facts.offered_device, offered_device=None)
+
+
+def elsewhere(facts: RunFacts, card: Card | None, on_card: bool) -> Message | None:
+    """Of what may be done on another device, a chat or the proof of an export: that it is one, None where it is not.
+
+    card: NVML's record of the one that is used; on_card: whether one is."""
+    now = (card.name if card else None) or "?"
+    if not on_card and is_for_card(facts):
+        return msg("device.on_processor_instead", then=name_of(facts))
+    if on_card and card and facts.wanted_device not in (None, devices.CPU, card.uuid):
+        return msg("device.instead", then=name_of(facts), now=now)
+    return None

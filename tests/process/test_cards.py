@@ -1,0 +1,127 @@
+"""Two unequal cards, one in instances, one that goes away, through the real pynvml on a fake driver library: what is planned for, and
+what training, chat, export and the pace are started with. One process is asked for all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.presets import PROJECT
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
+from core.runs.states import State
+from core.system import devices
+from core.system.processes import worker_environment
+from core.workspace.folder import Workspace
+from tests.kit import nvml
+from tests.kit.runs import ScriptedRun, trained
+from tests.kit.spawns import UNSET
+
+LARGER, FREER = (str(nvml.UNEQUAL[f"{index}.uuid"]) for index in (0, 1))  # 12 GB half full, 8 GB nearly empty
+SPAWNS = ("training", "chat", "export", "trial.pace_probe")
+
+
+class Pc:
+    def __init__(self, folder: Path):
+        self.workspace = Workspace.open(folder / "ws")
+        self.file = nvml.write(folder / "cards.txt", nvml.UNEQUAL)
+        environment = worker_environment() | nvml.environment(nvml.compile(folder), self.file) | {"PYTHONPATH": str(PROJECT)}
+        environment.pop(devices.VISIBLE, None)
+        command = [sys.executable, "-m", "tests.kit.spawns", str(self.workspace.root)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=folder)
+
+    def ask(self, run: RunFolder, cards: nvml.Scenario = nvml.UNEQUAL, **asked: Any) -> dict[str, Any]:
+        nvml.write(self.file, cards)
+        self.process.stdin.write(json.dumps({"run": run.id, **asked}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def pc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pc]:
+    started = Pc(tmp_path_factory.mktemp("two_cards"))
+    yield started
+    started.process.stdin.close()
+    assert started.process.wait(20) == 0
+    started.process.stdout.close()
+
+
+def run_on(pc: Pc, wanted: str | None) -> RunFolder:
+    """An ended run with an adapter."""
+    run = trained(pc.workspace, f"on {wanted}")
+    run.add_facts(RunFacts(wanted_device=wanted, advice={"budget": {"kind": "card", "name": "NVIDIA GeForce RTX 3060"}}))
+    return run
+
+
+def seen(said: dict[str, Any]) -> set[str]:
+    return {said[spawn] for spawn in SPAWNS if spawn != "trial.pace_probe"}
+
+
+def test_the_card_that_was_planned_for_trains_chats_and_exports_and_the_plan_s_is_timed(pc: Pc):
+    """CUDA's own order would have taken the RTX 3060 for chat and export, whatever had trained."""
+    said = pc.ask(run_on(pc, LARGER))
+    assert seen(said) == {LARGER}
+    assert (said["plan"], said["device"], said["trial.pace_probe"]) == ("NVIDIA GeForce RTX 4060", FREER, FREER)
+
+
+def test_a_run_of_the_processor_stays_there(pc: Pc):
+    assert seen(pc.ask(run_on(pc, "cpu"))) == {"-1"}
+
+
+def test_a_card_that_was_hidden_is_neither_planned_for_nor_used(pc: Pc):
+    said = pc.ask(run_on(pc, LARGER), visible="0")
+    assert (said["plan"], said["trial.pace_probe"]) == ("NVIDIA GeForce RTX 3060", LARGER)
+    none = pc.ask(run_on(pc, None), visible="-1")
+    assert (none["plan"], none["device"]) == ("cpu", "cpu")
+    assert none["training"] == UNSET and none["chat"] == none["export"] == none["trial.pace_probe"] == UNSET  # "-1" already
+
+
+def test_a_card_that_went_away_is_still_what_its_run_is_started_with_while_chat_takes_another(pc: Pc):
+    said = pc.ask(run_on(pc, FREER), nvml.dead(nvml.UNEQUAL, 1))
+    assert (said["training"], said["chat"], said["export"]) == (FREER, LARGER, LARGER)
+    assert said["plan"] == "NVIDIA GeForce RTX 3060"
+
+
+def test_a_card_in_instances_is_left_to_cuda(pc: Pc):
+    said = pc.ask(run_on(pc, None), nvml.MIG, visible="MIG-8f2b")
+    assert said["plan"] == "NVIDIA A100-SXM4-40GB" and said["device"] is None
+    assert seen(said) | {said["trial.pace_probe"]} == {UNSET}
+
+
+def test_the_only_card_is_found_without_being_named(pc: Pc):
+    said = pc.ask(run_on(pc, str(nvml.EIGHT_GB["0.uuid"])), nvml.EIGHT_GB)
+    assert seen(said) | {said["trial.pace_probe"]} == {UNSET}
+
+
+@pytest.mark.parametrize(
+    ("cards", "visible", "said", "advice"),
+    [
+        (nvml.dead(nvml.UNEQUAL, 1), None, "no longer answers", "goes on on NVIDIA GeForce RTX 3060"),
+        ({**nvml.UNEQUAL, "count": 1}, None, "not there now", "goes on on NVIDIA GeForce RTX 3060"),
+        (nvml.EIGHT_GB, None, "not there now", "goes on on NVIDIA GeForce RTX 4060"),
+        (nvml.NO_DRIVER, None, "not there now", "step 4"),
+        (nvml.UNEQUAL, "0", "hides it", "goes on on NVIDIA GeForce RTX 3060"),
+        (nvml.UNEQUAL, None, "built without CUDA", "--repair"),
+    ],
+    ids=["dead", "gone", "another card", "driver gone", "hidden", "torch for the processor"],
+)
+def test_a_worker_never_takes_another_device_without_a_word(
+    pc: Pc, cards: nvml.Scenario, visible: str | None, said: str, advice: str
+):
+    """It trained on the processor."""
+    if said == "built without CUDA" and devices.torch_build().knows_cards:
+        pytest.skip("the torch here knows cards")
+    run = ScriptedRun(pc.workspace, "planned", device=None, wanted_device=FREER).run
+    ended = pc.ask(run, cards, visible=visible, train=True)
+    assert ended["code"] == 1 and run.status().state == State.FAILED
+    assert said in ended["message"] and advice in ended["advice"]
+    assert not Runs(pc.workspace).get(run.id).facts().model_folder and not os.listdir(pc.workspace.models)

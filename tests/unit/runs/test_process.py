@@ -1,0 +1,158 @@
+"""A run has the card that it was planned for, or says why not. What NVML and torch find is said here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import RunError
+from core.recipe import Recipe
+from core.runs import process
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
+from core.runs.states import State
+from core.system import devices
+from core.system.devices import TorchBuild
+from core.system.gpu import Card, Nvidia
+from core.workspace.folder import Workspace
+
+A, B = (Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}", total_bytes=8 << 30, free_bytes=7 << 30) for i in range(2))
+PLAN = {"budget": {"kind": "card", "name": "RTX 0", "card_uuid": "GPU-0"}}
+CUDA, PROCESSOR = TorchBuild(version="2.15.0", cuda="13.0"), TorchBuild(version="2.15.0")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch):
+    def are(*cards: Card, build: TorchBuild | None = CUDA) -> None:
+        monkeypatch.setattr(devices, "here", lambda: Nvidia(driver="580", cards=cards))
+        monkeypatch.setattr(devices, "torch_build", lambda: build)
+
+    are(A, B)
+    return are
+
+
+def run_of(workspace: Workspace, **facts: object) -> RunFolder:
+    recipe = Recipe.parse({"name": "A run", "data": {"source": "sample:pirate_answers"}})
+    return Runs(workspace).create(recipe, "command", RunFacts(**facts))
+
+
+def refused(run: RunFolder) -> tuple[str, str]:
+    with pytest.raises(RunError) as refusal:
+        process.require_device(run)
+    said = refusal.value.message.render("zh") + refusal.value.advice.render("zh")
+    assert "{" not in said and "{" not in f"{refusal.value.message}{refusal.value.advice}"
+    return refusal.value.message.key.removeprefix("device."), refusal.value.advice.key.removeprefix("device.")
+
+
+def test_a_run_is_started_with_its_card_and_nothing_else(workspace: Workspace, here):
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"
+    here(B, A.model_copy(update={"lost": True}))
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"  # its worker says that it is gone
+    assert process.environment_nearest("GPU-0")["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert process.environment(run_of(workspace, wanted_device="cpu")) == {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):
+    process.require_device(run_of(workspace, wanted_device="GPU-0", advice=PLAN))
+    here(build=PROCESSOR)
+    process.require_device(run_of(workspace, wanted_device="cpu"))
+    process.require_device(run_of(workspace))
+    process.require_device(run_of(workspace, advice=PLAN, device="cpu"))  # of before: it went to the processor, and stays there
+
+
+@pytest.mark.parametrize(
+    ("cards", "build", "said"),
+    [
+        ((B,), CUDA, ("gone", "offer")),
+        ((), CUDA, ("gone", "plan_again")),
+        ((A.model_copy(update={"lost": True}),), CUDA, ("lost", "plan_again")),
+        ((A.model_copy(update={"left_out": "hidden"}), B), CUDA, ("hidden", "offer")),
+        ((A.model_copy(update={"left_out": "no_kernels"}),), CUDA, ("no_kernels", "plan_again")),
+        ((A, B), PROCESSOR, ("torch_without_cuda", "repair")),
+    ],
+)
+def test_a_plan_for_a_card_that_cannot_be_had_says_so_before_anything_is_fetched(
+    workspace: Workspace, here, cards: tuple[Card, ...], build: TorchBuild, said: tuple[str, str]
+):
+    """It trained on the processor, for weeks, or on another card."""
+    here(*cards, build=build)
+    assert refused(run_of(workspace, wanted_device="GPU-0", advice=PLAN)) == said
+
+
+def test_a_plan_for_a_card_that_named_none_does_not_train_on_the_processor(workspace: Workspace, here):
+    run = run_of(workspace, advice=PLAN)
+    with pytest.raises(RunError) as refusal:
+        process.keep_device(run, None, False)
+    assert refusal.value.message.key == "device.not_used" and "RTX 0" in str(refusal.value)
+    here(build=PROCESSOR)
+    assert refused(run) == ("torch_without_cuda", "repair")
+
+
+def test_what_torch_found_is_kept_by_its_uuid(workspace: Workspace, here):
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    process.keep_device(run, A, True)
+    assert (run.facts().device_uuid, run.facts().device_name) == ("GPU-0", "RTX 0")
+    with pytest.raises(RunError, match="not there now"):
+        process.keep_device(run, B, True)
+    assert run.facts().device_uuid == "GPU-0"
+
+
+def test_a_run_of_before_that_named_no_card_says_when_it_meets_another(workspace: Workspace, here):
+    run = run_of(workspace, device="cuda:0", device_uuid="GPU-0", device_name="RTX 0")
+    process.keep_device(run, B, True)
+    (said,) = [event["message"]["key"] for event in run.events() if event["kind"] == "warning"]
+    assert said == "device.another" and run.facts().device_uuid == "GPU-1"
+
+
+def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace, here):
+    here(B)
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    assert refused(run) == ("gone", "offer")
+    fail(run)
+    Runs(workspace).queue_again(run, "command")
+    assert run.facts().wanted_device == "GPU-1" and run.facts().offered_device is None
+    process.require_device(run)
+
+
+def test_the_planned_card_that_is_back_is_used_after_all(workspace: Workspace, here):
+    here(B)
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    refused(run)
+    fail(run)
+    here(A, B)
+    Runs(workspace).queue_again(run, "command")
+    assert run.facts().wanted_device == "GPU-0" and run.facts().offered_device is None
+
+
+def test_nothing_is_taken_that_was_not_offered(workspace: Workspace, here):
+    here(B)
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    fail(run)
+    Runs(workspace).queue_again(run, "command")
+    assert run.facts().wanted_device == "GPU-0" and refused(run)[0] == "gone"
+
+
+def fail(run: RunFolder) -> None:
+    for state in (State.PREPARING, State.FAILED):
+        run.write_status(run.status().model_copy(update={"state": state}))
+
+
+def test_what_is_done_elsewhere_says_so(workspace: Workspace):
+    planned = RunFacts(wanted_device="GPU-0", advice=PLAN)
+    assert process.elsewhere(planned, A, True) is None
+    assert process.elsewhere(planned, B, True).params == {"then": "RTX 0", "now": "RTX 1"}
+    assert process.elsewhere(planned, None, False).key == "device.on_processor_instead"
+    for facts in (RunFacts(), RunFacts(wanted_device="cpu"), RunFacts(device="cpu", advice=PLAN)):
+        assert process.elsewhere(facts, None, False) is None
+
+
+def test_a_run_json_of_before_has_no_uuid_and_opens(tmp_path: Path):
+    (tmp_path / "run.json").write_text(
+        json.dumps({"device": "cuda:0", "advice": {"budget": {"kind": 7}}, "device_uuid": 5}), "utf-8"
+    )
+    facts = RunFolder(tmp_path).facts()
+    assert (facts.device, facts.device_uuid, facts.planned.budget.kind) == ("cuda:0", None, None)

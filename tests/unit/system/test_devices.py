@@ -1,0 +1,111 @@
+"""Which card is meant: hidden ones, ones without code, and what a process is started with. Cards are made by hand here."""
+
+from __future__ import annotations
+
+import pytest
+
+import launch
+from core.memory import budget
+from core.system import devices
+from core.system.devices import CPU, ORDER, VISIBLE, TorchBuild
+from core.system.gpu import Card, Nvidia
+from core.system.machine import Machine
+from core.values import GIB
+from webui.kit import hardware
+from webui.kit.wording import Wording
+
+CUDA_13 = TorchBuild(version="2.15.0", cuda="13.0")
+
+
+def card(index: int, free: float = 8, capability: tuple[int, int] | None = (8, 9), **more: object) -> Card:
+    name = f"card {index}"
+    return Card(index=index, name=name, uuid=f"GPU-{index}abc", free_bytes=int(free * GIB), capability=capability, **more)
+
+
+TWO = Nvidia(driver="580", cards=(card(0), card(1, free=10)))
+
+
+def left_out(nvidia: Nvidia) -> list[str | None]:
+    return [each.left_out for each in nvidia.cards]
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        (None, [0, 1]), ("0,1", [0, 1]), ("1", [1]), (" 1 , 0", [0, 1]), ("GPU-1", [1]), ("GPU-0abc", [0]),
+        ("", []), ("-1", []), ("NoDevFiles", []), ("7", []), ("0,7,1", [0]), ("GPU-", [0, 1]), ("MIG-3", []),
+    ],
+)  # fmt: skip
+def test_cards_that_the_environment_hides_are_not_planned_for(visible: str | None, seen: list[int]):
+    judged = devices.judged(TWO, visible, CUDA_13)
+    assert left_out(judged) == [None if index in seen else "hidden" for index in (0, 1)]
+    best = devices.best_card(judged)
+    assert (best and best.index) == max(seen, default=None)
+
+
+def test_an_instance_hides_the_cards_that_have_none():
+    cut = Nvidia(cards=(card(0), card(1, mig=True)))
+    assert left_out(devices.judged(cut, "MIG-8f", CUDA_13)) == ["hidden", None]
+
+
+def test_a_card_without_code_is_skipped_however_large_it_is():
+    old = Nvidia(cards=(card(0, free=11, capability=(6, 1)), card(1, free=7, capability=(12, 0))))
+    assert left_out(devices.judged(old, None, CUDA_13)) == ["no_kernels", None]
+    assert devices.best_card(devices.judged(old, None, CUDA_13)).index == 1
+    assert devices.best_card(devices.judged(old, None, TorchBuild(cuda="12.6"))).index == 0
+    for unknown in (None, TorchBuild(cuda="12.9"), TorchBuild(version="2.13.0+cpu")):
+        assert left_out(devices.judged(old, None, unknown)) == [None, None]
+
+
+def test_launch_and_core_agree_on_the_code_of_a_build():
+    assert {f"cu{cuda.replace('.', '')}": span for cuda, span in devices.KERNELS.items()} == {
+        row.build: (row.low, row.high) for row in launch.CUDA_BUILDS
+    }
+
+
+def test_how_torch_was_built_is_read_without_importing_it():
+    """PyPI's torch for Windows calls itself 2.15.0 in its metadata, and was built for the processor alone."""
+    windows = "from typing import Optional\n\n__version__ = '2.15.0'\ndebug = False\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"
+    assert devices.read_build(windows) == TorchBuild(version="2.15.0") and not devices.read_build(windows).knows_cards
+    older = "__version__ = '2.9.1+cu128'\ncuda = '12.8'\nhip = None\n"
+    assert devices.read_build(older) == TorchBuild(version="2.9.1+cu128", cuda="12.8") and devices.read_build(older).knows_cards
+    assert devices.read_build("__version__ = '2.9'\nhip: Optional[str] = '7.2'\n").knows_cards
+
+
+def test_the_torch_that_is_here_is_found():
+    import torch
+
+    found = devices.torch_build()
+    assert (found.version, found.cuda, found.hip) == (torch.__version__, torch.version.cuda, torch.version.hip)
+
+
+def test_what_a_process_is_started_with():
+    one = Nvidia(cards=TWO.cards[:1])
+    assert devices.environment_of("GPU-1abc", TWO) == {VISIBLE: "GPU-1abc", ORDER: "PCI_BUS_ID"}
+    assert devices.environment_of("GPU-0abc", one) == {} == devices.environment_of(None, TWO)
+    assert devices.environment_of(CPU, TWO) == devices.environment_of(CPU, Nvidia()) == {VISIBLE: "-1"}
+
+
+def test_what_is_not_there_gives_way_to_the_best_that_is():
+    lost = Nvidia(cards=(card(0, lost=True), card(1)))
+    assert devices.nearest("GPU-0abc", TWO) == "GPU-0abc" and devices.nearest("GPU-0abc", lost) == "GPU-1abc"
+    assert devices.nearest(None, TWO) == "GPU-1abc" and devices.nearest(CPU, TWO) == CPU
+    assert devices.nearest("GPU-0abc", Nvidia()) is None  # what torch finds, which NVML may not know
+    assert devices.nearest(None, devices.judged(TWO, "", CUDA_13)) == CPU
+
+
+def test_a_plan_names_the_card_that_it_is_for():
+    seen = devices.judged(TWO, "0", CUDA_13)
+    of = lambda nvidia: budget.device_of(budget.of_machine(Machine(system="Linux", nvidia=nvidia)), nvidia)  # noqa: E731
+    assert (of(seen), of(TWO), of(devices.judged(TWO, "-1", None)), of(Nvidia())) == ("GPU-0abc", "GPU-1abc", CPU, None)
+    assert of(Nvidia(cards=(card(0, mig=True),))) is None  # CUDA alone finds the instance
+    assert budget.device_of(budget.planned(24, "Linux"), TWO) is None
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_why_a_card_is_not_used_is_said_beside_it(language: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VISIBLE, "GPU-1abc")
+    monkeypatch.setattr(devices, "torch_build", lambda: CUDA_13)
+    old = Nvidia(cards=(card(0), card(1, capability=(6, 1))))
+    shown = hardware.details(Machine(system="Linux", nvidia=devices.judged(old, "GPU-1abc", CUDA_13)), Wording(language))
+    assert "GPU-1abc" in shown and "2.15.0" in shown and "6.1" in shown
