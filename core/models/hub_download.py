@@ -234,6 +234,7 @@ class Transfer:
         self._finished = 0  # bytes of finished files
         self._growing = 0  # bytes of the file under way
         self._response: Any = None
+        self._partial: _Partial | None = None  # the file under way
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._outcome: Path | BaseException | None = None
@@ -257,6 +258,8 @@ class Transfer:
             self._stop.set()
             self._hang_up()
             thread.join(LEAVE_S)
+            if self._partial:  # of a thread that still waits: on Windows an open file cannot be renamed by the next download
+                self._partial.close()
             raise
         if isinstance(self._outcome, BaseException):
             raise self._outcome
@@ -363,6 +366,8 @@ class Transfer:
     def _complete(self, file: _File, path: Path) -> None:
         """Fill the partial file to its size, over as many connections as it takes, and check its sha256."""
         with _Partial(path, self._stop_if_asked) as partial:
+            self._partial = partial
+            self._stop_if_asked()  # whoever leaves from here on closes it
             if file.size is None or partial.size > file.size:
                 partial.restart()
             tries, longest = 0, partial.size
@@ -442,6 +447,10 @@ class _Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """From any thread; what a thread that was left behind would still write is refused."""
         with suppress(OSError):  # a full disk was reported by the write; closing would report it again
             self._file.close()
 

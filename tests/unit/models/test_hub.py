@@ -14,6 +14,7 @@ import traceback
 from collections import namedtuple
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.errors import ModelError, StopRequested
@@ -256,6 +257,18 @@ def test_stop_on_a_silent_server_ends_within_two_seconds_and_keeps_what_came(cac
         wait_until(lambda: {t for t in threading.enumerate() if t.name == "hub-download"} <= before, 3)
         assert [path.stat().st_size for path in partials(cache)] == [5 * CHUNK]
         assert hub_cache.installed(cache) == []
+
+
+def test_a_stop_leaves_no_file_open_even_where_its_thread_still_waits_for_the_server(cache, monkeypatch):
+    """On Windows the next download could not rename what it had filled: "could not be stored: Sharing violation"."""
+    monkeypatch.setattr(hub_download.Transfer, "_hang_up", ignore)  # a socket that cannot be woken
+    monkeypatch.setattr(hub_download, "LEAVE_S", 0.0)
+    with FakeHub({REPO: tiny_model()}) as server:
+        server.stall_after = 5 * CHUNK
+        with pytest.raises(StopRequested):
+            get(server, cache, check=stop_when(server.stalled))
+        assert any(thread.name == "hub-download" for thread in threading.enumerate()), "it has ended, and this test shows nothing"
+        assert [each.path for each in psutil.Process().open_files() if each.path.endswith(".incomplete")] == []
 
 
 def test_a_stopped_download_goes_on_where_it_was_and_is_byte_identical(cache):
