@@ -55,10 +55,15 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
 
 
 def _asked(model: str) -> bool:
-    if not sys.stdin.isatty():
+    try:
+        answer = input(msg("trust.ask").render(terminal_language())) if sys.stdin.isatty() else None
+    except EOFError:  # Windows' null device is a terminal to isatty
+        print()
+        answer = None
+    if answer is None:
         _say(msg("trust.ask_flag"))
         return False
-    if input(msg("trust.ask").render(terminal_language())).strip() == model:
+    if answer.strip() == model:
         return True
     _say(msg("trust.not_trusted"))
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.commands import trust as trust_command
 from core.errors import ModelError
 from core.models import hub, hub_cache, hub_download
 from core.models.library import Models
@@ -67,6 +69,20 @@ def refusal(workspace: Workspace, model: str = MODEL) -> str:
     with pytest.raises(ModelError) as caught:
         Models(workspace).obtain(model, None, lambda stage, progress: None, lambda: None)
     return caught.value.message.key
+
+
+class NullDeviceOfWindows(io.StringIO):
+    """Empty, and a terminal: what isatty says of NUL (Microsoft's documentation of _isatty: a character device)."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_on_windows_it_says_how_to_trust(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """It asked, met the end of the input and ended with 130, as if somebody had broken off."""
+    monkeypatch.setattr(sys, "stdin", NullDeviceOfWindows())
+    assert trust_command._asked(MODEL) is False
+    assert "--yes" in capsys.readouterr().out
 
 
 @pytest.mark.slow
