@@ -101,6 +101,16 @@ def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording)
 
 
 def check_port(reach: Reach, port: int, w: Wording) -> None:
+    error = refused(reach, port)
+    if error is None:
+        return
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or isinstance(error, socket.gaierror):
+        raise _Refusal(w.t("page.host_refused", host=reach.host, reason=_reason(error))) from error
+    raise port_taken(reach, port, error, w) from error
+
+
+def refused(reach: Reach, port: int) -> OSError | None:
+    """Why port cannot be listened on; None where it can."""
     family = socket.AF_INET6 if ":" in reach.host else socket.AF_INET
     with socket.socket(family) as probe:
         if sys.platform != "win32":  # there it would allow two servers on one port
@@ -108,9 +118,15 @@ def check_port(reach: Reach, port: int, w: Wording) -> None:
         try:
             probe.bind((reach.host, port))
         except OSError as error:
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or isinstance(error, socket.gaierror):
-                raise _Refusal(w.t("page.host_refused", host=reach.host, reason=_reason(error))) from error
-            raise _Refusal(w.t("page.port_taken", port=port, reason=_reason(error))) from error
+            return error
+    return None
+
+
+def port_taken(reach: Reach, port: int, error: OSError, w: Wording) -> _Refusal:
+    """Names the next port that is free."""
+    others = (*range(port + 1, min(port + 100, 65536)), *range(max(1024, port - 100), port))
+    free = next((other for other in others if refused(reach, other) is None), 8080)
+    return _Refusal(w.t("page.port_taken", port=port, reason=_reason(error), free=free))
 
 
 def _reason(error: Exception) -> str:
@@ -139,7 +155,7 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
         demo = launch(services, options.port, reach, keeper)
     except OSError as error:
         services.close()
-        raise _Refusal(w.t("page.port_taken", port=options.port, reason=_reason(error))) from error
+        raise port_taken(reach, options.port, error, w) from error
     log.also_of_the_server(to_file)
     log.log.info("serving %s", url)
     print(w.t("page.ready", url=url), flush=True)
