@@ -934,7 +934,8 @@ def main(arguments):
         arguments = ["--repair", *arguments[2:]]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            # Into a file or a pipe: UTF-8, as what runs in .venv writes there, whatever the code page.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     repair = "--repair" in arguments[:1]
     kind, rest = parse(arguments[1:] if repair else arguments)
     environment = Environment(ROOT)
@@ -990,7 +991,7 @@ def doctor(environment, arguments):
         findings.append(("gpu", True, ("card_left_out", {"cards": ", ".join(choice.left_out)}), None))
     if "--json" in arguments:
         shown = [{"name": n, "ok": ok, "found": as_json(f), "fix": as_json(x)} for n, ok, f, x in findings]
-        print(json.dumps({"ok": False, "version": environment.version(), "findings": shown}, ensure_ascii=False, indent=1))
+        print(json.dumps({"ok": False, "version": environment.version(), "findings": shown}, indent=1))
     else:
         print("LoRA Garage " + environment.version())
         for _, ok, found, fix in findings:

@@ -657,18 +657,16 @@ def test_launch_imports_only_the_standard_library():
 # ---- doctor without an environment, browser, sentences -------------------------------------------------------------------
 
 
+def copy_of_the_launcher(folder: Path) -> None:
+    locales = ("core/locales/en/launch.yaml", "core/locales/zh/launch.yaml")
+    for name in ("launch.py", "pyproject.toml", "constraints.txt", *locales, "core/system/windows.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text((ROOT / name).read_text("utf-8"), "utf-8", newline="\n")
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_doctor_works_without_an_environment_and_makes_none(tmp_path: Path, as_json: bool):
-    for name in (
-        "launch.py",
-        "pyproject.toml",
-        "constraints.txt",
-        "core/locales/en/launch.yaml",
-        "core/locales/zh/launch.yaml",
-        "core/system/windows.py",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    copy_of_the_launcher(tmp_path)
     command = [sys.executable, str(tmp_path / "launch.py"), "doctor", *(["--json"] if as_json else [])]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 1, done.stderr
@@ -680,6 +678,20 @@ def test_doctor_works_without_an_environment_and_makes_none(tmp_path: Path, as_j
         assert findings["environment"]["fix"]["sentence"] == "Run: python launch.py"
     else:
         assert done.stdout.startswith(f"LoRA Garage {__version__}\n") and "!! " in done.stdout
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("code_page", ["gbk", "cp1252"])
+def test_what_goes_into_a_pipe_is_utf_8_whatever_the_code_page(tmp_path: Path, code_page: str, as_json: bool):
+    """launch.py's part of a log was in the code page, with "?" for what that lacks, and the rest of it in UTF-8."""
+    place = tmp_path / "Zürich – LoRA Übung 中"
+    copy_of_the_launcher(place)
+    command = [sys.executable, str(place / "launch.py"), "doctor", *(["--json"] if as_json else [])]
+    said = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": code_page}).stdout
+    if as_json:
+        assert said.isascii(), "a terminal may read it as anything"
+        said = json.dumps(json.loads(said), ensure_ascii=False).encode()
+    assert place.name in said.decode("utf-8")
 
 
 def test_the_first_browser_that_starts_is_taken():
