@@ -58,6 +58,7 @@ class Status(Frozen):
     seconds_left: float | None = None
     seconds_total: float | None = None  # of training as a whole, what is over and what is left
     has_adapter: bool = False
+    awake: Message | None = None  # whether this PC may fall asleep under it
     pid: int | None = Field(None, ge=1, lt=2**31)
 
 

@@ -76,6 +76,9 @@ class Reporter(Job[Status]):
         """seconds_total: of the whole training as far as this attempt goes, which seconds_left is the rest of."""
         self._progress(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
 
+    def awake(self, how: Message) -> None:
+        self._progress(awake=how)
+
     def warn(self, message: Message) -> None:
         self.run.log_event("warning", message=message)
 

@@ -58,8 +58,11 @@ def main() -> int:
     arguments = parser.parse_args()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
-    awake = KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, lambda said: run.log_event("awake", message=said))
-    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter, awake:
+
+    def wanted() -> bool:
+        return preferences.read(workspace).automation.keep_awake
+
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter, KeepAwake(wanted, reporter.awake):
         return carry_out(run, workspace, reporter)
 
 

@@ -93,8 +93,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(
     assert (facts.rows_trained, facts.rows_measured) == (8 * 4, 3) and facts.versions["torch"]
     assert facts.versions["lora_garage"] == __version__
     assert not run.is_locked()
-    held = [event["message"]["key"] for event in run.events() if event["kind"] == "awake"]
-    assert held == ["awake.held"] and "--what=idle:sleep" in inhibitor.asked and not inhibitor.runs
+    assert status.awake.key == "awake.held" and "--what=idle:sleep" in inhibitor.asked and not inhibitor.runs
     recipe = run.recipe()
     assert recipe.adapter.lora_alpha == 8 and recipe.train.optim == "adamw_torch"
     card = (run.adapter / "README.md").read_text("utf-8")

@@ -48,7 +48,8 @@ def card(view: RunView, w: Wording) -> Html:
         muted(model_line(view.row, w)),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
-    lines += _awake(view, w) if status.state in ACTIVE else []
+    if status.awake and status.state in ACTIVE:
+        lines.append(muted(w.of(status.awake)))
     lines += guard.lines(view, w)
     lines += memory.lines(view, w)
     return tag("div", *lines, class_="lg-run")
@@ -90,12 +91,6 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
         bar,
         muted(w.t("train_page.may_close")),
     ]
-
-
-def _awake(view: RunView, w: Wording) -> list[Html]:
-    """Whether this PC may fall asleep under it (core/system/awake), by the newest word of that."""
-    message = next((event.get("message") for event in reversed(view.events) if event.get("kind") == "awake"), None)
-    return [muted(said)] if message and (said := guard.sentence(message, w)) else []
 
 
 def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
