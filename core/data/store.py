@@ -22,6 +22,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
+ROWS_A_BATCH = 1000
 _REPORT_VERSION = 1  # raised where inspect_file would say something else about the same bytes
 
 
@@ -269,22 +271,11 @@ class DatasetStore:
         """
         import datasets
 
-        datasets.disable_progress_bars()
         path = self.path(id)
-        sha256 = self._sha256(path)
-        features = datasets.Features({"row": datasets.Value("int64"), "example": datasets.Value("string")})
-        try:
-            return datasets.Dataset.from_generator(
-                _records,
-                features=features,
-                cache_dir=str(cache_dir),
-                gen_kwargs={"path": str(path), "format": format},
-                fingerprint=_key(sha256, format)[:32],
-            )
-        except datasets.exceptions.DatasetGenerationError as error:
-            if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from None
-            raise
+        file = cache_dir / f"{_key(self._sha256(path), format)[:32]}.arrow"
+        if not file.exists():
+            _write_arrow(_records(str(path), format), file)
+        return datasets.Dataset.from_file(str(file))
 
     # --- reports ------------------------------------------------------------------------------------------------
 
@@ -320,6 +311,24 @@ class DatasetStore:
 def _records(path: str, format: Format | None) -> Iterator[dict[str, Any]]:
     for row, example in formats.examples_of(path, format):
         yield {"row": row, "example": json.dumps(example.as_dict(), ensure_ascii=False)}
+
+
+def _write_arrow(records: Iterator[dict[str, Any]], target: Path) -> None:
+    """In Arrow's stream format, complete or not at all. Not by `datasets.Dataset.from_generator`: the name of its lock holds the whole
+    path of its folder a second time, colon included, which Windows and disks formatted with exFAT do not take."""
+    import pyarrow
+
+    schema = pyarrow.schema([("row", pyarrow.int64()), ("example", pyarrow.string())])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with pyarrow.OSFile(str(aside), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+            while batch := list(islice(records, ROWS_A_BATCH)):
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+        if not target.exists():  # another process was quicker, and has it mapped: Windows would not let it be replaced
+            files.rename(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _key(sha256: str, format: Format | None) -> str:

@@ -220,3 +220,29 @@ def test_loading_what_teaches_nothing_is_our_sentence(store, tmp_path):
     data_file(tmp_path / "library", "empty.jsonl", [{"question": "q", "answer": ""}])
     with pytest.raises(DataError, match="No row of empty.jsonl can be learned from"):
         store.load("library:empty.jsonl", tmp_path / "cache")
+
+
+def test_the_names_in_the_cache_are_short_wherever_the_workspace_lies(store, tmp_path, monkeypatch):
+    """Seen: the name of a lock held the whole path of its folder again, colon included: too long for Windows from 78 characters on."""
+    monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 2)  # several, the last one short
+    info = store.import_file(data_file(tmp_path, rows=[*ROWS, *ROWS, ROWS[0]]), "mine")
+    cache = tmp_path / "a folder with a long name" / "cache"
+    assert store.load(info.id, cache).num_rows == 2 * len(ROWS) + 1
+    names = [path.relative_to(cache).as_posix() for path in cache.rglob("*")]
+    assert names and all(len(name) <= 40 and "long" not in name for name in names)
+
+
+def test_a_conversion_that_breaks_off_leaves_nothing_to_be_taken_for_a_whole_one(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 1)
+    info = store.import_file(data_file(tmp_path), "mine")
+
+    def full(path, format):
+        yield {"row": 1, "example": "{}"}
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.data.store._records", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.load(info.id, tmp_path / "cache")
+        assert not list((tmp_path / "cache").iterdir())
+    assert store.load(info.id, tmp_path / "cache").num_rows == len(ROWS)
