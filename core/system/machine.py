@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import psutil
 
-from core.system import devices, gpu
+from core.system import devices, gpu, windows
 from core.values import Frozen
 
 log = logging.getLogger("lora_garage.machine")
@@ -56,6 +56,8 @@ def _cpu_name() -> str | None:
             name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
         name = ""
+    if not name and platform.system() == "Windows":
+        name = windows.processor_name() or ""  # platform.processor() says "Intel64 Family 6 Model 158 Stepping 10" there
     return name or platform.processor() or None
 
 

@@ -51,6 +51,12 @@ def _registry(key: str, name: str) -> Any:
         return None
 
 
+def processor_name() -> str | None:
+    """As its box has it: "AMD Ryzen 5 5600X 6-Core Processor"."""
+    found = _registry(r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString")
+    return found.strip() or None if isinstance(found, str) else None
+
+
 def long_paths() -> bool | None:
     """Whether programs that ask for it (Python does) get names of more than 259 characters."""
     found = _registry(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled")

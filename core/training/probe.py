@@ -285,7 +285,8 @@ class Probe:
         this = None
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.data.max_length if ahead.step.packed else 1
-            has = budget.of_machine(self._machine) if step.on_card else budget.of_cpu(self._machine)
+            card, here = self._where(step.on_card)[0], budget.of_machine if step.on_card else budget.of_cpu
+            has = budget.of_card(card) if card else here(self._machine)
             this = Stopped(
                 self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
                 has.model_copy(update={"free_gib": limit}), measured.whole / GIB if measured else limit, measured is not None,

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from core.advice.stopped import Stopped
 from core.engine import device
 from core.errors import DoesNotFitError
+from core.messages import msg
+from core.models.shapes import ModelShape
 from core.runs.run_json import RunFacts
+from core.system.gpu import Card
 from core.training import probe
 from core.training.probe import Probe
 from core.training.trainer import Trainer
+from core.values import GIB
 from core.workspace.folder import Workspace
 from tests.kit.cuda import FakeCuda
+from tests.kit.shapes import LLAMA
 from tests.kit.trainer import trainer_of
 
 Make = Callable[[FakeCuda, dict[bool, float]], tuple[Trainer, Probe]]
@@ -109,3 +115,18 @@ def test_a_card_that_tells_nothing_is_not_limited(monkeypatch: pytest.MonkeyPatc
         machine.model_copy(update={"nvidia": machine.nvidia.model_copy(update={"cards": (silent,)})}), "Windows"
     )
     assert cuda.fraction == 1.0
+
+
+def test_what_would_fit_is_said_for_the_card_in_use(probed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was the card with most free memory, on which this run does not train."""
+    cuda = FakeCuda()
+    one = cuda.machine()
+    larger = Card(index=1, name="larger", uuid="GPU-2", total_bytes=24 * GIB, free_bytes=23 * GIB)
+    both = one.model_copy(update={"nvidia": one.nvidia.model_copy(update={"cards": (*one.nvidia.cards, larger)})})
+    monkeypatch.setattr(cuda, "machine", lambda: both)
+    trainer, found = probed(cuda, {})
+    found._shape = ModelShape.from_config(LLAMA)
+    asked: list[Stopped] = []
+    monkeypatch.setattr(probe.stopped, "advice", lambda this, on_card: asked.append(this) or msg("probe.advice_nothing"))
+    found.would_fit(trainer.ahead)
+    assert (asked[0].budget.name, asked[0].budget.sold_gb) == ("RTX", 8)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.presets import PROJECT
-from core.system import windows
+from core.system import machine, windows
 
 FILES = "SYSTEM\\CurrentControlSet\\Control\\FileSystem"
 MEMORY = "SYSTEM\\CurrentControlSet\\Control\\Session Manager\\Memory Management"
@@ -33,6 +33,24 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
     played = SimpleNamespace(HKEY_LOCAL_MACHINE=0, OpenKey=lambda root, key: nullcontext(key), QueryValueEx=query)
     monkeypatch.setitem(sys.modules, "winreg", played)
     return values
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("AMD Ryzen 5 5600X 6-Core Processor             ", "AMD Ryzen 5 5600X 6-Core Processor"), (PermissionError(13, "no"), "AMD64 F"), (None, "AMD64 F")],
+)  # fmt: skip
+def test_the_processor_has_the_name_of_its_box(registry: dict, monkeypatch: pytest.MonkeyPatch, value: Any, name: str) -> None:
+    """It was "AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", in the header and as what measurements hold for."""
+
+    def no_file(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "/proc/cpuinfo")
+
+    monkeypatch.setattr(machine, "open", no_file, raising=False)
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    monkeypatch.setattr("platform.processor", lambda: "AMD64 F")
+    if value is not None:
+        registry["HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0", "ProcessorNameString"] = value
+    assert machine._cpu_name.__wrapped__() == name
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, True), (0, False), (None, False), (PermissionError(13, "no"), None)])
