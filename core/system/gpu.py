@@ -5,6 +5,7 @@ Unknown stays None, a card that answers nothing still counts, and nothing here r
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -86,6 +87,20 @@ def probe(nvml: Any = None) -> Nvidia:
 def newest(card: Card) -> Card | None:
     """The same card now, by its uuid; None where it is gone."""
     return next((seen for seen in probe().cards if seen.uuid == card.uuid), None)
+
+
+def is_asleep(driver: Path = Path("/sys/bus/pci/drivers/nvidia")) -> bool:
+    """Whether Linux has put every card to sleep, as it does on laptops; any question of NVML's wakes them. False where it is not told.
+
+    driver: the folder of the devices that the driver has, each of them with its power/runtime_status (kernel.org/doc, runtime_pm).
+    """
+    states = []
+    for file in driver.glob("*:*/power/runtime_status"):
+        try:
+            states.append(file.read_text("ascii").strip())
+        except OSError:
+            return False
+    return bool(states) and set(states) == {"suspended"}
 
 
 def has_card() -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -29,7 +30,8 @@ class Machine(Frozen):
     nvidia: gpu.Nvidia = gpu.Nvidia()
 
 
-def this_machine() -> Machine:
+def this_machine(nvidia: gpu.Nvidia | None = None) -> Machine:
+    """nvidia: the cards, where they are not to be asked now."""
     try:
         ram = psutil.virtual_memory()
     except (OSError, psutil.Error):
@@ -40,7 +42,7 @@ def this_machine() -> Machine:
         cores=psutil.cpu_count(logical=False) or os.cpu_count(),
         ram_total_bytes=ram and ram.total,
         ram_free_bytes=ram and ram.available,
-        nvidia=devices.here(),
+        nvidia=devices.here() if nvidia is None else nvidia,
     )
 
 
@@ -62,16 +64,29 @@ def _cpu_name() -> str | None:
 
 
 class Monitor:
-    """A thread that looks every interval_s and keeps the newest Machine.
+    """A thread that looks every interval_s while somebody asks for the newest Machine, each idle_s while nobody does: NVML's questions
+    keep the card of a laptop awake, at 20 W. One that sleeps is not asked at all, and stays as it was seen last.
 
-    A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True.
+    A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True. steady: a clock that never
+    jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may hang.
     """
 
-    def __init__(self, interval_s: float = 2.0, look: Callable[[], Machine] = this_machine):
-        self._interval_s, self._look = interval_s, look
+    def __init__(
+        self,
+        interval_s: float = 2.0,
+        look: Callable[[], Machine] = this_machine,
+        idle_s: float = 30.0,
+        is_asleep: Callable[[], bool] = gpu.is_asleep,
+        steady: Callable[[], float] = time.monotonic,
+        patience_s: float = 1.0,
+    ):
+        self._interval_s, self._idle_s, self._patience_s = interval_s, idle_s, patience_s
+        self._look, self._is_asleep, self._steady = look, is_asleep, steady
         self._guard = threading.Lock()
         self._newest: Machine | None = None
-        self._over = threading.Event()
+        self._asked_at = self._seen_at = steady()
+        self._over, self._wake = threading.Event(), threading.Event()
+        self._seen = threading.Condition()
         self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)
 
     def start(self) -> None:
@@ -80,33 +95,56 @@ class Monitor:
     def close(self) -> None:
         """The thread ends at once, unless the driver itself hangs: then it is left behind."""
         self._over.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=self._interval_s)
 
     def newest(self) -> Machine:
         """What the thread saw last; looks itself where nothing was seen yet."""
-        return self._newest or self.look_again()
+        self._asked_at = asked_at = self._steady()
+        newest = self._newest
+        if newest is None:
+            return self.look_again()
+        if asked_at - self._seen_at > 2 * self._interval_s and self._thread.is_alive():  # nobody had asked for a while
+            self._wake.set()
+            with self._seen:
+                self._seen.wait_for(lambda: self._seen_at >= asked_at, self._patience_s)
+        return self._newest or newest
 
     def look_again(self) -> Machine:
         """Now, whatever was seen a moment ago: somebody has just closed a program."""
+        return self._look_now(wakes=True)
+
+    def _look_now(self, wakes: bool) -> Machine:
+        """wakes: a card that sleeps is asked all the same."""
         with self._guard:
-            seen = self._look()
-            if self._newest is not None:
-                seen = seen.model_copy(update={"nvidia": with_lost(self._newest.nvidia, seen.nvidia)})
+            begun, before = self._steady(), self._newest
+            if before is not None and not wakes and self._is_asleep():
+                seen = this_machine(before.nvidia)
+            else:
+                seen = self._look()
+                if before is not None:
+                    seen = seen.model_copy(update={"nvidia": with_lost(before.nvidia, seen.nvidia)})
             self._newest = seen
-            return seen
+        with self._seen:
+            self._seen_at = begun
+            self._seen.notify_all()
+        return seen
 
     def _watch(self) -> None:
         told = None
-        while True:
+        while not self._over.is_set():
+            self._wake.clear()
             try:
-                self.look_again()
+                self._look_now(wakes=False)
             except Exception as error:  # noqa: BLE001 - a page must not lose its watch to a driver's oddity
                 if repr(error) != told:
                     log.exception("the watch of the cards failed, and goes on")
                 told = repr(error)
-            if self._over.wait(self._interval_s):
-                return
+            self._wake.wait(self._pause_s())
+
+    def _pause_s(self) -> float:
+        return self._interval_s if self._steady() - self._asked_at <= 2 * self._interval_s else self._idle_s
 
 
 def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:

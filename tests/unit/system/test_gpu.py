@@ -13,6 +13,7 @@ import pytest
 from core.errors import RecipeError
 from core.memory import budget
 from core.presets import PROJECT
+from core.system import gpu
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine, Monitor, with_lost
 from tests.kit import nvml
@@ -172,12 +173,79 @@ def test_the_monitor_outlives_whatever_a_look_raises(caplog: pytest.LogCaptureFi
             raise answer
         return answer
 
-    monitor = Monitor(interval_s=0.001, look=look)
+    monitor = Monitor(interval_s=0.001, idle_s=0.001, look=look)
     monitor.start()
     wait_until(lambda: monitor._newest, 5)
     monitor.close()
     assert monitor.newest().cpu.startswith("seen")
     assert caplog.text.count("RuntimeError: odd") == 1  # told once, not every two seconds for a night
+
+
+class Looks:
+    """What the monitor saw so often, on a clock that stands."""
+
+    def __init__(self) -> None:
+        self.count, self.now, self.asleep = 0, 0.0, False
+
+    def __call__(self) -> Machine:
+        self.count += 1
+        return machine(
+            Card(index=0, name=f"seen {self.count}", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB), cpu="looked"
+        )
+
+    def monitor(self, **settings: float) -> Monitor:
+        return Monitor(look=self, is_asleep=lambda: self.asleep, steady=lambda: self.now, **settings)
+
+
+def test_the_driver_is_asked_seldom_while_nobody_looks():
+    """Each two seconds for ever: the card of a laptop never slept."""
+    looks = Looks()
+    monitor = looks.monitor()
+    monitor.newest()
+    assert monitor._pause_s() == 2
+    looks.now += 4
+    assert monitor._pause_s() == 2  # a page's clock was late
+    looks.now += 1
+    assert monitor._pause_s() == 30
+    monitor.newest()
+    assert monitor._pause_s() == 2
+
+
+def test_who_looks_after_a_while_sees_what_is_there_now():
+    looks = Looks()
+    monitor = looks.monitor(idle_s=3600, patience_s=10)
+    looks.now = 100
+    monitor.start()
+    wait_until(lambda: monitor._newest, 5)
+    looks.now = 160
+    assert monitor.newest().nvidia.cards[0].name == "seen 2"
+    assert monitor.newest().nvidia.cards[0].name == "seen 2"
+    monitor.close()
+    assert not monitor._thread.is_alive()
+
+
+def test_a_card_that_sleeps_is_left_alone_and_stays_as_it_was_seen():
+    looks = Looks()
+    looks.asleep = True
+    monitor = looks.monitor()
+    first = monitor._look_now(wakes=False)
+    assert looks.count == 1, "what was never seen is asked for"
+    slept = monitor._look_now(wakes=False)
+    assert looks.count == 1 and slept.nvidia == first.nvidia and not slept.nvidia.cards[0].lost
+    assert slept.ram_total_bytes != first.ram_total_bytes, "the rest of this PC is looked at"
+    assert monitor.look_again().nvidia.cards[0].name == "seen 2", "a person asked"
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"), [([], False), (["suspended"], True), (["active"], False), (["suspended", "active"], False)]
+)
+def test_whether_a_card_sleeps_is_asked_of_linux(tmp_path: Path, states: list[str], expected: bool):
+    for index, state in enumerate(states):
+        power = tmp_path / f"0000:0{index}:00.0" / "power"
+        power.mkdir(parents=True)
+        (power / "runtime_status").write_text(f"{state}\n")
+    (tmp_path / "module").mkdir()
+    assert gpu.is_asleep(tmp_path) is expected and not gpu.is_asleep(tmp_path / "none")
 
 
 # ---- what a plan may use ----------------------------------------------------------------------------------------------
