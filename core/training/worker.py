@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow  # noqa: F401 - before torch, which making the starter loads: after it, reading the data ended the process on some Windows PCs
+
 from core import __version__, files
 from core.data.labels import Encoded
 from core.data.store import DatasetStore, Examples

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from core.advice import plan
 from core.messages import msg
 from core.presets import PROJECT
+from core.recipe import Recipe
+from core.runs.all import Runs
 from core.system import processes
 from core.workspace.folder import Workspace
 
@@ -139,3 +142,31 @@ def test_a_persons_own_setting_of_the_allocator_stays(name: str, monkeypatch: py
     assert {other: found.get(other) for other in processes.ALLOCATOR_NAMES} == dict.fromkeys(processes.ALLOCATOR_NAMES) | {
         name: "max_split_size_mb:128"
     }
+
+
+# Makes the starter model without its download, as a first run does, and ends at the import of torch.
+FIRST_RUN = """
+import importlib.abc, os, runpy, sys
+from core.models import starter
+
+starter._sha256 = lambda file, check: starter.GGUF_SHA256
+
+class Look(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os._exit(0 if "pyarrow" in sys.modules else 9)
+
+sys.meta_path.insert(0, Look())
+sys.argv = ["worker", *sys.argv[1:]]
+runpy.run_module("core.training.worker", run_name="__main__")
+"""
+
+
+def test_a_first_run_loads_pyarrow_before_torch(workspace: Workspace) -> None:
+    """On some Windows PCs a process that loads it after torch ends with 0xC0000005 (minimind issue 771): the newcomer's first run."""
+    run = Runs(workspace).create(
+        plan.resolve(Recipe.parse({"data": {"source": "sample:pirate_answers"}}), "first", False), "command"
+    )
+    command = [sys.executable, "-c", FIRST_RUN, "--workspace", str(workspace.root), run.id]
+    done = subprocess.run(command, cwd=PROJECT, env=processes.worker_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:] + run.log_tail()
