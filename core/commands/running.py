@@ -28,6 +28,7 @@ from core.commands.terminal import (
     progress_line,
     say,
     say_finding,
+    written_over,
 )
 from core.data.preview import Preview, Previews
 from core.errors import BusyError, GarageError, RecipeError
@@ -214,7 +215,8 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
         try:
             line = progress_line(run.status())
             if not quiet and line != shown:
-                print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)
+                live = sys.stderr.isatty()
+                print(written_over(shown, line) if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
                 shown = line
             time.sleep(0.3 if sys.stderr.isatty() else 1.0)
         except KeyboardInterrupt:

@@ -65,7 +65,16 @@ def plain(value: Any) -> Any:
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
+def width(text: str) -> int:
+    """Columns of a terminal; a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 def columns(*cells: str) -> str:
-    """cells side by side, each 18 columns of a terminal wide, where a Chinese character takes two."""
-    wide = [sum(unicodedata.east_asian_width(letter) in "WF" for letter in cell) for cell in cells]
-    return "".join(f"{cell:<{18 - extra}}" for cell, extra in zip(cells, wide, strict=True)).rstrip()
+    """cells side by side, each 18 columns wide."""
+    return "".join(cell + " " * (18 - width(cell)) for cell in cells).rstrip()
+
+
+def written_over(before: str, line: str) -> str:
+    """line in the place of before, on a terminal. With spaces: Windows' old console shows an escape sequence as letters."""
+    return "\r" + line + " " * (width(before) - width(line))

@@ -51,6 +51,7 @@ class Surroundings(Frozen):
     log: str
     port: int
     port_free: bool
+    other_port: int = 8080  # a free one
     writable_error: str | None = None
     free_bytes: int | None = None
     temporary: str | None = None  # where it lies on another drive than the program
@@ -116,7 +117,7 @@ def examine(around: Surroundings) -> Iterator[CheckResult]:
     if around.port_free:
         yield result("port", msg("doctor.port", port=port))
     else:
-        yield result("port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(around.port + 1)))
+        yield result("port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(around.other_port)))
 
 
 def _disks(around: Surroundings) -> Iterator[CheckResult]:
@@ -187,6 +188,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Sur
         log=str(log),
         port=port,
         port_free=port_is_free(port),
+        other_port=next(filter(port_is_free, range(port + 1, min(port + 100, 65536))), 8080),
         writable_error=files.reason_against(workspace_root),
         free_bytes=free_bytes(workspace_root),
         temporary=temporary and str(temporary),

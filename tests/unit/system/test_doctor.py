@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import string
@@ -249,6 +250,17 @@ def test_a_taken_port_is_seen():
         port = taken.getsockname()[1]
         assert not surroundings.port_is_free(port)
     assert surroundings.port_is_free(port)
+
+
+def test_the_port_that_is_advised_is_a_free_one(tmp_path: Path):
+    with contextlib.ExitStack() as stack:
+        first = socket.create_server(("127.0.0.1", 0))
+        port = stack.enter_context(first).getsockname()[1]
+        with contextlib.suppress(OSError):  # taken already by somebody
+            stack.enter_context(socket.create_server(("127.0.0.1", port + 1)))
+        found = surroundings.gather(tmp_path, tmp_path / "log", port, keeps_awake=True)
+    fix = next(f for f in surroundings.examine(found) if f.name == "port").fix
+    assert not found.port_free and found.other_port > port + 1 and f"--port {found.other_port}" in str(fix)
 
 
 def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
