@@ -8,6 +8,7 @@
     python launch.py --version
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
+    python launch.py test --windows [FILE ...]      on a Windows Python; elsewhere than on Windows under Wine (tests/windows)
     python launch.py --repair           check every package and choose torch again, then start
     python launch.py --repair --cpu     likewise, with the torch for the processor although there is a card
 
@@ -959,6 +960,9 @@ def main(arguments):
         ready = ensure_environment(environment, with_tests=kind in FOR_DEVELOPERS, repair=repair)
     if not ready:
         return 1
+    if kind == "test" and "--windows" in rest:
+        os.chdir(ROOT)
+        return hand_over(environment, ["-m", "tests.windows", *(word for word in rest if word != "--windows")])
     if kind == "test":
         return run_tests(environment, rest)
     if kind == "check":

@@ -124,7 +124,7 @@ def full(pytestconfig: pytest.Config) -> bool:
 
 TABLE = pytest.StashKey[FaultTable]()
 HERE = Path(__file__).parent
-FOLDERS = ("unit", "model", "process", "faults", "browser")
+FOLDERS = ("unit", "model", "process", "faults", "browser", "windows")
 
 
 def pytest_configure(config: pytest.Config) -> None:

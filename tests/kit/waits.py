@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     pass
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> object:
-    """The first true answer of condition, asked every 10 ms; the test fails when there is none within timeout_s."""
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, every_s: float = 0.01) -> object:
+    """The first true answer of condition, asked each every_s; the test fails when there is none within timeout_s."""
     end = time.monotonic() + timeout_s
     pause = threading.Event()
     while not (answer := condition()):
         assert time.monotonic() < end, f"waited {timeout_s} s in vain"
-        pause.wait(0.01)
+        pause.wait(every_s)
     return answer

@@ -1,0 +1,141 @@
+"""What Windows alone breaks, walked through on a Windows Python: standard input, consoles, kills, files under readers, line ends.
+
+Each with hard time limits. W1 and W2: docs/gaming-pc.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from tests.kit import browser as kit
+from tests.windows import console
+from tests.windows.place import LIMIT_S, Place, adapter_of, wait_for
+
+pytestmark = pytest.mark.skipif(os.name != "nt", reason="on a Windows Python: python launch.py test --windows")
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
+    return Place.make(tmp_path_factory.mktemp("journeys"), tiny_model.parent)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place) -> RunFolder:
+    done = place.command("train", place.recipe("Undisturbed", STEPS), "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["state"], said["step"]) == ("completed", STEPS)
+    return place.run("Undisturbed")
+
+
+@pytest.fixture
+def ends() -> Iterator[list[subprocess.Popen]]:
+    """What a test has started and may leave behind."""
+    started: list[subprocess.Popen] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_chat_answers_from_both_models(place: Place, undisturbed: RunFolder) -> None:
+    """W1: the import of torch hung for ever while a thread waited for the next line of the pipe."""
+    done = place.command("chat", undisturbed.id, "--prompt", "What is a horse?", "--base", "--max-new-tokens", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
+
+
+def test_a_dry_run_counts_a_step(place: Place) -> None:
+    """W1, in the other worker that is spoken to in lines."""
+    done = place.command("estimate", "--model", "library:tiny", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["dry_run"]["on_card_gib"] > 0
+
+
+def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(place: Place, undisturbed: RunFolder, ends: list) -> None:
+    command = place.in_a_console("core.commands", "train", place.recipe("Paused", STEPS))
+    ends.append(command)
+    run = place.at_step("Paused", 3)
+    assert run.status().pid not in console.sharing(command.pid), "Ctrl-C would reach the worker too"
+    console.press_ctrl_c(command.pid)
+    assert command.wait(LIMIT_S) == 4, run.log_tail()
+    assert place.state(run) == State.PAUSED and 3 <= run.status().step < STEPS
+    done = place.command("resume", run.id)
+    assert done.returncode == 0, done.stderr
+    assert adapter_of(run) == adapter_of(undisturbed)
+
+
+def test_a_killed_worker_goes_on_to_the_same_adapter(place: Place, undisturbed: RunFolder, ends: list) -> None:
+    ends.append(place.begin("train", place.recipe("Killed", STEPS)))
+    run = place.at_step("Killed", 25)
+    psutil.Process(run.status().pid).kill()
+    assert ends[0].wait(LIMIT_S) not in (0, 4)
+    assert place.state(run) == State.INTERRUPTED and run.saved_step() >= 20
+    done = place.command("resume", run.id)
+    assert done.returncode == 0, done.stderr
+    assert adapter_of(run) == adapter_of(undisturbed)
+
+
+def test_a_run_outlives_the_command_that_started_it(place: Place, undisturbed: RunFolder, ends: list) -> None:
+    ends.append(place.begin("train", place.recipe("Alone", STEPS)))
+    run = place.at_step("Alone", 3)
+    for process in (*psutil.Process(ends[0].pid).children(), psutil.Process(ends[0].pid)):
+        if process.pid != run.status().pid:
+            process.kill()
+    wait_for(lambda: place.state(run) == State.COMPLETED)
+    assert adapter_of(run) == adapter_of(undisturbed)
+
+
+def test_closing_the_console_of_the_app_leaves_its_training_alive(place: Place, ends: list) -> None:
+    """W2: app and worker ended at once, the run without a checkpoint. Before that a second app finds the first, and afterwards the
+    worker can still be asked from elsewhere."""
+    ends.append(place.in_a_console("webui", "--no-browser", "--port", str(kit.free_port())))
+    app = ends[0]
+    wait_for(lambda: app.poll() is not None or "http://" in (place.root / "webui.log").read_text("utf-8"))
+    assert app.poll() is None, (place.root / "webui.log").read_text("utf-8")
+    second = subprocess.run(
+        [*place.line()[:-1], "webui", "--no-browser"],
+        cwd=place.root,
+        env=place.environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT_S,
+    )
+    assert second.returncode == 0 and "http://" in second.stdout, second
+    assert place.command("train", place.recipe("Closed", 5000), "--queue").returncode == 0
+    run = place.at_step("Closed", 3)
+    worker = run.status().pid
+    inside = console.sharing(app.pid)
+    assert inside and worker not in inside
+    console.close(app.pid)
+    app.wait(LIMIT_S)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in inside))
+    step = run.status().step
+    wait_for(lambda: run.status().step > step + 3)
+    assert place.state(run) == State.RUNNING and psutil.pid_exists(worker)
+    assert place.command("pause", run.id).returncode == 0
+    wait_for(lambda: place.state(run) == State.PAUSED)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ollama", pytest.param("adapter", marks=pytest.mark.full), pytest.param("merged", marks=pytest.mark.full)]
+)
+def test_an_export_has_no_carriage_return_in_what_others_read(kind: str, place: Place, undisturbed: RunFolder) -> None:
+    """W6: Ollama sends what stands inside TEMPLATE to the model as it is."""
+    done = place.command("export", undisturbed.id, "--to", kind, "--json")
+    assert done.returncode == 0, done.stderr
+    folder = next(each for each in place.workspace.exports.iterdir() if each.name.startswith(undisturbed.id) and each.is_dir())
+    ours = [file for file in folder.rglob("*") if file.name in ("Modelfile", "README.md", "export.json", "chat_template.jinja")]
+    assert ours and [file.name for file in ours if b"\r" in file.read_bytes()] == []
