@@ -101,7 +101,7 @@ class App:
     def stop(self, timeout_s: float = 60.0) -> int:
         keep_pace(self.workspace)
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGTERM if os.name != "nt" else signal.CTRL_BREAK_EVENT)
             try:
                 self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:
@@ -139,6 +139,7 @@ def start_app(workspace: Path, port: int | None = None, options: Sequence[str] =
             env=os.environ | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
+            creationflags=0 if os.name != "nt" else subprocess.CREATE_NEW_PROCESS_GROUP,  # whom App.stop asks
         )
     url = f"http://127.0.0.1:{port}"
     end = time.monotonic() + START_S

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core import __version__
@@ -255,7 +255,7 @@ def test_a_killed_worker_is_said_to_be_interrupted_and_the_next_run_works(worksp
     try:
         run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000, "save_steps": 2}))
         wait_until(lambda: run.checkpoints(), 60)
-        os.kill(run.status().pid, signal.SIGKILL)
+        psutil.Process(run.status().pid).kill()
         wait_until(lambda: run.status().state == State.INTERRUPTED, 20)
         status = run.status()
         assert status.message.key == "run.interrupted" and status.advice.key == "run.interrupted_checkpoint"

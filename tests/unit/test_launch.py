@@ -260,7 +260,9 @@ def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
 @pytest.mark.parametrize(
     ("program", "limit_s", "said", "in_log"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "signal 9", ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "signal 9", "")
+        if os.name != "nt"
+        else ("import os; os._exit(-1073741819)", 60, "status 0xC0000005", ""),
         ("import os; os.write(2, b'first\\nDLL load failed\\n'); os._exit(53)", 60, "status 53: DLL load failed", "first"),
         ("import os, time; os.write(2, b'still at it'); time.sleep(60)", 1, "took longer than 1 s", "still at it"),
     ],

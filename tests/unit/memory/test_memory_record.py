@@ -41,7 +41,7 @@ def test_the_median_of_this_models_runs_corrects_and_each_run_counts_once(record
 
 def test_another_card_driver_or_stack_is_another_record(record: MemoryRecord) -> None:
     record.add("a", RIG, "starter", "lora", 1.0, 1.5)
-    for other in ({"driver": "581.0"}, {"device": "NVIDIA GeForce RTX 3060"}, {"system": "Windows"}, {"stack": "torch 3"}):
+    for other in ({"driver": "581.0"}, {"device": "NVIDIA GeForce RTX 3060"}, {"system": "Plan 9"}, {"stack": "torch 3"}):
         assert record.corrections(RIG.model_copy(update=other), "starter") == Corrections()
     assert Rig.of(MACHINE, None) != RIG and "arithmetic" in RIG.stack and "torch 2" in RIG.stack
 
