@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks import engine
 from benchmarks.peers.job import Job
 from benchmarks.peers.meter import Meter
+from core.system.machine import library_versions
 from core.training.trainer import Trainer
-from core.training.worker import versions
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
         opened.reporter.hear = hear
         trainer.run()
-        meter.report(versions=[f"{name} {found}" for name, found in versions().items()], layout=layout(trainer))
+        meter.report(versions=[f"{name} {found}" for name, found in library_versions().items()], layout=layout(trainer))
         opened.save(Path(job.output))
 
 

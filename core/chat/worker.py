@@ -196,7 +196,7 @@ class ChatWorker:
         self._report("loading_model")
         tokenizer = Tokenizer(model_folder)
         own_code = Trust(self._workspace).allows(model_id, model_folder)
-        loaded = base_model.load(model_folder, compute, four_bit, own_code, eight_bit)
+        loaded, compute = base_model.load_finite(model_folder, compute, four_bit, own_code, eight_bit)
         self._base = LoadedBase(wanted, compute, tokenizer, loaded)
         return self._base
 

@@ -46,6 +46,13 @@ def choose(before: str | None = None) -> Compute:
     return Compute(chosen.device, getattr(torch, before), msg("device.as_before", dtype=before))
 
 
+def beyond_float16(compute: Compute) -> Compute:
+    """For a base with numbers above 65,504: bfloat16 has float32's range in the same memory, and torch emulates it on older cards."""
+    emulated = compute.on_card and torch.cuda.is_bf16_supported()
+    dtype, key = (torch.bfloat16, "device.overflow_bf16") if emulated else (torch.float32, "device.overflow_fp32")
+    return Compute(compute.device, dtype, msg(key))
+
+
 def stay_within_card(machine: Machine, system: str) -> None:
     """So that a card that is full is an error on Windows and WSL too, where the driver would give RAM in its place, many times slower
     and without a word: torch then gives back what it only caches, tries again, and raises OutOfMemoryError as on Linux."""

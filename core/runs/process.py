@@ -11,8 +11,10 @@ then has taken it.
 
 from __future__ import annotations
 
+from core.data.store import DatasetStore
 from core.errors import RunError
 from core.messages import Message, msg
+from core.presets import PRESETS
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.system import devices, processes
@@ -70,6 +72,14 @@ def require_device(run: RunFolder) -> None:
     build = devices.torch_build()
     if build and not build.knows_cards:
         raise RunError("device.torch_without_cuda", msg("device.repair"), card=name_of(facts), torch=build.version or "?")
+
+
+def require_data(run: RunFolder, workspace: Workspace) -> None:
+    """Raises RunError where the data is not what the run began with: its steps would be others."""
+    data, source = run.facts().data, run.recipe().data.source
+    now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(source).sha256
+    if data and data.sha256 and run.checkpoints() and now != data.sha256:
+        raise RunError("run.data_changed", data=source)
 
 
 def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.metadata import version
 
 import psutil
 
+from core import __version__
 from core.system import devices, gpu, windows
 from core.values import Frozen
 
@@ -61,6 +63,13 @@ def _cpu_name() -> str | None:
     if not name and platform.system() == "Windows":
         name = windows.processor_name() or ""  # platform.processor() says "Intel64 Family 6 Model 158 Stepping 10" there
     return name or platform.processor() or None
+
+
+def library_versions() -> dict[str, str]:
+    """Ours, and of those that decide a run's numbers."""
+    return {"lora_garage": __version__} | {
+        name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
+    }
 
 
 class Monitor:

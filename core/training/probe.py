@@ -260,12 +260,9 @@ class Probe:
             traceback.print_exc()
 
     def _say(self, facts: dict[str, Any]) -> None:
-        if "predicted_gib" not in facts:
-            said = msg("probe.measured_alone", measured=facts["measured_gib"], rows=facts["rows"], tokens=facts["tokens"])
-        else:
-            numbers = {"predicted": facts["predicted_gib"], "measured": facts["measured_gib"]}
-            said = msg("probe.measured", **numbers, rows=facts["rows"], tokens=facts["tokens"])
-        self._run.log_event("memory", message=said)
+        key = "probe.measured" if "predicted_gib" in facts else "probe.measured_alone"
+        numbers = {name: facts[f"{name}_gib"] for name in ("predicted", "measured") if f"{name}_gib" in facts}
+        self._run.log_event("memory", message=msg(key, **numbers, rows=facts["rows"], tokens=facts["tokens"]))
 
     def _refusal(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None) -> DoesNotFitError:
         needed, most = measured.whole / GIB if measured else None, limit / GIB if limit is not None else None

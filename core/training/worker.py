@@ -12,13 +12,12 @@ import contextlib
 import platform
 import traceback
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow  # noqa: F401 - before torch, which making the starter loads: after it, reading the data ended the process on some Windows PCs
 
-from core import __version__, files
+from core import files
 from core.data.labels import Encoded
 from core.data.store import DatasetStore, Examples
 from core.data.tokenizer import Tokenizer
@@ -40,6 +39,7 @@ from core.runs.run_json import Parent, RunFacts
 from core.runs.scenes import Scenes
 from core.runs.states import State
 from core.system.awake import KeepAwake
+from core.system.machine import library_versions
 from core.system.processes import leave
 from core.training.rows import tokenize
 from core.workspace import lease, preferences
@@ -112,7 +112,7 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
     model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
     tokenizer = Tokenizer(model_folder)
     if reporter.status.attempt > 1:
-        _same_data(run, recipe, workspace)
+        run_process.require_data(run, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train, evaluation = tokenize(examples, recipe, tokenizer, reporter)
     shown = scenes.ensure(run, recipe, examples, bool(evaluation), tokenizer) if recipe.train.sample_seconds else None
@@ -148,7 +148,11 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     reporter.check()
     reporter.stage("loading_model")
     chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
-    base = base_model.load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    base, found = base_model.load_finite(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    if found != compute:
+        compute = found
+        run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
+        run.log_event("decision", message=compute.reason)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
@@ -158,7 +162,7 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     run.add_facts(RunFacts(
         trainable_params=trainable, model_folder=str(model_folder), template=tokenizer.template.fingerprint,
-        rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=versions(), python=platform.python_version(),
+        rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(), python=platform.python_version(),
     ))  # fmt: skip
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, tokenizer.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
@@ -240,14 +244,6 @@ def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str
         run.log_event("warning", message=msg("further.other_template", name=parent.name))
 
 
-def _same_data(run: RunFolder, recipe: Recipe, workspace: Workspace) -> None:
-    """Raises RunError where the data is not what the run began with: its steps would be others."""
-    data = run.facts().data
-    now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(recipe.data.source).sha256
-    if data and data.sha256 and run.checkpoints() and now != data.sha256:
-        raise RunError("run.data_changed", data=recipe.data.source)
-
-
 def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
     """From the newest checkpoint that can be read. Raises RunError where there are some and none can be."""
     from core.training import checkpoint
@@ -275,12 +271,6 @@ def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> E
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format))
-
-
-def versions() -> dict[str, str]:
-    return {"lora_garage": __version__} | {
-        name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
-    }
 
 
 if __name__ == "__main__":

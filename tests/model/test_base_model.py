@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from core.engine import base_model
+from core.advice import plan
+from core.engine import base_model, device
+from core.messages import msg
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.process import Launcher
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.training import worker
+from core.workspace.folder import Workspace
 from tests.kit.trainer import FP32, tiny_base
 
 IDS = torch.arange(5, 21)[None]
@@ -33,3 +47,79 @@ def test_a_repository_in_4_bit_computes_in_our_type(in_4_bit: tuple[Path, Path])
     assert (layer.compute_dtype, layer.weight.quant_state.dtype) == (torch.float32, torch.float32)
     assert not layer.support_avx512bf16_for_cpu
     torch.testing.assert_close(theirs(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-6)
+
+
+# ---- float16 ends at 65,504 -----------------------------------------------------------------------------------------------
+
+FP16 = replace(FP32, dtype=torch.float16)
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loud")
+    made_loud(tiny_base()).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def made_loud(model: Any) -> Any:
+    """Its second MLP gives about 1e5, as Gemma 3's do."""
+    seen = []
+    mlp = model.model.layers[1].mlp
+    hook = mlp.register_forward_hook(lambda module, args, output: seen.append(output))
+    model(IDS)
+    mlp.down_proj.weight *= 1e5 / seen[0].abs().max()
+    hook.remove()
+    return model
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_a_base_too_loud_for_float16_computes_in_another_type_and_says_so(loud: Path, four_bit: bool) -> None:
+    """Seen in the code: no comparison holds with NaN, three steps gave no number, and the learning rate was blamed."""
+    assert not base_model.load(loud, FP16, four_bit)(IDS).logits.isfinite().all()
+    base, compute = base_model.load_finite(loud, FP16, four_bit)
+    assert (compute.dtype, compute.reason.key) == (torch.float32, "device.overflow_fp32")
+    assert base(IDS).logits.isfinite().all() and base.lm_head.weight.dtype == torch.float32
+    if four_bit:
+        assert base.model.layers[0].mlp.down_proj.compute_dtype == torch.float32
+
+
+def test_a_base_that_fits_into_float16_is_loaded_once_and_stays(
+    in_4_bit: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = base_model.load
+    monkeypatch.setattr(base_model, "load", lambda *how: loaded.append(how[1].dtype) or load(*how))
+    base, compute = base_model.load_finite(in_4_bit[0], FP16, False)
+    assert compute is FP16 and loaded == [torch.float16] and base.dtype == torch.float16
+
+
+def test_a_run_on_an_old_card_trains_a_loud_base_and_says_in_what(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "library" / "loud"
+    shutil.copytree(tiny_model, folder)
+    made_loud(AutoModelForCausalLM.from_pretrained(folder)).save_pretrained(folder)
+    (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
+    space = Workspace.open(tmp_path)
+    monkeypatch.setattr(device, "choose", lambda before=None: FP16)
+    value = {
+        "model": {"id": "library:loud"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "train": {"max_steps": 2, "sample_seconds": 0},
+    }  # fmt: skip
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, space)) as reporter:
+        worker.carry_out(run, space, reporter)
+    assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
+    decided = [event["message"]["key"] for event in run.events() if event["kind"] == "decision"]
+    assert run.facts().dtype == "float32" and run.facts().dtype_reason.key == "device.overflow_fp32" in decided
+    assert all(math.isfinite(line["loss"]) for line in run.all_metrics() if line["kind"] == "train")
+
+
+@pytest.mark.parametrize(("emulates", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_card_takes_bfloat16_where_torch_emulates_it(
+    emulates: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: emulates)
+    found = device.beyond_float16(device.Compute(torch.device("cuda:0"), torch.float16, msg("device.cpu_fp32")))
+    assert found.dtype == expected and str(found.device) == "cuda:0"
