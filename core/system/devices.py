@@ -93,6 +93,8 @@ def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
             named = {card.index for card in cards if word.startswith("GPU-") and (card.uuid or "").startswith(word)}
         if not named:
             break
+        if named & found:  # said twice: CUDA then shows none
+            return set()
         found |= named
     return found
 

@@ -170,7 +170,7 @@ class PaceProbe:
         steady: Callable[[], float] = time.monotonic,
     ):
         self._workspace, self._machine, self._rest_s, self._steady = workspace, machine, rest_s, steady
-        self._measuring, self._resting = threading.Lock(), threading.Event()
+        self._measuring = threading.Lock()
         self._failed: set[StandIn] = set()
         self._wanted: tuple[StandIn, float] | None = None  # the step last asked for, and since when
         self._asked_at = self._quiet_until = float("-inf")
@@ -205,9 +205,8 @@ class PaceProbe:
     def rest(self) -> None:
         """Somebody is about to need the device: what is measured ends, and is gone when this returns."""
         self._quiet_until, self._wanted = self._steady() + QUIET_S, None
-        self._resting.set()
         with self._measuring:
-            self._resting.clear()
+            pass
 
     def _want(self, step: StandIn) -> None:
         self._asked_at = self._steady()
@@ -247,7 +246,7 @@ class PaceProbe:
     def _measure_now(self, step: StandIn, is_wanted: Callable[[], bool]) -> float | None:
         def goes_on() -> bool:
             # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
-            return not self._resting.is_set() and is_wanted() and self._device_is_free()
+            return is_wanted() and self._device_is_free()
 
         if not goes_on():
             return None

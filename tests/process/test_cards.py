@@ -105,11 +105,11 @@ def test_the_only_card_is_found_without_being_named(pc: Pc):
 @pytest.mark.parametrize(
     ("cards", "visible", "said", "advice"),
     [
-        (nvml.dead(nvml.UNEQUAL, 1), None, "no longer answers", "goes on on NVIDIA GeForce RTX 3060"),
-        ({**nvml.UNEQUAL, "count": 1}, None, "not there now", "goes on on NVIDIA GeForce RTX 3060"),
-        (nvml.EIGHT_GB, None, "not there now", "goes on on NVIDIA GeForce RTX 4060"),
+        (nvml.dead(nvml.UNEQUAL, 1), None, "no longer answers", "then trains on NVIDIA GeForce RTX 3060"),
+        ({**nvml.UNEQUAL, "count": 1}, None, "not there now", "then trains on NVIDIA GeForce RTX 3060"),
+        (nvml.EIGHT_GB, None, "not there now", "then trains on NVIDIA GeForce RTX 4060"),
         (nvml.NO_DRIVER, None, "not there now", "step 4"),
-        (nvml.UNEQUAL, "0", "hides it", "goes on on NVIDIA GeForce RTX 3060"),
+        (nvml.UNEQUAL, "0", "hides it", "then trains on NVIDIA GeForce RTX 3060"),
         (nvml.UNEQUAL, None, "built without CUDA", "--repair"),
     ],
     ids=["dead", "gone", "another card", "driver gone", "hidden", "torch for the processor"],

@@ -26,9 +26,11 @@ from core.messages import CORE_LOCALES, Catalogue, msg
 from core.models import starter
 from core.presets import PROJECT
 from core.recipe import Adapter
+from core.runs.run_json import RunFacts
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
+from tests.kit.runs import trained
 from tests.kit.waits import wait_until
 
 pytestmark = pytest.mark.slow
@@ -123,6 +125,19 @@ def test_both_columns_answer_together_and_differ(client, adapters):
     assert "Paris" in told["base"] and told["tuned"] != told["base"]
     assert {item.column for item in items if isinstance(item, Done)} == {"base", "tuned"}
     assert client.state().phase == "ready"
+
+
+def test_a_run_of_another_device_gets_a_process_of_its_own_and_says_where_it_computes(client, workspace, adapters):
+    ready(client, adapters[0])
+    process = client._worker.process.pid
+    here, elsewhere = trained(workspace, "of the processor"), trained(workspace, "of a card")
+    here.add_facts(RunFacts(wanted_device="cpu"))
+    elsewhere.add_facts(RunFacts(wanted_device="GPU-0", advice={"budget": {"kind": "card", "name": "RTX 4060"}}))
+    ready(client, adapters[0], run=elsewhere.id)
+    assert client._worker.process.pid == process  # there is no such card, so it is given what the chat before was given
+    assert client.state().elsewhere == msg("device.on_processor_instead", then="RTX 4060")
+    ready(client, adapters[0], run=here.id)
+    assert client._worker.process.pid != process and client.state().elsewhere is None
 
 
 def test_swapping_the_adapter_keeps_the_process_and_the_base_and_changes_the_tuned(client, adapters):

@@ -33,7 +33,7 @@ def left_out(nvidia: Nvidia) -> list[str | None]:
     ("visible", "seen"),
     [
         (None, [0, 1]), ("0,1", [0, 1]), ("1", [1]), (" 1 , 0", [0, 1]), ("GPU-1", [1]), ("GPU-0abc", [0]),
-        ("", []), ("-1", []), ("NoDevFiles", []), ("7", []), ("0,7,1", [0]), ("GPU-", [0, 1]), ("MIG-3", []),
+        ("", []), ("-1", []), ("NoDevFiles", []), ("7", []), ("0,7,1", [0]), ("GPU-", [0, 1]), ("MIG-3", []), ("0,0", []),
     ],
 )  # fmt: skip
 def test_cards_that_the_environment_hides_are_not_planned_for(visible: str | None, seen: list[int]):
