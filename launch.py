@@ -297,6 +297,10 @@ def read_needs(pyproject, constraints):
     return Needs(project["dependencies"], extra, digest(project["dependencies"]), digest(extra))
 
 
+def name_of(requirement):
+    return re.match(r"[\w.-]+", requirement).group()
+
+
 def why_not_ready(marker, needs, base, nvidia, with_tests=False):
     """None when the environment may be used as it is, else the key of the reason.
 
@@ -440,7 +444,7 @@ class Installer:
             # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
             self.run(self.pip_command(["install", "pip>=25.2"]), say_text("step_pip"))
             choice = self.install_torch(choice, needs)
-            label = say_text("step_packages", count=len(needs.requirements))
+            label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
             self.pip(label, ["install", "-c", self.env.constraints, *needs.requirements])
         if with_tests:
             self.pip(say_text("step_tests"), ["install", "-c", self.env.constraints, *needs.test_requirements])
@@ -480,7 +484,7 @@ class Installer:
         for obstacle in facts.obstacles(self.env.root):  # before gigabytes arrive
             raise CannotInstall(obstacle.key, obstacle.fix, **obstacle.values)
         if reason == "absent":
-            self.say("will_do", packages=len(needs.requirements), megabytes=choice.megabytes + 220)
+            self.say("will_do", packages=len(set(map(name_of, needs.requirements))), megabytes=choice.megabytes + 220)
             self.need_disk(choice)
         return choice
 
@@ -545,7 +549,7 @@ class Installer:
                         shutil.rmtree(path, ignore_errors=True)
 
     def install_torch(self, choice, needs):
-        wanted = [need for need in needs.requirements if re.match(r"[\w.-]+", need).group() == "torch"]
+        wanted = [need for need in needs.requirements if name_of(need) == "torch"]
         tag = installed_torch_tag(self.env.folder)
         if must_remove(tag, choice):
             self.pip(say_text("step_remove_torch", tag=tag or "PyPI"), ["uninstall", "-y", "torch"])

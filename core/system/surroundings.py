@@ -189,7 +189,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Sur
         port=port,
         port_free=port_is_free(port),
         other_port=next(filter(port_is_free, range(port + 1, min(port + 100, 65536))), 8080),
-        writable_error=files.reason_against(workspace_root),
+        writable_error=files.reason_against(_existing(workspace_root)),
         free_bytes=free_bytes(workspace_root),
         temporary=temporary and str(temporary),
         temporary_free_bytes=free_bytes(temporary) if temporary else None,
@@ -236,9 +236,16 @@ def _other_drive() -> Path | None:
         return None
 
 
+def _existing(folder: Path) -> Path:
+    """folder, or where it will be made: a workspace is there only after the first start."""
+    return next((path for path in (folder, *folder.parents) if path.exists()), folder)
+
+
 def free_bytes(folder: Path) -> int | None:
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
-    return shutil.disk_usage(existing).free if existing else None
+    try:
+        return shutil.disk_usage(_existing(folder)).free
+    except OSError:
+        return None
 
 
 def port_is_free(port: int) -> bool:

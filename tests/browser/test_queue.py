@@ -13,6 +13,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import Status
 from core.runs.states import State
+from core.workspace import preferences
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun
@@ -93,9 +94,12 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             page.locator("#auto-save").click()
             kit.expect(page.locator("#auto-notice")).to_contain_text("“evenings” is no stretch of hours")
             page.locator("#auto-hours input").fill(ALL_DAY)
+            page.locator("#auto-awake input").uncheck()
             page.locator("#auto-save").click()
             kit.expect(page.locator("#auto-notice")).to_contain_text("Saved")
             kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
+            chosen = preferences.read(workspace).automation
+            assert not chosen.keep_awake and not chosen.sleep_when_empty and chosen.go_on_after_failure
             run.to(State.COMPLETED)
         kit.go_to_tab(page, "Train")
         kit.expect(page.locator("#queue-says")).to_contain_text("These are hours kept free", timeout=20_000)

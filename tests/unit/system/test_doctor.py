@@ -252,6 +252,13 @@ def test_a_taken_port_is_seen():
     assert surroundings.port_is_free(port)
 
 
+def test_a_workspace_that_is_still_to_be_made_is_no_problem(tmp_path: Path):
+    """Seen: after the install and before the first start the doctor sent people to another folder."""
+    assert surroundings.gather(tmp_path / "to be" / "made", tmp_path / "log", 7860, True).writable_error is None
+    (tmp_path / "file").touch()
+    assert surroundings.gather(tmp_path / "file" / "inside", tmp_path / "log", 7860, True).writable_error
+
+
 def test_the_port_that_is_advised_is_a_free_one(tmp_path: Path):
     with contextlib.ExitStack() as stack:
         first = socket.create_server(("127.0.0.1", 0))
