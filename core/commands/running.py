@@ -19,6 +19,7 @@ from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
 from core.commands.estimating import corrections_here
 from core.commands.terminal import (
+    CpuOption,
     JsonOption,
     SettingsOption,
     WorkspaceOption,
@@ -48,6 +49,7 @@ from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import BUSY, TERMINAL, State
 from core.system import devices
+from core.system.gpu import Nvidia
 from core.system.machine import this_machine
 from core.system.processes import kill_tree
 from core.workspace import writable
@@ -63,6 +65,7 @@ def train(
     as_json: JsonOption = False,
     queue: Annotated[bool, typer.Option("--queue", help="Put it in the queue of the app instead, and return at once.")] = False,
     at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
+    cpu: CpuOption = False,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
@@ -73,7 +76,7 @@ def train(
     found = Runs(space).find(parent) if parent else None
     if found:
         wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
-    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, queue, at)
+    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at)
     if not queue:
         carry_out(run, space, as_json)
 
@@ -84,6 +87,7 @@ def further(
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
+    cpu: CpuOption = False,
 ) -> None:
     """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
     space = Workspace.open(workspace)
@@ -93,7 +97,7 @@ def further(
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
         value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
     wanted = Recipe.parse(apply_settings(value, settings or []), where=found.name)
-    carry_out(prepared(space, wanted, Path.cwd(), as_json, found), space, as_json)
+    carry_out(prepared(space, wanted, Path.cwd(), as_json, found, cpu), space, as_json)
 
 
 def prepared(
@@ -102,6 +106,7 @@ def prepared(
     relative_to: Path,
     as_json: bool,
     parent: RunFolder | None,
+    cpu: bool = False,
     queue: bool = False,
     at: str | None = None,
 ) -> RunFolder:
@@ -117,7 +122,7 @@ def prepared(
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
     seen = preview_of(space, wanted)
-    made = plan.make(wanted, grounds_of(space, wanted, seen), info.name)
+    made = plan.make(wanted, grounds_of(space, wanted, seen, cpu), info.name)
     if not as_json:
         for warning in made.advice.warnings:
             if warning.key not in run_doctor.SAID_OF_PLANS:
@@ -126,7 +131,7 @@ def prepared(
             say_finding(finding)
     runs = Runs(space)
     data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows)
-    device = budget.device_of(made.advice.budget, devices.here())
+    device = devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
     facts = RunFacts(data=data, advice=made.advice.as_json(), wanted_device=device)
     if parent:
         facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
@@ -197,9 +202,9 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     return None
 
 
-def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None) -> Grounds:
+def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool = False) -> Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
-    machine, shape = this_machine(), None
+    machine, shape = this_machine(Nvidia() if cpu else None), None
     with contextlib.suppress(GarageError):
         shape = Models(space).shape(wanted.model.id, wanted.model.revision)
     grounds = Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))

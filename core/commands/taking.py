@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from core.chat.questions import answers, target_of, target_of_adapter
+from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import RecipeError
 from core.export.exports import Exports, ExportStatus, read_result
@@ -34,7 +34,10 @@ def chat(
         target = target_of_adapter(space, folder)
     else:
         target = target_of(Runs(space).find(run), checkpoint)
-    result = answers(space, target, [prompt], base, max_new_tokens)[0]
+    with opened(space, target) as client:
+        if elsewhere := client.state().elsewhere:
+            say(elsewhere)
+        result = answer(client, prompt, base, max_new_tokens)
     if as_json:
         print_json({"chat": target.label, "prompt": prompt, **result})
         return

@@ -19,6 +19,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Plan for the processor and train on it, whatever card is here.")]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 
 

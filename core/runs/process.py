@@ -49,7 +49,9 @@ class Launcher:
 
 def environment(run: RunFolder) -> dict[str, str]:
     """Of the process that trains run: what it was planned for, and nothing else."""
-    return devices.environment_of(run.facts().wanted_device, devices.here())
+    wanted = run.facts().wanted_device
+    nvidia = Nvidia() if wanted in (None, devices.CPU) else devices.here()  # a driver that hangs is not asked in vain
+    return devices.environment_of(wanted, nvidia)
 
 
 def environment_nearest(wanted: str | None) -> dict[str, str]:

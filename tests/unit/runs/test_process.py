@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from core.chat.client import ChatState
+from core.commands import running, taking
 from core.errors import RunError
+from core.messages import msg
 from core.recipe import Recipe
 from core.runs import process
 from core.runs.all import Runs
@@ -18,6 +24,7 @@ from core.system import devices
 from core.system.devices import TorchBuild
 from core.system.gpu import Card, Nvidia
 from core.workspace.folder import Workspace
+from tests.kit.runs import trained
 
 A, B = (Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}", total_bytes=8 << 30, free_bytes=7 << 30) for i in range(2))
 PLAN = {"budget": {"kind": "card", "name": "RTX 0", "card_uuid": "GPU-0"}}
@@ -54,6 +61,17 @@ def test_a_run_is_started_with_its_card_and_nothing_else(workspace: Workspace, h
     assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"  # its worker says that it is gone
     assert process.environment_nearest("GPU-0")["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     assert process.environment(run_of(workspace, wanted_device="cpu")) == {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(make_workspace: Callable[[], Workspace], here, tmp_path: Path):
+    """It named none, so that it trained on CUDA's first."""
+    here(A, B.model_copy(update={"free_bytes": 8 << 30}))
+    space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
+    run = running.prepared(space, recipe, tmp_path, True, None, queue=True)
+    assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
+    run = running.prepared(space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True)
+    assert (run.facts().wanted_device, run.facts().planned.budget.kind) == ("cpu", "cpu")
+    assert run.recipe().train.optim == "adamw_torch" and not run.recipe().train.gradient_checkpointing
 
 
 def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):
@@ -148,6 +166,15 @@ def test_what_is_done_elsewhere_says_so(workspace: Workspace):
     assert process.elsewhere(planned, None, False).key == "device.on_processor_instead"
     for facts in (RunFacts(), RunFacts(wanted_device="cpu"), RunFacts(device="cpu", advice=PLAN)):
         assert process.elsewhere(facts, None, False) is None
+
+
+def test_a_chat_from_a_terminal_says_it_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    state = ChatState("ready", elsewhere=msg("device.instead", then="RTX 0", now="RTX 1"))
+    monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(SimpleNamespace(state=lambda: state)))
+    monkeypatch.setattr(taking, "answer", lambda *asked: {"tuned": "Arr", "base": None})
+    taking.chat(trained(workspace, "A run").id, prompt="What is a horse?", workspace=workspace.root)
+    said = capsys.readouterr()
+    assert "RTX 1 is used instead" in said.err and said.out == "Arr\n"
 
 
 def test_a_run_json_of_before_has_no_uuid_and_opens(tmp_path: Path):

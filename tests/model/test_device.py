@@ -1,0 +1,57 @@
+"""Which card torch computes on, by the fake of torch.cuda; what a chat and the proof of an export say where it is another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.engine import device
+from core.engine.device import Compute
+from core.export.exports import ExportRequest
+from core.export.worker import Exporter
+from core.messages import msg
+from core.runs.run_json import RunFacts
+from core.system.gpu import Card
+from core.system.machine import Machine
+from core.workspace.folder import Workspace
+from tests.kit.cuda import FakeCuda
+from tests.kit.runs import trained
+
+
+def compute(kind: str) -> Compute:
+    return Compute(torch.device(kind), torch.float32, msg("device.cpu_fp32"))
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """The second of two unequal cards, as torch sees it: its first and only."""
+    found = FakeCuda()
+    found.stand_in(monkeypatch)
+    one = found.machine()
+    larger = Card(index=0, name="larger", uuid="GPU-2", total_bytes=24 << 30, free_bytes=23 << 30)
+    both = one.model_copy(update={"nvidia": one.nvidia.model_copy(update={"cards": (larger, *one.nvidia.cards)})})
+    monkeypatch.setattr(device, "this_machine", lambda: both)
+    return found
+
+
+def test_the_card_in_use_is_known_by_its_uuid(cuda: FakeCuda):
+    assert device.card_in_use(compute("cuda:0")).name == "RTX"
+    assert device.card_in_use(compute("cpu")) is None
+
+
+def test_a_card_that_torch_does_not_name_is_the_only_one_or_unknown(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: object())
+    assert device.card_in_use(compute("cuda:0")) is None
+    one: Machine = cuda.machine()
+    monkeypatch.setattr(device, "this_machine", lambda: one)
+    assert device.card_in_use(compute("cuda:0")).name == "RTX"
+
+
+def test_an_export_that_another_card_proves_says_so(cuda: FakeCuda, workspace: Workspace):
+    run = trained(workspace, "A run")
+    run.add_facts(RunFacts(wanted_device="GPU-2", advice={"budget": {"kind": "card", "name": "larger"}}))
+    exporter = Exporter(workspace, run, ExportRequest(workspace=str(workspace.root), run=run.id, kind="adapter"), None)
+    assert exporter._elsewhere(compute("cuda:0")) == msg("device.instead", then="larger", now="RTX")
+    assert exporter._elsewhere(compute("cpu")) is None, "a matter of memory"
+    run.add_facts(RunFacts(wanted_device="GPU-1"))
+    assert exporter._elsewhere(compute("cuda:0")) is None
