@@ -14,7 +14,7 @@ from typing import Any
 from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.runs.states import ACTIVE, State
+from core.runs.states import BUSY, State
 from core.workspace.folder import Workspace
 from tests.kit import waits
 from tests.windows import console
@@ -98,7 +98,7 @@ class Place:
 
     def at_step(self, name: str, step: int) -> RunFolder:
         run = self.run(name)
-        wait_for(lambda: run.status().step >= step or self.state(run) not in ACTIVE)
+        wait_for(lambda: run.status().step >= step or self.state(run) not in BUSY)
         assert run.status().state == State.RUNNING, f"{run.status()}\n{run.log_tail()}"
         return run
 
