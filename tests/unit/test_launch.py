@@ -635,7 +635,7 @@ def test_an_older_python_gets_one_sentence():
     """The check stands before anything newer than Python 3.6; sys.exit with a string is that sentence on stderr."""
     source = (ROOT / "launch.py").read_text("utf-8")
     program = f"import sys\nsys.version_info = (3, 9, 2)\nexec(compile({source!r}, 'launch.py', 'exec'))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "this is Python 3.9" in done.stderr
