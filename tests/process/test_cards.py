@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from core.advice import plan
+from core.export.exports import Exports
 from core.presets import PROJECT
+from core.queue.supervisor import spawn_worker
+from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
@@ -125,3 +129,28 @@ def test_a_worker_never_takes_another_device_without_a_word(
     assert ended["code"] == 1 and run.status().state == State.FAILED
     assert said in ended["message"] and advice in ended["advice"]
     assert not Runs(pc.workspace).get(run.id).facts().model_folder and not os.listdir(pc.workspace.models)
+
+
+@pytest.mark.full
+def test_a_run_and_an_export_come_to_their_end_beside_cards_that_tell_little(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On the processor, beside a card whose processes tell no memory and one in instances."""
+    told = {**nvml.UNEQUAL, "0.compute": "4194303:-", "1.mig": 1}
+    for name, value in nvml.environment(nvml.compile(tmp_path), nvml.write(tmp_path / "cards.txt", told)).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    workspace = Workspace.open(tmp_path / "ws")
+    value = {
+        "model": {"id": "library:tiny"},
+        "data": {"source": "sample:pirate_answers"},
+        "train": {"max_steps": 2, "sample_seconds": 0},
+    }
+    facts = RunFacts(wanted_device="cpu")
+    run = Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command", facts)
+    assert spawn_worker(workspace, run).wait(300) == 0, run.log_tail()
+    assert (run.facts().device, run.facts().device_uuid) == ("cpu", None)
+    exports = Exports(workspace)
+    status = exports.start(run, "merged").wait(300)
+    assert status.state == "done" and not exports.list(run.id)[0].notes, status.message
