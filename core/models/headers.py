@@ -105,7 +105,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
     Counted once: a head that is tied to the embeddings. Not counted: what transformers does not load (heads that guess
     several tokens ahead). Where a repository is quantised, packed numbers are counted as the parameters they stand for.
     """
-    quantised = _quantisation(config)
+    quantised = quantisation(config)
     holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each number four bits a parameter
     params = four_bit = stored = 0
     for tensor in tensors:
@@ -140,13 +140,14 @@ def _is_linear(tensor: Tensor) -> bool:
     return len(tensor.shape) == 2 and tensor.name.endswith("weight") and not any(kind.search(tensor.name) for kind in stays)
 
 
-def _quantisation(config: Mapping[str, Any]) -> str | None:
-    """The method by which a repository is quantised, as its config names it."""
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """The method by which a repository is quantised, as its config names it; "bitsandbytes-4bit" for those in 4 bit. None: not at all."""
     inner = config.get("text_config")
     found = config.get("quantization_config") or (inner.get("quantization_config") if isinstance(inner, dict) else None)
     if not isinstance(found, dict):
         return None
-    method = str(found.get("quant_method") or "-")[:30]
+    unnamed = "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "-"  # as transformers reads it
+    method = str(found.get("quant_method") or unnamed)[:30]
     return f"{method}-4bit" if method == "bitsandbytes" and found.get("load_in_4bit") else method
 
 

@@ -16,7 +16,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from core import files
 from core.errors import ModelError
-from core.models import adapters, headers, hub, hub_cache, hub_download, hub_shapes, starter
+from core.messages import Message
+from core.models import adapters, headers, hub, hub_cache, hub_download, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
@@ -48,16 +49,22 @@ class Models:
     workspace: Workspace
 
     def obtain(self, model_id: str, revision: str | None, report: Report, check: Check) -> Path:
-        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe). Imports transformers."""
+        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe, quantised so that it
+        cannot be trained). Imports transformers."""
         ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
         if ref.kind == "starter":
             return starter.ensure(self.workspace.models, report, check)
         if ref.kind == "library":
             folder = self.library_folder(model_id)
+            quantised.refuse(model_id, folder)
             trusted.allows(model_id, folder)
             return folder
 
-        downloading, accept = partial(report, "downloading_model"), partial(trusted.refuse_config, model_id)
+        def accept(folder: Path) -> None:
+            trusted.refuse_config(model_id, folder)
+            quantised.refuse(model_id, folder)
+
+        downloading = partial(report, "downloading_model")
         folder = check_folder(hub_download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
         trusted.bring_code(model_id, folder)
         trusted.allows(model_id, folder)
@@ -104,6 +111,12 @@ class Models:
         if isinstance(found, Path):
             return _config_of(found / "config.json")
         return found.config() if found else hub.fetch_config(wanted, revision)
+
+    def refusal(self, model_id: str, revision: str | None = None) -> Message | None:
+        """Why `obtain` would refuse the way in which a model is quantised; None where it would not. Asks as `config` does."""
+        wanted = self.hub_id(model_id)
+        found = self._here(wanted, revision)
+        return quantised.refusal(wanted, self.config(model_id, revision), found if isinstance(found, Path) else None, revision)
 
     def _here(self, wanted: str, revision: str | None) -> Path | ModelShape | None:
         """The folder of a model that is on this PC, else its shape where the catalogue knows it. Asks nobody."""

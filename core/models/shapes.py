@@ -258,6 +258,13 @@ class ModelShape(BaseModel):
         return self.held.stored_bytes if self.held else None
 
     @property
+    def quantised(self) -> str | None:
+        """The method by which a repository is quantised already, as far as its config tells; None for all others."""
+        if self.held and self.held.quantised:
+            return self.held.quantised
+        return next((str(doubt.params["method"]) for doubt in self.low_confidence if doubt.key == "shape.quantised"), None)
+
+    @property
     def params(self) -> int:
         """All parameters, tied ones once."""
         return self.held.params if self.held else self.counted_params

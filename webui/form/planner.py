@@ -25,6 +25,7 @@ from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg
+from core.models import quantised
 from core.models.library import ModelRef
 from core.models.shapes import ModelShape
 from core.recipe import Data, Recipe
@@ -118,6 +119,7 @@ def measuring_share(made: Plan, preview: Preview) -> float:
 class Planner:
     services: Services
     _failures: dict[tuple[str, str | None], tuple[float, Message]] = field(default_factory=dict)
+    _refusals: dict[tuple[str, str | None], Message | None] = field(default_factory=dict)
     _configs: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -146,7 +148,7 @@ class Planner:
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
-        problem = problem or other_base
+        problem = self._quantised(recipe, shape) or problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
@@ -211,6 +213,18 @@ class Planner:
                 self._failures = {k: v for k, v in self._failures.items() if time.monotonic() - v[0] < FAILURE_KEPT_S}
                 self._failures[key] = (time.monotonic(), error.message)
             return None, error.message
+
+    def _quantised(self, recipe: Recipe, shape: ModelShape | None) -> Message | None:
+        """Why the base cannot be trained, where it is quantised already and that is what stands in the way; asked once."""
+        if shape is None or quantised.can_train(shape.quantised):
+            return None
+        key = (recipe.model.id, recipe.model.revision)
+        if key not in self._refusals:
+            try:
+                self._refusals[key] = self.services.models.refusal(*key)
+            except GarageError as error:
+                return error.message
+        return self._refusals[key]
 
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
         """What earlier runs measured on the card, or the processor, that the plan is for."""

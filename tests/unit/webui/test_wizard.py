@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from core import files
 from core.chat.questions import target_of
 from core.recipe import Recipe
 from core.runs.states import State
@@ -238,6 +240,30 @@ def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, said: s
 def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) -> None:
     result = planner.look(form(memory="size:24"), EN)
     assert result.problem.key == "wizard.only_planned" and result.plan.advice.budget.planned and result.seconds is None
+
+
+@pytest.mark.parametrize(("method", "problem"), [("gptq", "model.quantised_of"), ("bitsandbytes", None)])
+def test_a_base_that_is_quantised_otherwise_is_no_plan(
+    method: str, problem: str | None, tmp_path: Path, starter_folder: Path
+) -> None:
+    """Before Start, and with the model to take instead."""
+    folder, space = tmp_path / "library" / "packed", tmp_path / "workspace"
+    folder.mkdir(parents=True)
+    space.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(starter_folder / name, folder / name)
+    config = files.read_json(starter_folder / "config.json") | {
+        "quantization_config": {"quant_method": method, "load_in_4bit": True}
+    }
+    files.replace_json(folder / "config.json", config)
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "README.md").write_text("---\nbase_model: maker/Model\n---\n", "utf-8")
+    files.replace_json(space / "settings.yaml", {"library_folders": [str(folder.parent)]})
+    services = Services.open(Workspace.open(space))
+    services.pace_probe.begin = lambda step: None
+    services.dry_runs.look = lambda question: Looked()
+    found = Planner(services).look(form(model="library:packed"), EN)
+    assert (found.problem and found.problem.key) == problem and found.plan
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:

@@ -1,0 +1,95 @@
+"""Repositories that are quantised already: which can be trained, and which model they were made of. No torch.
+
+bitsandbytes' are: what they hold is what QLoRA itself makes of a base. Of the others (GPTQ, AWQ, FP8, MXFP4, compressed-tensors, ...)
+transformers has kernels without gradients, or asks for libraries that are not here; what it could unpack on load would need
+two to four times the memory that the files promise, for weights less exact than those that they were made of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core import files
+from core.errors import ModelError
+from core.messages import Message, msg
+from core.models import headers, hub, hub_cache
+
+CARD = "README.md"
+LONGEST_CARD = 64 << 10  # bytes; its settings stand at its beginning
+# What makers add to a name, over and over: Qwen2.5-7B-Instruct-GPTQ-Int4, Llama-3.1-8B-quantized.w4a16
+_ENDING = re.compile(
+    r"[-_.](?:gptq|awq|fp8|mxfp\d|nvfp4|hqq|aqlm|auto-?round|autoround|int\d|w\d+a\d+|\d-?bits?|quantized|dynamic|marlin|a?sym|g\d+)$",
+    re.IGNORECASE,
+)
+
+
+def can_train(method: str | None) -> bool:
+    """method: as core.models.headers and a shape name it; None: not quantised."""
+    return method is None or method.startswith("bitsandbytes")
+
+
+def refuse(model_id: str, folder: Path) -> None:
+    """Raises ModelError where the config.json in folder tells of weights that cannot be trained."""
+    if why := refusal(model_id, files.read_object(folder / "config.json"), folder):
+        raise ModelError(why)
+
+
+def refusal(model_id: str, config: Mapping[str, Any], folder: Path | None = None, revision: str | None = None) -> Message | None:
+    """Why a model cannot be trained, and what to take instead where its card, its config or its name tells; None where it can be.
+
+    folder: where it lies. The hub is asked, for seconds, for a card that is not there and whether a model of such a name is.
+    """
+    method = headers.quantisation(config)
+    if can_train(method):
+        return None
+    base = made_of(model_id, config, _card_of(model_id, folder, revision))
+    if base is None:
+        return msg("model.quantised", model=model_id, method=method)
+    return msg("model.quantised_of", model=model_id, method=method, base=base)
+
+
+def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
+    """The hub id of the model that was quantised; None where nothing tells. A name alone is believed where the hub has that model."""
+    told = _settings(card).get("base_model")
+    for name in [*(told if isinstance(told, list) else [told]), config.get("_name_or_path")]:
+        if isinstance(name, str) and name != model_id and hub_cache.REPO_ID.fullmatch(name) and _plain_name(name) == name:
+            return name
+    if not hub_cache.REPO_ID.fullmatch(model_id) or (plain := _plain_name(model_id)) == model_id:
+        return None
+    with suppress(ModelError):
+        return plain if headers.quantisation(hub.fetch_config(plain)) is None else None
+    return None
+
+
+def _plain_name(name: str) -> str:
+    while (shorter := _ENDING.sub("", name)) != name:
+        name = shorter
+    return name
+
+
+def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:
+    """The start of the model's card, from folder or from the hub; empty where there is none to be had."""
+    with suppress(OSError, ModelError):
+        if folder and (folder / CARD).is_file():
+            return (folder / CARD).read_bytes()[:LONGEST_CARD].decode("utf-8", "replace")
+        if hub_cache.REPO_ID.fullmatch(model_id):
+            return hub.fetch_start(model_id, CARD, revision, first=LONGEST_CARD).decode("utf-8", "replace")
+    return ""
+
+
+def _settings(card: str) -> dict[str, Any]:
+    """The YAML between the first two lines of three dashes."""
+    parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
+    if len(parts) < 3 or parts[0].strip():
+        return {}
+    try:
+        found = yaml.safe_load(parts[1])
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

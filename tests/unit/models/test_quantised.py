@@ -1,0 +1,127 @@
+"""Repositories that are quantised already: bitsandbytes' are trained, others are refused before a byte of their weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ModelError
+from core.messages import LANGUAGES
+from core.models import hub, hub_cache, hub_download, quantised
+from core.models.library import Models
+from core.models.shapes import ModelShape
+from core.workspace.folder import Workspace
+from tests.kit.hub import FakeHub, tiny_model
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+    "vocab_size": 1000,
+}  # fmt: skip
+CARD = "---\nlicense: mit\nbase_model:\n- {base}\nbase_model_relation: quantized\n---\n# A model\n"
+
+
+def repository(method: str | None, card: str = "# A model", **more: object) -> dict[str, bytes]:
+    config = LLAMA | ({"quantization_config": {"quant_method": method} | more} if method else {})
+    return tiny_model() | {"config.json": json.dumps(config).encode(), "README.md": card.encode()}
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+    """Their hub's cache is empty; no token of the machine, no proxy before 127.0.0.1, no second between two tries."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(hub_cache.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_download, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return Models(Workspace.open(tmp_path / "ws"))
+
+
+def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.MonkeyPatch) -> Path | ModelError:
+    """What `obtain` answers, from that hub."""
+    fetch, start = hub_download.fetch, hub.fetch_start
+    monkeypatch.setattr(hub_download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
+    monkeypatch.setattr(
+        hub, "fetch_start", lambda repo, name, revision=None, _=None, first=None: start(repo, name, revision, server.url, first)
+    )
+    monkeypatch.setattr("core.models.library.check_folder", lambda folder, model_id: folder)
+    try:
+        return models.obtain(model_id, None, lambda stage, progress: None, lambda: None)
+    except ModelError as error:
+        return error
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "mxfp4", "compressed-tensors", "hqq", "something-new"])
+def test_no_byte_of_weights_that_cannot_be_trained_is_fetched(method: str, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the code: gigabytes for hours, then "cannot be loaded"; or 20 GB that became 40 on the card."""
+    with FakeHub({"o/m": repository(method, CARD.format(base="maker/Model-7B"))}) as server:
+        error = asking(models, server, "o/m", monkeypatch)
+        assert server.file_requests(".safetensors") == [] and server.file_requests("config.json")
+    assert (error.message.key, error.message.params["base"]) == ("model.quantised_of", "maker/Model-7B")
+    assert all(word in error.message.render(language) for language in LANGUAGES for word in (method, "maker/Model-7B", "QLoRA"))
+
+
+@pytest.mark.parametrize(
+    "config", [{"load_in_4bit": True}, {"load_in_8bit": True}, {"quant_method": "bitsandbytes", "load_in_4bit": True}]
+)
+def test_what_bitsandbytes_packed_is_fetched(config: dict, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tiny_model() | {"config.json": json.dumps(LLAMA | {"quantization_config": config}).encode()}
+    with FakeHub({"o/m": files}) as server:
+        assert (asking(models, server, "o/m", monkeypatch) / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("model_id", "base"),
+    [
+        ("maker/Model-7B-Instruct-GPTQ-Int4", "maker/Model-7B-Instruct"),
+        ("maker/Model-7B-Instruct.w4a16", "maker/Model-7B-Instruct"),
+        ("maker/Model-7B-Instruct-quantized.w4a16", "maker/Model-7B-Instruct"),
+        ("maker/Model-7B-Instruct-FP8-dynamic", "maker/Model-7B-Instruct"),
+        ("other/Model-7B-Instruct-AWQ", None),  # the hub has no other/Model-7B-Instruct
+        ("maker/Packed-AWQ", None),  # it has this one, quantised as well
+        ("maker/Model", None),
+    ],
+)
+def test_a_name_is_believed_where_the_hub_has_such_a_model(
+    model_id: str, base: str | None, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {model_id: repository("gptq"), "maker/Model-7B-Instruct": repository(None), "maker/Packed": repository("fp8")}
+    with FakeHub(there) as server:
+        error = asking(models, server, model_id, monkeypatch)
+    assert error.message.params.get("base") == base
+    assert error.message.key == ("model.quantised_of" if base else "model.quantised")
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["", "---", "---\n: [\n---\n", "---\n- a list\n---\n", "text\n---\nbase_model: maker/Model\n---\n", "---\nbase_model: 7\n---\n",
+     "---\nbase_model: ../../etc\n---\n", "---\nbase_model: o/m\n---\n", "---\nbase_model: maker/Model-AWQ\n---\n"],
+)  # fmt: skip
+def test_a_card_that_tells_nothing_names_nothing(card: str) -> None:
+    assert quantised.made_of("o/m", {}, card) is None
+
+
+def test_an_older_config_names_what_it_was_made_of() -> None:
+    assert quantised.made_of("library:m", {"_name_or_path": "maker/Model"}, "") == "maker/Model"
+    assert quantised.made_of("library:m", {"_name_or_path": "/home/somebody/model"}, "") is None
+
+
+def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, models: Models) -> None:
+    folder = tmp_path / "library" / "packed"
+    folder.mkdir(parents=True)
+    for name, content in repository("awq", CARD.format(base="maker/Model-7B")).items():
+        (folder / name).write_bytes(content)
+    (models.workspace.root / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
+    models = Models(Workspace.open(models.workspace.root))
+    with pytest.raises(ModelError) as caught:
+        models.obtain("library:packed", None, lambda stage, progress: None, lambda: None)
+    assert caught.value.message.params["base"] == "maker/Model-7B" and models.refusal("library:packed") == caught.value.message
+
+
+@pytest.mark.parametrize(("method", "trained"), [(None, True), ("bitsandbytes", True), ("gptq", False)])
+def test_a_shape_tells_how_its_repository_is_quantised(method: str | None, trained: bool) -> None:
+    config = LLAMA | ({"quantization_config": {"quant_method": method}} if method else {})
+    shape = ModelShape.from_config(config)
+    assert shape.quantised == method and quantised.can_train(shape.quantised) is trained
