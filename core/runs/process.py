@@ -109,7 +109,11 @@ def is_for_card(facts: RunFacts) -> bool:
 
 
 def name_of(facts: RunFacts) -> str:
-    return facts.planned.budget.name or facts.device_name or facts.wanted_device or "?"
+    """Of the card that is wanted; its uuid where it was taken in place of another and never used."""
+    planned, wanted = facts.planned.budget, facts.wanted_device
+    if wanted is None or planned.card_uuid in (None, wanted):
+        return planned.name or wanted or "?"
+    return (facts.device_name if wanted == facts.device_uuid else None) or wanted
 
 
 def _elsewhere(run: RunFolder, why: Message, nvidia: Nvidia) -> RunError:

@@ -123,6 +123,7 @@ class EstimateFacts(_Part):
 class BudgetFacts(_Part):
     kind: Literal["card", "cpu"] | None = None
     name: str | None = None
+    card_uuid: str | None = None
 
 
 class AdviceFacts(_Part):

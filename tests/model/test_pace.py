@@ -253,7 +253,7 @@ class Endless:
         self.begun.append(step)
         self.at_work.set()
         while goes_on():
-            pass
+            threading.Event().wait(0.001)  # as the process is asked, but oftener
         self.at_work.clear()
 
 
