@@ -31,6 +31,9 @@ BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
 MOST_CONTEXT = 8192  # longer conversations cost more cache memory than an estimate has promised
 REPLACEMENT = "\ufffd"
 
+FREE_SHARE = 0.8  # of what a card has left, for conversations; the rest is for logits, and for a desktop that grows
+LEAST_CONTEXT = 512  # tokens; with less nobody could talk, and a full card says so itself
+
 Stopped = Callable[[], bool]
 
 
@@ -50,7 +53,14 @@ class Duel:
         }
         self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT)
+        room = free_on_card(self._model.device)
+        held = (
+            MOST_CONTEXT
+            if room is None
+            else tokens_that_fit(self._model.config.get_text_config(), room, self._model.dtype.itemsize)
+        )
+        self.context_limit: int = min(longest or MOST_CONTEXT, MOST_CONTEXT, held)
+        self._too_long = "chat.too_long_for_card" if held == self.context_limit < MOST_CONTEXT else "chat.too_long"
         self.decoder = Decoder(self._model, tokenizer.pad_token_id)
         self._one_at_a_time = threading.Lock()
         self.mixed: bool = self._tuned is not None and self._can_mix()
@@ -67,7 +77,7 @@ class Duel:
         readable = [{"role": turn["role"], "content": turn["content"].encode("utf-8", "replace").decode()} for turn in turns]
         ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True))
         if len(ids) + max_new_tokens > self.context_limit:
-            raise ChatError("chat.too_long", tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
+            raise ChatError(self._too_long, tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
         return ids
 
     def answer(
@@ -184,6 +194,34 @@ def _interruptible(model: torch.nn.Module, stopped: Stopped) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def free_on_card(device: torch.device) -> int | None:
+    """Bytes that this process may still have there (core.engine.device.stay_within_card); None on a processor."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return int(max(0, min(free + torch.cuda.memory_reserved(device) - used, allowed - used)))
+
+
+def tokens_that_fit(config: Any, free: int, width: int) -> int:
+    """The longest conversation of which both columns fit into free bytes: keys and values of all layers, and what one layer
+    computes of a whole prompt. width: bytes of a number. Families that keep less (windows, latent attention) have room to spare; for
+    one that is described otherwise it is MOST_CONTEXT."""
+
+    def number(name: str, otherwise: int) -> int:
+        value = getattr(config, name, None) or otherwise
+        return max(value) if isinstance(value, list | tuple) else int(value)  # some families: one for each layer
+
+    layers, heads, hidden = (number(name, 0) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
+    if not (layers and heads and hidden):
+        return MOST_CONTEXT
+    cached = 2 * layers * number("num_key_value_heads", heads) * number("head_dim", hidden // heads)
+    at_work = 4 * hidden + 3 * number("intermediate_size", 4 * hidden)
+    a_token = len(COLUMNS) * width * (cached + at_work)
+    return max(LEAST_CONTEXT, int(FREE_SHARE * free / a_token) // 64 * 64)
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:

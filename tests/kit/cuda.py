@@ -53,7 +53,7 @@ class FakeCuda:
         names = (
             "empty_cache", "reset_peak_memory_stats", "max_memory_reserved", "max_memory_allocated", "memory_reserved", "mem_get_info",
             "synchronize", "get_device_properties", "set_per_process_memory_fraction",
-            "current_blas_handle",
+            "current_blas_handle", "memory_allocated", "get_per_process_memory_fraction",
         )  # fmt: skip
         for name in names:
             patch.setattr(torch.cuda, name, getattr(self, name))
@@ -70,7 +70,13 @@ class FakeCuda:
 
     max_memory_allocated = max_memory_reserved
 
-    def memory_reserved(self) -> int:
+    def memory_allocated(self, device: object = 0) -> int:
+        return int(self.held * GIB)
+
+    def get_per_process_memory_fraction(self, device: object = 0) -> float:
+        return self.fraction
+
+    def memory_reserved(self, device: object = 0) -> int:
         return int(self.reserved * GIB)
 
     def mem_get_info(self, device: object = 0) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from core.engine.device import Compute
 from core.errors import ChatError
 from core.messages import msg
 from core.recipe import Adapter
+from tests.kit.cuda import FakeCuda
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -265,10 +267,49 @@ def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
         list(duel.answer({"base": [*QUESTION, {"role": "assistant", "content": "Paris"}]}, SHORT))
 
 
+LLAMA_8B = SimpleNamespace(
+    num_attention_heads=32, num_key_value_heads=8, hidden_size=4096, head_dim=128, num_hidden_layers=32, intermediate_size=14336
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("free_gib", "tokens"), [(16.0, 27456), (2.0, 3392), (0.2, 512), (0.0, 512)])
+def test_conversations_are_as_long_as_the_cards_memory(free_gib: float, tokens: int):
+    """By hand: Llama-3-8B keeps 128 KiB a token and column, and computes 4 x 4096 + 3 x 14336 numbers of 2 bytes: 488 KiB in both."""
+    found = duel_module.tokens_that_fit(LLAMA_8B, int(free_gib * 2**30), 2)
+    assert duel_module.tokens_that_fit(SimpleNamespace(num_hidden_layers=24), 2**30, 2) == 8192, "another kind of family"
+    assert found == tokens and (found == 512 or found * (2 * 2**17 + 4 * (4 * 4096 + 3 * 14336)) <= 0.8 * free_gib * 2**30)
+
+
+@pytest.mark.parametrize(("fraction", "expected_gib"), [(1.0, 2.6), (0.75, 0.6)])
+def test_what_is_free_on_a_card_counts_what_is_cached_and_what_is_allowed(
+    fraction: float, expected_gib: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Of 8 GiB others hold 0.4 and we have allocated 5.4 and reserved 0.4 more: on Linux all the rest, on Windows up to our limit."""
+    cuda = FakeCuda(others=0.0)
+    cuda.held, cuda.reserved, cuda.fraction = 5.4, 5.8, fraction
+    cuda.stand_in(monkeypatch)
+    assert duel_module.free_on_card(torch.device("cuda:0")) == pytest.approx(expected_gib * 2**30, rel=1e-6)
+    assert duel_module.free_on_card(torch.device("cpu")) is None
+
+
+def test_a_conversation_too_long_for_the_card_says_that_it_is_the_card(
+    never_saw_an_adapter, tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    """Seen in the code: 8,192 tokens for everybody, 2 GiB of cache on a card with 1 left."""
+    monkeypatch.setattr(duel_module, "free_on_card", lambda device: 50 << 20)
+    small = Duel(never_saw_an_adapter, tokenizer)
+    assert 512 <= small.context_limit < 8192
+    with pytest.raises(ChatError) as caught:
+        small.prompt("base", [{"role": "user", "content": "word " * small.context_limit}], 8)
+    assert caught.value.message.key == "chat.too_long_for_card"
+    monkeypatch.setattr(duel_module, "free_on_card", lambda device: 50 << 30)
+    assert Duel(never_saw_an_adapter, tokenizer).context_limit == 8192
+
+
 def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw_an_adapter, tokenizer):
     trained = ChatTemplate("{% for m in messages %}Q: {{ m['content'] }}\n{% endfor %}{{ 'A: ' }}", tokenizer.special)
     asked = Duel.__new__(Duel)
-    asked.tokenizer, asked.context_limit = tokenizer, 100
+    asked.tokenizer, asked.context_limit, asked._too_long = tokenizer, 100, "chat.too_long"
     asked._templates = {"base": tokenizer.template, "tuned": trained}
     assert tokenizer.decode(asked.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
     assert asked.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
