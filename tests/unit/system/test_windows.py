@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from core.export.exports import ExportRequest
 from core.presets import PROJECT
 from core.system import machine, windows
+from core.workspace.names import short_id, slug
 
 FILES = "SYSTEM\\CurrentControlSet\\Control\\FileSystem"
 MEMORY = "SYSTEM\\CurrentControlSet\\Control\\Session Manager\\Memory Management"
@@ -133,3 +135,17 @@ def test_launch_can_read_this_file_before_anything_is_installed() -> None:
     names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)
+
+
+def test_the_longest_names_below_a_workspace_leave_some_room() -> None:
+    """Of the longest run's name there is. What is written aside has a longer name than what it becomes."""
+    run = f"2026-11-27_{slug('x' * 200)}_{short_id()}"
+    export = ExportRequest(workspace="", run=run, kind="gguf", quant="q8_0", checkpoint="checkpoint-000200").name
+    names = (
+        f"runs/{run}/checkpoints/.checkpoint-000200.part/.adapter.part/adapter_model.safetensors",
+        f"exports/.jobs/{export}/build/out/model-00001-of-00004.safetensors",
+        f"exports/.jobs/{export}/build/out/.Modelfile.tmp-99999-99999",
+        f"cache/datasets/.{'0' * 32}.arrow.99999",
+    )
+    assert 140 < max(map(len, names)) <= windows.LONGEST_IN_WORKSPACE
+    assert windows.MOST_ROOT + len("/workspace/") + windows.LONGEST_IN_WORKSPACE <= windows.MOST_PATH
