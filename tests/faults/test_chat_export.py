@@ -272,7 +272,7 @@ def forker() -> Iterator[Forker]:
 
 def ask(exports: Exports, run: RunFolder, kind: str) -> Path:
     """As Exports.start, but for the process; returns its request."""
-    spawn, Exports._spawn = Exports._spawn, lambda self, job: None
+    spawn, Exports._spawn = Exports._spawn, lambda self, job, run: None
     try:
         return exports.start(run, kind).job.path / "request.json"
     finally:
