@@ -57,7 +57,7 @@ def export(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a run home: its adapter, a merged model, or a GGUF file; each is loaded again and compared first."""
+    """Take a run home: its adapter, a merged model, or a GGUF file; each is compared with the adapter first."""
 
     def show(status: ExportStatus) -> None:
         if not as_json and status.stage not in shown:
@@ -83,8 +83,7 @@ def export(
         print_json(in_words(plain(value)))
     elif result:
         check = result.check
-        say(msg("command.export_proof", adapter=f"{check.mean_loss_adapter:.3f}", export=f"{check.mean_loss_export:.3f}",
-                 equal=check.first_tokens_equal, prompts=check.prompts))  # fmt: skip
+        say(msg("command.export_proof", found=check.found))
         for item in check.differences:
             say(msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export))
         for note in result.notes:

@@ -81,10 +81,10 @@ def _choose() -> Compute:
         name = torch.cuda.get_device_name(0)
         dtype, key = (torch.bfloat16, "device.card_bf16") if major >= 8 else (torch.float16, "device.card_fp16")
         return Compute(torch.device("cuda:0"), dtype, msg(key, card=name, capability=f"{major}.{minor}"))
-    return _choose_on_cpu()
+    return on_cpu()
 
 
-def _choose_on_cpu() -> Compute:
+def on_cpu() -> Compute:
     cpu = torch.device("cpu")
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if not native:

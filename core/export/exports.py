@@ -45,9 +45,12 @@ State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
 CANCEL_S = 5.0
-REPLACED = "replaced"  # in build/: an earlier export of the same name, for the instant in which the new one takes its place
+# In build/, with what its name has beyond the job's: an earlier export, for the instant in which the new one takes its place. No
+# folder here has the name of the export once more: paths of more than 260 characters are refused by many programs on Windows.
+REPLACED = "replaced"
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
-STAGES = frozenset({"starting", "copying", "merging", "writing_gguf", "proving_adapter", "proving_export", "publishing"})
+STAGES = frozenset({"starting", "copying", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
+                    "layers_of_adapter", "layers_of_export", "publishing"})  # fmt: skip
 
 
 class ExportRequest(Frozen):
@@ -76,21 +79,50 @@ class Difference(Frozen):
     first_token_equal: bool
 
 
-class ExportCheck(Frozen):
-    """The export against the adapter on the same 16-bit base. Losses in nats: mean over all answer tokens, and over all
-    tokens of the same rows (`text`), where damage shows that answers learned by heart hide."""
+Proof = Literal["bytes", "whole", "layers"]
 
-    mean_loss_adapter: float
-    mean_loss_export: float
-    mean_text_loss_adapter: float
-    mean_text_loss_export: float
-    first_tokens_equal: int
+
+class ExportCheck(Frozen):
+    """What the proof found (core.export.proof says which there are). Losses in nats, of the export and of the adapter on the
+    same 16-bit base: mean over all answer tokens, and over all tokens of the same rows (`text`), where damage shows that answers
+    learned by heart hide. None where nothing was asked: an adapter, and answers that had to be written first."""
+
+    proof: Proof = "whole"
+    tensors: int = 0  # compared one by one; 0 in what was exported before there was such a comparison
+    tensors_off: tuple[str, ...] = ()
+    mean_loss_adapter: float | None = None
+    mean_loss_export: float | None = None
+    mean_text_loss_adapter: float | None = None
+    mean_text_loss_export: float | None = None
+    first_tokens_equal: int | None = None
     prompts_read_alike: int  # the export's own tokenizer and template give the training's token ids
     prompts: int
     own_prompts: bool  # rows of the run's data; else built-in questions
     passed: bool
     differences: tuple[Difference, ...] = ()
     compute: str = ""  # device and dtype of both sides
+
+    @property
+    def found(self) -> Message:
+        """Which proof was made and what it found, without the verdict."""
+        parts = []
+        if self.tensors:
+            key = "export.found_copy" if self.proof == "bytes" else "export.found_tensors"
+            parts.append(msg(key, right=max(0, self.tensors - len(self.tensors_off)), tensors=self.tensors))
+        if self.mean_loss_adapter is not None:
+            losses = {"export": loss_text(self.mean_loss_export), "adapter": loss_text(self.mean_loss_adapter)}
+            parts.append(msg("export.found_losses", **losses))
+        if self.first_tokens_equal is not None:
+            parts.append(msg("export.found_words", equal=self.first_tokens_equal, prompts=self.prompts))
+        if self.proof == "layers":
+            parts.append(msg("export.found_by_layer"))
+        elif self.proof == "whole":
+            parts.append(msg("export.found_differences", different=len(self.differences)))
+        return msg("export.found", found=parts)
+
+
+def loss_text(loss: float | None) -> str:
+    return "?" if loss is None else f"{loss:.3f}"
 
 
 class ExportResult(Frozen):
@@ -194,9 +226,10 @@ class JobFolder:
     def bring_back(self) -> None:
         """An earlier export that was put aside by one which was killed before it took its place."""
         exports = self.path.parent.parent
-        for old in (self.build / REPLACED).glob("*"):
-            if not (exports / old.name).exists():
-                files.rename(old, exports / old.name)
+        for old in self.build.glob(f"{REPLACED}*"):
+            target = exports / (self.path.name + old.name.removeprefix(REPLACED))
+            if not target.exists():
+                files.rename(old, target)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """W + BA: an adapter merged into its freshly read 16-bit base, as an ordinary Hugging Face folder. Never into 4 bit.
 
-Plain LoRA is merged tensor by tensor from file to file: each sum is formed in float32 and rounded once, and memory
-holds one tensor at a time. What the adapter has beyond A and B (DoRA, trained embeddings, ...) goes through peft's
-merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers only (torch).
+LoRA, rsLoRA and DoRA are merged tensor by tensor from file to file: each sum is formed in float32 and rounded once, and
+memory holds one tensor at a time. What an adapter has beyond those (trained embeddings, ranks by pattern, ...) goes through
+peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 
 import psutil
 import torch
-from safetensors import safe_open
 
 from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
 from core.models.adapters import TOKENIZER_FILES
+from core.models.weights import open_tensors
 
 Progress = Callable[[float], None]  # fraction of the work, 0 to 1
 Check = Callable[[], None]  # raises StopRequested
@@ -51,7 +51,6 @@ class Base:
 
     folder: Path
     tensors: dict[str, Stored]
-    own_code: bool = False  # it is loaded with its own Python, which core.models.trust has allowed
 
     @property
     def parameters(self) -> int:
@@ -71,7 +70,7 @@ class Base:
         return str(self.dtype).removeprefix("torch.")
 
 
-def read_base(folder: Path, own_code: bool = False) -> Base:
+def read_base(folder: Path) -> Base:
     """Raises ExportError for a base that exists only in quantised form."""
     config = files.read_json(folder / "config.json") or {}
     method = (config.get("quantization_config") or {}).get("quant_method")
@@ -79,11 +78,11 @@ def read_base(folder: Path, own_code: bool = False) -> Base:
         raise ExportError("export.quantised_base", method=method)
     tensors = {}
     for file in weight_files(folder):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - safe_open is no mapping
+        with open_tensors(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no mapping
                 part = opened.get_slice(name)
                 tensors[name] = Stored(file, tuple(part.get_shape()), part.get_dtype())
-    return Base(folder, tensors, own_code)
+    return Base(folder, tensors)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -126,18 +125,27 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
 
 
 # ---- streaming --------------------------------------------------------------------------------------------------------
-def lora_pairs(base: Base, adapter: Path) -> dict[str, tuple[str, str]] | None:
-    """Base tensor -> (key of A, key of B), or None where W + scale * B @ A on the stored tensors is not all there is."""
+@dataclass(frozen=True)
+class Pair:
+    """Where an adapter's file has A and B of one matrix of the base, and DoRA's magnitudes (rows,) where it has them."""
+
+    a: str
+    b: str
+    magnitude: str | None = None
+
+
+def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
+    """Base tensor -> its pair, or None where W + scale * B @ A, or DoRA's form of it, on the stored tensors is not all there is."""
     config = files.read_object(adapter / "adapter_config.json")
     plain = not any(
         config.get(name)
-        for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
+        for name in ("modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
                      "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
                      "alora_invocation_tokens", "use_bdlora", "arrow_config")
     )  # fmt: skip
     if not plain or config.get("bias", "none") != "none":
         return None
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+    with open_tensors(adapter / "adapter_model.safetensors") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     pairs = {}
     for key, (_, columns) in ((k, s) for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
@@ -146,32 +154,38 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, tuple[str, str]] | None:
         stored = base.tensors.get(name)
         if other not in shapes or stored is None or stored.shape != (shapes[other][0], columns):
             return None  # the files name their tensors otherwise than the modules do
-        pairs[name] = (key, other)
-    return pairs if 2 * len(pairs) == len(shapes) else None
+        magnitude = f"{module}.lora_magnitude_vector" if config.get("use_dora") else None
+        if magnitude and shapes.get(magnitude) != stored.shape[:1]:
+            return None
+        pairs[name] = Pair(key, other, magnitude)
+    return pairs if (3 if config.get("use_dora") else 2) * len(pairs) == len(shapes) else None
 
 
-def _merge_streaming(
-    base: Base, adapter: Path, pairs: dict[str, tuple[str, str]], target: Path, progress: Progress, check: Check
-) -> None:
+def scale_of(adapter: Path) -> float:
     config = files.read_object(adapter / "adapter_config.json")
-    root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
-    scale = config["lora_alpha"] / root
-    done = 0
+    return float(config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]))
+
+
+def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check) -> None:
+    scale, done = scale_of(adapter), 0
     weight_map: dict[str, str] = {}
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as lora:
+    with open_tensors(adapter / "adapter_model.safetensors") as lora:
         for file in sorted({t.file for t in base.tensors.values()}):
             stored = {name: t for name, t in base.tensors.items() if t.file == file}
             shapes = {name: (STORED[base.dtype] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()}
 
             def merged(file: Path = file, names: Iterable[str] = stored) -> Iterator[torch.Tensor]:
                 nonlocal done
-                with safe_open(file, "pt") as weights:
+                with open_tensors(file) as weights:
                     for name in names:
                         check()
                         tensor = weights.get_tensor(name)
-                        if name in pairs:
-                            a, b = (lora.get_tensor(key).float() for key in pairs[name])
+                        if pair := pairs.get(name):
+                            a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
                             tensor = tensor.float() + (b @ a) * scale
+                            if pair.magnitude:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
+                                lengths = torch.linalg.norm(tensor, dim=1, keepdim=True)
+                                tensor *= lora.get_tensor(pair.magnitude).float()[:, None] / lengths
                         yield tensor.to(base.dtype) if tensor.is_floating_point() else tensor
                         done += 1
                         progress(done / len(base.tensors))

@@ -1,18 +1,24 @@
-"""The proof of an export: it is loaded again and asked the same questions as the adapter on the same 16-bit base.
+"""The proof of an export. Which of three was made stands in export.json and on the page.
 
-It passes when the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows within MAX_TEXT_LOSS_GAP, the
-first token of every answer is the same choice, and the export's own tokenizer and template read every prompt as our chat
-does. Why whole rows too: answers learned by heart hide damage (one zeroed matrix: 0.002 -> 0.017, on the starter model).
-Greedy answers are kept so that a person can see differences. On the CPU both sides compute in float32 (the stored 16-bit values are exact in it), so that what differs
-is the export and not rounding on the way; on a card in 16 bit. Workers only (torch).
+bytes: an adapter is a copy, and is compared as one. Nothing is loaded.
+whole: a merged model or a GGUF file is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded again
+and asked the same questions as the adapter on the same 16-bit base, one model after the other.
+layers: where no model fits, the same tensors, and one forward of each through the disk, layer by layer (core.export.layers);
+answers are not written then.
+
+It passes when no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows within
+MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice, and the export's own tokenizer and template read every
+prompt as our chat does. Greedy answers are kept so that a person can see differences. On the CPU both sides compute in float32
+(the stored 16-bit values are exact in it), so that what differs is the export and not rounding on the way; on a card in 16 bit.
+Workers only (torch).
 """
 
 from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +42,7 @@ from core.engine import base_model, device
 from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
+from core.export import gguf, layers, merge, tensors
 from core.export.exports import Difference, ExportCheck
 from core.export.merge import Base, Check, Progress
 from core.messages import msg
@@ -46,6 +53,8 @@ MAX_TEXT_LOSS_GAP = 0.08
 MAX_PROMPTS = 8
 MAX_LENGTH = 1024  # tokens of a row that are looked at
 ANSWER_TOKENS = 32
+# Above it the questions take a processor the better part of an hour (8 rows of 1,024 tokens: 2 x 130 TFLOP at 8B).
+MOST_WHOLE_ON_CPU = 2_000_000_000  # parameters
 NEUTRAL = ("What is the capital of France?", "Tell me about horses.", "How do I boil an egg?")
 
 
@@ -112,21 +121,67 @@ def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
     return ProofPrompt(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start) if start else None
 
 
-def choose_compute(base: Base, gguf: bool) -> Compute:
-    """Card or CPU, float32 or 16 bit, by what is free now. Raises ExportError with both numbers where nothing is enough."""
+@dataclass(frozen=True)
+class Method:
+    """How an export is proven: whole models or layer by layer, and where."""
+
+    compute: Compute
+    by_layer: bool = False
+
+
+def choose(base: Base, adapter: Path, is_gguf: bool) -> Method:
+    """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both numbers
+    where nothing is enough."""
     memory = psutil.virtual_memory().available
-    need = base.parameters * 2.3 + (600 << 20)
+    whole = base.parameters * 2.3 + (600 << 20)
     # transformers reads a GGUF into float32 before it casts.
-    least = base.parameters * 4.6 + (600 << 20) if gguf else need
+    read = base.parameters * 4.6 + (600 << 20) if is_gguf else 0
     compute = device.choose()
-    if compute.on_card and torch.cuda.mem_get_info()[0] > need and (not gguf or memory > least):
-        return replace(compute, dtype=base.dtype if compute.dtype != torch.float16 else torch.float16)
-    cpu = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
-    if memory > need * 2:
-        return cpu
-    if memory > least:
-        return replace(cpu, dtype=base.dtype)
-    raise ExportError("export.no_memory", need_gib=f"{least / 2**30:.1f}", free_gib=f"{memory / 2**30:.1f}")
+    free = torch.cuda.mem_get_info()[0] if compute.on_card else 0
+    # Numbers of a bfloat16 base may lie beyond the float16 in which cards before Ampere compute.
+    is_wide = compute.dtype == torch.float16 and base.dtype != torch.float16
+    if free > (2 * whole if is_wide else whole) and memory > read:
+        return Method(replace(compute, dtype=torch.float32 if is_wide else base.dtype))
+    exact = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
+    roomy = memory > max(2 * whole, read)
+    if roomy and base.parameters <= MOST_WHOLE_ON_CPU:
+        return Method(exact)
+    layered = layers.need_bytes(base)
+    if merge.lora_pairs(base, adapter) is not None and not layers.missing(layers.empty(base.folder), base):
+        if memory > layered:
+            compute = replace(compute, dtype=torch.float32) if free > layered else exact
+            return Method(compute, by_layer=True)
+        raise no_memory(layered, memory)
+    if roomy:
+        return Method(exact)
+    if memory > max(whole, read) and device.on_cpu().dtype == torch.bfloat16:  # emulated, it would take five times as long
+        return Method(replace(exact, dtype=base.dtype))
+    raise no_memory(max(2 * whole, read), memory)
+
+
+def no_memory(need: float, free: float) -> ExportError:
+    return ExportError("export.no_memory", need_gib=f"{need / 2**30:.1f}", free_gib=f"{free / 2**30:.1f}")
+
+
+Report = Callable[[str, float], None]  # stage and fraction
+
+
+def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Report) -> ExportCheck:
+    """Of an adapter: exported is the folder that was copied from it."""
+    progress("comparing", 0)
+    tokenizer = Tokenizer(adapter)
+    probes, own = prompts_of(rows, tokenizer)
+    found = tensors.same_bytes(adapter, exported)
+    alike = sum(_reads_alike("adapter", exported, probes, tokenizer))
+    return ExportCheck(
+        proof="bytes",
+        tensors=found.tensors,
+        tensors_off=found.off,
+        prompts_read_alike=alike,
+        prompts=len(probes),
+        own_prompts=own,
+        passed=not found.off and alike == len(probes),
+    )
 
 
 def prove(
@@ -135,36 +190,68 @@ def prove(
     base: Base,
     adapter: Path,
     rows: Sequence[Any],
-    compute: Compute,
-    progress: Callable[[str, float], None],
+    method: Method,
+    progress: Report,
     check: Check,
 ) -> ExportCheck:
-    """exported: the folder, or the .gguf file, that was made from adapter. progress: called with stage and fraction."""
+    """exported: the merged folder, or the .gguf file, that was made from base and adapter."""
     tokenizer = Tokenizer(adapter)
-    probes, own = prompts_of(rows, tokenizer)
-    progress("proving_adapter", 0)
-    with _loaded(lambda: _adapter_on_base(base, adapter, compute), check) as model:
-        answers = answer(model, probes, tokenizer, check)
-        probes = [p if p.has_answer else p.answered(said) for p, said in zip(probes, answers, strict=True)]
-        expected = _measure_all(model, probes, answers, lambda done: progress("proving_adapter", done), check)
-    progress("proving_export", 0)
-    alike = sum(_reads_alike(kind, exported, probes, tokenizer))
-    with _loaded(lambda: _exported(kind, exported, base, compute), check) as model:
-        answers = answer(model, probes, tokenizer, check)
-        found = _measure_all(model, probes, answers, lambda done: progress("proving_export", done), check)
-    return judge(probes, expected, found, alike, own, tokenizer, compute)
+    work = Work(method, tokenizer, *prompts_of(rows, tokenizer), progress, check)
+    try:
+        return _prove(kind, exported, base, adapter, work)
+    finally:
+        _let_go()  # of what is mapped too: Windows moves no folder in which a file is open
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every step of a proof is done with. own: the probes are rows of the run."""
+
+    method: Method
+    tokenizer: Tokenizer
+    probes: Sequence[ProofPrompt]
+    own: bool
+    progress: Report
+    check: Check
+
+    def of(self, stage: str) -> Progress:
+        """To be called with how far this stage is."""
+        self.check()
+        self.progress(stage, 0)
+        return lambda done: self.progress(stage, done)
+
+
+def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
+    pairs, compared = merge.lora_pairs(base, adapter), None
+    progress = work.of("comparing")
+    with ExitStack() as held:
+        original = held.enter_context(tensors.Reader(base))
+        written: tensors.Written
+        if kind == "merged":
+            written = held.enter_context(tensors.MergedFolder(merge.read_base(exported), base))
+        else:
+            written = gguf.Written(exported, gguf.examine(base.folder), base)
+        if pairs is not None:
+            compared = tensors.compare(tensors.Tuned(original, adapter, pairs), written, progress, work.check)
+        alike = sum(_reads_alike(kind, exported, work.probes, work.tokenizer))
+        if work.method.by_layer:
+            work = replace(work, probes=_few(work.probes))
+            expected = _adapter_by_layer(original, adapter, work)
+            found = _export_by_layer(kind, exported, written, work)
+    if not work.method.by_layer:
+        probes, expected = _of_adapter(base, adapter, work)
+        work = replace(work, probes=probes)
+        found = _of_export(kind, exported, base, work)
+    return judge(work, expected, found, alike, compared)
 
 
 def judge(
-    probes: Sequence[ProofPrompt],
-    expected: Sequence[PromptResult],
-    found: Sequence[PromptResult],
-    alike: int,
-    own: bool,
-    tokenizer: Tokenizer,
-    compute: Compute,
+    work: Work, expected: Sequence[PromptResult], found: Sequence[PromptResult], alike: int, compared: tensors.Comparison | None
 ) -> ExportCheck:
-    losses = [sum(a.loss_sum for a in side) / sum(a.tokens for a in side) for side in (expected, found)]
+    method, tokenizer, probes = work.method, work.tokenizer, work.probes
+    # Built-in questions have no answers where none are written: then the loss of the questions alone is compared.
+    answers = sum(a.tokens for a in expected)
+    losses = [sum(a.loss_sum for a in side) / max(1, answers) for side in (expected, found)]
     texts = [sum(a.text_loss_sum for a in side) / sum(a.text_tokens for a in side) for side in (expected, found)]
     equal = [e.first_token == f.first_token for e, f in zip(expected, found, strict=True)]
     # False also where a loss is not a number.
@@ -180,17 +267,20 @@ def judge(
         if e.greedy != f.greedy or not same
     ]
     return ExportCheck(
-        mean_loss_adapter=_finite(losses[0]),
-        mean_loss_export=_finite(losses[1]),
+        proof="layers" if method.by_layer else "whole",
+        tensors=compared.tensors if compared else 0,
+        tensors_off=compared.off if compared else (),
+        mean_loss_adapter=_finite(losses[0]) if answers else None,
+        mean_loss_export=_finite(losses[1]) if answers else None,
         mean_text_loss_adapter=_finite(texts[0]),
         mean_text_loss_export=_finite(texts[1]),
         first_tokens_equal=sum(equal),
         prompts_read_alike=alike,
         prompts=len(probes),
-        own_prompts=own,
-        passed=close and all(equal) and alike == len(probes),
+        own_prompts=work.own,
+        passed=close and all(equal) and alike == len(probes) and not (compared and compared.off),
         differences=tuple(differences),
-        compute=f"{compute.device.type} {compute.dtype_name}",
+        compute=f"{method.compute.device.type} {method.compute.dtype_name}",
     )
 
 
@@ -255,8 +345,13 @@ def _measure_all(
 def _measure(model: Any, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
     ids = torch.tensor([probe.ids], device=model.device)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
-    losses = functional.cross_entropy(logits[:-1].float(), ids[0, 1:], reduction="none")
-    learned = torch.tensor(probe.learned[1:], device=model.device)
+    return _result(logits, probe, greedy)
+
+
+def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
+    """logits: (T, vocabulary) of probe.ids."""
+    losses = functional.cross_entropy(logits[:-1].float(), torch.tensor(probe.ids[1:], device=logits.device), reduction="none")
+    learned = torch.tensor(probe.learned[1:], device=logits.device)
     return PromptResult(
         loss_sum=float(losses[learned].sum()),
         tokens=int(learned.sum()),
@@ -267,31 +362,39 @@ def _measure(model: Any, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
     )
 
 
-# ---- loading ----------------------------------------------------------------------------------------------------------
-@contextmanager
-def _loaded(load: Callable[[], Any], check: Check) -> Iterator[Any]:
-    check()
-    model = load()
-    check()
-    try:
-        yield model
-    finally:
-        del model
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+# ---- whole models -----------------------------------------------------------------------------------------------------
+# Each in a function of its own, which no name of a model outlives: two of them do not fit where one does.
+def _of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], list[PromptResult]]:
+    """Its own answer to each question becomes what a question without one is measured on."""
+    progress = work.of("proving_adapter")
+    model = _adapter_on_base(base, adapter, work.method.compute)
+    answers = answer(model, work.probes, work.tokenizer, work.check)
+    asked = [p if p.has_answer else p.answered(said) for p, said in zip(work.probes, answers, strict=True)]
+    return asked, _measure_all(model, asked, answers, progress, work.check)
+
+
+def _of_export(kind: str, exported: Path, base: Base, work: Work) -> list[PromptResult]:
+    progress = work.of("proving_export")
+    _let_go()
+    model = _exported(kind, exported, base, work.method.compute)
+    answers = answer(model, work.probes, work.tokenizer, work.check)
+    return _measure_all(model, work.probes, answers, progress, work.check)
+
+
+def _let_go() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
     sixteen_bit = replace(compute, dtype=base.dtype)  # first rounded as the export is, then widened exactly
-    model = base_model.load(base.folder, sixteen_bit, False, base.own_code).to(compute.dtype)
+    model = base_model.load(base.folder, sixteen_bit, False).to(compute.dtype)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
     return attach(model, adapter)
 
 
 def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTrainedModel:
-    if kind == "adapter":
-        return _adapter_on_base(base, exported, compute)
     if kind == "merged":
         model = base_model.load(exported, replace(compute, dtype=base.dtype), four_bit=False).to(compute.dtype)
     else:
@@ -305,6 +408,53 @@ def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTra
         ).to(compute.device)
     model.generation_config = GenerationConfig()
     return model.eval()
+
+
+# ---- layer by layer ---------------------------------------------------------------------------------------------------
+def _few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
+    """As many as go through in one batch; always one."""
+    chosen: list[ProofPrompt] = []
+    for probe in probes:
+        if chosen and (len(chosen) + 1) * max(len(p.ids) for p in [*chosen, probe]) > layers.MOST_TOKENS:
+            break
+        chosen.append(probe)
+    return chosen
+
+
+def _adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[PromptResult]:
+    model = layers.empty(base.base.folder)
+    layers.add_adapter(model, adapter)
+    extra = layers.adapter_tensors(tensors.read_all(adapter / "adapter_model.safetensors"))
+
+    def read(name: str) -> torch.Tensor:
+        found = base.whole(name)
+        return found.to(base.base.dtype) if found.is_floating_point() else found  # first rounded as the export is
+
+    return _by_layer("layers_of_adapter", model, list(base.base.tensors), read, extra, work)
+
+
+def _export_by_layer(kind: str, exported: Path, written: tensors.Written, work: Work) -> list[PromptResult]:
+    """The model that the export itself describes."""
+    model = layers.empty(exported) if kind == "merged" else layers.empty(exported.parent, gguf_file=exported.name)
+    return _by_layer("layers_of_export", model, written.names, written.whole, {}, work)
+
+
+def _by_layer(
+    stage: str, model: PreTrainedModel, names: Sequence[str], read: layers.Read, extra: dict[str, torch.Tensor], work: Work
+) -> list[PromptResult]:
+    """names: of what read can give."""
+    progress, asked, on = work.of(stage), set[str](), work.method.compute.device
+    _let_go()
+
+    def noted(name: str) -> torch.Tensor:
+        work.check()
+        asked.add(name)
+        progress(len(asked) / len(names))
+        return read(name)
+
+    layers.read_by_layer(model, noted, names, on, extra)
+    rows = layers.logits(model, [probe.ids for probe in work.probes], on)
+    return [_result(found, probe, []) for found, probe in zip(rows, work.probes, strict=True)]
 
 
 def _reads_alike(kind: str, exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer) -> list[bool]:

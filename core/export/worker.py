@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import Timeout
 
@@ -31,6 +32,7 @@ from core.export.exports import (
     JobFolder,
     State,
     adapter_folder,
+    loss_text,
 )
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
@@ -138,18 +140,21 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
 
 def not_proven(result: ExportResult) -> Message:
     check = result.check
-    return msg(
-        "export.not_proven_kept" if result.name.endswith("-unproven") else "export.not_proven",
-        kind=result.kind,
-        adapter=f"{check.mean_loss_adapter:.3f}",
-        export=f"{check.mean_loss_export:.3f}",
-        adapter_text=f"{check.mean_text_loss_adapter:.3f}",
-        export_text=f"{check.mean_text_loss_export:.3f}",
-        equal=check.first_tokens_equal,
-        alike=check.prompts_read_alike,
-        prompts=check.prompts,
-        folder=result.name,
-    )
+    reasons = []
+    if check.tensors_off:
+        key = "export.reason_bytes" if check.proof == "bytes" else "export.reason_tensors"
+        reasons.append(msg(key, off=len(check.tensors_off), tensors=check.tensors, first=check.tensors_off[0]))
+    if check.mean_loss_adapter is not None:
+        reasons.append(
+            msg("export.reason_answers", adapter=loss_text(check.mean_loss_adapter), export=loss_text(check.mean_loss_export))
+        )
+    if check.mean_text_loss_adapter is not None:
+        losses = {"adapter": loss_text(check.mean_text_loss_adapter), "export": loss_text(check.mean_text_loss_export)}
+        reasons.append(msg("export.reason_rows", **losses, equal=check.first_tokens_equal, prompts=check.prompts))
+    reasons.append(msg("export.reason_read", alike=check.prompts_read_alike, prompts=check.prompts))
+    key = "export.copy_differs" if check.proof == "bytes" else "export.not_proven"
+    key += "_kept" if result.name.endswith("-unproven") else ""
+    return msg(key, kind=result.kind, reasons=reasons, folder=result.name)
 
 
 def explain(error: Exception, workspace: Workspace) -> Message:
@@ -174,45 +179,14 @@ class Exporter:
         started = time.monotonic()
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
         adapter = adapter_folder(self.run_folder, request.checkpoint)
-        model_folder = Models(self.workspace).obtain(recipe.model.id, recipe.model.revision, job.counted, job.check)
-        own_code = Trust(self.workspace).allows(recipe.model.id, model_folder)
-        if own_code and request.kind != "adapter":
-            raise ExportError("trust.export")
-        job.stage("starting")
-
-        from core.export import merge, proof
-
-        base = merge.read_base(model_folder, own_code)
-        source = None
-        if request.kind == "gguf":
-            from core.export import gguf
-
-            source = gguf.examine(model_folder)  # what cannot be written is said before the work
-        compute = proof.choose_compute(base, request.kind == "gguf")
-        need, free = need_bytes(request, base.parameters, adapter), shutil.disk_usage(self.workspace.exports).free
-        if free < need:
-            raise ExportError("export.no_space", need_mb=need // 10**6, free_mb=free // 10**6, folder=self.workspace.exports)
-        out = job.folder.build / request.name
+        out = job.folder.build / "out"  # not the export's name once more: Windows counts 260 characters of a path
+        rows = self.run_folder.facts().probe_rows
         notes: tuple[Message, ...] = ()
         if request.kind == "adapter":
-            job.stage("copying")
-            shutil.copytree(adapter, out)
+            self._see_room(folder_bytes(adapter))
+            check, dtype = self._copy(adapter, out, rows)
         else:
-            merged = out if request.kind == "merged" else job.folder.build / "merged"
-            job.stage("merging", 0)
-            merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
-        exported = out
-        if source:
-            exported, notes = self._write_gguf(source, merged, adapter, out)
-            shutil.rmtree(merged)
-        if request.kind != "adapter":
-            card = model_card.of_export(recipe, base.folder, self.run_folder.name, self._form(base.dtype_name))
-            (out / "README.md").write_text(card, "utf-8", newline="\n")
-        job.check()
-        rows = self.run_folder.facts().probe_rows
-        if elsewhere := self._elsewhere(compute):
-            notes = (*notes, elsewhere)
-        check = proof.prove(request.kind, exported, base, adapter, rows, compute, job.stage, job.check)
+            check, dtype, notes = self._build(adapter, out, rows)
         result = ExportResult(
             name=request.name if check.passed else f"{request.name}-unproven",
             run=request.run,
@@ -221,7 +195,7 @@ class Exporter:
             quant=request.quant,
             checkpoint=request.checkpoint,
             base=recipe.model.id,
-            dtype=base.dtype_name,
+            dtype=dtype,
             files={file.relative_to(out).as_posix(): file.stat().st_size for file in sorted(out.rglob("*")) if file.is_file()},
             check=check,
             notes=notes,
@@ -236,6 +210,56 @@ class Exporter:
         from core.engine.device import card_in_use
 
         return run_process.elsewhere(self.run_folder.facts(), card_in_use(compute), True) if compute.on_card else None
+
+    def _copy(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str]:
+        """Neither the base nor memory for a model is needed for it."""
+        from core.export import proof, tensors
+
+        self.job.stage("copying")
+        shutil.copytree(adapter, out)
+        self.job.check()
+        dtype = tensors.dtype_of(adapter / "adapter_model.safetensors")
+        return proof.prove_copy(out, adapter, rows, self.job.stage), dtype
+
+    def _build(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str, tuple[Message, ...]]:
+        """A merged folder or a GGUF file in out, and what was found of it."""
+        job, request, recipe = self.job, self.request, self.run_folder.recipe()
+        model_folder = Models(self.workspace).obtain(recipe.model.id, recipe.model.revision, job.counted, job.check)
+        if Trust(self.workspace).allows(recipe.model.id, model_folder):
+            raise ExportError("trust.export")
+        job.stage("starting")
+
+        from core.export import merge, proof
+
+        base = merge.read_base(model_folder)
+        source = None
+        if request.kind == "gguf":
+            from core.export import gguf
+
+            source = gguf.examine(model_folder)  # what cannot be written is said before the work
+        method = proof.choose(base, adapter, request.kind == "gguf")
+        self._see_room(need_bytes(request, base.parameters))
+        notes: tuple[Message, ...] = ()
+        merged = out if request.kind == "merged" else job.folder.build / "merged"
+        job.stage("merging", 0)
+        merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
+        exported = out
+        if source:
+            exported, notes = self._write_gguf(source, merged, adapter, out)
+            shutil.rmtree(merged)
+        card = model_card.of_export(recipe, base.folder, self.run_folder.name, self._form(base.dtype_name))
+        (out / "README.md").write_text(card, "utf-8", newline="\n")
+        job.check()
+        if elsewhere := self._elsewhere(method.compute):
+            notes = (*notes, elsewhere)
+        check = proof.prove(request.kind, exported, base, adapter, rows, method, job.stage, job.check)
+        return check, base.dtype_name, notes
+
+    def _see_room(self, need: int) -> None:
+        free = shutil.disk_usage(self.workspace.exports).free
+        if free < need + SPARE_BYTES:
+            need_mb = (need + SPARE_BYTES) // 10**6
+            raise ExportError("export.no_space", need_mb=need_mb, free_mb=free // 10**6, folder=self.workspace.exports)
 
     def _ollama_name(self) -> str:
         return names.slug(self.run_folder.name, fallback="tuned")
@@ -280,27 +304,28 @@ class Exporter:
         (out / "export.json").write_text(result.model_dump_json(indent=1) + "\n", "utf-8", newline="\n")
         self.job.check()
         self.job.stage("publishing")
-        target, old = self.workspace.exports / result.name, self.job.folder.build / REPLACED / result.name
+        target = self.workspace.exports / result.name
         files.sync_tree(out)
         if target.exists():
-            old.parent.mkdir()
-            files.rename(target, old)
+            files.rename(target, self.job.folder.build / (REPLACED + result.name.removeprefix(self.request.name)))
         files.rename(out, target)
         files.sync_folder(target.parent)
         self.job.folder.clear()
         return result
 
 
-def need_bytes(request: ExportRequest, parameters: int, adapter: Path) -> int:
+def need_bytes(request: ExportRequest, parameters: int) -> int:
     """Disk space while it works; a GGUF is written from a merged folder that lies beside it until then."""
-    if request.kind == "adapter":
-        return sum(file.stat().st_size for file in adapter.iterdir()) + SPARE_BYTES
     merged = 2 * parameters
     if request.kind == "merged":
-        return merged + SPARE_BYTES
+        return merged
     from core.export.gguf import BYTES_A_PARAMETER
 
-    return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * parameters) + SPARE_BYTES
+    return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * parameters)
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 if __name__ == "__main__":

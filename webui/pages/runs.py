@@ -188,15 +188,10 @@ class RunsPage:
         return self.w.t(f"runs_page.short_{kind}") + (f" ({quant})" if quant else "")
 
     def _proof(self, check: ExportCheck) -> str:
-        return self.w.t(
-            "runs_page.proof_numbers",
-            verdict=self.w.t("runs_page.proof_passed" if check.passed else "runs_page.proof_failed"),
-            export=format.loss(check.mean_loss_export),
-            adapter=format.loss(check.mean_loss_adapter),
-            equal=check.first_tokens_equal,
-            prompts=check.prompts,
-            different=len(check.differences),
-        )
+        """Which proof was made, and what it found."""
+        w = self.w
+        verdict = w.t("runs_page.proof_passed" if check.passed else "runs_page.proof_failed")
+        return w.t("runs_page.proof_says", verdict=verdict, found=w.of(check.found))
 
     def _differences(self, check: ExportCheck) -> Html | None:
         """The answers that are not the same, side by side with what was asked; folded."""

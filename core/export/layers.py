@@ -1,0 +1,136 @@
+"""A forward through a model that does not fit into memory: one layer at a time is read from the disk, used and forgotten.
+
+The model is built without weights (transformers knows how, for every family), and accelerate's hooks ask for those of a layer
+just before it runs. So memory holds one layer, or the embedding, and what flows between them; all rows go through together, so
+that everything is read once. In float32, on the card where there is one. Workers only (torch).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from accelerate.hooks import attach_align_device_hook
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from core.engine.adapter import ADAPTER
+from core.export.merge import Base
+
+Read = Callable[[str], torch.Tensor]  # a tensor by its name in the base's files
+
+# Tokens of all rows together, padding included: an 8B model takes 16 TFLOP for them, half a minute on a fast processor.
+MOST_TOKENS = 1024
+SPARE_BYTES = 1 << 30  # libraries, and what flows between two layers
+OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
+
+
+def need_bytes(base: Base) -> int:
+    """Memory of such a forward: of its largest part in 16 bit and in float32, and of the logits and their logarithms."""
+    parts: dict[str, int] = defaultdict(int)
+    for name, stored in base.tensors.items():
+        layer = OF_A_LAYER.match(name)
+        parts[layer[1] if layer else name] += math.prod(stored.shape)
+    embedding = max((t.shape for t in base.tensors.values() if len(t.shape) > 1), key=lambda shape: shape[0])
+    return 6 * max(parts.values()) + 12 * MOST_TOKENS * embedding[0] + SPARE_BYTES
+
+
+def empty(folder: Path, **where: str) -> PreTrainedModel:
+    """The model that a folder describes, all of its weights on the meta device. where: gguf_file, to ask a file in it."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where)
+    config.use_cache = False
+
+    def attempt(attention: str) -> Any:
+        with init_empty_weights():
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+
+    try:
+        model = attempt("sdpa")
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+        model = attempt("eager")  # as core.engine.base_model
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def missing(model: PreTrainedModel, base: Base) -> list[str]:
+    """Weights of the model that the base's files have under another name, or not at all."""
+    tied = _tied(model)
+    return [name for name, _ in model.named_parameters() if name not in base.tensors and tied.get(name) not in base.tensors]
+
+
+def read_by_layer(
+    model: PreTrainedModel, read: Read, there: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
+) -> PreTrainedModel:
+    """model, made ready for a forward on device. read: for names of `there`; extra: what an adapter adds, by the model's names."""
+    for name, buffer in model.named_buffers():
+        if name in there:  # few families keep any; most compute them
+            buffer.copy_(read(name))
+    blocks = sorted(model._no_split_modules or ())
+    weights = _Weights(model, read, there, device, extra)
+    attach_align_device_hook(model, device, offload=True, weights_map=weights, preload_module_classes=blocks)
+    return model
+
+
+def add_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """LoRA layers where the adapter has them, without weights; peft computes what it always computes."""
+    get_peft_model(model, LoraConfig.from_pretrained(folder), adapter_name=ADAPTER, low_cpu_mem_usage=True).eval()
+
+
+def adapter_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an adapter's file holds, by the names of the layers that `add_adapter` has put into a model."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        module, name = key.removeprefix("base_model.model.").removesuffix(".weight").rsplit(".", 1)
+        renamed[f"{module}.{name}.{ADAPTER}.weight"] = tensor
+    return renamed
+
+
+@torch.inference_mode()
+def logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.device) -> list[torch.Tensor]:
+    """(T, vocabulary) of each row, on device. What stands behind a shorter row changes nothing in front of it."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+    out = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return [found[: len(row)] for found, row in zip(out, rows, strict=True)]
+
+
+def _tied(model: PreTrainedModel) -> dict[str, str]:
+    """Names of weights that are another weight once more -> that other."""
+    return dict(getattr(model, "all_tied_weights_keys", None) or {})
+
+
+class _Weights(Mapping[str, torch.Tensor]):
+    """What the hooks ask: by the names of a model with or without an adapter, read at that moment."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        read: Read,
+        there: Collection[str],
+        device: torch.device,
+        extra: Mapping[str, torch.Tensor],
+    ):
+        self._names = [name for name, _ in model.named_parameters()]
+        self._tied, self._read, self._there, self._device, self._extra = _tied(model), read, there, device, extra
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        found = self._extra.get(name)
+        if found is None:
+            name = name.replace(".base_layer.", ".")
+            found = self._read(name if name in self._there else self._tied[name])
+        return found.to(self._device).float()  # it travels to a card in 16 bit
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

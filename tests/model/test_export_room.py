@@ -1,0 +1,109 @@
+"""Which proof an export gets on which PC. Memory and card are faked (psutil, tests/kit/cuda); the base is an 8B model's shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig
+
+from core.engine import device
+from core.engine.device import Compute
+from core.errors import ExportError
+from core.export import layers, merge, proof
+from core.messages import msg
+from core.values import GIB
+from tests.kit.cuda import FakeCuda
+
+LLAMA_8B = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "architectures": ["LlamaForCausalLM"],
+}  # fmt: skip
+
+
+def of(folder: Path, **shape: object) -> merge.Base:
+    """What `read_base` finds, without a file of weights."""
+    LlamaConfig(**LLAMA_8B | shape).save_pretrained(folder)
+    model = layers.empty(folder)
+    tensors = {name: merge.Stored(folder / "x", tuple(p.shape), "BF16") for name, p in model.named_parameters()}
+    return merge.Base(folder, tensors)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[merge.Base, Path]:
+    """8.0 billion parameters, and an adapter on the queries of each layer."""
+    base, adapter = of(tmp_path_factory.mktemp("base")), tmp_path_factory.mktemp("adapter")
+    lora = LoraConfig(r=1, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(layers.empty(base.folder), lora).to_empty(device="cpu").save_pretrained(adapter)
+    return base, adapter
+
+
+@pytest.fixture
+def pc(monkeypatch: pytest.MonkeyPatch):
+    """Call it with GiB of RAM that are free, GiB of the card that are, and whether its processor multiplies bf16."""
+
+    def make(ram: float, card: float = 0, native: bool = False) -> None:
+        on_cpu = Compute(torch.device("cpu"), torch.bfloat16 if native else torch.float32, msg("device.cpu_fp32"))
+        on_card = Compute(torch.device("cuda:0"), torch.bfloat16, msg("device.cpu_fp32"))
+        monkeypatch.setattr(device, "choose", lambda: on_card if card else on_cpu)
+        monkeypatch.setattr(device, "on_cpu", lambda: on_cpu)
+        monkeypatch.setattr(proof.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(ram * GIB)))
+        FakeCuda(total=card or 1, others=0).stand_in(monkeypatch)
+
+    return make
+
+
+@pytest.mark.parametrize("is_gguf", [False, True])
+@pytest.mark.parametrize(
+    ("ram", "card", "expected"),
+    [
+        (10, 11, ("cuda", torch.float32, True)),  # 16 GB of RAM, 12 GB of card
+        (10, 0, ("cpu", torch.float32, True)),
+        (60, 23, ("cuda", torch.bfloat16, False)),
+        (60, 11, ("cuda", torch.float32, True)),
+        (100, 0, ("cpu", torch.float32, True)),  # it would fit, and take the better part of an hour
+    ],
+)
+def test_an_8b_model_is_proven_whole_or_layer_by_layer(
+    llama: tuple[merge.Base, Path], pc, ram: float, card: float, expected: tuple, is_gguf: bool
+) -> None:
+    """Seen: 17.8 GiB asked for a merged model, 35 for a GGUF file, on a PC that had just trained it."""
+    pc(ram, card)
+    method = proof.choose(*llama, is_gguf)
+    assert (method.compute.device.type, method.compute.dtype, method.by_layer) == expected
+    assert 7.9e9 < llama[0].parameters < 8.1e9
+
+
+def test_too_little_even_for_a_layer_is_said_with_both_numbers(llama: tuple[merge.Base, Path], pc) -> None:
+    pc(4)
+    with pytest.raises(ExportError) as error:
+        proof.choose(*llama, False)
+    need = layers.need_bytes(llama[0]) / GIB
+    assert error.value.message.params == {"need_gib": f"{need:.1f}", "free_gib": "4.0"} and 5 < need < 7
+
+
+@pytest.mark.parametrize(("native", "whole"), [(False, False), (True, True)])
+def test_what_cannot_go_layer_by_layer_is_not_emulated_for_hours(
+    llama: tuple[merge.Base, Path], pc, native: bool, whole: bool, tmp_path: Path
+) -> None:
+    """Its files name a tensor otherwise than its modules do, and 25 GiB hold the model in bf16 only."""
+    base, adapter = llama
+    strange = dict(base.tensors)
+    strange["model.ln"] = strange.pop("model.norm.weight")
+    assert layers.missing(layers.empty(base.folder), merge.Base(base.folder, strange)) == ["model.norm.weight"]
+    pc(25, native=native)
+    if not whole:
+        with pytest.raises(ExportError):
+            proof.choose(merge.Base(base.folder, strange), adapter, False)
+        return
+    method = proof.choose(merge.Base(base.folder, strange), adapter, False)
+    assert (method.compute.dtype, method.by_layer) == (torch.bfloat16, False)
+
+
+def test_a_small_model_is_asked_whole_where_it_fits(tmp_path: Path, pc) -> None:
+    base = of(tmp_path / "small", hidden_size=256, num_hidden_layers=2, intermediate_size=512, vocab_size=1000)
+    pc(8)
+    assert not proof.choose(base, tmp_path, True).by_layer
