@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core import files
 from core.errors import ModelError, reason_of
 from core.models.adapters import TOKENIZER_FILES, check_whole, describe
+from core.models.weights import backend, open_tensors
 from core.recipe import Adapter
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        weights = load_file(folder / "adapter_model.safetensors")
+        weights = load_file(folder / "adapter_model.safetensors", backend=backend())
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError("adapter.damaged", folder=folder.name, reason=reason_of(error)) from error
     own, given = get_peft_model_state_dict(tuned, save_embedding_layers=False), weights
@@ -153,14 +154,13 @@ def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A saved adapter on a loaded base. Raises ModelError naming every shape that does not fit."""
     from peft import PeftModel
-    from safetensors import safe_open
 
     describe(folder)
     check_whole(folder)
     modules = dict(model.named_modules())
     misfits = []
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+    with open_tensors(folder / "adapter_model.safetensors") as file:
+        for key in file.keys():  # noqa: SIM118 - it is no mapping
             for kind, axis, field in ((".lora_A.weight", 1, "in_features"), (".lora_B.weight", 0, "out_features")):
                 if key.endswith(kind):
                     name = key.removesuffix(kind).removeprefix("base_model.model.")

@@ -21,6 +21,7 @@ from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from core.errors import ModelError
+from core.models.weights import backend
 
 Weights = dict[str, torch.Tensor]  # of an adapter, by peft's names in a file
 
@@ -82,7 +83,7 @@ def convert(folder: Path, start: Weights) -> None:
     """The adapter that peft has saved into folder, as plain LoRA on the untouched base."""
     file, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     plain = {}
-    for name, weight in load_file(file).items():
+    for name, weight in load_file(file, backend=backend()).items():
         is_a = name.endswith(".lora_A.weight")
         plain[name] = torch.cat([weight, start[name]], 0) if is_a else torch.cat([weight, -start[name]], 1)
     save_file(plain, file, metadata={"format": "pt"})

@@ -18,6 +18,7 @@ from typing import Any
 from core.errors import ModelError, RecipeError, RunError, reason_of
 from core.messages import msg
 from core.models import adapters
+from core.models.weights import open_tensors
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.run_json import Parent, RunFacts
@@ -51,11 +52,9 @@ def check(parent: RunFolder) -> Recipe:
 
 
 def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
-    from safetensors import safe_open
-
     try:
         found = adapters.describe(parent.adapter)
-        with safe_open(parent.adapter / "adapter_model.safetensors", "np") as opened:  # refuses a header that is not its file's
+        with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:  # refuses a header that is not its file's
             factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
             ranks = {opened.get_slice(name).get_shape()[0] for name in factors}
     except ModelError as error:

@@ -24,6 +24,7 @@ from core import files, values
 from core.engine.device import States
 from core.errors import RunError, reason_of
 from core.messages import msg
+from core.models.weights import backend
 from core.runs import checkpoints
 from core.runs.folder import RunFolder
 from core.runs.health import Health
@@ -172,6 +173,6 @@ def read(folder: Path) -> Saved:
         value["health"] = _known(Health, value.get("health") or {})
         position = _known(Position, value)
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
-        return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors"))
+        return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors", backend=backend()))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file
         raise RunError("run.bad_checkpoint", checkpoint=folder.name, reason=reason_of(error)) from error
