@@ -70,6 +70,7 @@ class ChatState:
     adapter: dict[str, Any] | None = None
     why_unloaded: Message | None = None
     elsewhere: Message | None = None
+    tight: Message | None = None  # that it takes more memory than was free as it began to load
 
 
 class ChatClient:
@@ -232,7 +233,8 @@ class ChatClient:
             return  # of a load that a newer one replaced
         elif kind == "loading":
             progress = event["progress"] and Progress.model_validate(event["progress"])
-            self._set(replace(self._state, stage=event["stage"], progress=progress))
+            tight = Message.model_validate(event["tight"]) if event["tight"] else self._state.tight
+            self._set(replace(self._state, stage=event["stage"], progress=progress, tight=tight))
         elif kind == "ready":
             ready = ChatState(
                 "ready",
@@ -244,6 +246,7 @@ class ChatClient:
                 mixed=event["mixed"],
                 adapter=event["adapter"],
                 elsewhere=event["elsewhere"] and Message.model_validate(event["elsewhere"]),
+                tight=self._state.tight,
             )
             self._set(ready)
         elif kind == "error":

@@ -4,7 +4,7 @@ In lines (core.system.lines):
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}   ask {id, base, tuned: turns or null, sampling}
   stop {id}
 Out:
-  loading {load, stage, progress}   ready {load, dtype, reason, context_limit, stop, mixed, adapter, elsewhere}
+  loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, adapter, elsewhere}
   piece {id, column, text}   done {id, column, tokens, seconds, finish_reason}   answered {id}
   error {load or id, text, advice}   idle {minutes}
 
@@ -24,14 +24,16 @@ import threading
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from core import files
 from core.chat.answer import COLUMNS, Piece, Sampling
+from core.chat.room import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested, first_line
 from core.files import is_out_of_memory, is_page_file_full
+from core.memory.arithmetic import Setup
 from core.messages import Message, msg
 from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models
@@ -193,15 +195,33 @@ class ChatWorker:
             torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
         compute = device.choose()
         self._check()
-        self._report("loading_model")
+        self._report("loading_model", tight=self._tight(wanted, compute))
         tokenizer = Tokenizer(model_folder)
         own_code = Trust(self._workspace).allows(model_id, model_folder)
         loaded, compute = base_model.load_finite(model_folder, compute, four_bit, own_code, eight_bit)
         self._base = LoadedBase(wanted, compute, tokenizer, loaded)
         return self._base
 
-    def _report(self, stage: str, progress: Progress | None = None) -> None:
-        self._emit("loading", load=self._load, stage=stage, progress=progress and progress.model_dump())
+    def _tight(self, wanted: tuple[str, str | None, bool, bool], compute: Any) -> Message | None:
+        """Said before the weights are read: afterwards a card of Windows may answer a word a second, and RAM go to the page file."""
+        import psutil
+
+        from core.chat.duel import free_on_card
+
+        model_id, revision, four_bit, eight_bit = wanted
+        method: Literal["qlora", "lora"] = "qlora" if four_bit else "lora"
+        device: Literal["card", "cpu"] = "card" if compute.on_card else "cpu"
+        setup = Setup(method=method, load_in_8bit=eight_bit, base_bytes=compute.dtype.itemsize, device=device)
+        on_card = free_on_card(compute.device)
+        free = psutil.virtual_memory().available if on_card is None else on_card
+        try:
+            return too_little(Models(self._workspace).shape(model_id, revision), setup, free)
+        except GarageError:
+            return None  # a shape that the arithmetic does not know
+
+    def _report(self, stage: str, progress: Progress | None = None, tight: Message | None = None) -> None:
+        told = {"stage": stage, "progress": progress and progress.model_dump(), "tight": tight and tight.model_dump()}
+        self._emit("loading", load=self._load, **told)
 
     def _check(self) -> None:
         if self._commands.load_superseded(self._load):

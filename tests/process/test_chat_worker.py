@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
-from core.chat.worker import LoadedBase, checked_adapter
+from core.chat.worker import ChatWorker, LoadedBase, checked_adapter
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
@@ -97,6 +98,19 @@ def lease_is_free(workspace: Workspace) -> bool:
             return True
     except BusyError:
         return False
+
+
+def test_a_worker_counts_what_it_is_about_to_read_against_what_is_free(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = ChatWorker.__new__(ChatWorker)
+    chat._workspace = workspace
+    compute = Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
+    assert chat._tight(("starter", None, False, False), compute) is None
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=400 << 20))
+    # 134.5 million parameters, 538 MB in float32, 178 of them in 4 bit.
+    assert chat._tight(("starter", None, False, False), compute).key == "chat.tight_ram"
+    assert chat._tight(("starter", None, True, False), compute) is None
 
 
 def test_loading_tells_its_stages_then_what_is_loaded(client, adapters):

@@ -143,12 +143,13 @@ class ChatPage:
             return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
         label = state.target.label if state.target else ""
         if state.phase == "loading":
-            return notice(self._loading(state, label), "plain")
+            said = " ".join(filter(None, (self._loading(state, label), w.of(state.tight))))
+            return notice(said, "warn" if state.tight else "plain")
         if state.phase == "failed":
             return notice(" ".join(filter(None, (w.of(state.message), w.of(state.advice)))))
         ready = w.t("chat_page.ready", label=label, dtype=state.dtype or "?")
-        more = (self._in_turn(state), w.of(state.elsewhere))
-        return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere else "ok")
+        more = (self._in_turn(state), w.of(state.elsewhere), w.of(state.tight))
+        return notice(" ".join(filter(None, (ready, *more))), "warn" if state.elsewhere or state.tight else "ok")
 
     def _loading(self, state: ChatState, label: str) -> str:
         w = self.w

@@ -1,0 +1,68 @@
+"""Before a chat reads its weights it says where they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from core.chat.client import ChatClient, ChatState, ChatTarget
+from core.chat.room import needed_bytes, too_little
+from core.memory.arithmetic import Setup
+from core.messages import msg
+from core.models.shapes import ModelShape
+from core.values import GIB
+from core.workspace.folder import Workspace
+from tests.kit.shapes import LLAMA
+from webui.kit.wording import Wording
+from webui.pages.chat import ChatPage
+
+SHAPE = ModelShape.from_config(LLAMA)
+
+
+@pytest.mark.parametrize(
+    ("method", "eight_bit", "free", "advice"),
+    [
+        ("lora", False, 11, "chat.choose_4_bit"),  # 16 bit on a card of 12 GB
+        ("lora", False, 17, None),
+        ("lora", True, 11, None),
+        ("qlora", False, 11, None),
+        ("qlora", False, 4, "chat.close_others"),
+    ],
+)
+@pytest.mark.parametrize("device", ["card", "cpu"])
+def test_an_8b_model_that_does_not_fit_is_said_with_both_numbers(
+    method: Literal["lora", "qlora"], eight_bit: bool, free: float, advice: str | None, device: Literal["card", "cpu"]
+) -> None:
+    """Seen in the code: on Windows it answered a word a second out of shared memory, and nobody said why."""
+    setup = Setup(method=method, load_in_8bit=eight_bit, device=device)
+    said = too_little(SHAPE, setup, int(free * GIB))
+    assert (said and said.params["advice"]["key"]) == advice
+    if said:
+        need = needed_bytes(SHAPE, setup) / GIB
+        assert said.params["free_gib"] == f"{free:.1f}" and said.params["need_gib"] == f"{need:.1f}"
+        assert said.key == ("chat.tight_card" if device == "card" else "chat.tight_ram")
+
+
+def test_16_bit_weights_are_two_bytes_and_the_talk_half_a_gib() -> None:
+    # 8.03 billion parameters; 4,096 tokens x 128 KiB in Llama 3 8B
+    assert needed_bytes(SHAPE, Setup()) / GIB == pytest.approx(8.03e9 * 2 / GIB + 0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, language: str) -> None:
+    client, page = ChatClient(Workspace.open(tmp_path)), ChatPage(None, Wording(language))
+    said = too_little(SHAPE, Setup(), 11 * int(GIB))
+    assert said
+    told = {"event": "loading", "load": client._loads, "stage": "loading_model", "progress": None}
+    with client._changed:
+        client._set(ChatState("loading", ChatTarget("starter", label="my run")))
+        client._take(told | {"tight": said.model_dump()})
+        client._take(told | {"tight": None})
+    assert client.state().tight == said and "11.0" in page._status(client.state())
+    ready = {"dtype": "bfloat16", "context_limit": 8192, "stop": "", "mixed": True, "adapter": None, "elsewhere": None}
+    with client._changed:
+        client._take(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
+    shown = page._status(client.state())
+    assert client.state().phase == "ready" and "11.0" in shown and "warn" in shown
