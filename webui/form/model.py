@@ -84,7 +84,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         download = format.bytes_used(2 * result.shape.params)
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
-    elif result.shape_problem is not None:
+    if result.shape_problem is not None:
         lines.append(notice(w.of(result.shape_problem), "warn"))
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:
         lines.append(tag("p", w.t("wizard.will_download"), class_="lg-quiet"))

@@ -138,6 +138,8 @@ class Planner:
             return FormResult(missing=missing, problem=error.message)
         shape, shape_problem = self._shape(recipe)
         preview, preview_problem = self._preview(recipe)
+        if refused := self._quantised(recipe, shape):
+            return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
         facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
@@ -148,7 +150,7 @@ class Planner:
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
-        problem = self._quantised(recipe, shape) or problem or other_base
+        problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None

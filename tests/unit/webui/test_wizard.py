@@ -25,7 +25,7 @@ from core.trial.dry_runs import Looked
 from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, trained
-from webui.form import learned_view, plan_view
+from webui.form import learned_view, model, plan_view
 from webui.form.data import sample_for
 from webui.form.fields import (
     ELSEWHERE,
@@ -263,7 +263,9 @@ def test_a_base_that_is_quantised_otherwise_is_no_plan(
     services.pace_probe.begin = lambda step: None
     services.dry_runs.look = lambda question: Looked()
     found = Planner(services).look(form(model="library:packed"), EN)
-    assert (found.problem and found.problem.key) == problem and found.plan
+    assert (found.problem and found.problem.key) == problem and (found.plan is None) == bool(problem)
+    said = model.about("library:packed", found, services, EN)
+    assert ("maker/Model" in said) == bool(problem) and "135M" in said
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:
