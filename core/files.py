@@ -44,7 +44,7 @@ def patiently(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> Resu
             if not ON_WINDOWS or time.monotonic() > end:
                 raise
         time.sleep(pause)
-        pause = min(0.25, 1.5 * pause)
+        pause = min(0.05, 1.5 * pause)  # where readers come one after the other, a gap is met by trying often
 
 
 def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
