@@ -94,8 +94,9 @@ class Wine:
             "WINEPREFIX": str(self.prefix), "WINEARCH": "win64", "WINEDEBUG": os.environ.get("WINEDEBUG", "-all"),
             "WINEDLLOVERRIDES": f"{RUNTIMES}=n,b;mscoree,mshtml,winedbg.exe=",
             "XDG_RUNTIME_DIR": str(runtime), "LC_ALL": locale, "DISPLAY": self.screen,
-            # On Linux a program asks for the tiles of AMX, which one for Windows need not: its first bf16 product ends it.
-            "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1",
+            # On Linux a program must ask for the tiles of AMX, which one for Windows need not: its first bf16 product ends it. Without
+            # bf16 at all, because else that is near twice as slow as fp32, and two runs choose differently by chance (core/engine/device).
+            "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1",
             "KMP_AFFINITY": "disabled",  # Intel's OpenMP asks for NUMA nodes, which Wine cannot tell: it would end the process
             "HF_HUB_DISABLE_SYMLINKS": "1",  # os.symlink succeeds and makes nothing; for most people on Windows there are none either
             "PYTHONPYCACHEPREFIX": as_windows(self.folder / "pycache"),
