@@ -415,6 +415,17 @@ def test_every_tensor_is_compared_with_base_plus_adapter(
     assert compared(tiny, merged, kind).off == (name,)
 
 
+def test_one_wrong_number_that_no_answer_shows_fails_the_proof(tiny: Trained, tmp_path: Path) -> None:
+    merged = merged_of(tiny, tmp_path / "merged")
+    tensors = load_file(merged / "model.safetensors")
+    tensors["model.layers.1.self_attn.k_proj.weight"].view(-1)[7] *= 1.1
+    save_file(tensors, merged / "model.safetensors", {"format": "pt"})
+    check = prove(tiny, "merged", merged, by_layer=True)
+    assert check.tensors_off == ("model.layers.1.self_attn.k_proj.weight",) and not check.passed
+    assert check.first_tokens_equal == check.prompts == check.prompts_read_alike
+    assert abs(check.mean_loss_export - check.mean_loss_adapter) < proof.MAX_LOSS_GAP
+
+
 def compared(of: Trained, merged: Path, kind: str) -> Comparison:
     """kind: merged, or the precision of a GGUF file that is made of it."""
     pairs = merge.lora_pairs(of.base, of.run.adapter)
