@@ -223,6 +223,8 @@ class Work:
 
 def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
     pairs, compared = merge.lora_pairs(base, adapter), None
+    if work.method.by_layer:
+        work = replace(work, probes=_few(work.probes))
     progress = work.of("comparing")
     with ExitStack() as held:
         original = held.enter_context(tensors.Reader(base))
@@ -235,7 +237,6 @@ def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> 
             compared = tensors.compare(tensors.Tuned(original, adapter, pairs), written, progress, work.check)
         alike = sum(_reads_alike(kind, exported, work.probes, work.tokenizer))
         if work.method.by_layer:
-            work = replace(work, probes=_few(work.probes))
             expected = _adapter_by_layer(original, adapter, work)
             found = _export_by_layer(kind, exported, written, work)
     if not work.method.by_layer:

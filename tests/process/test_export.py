@@ -449,6 +449,15 @@ def test_layer_by_layer_gives_the_numbers_of_whole_models(tiny: Trained, tmp_pat
         assert getattr(layers, name) == pytest.approx(getattr(whole, name), abs=1e-4), name
 
 
+def test_as_many_rows_as_go_through_at_once_are_asked_layer_by_layer(
+    tiny: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: of eight rows that read alike three were asked, and eight were not three."""
+    monkeypatch.setattr(layers, "MOST_TOKENS", 130)
+    check = prove(tiny, "merged", merged_of(tiny, tmp_path / "merged"), by_layer=True)
+    assert check.passed and check.prompts == check.prompts_read_alike == check.first_tokens_equal == 2
+
+
 def test_a_gguf_file_is_proven_layer_by_layer_as_it_describes_itself(tiny: Trained, tmp_path: Path) -> None:
     file = write_gguf(merged_of(tiny, tmp_path / "merged"), tmp_path / "a.gguf", "q8_0", tiny.model)
     check = prove(tiny, "gguf", file, by_layer=True)
@@ -472,6 +481,15 @@ def test_layer_by_layer_holds_one_layer_or_the_embedding(trained: Trained, merge
     assert check.passed and check.proof == "layers" and len(held) > 2 * 272
     embedding, adapter = 49152 * 576 * 4, (trained.run.adapter / "adapter_model.safetensors").stat().st_size
     assert most <= embedding + adapter, "538 MB is the whole of it in float32, 113 the embedding, 14 a layer, 5 the adapter"
+
+
+def test_an_export_without_room_is_finished_and_says_how_it_was_proven(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "MOST_WHOLE_ON_CPU", 0)
+    status, _ = carry_out(tiny.workspace, tiny.run, "merged")
+    assert status.state == "done", status.message
+    result = next(result for result in tiny.exports().list(tiny.run.id) if result.kind == "merged")
+    assert result.check.proof == "layers" and result.check.compute == "cpu float32"
+    assert "layer by layer" in result.check.found.render("en") and "逐层" in result.check.found.render("zh")
 
 
 def test_built_in_questions_need_no_answer_layer_by_layer(tiny: Trained, tmp_path: Path) -> None:
