@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from core.engine import device
 from core.engine.device import Compute
 from core.errors import ExportError
 from core.export import layers, merge, proof
+from core.export.tensors import Reader
 from core.messages import msg
 from core.values import GIB
 from tests.kit.cuda import FakeCuda
@@ -107,3 +108,25 @@ def test_a_small_model_is_asked_whole_where_it_fits(tmp_path: Path, pc) -> None:
     base = of(tmp_path / "small", hidden_size=256, num_hidden_layers=2, intermediate_size=512, vocab_size=1000)
     pc(8)
     assert not proof.choose(base, tmp_path, True).by_layer
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt2", "phi3", "qwen3", "qwen3_moe"])
+def test_a_family_computes_layer_by_layer_what_it_computes_whole(family: str, tmp_path: Path) -> None:
+    """Or it is known beforehand that its files name their tensors otherwise: experts are one tensor each there."""
+    small = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300,
+        "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "n_embd": 32, "n_layer": 2, "n_head": 4, "num_experts": 4,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small), dtype=torch.float32).eval()
+    whole.save_pretrained(tmp_path)
+    base, model, cpu = merge.read_base(tmp_path), layers.empty(tmp_path), torch.device("cpu")
+    assert bool(layers.missing(model, base)) == (family == "qwen3_moe")
+    if family == "qwen3_moe":
+        return
+    rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]]
+    with Reader(base) as files, torch.inference_mode():
+        found = layers.logits(layers.read_by_layer(model, files.whole, list(base.tensors), cpu, {}), rows, cpu)
+        for row, logits in zip(rows, found, strict=True):
+            expected = whole(input_ids=torch.tensor([row]), use_cache=False).logits[0]
+            assert expected.std() > 0.05 and (logits - expected).abs().max() < 1e-5
