@@ -24,14 +24,18 @@ pytestmark = [
     pytest.mark.skipif(os.name != "nt", reason="on a Windows Python: python launch.py test --windows --full"),
 ]
 INSTALL_S, LIMIT_S = 2000.0, 300.0
-LEFT_OUT = (".git", ".venv", ".cache", "__pycache__", "workspace", "*.pyc")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".cache", ".ruff_cache", "__pycache__", "*.pyc")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Path:
     """The program as it is unpacked, and the starter model, so that this test asks one host less."""
     folder = tmp_path_factory.mktemp("first") / NAME / "LoRA Garage"
-    shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(
+        PROJECT,
+        folder,
+        ignore=lambda inside, names: LEFT_OUT(inside, names) | ({"workspace"} if Path(inside) == PROJECT else set()),
+    )
     target = starter.folder(folder / "workspace" / "models")
     target.mkdir(parents=True)
     for file in starter_folder.iterdir():
