@@ -476,7 +476,8 @@ class Installer:
         self.say(choice.reason[0], **choice.reason[1])
         if choice.left_out:
             self.say("card_left_out", cards=", ".join(choice.left_out))
-        problem = facts.index_answers(choice.index_url) if choice.index_url else None
+        has_it = choice.cuda and choice.build == installed_torch_tag(self.env.folder)  # then pip fetches nothing from there
+        problem = facts.index_answers(choice.index_url) if choice.index_url and not has_it else None
         if problem and choice.cuda:
             raise CannotInstall("card_index_unreachable", index=choice.index_url, reason=problem)
         if problem:
@@ -698,7 +699,8 @@ def must_remove(tag, choice):
     if tag is None:
         return False
     if choice.reason[0] == CPU_BY_YOU:
-        return tag.startswith(("cu", "rocm"))
+        # PyPI's says nothing of how it was built: with CUDA on Linux, where another index is asked for the processor's.
+        return tag.startswith(("cu", "rocm")) or (tag == "" and bool(choice.index_url))
     of_a_card = choice.build.startswith("rocm") or (choice.build.startswith("cu") and choice.build[2:].isdigit())
     return tag != choice.build if of_a_card else choice.cuda and tag == "cpu"
 

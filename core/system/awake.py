@@ -1,8 +1,8 @@
 """Keeping this PC awake while something of ours is at work, each system asked in its own way. Nothing outlives the process that asked.
 
 Windows: SetThreadExecutionState, which holds for as long as the thread that asked lives. Linux: `systemd-inhibit` around a `cat` whose
-standard input comes from us, so that it ends with us, however that happens. macOS: `caffeinate`, which watches our process. The lid, the
-power button and a person's own Sleep do what they always do. wakepy 1.0.0 was read: it speaks to GNOME and KDE over D-Bus and not to
+standard input comes from us, so that it ends with us, however that happens. macOS: `caffeinate`, which watches our process. The lid does
+what it always does; systemd may refuse a person's own Sleep meanwhile. wakepy 1.0.0 was read: it speaks to GNOME and KDE over D-Bus and not to
 systemd, tells the desktop its own name in place of ours, and is fifty times as long.
 """
 
@@ -65,8 +65,13 @@ def hold(system: str | None = None) -> Release | Message:
         if system == "WSL":  # its systemd is not the one that puts this PC to sleep
             return msg("awake.wsl")
         why = msg("awake.why").render(terminal_language())
-        named = ("--what=idle:sleep", "--mode=block", "--who=LoRA Garage", f"--why={why}")
-        return _program("systemd-inhibit", *named, "sh", "-c", "echo held; exec cat", waits_for=b"held\n")
+        held: Release | Message = msg("awake.no_program", program="systemd-inhibit")
+        for what in ("idle:sleep", "idle"):  # from another PC, over ssh, the second alone may be granted
+            named = (f"--what={what}", "--mode=block", "--who=LoRA Garage", f"--why={why}")
+            held = _program("systemd-inhibit", *named, "sh", "-c", "echo held; exec cat", waits_for=b"held\n")
+            if not isinstance(held, Message):
+                break
+        return held
     except OSError as error:
         return msg("awake.refused", reason=error.strerror or str(error))
 

@@ -21,6 +21,8 @@ echo 'Failed to inhibit: Access denied' >&2
 exit 1
 """
 
+REFUSES_SLEEP = HOLDS.replace("echo", 'case "$1" in *sleep*) echo Access denied >&2; exit 1;; esac\necho', 1)
+
 
 class Program:
     """Stands first on PATH. script: with {folder} for where it keeps what it was asked."""

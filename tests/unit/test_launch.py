@@ -346,6 +346,14 @@ def test_beside_a_card_an_index_out_of_reach_is_said_before_anything_is_made(tmp
     assert machine.commands == [] and not Path(machine.environment.folder).exists()
 
 
+def test_an_index_out_of_reach_does_not_stop_an_update_whose_torch_is_there(tmp_path: Path):
+    machine = FakeMachine(tmp_path, "Name or service not known", driver="550.54.14")
+    packages = Path(machine.environment.folder) / "lib/python3.11/site-packages"
+    (packages / "torch-2.13.0+cu126.dist-info").mkdir(parents=True)
+    machine.install("changed")
+    assert machine.environment.marker()["build"] == "cu126"
+
+
 def test_a_card_that_appears_without_a_network_does_not_stop_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     machine = FakeMachine(tmp_path)
     machine.install("absent")
@@ -367,6 +375,7 @@ def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Pa
     machine.facts = machine.facts._replace(system=system, environ=asked)
     choice = launch.choose_torch(system, "x86_64", "581.29", False, asked)
     assert choice.index_url == index and launch.must_remove("cu130", choice) and not launch.must_remove("cpu", choice)
+    assert launch.must_remove("", choice) is (system == "Linux")  # PyPI's is made for CUDA there, for the processor on Windows
     machine.install("absent")
     assert "torch_cpu_by_you" in machine.said and machine.environment.marker()["build"] == "cpu"
     machine.facts = machine.facts._replace(environ={})

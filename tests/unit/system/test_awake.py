@@ -19,7 +19,7 @@ from core.presets import PROJECT
 from core.system import awake
 from core.system.awake import KeepAwake
 from core.system.processes import worker_environment
-from tests.kit.awake import HOLDS, REFUSES, WATCHES, Program
+from tests.kit.awake import HOLDS, REFUSES, REFUSES_SLEEP, WATCHES, Program
 from tests.kit.waits import wait_until
 
 Told = namedtuple("Told", "percent secsleft power_plugged")  # of psutil, its battery
@@ -95,7 +95,15 @@ def test_a_refusal_is_said_with_its_reason_and_not_asked_again(tmp_path: Path, m
     with KeepAwake(lambda: looks.append(1) or True, said.append, lambda: awake.hold("Linux"), 0.01):
         wait_until(lambda: len(looks) > 4)
     assert said.keys == ["refused"] and "Access denied" in str(said[0])
-    assert len(program.asked) == 1
+    assert program.asked == ["again", "again"], "once for each way"
+
+
+def test_where_sleep_may_not_be_held_the_idle_pc_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program("systemd-inhibit", REFUSES_SLEEP, tmp_path, monkeypatch)
+    held = awake.hold("Linux")
+    assert callable(held) and program.runs and program.asked[0] == "--what=idle"
+    held()
+    assert not program.runs
 
 
 @pytest.mark.parametrize(("system", "key"), [("Linux", "no_program"), ("Darwin", "no_program"), ("WSL", "wsl")])
