@@ -137,6 +137,8 @@ class ChatClient:
         if target.run is not None:
             with suppress(GarageError):  # deleted meanwhile
                 wanted = Runs(self._workspace).get(target.run).facts().wanted_device
+        if wanted is None and self._given is not None and self._worker is not None and self._worker.process.poll() is None:
+            return self._given  # any will do: what is loaded makes its own card the one with less free memory
         return run_process.environment_nearest(wanted)
 
     def _start_worker(self, environment: dict[str, str]) -> Child:

@@ -130,7 +130,8 @@ class Runs:
         if run.status().state != status.state:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
         run.forget_asked()
-        device_now = run_process.taken(run.facts(), devices.here())
+        facts = run.facts()
+        device_now = run_process.taken(facts, devices.here()) if facts.offered_device else RunFacts()
         run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.given()))
         fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
         # A state.json that had to be made anew does not know in which attempts numbers were written.

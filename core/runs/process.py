@@ -48,10 +48,14 @@ class Launcher:
 
 
 def environment(run: RunFolder) -> dict[str, str]:
-    """Of the process that trains run: what it was planned for, and nothing else."""
+    """Of the process that trains run: what it was planned for, and nothing else. Where that cannot be had it finds this PC as it is,
+    with what a person hides in it, and says what there is instead."""
     wanted = run.facts().wanted_device
-    nvidia = Nvidia() if wanted in (None, devices.CPU) else devices.here()  # a driver that hangs is not asked in vain
-    return devices.environment_of(wanted, nvidia)
+    if wanted in (None, devices.CPU):  # a driver that hangs is not asked in vain
+        return devices.environment_of(wanted, Nvidia())
+    nvidia = devices.here()
+    is_there = any(card.uuid == wanted and card.usable for card in nvidia.cards)
+    return devices.environment_of(wanted, nvidia) if is_there else {}
 
 
 def environment_nearest(wanted: str | None) -> dict[str, str]:
@@ -65,6 +69,8 @@ def require_device(run: RunFolder) -> None:
     facts, nvidia = run.facts(), devices.here()
     if not is_for_card(facts):
         return
+    if facts.wanted_device and nvidia.error is not None:  # a driver that was updated and not started anew: the card is in its place
+        raise RunError("device.driver", msg("device.ask_doctor"), card=name_of(facts), reason=nvidia.error)
     if wanted := facts.wanted_device:
         nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)  # off the bus, it does not tell who it is
         card = next((card for card in nvidia.cards if card.uuid == wanted), None) or next(nameless, None)

@@ -94,6 +94,7 @@ class Monitor:
         self._guard = threading.Lock()
         self._newest: Machine | None = None
         self._asked_at = self._seen_at = steady()
+        self._waited_for: float | None = None  # the look after which one was waited for in vain
         self._over, self._wake = threading.Event(), threading.Event()
         self._seen = threading.Condition()
         self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)
@@ -114,10 +115,14 @@ class Monitor:
         newest = self._newest
         if newest is None:
             return self.look_again()
-        if asked_at - self._seen_at > 2 * self._interval_s and self._thread.is_alive():  # nobody had asked for a while
+        last = self._seen_at
+        if (
+            asked_at - last > 2 * self._interval_s and last != self._waited_for and self._thread.is_alive()
+        ):  # nobody asked for a while
             self._wake.set()
             with self._seen:
-                self._seen.wait_for(lambda: self._seen_at >= asked_at, self._patience_s)
+                if not self._seen.wait_for(lambda: self._seen_at >= asked_at, self._patience_s):
+                    self._waited_for = last
         return self._newest or newest
 
     def look_again(self) -> Machine:

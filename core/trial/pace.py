@@ -244,9 +244,13 @@ class PaceProbe:
             self._measuring.release()
 
     def _measure_now(self, step: StandIn, is_wanted: Callable[[], bool]) -> float | None:
-        def goes_on() -> bool:
+        ended = False
+
+        def goes_on() -> bool:  # once it does not, the child is killed for it, whatever is so afterwards
             # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
-            return is_wanted() and self._device_is_free()
+            nonlocal ended
+            ended = ended or not (is_wanted() and self._device_is_free())
+            return not ended
 
         if not goes_on():
             return None

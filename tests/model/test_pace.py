@@ -286,6 +286,19 @@ def test_a_measurement_gives_way_once_other_settings_stand(workspace: Workspace,
     assert probe._failed == set(), "what was ended may be measured another time"
 
 
+def test_a_measurement_that_gave_way_for_a_moment_is_made_again(
+    workspace: Workspace, endless: Endless, monkeypatch: pytest.MonkeyPatch
+):
+    """It counted as one that had failed, and the plan had no time until the app was started anew."""
+    free = iter([True, False])
+    monkeypatch.setattr(PaceProbe, "_device_is_free", lambda self: next(free, True))
+    probe = PaceProbe(workspace, here, rest_s=0, steady=lambda: endless.now)
+    probe.begin(STEP)
+    wait_until(lambda: probe.begin(STEP) or len(endless.begun) > 1, 5)
+    assert probe._failed == set()
+    probe.rest()
+
+
 def test_a_measurement_whose_page_was_closed_ends(workspace: Workspace, endless: Endless):
     probe = following(workspace, endless)
     endless.now = pace.ABANDONED_S - 1

@@ -43,7 +43,7 @@ HEAVY_AT_TOP = re.compile(
 READABLE = ("core/recipe.py", "core/data/formats.py", "core/data/template.py", "core/data/tokenizer.py", "core/data/labels.py", "core/data/row_order.py",
             "core/data/selection.py", "core/engine", "core/training", "core/runs/folder.py", "core/runs/states.py",
             "core/runs/reporter.py", "core/runs/checkpoints.py", "core/runs/health.py")  # fmt: skip
-MOST_READABLE, MOST_IN_ALL = 5_500, 30_950  # 28_900 before what Windows, laptops, unequal cards and exports without room need
+MOST_READABLE, MOST_IN_ALL = 5_500, 31_200  # 28_900 before what Windows, laptops, unequal cards and exports without room need
 
 
 def name_of(file: Path) -> str:

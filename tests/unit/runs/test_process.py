@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.chat.client import ChatState
+from core.chat.client import ChatClient, ChatState, ChatTarget
 from core.commands import running, taking
 from core.errors import RunError
 from core.messages import msg
@@ -26,7 +26,7 @@ from core.system.gpu import Card, Nvidia
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 
-A, B = (Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}", total_bytes=8 << 30, free_bytes=7 << 30) for i in range(2))
+A, B, C = (Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}", total_bytes=8 << 30, free_bytes=7 << 30) for i in range(3))
 PLAN = {"budget": {"kind": "card", "name": "RTX 0", "card_uuid": "GPU-0"}}
 CUDA, PROCESSOR = TorchBuild(version="2.15.0", cuda="13.0"), TorchBuild(version="2.15.0")
 
@@ -58,9 +58,58 @@ def test_a_run_is_started_with_its_card_and_nothing_else(workspace: Workspace, h
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"
     here(B, A.model_copy(update={"lost": True}))
-    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"  # its worker says that it is gone
+    assert process.environment(run) == {}  # its worker says that it is gone, and sees what there is instead
     assert process.environment_nearest("GPU-0")["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     assert process.environment(run_of(workspace, wanted_device="cpu")) == {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+@pytest.mark.parametrize(
+    ("cards", "hides", "said"),
+    [
+        ((A, B), "1", ("hidden", "offer")),
+        ((A.model_copy(update={"lost": True}), B, C), None, ("lost", "offer")),
+        ((B, C), None, ("gone", "offer")),
+    ],
+)
+def test_its_worker_judges_the_cards_as_the_person_shows_them(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, cards: tuple[Card, ...], hides: str | None, said: tuple[str, str]
+):
+    """It was started with the card's uuid whatever became of the card, so that a hidden one trained, and no other was seen."""
+    shown = {"CUDA_VISIBLE_DEVICES": hides} if hides else {}
+
+    def here_with(environment: dict[str, str]) -> None:
+        judged = devices.judged(Nvidia(cards=cards), (shown | environment).get("CUDA_VISIBLE_DEVICES"), CUDA)
+        monkeypatch.setattr(devices, "here", lambda: judged)
+
+    monkeypatch.setattr(devices, "torch_build", lambda: CUDA)
+    here_with({})
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    here_with(process.environment(run))
+    assert refused(run) == said
+
+
+def test_a_driver_that_does_not_answer_is_not_a_card_that_is_gone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    """An update of the driver on Linux: every run was told to bring its card back."""
+    monkeypatch.setattr(devices, "here", lambda: Nvidia(error="Driver/library version mismatch", error_code=18))
+    run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
+    assert refused(run) == ("driver", "ask_doctor")
+    fail(run)
+    monkeypatch.setattr(devices, "here", lambda: pytest.fail("nothing was offered"))
+    Runs(workspace).queue_again(run, "command")
+
+
+def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
+    workspace: Workspace, here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    """Its base made the other card the one with more free memory, and was read again there at each load."""
+    here(A.model_copy(update={"free_bytes": 1 << 30}), B)
+    client = ChatClient(workspace)
+    assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    client._given = {"CUDA_VISIBLE_DEVICES": "GPU-0"}
+    client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: None))
+    assert client._environment(ChatTarget("base")) == client._given
+    client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1))
+    assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 
 def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(make_workspace: Callable[[], Workspace], here, tmp_path: Path):

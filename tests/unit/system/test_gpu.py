@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,6 +221,25 @@ def test_who_looks_after_a_while_sees_what_is_there_now():
     looks.now = 160
     assert monitor.newest().nvidia.cards[0].name == "seen 2"
     assert monitor.newest().nvidia.cards[0].name == "seen 2"
+    monitor.close()
+
+
+def test_a_driver_that_hangs_is_waited_for_once():
+    """A look at the form asks ten times, and waited a second each time."""
+    looks, answers = Looks(), threading.Event()
+    monitor = Monitor(
+        look=lambda: looks() if looks.count == 0 or answers.wait(60) else looks(), is_asleep=lambda: False, steady=lambda: looks.now
+    )
+    monitor._patience_s = 0.01
+    monitor.start()
+    wait_until(lambda: monitor._newest, 5)
+    looks.now, waits = 60, []
+    waited = monitor._seen.wait_for
+    monitor._seen.wait_for = lambda *given: waits.append(given) or waited(*given)
+    for _ in range(5):
+        assert monitor.newest().nvidia.cards[0].name == "seen 1"
+    assert len(waits) == 1
+    answers.set()
     monitor.close()
     assert not monitor._thread.is_alive()
 
