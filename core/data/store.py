@@ -314,21 +314,34 @@ def _records(path: str, format: Format | None) -> Iterator[dict[str, Any]]:
 
 
 def _write_arrow(records: Iterator[dict[str, Any]], target: Path) -> None:
-    """In Arrow's stream format, complete or not at all. Not by `datasets.Dataset.from_generator`: the name of its lock holds the whole
+    """In Arrow's stream format, complete or not at all, also where two threads begin at once or the power fails: a stream that was cut
+    short, or has a hole, reads as one with fewer rows. What earlier versions and killed processes left there goes. Not by `datasets.Dataset.from_generator`: the name of its lock holds the whole
     path of its folder a second time, colon included, which Windows and disks formatted with exFAT do not take."""
     import pyarrow
 
     schema = pyarrow.schema([("row", pyarrow.int64()), ("example", pyarrow.string())])
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    _clear_cache(target.parent)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with pyarrow.OSFile(str(aside), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-            while batch := list(islice(records, ROWS_A_BATCH)):
-                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-        if not target.exists():  # another process was quicker, and has it mapped: Windows would not let it be replaced
+        with open(aside, "wb") as sink:
+            with pyarrow.ipc.new_stream(sink, schema) as writer:
+                while batch := list(islice(records, ROWS_A_BATCH)):
+                    writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+            sink.flush()
+            os.fsync(sink.fileno())
+        if not target.exists():  # another one was quicker, and has it mapped: Windows would not let it be replaced
             files.rename(aside, target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _clear_cache(folder: Path) -> None:
+    shutil.rmtree(folder / "generator", ignore_errors=True)  # a copy of every set that was trained on, by earlier versions
+    for left in folder.glob(".*.arrow.*"):
+        with contextlib.suppress(OSError):  # still written
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink()
 
 
 def _key(sha256: str, format: Format | None) -> str:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import threading
 import time
 
 import pytest
 
+from core.data import formats
 from core.data.formats import Example, examples_of, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
+from tests.kit.waits import wait_until
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(5)]
 
@@ -246,3 +249,43 @@ def test_a_conversion_that_breaks_off_leaves_nothing_to_be_taken_for_a_whole_one
             store.load(info.id, tmp_path / "cache")
         assert not list((tmp_path / "cache").iterdir())
     assert store.load(info.id, tmp_path / "cache").num_rows == len(ROWS)
+
+
+def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path, monkeypatch):
+    """The second emptied the file that the first was writing, and its hole read as the end of the data: fewer rows, for ever."""
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps({"text": f"row {n} " + "x" * 20_000}) + "\n" for n in range(40)))
+    info, cache = store.import_file(tmp_path / "many.jsonl"), tmp_path / "cache"
+    monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 10)
+    two, done, calls, whole = threading.Event(), threading.Event(), [], formats.examples_of
+
+    def paused(path, format):
+        calls.append(path)
+        stop, until = ((25, two), (5, done))[len(calls) - 1]
+        for number, found in enumerate(whole(path, format)):
+            if number == stop:
+                two.set() if until is done else None
+                assert until.wait(10)
+            yield found
+
+    monkeypatch.setattr(formats, "examples_of", paused)
+    rows = []
+    first, second = (threading.Thread(target=lambda: rows.append(store.load(info.id, cache).num_rows)) for _ in range(2))
+    first.start()
+    wait_until(lambda: calls, 5)
+    second.start()
+    first.join()
+    done.set()
+    second.join()
+    assert rows == [40, 40] and [file.suffix for file in cache.iterdir()] == [".arrow"]
+
+
+def test_what_a_killed_process_and_earlier_versions_left_in_the_cache_goes(store, tmp_path):
+    cache = tmp_path / "cache"
+    (cache / "generator" / "default").mkdir(parents=True)
+    left, at_work = cache / ".0123.arrow.77", cache / ".4567.arrow.78.1"
+    for file in (left, at_work):
+        file.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    assert store.load("sample:style", cache).num_rows == 5
+    assert sorted(file.name[:5] for file in cache.iterdir() if file.name.startswith(".")) == [".4567"]
+    assert not (cache / "generator").exists()
