@@ -77,7 +77,7 @@ def ours(port: str, workspace: str, sink: str) -> int:
     from webui.__main__ import main
 
     webui.app.LARGEST_UPLOAD = UPLOAD_LIMIT
-    webui.state.services.ChatClient = lambda space: FakeChat(sink)
+    webui.state.services.ChatClient = lambda space, **settings: FakeChat(sink)
     return main(["--port", port, "--workspace", workspace, "--no-browser"])
 
 
