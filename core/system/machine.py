@@ -77,7 +77,7 @@ class Monitor:
     keep the card of a laptop awake, at 20 W. One that sleeps is not asked at all, and stays as it was seen last.
 
     A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True. steady: a clock that never
-    jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may hang.
+    jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may hang; once, until it sees again.
     """
 
     def __init__(
@@ -112,16 +112,13 @@ class Monitor:
     def newest(self) -> Machine:
         """What the thread saw last; looks itself where nothing was seen yet."""
         self._asked_at = asked_at = self._steady()
-        newest = self._newest
+        newest, last = self._newest, self._seen_at
         if newest is None:
             return self.look_again()
-        last = self._seen_at
-        if (
-            asked_at - last > 2 * self._interval_s and last != self._waited_for and self._thread.is_alive()
-        ):  # nobody asked for a while
+        if asked_at - last > 2 * self._interval_s and self._thread.is_alive():  # nobody had asked for a while
             self._wake.set()
             with self._seen:
-                if not self._seen.wait_for(lambda: self._seen_at >= asked_at, self._patience_s):
+                if last != self._waited_for and not self._seen.wait_for(lambda: self._seen_at >= asked_at, self._patience_s):
                     self._waited_for = last
         return self._newest or newest
 

@@ -222,6 +222,7 @@ def test_who_looks_after_a_while_sees_what_is_there_now():
     assert monitor.newest().nvidia.cards[0].name == "seen 2"
     assert monitor.newest().nvidia.cards[0].name == "seen 2"
     monitor.close()
+    assert not monitor._thread.is_alive()
 
 
 def test_a_driver_that_hangs_is_waited_for_once():
@@ -240,8 +241,33 @@ def test_a_driver_that_hangs_is_waited_for_once():
         assert monitor.newest().nvidia.cards[0].name == "seen 1"
     assert len(waits) == 1
     answers.set()
+    wait_until(lambda: monitor._seen_at == 60, 5)
+    looks.now = 120
+    monitor.newest()
+    assert len(waits) == 2, "it answered since then"
     monitor.close()
     assert not monitor._thread.is_alive()
+
+
+def test_a_driver_that_was_waited_for_in_vain_is_asked_again_by_who_looks_next():
+    """A look that failed was the last for half a minute, whoever asked."""
+    looks, tried = Looks(), []
+
+    def look() -> Machine:
+        tried.append(looks.now)
+        if len(tried) == 2:
+            raise RuntimeError("odd")
+        return looks()
+
+    hour = 3600.0
+    monitor = Monitor(look=look, is_asleep=lambda: False, steady=lambda: looks.now, interval_s=hour, idle_s=hour, patience_s=0)
+    monitor.start()
+    wait_until(lambda: monitor._newest, 5)
+    for looks.now in (3 * hour, 6 * hour):
+        monitor.newest()
+        wait_until(lambda: tried[-1] == looks.now, 5)
+    wait_until(lambda: monitor._seen_at == 6 * hour, 5)
+    monitor.close()
 
 
 def test_a_card_that_sleeps_is_left_alone_and_stays_as_it_was_seen():
