@@ -21,6 +21,7 @@ from core.messages import Message, msg
 from core.progress import Progress
 from core.runs import process as run_process
 from core.runs.all import Runs
+from core.system import devices
 from core.system.lines import Child
 from core.workspace.folder import Workspace
 
@@ -137,8 +138,11 @@ class ChatClient:
         if target.run is not None:
             with suppress(GarageError):  # deleted meanwhile
                 wanted = Runs(self._workspace).get(target.run).facts().wanted_device
-        if wanted is None and self._given is not None and self._worker is not None and self._worker.process.poll() is None:
-            return self._given  # any will do: what is loaded makes its own card the one with less free memory
+        with self._changed:
+            if wanted is None and self._given and self._worker is not None and self._worker.process.poll() is None:
+                wanted = self._given.get(
+                    devices.VISIBLE
+                )  # any card will do: what is loaded makes its own the one with less free memory
         return run_process.environment_nearest(wanted)
 
     def _start_worker(self, environment: dict[str, str]) -> Child:

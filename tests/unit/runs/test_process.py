@@ -105,7 +105,7 @@ def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
     here(A.model_copy(update={"free_bytes": 1 << 30}), B)
     client = ChatClient(workspace)
     assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
-    client._given = {"CUDA_VISIBLE_DEVICES": "GPU-0"}
+    client._given = devices.environment_of("GPU-0", devices.here())
     client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: None))
     assert client._environment(ChatTarget("base")) == client._given
     client._worker = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1))
