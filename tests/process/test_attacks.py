@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,11 +109,21 @@ class Server:
         return status, said
 
 
+def two_free_ports() -> int:
+    """The first of two beside each other: plain gradio serves a page with a login on the second."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            with suppress(OSError):
+                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
+                return first.getsockname()[1]
+
+
 def start(kind: str, home: Path, sink: str) -> Server:
     for name in ("tmp", "workspace"):
         (home / name).mkdir(parents=True)
     (home / "canary.txt").write_text(SECRET, "utf-8")
-    port, log = kit.free_port(), home / "app.log"
+    port, log = two_free_ports(), home / "app.log"
     environment = os.environ | {"PYTHONPATH": str(kit.PROJECT), "GRADIO_ANALYTICS_ENABLED": "False", "LORA_GARAGE_LANG": "en"}
     environment |= {name: str(home / "tmp") for name in ("TMPDIR", "TEMP", "TMP")} | {"HF_HOME": str(home / "tmp" / "hf")}
     rest = [str(home / "workspace"), sink] if kind == "ours" else [sink]
