@@ -12,6 +12,7 @@ import shutil
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError
 from core.export import gguf, layers, merge, modelfile, proof, worker
+from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
 from core.messages import CORE_LOCALES, msg
@@ -406,6 +408,7 @@ def test_every_tensor_is_compared_with_base_plus_adapter(
 ) -> None:
     """Seen: a zeroed matrix of an adapter trained for nine steps moved the losses by 0.0495 of the 0.05 allowed."""
     monkeypatch.setattr(gguf, "_add_tokenizer", lambda *_: None)  # 49,152 words, which take seconds to read
+    monkeypatch.setattr(tensors_of_export, "AT_ONCE", 1_000)  # in pieces, as large ones are
     name = "model.layers.1.self_attn.k_proj.weight"
     merged = merged_of(tiny, tmp_path / "merged")
     assert compared(tiny, merged, kind).off == ()
@@ -413,6 +416,22 @@ def test_every_tensor_is_compared_with_base_plus_adapter(
     DAMAGES[damage](name, tensors, load_file(tiny.model / "model.safetensors"))
     save_file(tensors, merged / "model.safetensors", {"format": "pt"})
     assert compared(tiny, merged, kind).off == (name,)
+
+
+@pytest.mark.parametrize(("found", "alike"), [(1.3e-9, True), (1e-6, False), (math.nan, False)])
+def test_a_number_that_nearly_cancels_out_may_differ_by_what_float32_leaves(found: float, alike: bool) -> None:
+    """W near -s * B @ A in one of millions of places: a step at their sum is smaller than the error of either."""
+    expected = torch.full((1, 201), 0.02)
+    expected[0, 5] = 1e-9
+    written = expected.clone()
+    written[0, 5] = found
+    tuned = SimpleNamespace(rows=lambda *_: expected, changes=lambda name: True)
+    disk = SimpleNamespace(
+        rounded=lambda name, rows: rows, rows=lambda *_: written, step=lambda name, rows: gguf.one_step(rows, torch.bfloat16)
+    )
+    assert tensors_of_export._alike(tuned, disk, "w", (1, 201), lambda: None) is alike
+    tuned.changes = lambda name: False
+    assert not tensors_of_export._alike(tuned, disk, "w", (1, 201), lambda: None), "what is copied is the same"
 
 
 def test_one_wrong_number_that_no_answer_shows_fails_the_proof(tiny: Trained, tmp_path: Path) -> None:
@@ -438,7 +457,10 @@ def compared(of: Trained, merged: Path, kind: str) -> Comparison:
 
 # ---- without room -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("settings", [{}, {"use_dora": True}])
-def test_layer_by_layer_gives_the_numbers_of_whole_models(tiny: Trained, tmp_path: Path, settings: dict) -> None:
+def test_layer_by_layer_gives_the_numbers_of_whole_models(
+    tiny: Trained, tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors_of_export, "AT_ONCE", 1_000)
     run = train(tiny.workspace, tiny.model, settings, **TINY) if settings else tiny.run
     exported = merged_of(tiny, tmp_path / "merged", run.adapter)
     whole, layers = (prove(tiny, "merged", exported, run.adapter, by_layer) for by_layer in (False, True))
