@@ -185,7 +185,7 @@ class ChatWorker:
             return self._base
         self._duel = self._base = None
         self._free_memory()
-        model_folder = Models(self._workspace).obtain(model_id, revision, self._report, self._check)
+        model_folder = Models(self._workspace).obtain(model_id, revision, self._report, self._check, to_train=False)
         self._report("loading_libraries")
         import torch
 

@@ -224,7 +224,8 @@ class Exporter:
     def _build(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str, tuple[Message, ...]]:
         """A merged folder or a GGUF file in out, and what was found of it."""
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
-        model_folder = Models(self.workspace).obtain(recipe.model.id, recipe.model.revision, job.counted, job.check)
+        model, models = recipe.model, Models(self.workspace)
+        model_folder = models.obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         if Trust(self.workspace).allows(recipe.model.id, model_folder):
             raise ExportError("trust.export")
         job.stage("starting")

@@ -48,21 +48,23 @@ class ModelRef:
 class Models:
     workspace: Workspace
 
-    def obtain(self, model_id: str, revision: str | None, report: Report, check: Check) -> Path:
-        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe, quantised so that it
-        cannot be trained). Imports transformers."""
+    def obtain(self, model_id: str, revision: str | None, report: Report, check: Check, to_train: bool = True) -> Path:
+        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe; to_train: quantised so that
+        it cannot be trained, which a chat may still load). Imports transformers."""
         ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
         if ref.kind == "starter":
             return starter.ensure(self.workspace.models, report, check)
         if ref.kind == "library":
             folder = self.library_folder(model_id)
-            quantised.refuse(model_id, folder)
+            if to_train:
+                quantised.refuse(model_id, folder)
             trusted.allows(model_id, folder)
             return folder
 
         def accept(folder: Path) -> None:
             trusted.refuse_config(model_id, folder)
-            quantised.refuse(model_id, folder)
+            if to_train:
+                quantised.refuse(model_id, folder)
 
         downloading = partial(report, "downloading_model")
         folder = check_folder(hub_download.fetch(model_id, revision, downloading, check, accept=accept), model_id)

@@ -118,6 +118,7 @@ def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, mo
     with pytest.raises(ModelError) as caught:
         models.obtain("library:packed", None, lambda stage, progress: None, lambda: None)
     assert caught.value.message.params["base"] == "maker/Model-7B" and models.refusal("library:packed") == caught.value.message
+    assert models.obtain("library:packed", None, lambda stage, progress: None, lambda: None, to_train=False) == folder  # a chat
 
 
 @pytest.mark.parametrize(("method", "trained"), [(None, True), ("bitsandbytes", True), ("gptq", False)])
