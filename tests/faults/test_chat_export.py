@@ -196,7 +196,9 @@ def test_killed_while_it_loads_or_answers_it_is_said_and_the_next_load_works(
     for stage in ("waiting", "loading_libraries", "answering"):
         if stage == "answering":
             ready(client, place)
-            writing = client.ask(QUESTION, None, Sampling(max_new_tokens=4000, do_sample=True, temperature=1.5))
+            longest = client.state().context_limit // 2  # more than it writes until it is killed, and no more than it may
+            writing = iter(client.ask(QUESTION, None, Sampling(max_new_tokens=longest, do_sample=True, temperature=1.5)))
+            assert isinstance(next(writing), Piece)
         else:
             client.load(target(place))
             wait_until(lambda s=stage: client.state().stage == s or client.state().phase != "loading", LOAD_S)
