@@ -488,8 +488,10 @@ def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(chrome: Browse
         assert page.evaluate("location.href").startswith(ours.url)
     page.close()
     name = "<img src=x onerror=window.ran=1>${window.ran=1}{{window.ran=1}}"
-    run = ScriptedRun(Workspace.open(ours.home / "workspace"), name[:60])
-    run.to(State.RUNNING).train(5).to(State.COMPLETED, msg("run.completed", step=5))
+    with ScriptedRun(
+        Workspace.open(ours.home / "workspace"), name[:60]
+    ) as run:  # without its lock, the app would call it interrupted
+        run.to(State.RUNNING).train(5).to(State.COMPLETED, msg("run.completed", step=5))
     page = opened(chrome, ours, outside)
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
