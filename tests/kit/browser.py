@@ -54,6 +54,7 @@ from typing import TYPE_CHECKING, Any
 from core import files
 from core.presets import PROJECT
 from tests.kit.durations import cache
+from tests.windows import console
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
@@ -101,7 +102,10 @@ class App:
     def stop(self, timeout_s: float = 60.0) -> int:
         keep_pace(self.workspace)
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM if os.name != "nt" else signal.CTRL_BREAK_EVENT)
+            if os.name == "nt":
+                console.press_ctrl_c(self.process.pid)
+            else:
+                self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:
@@ -139,7 +143,7 @@ def start_app(workspace: Path, port: int | None = None, options: Sequence[str] =
             env=os.environ | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            creationflags=0 if os.name != "nt" else subprocess.CREATE_NEW_PROCESS_GROUP,  # whom App.stop asks
+            creationflags=0 if os.name != "nt" else subprocess.CREATE_NEW_CONSOLE,  # in which App.stop presses Ctrl-C
         )
     url = f"http://127.0.0.1:{port}"
     end = time.monotonic() + START_S

@@ -20,12 +20,13 @@ from core.workspace.folder import Workspace
 
 # Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0 and ends.
 LOOK = """
-import importlib.abc, os, runpy, sys
+import importlib.abc, os, runpy, stat, sys
 
 class Look(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name in ("numpy", "torch", "transformers"):
-            os._exit(0 if os.path.samestat(os.fstat(0), os.stat(os.devnull)) else 9)
+            now = os.fstat(0)  # Windows tells no two handles apart, but a device from a pipe
+            os._exit(0 if stat.S_ISCHR(now.st_mode) and os.path.samestat(now, os.stat(os.devnull)) else 9)
 
 sys.meta_path.insert(0, Look())
 sys.argv = sys.argv[1:]
@@ -146,7 +147,7 @@ def test_a_persons_own_setting_of_the_allocator_stays(name: str, monkeypatch: py
 
 # Makes the starter model without its download, as a first run does, and ends at the import of torch.
 FIRST_RUN = """
-import importlib.abc, os, runpy, sys
+import importlib.abc, os, runpy, stat, sys
 from core.models import starter
 
 starter._sha256 = lambda file, check: starter.GGUF_SHA256
