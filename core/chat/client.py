@@ -140,9 +140,8 @@ class ChatClient:
                 wanted = Runs(self._workspace).get(target.run).facts().wanted_device
         with self._changed:
             if wanted is None and self._given and self._worker is not None and self._worker.process.poll() is None:
-                wanted = self._given.get(
-                    devices.VISIBLE
-                )  # any card will do: what is loaded makes its own the one with less free memory
+                # Any card will do: what is loaded makes its own the one with less free memory.
+                wanted = self._given.get(devices.VISIBLE)
         return run_process.environment_nearest(wanted)
 
     def _start_worker(self, environment: dict[str, str]) -> Child:

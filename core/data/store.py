@@ -315,8 +315,9 @@ def _records(path: str, format: Format | None) -> Iterator[dict[str, Any]]:
 
 def _write_arrow(records: Iterator[dict[str, Any]], target: Path) -> None:
     """In Arrow's stream format, complete or not at all, also where two threads begin at once or the power fails: a stream that was cut
-    short, or has a hole, reads as one with fewer rows. What earlier versions and killed processes left there goes. Not by `datasets.Dataset.from_generator`: the name of its lock holds the whole
-    path of its folder a second time, colon included, which Windows and disks formatted with exFAT do not take."""
+    short, or has a hole, reads as one with fewer rows. What earlier versions and killed processes left there goes. Not by
+    `datasets.Dataset.from_generator`: the name of its lock holds the whole path of its folder a second time, colon included, which Windows
+    and disks formatted with exFAT do not take."""
     import pyarrow
 
     schema = pyarrow.schema([("row", pyarrow.int64()), ("example", pyarrow.string())])

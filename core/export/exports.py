@@ -226,10 +226,13 @@ class JobFolder:
     def bring_back(self) -> None:
         """An earlier export that was put aside by one which was killed before it took its place."""
         exports = self.path.parent.parent
-        for old in self.build.glob(f"{REPLACED}*"):
-            target = exports / (self.path.name + old.name.removeprefix(REPLACED))
-            if not target.exists():
-                files.rename(old, target)
+        found = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
+        if inner := [file.parent for file in (self.build / REPLACED).glob("*/export.json")]:  # as earlier versions put it aside
+            del found[self.build / REPLACED]
+            found |= {old: old.name for old in inner}
+        for old, name in found.items():
+            if not (exports / name).exists():
+                files.rename(old, exports / name)
 
 
 @dataclass(frozen=True)

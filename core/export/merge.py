@@ -22,6 +22,7 @@ import torch
 from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
+from core.models import headers
 from core.models.adapters import TOKENIZER_FILES
 from core.models.weights import open_tensors
 
@@ -72,8 +73,7 @@ class Base:
 
 def read_base(folder: Path) -> Base:
     """Raises ExportError for a base that exists only in quantised form."""
-    config = files.read_json(folder / "config.json") or {}
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    method = headers.quantisation(files.read_object(folder / "config.json"))
     if method:
         raise ExportError("export.quantised_base", method=method)
     tensors = {}

@@ -109,7 +109,8 @@ class Prepared:
 
 def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepared:
     recipe = run.recipe()
-    model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check)
+    begins = not run.saved_step()  # what has trained already may go on, whatever a new run of its base is told
+    model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check, to_train=begins)
     tokenizer = Tokenizer(model_folder)
     if reporter.status.attempt > 1:
         run_process.require_data(run, workspace)

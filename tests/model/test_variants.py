@@ -540,3 +540,26 @@ def test_int8_gradients_are_those_of_pefts_own_product(int8_base: Any) -> None:
     tuned.unload()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
     assert torch.nn.functional.cosine_similarity(mine, reference, 0) > 0.99999
+
+
+@pytest.mark.parametrize(("saved", "to_train"), [(0, True), (5, False)])
+def test_a_run_that_has_trained_goes_on_whatever_a_new_one_of_its_base_is_told(
+    monkeypatch: pytest.MonkeyPatch, saved: int, to_train: bool
+) -> None:
+    """A base that is quantised so that it cannot be trained is refused to new runs: some of them trained before that was so."""
+    from core.training import worker
+
+    asked = []
+
+    class Asked(Exception): ...
+
+    def obtain(self: object, *given: object, to_train: bool) -> None:
+        asked.append(to_train)
+        raise Asked
+
+    monkeypatch.setattr(worker.Models, "obtain", obtain)
+    model = SimpleNamespace(id="library:packed", revision=None)
+    run = SimpleNamespace(recipe=lambda: SimpleNamespace(model=model), saved_step=lambda: saved)
+    with pytest.raises(Asked):
+        worker._prepare(run, None, SimpleNamespace(stage=None, check=None))
+    assert asked == [to_train]

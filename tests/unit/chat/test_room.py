@@ -45,6 +45,12 @@ def test_an_8b_model_that_does_not_fit_is_said_with_both_numbers(
         assert said.key == ("chat.tight_card" if device == "card" else "chat.tight_ram")
 
 
+def test_what_is_stored_in_4_bit_is_not_told_to_be_loaded_in_4_bit() -> None:
+    packed = ModelShape.from_config(LLAMA | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    said = too_little(packed, Setup(), 1 * GIB)
+    assert said and said.params["advice"]["key"] == "chat.close_others"
+
+
 def test_16_bit_weights_are_two_bytes_and_the_talk_half_a_gib() -> None:
     # 8.03 billion parameters; 4,096 tokens x 128 KiB in Llama 3 8B
     assert needed_bytes(SHAPE, Setup()) / GIB == pytest.approx(8.03e9 * 2 / GIB + 0.5, abs=0.05)
