@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webui.kit.html import join, tag
 from webui.kit.wording import Wording
+from webui.server.guard import PLAIN, whole
 from webui.server.language import PATHS, preferred
 
 KNOCK = "/door"
@@ -168,24 +169,23 @@ class Door:
             return await self._let_in(send, "", given, scope, where, w)
         if self.keeper.is_inside(headers):
             return await self.app(scope, receive, send)
-        await self._outside(send, headers, method, w)
+        await self._outside(receive, send, headers, method, w)
 
-    async def _outside(self, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
+    async def _outside(self, receive: Receive, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
         if method == "GET" and "text/html" in headers.get("accept", ""):
             return await _page(send, 401, _form(self.keeper, w, ""))
-        await _plain(send, 401, w.t("door.closed"))
+        await whole(receive, send, 401, [*PLAIN, *NOT_KEPT], w.t("door.closed").encode())
 
     async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
-        body = b""
-        while len(body) <= MOST_FORM:
+        body, more = b"", True
+        while more and len(body) <= MOST_FORM:
             message = await receive()
             if message["type"] != "http.request":
                 return
             body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+            more = message.get("more_body", False)
         if len(body) > MOST_FORM:
-            return await _plain(send, 413, w.t("door.too_long"))
+            return await whole(receive if more else None, send, 413, [*PLAIN, *NOT_KEPT], w.t("door.too_long").encode())
         try:
             given = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
         except ValueError:
@@ -258,23 +258,11 @@ def _document(body: str, w: Wording, more: str = "") -> str:
     return f"<!doctype html><html lang='{lang}'><head>{head}</head><body><main>{body}</main></body></html>"
 
 
+NOT_KEPT = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]
+
+
 async def _page(send: Send, status: int, document: str, cookie: str | None = None) -> None:
-    await _answer(send, status, "text/html", document, cookie)
-
-
-async def _plain(send: Send, status: int, sentence: str) -> None:
-    await _answer(send, status, "text/plain", sentence, None)
-
-
-async def _answer(send: Send, status: int, kind: str, content: str, cookie: str | None) -> None:
-    body = content.encode("utf-8", "replace")
-    headers = [
-        (b"content-type", f"{kind}; charset=utf-8".encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"vary", b"cookie"),
-    ]
+    headers = [(b"content-type", b"text/html; charset=utf-8"), *NOT_KEPT]
     if cookie:
         headers.append((b"set-cookie", cookie.encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await whole(None, send, status, headers, document.encode("utf-8", "replace"))

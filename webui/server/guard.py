@@ -14,7 +14,9 @@ Not a password: that is webui/server/door, which stands inside.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,7 +66,8 @@ class Guard:
         if refusal is None and not SERVED.fullmatch(scope["path"]):
             refusal = 404, "There is nothing here."
         if refusal:
-            return await answer(send, *refusal)
+            status, sentence = refusal
+            return await whole(receive, send, status, [*PLAIN, *HEADERS], sentence.encode())
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -110,8 +113,20 @@ def _is_a_click(method: str, headers: dict[str, str]) -> bool:
     return method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
-async def answer(send: Send, status: int, sentence: str) -> None:
-    body = sentence.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), *HEADERS]
+PATIENCE_S = 5.0
+PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+async def whole(receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """An answer. It ends when what is still to come of its request was read, up to MOST_BYTES: a connection that is closed over
+    unread bytes is reset, and Windows then throws the answer away; who sends nothing more is not waited for. receive: None where there
+    is nothing more to read."""
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    left = MOST_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            while receive and left > 0 and (message := await receive()).get("more_body"):
+                left -= len(message.get("body", b""))
+    await send({"type": "http.response.body"})

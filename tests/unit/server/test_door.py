@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.waits import wait_until
+from webui.server import guard
 from webui.server.door import Door, Doorkeeper, Secret, Wrongs
 from webui.server.guard import LOOPBACK, Guard
 from webui.server.reach import Reach
@@ -123,6 +124,53 @@ def test_while_a_wrong_try_waits_not_even_the_right_one_of_the_same_address_is_c
 
 def test_a_huge_form_is_refused():
     assert visitor(keeper(Secret("a", "b"))).post("/door", content=b"word=" + b"x" * 9000).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("host", "path"), [("evil.example", "/config"), ("127.0.0.1:7860", "/config"), ("127.0.0.1:7860", "/door")]
+)
+def test_what_is_refused_is_answered_at_once_and_ends_when_its_body_was_read(host: str, path: str):
+    """A connection that was closed over unread bytes was reset, and a program on Windows saw that in place of the sentence."""
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"host", host.encode())]}
+    chunks = [b"word=" + b"x" * 5000, b"", b"x" * 10, b"y"]
+    happened: list[bytes | str] = []
+
+    async def receive() -> dict:
+        happened.append(chunk := chunks.pop(0))
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+
+    async def send(message: dict) -> None:
+        happened.append("ends" if message["type"] == "http.response.body" and not message.get("more_body") else "answers")
+
+    asyncio.run(Guard(Door(None, keeper(Secret("me", "correct horse"))))(scope, receive, send))
+    assert chunks == [] and happened[-2:] == [b"y", "ends"] and "answers" in happened[:3]
+
+
+def test_a_refused_body_without_end_is_not_read_for_ever():
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"x" * 100_000, "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    sent: list[dict] = []
+    asyncio.run(Guard(None)({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
+    assert sent[-1] == {"type": "http.response.body"}
+
+
+def test_who_sends_nothing_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guard, "PATIENCE_S", 0.05)
+
+    async def receive() -> dict:
+        await asyncio.Event().wait()
+        raise AssertionError("it never comes")
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    sent: list[dict] = []
+    asyncio.run(Guard(None)({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
+    assert sent[-1] == {"type": "http.response.body"}
 
 
 # ---- where the page answers -------------------------------------------------------------------------------------------
