@@ -1100,14 +1100,21 @@ CHECKS = {
 
 
 def run_checks(environment):
-    """All of CHECKS, whatever the first ones say; 1 where one of them has found something."""
+    """All of CHECKS side by side, told in their order, whatever the first ones say; 1 where one of them has found something."""
     import subprocess
+    import tempfile
 
-    found = []
+    begun, found = {}, []
     for name, command in CHECKS.items():
-        print("== " + name, flush=True)
-        if subprocess.call([environment.python, "-m", *command], cwd=ROOT, env=child_environ()):
+        said = tempfile.TemporaryFile()
+        line = [environment.python, "-m", *command]
+        begun[name] = said, subprocess.Popen(line, cwd=ROOT, env=child_environ(), stdout=said, stderr=subprocess.STDOUT)
+    for name, (said, check) in begun.items():
+        if check.wait():
             found.append(name)
+        said.seek(0)
+        print("== " + name + "\n" + said.read().decode("utf-8", "replace").rstrip(), flush=True)
+        said.close()
     print("== found something: " + ", ".join(found) if found else "== nothing found", flush=True)
     return 1 if found else 0
 
