@@ -38,6 +38,12 @@ def swept() -> Iterator[None]:
     gc.collect()
 
 
+def pytest_collection_finish() -> None:
+    """The libraries stay: a collection need not look through their million objects each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def forked() -> Iterator[None]:
     """Workers and apps are forked from warm processes (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""

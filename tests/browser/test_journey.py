@@ -18,7 +18,7 @@ from core.runs import frames
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests.kit.browser import App, browser, go_to_tab, open_page, set_dark, start_app, unfold, violations
+from tests.kit.browser import App, browser, choose, go_to_tab, open_page, set_dark, start_app, unfold, violations
 from tests.kit.runs import with_settings
 from tests.kit.waits import wait_until
 
@@ -49,23 +49,25 @@ def fill(page: Page, setting: str, value: str) -> None:
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
 def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, full: bool) -> None:
-    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 80, else a third of them at three
-    times the rate. Nobody watches meanwhile."""
+    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 80, else a third of them with half
+    the rows at three times the rate. Nobody watches meanwhile."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
         page, watch = open_page(chrome, app)
-        page.get_by_role("radio", name=re.compile("Pirate")).check()
+        choose(page, "#data", "sample:pirate_answers")
         expect(page.locator("#data-report")).to_contain_text("68")
         unfold(page, "#step-plan")
         expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
         unfold(page, "#all-settings")
         if method == "qlora":
-            page.locator("#method").get_by_role("radio", name=re.compile("^QLoRA")).check()
+            choose(page, "#method", "qlora")
             fill(page, "sample_seconds", "0")  # the other method's run has its film
         if not full:
             fill(page, "learning_rate", "0.003")
             fill(page, "max_steps", "26")
+            fill(page, "per_device_train_batch_size", "2")
+            fill(page, "eval_steps", "13")
             fill(page, "sample_seconds", "1")
             expect(page.locator("#plan-card")).to_contain_text("26 optimizer steps")
         page.locator("#start").click()
@@ -128,12 +130,12 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
         expect(page.locator("#chat-tuned")).to_be_hidden()
 
         go_to_tab(page, "Train")
-        page.get_by_role("radio", name=re.compile("Pirate")).check()
+        choose(page, "#data", "sample:pirate_answers")
         unfold(page, "#step-plan")
         unfold(page, "#all-settings")
         fill(page, "max_steps", "5000")
         fill(page, "sample_seconds", "0")
-        page.locator("#method input[value='qlora']").check()
+        choose(page, "#method", "qlora")
         page.locator("#start").click()
         expect(page.locator("#stop")).to_be_visible(timeout=30_000)
         run = wait_until(lambda: next(iter(Runs(Workspace.open(app.workspace)).list()), None))

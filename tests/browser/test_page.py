@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,11 @@ from core.runs.states import State
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit.runs import ScriptedRun, ended
+from tests.kit.runs import ScriptedRun, ended, trained
 from tests.kit.waits import wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request, Route
 
 pytestmark = pytest.mark.browser
 LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE)]
@@ -215,6 +217,63 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
     kit.expect(page.locator("#details-resume")).to_be_visible()
+    watch.check()
+    page.context.close()
+
+
+def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_chose(
+    chrome: Browser, app: kit.App, workspace: Workspace
+):
+    """Seen: opened before the first run, it offered the base alone, one column, and a reload did not help."""
+    page, watch = kit.open_page(chrome, app)
+    target = page.locator("#chat-target input")
+    kit.go_to_tab(page, "Chat")
+    kit.expect(target).to_have_value(re.compile("base"))
+    kit.go_to_tab(page, "Train")
+    older = trained(workspace, "older")
+    trained(workspace, "newest")
+    kit.go_to_tab(page, "Runs")
+    page.locator("#runs-list label", has_text="older").click()
+
+    def tells_of_the_tab_first(route: Route) -> None:
+        """As a browser now and then does: the tab is there, the model in the form is still the one before."""
+        sent = route.request.post_data_json
+        sent["data"][1] = "base:starter"
+        route.continue_(post_data=json.dumps(sent))
+
+    def arrives(request: Request) -> bool:
+        data = (request.post_data_json or {}).get("data", []) if request.method == "POST" else []
+        return len(data) == 3 and data[0] is None and str(data[1]).startswith(("run:", "base:"))
+
+    page.route("**/gradio_api/**", lambda route: tells_of_the_tab_first(route) if arrives(route.request) else route.continue_())
+    with page.expect_response(lambda response: arrives(response.request)):
+        page.locator("#details-chat").click()
+    kit.expect(target).to_have_value(re.compile("older"))
+    page.unroute("**/gradio_api/**")
+    kit.go_to_tab(page, "Train")
+    kit.go_to_tab(page, "Chat")
+    kit.expect(target).to_have_value(re.compile(older.name))
+    page.reload()
+    kit.go_to_tab(page, "Chat")
+    kit.expect(target).to_have_value(re.compile("newest"))
+    target.click()
+    page.get_by_role("option", name=re.compile("base")).first.click()
+    kit.go_to_tab(page, "Train")
+    kit.go_to_tab(page, "Chat")
+    kit.expect(page.locator("#chat-checkpoint")).not_to_be_visible()
+    kit.expect(target).to_have_value(re.compile("base"))
+    target.click()
+    page.get_by_role("option", name=re.compile("older")).first.click()
+    for deleted, left in (("newest", "older"), ("older", "base")):
+        kit.go_to_tab(page, "Runs")
+        page.locator("#runs-list label", has_text=deleted).click()
+        if deleted == "newest":
+            kit.unfold(page, "#manage-fold")
+        page.locator("#delete").click()
+        page.locator("#delete-really").click()
+        kit.expect(page.locator("#runs-list label", has_text=deleted)).to_have_count(0)
+        kit.go_to_tab(page, "Chat")
+        kit.expect(target).to_have_value(re.compile(left))
     watch.check()
     page.context.close()
 

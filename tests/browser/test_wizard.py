@@ -50,7 +50,7 @@ def started_run(page: Page, workspace: Workspace):
     return run
 
 
-@walks("en-desktop-8_gb", "zh-phone-no_card")
+@walks("zh-phone-no_card")
 def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     chrome: Browser, serve: Callable[[bool], kit.App], language: str, viewport: dict, card: bool
 ):
@@ -87,7 +87,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     page.context.close()
 
 
-@walks("en-phone-no_card", "zh-desktop-8_gb")
+@walks("en-desktop-8_gb")
 def test_somebody_who_comes_back_needs_two_actions(
     chrome: Browser, serve: Callable[[bool], kit.App], language: str, viewport: dict, card: bool
 ):

@@ -33,11 +33,11 @@ from tests.faults import fake_worker
 from tests.faults.forking import Forker, Trial
 from tests.faults.runs import SEED, real_recipe
 from tests.faults.table import FaultTable
-from tests.kit.waits import wait_until
+from tests.kit.waits import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-LOAD_S = 120.0
+LOAD_S = 120.0 * PATIENCE
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut in half": lambda whole: whole[: len(whole) // 2],
     "empty": lambda whole: b"",
@@ -201,7 +201,7 @@ def test_killed_while_it_loads_or_answers_it_is_said_and_the_next_load_works(
             assert isinstance(next(writing), Piece)
         else:
             client.load(target(place))
-            wait_until(lambda s=stage: client.state().stage == s or client.state().phase != "loading", LOAD_S)
+            wait_until(lambda s=stage: client.state().stage == s or client.state().phase != "loading", 120)
         client._worker.process.kill()
         state = wait_until(lambda: client.state().phase == "failed" and client.state(), 30)
         assert state.message.key == "chat.worker_killed"
@@ -409,14 +409,14 @@ def test_an_export_without_its_base_or_with_a_damaged_adapter_is_one_sentence(
 
 def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultTable) -> None:
     """Its shapes do not fit the base that the recipe names."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load, save_file
 
     run = Runs(place.workspace).create(place.run.recipe(), "command")
     for state in (State.PREPARING, State.RUNNING, State.COMPLETED):
         run.write_status(run.status().model_copy(update={"state": state}))
     shutil.copytree(place.run.adapter, run.adapter)
     file = run.adapter / "adapter_model.safetensors"
-    smaller = {name: w[:, :-4].contiguous() if "lora_A" in name else w for name, w in load_file(file).items()}
+    smaller = {name: w[:, :-4].contiguous() if "lora_A" in name else w for name, w in load(file.read_bytes()).items()}
     save_file(smaller, file)
     try:
         status = Exports(place.workspace).start(run, "merged").wait(LOAD_S)

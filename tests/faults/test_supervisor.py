@@ -27,6 +27,7 @@ from core.workspace.folder import Workspace
 from tests.faults import fake_worker
 from tests.faults.table import FaultTable
 from tests.kit.waits import wait_until
+from tests.kit.workers import at_work
 
 IMPATIENT = Patience(terminate_s=1.0, kill_s=2.0, saving_s=4.0, fresh_s=3.0)
 Ask = Callable[[Supervisor, RunFolder], None]
@@ -137,16 +138,6 @@ def kill(app: subprocess.Popen) -> None:
     app.stdout.close()
 
 
-def at_work(run_id: str) -> list[int]:
-    """Processes that carry this run out, as the system knows them."""
-    found = {}
-    for process in psutil.process_iter(["cmdline", "ppid"]):
-        command = process.info["cmdline"] or []
-        if run_id in command and "tests.faults.fake_worker" in command:
-            found[process.pid] = process.info["ppid"]
-    return [pid for pid in found if pid not in found.values()]  # on Windows an environment's python.exe starts the real one
-
-
 def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_second(tmp_path: Path, faults: FaultTable) -> None:
     workspace = Workspace.open(tmp_path)
     apps = 3
@@ -158,7 +149,7 @@ def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_seco
             pid = pid or run.status().pid
             then = run.status().step
             wait_until(lambda run=run, step=then: run.status().step > step + 20, 60)
-            seen |= set(at_work(run.id))
+            seen |= set(at_work("tests.faults.fake_worker", run.id))
         finally:
             kill(app)
     assert seen == {pid}, "another worker was started beside it"

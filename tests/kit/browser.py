@@ -27,7 +27,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
-                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens, #chat-seed
+                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
+                #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed; details.lg-thought, details.lg-call in an answer
   Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
                 #details-chat, #details-settings, #details-story, #export-fold, #export-kind, #export-quant, #export-start,
                 #export-cancel, #export-notice, #export-status, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
@@ -54,6 +55,7 @@ from typing import TYPE_CHECKING, Any
 from core import files
 from core.presets import PROJECT
 from tests.kit.durations import cache
+from tests.kit.waits import PATIENCE
 from tests.windows import console
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ FLAGS = [
 ]  # fmt: skip
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-START_S = 60.0
+START_S = 60.0 * PATIENCE
 LEFT = "this page is left"
 STREAMS_END = (
     "AbortError: BodyStreamBuffer was aborted",

@@ -17,9 +17,12 @@ from urllib.parse import unquote, urlsplit
 CHUNK = 16 * 1024
 
 
+NO_TENSORS = b"\x02" + bytes(7) + b"{}"  # the beginning of a safetensors file
+
+
 def tiny_model(weights: bytes | None = None, shards: int = 0) -> dict[str, bytes]:
     """Files of a small, complete repository; shards > 0 splits the weights, with an index."""
-    weights = bytes(range(256)) * 1024 if weights is None else weights  # 256 KiB
+    weights = NO_TENSORS + bytes(range(256)) * 1024 if weights is None else weights  # 256 KiB
     files = {
         "config.json": b'{"model_type": "llama"}',
         "tokenizer.json": b"{}",

@@ -13,6 +13,7 @@ three files -> {"pid"}; {"code": pid} -> {"code": int | null}.
 from __future__ import annotations
 
 import array
+import gc
 import json
 import os
 import selectors
@@ -29,10 +30,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from core.messages import core_catalogue
+from core.models.known import known_models
+
 KINDS = {
     "torch": (
         "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
-        "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
+        "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pace",
     ),
     "web": ("webui",),
     "commands": ("core.commands",),
@@ -40,7 +44,9 @@ KINDS = {
 # What libraries read as they load. An app sets gradio's, which its workers do not know.
 READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")
 READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
+ALIKE = {"HF_HUB_DISABLE_TELEMETRY"}  # gradio says True, the page 1: read by no library in another way
 LATE = {"core.trial.dry_run_worker": ("HF_HUB_OFFLINE",)}  # of those, what a module is told once it is forked
+MEASURED, SAID = "core.trial.pace_probe", "tests.kit.pace"  # an app is told a pace: a page shows it whatever it is
 MOST = 1 << 20  # bytes of a message
 ROOM = "." * 4000  # in a server's command line, for that of its children
 POLL_S = 0.01
@@ -73,18 +79,28 @@ class Warm:
         """Whether libraries would have read the same settings; None: this process's own environment."""
         given = os.environ if environment is None else environment
         read = READ_EARLY_BY_PAGES if module in KINDS["web"] else READ_EARLY
-        early = {name for name in {*given, *self.environment} if name.startswith(read)} - {*LATE.get(module, ())}
+        early = {name for name in {*given, *self.environment} if name.startswith(read)} - ALIKE - {*LATE.get(module, ())}
         return all(given.get(name) == self.environment.get(name) for name in early)
 
     def ask(self, message: dict[str, Any], files: tuple[int, ...] = ()) -> dict[str, Any]:
         with self._guard:
-            socket.send_fds(self._socket, [json.dumps(message).encode()], files)
-            answer = self._socket.recv(MOST)
+            return self._asked(message, files)
+
+    def _asked(self, message: dict[str, Any], files: tuple[int, ...] = ()) -> dict[str, Any]:
+        socket.send_fds(self._socket, [json.dumps(message).encode()], files)
+        answer = self._socket.recv(MOST)
         assert answer, "the warm process is gone"
         return json.loads(answer)
 
+    def code(self, pid: int) -> int | None:
+        """The exit status of what was forked, None while it runs. After `close` nobody is there who could tell: it counts as running, as
+        a worker does that lives on."""
+        with self._guard:
+            return None if self._socket.fileno() < 0 else self._asked({"code": pid})["code"]
+
     def close(self) -> None:
-        self._socket.close()
+        with self._guard:
+            self._socket.close()
 
 
 class Servers:
@@ -149,6 +165,8 @@ class Popen(subprocess.Popen):
     servers: Servers | Elsewhere
 
     def __init__(self, args: Any, *rest: Any, **options: Any):
+        if isinstance(self.servers, Elsewhere) and kind_of(args) and args[2] == MEASURED:
+            args = [*args[:2], SAID, *args[3:]]
         kind = None if rest else kind_of(args)
         self.warm = self.servers.get(kind) if kind else None
         self._forked = self.warm is not None and self.warm.takes(args[2], options.get("env"))
@@ -194,7 +212,7 @@ class Popen(subprocess.Popen):
         if not self._forked:
             return super().poll()
         if self.returncode is None:
-            self.returncode = self.warm.ask({"code": self.pid})["code"]
+            self.returncode = self.warm.code(self.pid)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -248,6 +266,8 @@ class Popen(subprocess.Popen):
 
 
 def read_libraries(kind: str) -> None:
+    core_catalogue()
+    known_models()
     if kind == "commands":
         import core.commands.__main__  # noqa: F401
 
@@ -261,7 +281,7 @@ def read_libraries(kind: str) -> None:
         del sys.modules["webui.__main__"]
         return
     import datasets  # noqa: F401
-    import peft  # noqa: F401
+    import peft
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
@@ -272,10 +292,16 @@ def read_libraries(kind: str) -> None:
     from core.training import trainer  # noqa: F401
     from core.trial import dry_run  # noqa: F401
 
+    if peft.import_utils.is_bnb_available():
+        import peft.tuners.lora.bnb  # noqa: F401 - as it finds the first adapter
+
 
 def main() -> None:
     kind, address = sys.argv[1:3]
+    gc.disable()
     read_libraries(kind)
+    gc.enable()
+    gc.freeze()  # what is forked shares the libraries' pages, which a collection would write to, and looks through its own objects alone
     listens = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listens.bind(address)
     listens.listen(64)

@@ -55,3 +55,26 @@ def test_an_export_that_another_card_proves_says_so(cuda: FakeCuda, workspace: W
     assert exporter._elsewhere(compute("cpu")) is None, "a matter of memory"
     run.add_facts(RunFacts(wanted_device="GPU-1"))
     assert exporter._elsewhere(compute("cuda:0")) is None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(0.25, torch.bfloat16), (0.5, torch.bfloat16), (1.8, torch.float32), (5.0, torch.float32)]
+)
+def test_a_processor_computes_in_what_it_is_faster_in(ratio: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    """Seen: a Xeon with AVX512_BF16 and without AMX takes 1.8 to 2.8 times as long in bfloat16, and two runs computed in two types."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(device, "_bf16_to_fp32_time", lambda: ratio)
+    assert device.on_cpu().dtype == expected
+
+
+def test_both_types_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch):
+    clock, asked = [0.0], []
+
+    def linear(x: torch.Tensor, weight: torch.Tensor) -> None:
+        asked.append(weight.dtype)
+        clock[0] += {torch.bfloat16: 3.0, torch.float32: 2.0}[weight.dtype] + (40.0 if len(asked) < 3 else 0.0)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+    assert device._bf16_to_fp32_time() == 1.5
+    assert asked[::2] == [torch.bfloat16] * 31 and asked[1::2] == [torch.float32] * 31

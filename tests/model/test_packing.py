@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from core.engine.batches import collate, collate_packed
 from core.engine.loss import summed_loss
 from core.messages import msg
 from core.recipe import Adapter
+from tests.kit import families
 
 CPU = torch.device("cpu")
 FP32 = device.Compute(CPU, torch.float32, msg("device.cpu_fp32"))
@@ -256,3 +258,15 @@ def test_packed_equals_padded_on_the_starter_in_4_bit(starter_in_4_bit_fp32: Cal
     found = gradients(tuned)
     assert torch.nn.functional.cosine_similarity(found, expected_gradients, 0) > 0.9999
     torch.testing.assert_close(found.norm(), expected_gradients.norm(), rtol=1e-3, atol=0)
+
+
+def test_a_tower_that_is_not_there_is_not_warned_of(
+    tmp_path: Path, starter_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run's log began with "could not check ... You may encounter undefined behavior", of a tower that gives its memory back."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    base = base_model.load(families.make("gemma3", tmp_path / "base", starter_folder), FP32, four_bit=False)
+    assert attention.enable(base)
+    with attention.set_aside(base):
+        pass
+    assert not [record for record in caplog.records if "vision_config" in record.getMessage()]

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
@@ -32,13 +32,13 @@ from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
 from tests.kit.runs import trained
-from tests.kit.waits import wait_until
+from tests.kit.waits import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = [{"role": "user", "content": "Write a very long story about a bear who learns to sail."}]
 LONG = Sampling(max_new_tokens=2000, do_sample=True, temperature=1.5, top_p=1.0)
-LOAD_S = 120.0
+LOAD_S = 120.0 * PATIENCE
 
 
 def make_adapter(folder: Path, model_folder: Path, seed: int, **settings) -> Path:
@@ -121,7 +121,7 @@ def test_loading_tells_its_stages_then_what_is_loaded(client, adapters):
         stages.add(client.state().stage)
         return client.state().phase != "loading"
 
-    wait_until(seen, LOAD_S)
+    wait_until(seen, 120)
     state = client.state()
     assert state.phase == "ready", state
     assert {"loading_libraries", "loading_model"} <= stages
@@ -289,7 +289,7 @@ def test_while_somebody_trains_the_refusal_names_it(client, workspace):
 def test_an_adapter_for_another_base_is_refused_in_a_sentence(client, adapters, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(adapters[0], other)
-    weights = load_file(other / "adapter_model.safetensors")
+    weights = load((other / "adapter_model.safetensors").read_bytes())  # not mapped: Windows writes over no mapped file
     smaller = {name: w[:, :-64].contiguous() if "lora_A" in name else w for name, w in weights.items()}
     save_file(smaller, other / "adapter_model.safetensors")
     client.load(ChatTarget("starter", adapter=other))
@@ -316,7 +316,7 @@ def test_a_load_that_replaces_another_wins(client, adapters):
 def test_unload_while_loading_frees_everything_within_seconds(client, workspace):
     client.unload()
     client.load(ChatTarget("starter"))
-    wait_until(lambda: client.state().stage == "loading_libraries", LOAD_S)
+    wait_until(lambda: client.state().stage == "loading_libraries", 120)
     start = time.perf_counter()
     client.unload()
     assert time.perf_counter() - start < 5

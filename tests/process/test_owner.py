@@ -30,6 +30,7 @@ from core.workspace.owner import Ownership
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun
 from tests.kit.waits import wait_until
+from tests.kit.workers import at_work
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns
 from webui.pages.settings_cards import AloneSetting
@@ -170,12 +171,7 @@ def kill(app: kit.App) -> None:
 
 
 def workers(workspace: Workspace) -> list[int]:
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
-        line = process.info["cmdline"] or []
-        if "core.training.worker" in line and str(workspace.root) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process.info["pid"])
-    return found
+    return at_work("core.training.worker", str(workspace.root))
 
 
 def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_pauses_it(workspace: Workspace) -> None:

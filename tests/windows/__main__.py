@@ -122,6 +122,7 @@ def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
     more = {
         "LORA_GARAGE_TEST_STARTER": as_windows(starter_folder()),
         "LORA_GARAGE_NO_BROWSER": "none under Wine",
+        "LORA_GARAGE_TEST_PATIENCE": "5",
         "PYTHONUTF8": "1",
         "COLUMNS": "300",
     }

@@ -132,12 +132,12 @@ def test_closing_the_console_of_the_app_leaves_its_training_alive(place: Place, 
 
 
 @pytest.mark.parametrize(
-    "kind", ["ollama", pytest.param("adapter", marks=pytest.mark.full), pytest.param("merged", marks=pytest.mark.full)]
+    "kind", ["ollama", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("adapter", "merged", "gguf"))]
 )
 def test_an_export_has_no_carriage_return_in_what_others_read(kind: str, place: Place, undisturbed: RunFolder) -> None:
     """W6: Ollama sends what stands inside TEMPLATE to the model as it is."""
     done = place.command("export", undisturbed.id, "--to", kind, "--json")
     assert done.returncode == 0, done.stderr
-    folder = next(each for each in place.workspace.exports.iterdir() if each.name.startswith(undisturbed.id) and each.is_dir())
+    folder = Path(json.loads(done.stdout)["folder"])
     ours = [file for file in folder.rglob("*") if file.name in ("Modelfile", "README.md", "export.json", "chat_template.jinja")]
     assert ours and [file.name for file in ours if b"\r" in file.read_bytes()] == []
