@@ -21,7 +21,7 @@ from core.values import Frozen
 LANGUAGES = ("en", "zh")
 CORE_LOCALES = Path(__file__).parent / "locales"
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Message(Frozen):
@@ -60,7 +60,7 @@ class Catalogue:
         for folder in folders:
             for language in LANGUAGES:
                 for path in sorted((folder / language).glob("*.yaml")):
-                    entries = yaml.load(path.read_text("utf-8"), _Loader) or {}
+                    entries = yaml.load(path.read_text("utf-8"), YAML_LOADER) or {}
                     self._sentences[language] |= {f"{path.stem}.{key}": value for key, value in entries.items()}
 
     def keys(self, language: str) -> set[str]:

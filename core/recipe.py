@@ -66,6 +66,14 @@ class Data(_Section):
         "assistant",
         description="Learn only the answers, or every token, prompts too: that takes a little longer, and no memory worth naming.",
     )
+    enable_thinking: bool | None = Field(
+        None,
+        description="Learn the thinking before an answer: true as the template asks for it, false leaves it out and asks without; empty: where a row has some.",
+    )
+    mask_history: bool = Field(
+        False,
+        description="Of a conversation whose earlier answers the template shows otherwise than they were written (without their thinking), learn the last round only; off: each such answer as an example of its own.",
+    )
     deduplicate: bool = Field(
         False, description="Leave out rows that say what an earlier one says, but for case, spaces and marks; they are counted."
     )

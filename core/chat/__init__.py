@@ -1,5 +1,6 @@
-"""A base model and its tuned one, answering side by side: the process that holds them, its handle, and the same headless.
+"""What a model answers: a base and its tuned one side by side (the process that holds them, its handle, the same headless), and the
+same questions asked again and again while a run trains (`film`).
 
-Imports: engine (`worker` inside its functions, `duel` at its top), runs, data, models, system, workspace and the ground.
+Imports: engine (`worker` inside its functions, `duel` and `film` at their top), runs, data, models, system, workspace and the ground.
 Add a way of sampling: a field of `answer.Sampling`, used by `duel`.
 """

@@ -34,6 +34,9 @@ class Sampling(BaseModel):
     )
     max_new_tokens: int = Field(256, ge=1, le=4096, description="Longest answer, in tokens (about four letters each).")
     seed: int = Field(42, ge=0, lt=2**32, description="Start of the draw: the same seed gives the same answer again.")
+    enable_thinking: bool | None = Field(
+        None, description="Whether the model is asked to think first, where its template knows that; empty: as it was trained."
+    )
 
     @property
     def greedy(self) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.chat.answer import Answer, Done, Piece, Sampling
-from core.data.template import Turn
+from core.data.conversation import Turn, characters
 from core.errors import ChatError, GarageError
 from core.messages import Message, msg
 from core.progress import Progress
@@ -52,7 +52,8 @@ Phase = Literal["empty", "loading", "ready", "answering", "failed"]
 class ChatState:
     """message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading.
 
-    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
+    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn). thinks: whether
+    it is asked to think where nobody says, None where its template knows no such choice.
     adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload. elsewhere: that it computes
     on another device than trained it.
     """
@@ -68,6 +69,7 @@ class ChatState:
     context_limit: int | None = None
     template_stop: str | None = None
     mixed: bool = False
+    thinks: bool | None = None
     adapter: dict[str, Any] | None = None
     why_unloaded: Message | None = None
     elsewhere: Message | None = None
@@ -171,9 +173,9 @@ class ChatClient:
         asked = [turns for turns in (base_turns, tuned_turns) if turns]
         if not asked or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in asked):
             raise ChatError("chat.no_question")
-        characters = max(sum(len(turn["content"]) for turn in turns) for turns in asked)
-        if characters > MOST_CHARACTERS:
-            raise ChatError("chat.too_many_characters", characters=characters, limit=MOST_CHARACTERS)
+        length = max(sum(map(characters, turns)) for turns in asked)
+        if length > MOST_CHARACTERS:
+            raise ChatError("chat.too_many_characters", characters=length, limit=MOST_CHARACTERS)
         with self._changed:
             if self._answer is not None and self._answer.stopping:
                 self._changed.wait_for(lambda: self._state.phase != "answering", STOP_S)
@@ -249,6 +251,7 @@ class ChatClient:
                 context_limit=event["context_limit"],
                 template_stop=event["stop"],
                 mixed=event["mixed"],
+                thinks=event["thinks"],
                 adapter=event["adapter"],
                 elsewhere=event["elsewhere"] and Message.model_validate(event["elsewhere"]),
                 tight=self._state.tight,

@@ -21,10 +21,12 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
-from core.data.template import ChatTemplate, Turn
+from core.data.conversation import Turn
+from core.data.dialect import OPEN
+from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
-from core.engine.decode import Decoder
+from core.engine.decode import Decoder, keep_rows
 from core.errors import ChatError
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
@@ -69,13 +71,24 @@ class Duel:
         ids = self.tokenizer.encode(self._templates[column].stop)
         return frozenset(ids) if len(ids) == 1 else frozenset()
 
-    def prompt(self, column: Column, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
-        """(T,) ids of the conversation as column reads it. Raises ChatError where it and the answer have no room."""
+    @property
+    def thinks(self) -> bool | None:
+        """Whether it was trained to think, or a bare base does so by itself; None where the template knows no such choice."""
+        dialect = self._templates["tuned"].dialect
+        return dialect.thinks if dialect.switch else None
+
+    def prompt(self, column: Column, turns: Sequence[Turn], max_new_tokens: int, enable_thinking: bool | None = None) -> list[int]:
+        """(T,) ids of the conversation as column reads it; both are asked to think as the tuned one was, where nobody says. Raises
+        ChatError where it and the answer have no room."""
         if not turns or turns[-1]["role"] != "user":
             raise ChatError("chat.no_question")
         # What can be UTF-8: half a surrogate pair, which a browser can send, becomes a question mark.
-        readable = [{"role": turn["role"], "content": turn["content"].encode("utf-8", "replace").decode()} for turn in turns]
-        ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True))
+        readable = [
+            {name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for name, value in turn.items()}
+            for turn in turns
+        ]
+        thinks = self.thinks if enable_thinking is None else enable_thinking
+        ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True, thinks=thinks))
         if len(ids) + max_new_tokens > self.context_limit:
             raise ChatError(self._too_long, tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
         return ids
@@ -102,8 +115,12 @@ class Duel:
         finally:
             self._one_at_a_time.release()
 
+    def _opening(self, prompt: list[int]) -> str:
+        """What of an answer the prompt has written already: the beginning of a thought, or ""."""
+        return OPEN if self.tokenizer.decode(prompt[-8:], skip_special_tokens=False).rstrip().endswith(OPEN.rstrip()) else ""
+
     def _row(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
-        prompt = self.prompt(column, turns, sampling.max_new_tokens)
+        prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
         return _Reply(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, self.tokenizer)
 
@@ -112,6 +129,8 @@ class Duel:
         cache: Any = None
         for row in rows:
             row.since = time.perf_counter()
+            if opening := self._opening(row.prompt):
+                yield Piece(row.column, opening)
         while rows:
             with self._as_rows([row.column for row in rows], stopped):
                 while not any(row.finish_reason for row in rows):
@@ -135,7 +154,7 @@ class Duel:
             if rows:  # the other row goes on alone
                 keep = torch.tensor(alive, device=mask.device)
                 ids, mask = ids[keep], mask[keep]
-                cache.batch_select_indices(keep)
+                keep_rows(cache, keep)
 
     @contextmanager
     def _as_rows(self, columns: Sequence[Column], stopped: Stopped) -> Iterator[None]:
@@ -149,8 +168,9 @@ class Duel:
             yield
 
     def _can_mix(self) -> bool:
-        """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds."""
-        ids, mask = self.decoder.left_padded([[self.tokenizer.pad_token_id]] * 2)
+        """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds. Three tokens a row,
+        because experts and routers see all tokens of a batch as its rows: of one each there would be two, as expected."""
+        ids, mask = self.decoder.left_padded([[self.tokenizer.pad_token_id] * 3] * 2)
         try:
             with _adapter_rows(self._tuned, COLUMNS):
                 self.decoder.forward(ids, mask, None)

@@ -4,7 +4,7 @@ In lines (core.system.lines):
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}   ask {id, base, tuned: turns or null, sampling}
   stop {id}
 Out:
-  loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, adapter, elsewhere}
+  loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter, elsewhere}
   piece {id, column, text}   done {id, column, tokens, seconds, finish_reason}   answered {id}
   error {load or id, text, advice}   idle {minutes}
 
@@ -165,6 +165,7 @@ class ChatWorker:
             context_limit=self._duel.context_limit,
             stop=base.tokenizer.template.stop,
             mixed=self._duel.mixed,
+            thinks=self._duel.thinks,
             adapter=None if facts is None else asdict(facts),
             elsewhere=self._elsewhere(command.get("run"), base),
         )

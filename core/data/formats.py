@@ -9,19 +9,22 @@ prompt_completion   prompt, completion                              completion, 
 text_label          text, label                                     label, as the assistant's answer
 text                text                                            all of it
 
-A `system` column is honoured in all of them but the last and prompt_completion. Adding a format means: a name in recipe.Format, its
+A `system` column is honoured in all of them but the last and prompt_completion, `tools` in the first two; what a message may hold is in
+core/data/conversation. Adding a format means: a name in recipe.Format, its
 columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
 2 cores shared with others, 2026-11-25).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from core.data.conversation import ChatMessage, Flaw, as_json, read_messages, read_tools, split_thinking
 from core.data.reading import sniff
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source, type_name
@@ -30,7 +33,6 @@ from core.messages import Message, msg
 from core.recipe import Format
 from core.values import Frozen
 
-Role = Literal["system", "user", "assistant"]
 FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
 SAMPLE_ROWS = 100
 
@@ -50,32 +52,16 @@ _COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
 }
 _OPTIONAL = {"input"}
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    role: Role
-    content: str
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to learn from: messages, or prompt and completion (used as they stand), or text."""
+    """One thing to learn from: messages, or prompt and completion (used as they stand), or text. tools: the JSON of what may be called."""
 
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
+    tools: str | None = None
 
     def __post_init__(self) -> None:
         if (bool(self.messages), self.prompt is not None and self.completion is not None, self.text is not None).count(True) != 1:
@@ -84,7 +70,8 @@ class Example:
     def as_dict(self) -> dict[str, Any]:
         """What it has, as JSON values; `Example.from_dict` is the way back."""
         if self.messages:
-            return {"messages": [{"role": m.role, "content": m.content} for m in self.messages]}
+            tools = {"tools": json.loads(self.tools)} if self.tools else {}
+            return {"messages": [m.as_dict() for m in self.messages]} | tools
         if self.text is not None:
             return {"text": self.text}
         return {"prompt": self.prompt, "completion": self.completion}
@@ -92,7 +79,8 @@ class Example:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
         if "messages" in value:
-            return cls(messages=tuple(ChatMessage(m["role"], m["content"]) for m in value["messages"]))
+            tools = as_json(value["tools"]) if value.get("tools") else None
+            return cls(messages=tuple(map(ChatMessage.from_dict, value["messages"])), tools=tools)
         return cls(**value)
 
 
@@ -165,21 +153,14 @@ def _folded(values: Mapping[str, Any]) -> dict[str, Any]:
 # --- what a row says -------------------------------------------------------------------------------------------------
 
 
-class _Flaw(Exception):
-    """Why a row cannot be learned from."""
-
-    def __init__(self, key: str, **params: Any):
-        self.message = msg(key, **params)
-
-
 def check(row: Row, format: Format) -> tuple[Example | None, list[Problem]]:
     """The example in a row and warnings about it; or None and the error."""
     warnings: list[Message] = []
     try:
         if all(value is None or (isinstance(value, str) and not value.strip()) for value in row.values.values()):
-            raise _Flaw("data.empty_row")
+            raise Flaw("data.empty_row")
         example = _CONVERT[format](_folded(row.values), warnings)
-    except _Flaw as flaw:
+    except Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
     return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in warnings]
 
@@ -189,7 +170,7 @@ def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
     aliases = _COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
-        raise _Flaw("data.column_missing", column=aliases[0], found=list(values)[:20])
+        raise Flaw("data.column_missing", column=aliases[0], found=list(values)[:20])
     return name
 
 
@@ -204,7 +185,7 @@ def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
     if isinstance(value, bool | int | float) and column in ("label", "answer", "output", "completion"):
         return str(value)  # a class number, or the answer to a sum
     if not isinstance(value, str):
-        raise _Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
+        raise Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
     return value
 
 
@@ -213,16 +194,18 @@ def _system(values: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     if value is None or value == "":
         return ()
     if not isinstance(value, str):
-        raise _Flaw("data.wrong_type", column="system", found=type_name(value), expected=msg("data.type_text"))
+        raise Flaw("data.wrong_type", column="system", found=type_name(value), expected=msg("data.type_text"))
     return (ChatMessage("system", value),) if value.strip() else ()
 
 
 def _pair(values: Mapping[str, Any], question: str, answer: str) -> Example:
     if not answer.strip():
-        raise _Flaw("data.empty_answer")
+        raise Flaw("data.empty_answer")
     if not question.strip():
-        raise _Flaw("data.empty_question")
-    return Example(messages=(*_system(values), ChatMessage("user", question), ChatMessage("assistant", answer)))
+        raise Flaw("data.empty_question")
+    thought, said = split_thinking(answer)
+    answered = ChatMessage("assistant", said, thought) if said.strip() else ChatMessage("assistant", answer)
+    return Example(messages=(*_system(values), ChatMessage("user", question), answered))
 
 
 def _alpaca(values: dict[str, Any], warnings: list[Message]) -> Example:
@@ -239,16 +222,16 @@ def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Examp
     prompt = _cell(values, "prompt_completion", "prompt")
     completion = _cell(values, "prompt_completion", "completion")
     if not completion.strip():
-        raise _Flaw("data.empty_answer")
+        raise Flaw("data.empty_answer")
     if not prompt.strip():
-        raise _Flaw("data.empty_question")
+        raise Flaw("data.empty_question")
     return Example(prompt=prompt, completion=completion)
 
 
 def _text(values: dict[str, Any], warnings: list[Message]) -> Example:
     content = _cell(values, "text", "text")
     if not content.strip():
-        raise _Flaw("data.empty_text")
+        raise Flaw("data.empty_text")
     return Example(text=content)
 
 
@@ -256,69 +239,11 @@ def _conversation(values: dict[str, Any], warnings: list[Message], format: Forma
     name = _name_of(values, format, column)
     turns = values[name]
     if not isinstance(turns, list):
-        raise _Flaw("data.wrong_type", column=name, found=type_name(turns), expected=msg("data.type_turns"))
+        raise Flaw("data.wrong_type", column=name, found=type_name(turns), expected=msg("data.type_turns"))
     if not turns:
-        raise _Flaw("data.no_turns", column=name)
-    messages = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
-    system = _system(values)
-    if system and messages[0].role == "system":
-        if messages[0] != system[0]:
-            warnings.append(msg("data.two_systems"))
-    else:
-        messages = [*system, *messages]
-    offset = len(turns) - len(messages)  # so that turns are numbered as they stand in the file
-    begins = 1 if messages[0].role == "system" else 0
-    for position, message in enumerate(messages[begins:]):
-        expected = "user" if position % 2 == 0 else "assistant"
-        number = begins + position + 1 + offset
-        if message.role != expected:
-            if not any(m.role == "assistant" for m in messages):
-                raise _Flaw("data.no_assistant")
-            raise _Flaw("data.roles_out_of_order", turn=number, found=message.role, expected=expected)
-        if not message.content.strip():
-            if message.role == "assistant":
-                raise _Flaw("data.empty_answer_turn", turn=number)
-            raise _Flaw("data.empty_turn", turn=number, role=message.role)
-    if not any(m.role == "assistant" for m in messages):
-        raise _Flaw("data.no_assistant")
-    if messages[-1].role == "user":
-        messages.pop()
-        warnings.append(msg("data.trailing_user"))
-    return Example(messages=tuple(messages))
-
-
-def _turn(turn: Any, number: int) -> ChatMessage:
-    """A turn written either way: role/content or from/value."""
-    if not isinstance(turn, dict):
-        raise _Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
-    said = turn.get("role", turn.get("from"))
-    content = turn.get("content", turn.get("value"))
-    if said is None or ("content" not in turn and "value" not in turn):
-        raise _Flaw("data.turn_keys", turn=number, found=list(turn)[:10])
-    role = _ROLES.get(said.strip().lower()) if isinstance(said, str) else None
-    if role is None:
-        expected = ["system", "user", "assistant", "human", "gpt"]
-        raise _Flaw("data.unknown_role", turn=number, found=str(said)[:40], expected=expected)
-    return ChatMessage(role, _content(content, number))
-
-
-def _content(content: Any, number: int) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if isinstance(content, list):
-        parts = []
-        for part in content:
-            if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-                parts.append(part["text"])
-            elif isinstance(part, str):
-                parts.append(part)
-            else:
-                found = part.get("type") if isinstance(part, dict) else None
-                raise _Flaw("data.part_not_text", turn=number, found=found if isinstance(found, str) else type_name(part))
-        return "".join(parts)
-    raise _Flaw("data.turn_content", turn=number, found=type_name(content))
+        raise Flaw("data.no_turns", column=name)
+    tools = next((values[alias] for alias in ("tools", "functions") if values.get(alias)), None)
+    return Example(messages=read_messages(turns, _system(values), warnings), tools=read_tools(tools))
 
 
 _CONVERT: dict[Format, Callable[[dict[str, Any], list[Message]], Example]] = {

@@ -7,9 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from core.recipe import Data
+
+if TYPE_CHECKING:
+    from core.data.template import Rendered
 
 LongExamples = Literal["cut", "split", "drop"]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What of a row is learned, as the fields of recipe.Data of these names say."""
+
+    train_on: str = "assistant"
+    enable_thinking: bool | None = None
+    mask_history: bool = False
+
+    @classmethod
+    def of(cls, data: Data) -> Learning:
+        return cls(data.train_on, data.enable_thinking, data.mask_history)
+
+
+ANSWERS = Learning()
 
 
 @dataclass(frozen=True)
@@ -31,13 +52,14 @@ class Whole:
 
     input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
     offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
-    character have the same or overlapping ranges.
+    character have the same or overlapping ranges. rendered: of a conversation, what the template made of it.
     """
 
     input_ids: list[int]
     learned: list[bool]
     text: str
     offsets: list[tuple[int, int]]
+    rendered: Rendered | None = None
 
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:

@@ -12,9 +12,9 @@ import json
 import math
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from core.data import formats
+from core.data.conversation import as_json, characters
 from core.data.facts import DataFacts
 from core.data.formats import Example
-from core.data.labels import LongExamples, Whole, fit
+from core.data.framing import Framing
+from core.data.labels import ANSWERS, Learning, LongExamples, Whole, fit
 from core.data.repeats import Repeats
 from core.data.store import DatasetStore
+from core.data.template import Part
 from core.data.tokenizer import Tokenizer, conversation
-from core.errors import DataError
+from core.errors import DataError, TemplateError
 from core.messages import Message, msg
 from core.models.library import Models
 from core.recipe import Format
@@ -54,7 +57,7 @@ TOKENS_PER_TURN = 12
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
-SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more"]
+SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more", "example"]
 
 
 @dataclass(frozen=True)
@@ -103,18 +106,20 @@ class Bin:
 
 @dataclass(frozen=True)
 class Span:
-    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number."""
+    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number, as that of "example"
+    is the number of the example that begins there. part: of what is learned, whether it is thinking or a tool call."""
 
     text: str
     kind: SpanKind
+    part: Part = ""
 
 
 @dataclass(frozen=True)
 class RowView:
     """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
 
-    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into;
-    dropped: nothing of it is learned.
+    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into for its length;
+    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise; all are shown.
     special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
     """
 
@@ -128,34 +133,44 @@ class RowView:
     parts: int
     dropped: bool
     special: tuple[str, ...]
+    examples: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Preview:
     """rows: all that can be learned from; tokenizer: None where lengths are estimated.
 
-    Of the counted rows: numbers (C,) in the file, lengths (C,) in tokens, and runs (R, 3) of learned tokens: which
-    counted row, first token, token after the last. The first token of a row is never in a run: nothing predicts it.
+    Of the counted rows, which are `counted`, each example that training makes of them, most often one a row: numbers (C,) of the row in
+    the file, lengths (C,) in tokens, and runs (R, 3) of learned tokens: which example, first token, token after the last. The first
+    token of an example is never in a run: nothing predicts it. notes: how the template frames them.
     """
 
     rows: Rows
     tokenizer: Tokenizer | None
-    train_on: str
+    learning: Learning
+    counted: int
+    notes: tuple[Message, ...]
     numbers: np.ndarray
     lengths: np.ndarray
     runs: np.ndarray
 
     @classmethod
-    def measure(cls, rows: Rows, tokenizer: Tokenizer | None, train_on: str = "assistant", every_row: bool = False) -> Preview:
+    def measure(cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False) -> Preview:
         """Count some of many rows, or every row, whatever it costs. Raises TemplateError, which training would raise too."""
         counted = rows if every_row else _spread(rows)
-        numbers, lengths, runs = [], [], list[tuple[int, int, int]]()
-        for i, (number, example) in enumerate(counted):
-            length, learned = _estimate(example, train_on) if tokenizer is None else _count(tokenizer, example, train_on)
-            numbers.append(number)
-            lengths.append(length)
-            runs.extend((i, start, end) for start, end in learned)
-        return cls(rows, tokenizer, train_on, np.array(numbers, int), np.array(lengths, int), np.array(runs, int).reshape(-1, 3))
+        numbers, lengths, runs = list[int](), list[int](), list[tuple[int, int, int]]()
+        framing = Framing(tokenizer.template.dialect, learning) if tokenizer else None
+        for number, example in counted:
+            try:
+                found = [*_count(tokenizer, example, framing)] if tokenizer and framing else [_estimate(example, learning)]
+            except TemplateError as error:
+                raise TemplateError("template.in_row", row=number, why=error.message) from None
+            for length, learned in found:
+                runs.extend((len(lengths), start, end) for start, end in learned)
+                numbers.append(number)
+                lengths.append(length)
+        measured = (np.array(numbers, int), np.array(lengths, int), np.array(runs, int).reshape(-1, 3))
+        return cls(rows, tokenizer, learning, len(counted), tuple(framing.notes()) if framing else (), *measured)
 
     @property
     def exact(self) -> bool:
@@ -189,7 +204,7 @@ class Preview:
         return np.bincount(row, weights=within, minlength=len(self.lengths)).astype(int)
 
     def _projected(self, count: int | np.integer) -> int:
-        return round(int(count) * len(self.rows) / len(self.lengths))
+        return round(int(count) * len(self.rows) / self.counted)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut") -> Counts:
         limit = self.limit(max_length)
@@ -207,7 +222,7 @@ class Preview:
             max_length=limit,
             long_examples=long_examples,
             rows=len(self.rows),
-            counted=len(self.lengths),
+            counted=self.counted,
             tokens=self._projected(tokens.sum()),
             learned=self._projected(learned.sum()),
             pieces=self._projected(pieces.sum()),
@@ -262,7 +277,7 @@ class Preview:
             median_length=self.median,
             p99_length=self.p99,
             longest=self.longest,
-            exact=self.exact and len(self.lengths) == len(self.rows),
+            exact=self.exact and self.counted == len(self.rows),
             estimated=not self.exact,
         )
 
@@ -276,8 +291,8 @@ class Preview:
         limit = self.limit(max_length)
         if not self.exact or self.counts(max_length, long_examples).learned:
             return None
-        if len(self.lengths) < len(self.rows):
-            return msg("preview.nothing_in_sample", counted=len(self.lengths), rows=len(self.rows), max_length=limit)
+        if self.counted < len(self.rows):
+            return msg("preview.nothing_in_sample", counted=self.counted, rows=len(self.rows), max_length=limit)
         return msg("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
 
     def row(self, index: int, max_length: int, long_examples: LongExamples = "cut") -> RowView | None:
@@ -287,25 +302,33 @@ class Preview:
         if self.tokenizer is None:
             return None
         number, example = self.rows[index]
-        whole = self.tokenizer.encode_whole(example, self.train_on)
-        length, limit = len(whole.input_ids), self.limit(max_length)
-        pieces = 1
-        if length > limit and long_examples == "split":
-            pieces, limit = len(fit(whole, limit, long_examples)), length
-        elif length > limit and long_examples == "drop":
-            limit = 0
-        learned = sum(whole.learned[1:limit])
+        wholes = self.tokenizer.encode_row(example, self.learning)
+        shown: list[Span] = []
+        lengths = learned = cut = parts = 0
+        for place, whole in enumerate(wholes, 1):
+            length, limit, pieces = len(whole.input_ids), self.limit(max_length), 1
+            if length > limit and long_examples == "split":
+                pieces, limit = len(fit(whole, limit, long_examples)), length
+            elif length > limit and long_examples == "drop":
+                limit = 0
+            if len(wholes) > 1:
+                shown.append(Span(str(place), "example"))
+            shown += _shortened(_pieces(whole, limit), SHOWN_CHARACTERS // len(wholes))
+            lengths, learned, parts = lengths + length, learned + sum(whole.learned[1:limit]), parts + pieces
+            cut += max(0, length - limit)
+        text = "".join(whole.text for whole in wholes)
         return RowView(
             index=index,
             of=len(self.rows),
             row_number=number,
-            pieces=_shortened(_pieces(whole, limit)),
-            length=length,
+            pieces=tuple(shown),
+            length=lengths,
             learned=learned,
-            cut=max(0, length - limit),
-            parts=pieces,
+            cut=cut,
+            parts=parts - len(wholes) + 1,
             dropped=learned == 0,
-            special=tuple(sorted(token for token in self.tokenizer.template.all_special if token in whole.text)),
+            special=tuple(sorted(token for token in self.tokenizer.template.all_special if token in text)),
+            examples=len(wholes),
         )
 
 
@@ -317,7 +340,7 @@ class Previews:
         self._kept: dict[tuple[Any, ...], Future[Preview]] = {}  # least recently used first
         self._lock = threading.Lock()
 
-    def of(self, dataset_id: str, model_id: str, train_on: str = "assistant", format: Format | None = None) -> Preview:
+    def of(self, dataset_id: str, model_id: str, learning: Learning = ANSWERS, format: Format | None = None) -> Preview:
         """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or TemplateError."""
         path = self._store.path(dataset_id)
         try:
@@ -325,7 +348,7 @@ class Previews:
         except OSError:
             raise DataError("data.missing_file", file=path.name) from None
         folder = self._models.local_folder(model_id)
-        key = (folder, path, status.st_size, status.st_mtime_ns, train_on, format)
+        key = (folder, path, status.st_size, status.st_mtime_ns, learning, format)
         with self._lock:
             future = self._kept.pop(key, None)
             is_first = future is None
@@ -338,7 +361,7 @@ class Previews:
                     rows: Rows = list(formats.examples_of(path, format))
                 else:
                     rows = _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format))
-                future.set_result(Preview.measure(rows, self._tokenizer(folder), train_on))
+                future.set_result(Preview.measure(rows, self._tokenizer(folder), learning))
             except BaseException as error:  # noqa: BLE001 - raised below, here and for whoever waits
                 with self._lock:
                     self._kept.pop(key, None)  # the next who asks tries again
@@ -385,30 +408,33 @@ def _spread(rows: Rows) -> list[tuple[int, Example]]:
 
 
 def _characters(example: Example) -> int:
-    return len(example.text) if example.text is not None else sum(len(turn["content"]) for turn in conversation(example))
+    return len(example.text) if example.text is not None else sum(map(characters, conversation(example)))
 
 
-def _count(tokenizer: Tokenizer, example: Example, train_on: str) -> tuple[int, list[tuple[int, int]]]:
-    """Tokens of a row, and the runs (start, end exclusive) of those that are learned."""
-    learned = tokenizer.encode_whole(example, train_on).learned
-    flags = np.zeros(len(learned) + 2, np.int8)
-    flags[1:-1] = learned
-    flags[1] = 0  # the first token has nothing before it to be predicted from
-    return len(learned), [(int(start), int(end)) for start, end in np.flatnonzero(np.diff(flags)).reshape(-1, 2)]
+def _count(tokenizer: Tokenizer, example: Example, framing: Framing) -> Iterable[tuple[int, list[tuple[int, int]]]]:
+    """Of each example of a row its tokens, and the runs (start, end exclusive) of those that are learned."""
+    wholes = tokenizer.encode_row(example, framing.learning)
+    framing.add(example, wholes)
+    for whole in wholes:
+        flags = np.zeros(len(whole.learned) + 2, np.int8)
+        flags[1:-1] = whole.learned
+        flags[1] = 0  # the first token has nothing before it to be predicted from
+        yield len(whole.learned), [(int(start), int(end)) for start, end in np.flatnonzero(np.diff(flags)).reshape(-1, 2)]
 
 
-def _estimate(example: Example, train_on: str) -> tuple[int, list[tuple[int, int]]]:
+def _estimate(example: Example, learning: Learning) -> tuple[int, list[tuple[int, int]]]:
     """As _count, from the number of characters; an answer is learned with its end token."""
     if example.text is not None:
         length = _estimated_tokens(example.text) + 1
         return length, [(1, length)]
-    position, runs = 0, []
+    position, runs = _estimated_tokens(example.tools or ""), []
     for turn in conversation(example):
-        size = _estimated_tokens(turn["content"])
+        calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""
+        size = _estimated_tokens(turn["content"] + turn.get("reasoning", "") + calls)
         position += TOKENS_PER_TURN + size
         if turn["role"] == "assistant":
             runs.append((position - size - 1, position))
-    return position, [(1, position)] if train_on == "everything" else runs
+    return position, [(1, position)] if learning.train_on == "everything" else runs
 
 
 def _estimated_tokens(content: str) -> int:
@@ -430,6 +456,8 @@ def _pieces(whole: Whole, limit: int) -> list[Span]:
     pieces: list[Span] = []
     begin = reach = 0
     current: SpanKind = "given"
+    part: Part = ""
+    marks = whole.rendered.marks if whole.rendered else ()
     for i, ((start, end), learned) in enumerate(zip(whole.offsets, whole.learned, strict=True)):
         is_learned = learned and i > 0
         kind: SpanKind
@@ -438,21 +466,22 @@ def _pieces(whole: Whole, limit: int) -> list[Span]:
         else:
             kind = "learned" if is_learned else "given"
         at, reach = max(start, reach), max(end, reach)
-        if kind != current:
+        in_part: Part = next((name for first, last, name in marks if first <= at < last), "") if is_learned else ""
+        if (kind, in_part) != (current, part):
             if at > begin:
-                pieces.append(Span(whole.text[begin:at], current))
-            begin, current = at, kind
+                pieces.append(Span(whole.text[begin:at], current, part))
+            begin, current, part = at, kind, in_part
     if begin < len(whole.text):
-        pieces.append(Span(whole.text[begin:], current))
+        pieces.append(Span(whole.text[begin:], current, part))
     return pieces
 
 
-def _shortened(pieces: Sequence[Span]) -> tuple[Span, ...]:
-    """The pieces, if they have more than SHOWN_CHARACTERS: long ones without their middle, then no more than so many."""
-    if sum(len(piece.text) for piece in pieces) <= SHOWN_CHARACTERS:
+def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Span, ...]:
+    """The pieces, if they have more than so many characters: long ones without their middle, then no more than so many."""
+    if sum(len(piece.text) for piece in pieces) <= most:
         return tuple(pieces)
     shown: list[Span] = []
-    room, hidden = SHOWN_CHARACTERS, 0
+    room, hidden = most, 0
     for piece in pieces:
         for part in _without_middle(piece):
             if part.kind == "more":
@@ -462,7 +491,7 @@ def _shortened(pieces: Sequence[Span]) -> tuple[Span, ...]:
                     hidden += int(part.text)
                 continue
             if part.text[:room]:
-                shown.append(Span(part.text[:room], part.kind))
+                shown.append(Span(part.text[:room], part.kind, part.part))
             hidden += max(0, len(part.text) - room)
             room = max(0, room - len(part.text))
     if hidden:
@@ -475,4 +504,4 @@ def _without_middle(piece: Span) -> tuple[Span, ...]:
     if hidden <= 0:
         return (piece,)
     half = LONG_PIECE // 2
-    return Span(piece.text[:half], piece.kind), Span(str(hidden), "more"), Span(piece.text[-half:], piece.kind)
+    return replace(piece, text=piece.text[:half]), Span(str(hidden), "more"), replace(piece, text=piece.text[-half:])

@@ -57,7 +57,8 @@ class Repeats:
 def said(example: Example) -> tuple[str, ...]:
     """What a row says, its parts one by one, as texts that are compared."""
     if example.messages:
-        return tuple(part for message in example.messages for part in (message.role, plain(message.content)))
+        parts = (part for m in example.messages for part in (m.role, plain(m.content), plain(m.reasoning), str(m.tool_calls or "")))
+        return (*parts, example.tools or "")
     if example.text is not None:
         return (plain(example.text),)
     return plain(example.prompt or ""), plain(example.completion or "")

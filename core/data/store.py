@@ -45,7 +45,7 @@ _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 ROWS_A_BATCH = 1000
-_REPORT_VERSION = 1  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 2  # raised where inspect_file would say something else about the same bytes
 
 
 class DatasetInfo(Frozen):
@@ -331,8 +331,12 @@ def _write_arrow(records: Iterator[dict[str, Any]], target: Path) -> None:
                     writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
             sink.flush()
             os.fsync(sink.fileno())
-        if not target.exists():  # another one was quicker, and has it mapped: Windows would not let it be replaced
-            files.rename(aside, target)
+        try:
+            if not target.exists():
+                files.rename(aside, target)
+        except OSError:
+            if not target.exists():  # else another one was quicker, and has it mapped: Windows lets nobody replace it
+                raise
     finally:
         aside.unlink(missing_ok=True)
 

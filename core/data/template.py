@@ -1,34 +1,37 @@
 """The chat template: one object for preview, training, chat and export.
 
-It renders a conversation with the model's own Jinja template in a sandbox (template_sandbox.py) and
-says which characters are the assistant's. Where the template has `{% generation %}` markers they decide; where it has
-none, the answers are found by rendering once more with a sentinel in the place of each answer, which works for every
-template that pastes the answers in unchanged (or trimmed) and is checked against the real rendering each time.
-No torch, no transformers: the web process previews with it.
+It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), asked in its own dialect
+(core/data/dialect), and says which characters are learned. Those of an answer are exactly what the model will have to write after the
+prompt that it will be given at that point: the rendering up to there, with add_generation_prompt and the same choice of thinking, must
+be how the learned text begins. An answer that a longer conversation renders otherwise than it was written (most templates drop the
+thinking of earlier turns) is an example of its own, or is not learned. No torch, no transformers: the web process previews with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 
+from core.data import dialect
+from core.data.conversation import Turn
+from core.data.dialect import CLOSE, OPEN, Dialect
 from core.data.sandbox import Sandbox
 from core.errors import TemplateError, reason_of
 
 MAX_TEMPLATE_BYTES = 256 << 10
 # Markers that survive rendering as text; private-use characters, removed from whatever the conversation holds.
-_OPEN, _CLOSE, _SENTINEL = "\ue0f0", "\ue0f1", "\ue0f2"
-_OURS = str.maketrans("", "", _OPEN + _CLOSE + _SENTINEL)
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+_OURS = str.maketrans("", "", _OPEN + _CLOSE)
+_ANSWER = "an7Q"
 
 # For base models that come without a template: plain words, ended by the model's own end token.
 PLAIN = (
@@ -37,8 +40,6 @@ PLAIN = (
     "{% else %}{{ '### Assistant:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
     "{{ '\n\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
 )
-
-Turn = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": str}
 
 
 class _Generation(jinja2.ext.Extension):
@@ -62,12 +63,35 @@ _ITS_FAULT = (
 )  # fmt: skip
 
 
+Part = Literal["", "thinking", "call"]  # of an answer; "" are its words
+Mark = tuple[int, int, Part]  # characters: start, end exclusive
+
+
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and the character ranges (start, end exclusive) that the assistant wrote."""
+    """A conversation as text, and the character ranges (start, end exclusive) that are learned. unlearned: answers that are not, because
+    this text renders them otherwise than they were written. thinks: whether its prompts ask the model to think. marks: what is thinking
+    and what a tool call in it."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
+    unlearned: int = 0
+    thinks: bool = False
+    marks: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Written:
+    """One answer at its place: text[start:end] is what the model writes after the prompt text[:start]."""
+
+    text: str
+    start: int
+    end: int
+    thinks: bool
+    marks: tuple[Mark, ...]
+
+    def is_in(self, other: _Written) -> bool:
+        return other.text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
@@ -106,14 +130,28 @@ class ChatTemplate:
         except _ITS_FAULT as error:
             raise TemplateError("template.broken", reason=reason_of(error)) from None
 
-    def _render(self, messages: Sequence[Turn], add_generation_prompt: bool) -> str:
+    @cached_property
+    def dialect(self) -> Dialect:
+        return dialect.find(self._render, self.source)
+
+    def asking(self, thinks: bool) -> ChatTemplate:
+        """The same template for programs that do not say whether to think: it is asked as thinks says."""
+        name, value = self.dialect.switch, "true" if thinks else "false"
+        if name is None or self.dialect.thinks == thinks:
+            return self
+        return replace(self, source=f"{{%- if {name} is not defined %}}{{%- set {name} = {value} %}}{{%- endif %}}{self.source}")
+
+    def _render(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
+    ) -> str:
         try:
             return self._sandbox.rendered(
                 self._compiled,
-                brought=sum(1000 + len(turn["content"]) for turn in messages),
-                messages=[dict(turn) for turn in messages],
+                brought=sum(1000 + _size(message) for message in messages) + _size(tools),
+                messages=messages,
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=tools,
+                **({} if thinks is None else dict.fromkeys(dialect.SWITCHES, thinks)),
                 **self.special_tokens,
             )
         except TemplateError:
@@ -121,81 +159,181 @@ class ChatTemplate:
         except _ITS_FAULT as error:
             raise TemplateError("template.cannot_render", reason=reason_of(error)) from None
 
-    def render(self, messages: Sequence[Turn], add_generation_prompt: bool = False) -> str:
-        """The conversation as the model reads it. Raises TemplateError where the template refuses it."""
-        return self._render(_clean(messages), add_generation_prompt).translate(_OURS)
+    def render(
+        self, turns: Sequence[Turn], add_generation_prompt: bool = False, tools: list[Any] | None = None, thinks: bool | None = None
+    ) -> str:
+        """The conversation as the model reads it; thinks: None as the template does by itself. Raises TemplateError where it refuses."""
+        messages = self.dialect.messages(_clean(turns))
+        return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_OURS)
 
-    def spans(self, messages: Sequence[Turn]) -> Rendered:
-        """The conversation with the assistant's ranges: from where a chat would let the model begin, to the end token.
+    def spans(self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None) -> Rendered:
+        """The conversation to its last answer, with what is learned of it. thinks and errors: as in `conversations`."""
+        return self.conversations(turns, tools, thinks, mask_history=True)[0]
 
-        Raises TemplateError where the answers cannot be told apart from the rest.
+    def conversations(
+        self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None, mask_history: bool = False
+    ) -> list[Rendered]:
+        """Texts in which each answer of weight 1 is learned once, most often one; with mask_history only the last of them.
+
+        thinks: whether answers are asked with thinking; False leaves the data's thinking out, None thinks where an answer has any.
+        Raises TemplateError where the template leaves out or rewrites what is said.
         """
-        messages = _clean(messages)
-        found = self._marked(messages) if self.has_markers else self._by_sentinel(messages)
-        starts = [self._chat_start(found.text, messages[:i]) for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-        spans: list[tuple[int, int]] = []
-        for (start, end), chat_start in zip(found.spans, starts, strict=True):
-            floor = spans[-1][1] if spans else 0
-            spans.append((chat_start if chat_start is not None and floor <= chat_start <= end else start, end))
-        return Rendered(found.text, tuple(spans))
+        turns = _clean(turns)
+        if tools and not self.dialect.tools:
+            raise TemplateError("template.no_tools")
+        if not self.dialect.calls and any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns):
+            raise TemplateError("template.no_tool_calls")
+        if thinks is False:
+            turns = _without_thinking(turns)
+        said = [dict(turn) for turn in turns]
+        places = [i for i, turn in enumerate(said) if turn["role"] == "assistant" and turn.get("weight", 1)]
+        left = [self._written(said[: i + 1], tools, thinks) for i in places]
+        found: list[Rendered] = []
+        while left and not (mask_history and found):
+            whole = left[-1]
+            here = [answer for answer in left if answer.is_in(whole)]
+            left = [answer for answer in left if not answer.is_in(whole)]
+            spans = tuple((answer.start, answer.end) for answer in here)
+            marks = tuple(mark for answer in here for mark in answer.marks)
+            found.insert(0, Rendered(whole.text, spans, len(left) if mask_history else 0, whole.thinks, marks))
+        for turn in turns[: places[-1]]:
+            if turn["role"] in ("system", "user") and turn["content"].strip() not in found[-1].text:
+                raise TemplateError("template.drops_turn", role=turn["role"])
+        return found
 
-    def _chat_start(self, text: str, before: Sequence[Turn]) -> int | None:
-        """Where the model would take over if it were asked to answer here."""
-        try:
-            prompt = self._render(before, add_generation_prompt=True).translate(_OURS)
-        except TemplateError:
-            return None
-        return len(prompt) if text.startswith(prompt) else None
-
-    def _marked(self, messages: Sequence[Turn]) -> Rendered:
-        spans, plain, position = [], [], 0
-        for part in re.split(f"([{_OPEN}{_CLOSE}])", self._render(messages, add_generation_prompt=False)):
-            if part == _OPEN:
-                spans.append((position, position))
-            elif part == _CLOSE:
-                spans[-1] = (spans[-1][0], position)
-            else:
-                plain.append(part)
-                position += len(part)
-        answers = sum(turn["role"] == "assistant" for turn in messages)
-        if len(spans) != answers:
-            raise TemplateError("template.markers_differ", found=len(spans), expected=answers)
-        return Rendered("".join(plain), tuple(spans))
-
-    def _by_sentinel(self, messages: Sequence[Turn]) -> Rendered:
-        answers = [turn["content"] for turn in messages if turn["role"] == "assistant"]
-        probe = [{**turn, "content": _SENTINEL} if turn["role"] == "assistant" else turn for turn in messages]
-        pieces = self._render(probe, add_generation_prompt=False).split(_SENTINEL)
-        text = self._render(messages, add_generation_prompt=False)
-        if len(pieces) != len(answers) + 1:
-            raise TemplateError("template.no_answers_found", found=len(pieces) - 1, expected=len(answers))
-        for candidate in (answers, [answer.strip() for answer in answers]):
-            if "".join(part for pair in zip_longest(pieces, candidate, fillvalue="") for part in pair) == text:
-                break
+    def _written(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> _Written:
+        """The last of the turns, an answer."""
+        answer = turns[-1]
+        thought = answer.get("reasoning", "").strip()
+        asked = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks
+        how = asked if self.dialect.switch else None
+        prompt = self.render(turns[:-1], True, tools, how)
+        text, end = self._ended(turns, tools, how)
+        if text.startswith(prompt):
+            body = text[len(prompt) : end]
+            if thought and thought not in body and self.dialect.reasoning is None:
+                body = f"{'' if prompt.rstrip().endswith('<think>') else OPEN}{thought}{CLOSE}{body}"
         else:
-            raise TemplateError("template.rewrites_answers")
-        spans, position = [], 0
-        for piece, answer, after in zip(pieces, candidate, pieces[1:], strict=False):
-            start = position + len(piece)
-            spans.append((start, start + len(answer) + len(self._end_of_turn(after))))
-            position = start + len(answer)
-        return Rendered(text, tuple(spans))
+            body = self._moved(turns, prompt, text[:end], tools, how)
+        places = [body.find(part) for part in _said(answer)]
+        if thought and (places[0] < 0 or any(0 <= place < places[0] for place in places[1:])):
+            raise TemplateError("template.drops_thinking")
+        if -1 in places:
+            raise TemplateError("template.rewrites_answers" if text.strip() else "template.renders_nothing")
+        whole = prompt + body
+        marks = tuple((start + len(prompt), end + len(prompt), part) for start, end, part in _marks(body, answer))
+        return _Written(text if text.startswith(whole) else whole, len(prompt), len(whole), asked, marks)
+
+    def _moved(self, turns: list[dict[str, Any]], prompt: str, text: str, tools: list[Any] | None, thinks: bool | None) -> str:
+        """The answer that text ends with, as it goes on from a prompt that text does not begin with: the template writes earlier turns, or
+        the thought that the prompt opens or closes, otherwise once it is answered."""
+        before, answer = self.render(turns[:-1], False, tools, thinks), turns[-1]
+        frame = prompt.removeprefix(before) if prompt.startswith(before) else ""
+        opened = frame.rfind("<think>")
+        head = frame[:opened] if opened >= 0 else frame
+        place = next((text.rfind(part) for part in _said(answer) if part in text), 0)
+        begin = text.rfind(head, 0, place) if head.strip() else -1
+        body = text[begin + len(head) :]
+        if begin < 0 or (opened >= 0 and "<think>" in body[: len(frame)]):
+            raise TemplateError("template.prompt_differs")
+        if opened >= 0 and "</think>" not in frame[opened:] + body:
+            body = f"{answer.get('reasoning', '').strip()}{CLOSE}{body}"
+        return body
+
+    def _ended(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> tuple[str, int]:
+        """The turns as text, and where the answer ends that is their last: after its end token, where there is one."""
+        text = self._render(self.dialect.messages(turns), tools, thinks, False)
+        if not self.has_markers:
+            end = len(text.rstrip())
+            if text.endswith(self._tail):
+                end = len(text) - len(self._tail) + len(self._end_of_turn(self._tail))
+            if not text[:end].endswith(tuple(self._longest_first)):
+                text = self._with_stop(text[:end], turns, tools, thinks)
+                end = len(text)
+            return text, end
+        marked, answers = text.count(_OPEN), sum(turn["role"] == "assistant" for turn in turns)
+        if marked != answers:
+            raise TemplateError("template.markers_differ", found=marked, expected=answers)
+        return text.translate(_OURS), len(text[: text.rindex(_CLOSE)].translate(_OURS))
+
+    @cached_property
+    def _tail(self) -> str:
+        """What a template without markers writes after the last answer."""
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
+        _, found, tail = self.render(turns).rpartition(_ANSWER)
+        if not found:
+            raise TemplateError("template.rewrites_answers" if self.render(turns).strip() else "template.renders_nothing")
+        return tail
 
     def _end_of_turn(self, after: str) -> str:
-        """The special token that closes an answer (with white space before it), or "" where there is none."""
-        stripped = after.lstrip()
-        for token in sorted(self.all_special, key=len, reverse=True):
-            if token and stripped.startswith(token):
-                return after[: len(after) - len(stripped)] + token
-        return ""
+        """The special tokens that close an answer (with white space before them), or "" where there are none."""
+        found = after[: len(after) - len(after.lstrip())]
+        while token := next((token for token in self._longest_first if after.startswith(found + token)), ""):
+            found += token
+        return found if found.strip() else ""
+
+    @cached_property
+    def _longest_first(self) -> list[str]:
+        return sorted(filter(None, self.all_special), key=len, reverse=True)
+
+    def _with_stop(self, text: str, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> str:
+        """text, an answer without end token, with what ends it: what begins the turn after it, or the model's own end token; else no
+        model would learn to stop."""
+        turns = _without_thinking(turns)  # which is rewritten once it is answered
+        after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}
+        try:
+            shorter, longer = (self.render(said, False, tools, thinks) for said in (turns, [*turns, after]))
+        except TemplateError:
+            shorter, longer = "?", ""
+        next_turn = self._end_of_turn(longer[len(shorter.rstrip()) :]) if longer.startswith(shorter.rstrip()) else ""
+        return text + (next_turn or self.special_tokens.get("eos_token", ""))
 
     @cached_property
     def stop(self) -> str:
         """What a model writes when its answer is over ("" where the template has no such token)."""
-        rendered = self.spans([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
-        tail = rendered.text[rendered.spans[-1][0] : rendered.spans[-1][1]]
-        return tail[tail.index("b") + 1 :].strip()
+        rendered = self.spans([{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}])
+        return rendered.text[: rendered.spans[-1][1]].rpartition(_ANSWER)[2].strip()
 
 
-def _clean(messages: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": turn["role"], "content": turn["content"].translate(_OURS)} for turn in messages]
+def _clean(value: Any) -> Any:
+    """value without the characters that are our markers."""
+    if isinstance(value, str):
+        return value.translate(_OURS)
+    if isinstance(value, Mapping):
+        return {key: _clean(part) for key, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _without_thinking(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in turn.items() if name != "reasoning"} for turn in turns]
+
+
+def _said(answer: Turn) -> list[str]:
+    """What an answer must show, in order: its thinking, its words, the tools that it calls."""
+    parts = (
+        answer.get("reasoning", "").strip(),
+        answer["content"].strip(),
+        *(call["name"] for call in answer.get("tool_calls", ())),
+    )
+    return [part for part in parts if part]
+
+
+def _marks(body: str, answer: Turn) -> Iterator[Mark]:
+    """Where in an answer as it is written its thinking and its tool calls stand, with the words that frame these."""
+    thought, said = answer.get("reasoning", "").strip(), answer["content"].strip()
+    at = body.find(thought) + len(thought)
+    if thought:
+        yield 0, at, "thinking"
+    if answer.get("tool_calls"):
+        end_of_thought = body.find("</think>", at)
+        begin = body.find(said, at) + len(said) if said else at if end_of_thought < 0 else end_of_thought + len("</think>")
+        yield begin + len(body[begin:]) - len(body[begin:].lstrip()), len(body), "call"
+
+
+def _size(value: Any) -> int:
+    """Characters that a message or tools bring along."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(str(key)) + _size(part) for key, part in value.items())
+    return sum(map(_size, value)) if isinstance(value, list) else 8

@@ -5,17 +5,19 @@ Which of the ids are learned is in core/data/labels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
 from core import files
+from core.data.conversation import Turn, split_thinking
 from core.data.formats import Example
-from core.data.labels import Encoded, Whole, fit, learned
-from core.data.template import PLAIN, ChatTemplate, Turn
+from core.data.labels import Encoded, Learning, Whole, fit, learned
+from core.data.template import PLAIN, ChatTemplate, Rendered
 from core.errors import ModelError
 
 
@@ -65,20 +67,34 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
-    def prompt(self, messages: Sequence[Turn]) -> list[int]:
+    def asking(self, thinks: bool) -> Tokenizer:
+        """The same, whose prompts ask for thinking or not where nobody says."""
+        asked = copy(self)
+        asked.template = self.template.asking(thinks)
+        return asked
+
+    def prompt(self, turns: Sequence[Turn], tools: list[Any] | None = None) -> list[int]:
         """(T,) ids of the conversation up to where the assistant begins, exactly as training framed it."""
-        return self.encode(self.template.render(messages, add_generation_prompt=True))
+        return self.encode(self.template.render(turns, True, tools))
 
     def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
         """One row as training sees it, cut at its end to max_length tokens. Raises TemplateError."""
         return fit(self.encode_whole(example, train_on), max_length)[0]
 
     def encode_whole(self, example: Example, train_on: str = "assistant") -> Whole:
-        """One row as training would see it if it were never cut. Raises TemplateError."""
+        """One row as training would see it if it were never cut, in one piece. Raises TemplateError."""
+        return self.encode_row(example, Learning(train_on, mask_history=True))[0]
+
+    def encode_row(self, example: Example, learning: Learning) -> list[Whole]:
+        """The examples that training makes of a row, before any is cut: most often one (ChatTemplate.conversations). Raises TemplateError."""
         if example.text is not None:
-            return self._encode_text(example.text)
-        whole = self._encode_turns(conversation(example))
-        return replace(whole, learned=[True] * len(whole.learned)) if train_on == "everything" else whole
+            return [self._encode_text(example.text)]
+        everything = learning.train_on == "everything"
+        tools = json.loads(example.tools) if example.tools else None
+        found = self.template.conversations(
+            conversation(example), tools, learning.enable_thinking, learning.mask_history or everything
+        )
+        return [self._encode(rendered, everything) for rendered in found]
 
     def _encode_text(self, text: str) -> Whole:
         """text between the special tokens that the tokenizer adds, and an end token where it adds none."""
@@ -101,17 +117,19 @@ class Tokenizer:
                 offsets[i] = (before + offsets[i][0], before + offsets[i][1])
         return Whole(ids, [True] * len(ids), shown, offsets)
 
-    def _encode_turns(self, turns: Sequence[Turn]) -> Whole:
-        rendered = self.template.spans(turns)
+    def _encode(self, rendered: Rendered, everything: bool) -> Whole:
         encoding = self._fast.encode(rendered.text, add_special_tokens=False)
-        return Whole(encoding.ids, learned(encoding.offsets, rendered.spans), rendered.text, encoding.offsets)
+        labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)
+        return Whole(encoding.ids, labels, rendered.text, encoding.offsets, rendered)
 
 
 def conversation(example: Example) -> list[Turn]:
     """Prompt and completion become a question and its answer: chat will ask in the same frame."""
     if example.messages:
-        return [{"role": m.role, "content": m.content} for m in example.messages]
-    return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", "content": example.completion or ""}]
+        return [message.as_dict() for message in example.messages]
+    thought, said = split_thinking(example.completion or "")
+    answer = {"content": said, "reasoning": thought} if thought and said.strip() else {"content": example.completion or ""}
+    return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", **answer}]
 
 
 def _template_source(folder: Path, config: dict[str, Any]) -> str:

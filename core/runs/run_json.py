@@ -139,7 +139,7 @@ class RunFacts(_Part):
     planned (core/advice); wanted_device: a card's uuid or "cpu"; offered_device: a card's, in place of one that is gone, taken by who
     lets the run go on; memory_limit_gib: that the run may have, where it is to have less than there is; probe_rows: that an export is
     proven with; device, dtype: computed on and in, and why, device_uuid and device_name of the card; template: its fingerprint;
-    eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
+    enable_thinking: whether its prompts ask the model to think, as most of what was learned; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
     adapter_is_best: whether that is the best measured."""
 
     v: int = 1
@@ -156,6 +156,7 @@ class RunFacts(_Part):
     memory_limit_gib: float | None = Field(None, gt=0)
     parent: Parent | None = None
     probe_rows: list[dict[str, Any]] = []
+    enable_thinking: bool | None = None
     dtype: str | None = None
     device: str | None = None
     device_uuid: str | None = None

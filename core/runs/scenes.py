@@ -7,15 +7,17 @@ presets/neutral.yaml, whose texts are measured besides. A crash leaves the file 
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from core import files
+from core.data.conversation import as_json
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
 from core.data.row_order import split
@@ -38,7 +40,7 @@ SceneSource = Literal["kept_apart", "trained", "own", "neutral"]
 
 
 class Said(Frozen):
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
 
 
@@ -49,6 +51,7 @@ class Scene(Frozen):
     turns: tuple[Said, ...] = ()
     text: str | None = None
     answer: str | None = None
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def asked(self) -> str:
@@ -57,7 +60,7 @@ class Scene(Frozen):
     def ids(self, tokenizer: Tokenizer) -> list[int]:
         """(T,) ids of the prompt, as training framed it. Raises TemplateError."""
         if self.text is None:
-            return tokenizer.prompt([{"role": said.role, "content": said.content} for said in self.turns])
+            return tokenizer.prompt([{"role": said.role, "content": said.content} for said in self.turns], list(self.tools))
         ids = tokenizer.encode_whole(Example(text=self.text)).input_ids
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
@@ -122,7 +125,9 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     if not first or turns[first - 1]["role"] != "user" or not turns[first - 1]["content"].strip():
         return None
     said = tuple(Said(role=turn["role"], content=turn["content"]) for turn in turns[:first])
-    return Scene(source=source, turns=said, answer=turns[first]["content"][:MOST_ANSWER])
+    tools = json.loads(example.tools) if example.tools else ()
+    answer = turns[first]["content"] or as_json(turns[first].get("tool_calls", []))
+    return Scene(source=source, turns=said, answer=answer[:MOST_ANSWER], tools=tools)
 
 
 def _question(asked: str) -> Said:

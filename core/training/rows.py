@@ -6,18 +6,20 @@ One process, one row after the other, so that it can be left at any time, shows 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.data.formats import Example
-from core.data.labels import Encoded, fit
+from core.data.framing import Framing
+from core.data.labels import Encoded, Learning, fit
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
 from core.data.tokenizer import Tokenizer, conversation
-from core.errors import DataError
+from core.errors import DataError, TemplateError
 from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
@@ -44,6 +46,9 @@ class _Reading:
     empty: int = 0  # rows with nothing to learn in what is left of them
     used: list[int] = field(default_factory=list)  # numbers of the examples that rows were made of
 
+    def __post_init__(self) -> None:
+        self.framing = Framing(self.tokenizer.template.dialect, Learning.of(self.data))
+
     def rows(self, numbers: Iterable[int], enough: int | None = None) -> list[Encoded]:
         """Of the examples of these numbers, one after the other, until there are enough rows."""
         found: list[Encoded] = []
@@ -58,17 +63,24 @@ class _Reading:
         return found if enough is None else found[:enough]
 
     def _row(self, number: int) -> list[Encoded]:
-        whole = self.tokenizer.encode_whole(self.examples[number], self.data.train_on)
-        pieces = [row for row in fit(whole, self.limit, self.data.long_examples) if row.learned_count]
-        is_long = len(whole.input_ids) > self.limit
-        if is_long and (pieces or self.data.long_examples == "drop"):
-            self.long[self.data.long_examples] += 1
-            self.pieces += len(pieces)
-        elif not pieces:
-            self.empty += 1
-        if pieces:
+        try:
+            wholes = self.tokenizer.encode_row(self.examples[number], self.framing.learning)
+        except TemplateError as error:
+            raise TemplateError("template.in_example", row=number + 1, why=error.message) from None
+        self.framing.add(self.examples[number], wholes)
+        found: list[Encoded] = []
+        for whole in wholes:
+            pieces = [row for row in fit(whole, self.limit, self.data.long_examples) if row.learned_count]
+            is_long = len(whole.input_ids) > self.limit
+            if is_long and (pieces or self.data.long_examples == "drop"):
+                self.long[self.data.long_examples] += 1
+                self.pieces += len(pieces)
+            elif not pieces:
+                self.empty += 1
+            found += pieces
+        if found:
             self.used.append(number)
-        return pieces
+        return found
 
 
 def tokenize(
@@ -93,12 +105,14 @@ def tokenize(
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
     _say(reading, chosen, recipe)
     probes = [probe_row(examples[number]) for number in (reading.used[trained:] + reading.used[:trained])[:PROBE_ROWS]]
-    reporter.run.add_facts(RunFacts(probe_rows=[probe for probe in probes if probe]))
+    reporter.run.add_facts(RunFacts(probe_rows=[probe for probe in probes if probe], enable_thinking=reading.framing.thinks))
     return train, evaluation
 
 
 def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
     warn, limit = reading.reporter.warn, reading.limit
+    for note in reading.framing.notes():
+        reading.reporter.run.log_event("decision", message=note)
     rows = len(reading.examples) - chosen.repeated - chosen.leaked
     if recipe.data.deduplicate:
         reading.reporter.run.log_event(
@@ -125,4 +139,8 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
 
 def probe_row(example: Example) -> dict[str, Any] | None:
     """A row as the conversation an export is later asked about; plain text has none."""
-    return None if example.text is not None else {"messages": [dict(turn) for turn in conversation(example)]}
+    if example.text is not None:
+        return None
+    return {"messages": [dict(turn) for turn in conversation(example)]} | (
+        {"tools": json.loads(example.tools)} if example.tools else {}
+    )

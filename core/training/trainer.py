@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from core.chat.film import Film, Shown
 from core.data.labels import Encoded
 from core.data.row_order import Schedule
 from core.engine import neftune, optimizer
@@ -32,7 +33,6 @@ from core.runs.time_left import TimeLeft
 from core.training import checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
-from core.training.film import Film, Shown
 from core.training.learning_rate import schedule_factor, warmup_steps
 from core.training.memory_use import MemoryUse
 from core.training.recovery import Recovery, as_words

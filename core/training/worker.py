@@ -97,11 +97,12 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run reads before it needs torch. scenes: what its film shows."""
+    """What a run reads before it needs torch. asked: the tokenizer that asks as was learned. scenes: what its film shows."""
 
     recipe: Recipe
     model_folder: Path
     tokenizer: Tokenizer
+    asked: Tokenizer
     train: list[Encoded]
     evaluation: list[Encoded]
     scenes: Scenes | None
@@ -116,9 +117,10 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
         run_process.require_data(run, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train, evaluation = tokenize(examples, recipe, tokenizer, reporter)
-    shown = scenes.ensure(run, recipe, examples, bool(evaluation), tokenizer) if recipe.train.sample_seconds else None
+    asked = tokenizer.asking(bool(run.facts().enable_thinking))
+    shown = scenes.ensure(run, recipe, examples, bool(evaluation), asked) if recipe.train.sample_seconds else None
     reporter.check()
-    return Prepared(recipe, model_folder, tokenizer, train, evaluation, shown)
+    return Prepared(recipe, model_folder, tokenizer, asked, train, evaluation, shown)
 
 
 def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter) -> tuple[Trainer, Probe, Adapters]:
@@ -126,8 +128,8 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     reporter.stage("loading_libraries")
     import torch
 
+    from core.chat.film import Shown
     from core.engine import base_model, device
-    from core.training.film import Shown
     from core.training.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 
@@ -154,6 +156,8 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
         compute = found
         run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
         run.log_event("decision", message=compute.reason)
+    if (bits := base_model.bits(base)) != (asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16):
+        run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=asked))
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
@@ -165,9 +169,9 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
         trainable_params=trainable, model_folder=str(model_folder), template=tokenizer.template.fingerprint,
         rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(), python=platform.python_version(),
     ))  # fmt: skip
-    adapters = Adapters(run, reporter, recipe, tuned, model_folder, tokenizer.template.source)
+    adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.asked.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
-    shown = Shown(tokenizer, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
+    shown = Shown(prepared.asked, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
     spill = probe.watch(reporter, compute.on_card)
     trainer = Trainer(tuned, recipe, data, compute, reporter, adapters.save, shown=shown, spill=spill, would_fit=probe.would_fit)
     run.add_facts(RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every))

@@ -20,6 +20,7 @@ from core.errors import ChatError
 from core.messages import msg
 from core.recipe import Adapter
 from tests.kit.cuda import FakeCuda
+from tests.kit.templates import tokenizer_folder
 
 pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -313,3 +314,18 @@ def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw
     asked._templates = {"base": tokenizer.template, "tuned": trained}
     assert tokenizer.decode(asked.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
     assert asked.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
+
+
+def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(starter_folder, tmp_path):
+    thinking = Tokenizer(tokenizer_folder(tmp_path, starter_folder, "qwen3_5_think"))
+    asked = Duel.__new__(Duel)
+    asked.tokenizer, asked.context_limit = thinking, 100
+    asked._templates = {"base": thinking.template, "tuned": thinking.template.asking(False)}
+    prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in ("base", "tuned")] for way in (None, True, False)}
+    assert all(base == tuned for base, tuned in prompts.values()) and asked.thinks is False
+    assert thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n") and prompts[None] == prompts[False]
+    assert thinking.decode(prompts[True][0]).endswith("assistant\n<think>\n")
+    # What the prompt has begun belongs to the answer that a person reads.
+    assert (asked._opening(prompts[True][0]), asked._opening(prompts[False][0])) == ("<think>\n", "")
+    asked._templates = {"base": thinking.template, "tuned": thinking.template}
+    assert asked.thinks is True

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from core.advice import plan
+from core.chat import film
+from core.chat.film import Shown
 from core.commands import running
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Encoded
@@ -29,9 +31,7 @@ from core.runs.frames import Forgetting, Frame, FrameAnswer
 from core.runs.scenes import Scenes, neutral_prompts
 from core.runs.states import State
 from core.runs.time_left import TimeLeft
-from core.training import film
 from core.training.checkpoint import read as read_checkpoint
-from core.training.film import Shown
 from core.training.trainer import Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.trainer import Pausing

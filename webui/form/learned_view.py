@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from core.data.preview import Bin, Counts, Preview, RowView, Span
+from core.data.template import Part
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -14,6 +15,7 @@ WIDTH, HEIGHT = 380, 168
 LEFT, RIGHT, TOP, BOTTOM = 8, 8, 28, 36
 MOST_TICKS = 5
 
+_PARTS: dict[Part, str] = {"thinking": "lg-learned lg-thinking", "call": "lg-learned lg-call"}
 _TAGS = {
     "given": ("span", None),
     "learned": ("mark", "lg-learned"),
@@ -150,17 +152,16 @@ def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
 # --- a row -----------------------------------------------------------------------------------------------------------
 
 
-def legend(w: Wording) -> Html:
-    samples = (
-        tag("span", w.t("learned_view.sample_given")),
-        tag("mark", w.t("learned_view.sample_learned"), class_="lg-learned"),
-        tag("s", w.t("learned_view.sample_cut"), class_="lg-cut"),
-        tag("span", w.t("learned_view.sample_special"), class_="lg-special"),
-    )
-    meanings = ("legend_given", "legend_learned", "legend_cut", "legend_special")
+def legend(w: Wording, parts: Collection[Part] = ()) -> Html:
+    """parts: of the answers shown, besides their words."""
+    samples = {"given": tag("span", w.t("learned_view.sample_given"))}
+    samples["learned"] = tag("mark", w.t("learned_view.sample_learned"), class_="lg-learned")
+    samples |= {part: tag("mark", w.t("learned_view.sample_learned"), class_=_PARTS[part]) for part in _PARTS if part in parts}
+    samples["cut"] = tag("s", w.t("learned_view.sample_cut"), class_="lg-cut")
+    samples["special"] = tag("span", w.t("learned_view.sample_special"), class_="lg-special")
     items = (
-        tag("li", sample, " ", tag("span", w.t(f"learned_view.{meaning}"), class_="lg-quiet"))
-        for sample, meaning in zip(samples, meanings, strict=True)
+        tag("li", sample, " ", tag("span", w.t(f"learned_view.legend_{meaning}"), class_="lg-quiet"))
+        for meaning, sample in samples.items()
     )
     return tag("ul", *items, class_="lg-legend")
 
@@ -174,6 +175,8 @@ def row(view: RowView | None, w: Wording) -> Html:
     where = w.t("learned_view.row", row=f"{view.row_number:,}", index=f"{view.index + 1:,}", of=f"{view.of:,}")
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)
+    if view.examples > 1:
+        how_much += " " + w.t("learned_view.row_examples", examples=view.examples)
     text_of_row = tag(
         "div",
         *(_piece(piece, view.special, w) for piece in view.pieces),
@@ -187,7 +190,7 @@ def row(view: RowView | None, w: Wording) -> Html:
         tag("p", tag("strong", where), " ", tag("span", how_much, class_="lg-quiet"), class_="lg-row-head"),
         notice(w.t("learned_view.row_dropped"), "warn") if view.dropped else None,
         text_of_row,
-        legend(w),
+        legend(w, {piece.part for piece in view.pieces}),
         class_="lg-row",
     )
 
@@ -195,6 +198,12 @@ def row(view: RowView | None, w: Wording) -> Html:
 def _piece(piece: Span, special: Sequence[str], w: Wording) -> Html:
     if piece.kind == "more":
         return tag("span", w.t("learned_view.more", characters=f"{int(piece.text):,}"), class_="lg-more")
+    if piece.kind == "example":
+        return tag("span", w.t("learned_view.example", number=piece.text), class_="lg-more lg-next-example")
+    if piece.kind == "learned" and piece.part:
+        return tag(
+            "mark", _with_special(piece.text, special), class_=_PARTS[piece.part], title=w.t(f"learned_view.legend_{piece.part}")
+        )
     name, class_ = _TAGS[piece.kind]
     return tag(name, _with_special(piece.text, special), class_=class_)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
+from html import escape, unescape
 from typing import Any
 
 import gradio as gr
@@ -28,7 +30,15 @@ MOST_SYSTEM = 8000
 MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 LATEST = "adapter"  # the run's final adapter, beside its checkpoints
 PRECISIONS = ("trained", "16", "4")
+THINKING = {"trained": None, "on": True, "off": False}
 Message = dict[str, Any]
+
+
+_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
+_CALLS = re.compile(r"(<tool_call>.*?(?:</tool_call>|$))", re.DOTALL)
+_BARE = re.compile(r"\s*\{\s*\"name\"\s*:.*\}\s*", re.DOTALL)  # as Llama 3 writes a call: the answer is nothing but its JSON
+# What is folded, as `_folded` writes it: gradio's own folds hold a button without a name within a button.
+_FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</summary><pre>([^<]*)</pre></details>')
 
 
 def content_of(message: Message) -> str:
@@ -42,14 +52,27 @@ def content_of(message: Message) -> str:
 
 
 def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
-    """A chatbot's history as turns of core.data.template, a system prompt in front; a question without an answer is left out."""
+    """A chatbot's history as turns of core.data.conversation, a system prompt in front; a question without an answer is left out."""
     turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
-    pairs = [{"role": str(m.get("role")), "content": content_of(m)} for m in history or []]
+    pairs: list[dict[str, str]] = []
+    for message in history or []:
+        role, said = str(message.get("role")), content_of(message)
+        if role != "assistant" or not pairs or pairs[-1]["role"] != "assistant":
+            pairs.append({"role": role, "content": ""})
+        folded = _FOLDED.fullmatch(said.strip()) if role == "assistant" else None
+        if folded and folded[1] == "thought":
+            pairs[-1]["reasoning"] = unescape(folded[2])
+        else:
+            pairs[-1]["content"] += unescape(folded[2]) if folded else said
     for i, turn in enumerate(pairs):
-        answered = i + 1 >= len(pairs) or pairs[i + 1]["content"].strip()
-        if turn["role"] == "user" and answered or turn["role"] == "assistant" and turn["content"].strip():
+        answered = i + 1 >= len(pairs) or _is_said(pairs[i + 1])
+        if turn["role"] == "user" and answered or turn["role"] == "assistant" and _is_said(turn):
             turns.append(turn)
     return turns
+
+
+def _is_said(turn: dict[str, str]) -> bool:
+    return bool(turn["content"].strip() or turn.get("reasoning", "").strip())
 
 
 def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
@@ -70,6 +93,7 @@ class ChatPage:
         w = self.w
         snapshot = self.services.snapshots.now()
         choices = self._target_choices(snapshot.rows)
+        self.chosen = gr.State(False)  # by this person; kept on the server, so that what the browser sends late does not undo it
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("chat_page.title")))
             with gr.Row(elem_id="chat-choose"):
@@ -97,7 +121,6 @@ class ChatPage:
                 "allow_tags": False,
                 "latex_delimiters": [],
                 "sanitize_html": True,
-                "reasoning_tags": [("<think>", "</think>")],
                 "min_width": 260,
             }
             with gr.Row(visible=False, elem_id="chat-columns") as self.columns:
@@ -125,12 +148,20 @@ class ChatPage:
                 self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
                 self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
                 self.max_new_tokens = gr.Number(256, precision=0, **most)
+                ways = [(w.t(f"chat_page.thinking_{name}"), name) for name in THINKING]
+                self.thinking = gr.Radio(
+                    ways,
+                    value="trained",
+                    visible=snapshot.chat.thinks is not None,
+                    **w.named("chat_page.thinking", "chat-thinking"),
+                )
                 self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.status, lambda look: gr.update(value=self._status(look.snapshot.chat, look.snapshot.busy))),
+            LivePart(self.thinking, lambda look: gr.update(visible=look.snapshot.chat.thinks is not None)),
             LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.snapshot.rows))),
         ]
 
@@ -164,9 +195,11 @@ class ChatPage:
         return self.w.t("chat_page.in_turn", reason=reason)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, page: gr.Blocks) -> None:
+    def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        self.target.input(lambda: True, None, self.chosen, **AT_ONCE)
+        tab.select(self.arrive, [self.chosen, self.target, self.base], self.target, **AT_ONCE)
         target = [self.target, self.checkpoint, self.precision]
-        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed]
+        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking]
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.message, self.send, self.stop]
         talk = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
@@ -237,7 +270,9 @@ class ChatPage:
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
-        yield self._view(_answered(base, ""), _answered(tuned, "") if both else [], both, message="", writing=True, done=done)
+        yield self._view(
+            self._answered(base, ""), self._answered(tuned, "") if both else [], both, message="", writing=True, done=done
+        )
         try:
             with answer:
                 for gathered in answer.batches():
@@ -264,7 +299,10 @@ class ChatPage:
                 text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{self.w.t('chat_page.cut', most=f'{MOST_SHOWN:,}')}"
             )
 
-        return _answered(base, shown_of("base")), _answered(tuned, shown_of("tuned")) if both else []
+        return self._answered(base, shown_of("base")), self._answered(tuned, shown_of("tuned")) if both else []
+
+    def _answered(self, history: list[Message] | None, answer: str) -> list[Message]:
+        return answered(history, answer, self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
 
     def _view(
         self,
@@ -329,6 +367,15 @@ class ChatPage:
             return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
+    def arrive(self, chosen: bool, target: Any, base: list[Message] | None) -> Any:
+        """Inputs: chosen (by this person), target, its history. Outputs: target. A run that ended since the page was made is what one
+        comes to talk with; what a person has chosen, asked or loaded stays."""
+        choices = self._target_choices(self.services.snapshots.now().rows)
+        newest = choices[0][1]
+        if chosen or base or self._run_id(target) or not self._run_id(newest) or self.services.chat.state().phase != "empty":
+            return gr.skip()
+        return gr.update(choices=choices, value=newest)
+
     def choose(self, target: Any) -> list[Any]:
         """Inputs: target. Outputs: checkpoint, `view`. Another model begins an empty conversation."""
         choices = self._checkpoint_choices(target)
@@ -388,7 +435,7 @@ class ChatPage:
         return latest + steps if run.has_adapter() or not steps else [*latest, *steps]
 
 
-def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any) -> Sampling:
+def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, thinking: Any = "trained") -> Sampling:
     """Sampling from the form. Raises ChatError naming the limits; an emptied field means its default."""
     given = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
@@ -401,8 +448,25 @@ def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any) ->
             raise ChatError("wizard.bad_number", field=name, found=str(value)[:40], low=low, high=high)
         values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
     drawn = values.get("temperature", 0) > 0
-    return Sampling(do_sample=drawn, **values)
+    return Sampling(do_sample=drawn, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values)
 
 
-def _answered(history: list[Message] | None, answer: str) -> list[Message]:
-    return [*(history or []), {"role": "assistant", "content": answer}]
+def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
+    """The history and an answer; its thinking and its tool calls are folded under these titles, as text that nobody runs."""
+    found: list[str] = []
+    if begun := _THOUGHT.match(answer):
+        thinking, answer = begun[1].strip(), (begun[2] or "").strip()
+        found += [_folded("thought", thought, thinking)] if thinking else []
+    for part in [answer] if _BARE.fullmatch(answer) else _CALLS.split(answer):
+        if part.startswith("<tool_call>") or _BARE.fullmatch(part):
+            found.append(_folded("call", call, part))
+        elif part.strip():
+            found.append(part)
+    return [*(history or []), *({"role": "assistant", "content": content} for content in found or [""])]
+
+
+def _folded(kind: str, title: str, content: str) -> str:
+    """On one line, for a line that is empty would end it as HTML."""
+    text = escape(content).replace("\n", "&#10;")
+    is_open = " open" if kind == "call" else ""
+    return f'<details class="lg-{kind}"{is_open}><summary>{escape(title)}</summary><pre>{text}</pre></details>'

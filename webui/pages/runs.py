@@ -211,7 +211,7 @@ class RunsPage:
         return tag("details", tag("summary", w.t("runs_page.differences", count=len(lines))), *lines)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
+    def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown, chat_chosen: gr.State) -> None:
         pulse.after(
             self.list.select(
                 self.open,
@@ -220,7 +220,7 @@ class RunsPage:
                 **AT_ONCE,
             )
         )
-        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], **AT_ONCE)
+        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **AT_ONCE)
         pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **CONTROL))
@@ -229,7 +229,7 @@ class RunsPage:
         pulse.after(
             self.really.click(
                 self.remove,
-                [self.opened],
+                [self.opened, chat_target],
                 [self.opened, self.chart, self.list, self.sure, self.manage_notice, chat_target],
                 **CONTROL,
             )
@@ -252,11 +252,11 @@ class RunsPage:
         )
 
     def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: tabs, chat_target."""
+        """Inputs: opened. Outputs: tabs, chat_target, chat_chosen (the chat tab, arrived at, leaves this choice alone)."""
         row = next((row for row in self.services.snapshots.now(fresh=True).rows if row.id == run_id), None)
         if row is None or not row.can_chat:
-            return gr.skip(), gr.skip()
-        return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
+            return gr.skip(), gr.skip(), gr.skip()
+        return gr.update(selected="chat"), gr.update(value=f"run:{row.id}"), True
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the queue)."""
@@ -279,8 +279,8 @@ class RunsPage:
         sentence = self.w.t("runs_page.delete_sure", name=view.row.name, size=format.bytes_used(view.row.bytes_used))
         return gr.update(visible=True), notice(sentence, "warn")
 
-    def remove(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: opened, chart, list, sure, manage_notice, chat_target."""
+    def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
+        """Inputs: opened, chat_target. Outputs: opened, chart, list, sure, manage_notice, chat_target (unless it is another)."""
         services = self.services
         try:
             run = services.runs.get(run_id or "")
@@ -296,7 +296,7 @@ class RunsPage:
             gr.update(value=None),
             gr.update(visible=False),
             shown(""),
-            gr.update(value="base:starter"),
+            gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
         )
 
     def start_export(self, run_id: str | None, kind: Any, quant: Any) -> Any:

@@ -67,7 +67,15 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
         client._take(told | {"tight": said.model_dump()})
         client._take(told | {"tight": None})
     assert client.state().tight == said and "11.0" in page._status(client.state())
-    ready = {"dtype": "bfloat16", "context_limit": 8192, "stop": "", "mixed": True, "adapter": None, "elsewhere": None}
+    ready = {
+        "dtype": "bfloat16",
+        "context_limit": 8192,
+        "stop": "",
+        "mixed": True,
+        "thinks": None,
+        "adapter": None,
+        "elsewhere": None,
+    }
     with client._changed:
         client._take(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
     shown = page._status(client.state())

@@ -142,7 +142,11 @@ BAD = [
     ("messages", turns(("user", ""), ("assistant", "b")), "turn 1 (user) is empty"),
     ("messages", turns(("user", "a"), ("assistant", None)), "turn 2, an answer of the assistant, is empty"),
     ("messages", turns(("user", "a"), ("assistant", 5)), "the content of turn 2 is a number, expected text"),
-    ("messages", turns(("user", "a"), ("tool", "b")), "turn 2 has the role “tool”, expected one of system, user, assistant"),
+    (
+        "messages",
+        turns(("user", "a"), ("narrator", "b")),
+        "turn 2 has the role “narrator”, expected one of system, user, assistant",
+    ),
     ("messages", turns(("user", [{"type": "image_url"}]), ("assistant", "b")), "turn 1 holds a part that is image_url"),
     ("messages", {**turns(("user", "a"), ("user", "b"), ("assistant", "c")), "system": "s"}, "turn 2 is user, expected assistant"),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}]}, "no assistant turn"),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 
 import pytest
 
+from core import files
 from core.data import formats
 from core.data.formats import Example, examples_of, inspect_file
 from core.data.store import DatasetStore
@@ -277,6 +279,22 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
     done.set()
     second.join()
     assert rows == [40, 40] and [file.suffix for file in cache.iterdir()] == [".arrow"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_cache_that_another_process_has_made_and_mapped_is_taken_as_it_is(store, tmp_path, monkeypatch, is_there):
+    def refused(source, target):
+        if is_there:
+            shutil.copy(source, target)
+        raise PermissionError(13, "used by another process")
+
+    monkeypatch.setattr(files, "rename", refused)
+    if is_there:
+        assert store.load("sample:style", tmp_path / "cache").num_rows == 5
+    else:
+        with pytest.raises(PermissionError):
+            store.load("sample:style", tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == is_there
 
 
 def test_what_a_killed_process_and_earlier_versions_left_in_the_cache_goes(store, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from core.data import preview as preview_module
 from core.data.formats import ChatMessage, Example, examples_of
+from core.data.labels import Learning
 from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from core.recipe import Recipe
 from core.training.rows import tokenize
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
+from tests.kit.templates import CONVERSATIONS, tokenizer_folder
 
 SAMPLES = ("pirate_answers", "kettlewisp_facts", "shop_messages")
 
@@ -75,6 +77,8 @@ class Listener:
 
     def add_facts(self, _: object) -> None: ...
 
+    def log_event(self, *_: object, **__: object) -> None: ...
+
     def warn(self, message) -> None:
         self.warned[message.key] = message.params
 
@@ -101,7 +105,7 @@ def sets() -> dict[str, list[Example]]:
 def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, long_examples: str, tokenizer: Tokenizer) -> None:
     """At lengths that cut all, some and none of the rows, and at one beyond what the starter can read (8,192)."""
     examples = sets()[name]
-    preview = Preview.measure(numbered(examples), tokenizer, train_on)
+    preview = Preview.measure(numbered(examples), tokenizer, Learning(train_on))
     cut_or_dropped = 0
     for max_length in (8, 40, 48, 64, 512, 100_000):
         data = {"source": "x", "max_length": max_length, "eval_fraction": 0.2, "train_on": train_on}
@@ -279,7 +283,7 @@ def test_there_is_no_row_beyond_the_last(tokenizer: Tokenizer) -> None:
 def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, tmp_path: Path) -> None:
     first = previews.of("sample:pirate_answers", "starter")
     assert first.exact and previews.of("sample:pirate_answers", "starter") is first
-    assert previews.of("sample:pirate_answers", "starter", "everything") is not first
+    assert previews.of("sample:pirate_answers", "starter", Learning("everything")) is not first
     library = tmp_path / "lib"
     library.mkdir()
     store = DatasetStore(previews._store.root, PRESETS, [library])
@@ -292,7 +296,7 @@ def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, 
 def test_only_the_last_four_previews_are_kept(previews: Previews) -> None:
     asked = [(sample, train_on) for sample in SAMPLES for train_on in ("assistant", "everything")]
     for sample, train_on in asked:
-        previews.of(f"sample:{sample}", "starter", train_on)
+        previews.of(f"sample:{sample}", "starter", Learning(train_on))
     assert len(previews._kept) == 4
     assert len({id(future.result().tokenizer) for future in previews._kept.values()}) == 1, "one tokenizer for all"
 
@@ -304,7 +308,7 @@ def test_threads_that_ask_for_the_same_preview_wait_for_one(previews: Previews, 
         made.append(values)
         begun.set()
         assert may_go_on.wait(10)
-        return Preview(*([None] * 6))
+        return Preview(*([None] * 8))
 
     monkeypatch.setattr(Preview, "measure", measure)
     answers: list[Preview] = []
@@ -363,6 +367,17 @@ def test_what_cannot_be_previewed_is_said_in_a_sentence_and_tried_again(previews
     assert refusing.of("sample:pirate_answers", "library:refuses").exact
 
 
+def test_a_row_that_the_template_refuses_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """One row refused the whole set, and nobody said which."""
+    with_tools = Example.from_dict({"messages": CONVERSATIONS["tools"][0], "tools": CONVERSATIONS["tools"][1]})
+    rows = [chat("What?", "That."), with_tools, chat("Who?", "They.")]
+    with pytest.raises(TemplateError, match="Row 7: .*tools"):
+        Preview.measure([(4, rows[0]), (7, rows[1]), (9, rows[2])], tokenizer)
+    asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
+    with pytest.raises(TemplateError, match="Row 2 of those that can be learned from: .*tools"):
+        tokenize(rows, asked, tokenizer, Listener())
+
+
 def test_a_set_that_is_read_from_disk_says_the_same(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = previews.of("sample:pirate_answers", "starter")
     monkeypatch.setattr(preview_module, "IN_MEMORY_BYTES", 0)
@@ -383,3 +398,40 @@ Preview.measure(rows, Tokenizer(Path({str(starter_folder)!r}))).row(0, 64)
 print([name for name in ("torch", "transformers", "datasets", "gradio") if name in sys.modules])"""
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, timeout=60)
     assert result.stdout.strip() == "[]", result.stderr[-2000:]
+
+
+def of_conversations(*names: str) -> list[tuple[int, Example]]:
+    found = (CONVERSATIONS[name] for name in names)
+    return numbered([Example.from_dict({"messages": turns, "tools": tools}) for turns, tools in found])
+
+
+def test_thinking_and_tool_calls_are_seen_apart_with_what_the_template_does_to_them(tmp_path: Path, starter_folder: Path) -> None:
+    qwen = Tokenizer(tokenizer_folder(tmp_path, starter_folder))
+    seen = Preview.measure(of_conversations("thinking_tools", "thinking_turns", "plain"), qwen)
+    call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call><|im_end|>'
+    learned = [(piece.text, piece.part) for piece in seen.row(0, 4096).pieces if piece.kind == "learned"]
+    assert learned == [
+        ("<think>\nI must look.", "thinking"), ("\n</think>\n\n", ""), (call, "call"),
+        ("<think>\nNow I know.", "thinking"), ("\n</think>\n\nIt is 20 degrees.<|im_end|>", ""),
+    ]  # fmt: skip
+    two = seen.row(1, 4096)
+    assert two.examples == 2 and [piece.text for piece in two.pieces if piece.kind == "example"] == ["1", "2"]
+    assert two.learned == sum(len(row.input_ids) and sum(row.learned[1:]) for row in qwen.encode_row(seen.rows[1][1], Learning()))
+    assert [note.key for note in seen.notes] == ["framing.mixed", "framing.unfolded"]
+    assert (seen.counts(4096).rows, seen.counts(4096).counted, seen.counts(4096).pieces) == (3, 3, 4)
+    last = Preview.measure(of_conversations("thinking_turns"), qwen, Learning(mask_history=True))
+    assert [note.key for note in last.notes] == ["framing.unlearned"] and last.row(0, 4096).examples == 1
+    off = Preview.measure(of_conversations("thinking_turns"), qwen, Learning(enable_thinking=False))
+    assert [note.key for note in off.notes] == ["framing.not_thinking", "framing.left_out", "framing.unfolded"]
+    assert all(note.render(language) for note in (*seen.notes, *last.notes, *off.notes) for language in ("en", "zh"))
+
+
+def test_the_worker_trains_on_the_examples_that_were_previewed(tmp_path: Path, starter_folder: Path) -> None:
+    qwen = Tokenizer(tokenizer_folder(tmp_path, starter_folder))
+    rows = of_conversations("thinking_tools", "thinking_turns", "plain", "turns")
+    listener = Listener()
+    train, _ = tokenize(
+        [example for _, example in rows], Recipe.parse({"data": {"source": "x", "max_length": 4096}}), qwen, listener
+    )
+    counts = Preview.measure(rows, qwen).counts(4096)
+    assert (len(train), sum(row.learned_count for row in train)) == (counts.pieces, counts.learned) == (6, counts.learned)

@@ -46,7 +46,8 @@ def learned(source: str, messages: list) -> list[str]:
         (CHATML, ["Hello you<|im_end|>", "Bye {{ 7*7 }} bye<|im_end|>"]),
         (MARKED, ["Hello you<|im_end|>", "Bye {{ 7*7 }} bye<|im_end|>"]),
         (LLAMA2, [" Hello you </s>", " Bye {{ 7*7 }} bye </s>"]),
-        (THINKING, ["Hello you<|im_end|>", "<think>\n\n</think>\n\nBye {{ 7*7 }} bye<|im_end|>"]),
+        # The first answer is not what would have to be written at its place, where it was the last: see test_conversation_templates.
+        (THINKING, ["<think>\n\n</think>\n\nBye {{ 7*7 }} bye<|im_end|>"]),
         (PLAIN, ["Hello you</s>", "Bye {{ 7*7 }} bye</s>"]),
     ],
 )
@@ -79,15 +80,16 @@ def test_stop_is_what_closes_an_answer() -> None:
         ("{% for %}", "template.broken"),
         ("{{ raise_exception('roles must alternate') }}", "template.cannot_render"),
         ("{{ messages[0].content.__class__.__mro__ }}", "template.cannot_render"),
-        ("{{ messages[-1].content | upper }}", "template.no_answers_found"),
-        ("no answers at all", "template.no_answers_found"),
+        ("{{ messages[-1].content | upper }}", "template.rewrites_answers"),
+        ("no answers at all", "template.rewrites_answers"),
+        ("", "template.renders_nothing"),
         ("x" * 300_000, "template.too_large"),
     ],
 )
 def test_a_template_that_cannot_be_used_says_so(source: str, key: str) -> None:
     with pytest.raises(TemplateError) as caught:
         learned(source, TWO_TURNS)
-    assert caught.value.message.key in (key, "template.rewrites_answers")
+    assert caught.value.message.key == key
 
 
 def test_characters_that_we_use_as_markers_cannot_be_smuggled_in() -> None:

@@ -59,9 +59,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def encode_whole(self, *args: Any) -> Whole:
+    def encode_row(self, *args: Any) -> list[Whole]:
         self.encoded += 1
-        return self._tokenizer.encode_whole(*args)
+        return self._tokenizer.encode_row(*args)
 
 
 def recipe(data: dict | None = None, **train: Any) -> Recipe:

@@ -148,3 +148,18 @@ def test_every_class_of_the_view_has_its_look() -> None:
     used = {name for classes in re.findall(r'class="([^"]+)"', html) for name in classes.split()}
     unstyled = {"lg-tick", "lg-counter-plain"}
     assert {name for name in used - unstyled if f".{name}" not in css} == set()
+
+
+@pytest.mark.parametrize("wording", [EN, ZH], ids=["en", "zh"])
+def test_thinking_and_tool_calls_have_marks_of_their_own_and_are_never_markup(wording: Wording) -> None:
+    pieces = (Span("1", "example"), Span("Hi", "given"), Span("I <b>think</b>", "learned", "thinking"), Span("ok", "learned"),
+              Span("2", "example"), Span('<tool_call>{"a": 1}', "learned", "call"))  # fmt: skip
+    drawn = learned_view.row(replace(VIEW, pieces=pieces, examples=2), wording)
+    marks = {mark.get("class"): "".join(mark.itertext()) for mark in ElementTree.fromstring(drawn).find("div").iter("mark")}
+    assert marks == {"lg-learned": "ok", "lg-learned lg-thinking": "I <b>think</b>", "lg-learned lg-call": '<tool_call>{"a": 1}'}
+    said = plain(drawn)
+    for key in ("legend_thinking", "legend_call"):
+        assert wording.t(f"learned_view.{key}") in said and wording.t(f"learned_view.{key}") not in plain(
+            learned_view.row(VIEW, wording)
+        )
+    assert wording.t("learned_view.example", number="2") in said

@@ -22,7 +22,7 @@ from core.data.labels import Encoded
 from core.data.row_order import packed
 from core.data.tokenizer import Tokenizer
 from core.engine import attention
-from core.engine.decode import Decoder
+from core.engine.decode import Decoder, keep_rows
 from core.engine.device import random_states, set_random_states
 from core.engine.step import Step
 from core.files import is_out_of_memory
@@ -180,7 +180,7 @@ class Film:
             if going_on and len(going_on) < len(alive):
                 keep = torch.tensor(going_on, device=mask.device)
                 ids, mask = ids[keep], mask[keep]
-                cache.batch_select_indices(keep)
+                keep_rows(cache, keep)
             alive = [alive[i] for i in going_on]
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------

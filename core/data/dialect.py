@@ -1,0 +1,139 @@
+"""How one chat template wants to be asked, found by trying on the template itself what it writes down and what it leaves out. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.data.conversation import Turn
+from core.data.sandbox import SECONDS, TooMuch
+from core.errors import TemplateError
+
+# (messages, tools, thinking, add_generation_prompt) -> text; raises TemplateError.
+Render = Callable[[list[dict[str, Any]], list[Any] | None, bool | None, bool], str]
+SWITCHES = ("enable_thinking", "thinking")  # what templates call the choice whether to think
+INLINE = "<think>"
+OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
+
+_SYSTEM, _USER, _ANSWER, _THOUGHT, _NAME, _KEY, _VALUE, _RESULT = (
+    f"{word}7Q" for word in ("sy", "us", "an", "th", "na", "ke", "va", "re")
+)
+_TURN_USER, _TURN_ANSWER = {"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}
+_KEYS = ("reasoning_content", "thinking", "reasoning")
+_CALL = {"name": _NAME, "arguments": {_KEY: _VALUE}}
+_TOOL = {"type": "function", "function": {"name": _NAME, "description": _VALUE, "parameters": {
+    "type": "object", "properties": {_KEY: {"type": "string", "description": _KEY}}, "required": [_KEY]}}}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """system: it knows a system message. parts: contents are lists of parts. reasoning: the key of an answer's thinking, INLINE where
+    it stands in the content, None where it is dropped. calls: it writes tool calls and results; their arguments as text, with an id
+    even where the data has none, and beside null instead of "". tools: it lists what may be called. switch: the variable that turns
+    thinking on and off, with what it is where nobody sets it; thinks: it can be asked to think.
+    """
+
+    system: bool = True
+    parts: bool = False
+    reasoning: str | None = None
+    calls: bool = False
+    arguments_as_text: bool = False
+    needs_ids: bool = False
+    null_content: bool = False
+    tools: bool = False
+    switch: str | None = None
+    thinks: bool = False
+
+    def messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+        """The turns as the template reads them."""
+        if not self.system and turns and turns[0]["role"] == "system":
+            folded = {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
+            turns = [folded, *turns[2:]] if folded else []
+        numbers = iter(range(1, 10**6))
+        return [self._message(turn, numbers) for turn in turns]
+
+    def _message(self, turn: Turn, numbers: Any) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": turn["role"], "content": turn["content"]}
+        message |= {name: turn[name] for name in ("tool_call_id", "name") if turn.get(name)}
+        if turn.get("reasoning") and self.reasoning == INLINE:
+            message["content"] = f"{OPEN}{turn['reasoning']}{CLOSE}{turn['content']}".rstrip("\n")
+        elif turn.get("reasoning") and self.reasoning:
+            message[self.reasoning] = turn["reasoning"]
+        if turn.get("tool_calls"):
+            message["tool_calls"] = [self._call(call, next(numbers)) for call in turn["tool_calls"]]
+            if self.null_content and not message["content"]:
+                message["content"] = None
+        if self.parts and isinstance(message["content"], str):
+            message["content"] = [{"type": "text", "text": message["content"]}]
+        return message
+
+    def _call(self, call: Turn, number: int) -> dict[str, Any]:
+        arguments = json.dumps(call["arguments"], ensure_ascii=False) if self.arguments_as_text else call["arguments"]
+        found: dict[str, Any] = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
+        if call.get("id") or self.needs_ids:
+            found["id"] = call.get("id") or f"call{number:05d}"
+        return found
+
+
+def find(render: Render, source: str) -> Dialect:
+    """The dialect of the template behind render, whose Jinja is source; what it cannot write is False or None there."""
+
+    until = time.thread_time() + SECONDS
+
+    def shows(
+        dialect: Dialect, turns: Sequence[Turn], *words: str, tools: list[Any] | None = None, thinking: bool | None = None
+    ) -> bool:
+        if time.thread_time() > until:
+            raise TemplateError("template.too_slow", seconds=f"{SECONDS:g}")
+        try:
+            text = render(dialect.messages(turns), tools, thinking, False)
+        except TemplateError as error:
+            if isinstance(error.__context__, TooMuch):
+                raise  # it would do so two dozen times
+            return False
+        places = [text.find(word) for word in words]
+        return (
+            -1 not in places and places == sorted(places) and f"'{_KEY}'" not in text
+        )  # Python's own way to write is none of JSON
+
+    user, answer = _TURN_USER, _TURN_ANSWER
+    plain = Dialect()
+    parts = not shows(plain, [user, answer], _USER, _ANSWER) and shows(replace(plain, parts=True), [user, answer], _USER, _ANSWER)
+    plain = replace(plain, parts=parts)
+    system = shows(plain, [{"role": "system", "content": _SYSTEM}, user, answer], _SYSTEM, _USER, _ANSWER)
+    plain = replace(plain, system=system, tools=shows(plain, [user, answer], _NAME, _USER, _ANSWER, tools=[_TOOL]))
+    asked = plain.messages([user])
+    try:
+        on, off, unset = (render(asked, None, thinking, True) for thinking in (True, False, None))
+    except TemplateError:
+        on = off = unset = ""
+    switch = next((name for name in SWITCHES if re.search(rf"\b{name}\b", source)), None) if on != off else None
+    plain = replace(plain, switch=switch, thinks=unset == on if switch else "<think>" in unset and "</think>" not in unset)
+    plain = _with_calls(plain, shows)
+    return replace(plain, reasoning=_reasoning(plain, shows))
+
+
+def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
+    call = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+    turns = [_TURN_USER, call, {"role": "tool", "content": _RESULT, "name": _NAME}, _TURN_ANSWER]
+    for as_text in (False, True):
+        for more in ("", "null_content", "needs_ids"):
+            tried = replace(plain, arguments_as_text=as_text, null_content=more == "null_content", needs_ids=more == "needs_ids")
+            if shows(tried, turns, _USER, _NAME, _VALUE, _RESULT, _ANSWER):
+                return replace(tried, calls=True)
+    return plain
+
+
+def _reasoning(plain: Dialect, shows: Callable[..., bool]) -> str | None:
+    """A key that is written in an answer, or at least before a call, goes before tags in the content, which any template pastes in."""
+    answer = [_TURN_USER, {**_TURN_ANSWER, "reasoning": _THOUGHT}]
+    call = [_TURN_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL], "reasoning": _THOUGHT}]
+    tries = [(key, answer, (_THOUGHT, _ANSWER)) for key in _KEYS] + [(key, call, (_THOUGHT, _VALUE)) for key in _KEYS]
+    for key, turns, words in [*tries, (INLINE, answer, (_THOUGHT, _ANSWER))]:
+        if shows(replace(plain, reasoning=key), turns, _USER, *words, thinking=True):
+            return key
+    return None

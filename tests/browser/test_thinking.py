@@ -1,0 +1,95 @@
+"""A tiny model with a real template that thinks and calls tools: seen in the preview, trained, asked with thinking and without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.templates import CONVERSATIONS, tokenizer_folder
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def app(tmp_path: Path, tiny_model: Path, starter_folder: Path) -> Iterator[kit.App]:
+    """With a library that has the model, and rows with thinking and tools."""
+    library, workspace = tmp_path / "library", tmp_path / "workspace"
+    shutil.copytree(tiny_model, library / "thinker")
+    tokenizer_folder(library / "thinker", starter_folder, "qwen3_5_think")
+    rows = [
+        {"messages": turns, "tools": tools} for turns, tools in (CONVERSATIONS[n] for n in ("thinking_tools", "thinking_turns"))
+    ]
+    (library / "thoughts.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    workspace.mkdir()
+    (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(library)]}), "utf-8")
+    started = kit.start_app(Workspace.open(workspace).root)
+    yield started
+    started.stop()
+
+
+def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser, app: kit.App) -> None:
+    page, watch = kit.open_page(chrome, app)
+    kit.choose(page, "#data", "library:thoughts.jsonl")
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill("library:thinker")
+    page.locator("#model input").press("Enter")
+    row = page.locator("#learned-row .lg-row-text")
+    kit.expect(row.locator("mark.lg-call")).to_contain_text("<function=get_weather>")
+    kit.expect(row.locator("mark.lg-call")).to_be_visible()
+    kit.expect(row.locator("mark.lg-thinking").first).to_have_text("I must look.")
+    kit.expect(row.locator("mark.lg-learned:not(.lg-thinking, .lg-call)").last).to_contain_text("It is 20 degrees.")
+    kit.expect(page.locator("#learned")).to_contain_text("This template drops the thinking of earlier turns")
+    kit.nothing_found(page, "thinking-row")
+    page.locator("#row-after").click()
+    kit.expect(row.locator(".lg-next-example")).to_have_text(["Example 1", "Example 2"])
+
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "1024")):
+        box = page.locator(f"#setting-{setting} input")
+        box.fill(value)
+        box.blur()
+    kit.expect(page.locator("#plan-card")).to_contain_text("2 optimizer steps")
+    page.locator("#start").click()
+    runs = Runs(Workspace.open(app.workspace))
+    wait_until(lambda: [run for run in runs.list() if run.status().state == State.COMPLETED], 120)
+    assert runs.list()[0].facts().enable_thinking is True
+    watch.check()
+    page.context.close()
+
+    page, watch = kit.open_page(chrome, app, "/?lang=zh", viewport=kit.PHONE)
+    kit.go_to_tab(page, "对话")
+    kit.expect(page.locator("#chat-checkpoint")).to_be_visible()  # the run is chosen
+    kit.unfold(page, "#chat-settings")
+    page.locator("#chat-max-new-tokens input").fill("8")
+    page.locator("#chat-temperature input").fill("1")  # its likeliest word is white space, again and again
+    page.locator("#chat-message textarea").fill("What is 2+2?")
+    page.locator("#chat-send").click()
+    kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=90_000)
+    thought = page.locator("#chat-tuned details.lg-thought")
+    kit.expect(thought.locator("summary")).to_have_text("思考过程")
+    kit.open_details(thought)
+    kit.expect(thought.locator("pre")).to_be_visible()
+    kit.expect(page.locator("#chat-thinking")).to_be_visible()
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    kit.choose(page, "#chat-thinking", "off")
+    page.locator("#chat-regenerate").click()
+    kit.expect(thought).to_have_count(0)
+    kit.expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
+    kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元")
+    kit.expect(thought).to_have_count(0)
+    watch.check()
+    page.context.close()
