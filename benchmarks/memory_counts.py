@@ -1,11 +1,13 @@
 """What a step really allocates, in widths of a layer: where the "counted" numbers of presets/memory.yaml come from.
 
     .venv/bin/python -m benchmarks.memory_counts [--families llama qwen3 gemma3_text olmo2] [--stacks ours hf] [--targets all-linear]
+    .venv/bin/python -m benchmarks.memory_counts --published [--families qwen3_5 gemma4_e]
 
 Runs one forward and backward of small models of several widths on the processor, in bf16, and follows every allocation and its
 end. Differences between lengths and numbers of layers leave what one layer keeps (kept) and what its own backward needs with it
 (at work, with checkpointing), in values a token; both are solved for hidden size, queries, keys and MLP. ours: the app's layers
 with attention as a card computes it; hf: PEFT's own layers under autocast, transformers' loss. Minutes, some hundred MB of RAM.
+--published: instead, the arithmetic against the dry run for a published model of each family (benchmarks/published.py); minutes.
 """
 
 from __future__ import annotations
@@ -22,12 +24,18 @@ LENGTHS, LAYERS = (128, 256), (2, 3)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--families", nargs="+", default=["llama", "qwen3", "gemma3_text", "olmo2"])
+    parser.add_argument("--published", action="store_true")
+    parser.add_argument("--families", nargs="+")
     parser.add_argument("--stacks", nargs="+", default=["ours", "hf"])
     parser.add_argument("--targets", default="all-linear")
     chosen = parser.parse_args()
+    if chosen.published:
+        from benchmarks import published
+
+        published.report(chosen.families or ())
+        return
     print("values a token: | family | stack | what | hidden | query | key_value | mlp | residual |", flush=True)
-    for family in chosen.families:
+    for family in chosen.families or ("llama", "qwen3", "gemma3_text", "olmo2"):
         for stack in chosen.stacks:
             for what, values, residual in solve(family, stack, chosen.targets):
                 print(

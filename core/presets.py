@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 
+from core.messages import YAML_LOADER
+
 PROJECT = Path(__file__).resolve().parent.parent
 PRESETS = PROJECT / "presets"
 
 
 def load(name: str) -> Any:
     """presets/<name>.yaml as plain values."""
-    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text("utf-8"))
+    return yaml.load((PRESETS / f"{name}.yaml").read_text("utf-8"), YAML_LOADER)

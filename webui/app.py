@@ -68,7 +68,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     with gr.Tabs(elem_id="pages") as tabs:
         with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train"):
             train.build()
-        with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat"):
+        with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat") as chat_tab:
             chat.build()
         with gr.Tab(w.t("page.runs"), id="runs", elem_id="tab-runs"):
             runs.build()
@@ -85,18 +85,18 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         planning,
     )
     train.wire(demo, pulse)
-    chat.wire(demo)
+    chat.wire(demo, chat_tab)
     left.wire(pulse, tabs)
     train.wizard.further.wire()
     train.wizard.further.wire_button(train.wizard, train.run.further, None, tabs, train.run.notice)
     train.wizard.further.wire_button(train.wizard, runs.further, opened, tabs, runs.run_notice)
     train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
-    runs.wire(pulse, tabs, chat.target)
+    runs.wire(pulse, tabs, chat.target, chat.chosen)
     settings.wire(demo, settings_tab)
     train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
-        None, [tabs, chat.target], show_progress="hidden", queue=False, api_visibility="private",
+        None, [tabs, chat.target, chat.chosen], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip
     pulse.wire(demo, gr.Timer(TICK_S))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from core.advice.family import Family, family_of
 from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
 from core.data.labels import LongExamples
@@ -208,6 +209,10 @@ class Case:
     @property
     def billions(self) -> float | None:
         return self.shape.params / 1e9 if self.shape else None
+
+    @property
+    def family(self) -> Family | None:
+        return family_of(self.shape.model_type) if self.shape else None
 
     @property
     def row(self) -> SizeClass | None:

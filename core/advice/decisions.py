@@ -150,8 +150,7 @@ def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def wanted_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
-    floor = case.goal.r_floor if case.goal else USUAL_RANK
-    least = msg("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
+    floor, least = least_rank(case)
     if case.data is None:
         return floor, msg("advise.rank_without_data", least=least)
     if case.data.rows < FEW_ROWS:
@@ -166,6 +165,16 @@ def wanted_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     if enough < floor:
         return value, msg("advise.rank_of_floor", least=least, **facts)
     return value, msg("advise.rank_of_tokens", **facts)
+
+
+def least_rank(case: Case) -> tuple[int, Message]:
+    """Of the goal, or of the family where others take more for it: at most the largest that is advised."""
+    floor = case.goal.r_floor if case.goal else USUAL_RANK
+    family = case.family
+    if family and family.r and (of_family := min(family.r, RANKS[-1])) > floor:
+        facts = {"floor": of_family, "family": family.title, "r": family.r, "source": family.settings_source}
+        return of_family, msg("advise.least_of_family", **facts)
+    return floor, msg("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
 
 
 def leanest_optimizer(case: Case) -> str:
@@ -219,8 +228,11 @@ def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20). The others: docs/memory.md, section 7."""
-    usual = usual_rate(case.billions)
+    """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so not where another value is known of a
+    family. The others: docs/memory.md, section 7."""
+    family, usual = case.family, usual_rate(case)
+    if family and usual != usual_rate_of_size(case.billions):
+        return usual, msg("advise.rate_of_family", family=family.title, source=family.settings_source)
     if usual != USUAL_RATE:
         return usual, msg(f"advise.rate_{'small' if usual > USUAL_RATE else 'large'}_model", size=case.size_name)
     steps = planned_steps(case, draft)
@@ -229,8 +241,13 @@ def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
     return usual, msg("advise.rate_usual")
 
 
-def usual_rate(billions: float | None) -> float:
-    """By the size of the model alone."""
+def usual_rate(case: Case) -> float:
+    """By the size of the model; of a small one by its family, where that is known."""
+    of_size, of_family = usual_rate_of_size(case.billions), case.family and case.family.learning_rate
+    return of_family if of_family and of_size > USUAL_RATE else of_size
+
+
+def usual_rate_of_size(billions: float | None) -> float:
     if billions is not None and billions < 1:
         return 1e-3
     return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE

@@ -70,7 +70,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         estimate=case.estimate(filled),
         correction=case.corrections.of(filled.adapter.method) if grounds.shape else None,
         planned_steps=planned_steps(case, filled),
-        usual_rate=usual_rate(case.billions),
+        usual_rate=usual_rate(case),
         warnings=tuple(warnings(case, filled, verdict, others)),
         budget=budget,
     )

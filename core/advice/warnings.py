@@ -19,7 +19,13 @@ SLOW_ON_CPU_BILLIONS = 1.0
 
 def warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternative, ...]) -> list[Message]:
     """What a person should know before Start, gravest first."""
-    return [*goal_warnings(case), *memory_warnings(case, draft, verdict, others), *data_warnings(case, draft)]
+    found = (
+        goal_warnings(case),
+        memory_warnings(case, draft, verdict, others),
+        family_warnings(case, draft),
+        data_warnings(case, draft),
+    )
+    return [warning for warnings in found for warning in warnings]
 
 
 def goal_warnings(case: Case) -> Iterator[Message]:
@@ -53,6 +59,18 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
         needed = arithmetic.estimate(case.shape, Setup.of(draft, "cpu", base_bytes=4)).needed_gib
         if needed > free:
             yield msg("advise.warn_cpu_in_32_bit", needed=needed, free=free)
+
+
+def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
+    family = case.family
+    if family is None:
+        return
+    if family.in_16_bit and draft.adapter.method == "qlora":
+        why = {"why": family.in_16_bit.said, "source": family.in_16_bit.source}
+        yield msg("advise.warn_family_in_16_bit", family=family.title, **why)
+    if family.kernels and not case.on_cpu and (missing := family.kernels.missing):
+        why = {"why": family.kernels.said, "source": family.kernels.source}
+        yield msg("advise.warn_family_kernels", family=family.title, packages=missing, command=" ".join(missing), **why)
 
 
 def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:

@@ -31,6 +31,7 @@ from core.commands.terminal import (
     say_finding,
     written_over,
 )
+from core.data.labels import Learning
 from core.data.preview import Preview, Previews
 from core.errors import BusyError, GarageError, RecipeError
 from core.memory import budget
@@ -198,7 +199,7 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     """None where the data or the model cannot be had: the run says why."""
     data = wanted.data
     with contextlib.suppress(GarageError):
-        return Previews(dataset_store(space), Models(space)).of(data.source, wanted.model.id, data.train_on, data.format)
+        return Previews(dataset_store(space), Models(space)).of(data.source, wanted.model.id, Learning.of(data), data.format)
     return None
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import files
 from core.errors import ModelError, reason_of
-from core.models.adapters import TOKENIZER_FILES, check_whole, describe
-from core.models.weights import backend, open_tensors
+from core.files import is_out_of_memory
+from core.models.adapters import PREFIX, TOKENIZER_FILES, check_whole, describe, fit, layer_of, renamed
+from core.models.shapes import WITHOUT_ADAPTER
+from core.models.weights import backend
 from core.recipe import Adapter
 
 if TYPE_CHECKING:
@@ -26,10 +30,15 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
     """
     from peft import LoraConfig, get_peft_model
 
+    from core.engine import parts
+
     names = settings.target_modules.strip()
-    targets: str | list[str] = "all-linear"
+    targets = parts.linear_layers(model)
     if names != "all-linear":
-        targets = [name.strip() for name in names.split(",") if name.strip()]
+        wanted, kind = [name.strip() for name in names.split(",") if name.strip()], model.config.model_type
+        if found := sorted({name for name in wanted if name.rpartition(".")[2] in WITHOUT_ADAPTER.get(kind, ())}):
+            raise ModelError("shape.targets_left_out", found=found, model_type=kind)
+        targets = named(targets, wanted)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.r,
@@ -52,6 +61,7 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
     # What a finished adapter names as its base must load on this machine without a network.
     tuned.peft_config[ADAPTER].base_model_name_or_path = base_name
     tuned.peft_config[ADAPTER].revision = revision
+    tuned.peft_config[ADAPTER].exclude_modules = parts.absent(model) or None  # layers of a tower may be called as these are
     if settings.is_pissa:
         from core.engine import pissa
 
@@ -59,6 +69,12 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
         if not will_restore:
             pissa.note_start(tuned, settings.r)
     return tuned
+
+
+def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of layers whose name ends so, and names that none of them has, for peft to find or refuse."""
+    found = [layer for layer in layers if any(f".{layer}".endswith(f".{name}") for name in names)]
+    return [*found, *(name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers))]
 
 
 def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
@@ -113,14 +129,9 @@ def _put(aside: Path, folder: Path) -> None:
 def start_from(tuned: PeftModel, folder: Path) -> None:
     """Give the fresh adapter of tuned the weights saved in folder, bit for bit. Raises ModelError where they are not its own."""
     from peft import get_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    try:
-        weights = load_file(folder / "adapter_model.safetensors", backend=backend())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError("adapter.damaged", folder=folder.name, reason=reason_of(error)) from error
-    own, given = get_peft_model_state_dict(tuned, save_embedding_layers=False), weights
+    own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    given = weights = renamed(_read(folder), {layer_of(name) for name in own})
     if hasattr(tuned, "pissa"):
         from core.engine import pissa
 
@@ -132,10 +143,21 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
     restore(tuned, weights)
 
 
+def _read(folder: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / "adapter_model.safetensors", backend=backend())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError("adapter.damaged", folder=folder.name, reason=reason_of(error)) from error
+
+
 def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
     """The adapter of tuned, and with PiSSA its base, as they were when weights were saved; bit for bit."""
     from peft import set_peft_model_state_dict
 
+    weights = renamed(weights, {name for name, _ in tuned.get_base_model().named_modules()})
     if hasattr(tuned, "pissa"):
         from core.engine import pissa
 
@@ -152,23 +174,47 @@ def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
 
 
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """A saved adapter on a loaded base. Raises ModelError naming every shape that does not fit."""
-    from peft import PeftModel
+    """A saved adapter on a loaded base. Raises ModelError where not every weight of it found its place, or a place stayed empty."""
+    from peft import PeftConfig, PeftModelForCausalLM, set_peft_model_state_dict
+
+    from core.engine import parts
 
     describe(folder)
     check_whole(folder)
-    modules = dict(model.named_modules())
-    misfits = []
-    with open_tensors(folder / "adapter_model.safetensors") as file:
-        for key in file.keys():  # noqa: SIM118 - it is no mapping
-            for kind, axis, field in ((".lora_A.weight", 1, "in_features"), (".lora_B.weight", 0, "out_features")):
-                if key.endswith(kind):
-                    name = key.removesuffix(kind).removeprefix("base_model.model.")
-                    expected = getattr(modules.get(name), field, None)
-                    found = file.get_slice(key).get_shape()[axis]
-                    if found != expected:
-                        misfits.append(f"{name} {field} {found} != {expected}")
+    config = PeftConfig.from_pretrained(folder, local_files_only=True)
+    config.inference_mode, there = True, parts.absent(model)
+    config.exclude_modules = (
+        None if config.exclude_modules == there else config.exclude_modules
+    )  # peft warns where nothing is excluded
+    layers = {name for name, _ in model.named_modules()}
+    fit(config, layers)
+    # What others have trained in a tower changes no text.
+    weights = {
+        key: tensor for key, tensor in renamed(_read(folder), layers).items() if not re.fullmatch(there, key.removeprefix(PREFIX))
+    }
+    try:
+        tuned = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)
+        placed = set_peft_model_state_dict(tuned, weights, adapter_name=ADAPTER)
+        own = (name for name in placed.missing_keys if f".{ADAPTER}." in name and ".lora_" in name)
+        misfits = [*placed.unexpected_keys, *own]
+    except (ValueError, RuntimeError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
+        _take_off(model)
+        # torch says a line for each shape; peft one for all layers that it has not found.
+        misfits = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [reason_of(error)[:200]]
     if misfits:
+        _take_off(model)
         raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
-    tuned = PeftModel.from_pretrained(model, folder, adapter_name=ADAPTER, is_trainable=False)
     return tuned.eval()
+
+
+def _take_off(model: PreTrainedModel) -> None:
+    """The base as it was, after peft has put layers of an adapter on some of it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer) and ".base_layer" not in name:
+            place, _, child = name.rpartition(".")
+            setattr(model.get_submodule(place), child, module.get_base_layer())
+    vars(model).pop("peft_config", None)

@@ -80,7 +80,7 @@ def enable(model: Any) -> bool:
 
     AttentionInterface.register(NAME, noting)
     try:
-        model.set_attn_implementation(NAME)
+        switch(model, NAME)
         if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
             model.attention_before = before
             return True
@@ -88,8 +88,15 @@ def enable(model: Any) -> bool:
         pass  # a family that is put together otherwise: it is trained on padded batches
     finally:
         AttentionInterface.register(NAME, packed_sdpa)
-    model.set_attn_implementation(before)
+    switch(model, before)
     return False
+
+
+def switch(model: Any, name: str) -> None:
+    """The text's attention; towers keep their own, or transformers would warn of each that is not there (core/engine/parts)."""
+    parts, text = ((key, getattr(model.config, key, None)) for key in model.config.sub_configs), model.config.get_text_config()
+    own = {key: name if part is text else part._attn_implementation for key, part in parts if part is not None}
+    model.set_attn_implementation({"": name} | own)
 
 
 @contextmanager
@@ -99,11 +106,11 @@ def set_aside(model: Any) -> Iterator[None]:
     if model.config._attn_implementation != NAME:
         yield
         return
-    model.set_attn_implementation(model.attention_before)
+    switch(model, model.attention_before)
     try:
         yield
     finally:
-        model.set_attn_implementation(NAME)
+        switch(model, NAME)
 
 
 def _sees_a_part(config: Any) -> bool:
@@ -163,7 +170,10 @@ def holds(model: Any, own: torch.Tensor) -> bool:
         expected = torch.cat([own, alone[:, FIRST:]], 1)
         allowed = (0.15 if in_8_bit else 0.02) * expected.abs().max()  # 16-bit sums in another order, by which 8 bits are rounded
         close = (together - alone).abs().max() <= allowed and (together - expected).abs().max() <= allowed
-        return bool(close) and torch.equal(together[:, FIRST:], other[:, FIRST:])
+        touched = (together[:, FIRST:] - other[:, FIRST:]).abs().max()
+        # Experts are computed in groups, and the first example changes how large those of the second are: sums in another order.
+        rounding = 1e-5 * expected.abs().max() if next(model.parameters()).dtype == torch.float32 else 0
+        return bool(close) and bool(touched <= rounding)
 
 
 def _hidden(model: Any, ids: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:

@@ -12,23 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers.base import get_keys_to_not_convert
 
-from core.engine import device
+from core.engine import device, parts
 from core.engine.device import Compute
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
 
+# Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
+_NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
-def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False) -> PreTrainedModel:
+
+def load(
+    folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False, whole: bool = False
+) -> PreTrainedModel:
     """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
 
-    own_code: run the folder's own Python, which core.models.trust has allowed a moment ago.
+    own_code: run the folder's own Python, which core.models.trust has allowed a moment ago. whole: with the weights of its towers
+    (core/engine/parts), which nothing here computes with.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
-        quantised = nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
-        model = _load(folder, config, compute, quantised, own_code)
+        _turn_by_half(config)
+        kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
+        is_stored_so = bool(getattr(config, "quantization_config", None))  # and stays so, whatever is asked for
+        quantised = None if is_stored_so else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
+        if quantised and not own_code:
+            quantised.llm_int8_skip_modules = _not_quantised(kind, config)
+        model = _load(kind, folder, config, compute, quantised, own_code)
+        if not (whole or own_code):  # what lies beside the text is a guess in code of anywhere
+            parts.set_aside(model)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
             raise
@@ -40,6 +55,22 @@ def load(folder: Path, compute: Compute, four_bit: bool, own_code: bool = False,
         close_cpu_gradient_trap(model)
         compute_4_bit_in(model, compute.dtype)
     return model.eval()
+
+
+def _turn_by_half(config: Any) -> None:
+    """LFM3 turns half of each head by its position, and its released config.json calls that rope_type "default" with a
+    partial_rotary_factor, which transformers 5.24 does not read: it turns all of it, and says nothing. The type that reads it is
+    "proportional", which transformers' own default for LFM3 names."""
+    text = config.get_text_config()
+    by_layer = getattr(text, "rope_parameters", None) if text.model_type == "lfm3" else None
+    for how in (by_layer or {}).values():
+        if isinstance(how, dict) and how.get("rope_type") == "default" and how.get("partial_rotary_factor", 1.0) != 1.0:
+            how["rope_type"] = "proportional"
+
+
+def bits(base: torch.nn.Module) -> int:
+    """How its layers are held: 4, 8 or 16 (also where that is 32). A repository that is quantised already keeps its own."""
+    return 4 if getattr(base, "is_loaded_in_4bit", False) else 8 if getattr(base, "is_loaded_in_8bit", False) else 16
 
 
 def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
@@ -65,10 +96,24 @@ def _is_finite(model: Any) -> bool:
     return bool(model(input_ids=ids.to(model.device), use_cache=False).logits.isfinite().all())
 
 
-def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None, own_code: bool) -> PreTrainedModel:
+def _not_quantised(kind: Any, config: Any) -> list[str] | None:
+    """Beside what transformers leaves out itself (the head), which it does only where nothing is named; None: that alone."""
+    named = _NOT_QUANTISED.get(config.get_text_config().model_type, ())
+    if not named and config.get_text_config() is config:
+        return None
+    with init_empty_weights():
+        model = kind.from_config(config)
+    return [*get_keys_to_not_convert(model), *parts.beside(model), *named]
+
+
+def _load(
+    kind: Any, folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None, own_code: bool
+) -> PreTrainedModel:
     def attempt(attention: str) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(
+        model, found = kind.from_pretrained(
             folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             config=config,
             dtype=compute.dtype,
             attn_implementation=attention,
@@ -78,6 +123,11 @@ def _load(folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesCo
             quantization_config=quantised,
             device_map={"": compute.device},
         )
+        made_up = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}  # at random, by transformers
+        towers = tuple(f"{part}." for part in parts.beside(model))
+        if lacking := sorted(name for name in made_up if not name.startswith(towers)):
+            raise ModelError("model.lacks_weights", folder=folder.name, count=len(lacking), first=lacking[0])
+        return model
 
     try:
         return attempt("sdpa")

@@ -1,6 +1,6 @@
 """One forward of a batch of prompts, and of one more token of each. Workers only (torch).
 
-Who chooses the token, when a row is over and what is shown of it are the callers': core/chat/duel and core/training/film. Needs an attention
+Who chooses the token, when a row is over and what is shown of it are the callers': core/chat/duel and core/chat/film. Needs an attention
 that takes a mask and a cache: while packed rows are trained, the model's own (core/engine/packed_attention.set_aside).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -41,3 +42,9 @@ class Decoder:
             **{name: value for name, value in optional.items() if name in self._takes},
         )
         return output.logits[:, -1].float(), output[self._cache]
+
+
+def keep_rows(cache: Any, rows: torch.Tensor) -> None:
+    """Forget the others. By `reorder_cache`, which every layer of a cache has: those of linear attention and convolutions have no
+    `batch_select_indices` (transformers 5.24)."""
+    cache.reorder_cache(rows)

@@ -15,6 +15,7 @@ A crash leaves a job folder whose lock is free; the next start clears it, and a 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -205,6 +206,9 @@ class JobFolder:
                 return status.model_copy(update=GONE)
         return status
 
+    def is_at_work(self) -> bool:
+        return self.is_locked() or ((status := self.status()) is not None and status.active)
+
     def _written(self) -> ExportStatus | None:
         return files.read_model(ExportStatus, self.path / "status.json")
 
@@ -268,8 +272,10 @@ class Exports:
         self.workspace, self.runs, self._before_start = workspace, runs or Runs(workspace), before_start
         self._started: dict[str, subprocess.Popen[bytes]] = {}  # by name
         for job in (workspace.exports / ".jobs").glob("*"):
-            if not (folder := JobFolder(job)).is_locked():
-                folder.bring_back()
+            folder = JobFolder(job)
+            with contextlib.suppress(OSError):  # a file that is none of ours, or one that is open elsewhere
+                if not folder.is_at_work():
+                    folder.clear()  # what a worker that was killed left, or could not delete on Windows
 
     def start(
         self,
@@ -341,6 +347,10 @@ class Exports:
         while (status := job.status(process)) and status.active and time.monotonic() < deadline:
             time.sleep(0.1)
         if not status or not status.active:
+            while job.is_locked() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if not job.is_at_work():
+                job.clear()  # on Windows the worker could not delete what it had mapped
             return status
         if process and process.poll() is None:
             kill_tree(process.pid)

@@ -20,7 +20,8 @@ import torch
 from core import files
 from core.data.tokenizer import Tokenizer
 from core.errors import ExportError
-from core.export.merge import Base, Check, Progress
+from core.export.merge import Check, Progress
+from core.export.stored import Base
 from core.models.weights import open_tensors
 
 FAMILY = "LlamaForCausalLM"
@@ -237,7 +238,7 @@ class Written:
     """
 
     def __init__(self, file: Path, source: ModelFiles, base: Base):
-        self._source, self._dtype = source, base.dtype
+        self._source, self._base = source, base
         self._names = names_of(source.config, base)
         self._tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
         strangers = self._tensors.keys() - set(self._names.values())
@@ -258,7 +259,7 @@ class Written:
         return self.rows(name, 0, self.shape(name)[0])
 
     def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:
-        exact = rows.to(self._dtype).float()  # it is written from the merged model
+        exact = rows.to(self._base.written_as(name)).float()  # it is written from the merged model
         match self._tensors[self._names[name]].tensor_type:
             case gguf.GGMLQuantizationType.BF16:
                 return exact.to(torch.bfloat16).float()
@@ -272,7 +273,7 @@ class Written:
                 return exact
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
-        step = one_step(rounded, self._dtype)
+        step = one_step(rounded, self._base.written_as(name))
         match self._tensors[self._names[name]].tensor_type:
             case gguf.GGMLQuantizationType.BF16:
                 return step + one_step(rounded, torch.bfloat16)

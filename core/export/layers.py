@@ -12,16 +12,15 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from accelerate.hooks import attach_align_device_hook
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from core.engine.adapter import ADAPTER
-from core.export.merge import Base
+from core.export.stored import Base
+from core.models.adapters import PREFIX, fit, renamed
 
 Read = Callable[[str], torch.Tensor]  # a tensor by its name in the base's files
 
@@ -31,39 +30,22 @@ SPARE_BYTES = 1 << 30  # libraries, and what flows between two layers
 OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
-def need_bytes(base: Base) -> int:
-    """Memory of such a forward: of its largest part in 16 bit and in float32, and of the logits and their logarithms."""
+def need_bytes(base: Base, adapter: Path) -> int:
+    """Memory of such a forward: of its largest part as it is stored and in float32, of the adapter, which is held whole, and of
+    the logits and their logarithms."""
     parts: dict[str, int] = defaultdict(int)
     for name, stored in base.tensors.items():
         layer = OF_A_LAYER.match(name)
-        parts[layer[1] if layer else name] += math.prod(stored.shape)
+        parts[layer[1] if layer else name] += math.prod(stored.shape) * (4 + (4 if stored.dtype == "F32" else 2))
     embedding = max((t.shape for t in base.tensors.values() if len(t.shape) > 1), key=lambda shape: shape[0])
-    return 6 * max(parts.values()) + 12 * MOST_TOKENS * embedding[0] + SPARE_BYTES
-
-
-def empty(folder: Path, **where: str) -> PreTrainedModel:
-    """The model that a folder describes, all of its weights on the meta device. where: gguf_file, to ask a file in it."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where)
-    config.use_cache = False
-
-    def attempt(attention: str) -> Any:
-        with init_empty_weights():
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
-
-    try:
-        model = attempt("sdpa")
-    except ValueError as error:
-        if "attn_implementation" not in str(error):
-            raise
-        model = attempt("eager")  # as core.engine.base_model
-    model.requires_grad_(False)
-    return model.eval()
+    held = (adapter / "adapter_model.safetensors").stat().st_size
+    return max(parts.values()) + 12 * MOST_TOKENS * embedding[0] + held + SPARE_BYTES
 
 
 def missing(model: PreTrainedModel, base: Base) -> list[str]:
     """Weights of the model that the base's files have under another name, or not at all."""
     tied = _tied(model)
-    return [name for name, _ in model.named_parameters() if name not in base.tensors and tied.get(name) not in base.tensors]
+    return [name for name, _ in model.named_parameters() if not {name, tied.get(name)} & base.stored_names.keys()]
 
 
 def read_by_layer(
@@ -81,16 +63,18 @@ def read_by_layer(
 
 def add_adapter(model: PreTrainedModel, folder: Path) -> None:
     """LoRA layers where the adapter has them, without weights; peft computes what it always computes."""
-    get_peft_model(model, LoraConfig.from_pretrained(folder), adapter_name=ADAPTER, low_cpu_mem_usage=True).eval()
+    config = LoraConfig.from_pretrained(folder)
+    fit(config, {name for name, _ in model.named_modules()})
+    get_peft_model(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True).eval()
 
 
-def adapter_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What an adapter's file holds, by the names of the layers that `add_adapter` has put into a model."""
-    renamed = {}
-    for key, tensor in tensors.items():
-        module, name = key.removeprefix("base_model.model.").removesuffix(".weight").rsplit(".", 1)
-        renamed[f"{module}.{name}.{ADAPTER}.weight"] = tensor
-    return renamed
+def adapter_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an adapter's file holds, by the names of the layers that `add_adapter` has put into model."""
+    found = {}
+    for key, tensor in renamed(tensors, {name for name, _ in model.named_modules()}).items():
+        module, name = key.removeprefix(PREFIX).removesuffix(".weight").rsplit(".", 1)
+        found[f"{module}.{name}.{ADAPTER}.weight"] = tensor
+    return found
 
 
 @torch.inference_mode()

@@ -21,81 +21,20 @@ import torch
 
 from core import files
 from core.data.template import ChatTemplate
-from core.errors import ExportError
-from core.models import headers
-from core.models.adapters import TOKENIZER_FILES
+from core.export.stored import FLOATS, INDEX, Base
+from core.models.adapters import PREFIX, TOKENIZER_FILES, name_in
 from core.models.weights import open_tensors
 
 Progress = Callable[[float], None]  # fraction of the work, 0 to 1
 Check = Callable[[], None]  # raises StopRequested
-INDEX = "model.safetensors.index.json"
 # Everything a base folder may have that belongs to the merged one too; weights, cards and our own records do not.
 KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
 NOT_KEPT = {INDEX, "starter.json", "adapter_config.json"}
-SIXTEEN_BIT = {"BF16": torch.bfloat16, "F16": torch.float16}
-STORED = {torch.bfloat16: "BF16", torch.float16: "F16"}
-FLOATS = {"BF16", "F16", "F32", "F64"}
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor of a base: its file, shape and safetensors type ("BF16", "I64", ...)."""
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Base:
-    """A base model's weights as they lie on disk, read from the files' headers alone."""
-
-    folder: Path
-    tensors: dict[str, Stored]
-
-    @property
-    def parameters(self) -> int:
-        return sum(math.prod(t.shape) for t in self.tensors.values() if t.dtype in FLOATS)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The base's own 16-bit type where most of it has one, else bfloat16."""
-        sizes = dict.fromkeys(FLOATS, 0)
-        for t in self.tensors.values():
-            if t.dtype in FLOATS:
-                sizes[t.dtype] += math.prod(t.shape)
-        return SIXTEEN_BIT.get(max(sizes, key=lambda name: sizes[name]), torch.bfloat16)
-
-    @property
-    def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
-
-def read_base(folder: Path) -> Base:
-    """Raises ExportError for a base that exists only in quantised form."""
-    method = headers.quantisation(files.read_object(folder / "config.json"))
-    if method:
-        raise ExportError("export.quantised_base", method=method)
-    tensors = {}
-    for file in weight_files(folder):
-        with open_tensors(file) as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no mapping
-                part = opened.get_slice(name)
-                tensors[name] = Stored(file, tuple(part.get_shape()), part.get_dtype())
-    return Base(folder, tensors)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load; a hub folder may hold a second copy under other names."""
-    index = files.read_json(folder / INDEX)
-    if isinstance(index, dict) and index.get("weight_map"):
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
-    one = folder / "model.safetensors"
-    return [one] if one.exists() else sorted(folder.glob("*.safetensors"))
+STORED = {dtype: name for name, dtype in FLOATS.items()}
 
 
 def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
-    """target, made new: config, tokenizer, template without our markers, weights in base.dtype."""
+    """target, made new: config, tokenizer, template without our markers, weights of the types that base.written_as tells."""
     target.mkdir(parents=True)
     copy_companions(base, adapter, target)
     pairs = lora_pairs(base, adapter)
@@ -150,10 +89,12 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
     pairs = {}
     for key, (_, columns) in ((k, s) for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
         module = key.removesuffix(".lora_A.weight")
-        other, name = f"{module}.lora_B.weight", f"{module.removeprefix('base_model.model.')}.weight"
+        other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
+        if (name := parameter) not in base.tensors:
+            name = base.stored_names.get(name_in(base.stored_names, parameter), "")
         stored = base.tensors.get(name)
         if other not in shapes or stored is None or stored.shape != (shapes[other][0], columns):
-            return None  # the files name their tensors otherwise than the modules do
+            return None  # no matrix of the files alone
         magnitude = f"{module}.lora_magnitude_vector" if config.get("use_dora") else None
         if magnitude and shapes.get(magnitude) != stored.shape[:1]:
             return None
@@ -172,7 +113,9 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
     with open_tensors(adapter / "adapter_model.safetensors") as lora:
         for file in sorted({t.file for t in base.tensors.values()}):
             stored = {name: t for name, t in base.tensors.items() if t.file == file}
-            shapes = {name: (STORED[base.dtype] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()}
+            shapes = {
+                name: (STORED[base.written_as(name)] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()
+            }
 
             def merged(file: Path = file, names: Iterable[str] = stored) -> Iterator[torch.Tensor]:
                 nonlocal done
@@ -186,7 +129,7 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
                             if pair.magnitude:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
                                 lengths = torch.linalg.norm(tensor, dim=1, keepdim=True)
                                 tensor *= lora.get_tensor(pair.magnitude).float()[:, None] / lengths
-                        yield tensor.to(base.dtype) if tensor.is_floating_point() else tensor
+                        yield tensor.to(base.written_as(name)) if tensor.is_floating_point() else tensor
                         done += 1
                         progress(done / len(base.tensors))
 
@@ -226,7 +169,9 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
 
     roomy = psutil.virtual_memory().available > 5 * base.parameters
     dtype = torch.float32 if roomy else base.dtype  # float32: each sum is rounded once
-    model = base_model.load(base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False)
+    model = base_model.load(
+        base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False, whole=True
+    )
     check()
     merged = attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
     check()

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.data.template import ChatTemplate, Turn
+from core.data.conversation import Turn
+from core.data.template import ChatTemplate
 from core.errors import TemplateError
 from core.messages import Message, msg
 

@@ -7,7 +7,7 @@ layers: where no model fits, the same tensors, and one forward of each through t
 answers are not written then.
 
 It passes when no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows within
-MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice, and the export's own tokenizer and template read every
+MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice (or all tensors are right), and the export's own tokenizer and template read every
 prompt as our chat does. Greedy answers are kept so that a person can see differences. On the CPU both sides compute in float32
 (the stored 16-bit values are exact in it), so that what differs is the export and not rounding on the way; on a card in 16 bit.
 Workers only (torch).
@@ -36,15 +36,17 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from core.data.conversation import Turn
 from core.data.formats import Example
-from core.data.tokenizer import Tokenizer
+from core.data.tokenizer import Tokenizer, conversation
 from core.engine import base_model, device
 from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
 from core.export import gguf, layers, merge, tensors
 from core.export.exports import Difference, ExportCheck
-from core.export.merge import Base, Check, Progress
+from core.export.merge import Check, Progress
+from core.export.stored import Base, empty, read_base
 from core.messages import msg
 
 MAX_LOSS_GAP = 0.05  # nats, on the mean over all answer tokens
@@ -62,14 +64,15 @@ NEUTRAL = ("What is the capital of France?", "Tell me about horses.", "How do I 
 class ProofPrompt:
     """One question and the answer it is measured on.
 
-    turns: up to the question; ids: (T,) with the answer; learned: (T,) True on answer tokens; start: where the answer
+    turns, tools: up to the question; ids: (T,) with the answer; learned: (T,) True on answer tokens; start: where the answer
     begins. Without an answer (start == T) the adapter's own becomes it.
     """
 
-    turns: tuple[dict[str, str], ...]
+    turns: tuple[Turn, ...]
     ids: list[int]
     learned: list[bool]
     start: int
+    tools: list[Any] | None = None
 
     @property
     def has_answer(self) -> bool:
@@ -106,10 +109,11 @@ def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[ProofPro
 
 def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
     try:
-        turns = [{"role": str(m["role"]), "content": str(m["content"])} for m in row["messages"]]
+        example = Example.from_dict({"messages": row["messages"], "tools": row.get("tools")})
+        turns = conversation(example)
         if not turns or turns[-1]["role"] != "assistant":
             return None
-        encoded = tokenizer.encode_example(Example.from_dict({"messages": turns}), MAX_LENGTH)
+        encoded = tokenizer.encode_example(example, MAX_LENGTH)
     except (TypeError, KeyError, ValueError, TemplateError):
         return None
     ends = [i for i, learned in enumerate(encoded.learned) if learned]
@@ -118,7 +122,7 @@ def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
     start = ends[-1]
     while start > 0 and encoded.learned[start - 1]:
         start -= 1
-    return ProofPrompt(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start) if start else None
+    return ProofPrompt(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start, row.get("tools")) if start else None
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,8 @@ def choose(base: Base, adapter: Path, is_gguf: bool) -> Method:
     roomy = memory > max(2 * whole, read)
     if roomy and base.parameters <= MOST_WHOLE_ON_CPU:
         return Method(exact)
-    layered = layers.need_bytes(base)
-    if merge.lora_pairs(base, adapter) is not None and not layers.missing(layers.empty(base.folder), base):
+    layered = layers.need_bytes(base, adapter)
+    if merge.lora_pairs(base, adapter) is not None and not layers.missing(empty(base.folder), base):
         if memory > layered:
             compute = replace(compute, dtype=torch.float32) if free > layered else exact
             return Method(compute, by_layer=True)
@@ -230,7 +234,7 @@ def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> 
         original = held.enter_context(tensors.Reader(base))
         written: tensors.Written
         if kind == "merged":
-            written = held.enter_context(tensors.MergedFolder(merge.read_base(exported), base))
+            written = held.enter_context(tensors.MergedFolder(read_base(exported), base))
         else:
             written = gguf.Written(exported, gguf.examine(base.folder), base)
         if pairs is not None:
@@ -255,6 +259,8 @@ def judge(
     losses = [sum(a.loss_sum for a in side) / max(1, answers) for side in (expected, found)]
     texts = [sum(a.text_loss_sum for a in side) / sum(a.text_tokens for a in side) for side in (expected, found)]
     equal = [e.first_token == f.first_token for e, f in zip(expected, found, strict=True)]
+    # Where every number of the files is known to be right, a word that was as likely as another may be the other by rounding.
+    words = all(equal) or (compared is not None and not compared.off)
     # False also where a loss is not a number.
     close = abs(losses[0] - losses[1]) <= MAX_LOSS_GAP and abs(texts[0] - texts[1]) <= MAX_TEXT_LOSS_GAP
     differences = [
@@ -279,7 +285,7 @@ def judge(
         prompts_read_alike=alike,
         prompts=len(probes),
         own_prompts=work.own,
-        passed=close and all(equal) and alike == len(probes) and not (compared and compared.off),
+        passed=close and words and alike == len(probes) and not (compared and compared.off),
         differences=tuple(differences),
         compute=f"{method.compute.device.type} {method.compute.dtype_name}",
     )
@@ -423,21 +429,24 @@ def _few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
 
 
 def _adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[PromptResult]:
-    model = layers.empty(base.base.folder)
+    model, names = empty(base.base.folder), base.base.stored_names
     layers.add_adapter(model, adapter)
-    extra = layers.adapter_tensors(tensors.read_all(adapter / "adapter_model.safetensors"))
+    extra = layers.adapter_tensors(model, tensors.read_all(adapter / "adapter_model.safetensors"))
 
     def read(name: str) -> torch.Tensor:
-        found = base.whole(name)
-        return found.to(base.base.dtype) if found.is_floating_point() else found  # first rounded as the export is
+        found = base.whole(names[name])
+        return found.to(base.base.written_as(names[name])) if found.is_floating_point() else found  # first rounded as the export is
 
-    return _by_layer("layers_of_adapter", model, list(base.base.tensors), read, extra, work)
+    return _by_layer("layers_of_adapter", model, list(names), read, extra, work)
 
 
 def _export_by_layer(kind: str, exported: Path, written: tensors.Written, work: Work) -> list[PromptResult]:
     """The model that the export itself describes."""
-    model = layers.empty(exported) if kind == "merged" else layers.empty(exported.parent, gguf_file=exported.name)
-    return _by_layer("layers_of_export", model, written.names, written.whole, {}, work)
+    if kind == "merged":
+        model, names = empty(exported), read_base(exported).stored_names
+    else:
+        model, names = empty(exported.parent, gguf_file=exported.name), {name: name for name in written.names}
+    return _by_layer("layers_of_export", model, list(names), lambda name: written.whole(names[name]), {}, work)
 
 
 def _by_layer(
@@ -464,7 +473,13 @@ def _reads_alike(kind: str, exported: Path, probes: Sequence[ProofPrompt], ours:
     folder = exported.parent if kind == "gguf" else exported
     theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where)
     read = [
-        theirs.apply_chat_template(list(probe.turns), add_generation_prompt=True, tokenize=True, return_dict=True)
+        theirs.apply_chat_template(
+            ours.template.dialect.messages(probe.turns),
+            tools=probe.tools,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )
         for probe in probes
     ]
-    return [list(r["input_ids"]) == ours.prompt(probe.turns) for r, probe in zip(read, probes, strict=True)]
+    return [list(r["input_ids"]) == ours.prompt(probe.turns, probe.tools) for r, probe in zip(read, probes, strict=True)]

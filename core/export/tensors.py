@@ -18,7 +18,8 @@ from typing import Any, Protocol, Self
 import torch
 
 from core.export.gguf import one_step
-from core.export.merge import FLOATS, Base, Check, Pair, Progress, scale_of
+from core.export.merge import Check, Pair, Progress, scale_of
+from core.export.stored import FLOATS, Base
 from core.models.weights import open_tensors
 
 AT_ONCE = 1 << 22  # numbers of one tensor that are compared at once: 16 MiB in float32, a few times over
@@ -91,16 +92,16 @@ class MergedFolder(Reader):
     def __init__(self, written: Base, base: Base):
         super().__init__(written)
         self.names, self.expected = list(written.tensors), list(base.tensors)
-        self._dtype = base.dtype
+        self._original = base
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.base.tensors[name].shape
 
     def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:
-        return rows.to(self._dtype).float() if rows.is_floating_point() else rows
+        return rows.to(self._original.written_as(name)).float() if rows.is_floating_point() else rows
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
-        return one_step(rounded, self._dtype) if rounded.is_floating_point() else torch.zeros_like(rounded)
+        return one_step(rounded, self._original.written_as(name)) if rounded.is_floating_point() else torch.zeros_like(rounded)
 
 
 class Tuned:

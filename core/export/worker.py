@@ -7,6 +7,7 @@ time it clears what was half made and ends the process, so that Cancel works ins
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -116,6 +117,7 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
     """The export from its start to its end, whatever happens on the way; returns the exit status."""
     workspace = Workspace.open(request.workspace)
     run = Runs(workspace).get(request.run)
+    ending: dict[str, Any]
     try:
         job.folder.clear()
         with lease.hold(workspace, msg("export.lease", name=run.name), wait_s=LEASE_WAIT_S):
@@ -124,18 +126,19 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
             job.end("done", msg("export.done", name=result.name), check=result.check)
             return 0
         job.end("failed", not_proven(result), check=result.check)
+        return 1
     except StopRequested:
-        job.folder.clear()
-        job.end("cancelled", msg("export.cancelled"))
-        return CANCELLED_EXIT
+        ending = {"state": "cancelled", "message": msg("export.cancelled")}
     except GarageError as error:
-        job.folder.clear()
-        job.end("failed", error.message, busy=isinstance(error, BusyError))
+        ending = {"state": "failed", "message": error.message, "busy": isinstance(error, BusyError)}
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         traceback.print_exc()
-        job.folder.clear()
-        job.end("failed", explain(error, workspace))
-    return 1
+        ending = {"state": "failed", "message": explain(error, workspace)}
+    # Only now: what the failure still named had files open, mapped ones too, and Windows deletes none of those.
+    gc.collect()
+    job.folder.clear()
+    job.end(**ending)
+    return CANCELLED_EXIT if ending["state"] == "cancelled" else 1
 
 
 def not_proven(result: ExportResult) -> Message:
@@ -230,9 +233,9 @@ class Exporter:
             raise ExportError("trust.export")
         job.stage("starting")
 
-        from core.export import merge, proof
+        from core.export import merge, proof, stored
 
-        base = merge.read_base(model_folder)
+        base = stored.read_base(model_folder)
         source = None
         if request.kind == "gguf":
             from core.export import gguf
@@ -268,7 +271,7 @@ class Exporter:
     def _write_gguf(self, source: gguf.ModelFiles, merged: Path, adapter: Path, out: Path) -> tuple[Path, tuple[Message, ...]]:
         """The file and its Modelfile in out; returns the file and what the Modelfile cannot do."""
         from core.data.tokenizer import Tokenizer
-        from core.export import gguf, merge, modelfile
+        from core.export import gguf, modelfile, stored
 
         job, quant = self.job, self.request.quant or QUANTS[0]
         out.mkdir(parents=True)
@@ -276,7 +279,7 @@ class Exporter:
         job.stage("writing_gguf", 0)
         gguf.write(
             source,
-            merge.read_base(merged),
+            stored.read_base(merged),
             file,
             quant,
             self.run_folder.name,

@@ -180,7 +180,7 @@ def trainable_params(shape: ModelShape, setup: Setup) -> int:
 def weights(shape: ModelShape, setup: Setup) -> float:
     """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
     embeddings, head, norms, routers, experts
-    (3-D parameters, which bitsandbytes passes over) and towers for pictures or sound stay as they are. A repository that is
+    (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A repository that is
     quantised already is as large as its files."""
     if shape.stored_bytes is not None and setup.method != "full":
         return shape.stored_bytes

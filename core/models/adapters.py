@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from core import files
 from core.errors import ModelError
 from core.models.headers import LONGEST_HEADER
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+PREFIX = "base_model.model."  # of every name in an adapter's file
+# Where the layers of text lie: in a class of text alone, in those that also see, and as these were until transformers 4.52.
+_PLACES = ("model.", "model.language_model.", "model.text_model.", "language_model.model.")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,31 @@ def describe(folder: Path) -> AdapterFacts:
         )
     except (KeyError, TypeError, ValueError):
         raise ModelError("adapter.no_config", folder=folder.name) from None
+
+
+def name_in(there: Collection[str], name: str) -> str:
+    """What the same layer of text is called in a model that has the names `there`; name itself where none of them is it. Qwen3.5, say,
+    is trained by others, and was here, by its class of text alone, and has other names as it is shipped."""
+    rests = [name.removeprefix(place) for place in _PLACES if name.startswith(place)] if name not in there else []
+    return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in there), name)
+
+
+def layer_of(key: str) -> str:
+    """The layer that a weight in an adapter's file belongs to."""
+    return key.removeprefix(PREFIX).partition(".lora_")[0]
+
+
+def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
+    """An adapter's weights by their names on a model of these layers."""
+    return {key.replace(layer := layer_of(key), name_in(layers, layer), 1): weight for key, weight in weights.items()}
+
+
+def fit(config: Any, layers: Collection[str]) -> None:
+    """The same for what PEFT's config of an adapter calls by name."""
+    if not isinstance(config.target_modules, str | None):
+        config.target_modules = {name_in(layers, name) for name in config.target_modules}
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        setattr(config, pattern, {name_in(layers, name): value for name, value in getattr(config, pattern).items()})
 
 
 def check_whole(folder: Path) -> None:

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from core import files
 from core.errors import ModelError
-from core.models.shapes import Held, ModelShape
+from core.models.shapes import WITHOUT_ADAPTER, Held, ModelShape
 
 LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
 _BITS = {
@@ -26,11 +27,13 @@ _BITS = {
 _EMBEDDING = re.compile(
     r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions)\."
 )
+_WORDS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
+_OF_ITS_OWN_WIDTH = {"word_embed_proj_dim", "embedding_size"}  # config.json then has embeddings of another width than the layers
 _HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
 _OTHER_SENSES = re.compile(
     r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)"
 )
-_ROUTER = re.compile(r"(?:\.|_)(gate|router|shared_expert_gate)\.(weight|wg\.weight|layer\.weight)$")
+_ROUTER = re.compile(r"\.(gate|router)\.(weight|wg\.weight|layer\.weight)$")
 _EXPERTS = re.compile(r"\.experts(?:\.|_|$)")
 _OF_QUANTISATION = re.compile(
     r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
@@ -83,20 +86,44 @@ def header_length(start: bytes) -> int:
 
 
 def of_folder(folder: Path) -> list[Tensor]:
-    """The tensors of a model's folder; empty where it holds no safetensors. Raises ModelError for a broken file."""
-    files = [folder / "model.safetensors"]
-    if not files[0].is_file():
-        files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith(("adapter_", "consolidated")))
+    """The tensors of a model's folder; empty where it holds no safetensors. Raises ModelError for a file that is broken, cut short or,
+    of those that its index names, not there."""
+    paths = [folder / "model.safetensors"]
+    if not paths[0].is_file():
+        paths = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith(("adapter_", "consolidated")))
+        listed = files.read_object(folder / "model.safetensors.index.json").get("weight_map")
+        gone = {str(name) for name in listed.values()} - {path.name for path in paths} if isinstance(listed, dict) else ()
+        if paths and gone:
+            raise ModelError("shape.missing_file", file=min(gone)[:100])
     found: list[Tensor] = []
-    for path in files:
+    for path in paths:
         if not path.is_file() or not path.stat().st_size:
             continue
         try:
             with path.open("rb") as file:
-                found += parse(file.read(header_length(file.read(8))))
+                tensors = parse(file.read(length := header_length(file.read(8))))
         except (OSError, ValueError, KeyError, RecursionError):
             raise ModelError("shape.bad_header", file=path.name) from None
+        size, wanted = path.stat().st_size, 8 + length + sum(tensor.stored_bytes for tensor in tensors)
+        if size < wanted and all(tensor.dtype in _BITS for tensor in tensors):
+            raise ModelError("shape.cut_short", file=path.name, size=size, wanted=wanted)
+        found += tensors
     return found
+
+
+def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape) -> None:
+    """Raises ModelError where the weights, all of a model's, are of another one than its config.json describes."""
+    text = [tensor for tensor in tensors if not _OTHER_SENSES.search(tensor.name) and "encoder." not in tensor.name]
+    layers = 1 + max((int(layer[1]) for tensor in text if (layer := _LAYER.search(tensor.name))), default=-1)
+    words = next((tensor.shape for tensor in text if _WORDS.search(tensor.name) and len(tensor.shape) == 2), None)
+    found = {"num_hidden_layers": layers} if layers else {}
+    if words and not _OF_ITS_OWN_WIDTH & config.keys():
+        found |= {"vocab_size": words[0], "hidden_size": words[1]}
+    for name, value in found.items():
+        said = getattr(shape, name)
+        ahead = config.get("num_nextn_predict_layers") if name == "num_hidden_layers" else 0  # of heads that guess further ahead
+        if not said <= value <= said + (ahead if isinstance(ahead, int) else 0):
+            raise ModelError("shape.untrue", field=name, said=said, found=value)
 
 
 def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape) -> Held | None:
@@ -107,9 +134,14 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
     """
     quantised = quantisation(config)
     holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each number four bits a parameter
-    params = four_bit = stored = 0
+    params = four_bit = stored = beside = 0
+    widths: dict[str, int] = {}
+    passed_over = WITHOUT_ADAPTER.get(str(config.get("model_type")), ())
     for tensor in tensors:
         if _is_left_out(tensor.name, shape):
+            continue
+        if _OTHER_SENSES.search(tensor.name):
+            beside += tensor.count
             continue
         stored += tensor.stored_bytes
         if _OF_QUANTISATION.search(tensor.name):
@@ -120,9 +152,16 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
             count = count * _BITS[tensor.dtype] // 4
         params += count
         four_bit += count if is_packed or _is_linear(tensor) else 0
+        if _is_linear(tensor) and (name := tensor.name.split(".")[-2]) not in passed_over:
+            widths[name] = widths.get(name, 0) + sum(tensor.shape)
     if not params:
         return None
-    return Held(params=params, four_bit=four_bit, stored_bytes=stored if quantised else None, quantised=quantised)
+    if holds_packed:
+        widths = {}
+    return Held(
+        params=params, beside=beside, four_bit=four_bit, lora_width=sum(widths.values()), widths=tuple(sorted(widths.items())),
+        stored_bytes=stored if quantised else None, quantised=quantised,
+    )  # fmt: skip
 
 
 def _is_left_out(name: str, shape: ModelShape) -> bool:
@@ -136,7 +175,7 @@ def _is_left_out(name: str, shape: ModelShape) -> bool:
 def _is_linear(tensor: Tensor) -> bool:
     """Whether bitsandbytes would hold it in 4 bit: a linear layer's matrix, and none of those that stay as they are. Experts
     are 3-D parameters once loaded, also where a file has each by itself."""
-    stays = (_EMBEDDING, _HEAD, _OTHER_SENSES, _ROUTER, _EXPERTS)
+    stays = (_EMBEDDING, _HEAD, _ROUTER, _EXPERTS)
     return len(tensor.shape) == 2 and tensor.name.endswith("weight") and not any(kind.search(tensor.name) for kind in stays)
 
 

@@ -41,6 +41,7 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
     tensors = [tensor for one in found for tensor in one]
     if several and (whole := index.result()) is not None:
         return shape.with_held(_scaled(tensors, whole, config, shape))
+    headers.refuse_untrue(tensors, config, shape)
     return shape.with_held(headers.held(tensors, config, shape))
 
 
@@ -83,9 +84,9 @@ def _scaled(tensors: list[Tensor], index: Mapping[str, Any], config: Mapping[str
     first = headers.held(tensors, config, shape)
     if first is None or not isinstance(total, int) or total <= 0:
         return None
-    params = round(first.params * total / sum(tensor.stored_bytes for tensor in tensors))
+    params = round((first.params + first.beside) * total / sum(tensor.stored_bytes for tensor in tensors)) - first.beside
     left_out = shape.tie_word_embeddings and any(name.startswith("lm_head.") for name in index["weight_map"])
     params -= shape.vocab_size * shape.hidden_size if left_out and not first.quantised else 0
     if first.quantised:
         return Held(params=max(1, params), four_bit=shape.linear_params, stored_bytes=total, quantised=first.quantised)
-    return Held(params=max(1, params), four_bit=min(shape.linear_params, params))
+    return Held(params=max(1, params), beside=first.beside, four_bit=min(shape.linear_params, params))

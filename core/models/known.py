@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import ModelError
-from core.models.shapes import ModelShape
+from core.models.shapes import Held, ModelShape
 from core.presets import load
 
 SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)
@@ -19,7 +19,8 @@ SMALLEST, LARGEST = 50e6, 500e9
 class KnownModel(BaseModel):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
-    family: models of one name in several sizes. billions: parameters, as the model's own page tells.
+    family: models of one name in several sizes. billions: parameters, as the model's own page tells. config: as much of its
+    config.json as its class needs, where its size does not follow from widths alone.
     gated: the hub gives it only to people who accepted its licence. note: by language, empty where there is nothing to say.
     """
 
@@ -35,12 +36,13 @@ class KnownModel(BaseModel):
     languages: tuple[str, ...]
     note: dict[str, str] = {}
     shape: ModelShape
+    config: dict[str, Any] | None = None
 
 
 @lru_cache(maxsize=1)
 def known_models() -> tuple[KnownModel, ...]:
     """Models worth a first try, the starter first, then by family."""
-    return tuple(KnownModel.model_validate(entry | {"shape": _shape(entry["shape"])}) for entry in load("models")["models"])
+    return tuple(KnownModel.model_validate(_with_shape(dict(entry))) for entry in load("models")["models"])
 
 
 @lru_cache(maxsize=1)
@@ -68,6 +70,14 @@ def shape_of_size(size: str) -> ModelShape:
         a_layer = (nearest.params - outside) / nearest.num_hidden_layers
         shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
     return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
+
+
+def _with_shape(entry: dict[str, Any]) -> dict[str, Any]:
+    held = entry.pop("held", None)
+    if held is None:
+        return entry | {"shape": _shape(entry["shape"])}
+    shape = ModelShape.from_config(entry["config"]).with_held(Held(**held))
+    return entry | {"shape": shape.model_copy(update={"source": "catalogue"})}
 
 
 def _shape(value: dict[str, Any]) -> ModelShape:

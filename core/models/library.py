@@ -17,7 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from core import files
 from core.errors import ModelError
 from core.messages import Message
-from core.models import adapters, headers, hub, hub_cache, hub_download, hub_shapes, quantised, starter
+from core.models import adapters, families, headers, hub, hub_cache, hub_download, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
@@ -56,13 +56,16 @@ class Models:
             return starter.ensure(self.workspace.models, report, check)
         if ref.kind == "library":
             folder = self.library_folder(model_id)
+            families.refuse(model_id, folder)
             if to_train:
                 quantised.refuse(model_id, folder)
             trusted.allows(model_id, folder)
+            _check_weights(folder)
             return folder
 
         def accept(folder: Path) -> None:
             trusted.refuse_config(model_id, folder)
+            families.refuse(model_id, folder)
             if to_train:
                 quantised.refuse(model_id, folder)
 
@@ -70,6 +73,7 @@ class Models:
         folder = check_folder(hub_download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
         trusted.bring_code(model_id, folder)
         trusted.allows(model_id, folder)
+        _check_weights(folder)
         return folder
 
     def library_folder(self, model_id: str) -> Path:
@@ -115,10 +119,15 @@ class Models:
         return found.config() if found else hub.fetch_config(wanted, revision)
 
     def refusal(self, model_id: str, revision: str | None = None) -> Message | None:
-        """Why `obtain` would refuse the way in which a model is quantised; None where it would not. Asks as `config` does."""
+        """Why `obtain` would refuse a model by its config.json; None where it would not. Asks as `config` does, and nobody about one of
+        the catalogue."""
         wanted = self.hub_id(model_id)
         found = self._here(wanted, revision)
-        return quantised.refusal(wanted, self.config(model_id, revision), found if isinstance(found, Path) else None, revision)
+        if isinstance(found, ModelShape):
+            return None
+        config = files.read_object(found / "config.json") if found else hub.fetch_config(wanted, revision)
+        why = Trust(self.workspace).refusal(wanted, config) or families.refusal(wanted, config)
+        return why or quantised.refusal(wanted, config, found, revision)
 
     def _here(self, wanted: str, revision: str | None) -> Path | ModelShape | None:
         """The folder of a model that is on this PC, else its shape where the catalogue knows it. Asks nobody."""
@@ -219,9 +228,20 @@ def _config_of(file: Path) -> dict[str, Any]:
 
 
 def _shape_in(folder: Path) -> ModelShape:
-    config = _config_of(folder / "config.json")
+    config, tensors = _config_of(folder / "config.json"), headers.of_folder(folder)
     shape = ModelShape.from_config(config)
-    return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    headers.refuse_untrue(tensors, config, shape)
+    return shape.with_held(headers.held(tensors, config, shape))
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises ModelError where files of weights are broken, or of another model than config.json describes."""
+    tensors, config = headers.of_folder(folder), files.read_object(folder / "config.json")
+    try:
+        shape = ModelShape.from_config(config)
+    except ModelError:
+        return  # the arithmetic does not know it, transformers may
+    headers.refuse_untrue(tensors, config, shape)
 
 
 def check_folder(folder: Path, model_id: str) -> Path:

@@ -55,15 +55,26 @@ def refusal(model_id: str, config: Mapping[str, Any], folder: Path | None = None
 
 
 def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
-    """The hub id of the model that was quantised; None where nothing tells. A name alone is believed where the hub has that model."""
-    told = _settings(card).get("base_model")
+    """The hub id of the model that was quantised; None where nothing tells. The hub is asked whether that one is quantised too; where it
+    does not answer, a card and a config are believed, a name is not."""
+    settings = _settings(card)
+    told = settings.get("base_model")
+    if settings.get("base_model_relation", "quantized") != "quantized":
+        told = None  # it was tuned from that one, or merged
     for name in [*(told if isinstance(told, list) else [told]), config.get("_name_or_path")]:
         if isinstance(name, str) and name != model_id and hub_cache.REPO_ID.fullmatch(name) and _plain_name(name) == name:
+            if _is_quantised(name):
+                continue
             return name
     if not hub_cache.REPO_ID.fullmatch(model_id) or (plain := _plain_name(model_id)) == model_id:
         return None
+    return plain if _is_quantised(plain) is False else None
+
+
+def _is_quantised(name: str) -> bool | None:
+    """None: it is not on the hub, or the hub does not answer."""
     with suppress(ModelError):
-        return plain if headers.quantisation(hub.fetch_config(plain)) is None else None
+        return headers.quantisation(hub.fetch_config(name)) is not None
     return None
 
 

@@ -85,7 +85,18 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     "seed_oss": {"head_dim": 128},
     "starcoder2": {"num_key_value_heads": 2},
 }
-_BARE_EXPERTS = {"gpt_oss", "granitemoe", "qwen2_moe"}  # peft 0.21's all-linear passes over the experts of these
+# Linear layers that get no adapter (core/engine/parts): peft 0.21 takes these names for experts in these families (transformers'
+# conversion_mapping), and refuses the last ones.
+WITHOUT_ADAPTER = {
+    **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("gate", "w1", "w2", "w3")),
+    **dict.fromkeys(
+        ("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo",
+         "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe",
+         "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker", "sarvam_mla", "solar_open"),
+        ("gate", "gate_proj", "up_proj", "down_proj"),
+    ),
+    **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj", "conv1d")),
+}  # fmt: skip
 _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 _KEYS = {
@@ -109,13 +120,17 @@ _ORDINARY_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class Held(BaseModel):
-    """What the weight files themselves hold (core/models/headers), in parameters. four_bit: in matrices that QLoRA would
-    hold in 4 bit. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
+    """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside, the towers for
+    pictures and sound, which give their memory back (core/engine/parts). four_bit: in matrices that QLoRA would
+    hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     params: int = Field(ge=1)
+    beside: int = Field(default=0, ge=0)
     four_bit: int = Field(ge=0)
+    lora_width: int = Field(default=0, ge=0)
+    widths: tuple[tuple[str, int], ...] = ()
     stored_bytes: int | None = None
     quantised: str | None = None
 
@@ -161,7 +176,7 @@ class ModelShape(BaseModel):
         missing = [name for name in _NEEDED if name not in values]
         if missing:
             raise ModelError("shape.missing", model_type=model_type[:60], missing=missing)
-        tied = inner.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+        tied = config.get("tie_word_embeddings", inner.get("tie_word_embeddings"))
         try:
             return cls(
                 **values,
@@ -223,7 +238,7 @@ class ModelShape(BaseModel):
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
-        """The linear layers inside the blocks: those that get adapters with all-linear, and are held in 4 bit by QLoRA."""
+        """The linear layers inside the blocks, which QLoRA holds in 4 bit."""
         return self.attention_matrices + self.mlp_matrices
 
     @property
@@ -253,6 +268,11 @@ class ModelShape(BaseModel):
         return self.held.four_bit if self.held else self.linear_params
 
     @property
+    def in_files(self) -> int:
+        """All parameters that are downloaded."""
+        return self.params + (self.held.beside if self.held else 0)
+
+    @property
     def stored_bytes(self) -> int | None:
         """Bytes of a repository that is quantised already; None for all others."""
         return self.held.stored_bytes if self.held else None
@@ -280,31 +300,42 @@ class ModelShape(BaseModel):
         return self.params / 1e9
 
     def targets(self, target_modules: str) -> tuple[Matrix, ...]:
-        """The matrices that get an adapter: all-linear (every one but the head, as in peft), or names with commas.
-
-        Raises RecipeError for a name that this family does not have.
+        """The matrices that get an adapter, of those that the widths tell: all-linear (every one but the head, as in peft), or names with
+        commas. Raises RecipeError for a name that this family does not have, or that gets none in it.
         """
+        left_out = WITHOUT_ADAPTER.get(self.model_type, ())
         if target_modules.strip() == ALL_LINEAR:
-            return self.matrices
-        names = {name.strip() for name in target_modules.split(",") if name.strip()}
-        there = (*self.matrices, Matrix(HEAD, self.hidden_size, self.vocab_size, 1))
-        unknown = names - {matrix.name for matrix in there}
+            return tuple(matrix for matrix in self.matrices if matrix.name not in left_out)
+        names = _names_in(target_modules)
+        if without := names.intersection(left_out):
+            raise RecipeError("shape.targets_left_out", found=sorted(without), model_type=self.model_type)
+        matrices = (*self.matrices, Matrix(HEAD, self.hidden_size, self.vocab_size, 1))
+        held = [name for name, _ in self.held.widths] if self.held else []
+        there = dict.fromkeys([HEAD, *held] if held else [matrix.name for matrix in matrices])
+        # Of layers that the arithmetic does not model nobody knows the names before the files are read.
+        unknown = names - there.keys() if held or not self._is_hybrid else set()
         if unknown or not names:
-            expected = list(dict.fromkeys([ALL_LINEAR, *(matrix.name for matrix in there)]))
-            raise RecipeError("shape.unknown_targets", found=sorted(unknown) or target_modules, expected=expected)
-        return tuple(matrix for matrix in there if matrix.name in names)
+            raise RecipeError("shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *there])
+        return tuple(matrix for matrix in matrices if matrix.name in names)
 
     def lora_params(self, r: int, target_modules: str) -> int:
-        """r * (d_in + d_out) for each target; experts only with all-linear.
+        """r * (d_in + d_out) for each target; routed experts have none.
 
         Raises RecipeError for a name that this family does not have.
         """
-        a_rank = sum((matrix.d_in + matrix.d_out) * matrix.count for matrix in self.targets(target_modules))
-        if target_modules.strip() == ALL_LINEAR and self.model_type not in _BARE_EXPERTS:
-            # peft doubles the rank where gate and up are one matrix: 2(h + 2I) and, for down, I + h; then the router.
-            an_expert = 3 * self.hidden_size + 5 * self.expert_size
-            a_rank += self.expert_layers * (self.num_experts * an_expert + self.hidden_size + self.num_experts)
-        return r * a_rank
+        if target_modules.strip() == ALL_LINEAR and self.held and self.held.lora_width:
+            return r * self.held.lora_width
+        found, known = self.targets(target_modules), dict(self.held.widths) if self.held else {}
+        more = sum(known.get(name, 0) for name in _names_in(target_modules))
+        return r * (more + sum((m.d_in + m.d_out) * m.count for m in found if m.name not in known))
+
+    @property
+    def _is_hybrid(self) -> bool:
+        return any(doubt.key in ("shape.hybrid", "shape.latent_attention") for doubt in self.low_confidence)
+
+
+def _names_in(target_modules: str) -> set[str]:
+    return {name.strip() for name in target_modules.split(",") if name.strip()}
 
 
 def _names(model_type: str) -> _Names:
@@ -337,7 +368,7 @@ def _read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     values: dict[str, Any] = dict(_DEFAULTS.get(model_type, {}))
     for name, keys in _KEYS.items():
         found = next((config[key] for key in keys if config.get(key) is not None), None)
-        if isinstance(found, list) and _is_uneven(found):
+        if isinstance(found, list) and _is_by_layer(found):
             found = max(found)
         if found is None:
             continue
@@ -383,7 +414,7 @@ def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping
         "shape.hybrid": hybrid,
         "shape.per_layer_embeddings": bool(values.get("per_layer_size")),
         "shape.other_senses": any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config")),
-        "shape.uneven": any(_is_uneven(inner.get(key)) for keys in _KEYS.values() for key in keys),
+        "shape.uneven": any(_is_by_layer(inner.get(key)) and len(set(inner[key])) > 1 for keys in _KEYS.values() for key in keys),
     }
     found = [msg(key) for key, doubtful in doubts.items() if doubtful]
     return (*found, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)
@@ -393,8 +424,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
-def _is_uneven(value: Any) -> bool:
-    return isinstance(value, list) and 2 < len(value) <= 2048 and all(map(_is_number, value)) and len(set(value)) > 1
+def _is_by_layer(value: Any) -> bool:
+    return isinstance(value, list) and 2 < len(value) <= 2048 and all(map(_is_number, value))
 
 
 def _number(config: Mapping[str, Any], key: str) -> int:

@@ -10,13 +10,16 @@ trusted.json: {"<model id>": {"files": {"modeling_x.py": "<sha256>"}, "when": IS
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from core import files
 from core.errors import ModelError
-from core.models import hub, hub_cache
+from core.messages import Message, msg
+from core.models import families, hub, hub_cache
 from core.workspace.folder import Workspace
 
 MOST_FILES = 200
@@ -51,14 +54,20 @@ class Trust:
 
     def refuse_config(self, model_id: str, folder: Path) -> None:
         """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports transformers."""
-        if not needs_code(folder):
-            return
-        auto_map = files.read_object(folder / "config.json").get("auto_map")
+        if needs_code(folder) and (why := self._refusal(model_id, files.read_object(folder / "config.json"))):
+            raise ModelError(why)
+
+    def refusal(self, model_id: str, config: Mapping[str, Any]) -> Message | None:
+        """Why `refuse_config` would refuse config, by the list of families that needs no transformers; None where it would not."""
+        needs_own = families.known() and config.get("auto_map") and config.get("model_type") not in families.known()
+        return self._refusal(model_id, config) if needs_own else None
+
+    def _refusal(self, model_id: str, config: Mapping[str, Any]) -> Message | None:
+        auto_map = config.get("auto_map")
         for value in auto_map.values() if isinstance(auto_map, dict) else ():
             if any("--" in str(part) for part in (value if isinstance(value, list) else [value])):
-                raise ModelError("trust.foreign", model=model_id, found=str(value)[:100])
-        if self.pins(model_id) is None:
-            raise ModelError("trust.needed", model=model_id)
+                return msg("trust.foreign", model=model_id, found=str(value)[:100])
+        return msg("trust.needed", model=model_id) if self.pins(model_id) is None else None
 
     def allows(self, model_id: str, folder: Path) -> bool:
         """Whether the model in folder is to be loaded with its own Python: False where it needs none.

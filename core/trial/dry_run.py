@@ -19,10 +19,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoConfig, PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.engine import adapter, attention, base_model
+from core.engine import adapter, attention, base_model, parts
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
 from core.engine.loss import Head
@@ -77,14 +77,14 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
 
 def _config(values: Mapping[str, Any]) -> Any:
     """Raises ModelError where transformers knows no such family, or the numbers do not fit together."""
-    values = dict(values)
-    model_type = values.pop("model_type", None)
-    quantised = values.pop("quantization_config", None)
+    rest: dict[str, Any] = PreTrainedConfig._decode_special_floats(dict(values))  # {"__float__": "Infinity"}, as it is written
+    model_type = rest.pop("model_type", None)
+    quantised = rest.pop("quantization_config", None)
     if quantised is not None:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise ModelError("dry_run.quantised", method=str(method or "-")[:30])
     try:
-        config = AutoConfig.for_model(model_type, **values)
+        config = AutoConfig.for_model(model_type, **rest)
     except (ValueError, KeyError):
         raise ModelError("dry_run.unknown_family", model_type=str(model_type)[:60]) from None
     except Exception as error:  # a config.json of anywhere, in the code of a hundred families
@@ -101,6 +101,8 @@ def _cut(config: Any, depth: int) -> Any:
     for name, value in vars(inner).items():
         if isinstance(value, list) and len(value) == layers:
             setattr(inner, name, value[:depth])
+    if shared := getattr(inner, "num_kv_shared_layers", 0):  # the last ones, which take keys and values of those before
+        inner.num_kv_shared_layers = max(0, shared - (layers - depth))
     inner.num_hidden_layers = depth
     return cut
 
@@ -140,7 +142,9 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
 
 def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
     try:
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=implementation, trust_remote_code=False)
+        model = parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation)
+        parts.set_aside(model)
+        return model
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise
@@ -159,7 +163,7 @@ def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
     from transformers.quantizers.base import get_keys_to_not_convert
 
     settings = base_model.nf4(dtype, setup.double_quant)
-    replace_with_bnb_linear(model, get_keys_to_not_convert(model), quantization_config=settings)
+    replace_with_bnb_linear(model, [*get_keys_to_not_convert(model), *parts.beside(model)], quantization_config=settings)
     with META:
         for layer in model.modules():
             if not isinstance(layer, Linear4bit):
@@ -265,7 +269,7 @@ class _Model:
             with seen.making("optimizer"):
                 step = self._step()
             if self.family.packs:
-                self.base.set_attn_implementation(attention.NAME)
+                attention.switch(self.base, attention.NAME)
             step.save_memory()
             step.fuse()
         seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from core.memory.arithmetic import Estimate, Setup
 from core.messages import Message, msg
 from core.recipe import Recipe
@@ -171,6 +173,8 @@ def takes_processor(run: RunFolder | None) -> bool:
 
 class Question(Frozen):
     """config: a model's config.json, or as much of it as is known. packing: whether rows lie end to end where the family can."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # limits of Mamba's time steps
 
     config: dict[str, Any]
     setup: Setup

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from core.advice import plan
 from core.engine import base_model, device
-from core.messages import msg
+from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.folder import RunFolder
 from core.runs.process import Launcher
 from core.runs.reporter import Reporter
 from core.runs.states import State
@@ -94,26 +95,57 @@ def test_a_base_that_fits_into_float16_is_loaded_once_and_stays(
     assert compute is FP16 and loaded == [torch.float16] and base.dtype == torch.float16
 
 
-def test_a_run_on_an_old_card_trains_a_loud_base_and_says_in_what(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "library" / "loud"
+def trained(workspace: Path, base: PreTrainedModel, tiny_model: Path, adapter: dict[str, object]) -> RunFolder:
+    """A run of two steps on base, which lies in the library of a new workspace, by the worker's own body in this process."""
+    folder = workspace / "library" / "own"
     shutil.copytree(tiny_model, folder)
-    made_loud(AutoModelForCausalLM.from_pretrained(folder)).save_pretrained(folder)
-    (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
-    space = Workspace.open(tmp_path)
-    monkeypatch.setattr(device, "choose", lambda before=None: FP16)
+    (folder / "model.safetensors").unlink()
+    base.save_pretrained(folder)
+    (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
+    space = Workspace.open(workspace)
     value = {
-        "model": {"id": "library:loud"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "model": {"id": "library:own"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4} | adapter,
         "train": {"max_steps": 2, "sample_seconds": 0},
     }  # fmt: skip
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
     with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, space)) as reporter:
         worker.carry_out(run, space, reporter)
     assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
-    decided = [event["message"]["key"] for event in run.events() if event["kind"] == "decision"]
-    assert run.facts().dtype == "float32" and run.facts().dtype_reason.key == "device.overflow_fp32" in decided
+    return run
+
+
+def decided(run: RunFolder) -> list[Message]:
+    return [Message.model_validate(event["message"]) for event in run.events() if event["kind"] == "decision"]
+
+
+def test_a_run_on_an_old_card_trains_a_loud_base_and_says_in_what(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "choose", lambda before=None: FP16)
+    run = trained(tmp_path, made_loud(AutoModelForCausalLM.from_pretrained(tiny_model)), tiny_model, {})
+    assert run.facts().dtype == "float32" and run.facts().dtype_reason in decided(run)
+    assert run.facts().dtype_reason.key == "device.overflow_fp32"
     assert all(math.isfinite(line["loss"]) for line in run.all_metrics() if line["kind"] == "train")
+
+
+@pytest.mark.parametrize(
+    ("stored", "adapter", "said"),
+    [
+        ({"load_in_8bit": True}, {"method": "qlora"}, {"bits": 8, "asked": 4}),
+        ({"load_in_8bit": True}, {"method": "lora", "load_in_8bit": True}, None),
+        ({"load_in_4bit": True}, {"method": "lora"}, {"bits": 4, "asked": 16}),
+        ({"load_in_4bit": True}, {"method": "qlora"}, None),
+    ],
+)
+def test_a_base_that_is_stored_otherwise_than_chosen_says_so(
+    tmp_path: Path, tiny_model: Path, stored: dict[str, bool], adapter: dict[str, object], said: dict[str, int] | None
+) -> None:
+    packed = AutoModelForCausalLM.from_pretrained(
+        tiny_model, quantization_config=BitsAndBytesConfig(**stored), device_map={"": "cpu"}
+    )
+    run = trained(tmp_path, packed, tiny_model, adapter)
+    found = [message.params for message in decided(run) if message.key == "model.own_bits"]
+    assert found == ([{"model": "library:own"} | said] if said else [])
 
 
 @pytest.mark.parametrize(("emulates", "expected"), [(True, torch.bfloat16), (False, torch.float32)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from core.engine import device
 from core.engine.device import Compute
 from core.errors import ExportError
-from core.export import layers, merge, proof
+from core.export import layers, proof, stored
 from core.export.tensors import Reader
 from core.messages import msg
 from core.values import GIB
@@ -25,20 +26,20 @@ LLAMA_8B = {
 }  # fmt: skip
 
 
-def of(folder: Path, **shape: object) -> merge.Base:
+def of(folder: Path, **shape: object) -> stored.Base:
     """What `read_base` finds, without a file of weights."""
     LlamaConfig(**LLAMA_8B | shape).save_pretrained(folder)
-    model = layers.empty(folder)
-    tensors = {name: merge.Stored(folder / "x", tuple(p.shape), "BF16") for name, p in model.named_parameters()}
-    return merge.Base(folder, tensors)
+    model = stored.empty(folder)
+    tensors = {name: stored.Stored(folder / "x", tuple(p.shape), "BF16") for name, p in model.named_parameters()}
+    return stored.Base(folder, tensors)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[merge.Base, Path]:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[stored.Base, Path]:
     """8.0 billion parameters, and an adapter on the queries of each layer."""
     base, adapter = of(tmp_path_factory.mktemp("base")), tmp_path_factory.mktemp("adapter")
     lora = LoraConfig(r=1, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    get_peft_model(layers.empty(base.folder), lora).to_empty(device="cpu").save_pretrained(adapter)
+    get_peft_model(stored.empty(base.folder), lora).to_empty(device="cpu").save_pretrained(adapter)
     return base, adapter
 
 
@@ -69,7 +70,7 @@ def pc(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_an_8b_model_is_proven_whole_or_layer_by_layer(
-    llama: tuple[merge.Base, Path], pc, ram: float, card: float, expected: tuple, is_gguf: bool
+    llama: tuple[stored.Base, Path], pc, ram: float, card: float, expected: tuple, is_gguf: bool
 ) -> None:
     """Seen: 17.8 GiB asked for a merged model, 35 for a GGUF file, on a PC that had just trained it."""
     pc(ram, card)
@@ -78,29 +79,41 @@ def test_an_8b_model_is_proven_whole_or_layer_by_layer(
     assert 7.9e9 < llama[0].parameters < 8.1e9
 
 
-def test_too_little_even_for_a_layer_is_said_with_both_numbers(llama: tuple[merge.Base, Path], pc) -> None:
+def test_too_little_even_for_a_layer_is_said_with_both_numbers(llama: tuple[stored.Base, Path], pc) -> None:
     pc(4)
     with pytest.raises(ExportError) as error:
         proof.choose(*llama, False)
-    need = layers.need_bytes(llama[0]) / GIB
+    need = layers.need_bytes(*llama) / GIB
     assert error.value.message.params == {"need_gib": f"{need:.1f}", "free_gib": "4.0"} and 5 < need < 7
+
+
+def test_a_base_in_float32_and_its_adapter_are_counted_as_large_as_they_are(
+    llama: tuple[stored.Base, Path], tmp_path: Path
+) -> None:
+    base, adapter = llama
+    wide = stored.Base(base.folder, {name: replace(t, dtype="F32") for name, t in base.tensors.items()})
+    embedding = base.tensors["model.embed_tokens.weight"].shape
+    assert layers.need_bytes(wide, adapter) - layers.need_bytes(base, adapter) == 2 * embedding[0] * embedding[1]
+    grown = tmp_path / "adapter_model.safetensors"
+    grown.write_bytes(bytes((adapter / grown.name).stat().st_size + 1000))
+    assert layers.need_bytes(base, tmp_path) == layers.need_bytes(base, adapter) + 1000
 
 
 @pytest.mark.parametrize(("native", "whole"), [(False, False), (True, True)])
 def test_what_cannot_go_layer_by_layer_is_not_emulated_for_hours(
-    llama: tuple[merge.Base, Path], pc, native: bool, whole: bool, tmp_path: Path
+    llama: tuple[stored.Base, Path], pc, native: bool, whole: bool, tmp_path: Path
 ) -> None:
     """Its files name a tensor otherwise than its modules do, and 25 GiB hold the model in bf16 only."""
     base, adapter = llama
     strange = dict(base.tensors)
     strange["model.ln"] = strange.pop("model.norm.weight")
-    assert layers.missing(layers.empty(base.folder), merge.Base(base.folder, strange)) == ["model.norm.weight"]
+    assert layers.missing(stored.empty(base.folder), stored.Base(base.folder, strange)) == ["model.norm.weight"]
     pc(25, native=native)
     if not whole:
         with pytest.raises(ExportError):
-            proof.choose(merge.Base(base.folder, strange), adapter, False)
+            proof.choose(stored.Base(base.folder, strange), adapter, False)
         return
-    method = proof.choose(merge.Base(base.folder, strange), adapter, False)
+    method = proof.choose(stored.Base(base.folder, strange), adapter, False)
     assert (method.compute.dtype, method.by_layer) == (torch.bfloat16, False)
 
 
@@ -120,7 +133,7 @@ def test_a_family_computes_layer_by_layer_what_it_computes_whole(family: str, tm
     torch.manual_seed(0)
     whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small), dtype=torch.float32).eval()
     whole.save_pretrained(tmp_path)
-    base, model, cpu = merge.read_base(tmp_path), layers.empty(tmp_path), torch.device("cpu")
+    base, model, cpu = stored.read_base(tmp_path), stored.empty(tmp_path), torch.device("cpu")
     assert bool(layers.missing(model, base)) == (family == "qwen3_moe")
     if family == "qwen3_moe":
         return

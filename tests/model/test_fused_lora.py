@@ -170,7 +170,7 @@ def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(
 
 @pytest.mark.slow
 def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: Path) -> None:
-    """On ten layers of the starter. The factors are rounded to the base's type, where PEFT copies the input to theirs; seen: 1.00 of
+    """On five layers of the starter. The factors are rounded to the base's type, where PEFT copies the input to theirs; seen: 1.00 of
     PEFT's error in the median. Of a single batch it is chance on a processor without bfloat16 instructions: 0.3 to 2.2 there."""
     random = torch.Generator().manual_seed(0)
     rows = [torch.arange(100, 196).reshape(4, 24), *(torch.randint(100, 40_000, (4, 24), generator=random) for _ in range(7))]
@@ -179,7 +179,7 @@ def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: P
     def gradients(dtype: torch.dtype, fuse: bool) -> list[torch.Tensor]:
         compute = device.Compute(CPU, dtype, msg("device.cpu_fp32"))
         base = base_model.load(starter_folder, compute, four_bit=False)
-        del base.model.layers[10:]
+        del base.model.layers[5:]
         tuned = adapted(base)
         if fuse:
             assert fused_lora.fuse(tuned).reason is None

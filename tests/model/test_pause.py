@@ -27,8 +27,9 @@ from core.runs.states import State
 from core.training.checkpoint import read
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.kit import families
 from tests.kit.runs import ScriptedRun
-from tests.kit.trainer import BF16, Numbers, adapter_of, losses, trainer_of
+from tests.kit.trainer import BF16, FP32, Numbers, adapter_of, losses, trainer_of
 from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
 from webui.run import card as run_panel
@@ -60,11 +61,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Numbers, to
     return trainer.reporter.numbers, adapter_of(trainer), trainer.reporter.checks
 
 
-def test_wherever_it_was_paused_the_run_is_the_same(uninterrupted: tuple, tmp_path: Path) -> None:
-    """At every sub-step there is: between layers forwards and backwards, inside an accumulation, inside an evaluation."""
+def test_wherever_it_was_paused_the_run_is_the_same(uninterrupted: tuple, tmp_path: Path, full: bool) -> None:
+    """At every sub-step there is: between layers forwards and backwards, inside an accumulation, inside an evaluation. In the gate at
+    each third, which passes each of these in one step or another."""
     expected, adapter_then, checks = uninterrupted
     assert checks > 60
-    for at in range(1, checks + 1):
+    for at in range(1, checks + 1, 1 if full else 3):
         numbers, weights = run_paused(tmp_path / str(at), [at])
         assert numbers == expected and torch.equal(weights, adapter_then), at
 
@@ -92,11 +94,28 @@ def test_the_starter_goes_on_bit_for_bit(
 ) -> None:
     """In 16 bit, on the real depth."""
     make = request.getfixturevalue("starter_in_4_bit") if four_bit else partial(base_model.load, starter_folder, BF16, False)
-    how = {"make": make, "max_steps": 3, "gradient_accumulation_steps": 2}
+    how = {"make": make, "max_steps": 2, "gradient_accumulation_steps": 2}
     whole = trainer_of(tmp_path / "whole", None, **how)
     whole.run()
     numbers, weights = run_paused(tmp_path / "paused", [whole.reporter.checks // 2], **how)
     assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole))
+
+
+FAMILIES = [name if name == "qwen3_5" else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
+
+
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.full)], ids=["", "checkpointing"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_goes_on_bit_for_bit(name: str, checkpointing: bool, starter_folder: Path, tmp_path: Path) -> None:
+    """Linear attention, convolutions, experts, towers set aside: early, in the middle and late."""
+    folder = families.make(name, tmp_path / "base", starter_folder)
+    make = partial(base_model.load, folder, FP32, False)
+    how = {"make": make, "max_steps": 2, "gradient_accumulation_steps": 2, "gradient_checkpointing": checkpointing}
+    whole = trainer_of(tmp_path / "whole", None, **how)
+    whole.run()
+    for at in (3, whole.reporter.checks // 2, whole.reporter.checks - 2):
+        numbers, weights = run_paused(tmp_path / str(at), [at], **how)
+        assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole)), at
 
 
 def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gradio as gr
 
 from core.advice import recommend
 from core.advice.case import Grounds, all_holes
+from core.advice.family import family_of
 from core.errors import GarageError
 from core.memory.budget import Budget
 from core.models.known import KnownModel, known_models
@@ -81,9 +82,11 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         lines.append(tag("p", model.note[w.language]) if w.language in model.note else None)
     if result.shape is not None:
         size = format.parameters(w, result.shape.params)
-        download = format.bytes_used(2 * result.shape.params)
+        download = format.bytes_used(2 * result.shape.in_files)
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
+        family = family_of(result.shape.model_type)
+        lines += [tag("p", w.of(told), class_="lg-quiet") for told in (family.told() if family else [])]
     if result.shape_problem is not None:
         lines.append(notice(w.of(result.shape_problem), "warn"))
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:

@@ -17,7 +17,7 @@ from core.advice.case import Grounds
 from core.advice.finding import Finding
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
-from core.data.labels import LongExamples
+from core.data.labels import Learning, LongExamples
 from core.data.preview import Preview
 from core.data.row_order import SMALLEST_SPLIT
 from core.errors import GarageError
@@ -138,7 +138,7 @@ class Planner:
             return FormResult(missing=missing, problem=error.message)
         shape, shape_problem = self._shape(recipe)
         preview, preview_problem = self._preview(recipe)
-        if refused := self._quantised(recipe, shape):
+        if refused := self._refused(recipe, shape, shape_problem):
             return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
         facts = preview.facts() if preview else None
         try:
@@ -216,17 +216,21 @@ class Planner:
                 self._failures[key] = (time.monotonic(), error.message)
             return None, error.message
 
-    def _quantised(self, recipe: Recipe, shape: ModelShape | None) -> Message | None:
-        """Why the base cannot be trained, where it is quantised already and that is what stands in the way; asked once."""
-        if shape is None or quantised.can_train(shape.quantised):
+    def _refused(self, recipe: Recipe, shape: ModelShape | None, problem: Message | None) -> Message | None:
+        """Why the base cannot be trained, as its config.json says; asked once, but for what can be trusted meanwhile. problem: why it
+        has no shape."""
+        if shape is None and not (problem and problem.key.startswith("shape.")):  # there is no config.json to be had
             return None
         key = (recipe.model.id, recipe.model.revision)
-        if key not in self._refusals:
-            try:
-                self._refusals[key] = self.services.models.refusal(*key)
-            except GarageError as error:
-                return error.message
-        return self._refusals[key]
+        if key in self._refusals:
+            return self._refusals[key]
+        try:
+            found = self.services.models.refusal(*key)
+        except GarageError as error:
+            return None if shape is None or quantised.can_train(shape.quantised) else error.message
+        if found is None or not found.key.startswith("trust."):
+            self._refusals[key] = found
+        return found
 
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
         """What earlier runs measured on the card, or the processor, that the plan is for."""
@@ -238,7 +242,9 @@ class Planner:
         if recipe.data.source == NO_DATA:
             return None, None
         try:
-            return self.services.previews.of(recipe.data.source, recipe.model.id, recipe.data.train_on, recipe.data.format), None
+            return self.services.previews.of(
+                recipe.data.source, recipe.model.id, Learning.of(recipe.data), recipe.data.format
+            ), None
         except GarageError as error:
             return None, error.message
 

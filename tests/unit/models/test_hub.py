@@ -61,9 +61,11 @@ def refusal(server: FakeHub | str, cache: Path, revision: str | None = None) -> 
     return caught.value
 
 
-def stop_when(event: threading.Event):
+def stop_when(event: threading.Event, cache=None, least: int = 0):
+    """least: bytes that must have come into the cache by then."""
+
     def check() -> None:
-        if event.is_set():
+        if event.is_set() and (not least or (partials(cache) and partials(cache)[0].stat().st_size >= least)):
             raise StopRequested
 
     return check
@@ -278,7 +280,7 @@ def test_a_stopped_download_goes_on_where_it_was_and_is_byte_identical(cache):
     with FakeHub({REPO: files}) as server:
         server.stall_after = 5 * CHUNK
         with pytest.raises(StopRequested):
-            get(server, cache, check=stop_when(server.stalled))
+            get(server, cache, check=stop_when(server.stalled, cache, 1))
         here = partials(cache)[0].stat().st_size
         assert 0 < here <= 5 * CHUNK
         server.stall_after = None
@@ -344,7 +346,7 @@ def test_a_partial_file_longer_than_the_weights_is_started_anew(cache):
     with FakeHub({REPO: files}) as server:
         server.stall_after = CHUNK
         with pytest.raises(StopRequested):
-            get(server, cache, check=stop_when(server.stalled))
+            get(server, cache, check=stop_when(server.stalled, cache, 1))
         server.stall_after = None
         partials(cache)[0].write_bytes(bytes(300_000))
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
@@ -418,8 +420,7 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
     with FakeHub({REPO: tiny_model()}) as server:
         server.stall_after = 15 * CHUNK
         with pytest.raises(StopRequested):
-            get(server, cache, check=stop_when(server.stalled))
-        wait_until(lambda: partials(cache)[0].stat().st_size > 10 * CHUNK)
+            get(server, cache, check=stop_when(server.stalled, cache, 10 * CHUNK))
         server.stall_after = None
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))

@@ -103,6 +103,26 @@ def test_a_card_that_tells_nothing_names_nothing(card: str) -> None:
     assert quantised.made_of("o/m", {}, card) is None
 
 
+@pytest.mark.parametrize(
+    ("relation", "base", "expected"),
+    [
+        ("quantized", "maker/Model", "maker/Model"),
+        ("quantized", "maker/Packed", None),  # quantised itself: it would be refused next
+        ("quantized", "maker/Gone", "maker/Gone"),
+        ("finetune", "maker/Model", None),  # its parent, another model
+        ("merge", "maker/Model", None),
+    ],
+)
+def test_what_a_card_names_is_looked_at(
+    relation: str, base: str, expected: str | None, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = CARD.format(base=base).replace("relation: quantized", f"relation: {relation}")
+    there = {"o/m": repository("gptq", card), "maker/Model": repository(None), "maker/Packed": repository("fp8")}
+    with FakeHub(there) as server:
+        error = asking(models, server, "o/m", monkeypatch)
+    assert error.message.params.get("base") == expected
+
+
 def test_an_older_config_names_what_it_was_made_of() -> None:
     assert quantised.made_of("library:m", {"_name_or_path": "maker/Model"}, "") == "maker/Model"
     assert quantised.made_of("library:m", {"_name_or_path": "/home/somebody/model"}, "") is None

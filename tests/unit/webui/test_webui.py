@@ -180,6 +180,31 @@ def test_a_history_becomes_turns_without_unanswered_ones():
     assert without_last(history[:4]) == (history[:2], "hello") and without_last([]) == ([], "")
 
 
+def test_thinking_and_tool_calls_come_back_as_the_template_wants_them_and_are_never_markup():
+    from webui.pages.chat import answered, turns_of
+
+    asked, titles = [{"role": "user", "content": "Weather?"}], ("Thinking", "Tool call")
+    raw = '<tool_call>\n\n{"name": "get_weather", "arguments": {"city": "</pre><script>x</script>"}}\n</tool_call>'
+    told = answered(asked, f"<think>\nI <b>look</b>.\n\nAgain.\n</think>\n\nWait.{raw}", *titles)
+    assert [m["content"][:14] for m in told] == ["Weather?", "<details class", "Wait.", "<details class"]
+    assert all(m["content"].count("<") == 6 and "\n" not in m["content"] for m in (told[1], told[3])), "nothing of it is markup"
+    turn = {"role": "assistant", "content": f"Wait.{raw}", "reasoning": "I <b>look</b>.\n\nAgain."}
+    assert turns_of(told)[1:] == [turn]
+    begun = answered(asked, "<think>\nI lo", *titles)
+    assert turns_of(begun)[1] == {"role": "assistant", "content": "", "reasoning": "I lo"}
+    for whole in ('{"name": "f", "parameters": {}}', '<tool_call>\n{"name"'):
+        assert turns_of(answered(asked, whole, *titles))[1]["content"] == whole
+    assert answered(asked, "", *titles)[1:] == answered(asked, "<think>\n", *titles)[1:] == [{"role": "assistant", "content": ""}]
+    assert turns_of(answered(asked, "a < b\n\n<i>c</i>", *titles))[1]["content"] == "a < b\n\n<i>c</i>"
+
+
+def test_a_person_may_ask_with_thinking_without_it_or_as_was_trained():
+    from webui.pages.chat import sampling_of
+
+    ways = ["trained", "on", "off", None, ["on"], "<b>"]
+    assert [sampling_of(0, 0.9, 64, 1, way).enable_thinking for way in ways] == [None, True, False, None, None, None]
+
+
 # ---- run panel --------------------------------------------------------------------------------------------------------
 
 

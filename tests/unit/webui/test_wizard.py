@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
@@ -204,7 +205,9 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
         for name, value in getattr(recipe, section).model_dump().items()
         if value is None
     }
-    waiting = {("data", "format")} | {("train", name) for name in ("eval_steps", "save_steps", "early_stopping_patience")}
+    waiting = {("data", "format"), ("data", "enable_thinking")} | {
+        ("train", name) for name in ("eval_steps", "save_steps", "early_stopping_patience")
+    }
     assert open_fields == waiting | {("train", "neftune_noise_alpha"), ("train", "loraplus_lr_ratio")}
 
 
@@ -266,6 +269,28 @@ def test_a_base_that_is_quantised_otherwise_is_no_plan(
     assert (found.problem and found.problem.key) == problem and (found.plan is None) == bool(problem)
     said = model.about("library:packed", found, services, EN)
     assert ("maker/Model" in said) == bool(problem) and "135M" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"model_type": "t5", "d_model": 64, "num_layers": 2, "is_encoder_decoder": True}, "model.encoder_decoder"),
+        ({"model_type": "qwen9_omni"}, "model.unknown_family_unsaid"),
+        ({"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}}, "trust.needed"),
+    ],
+)
+def test_a_family_that_cannot_be_trained_is_told_at_the_model_step(config: dict, key: str, tmp_path: Path) -> None:
+    """The page let it be started; the run said it, after a download."""
+    folder, space = tmp_path / "library" / "other", tmp_path / "workspace"
+    folder.mkdir(parents=True)
+    space.mkdir()
+    files.replace_json(folder / "config.json", config)
+    (folder / "model.safetensors").write_bytes(b"")
+    files.replace_json(space / "settings.yaml", {"library_folders": [str(folder.parent)]})
+    services = Services.open(Workspace.open(space))
+    found = Planner(services).look(form(model="library:other"), EN)
+    assert found.plan is None and found.problem.key == key
+    assert EN.of(found.problem) in html.unescape(model.about("library:other", found, services, EN))
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:

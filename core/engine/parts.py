@@ -1,0 +1,92 @@
+"""Which parts a model has beside those that read and write text: towers for pictures and sound, heads that guess ahead. Torch.
+
+A model that also sees is loaded as its makers ship it, so that its weights have the names of its files. Nobody here shows it
+a picture: its towers stay as they are, get no adapter and no 4 bit, and give their memory back.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from core.models.shapes import WITHOUT_ADAPTER
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that makes what config.architectures names: causal language models, and those that also see or hear,
+    where that is how they are shipped or the only way to have them."""
+    kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM)
+    made = [(kind, _name(kind._model_mapping.get(type(config), None))) for kind in kinds]
+    there = [kind for kind, name in made if name]
+    as_shipped = [kind for kind, name in made if name in (config.architectures or ())]
+    return next(iter((*as_shipped, *there)), kinds[0])
+
+
+def _name(found: Any) -> str:
+    return "" if found is None else str(getattr(found, "__name__", ""))
+
+
+def text(model: Any) -> nn.Module:
+    """The decoder, without the head."""
+    return model.get_decoder()
+
+
+def beside(model: Any) -> list[str]:
+    """Names of the largest modules with weights that text does not pass through; none for a plain causal model."""
+    decoder, head = text(model), model.get_output_embeddings()
+    used = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
+
+    def found(module: nn.Module, name: str) -> list[str]:
+        if id(module) in used:
+            return []
+        if any(id(inner) in used for inner in module.modules()):
+            return [one for child, inner in module.named_children() for one in found(inner, f"{name}.{child}" if name else child)]
+        return [name] if next(module.parameters(), None) is not None else []
+
+    return found(model, "") if decoder is not model else []
+
+
+# Gemma 3n looks there whether a token is one of a picture or a sound.
+_ASKED_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
+
+
+class Absent(nn.Module):
+    """Stands where a part was that nothing is asked of."""
+
+
+def set_aside(model: Any) -> None:
+    """Let go of what `beside` names, and of its memory."""
+    for name in beside(model):
+        if name.rpartition(".")[2] in _ASKED_FOR_TEXT.get(model.config.model_type, ()):
+            continue
+        place, _, child = name.rpartition(".")
+        setattr(model.get_submodule(place), child, Absent())
+
+
+def absent(model: Any) -> str:
+    """A regular expression for names of layers in what was set aside; of no name where nothing was."""
+    places = [name for name, module in model.named_modules() if isinstance(module, Absent)]
+    return "|".join(rf"{re.escape(place)}\..*" for place in places)
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Names of the layers that all-linear means: every linear layer of the text part that can have an adapter. Not the head; not a
+    router that is a class of its own; not experts that are one parameter, nor, where peft takes a dense layer of this family for such
+    experts by its name, that one."""
+    decoder, kind = text(model), getattr(model.config, "model_type", "")
+    passed_over = WITHOUT_ADAPTER.get(kind, ())
+    head = model.get_output_embeddings()
+    inside = {id(module) for module in decoder.modules()} - ({id(head)} if head is not None else set())
+    return [
+        name
+        for name, module in model.named_modules()
+        if id(module) in inside and _is_linear(module) and name.rpartition(".")[2] not in passed_over
+    ]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D) and "router" not in type(module).__name__.lower()

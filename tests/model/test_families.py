@@ -1,0 +1,344 @@
+"""Every family that people tune, as a tiny random model of its makers' class, through what a run does with it (docs/families.md)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
+from peft.utils import transformers_weight_conversion as peft_names
+from safetensors.torch import load_file
+from torch.nn import functional
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from core.advice import plan
+from core.chat.answer import Done, Sampling
+from core.chat.duel import Duel
+from core.data.labels import Encoded
+from core.data.tokenizer import Tokenizer
+from core.engine import adapter, attention, base_model, fused_lora, parts
+from core.engine.batches import collate, collate_packed
+from core.engine.decode import keep_rows
+from core.engine.loss import Head, summed_loss
+from core.engine.step import checkpoint_layers
+from core.errors import ModelError, RecipeError
+from core.export import merge, stored
+from core.export import worker as export_worker
+from core.export.exports import Exports, JobFolder
+from core.memory.arithmetic import Setup, estimate
+from core.models import families as known_families
+from core.models import headers
+from core.models.shapes import WITHOUT_ADAPTER, ModelShape
+from core.presets import PROJECT
+from core.recipe import Adapter, Recipe
+from core.runs import frames
+from core.runs.all import Runs
+from core.runs.process import Launcher
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.training import worker as training_worker
+from core.trial.dry_run import dry_run
+from core.trial.dry_runs import Question
+from core.workspace.folder import Workspace
+from tests.kit import families
+from tests.kit.trainer import FP32
+
+IN_THE_GATE = (
+    "qwen3_5", "gemma4_e", "gemma3", "lfm2", "ministral3", "granitemoehybrid", "gpt_oss", "qwen3_moe", "qwen2_5_vl", "falcon_h1", "phi3",
+    "qwen3_5_moe",
+)  # fmt: skip
+NAMES = [name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, starter_folder: Path
+) -> Iterator[tuple[str, Path]]:
+    yield request.param, families.make(request.param, tmp_path_factory.mktemp(request.param) / "base", starter_folder)
+
+
+def rows() -> list[Encoded]:
+    chance = torch.Generator().manual_seed(3)
+    ids = [torch.randint(3, families.VOCABULARY, (length,), generator=chance).tolist() for length in (9, 14, 6)]
+    return [Encoded(row, [False] * 2 + [True] * (len(row) - 2)) for row in ids]
+
+
+def tuned(base: Any, **settings: Any) -> PeftModel:
+    """With an adapter that says something."""
+    found = adapter.add(base, Adapter(r=4, **settings), "tiny", None)
+    torch.manual_seed(2)
+    for name, parameter in found.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return found.eval()
+
+
+def as_shipped(folder: Path) -> Any:
+    """By the class that config.json names, as anybody else would load it."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    return getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path]) -> None:
+    name, folder = family
+    base = base_model.load(folder, FP32, four_bit=True)
+    text = {id(module) for module in parts.text(base).modules()}
+    packed = [name for name, module in base.named_modules() if isinstance(module, Linear4bit)]
+    assert packed and all(id(base.get_submodule(name)) in text for name in packed)
+    wanted = set(parts.linear_layers(base))
+    found = tuned(base)
+    layers = {key.split(".lora_A")[0].removeprefix("base_model.model.") for key, _ in found.named_parameters() if ".lora_A." in key}
+    assert layers == wanted and layers
+    whole = base_model.load(folder, FP32, four_bit=False, whole=True)
+    assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and not parts.beside(base)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_gradients_equal_those_of_transformers_and_peft(family: tuple[str, Path], checkpointing: bool) -> None:
+    """Ours: packed where the family isolates examples, fused, head on the learned places. Theirs: each example alone, the model's loss."""
+    _, folder = family
+    ours = tuned(base_model.load(folder, FP32, four_bit=False))
+    theirs = copy.deepcopy(ours)
+    base = ours.get_base_model()
+    head = Head.of(base)
+    is_packed = attention.enable(base)
+    batch = collate_packed(rows(), FP32.device) if is_packed else collate(rows(), 2, FP32.device)
+    ours.train()
+    if checkpointing:
+        checkpoint_layers(ours)
+    fused = fused_lora.fuse(ours)
+    loss = summed_loss(ours, batch, head)
+    loss.backward()
+    fused.release()
+    expected = torch.zeros(())
+    theirs.train()
+    for row in rows():
+        ids = torch.tensor([row.input_ids])
+        logits = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :-1].float()
+        learned = torch.tensor(row.learned[1:])
+        expected = expected + functional.cross_entropy(logits[learned], ids[0, 1:][learned], reduction="sum")
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        if other.requires_grad:
+            assert mine.grad is not None and other.grad is not None, name
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()) + 1e-7, msg=name)
+
+
+def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[str, Path]) -> None:
+    _, folder = family
+    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    tokenizer = Tokenizer(folder)
+    duel = Duel(found, tokenizer)
+    turns = {"base": [{"role": "user", "content": "Hi"}], "tuned": [{"role": "user", "content": "Tell me of the sea, please"}]}
+    said = {piece.column: piece for piece in duel.answer(turns, Sampling(max_new_tokens=4)) if isinstance(piece, Done)}
+    assert set(said) == {"base", "tuned"} and all(done.tokens for done in said.values())
+    ids = {column: duel.prompt(column, turns[column], 4) for column in ("base", "tuned")}
+    alone = {}
+    with torch.no_grad():
+        for column in ids:
+            with found.disable_adapter() if column == "base" else nullcontext():
+                alone[column] = found(input_ids=torch.tensor([ids[column]])).logits[0, -1].float()
+    with duel._as_rows(["base", "tuned"] if duel.mixed else ["tuned"], lambda: False):
+        columns = ["base", "tuned"] if duel.mixed else ["tuned"]
+        padded, mask = duel.decoder.left_padded([ids[column] for column in columns])
+        logits, cache = duel.decoder.forward(padded, mask, None)
+    for row, column in zip(logits, columns, strict=True):
+        torch.testing.assert_close(row, alone[column], rtol=1e-3, atol=1e-3)
+    if not duel.mixed:
+        return
+    longer = [*ids["tuned"], 17]  # the base has ended
+    with torch.no_grad():
+        expected = found(input_ids=torch.tensor([longer])).logits[0, -1].float()
+    keep_rows(cache, torch.tensor([1]))
+    mask = torch.cat([mask[1:], mask.new_ones(1, 1)], dim=1)
+    with duel._as_rows(["tuned"], lambda: False):
+        going_on, _ = duel.decoder.forward(torch.tensor([[17]]), mask, cache)
+    torch.testing.assert_close(going_on[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_adapter_comes_back_and_is_what_plain_peft_reads_on_the_class_as_shipped(
+    family: tuple[str, Path], tmp_path: Path
+) -> None:
+    _, folder = family
+    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    ids = torch.tensor([rows()[1].input_ids])
+    with torch.no_grad():
+        expected = found(input_ids=ids).logits
+    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    with torch.no_grad():
+        again = adapter.attach(base_model.load(folder, FP32, four_bit=False), tmp_path / "adapter")
+        torch.testing.assert_close(again(input_ids=ids).logits, expected)
+        plain = PeftModel.from_pretrained(as_shipped(folder), tmp_path / "adapter").eval()
+        torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(family: tuple[str, Path], tmp_path: Path) -> None:
+    _, folder = family
+    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    ids = torch.tensor([rows()[1].input_ids])
+    with torch.no_grad():
+        expected, untuned = found(input_ids=ids).logits, None
+        with found.disable_adapter():
+            untuned = found(input_ids=ids).logits
+    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    merge.merge(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None)
+    before, after = (weights(each) for each in (folder, tmp_path / "merged"))
+    assert {name: (t.shape, t.dtype) for name, t in before.items()} == {name: (t.shape, t.dtype) for name, t in after.items()}
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(changed) == len(layers_of(found))
+    with torch.no_grad():
+        exported = as_shipped(tmp_path / "merged")(input_ids=ids).logits
+    off, moved = (exported - expected).norm(), (expected - untuned).norm()
+    assert off < 0.15 * moved, f"{float(off)} of {float(moved)}"
+
+
+def layers_of(found: PeftModel) -> list[str]:
+    return [name for name, _ in found.named_parameters() if ".lora_A." in name]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in stored.weight_files(folder) for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
+def test_a_run_trains_shows_its_film_and_is_exported_with_proof(family: tuple[str, Path], tmp_path: Path, method: str) -> None:
+    """By the workers' own bodies, in this process."""
+    name, folder = family
+    (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
+    space = Workspace.open(tmp_path)
+    value = {
+        "model": {"id": "library:base"}, "data": {"source": "sample:pirate_answers", "max_length": 128},
+        "adapter": {"r": 4, "method": method}, "train": {"max_steps": 3, "learning_rate": 1e-2, "sample_seconds": 0.5},
+    }  # fmt: skip
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, space)) as reporter:
+        training_worker.carry_out(run, space, reporter)
+    assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
+    warned = {event["message"]["key"] for event in run.events() if event["kind"] == "warning"}
+    assert warned <= {"run.not_packed"}
+    assert frames.read(run) and all(math.isfinite(line["loss"]) for line in run.all_metrics() if line["kind"] == "train")
+    request = Exports(space).request(run, "merged")
+    job = JobFolder(space.exports / ".jobs" / request.name)
+    job.path.mkdir(parents=True)
+    with job.lock(), export_worker.ExportReporter(job) as at_work:
+        export_worker.carry_out(request, at_work)
+    status = job.status()
+    assert status is not None and status.state == "done", status.check and status.check.model_dump(exclude={"differences"})
+
+
+def test_parameters_are_counted_from_the_headers_of_the_files(family: tuple[str, Path]) -> None:
+    _, folder = family
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    shape = ModelShape.from_config(config)
+    shape = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    base = base_model.load(folder, FP32, four_bit=False)
+    assert shape.params == numbers_in(base)
+    assert shape.in_files == numbers_in(base_model.load(folder, FP32, four_bit=False, whole=True))
+    found = tuned(base)
+    assert shape.lora_params(4, "all-linear") == sum(p.numel() for p in found.parameters() if p.requires_grad)
+
+
+def numbers_in(model: Any) -> int:
+    """As its files hold them: what is tied once."""
+    return sum(tensor.numel() for tensor in {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}.values())
+
+
+@pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
+def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], method: Any) -> None:
+    """Towers were counted in both, 0.8 to 1.3 GiB of models that see; Gemma 4 E and all with limits of Mamba's had no dry run."""
+    _, folder = family
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    shape = ModelShape.from_config(config)
+    shape = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    setup = Setup(method=method, r=4, max_length=256)
+    asked = Question.model_validate_json(Question(config=config, setup=setup).model_dump_json())
+    seen, counted = dry_run(asked).estimate, estimate(shape, setup)
+    assert seen.trainable_params == counted.trainable_params
+    assert seen.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.03)  # torch rounds each to 512 bytes
+    assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=0.05)
+
+
+def test_layers_named_by_hand_are_counted_too(family: tuple[str, Path]) -> None:
+    """Those that a family alone has were refused, as if it had none."""
+    _, folder = family
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    shape = ModelShape.from_config(config)
+    held = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+    base = base_model.load(folder, FP32, four_bit=False)
+    names = sorted({layer.rpartition(".")[2] for layer in parts.linear_layers(base)})[:3]
+    found = tuned(base, target_modules=",".join(names))
+    assert held.lora_params(4, ",".join(names)) == sum(p.numel() for p in found.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("name", "target"), [("qwen3_moe", "gate_proj"), ("falcon_h1", "out_proj")])
+def test_a_name_that_would_reach_experts_is_refused_before_and_at_the_model(
+    name: str, target: str, tmp_path: Path, starter_folder: Path
+) -> None:
+    """Through PEFT it put an adapter of rank times experts on what nothing had priced."""
+    folder = families.make(name, tmp_path / "base", starter_folder)
+    shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
+    with pytest.raises(RecipeError, match="all-linear") as before:
+        shape.targets(f"q_proj,{target}")
+    with pytest.raises(ModelError, match="all-linear") as at_the_model:
+        adapter.add(base_model.load(folder, FP32, four_bit=False), Adapter(target_modules=f"q_proj,{target}"), "tiny", None)
+    assert before.value.message == at_the_model.value.message and target in str(before.value)
+
+
+def test_lfm3_turns_half_of_each_head_as_it_is_released(tmp_path: Path, starter_folder: Path) -> None:
+    folder = families.make("lfm3", tmp_path / "lfm3", starter_folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    turned = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5}
+    config["rope_parameters"] = {"full_attention": turned, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    rotary = base_model.load(folder, FP32, four_bit=False).get_decoder().rotary_emb
+    full, sliding = rotary.full_attention_inv_freq, rotary.sliding_attention_inv_freq
+    assert len(full) == len(sliding) and full.count_nonzero() == len(full) // 2 and sliding.all()
+
+
+def test_the_names_that_peft_takes_for_experts_are_known() -> None:
+    pattern, names = peft_names._MODEL_TO_CONVERSION_PATTERN, peft_names._MOE_TARGET_MODULE_MAPPING
+    expected = {family: set(names[pattern[family]]) for family in pattern if pattern[family] in names and family.islower()}
+    assert {family: set(known) for family, known in WITHOUT_ADAPTER.items() if "conv1d" not in known} == expected
+
+
+def test_the_families_that_transformers_knows_are_read_out_of_its_list() -> None:
+    """But for one whose models say that they are GPT-2."""
+    assert set(CONFIG_MAPPING_NAMES) - known_families.known() == {"gpt-sw3"} and known_families.known() <= set(CONFIG_MAPPING_NAMES)
+
+
+def test_the_families_that_write_are_those_whose_class_has_a_forward_for_text() -> None:
+    """Of transformers' own lists."""
+    lists = [
+        getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES") for kind in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
+    ]
+    listed = {name: kind for each in reversed(lists) for name, kind in each.items()}
+    without = {name for name, kind in listed.items() if getattr(transformers, kind).forward is torch.nn.Module.forward}
+    assert set(listed) - known_families.that_write() == without | {"gemma4_assistant"}  # which reads what another model has made
+
+
+def test_the_table_of_the_docs_says_what_happens(family: tuple[str, Path], tmp_path: Path) -> None:
+    name, folder = family
+    base = base_model.load(folder, FP32, four_bit=False)
+    kind, names = type(base).__name__, sorted({layer.rpartition(".")[2] for layer in parts.linear_layers(base)})
+    found = tuned(base)
+    side_by_side = Duel(found, Tokenizer(folder)).mixed
+    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    streamed = merge.lora_pairs(stored.read_base(folder), tmp_path / "adapter") is not None
+    rows = "packed" if attention.enable(found.get_base_model()) else "padded"
+    columns = (
+        name, f"`{families.FAMILIES[name].kind}`", kind, ", ".join(names), rows, "side by side" if side_by_side else "in turn",
+        "tensor by tensor" if streamed else "through PEFT",
+    )  # fmt: skip
+    line = f"| {' | '.join(columns)} |"
+    assert line in (PROJECT / "docs" / "families.md").read_text("utf-8").splitlines(), line

@@ -1,0 +1,82 @@
+"""A family that the installed transformers does not know is refused from its config.json, before a byte of weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ModelError
+from core.messages import LANGUAGES
+from core.models import families, hub, hub_cache, hub_download
+from core.models.library import Models
+from core.workspace.folder import Workspace
+from tests.kit.hub import FakeHub, tiny_model
+
+
+def model(**config: object) -> dict[str, bytes]:
+    return tiny_model() | {"config.json": json.dumps(config).encode()}
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(hub_cache.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return Models(Workspace.open(tmp_path / "ws"))
+
+
+def test_the_list_of_transformers_is_read_without_it() -> None:
+    assert {"llama", "qwen3_5", "qwen3_5_text", "gemma4", "mistral3", "gpt_oss", "granitemoehybrid"} <= families.known()
+    assert len(families.known()) > 500 and "auto_model" not in families.known()
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"model_type": "qwen9_omni", "transformers_version": "9.1.0"}, "model.unknown_family"),
+        ({"model_type": "qwen9_omni"}, "model.unknown_family_unsaid"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "model.encoder_decoder"),
+        ({"model_type": "bart", "is_encoder_decoder": True}, "model.encoder_decoder"),
+        ({"model_type": "qwen2_5_omni"}, "model.no_text"),
+        ({"model_type": "clip"}, "model.no_text"),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "model.no_text"),
+        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "model.no_text"),
+        ({"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}}, "trust.needed"),
+    ],
+)
+def test_no_byte_of_weights_is_fetched_of_a_family_that_cannot_be_trained(
+    config: dict[str, object], key: str, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = hub_download.fetch
+    with FakeHub({"o/m": model(**config)}) as server:
+        monkeypatch.setattr(hub_download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
+        with pytest.raises(ModelError) as caught:
+            models.obtain("o/m", None, lambda stage, progress: None, lambda: None)
+        assert server.file_requests(".safetensors") == [] and server.file_requests("config.json")
+    said = caught.value.message
+    assert said.key == key and all("o/m" in said.render(language) for language in LANGUAGES)
+    assert ("9.1.0" in said.render("en")) == (key == "model.unknown_family")
+
+
+def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told by the run, after Start; and of T5 that its config.json lacks a width."""
+    asked = []
+    monkeypatch.setattr(
+        hub, "fetch_config", lambda repo, revision: asked.append(repo) or {"model_type": "t5", "is_encoder_decoder": True}
+    )
+    found = models.refusal("o/m")
+    assert found is not None and found.key == "model.encoder_decoder" and asked == ["o/m"]
+    assert models.refusal("Qwen/Qwen3-4B") is None and asked == ["o/m"]  # one of the catalogue
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"model_type": "llama"}, {"model_type": "qwen3_5"}, {"model_type": "qwen9_omni", "auto_map": {"AutoConfig": "a.B"}}, {}],
+)
+def test_a_known_family_and_one_that_brings_its_code_go_on(config: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    families.refuse("o/m", tmp_path)
