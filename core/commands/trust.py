@@ -9,8 +9,8 @@ import typer
 
 from core.commands.terminal import WorkspaceOption, app
 from core.errors import ModelError
+from core.hub import answers, peek
 from core.messages import Message, msg, terminal_language
-from core.models import hub, hub_errors
 from core.models.library import ModelRef, Models
 from core.models.trust import Trust, code_in, sha256
 from core.workspace.folder import Workspace
@@ -38,7 +38,7 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
         found = trusted.forget(model)
         _say(msg("trust.forgotten" if found else "trust.nothing_to_forget", model=model))
         return 0 if found else 1
-    source, commit = (models.library_folder(model), None) if kind == "library" else hub.python_of(model, None)
+    source, commit = (models.library_folder(model), None) if kind == "library" else peek.python_of(model, None)
     files = {name: sha256(content) for name, content in source.items()} if isinstance(source, dict) else code_in(source)
     if not files:
         raise ModelError("trust.no_code", model=model)
@@ -46,7 +46,7 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
     for name, digest in files.items():
         print(f"  {digest}  {name.encode('unicode_escape').decode()}")
     if commit:
-        _say(msg("trust.of_commit", commit=commit, page=f"{hub_errors.page(model)}/tree/{commit}"))
+        _say(msg("trust.of_commit", commit=commit, page=f"{answers.page(model)}/tree/{commit}"))
     if not yes and not _asked(model):
         return 1
     trusted.pin(model, files)

@@ -1,5 +1,5 @@
 """Base models: which there are, their shapes, where they come from, whose Python they may run; adapters as folders. No torch.
 
-Imports: workspace and the ground. `library.Models` is the one door to a model's files.
-Add a known model: presets/models.yaml. Add what a config.json may say: `shapes`. Where files come from: `starter`, `hub*`.
+Imports: hub, workspace and the ground. `library.Models` is the one door to a model's files.
+Add a known model: presets/models.yaml. Add what a config.json may say: `shapes`. Where files come from: `starter`, `core/hub`.
 """

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from core.errors import ModelError
-from core.models import headers, hub, hub_cache
+from core.hub import cached, peek
+from core.models import headers
 from core.models.headers import Tensor
 from core.models.shapes import Held, ModelShape
 
@@ -23,14 +24,14 @@ MOST_FILES = 8  # whose headers are read one and all; of more, the index and the
 
 
 def look(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
-    """The shape of a model on the hub, with what its files hold. Kept nowhere. Raises ModelError as `hub.fetch`.
+    """The shape of a model on the hub, with what its files hold. Kept nowhere. Raises ModelError as `download.fetch`.
 
     Where the files tell nothing (another format, a broken header), the shape is what follows from config.json alone, and its
     source says so.
     """
     with ThreadPoolExecutor(MOST_FILES, thread_name_prefix="hub-headers") as pool:
         index = pool.submit(_index, repo_id, revision, endpoint)
-        config = hub.fetch_config(repo_id, revision, endpoint)
+        config = peek.fetch_config(repo_id, revision, endpoint)
         shape = ModelShape.from_config(config)
         try:
             files = _files(index.result())
@@ -48,7 +49,7 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
 def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[str, Any] | None:
     """The index of a sharded model; None where there is none, so that it should lie in one file."""
     try:
-        content = json.loads(hub.fetch_start(repo_id, hub_cache.INDEX, revision, endpoint))
+        content = json.loads(peek.fetch_start(repo_id, cached.INDEX, revision, endpoint))
     except ModelError as error:
         if error.message.key == "hub.no_config":
             return None
@@ -60,20 +61,20 @@ def _index(repo_id: str, revision: str | None, endpoint: str | None) -> Mapping[
 
 def _files(index: Mapping[str, Any] | None) -> list[str]:
     if index is None:
-        return [hub_cache.SINGLE]
+        return [cached.SINGLE]
     names = sorted({str(name) for name in index["weight_map"].values()})
-    if not names or not all(hub_cache.SHARD.fullmatch(name) for name in names):
+    if not names or not all(cached.SHARD.fullmatch(name) for name in names):
         raise ValueError("no shards")
     return names
 
 
 def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None) -> list[Tensor]:
-    start = hub.fetch_start(repo_id, name, revision, endpoint, START)
+    start = peek.fetch_start(repo_id, name, revision, endpoint, START)
     end = 8 + headers.header_length(start)
-    if end > hub.SMALL_FILE:
+    if end > peek.SMALL_FILE:
         raise ValueError("too long")
     if len(start) < end:
-        start = hub.fetch_start(repo_id, name, revision, endpoint, end)
+        start = peek.fetch_start(repo_id, name, revision, endpoint, end)
     return headers.parse(start[8:end])
 
 

@@ -16,8 +16,9 @@ from huggingface_hub import try_to_load_from_cache
 
 from core import files
 from core.errors import ModelError
+from core.hub import cached, download, peek
 from core.messages import Message
-from core.models import adapters, families, headers, hub, hub_cache, hub_download, hub_shapes, quantised, starter
+from core.models import adapters, families, headers, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
@@ -39,7 +40,7 @@ class ModelRef:
             return cls(model_id, "starter")
         if model_id.startswith("library:"):
             return cls(model_id, "library")
-        if hub_cache.REPO_ID.fullmatch(model_id):
+        if cached.REPO_ID.fullmatch(model_id):
             return cls(model_id, "hub")
         raise ModelError("model.bad_id", found=model_id[:100])
 
@@ -70,7 +71,7 @@ class Models:
                 quantised.refuse(model_id, folder)
 
         downloading = partial(report, "downloading_model")
-        folder = check_folder(hub_download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
+        folder = check_folder(download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
         trusted.bring_code(model_id, folder)
         trusted.allows(model_id, folder)
         _check_weights(folder)
@@ -91,7 +92,7 @@ class Models:
             return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
         if ref.kind == "library":
             return self.library_folder(model_id)
-        config = try_to_load_from_cache(model_id, "config.json") if model_id in hub_cache.installed() else None
+        config = try_to_load_from_cache(model_id, "config.json") if model_id in cached.installed() else None
         return Path(config).parent if isinstance(config, str) else None
 
     def hub_id(self, model_id: str) -> str:
@@ -116,7 +117,7 @@ class Models:
         found = self._here(wanted, revision)
         if isinstance(found, Path):
             return _config_of(found / "config.json")
-        return found.config() if found else hub.fetch_config(wanted, revision)
+        return found.config() if found else peek.fetch_config(wanted, revision)
 
     def refusal(self, model_id: str, revision: str | None = None) -> Message | None:
         """Why `obtain` would refuse a model by its config.json; None where it would not. Asks as `config` does, and nobody about one of
@@ -125,7 +126,7 @@ class Models:
         found = self._here(wanted, revision)
         if isinstance(found, ModelShape):
             return None
-        config = files.read_object(found / "config.json") if found else hub.fetch_config(wanted, revision)
+        config = files.read_object(found / "config.json") if found else peek.fetch_config(wanted, revision)
         why = Trust(self.workspace).refusal(wanted, config) or families.refusal(wanted, config)
         return why or quantised.refusal(wanted, config, found, revision)
 
@@ -134,7 +135,7 @@ class Models:
         kind = ModelRef.parse(wanted).kind
         if kind == "library":
             return self.library_folder(wanted)
-        folder = starter.folder(self.workspace.models) if kind == "starter" else hub_cache.cached_folder(wanted, revision)
+        folder = starter.folder(self.workspace.models) if kind == "starter" else cached.cached_folder(wanted, revision)
         if folder is not None and (folder / "config.json").is_file():
             return folder
         if revision is None or kind == "starter":
@@ -169,7 +170,7 @@ class Models:
         base = adapters.describe(adapter_folder).base
         if base.replace("\\", "/").rsplit("/", 1)[-1] == starter.folder(self.workspace.models).name:
             return "starter"
-        if hub_cache.REPO_ID.fullmatch(base):
+        if cached.REPO_ID.fullmatch(base):
             return base
         in_library = f"library:{PurePath(base.replace(chr(92), '/')).name}"
         if in_library in self._library():
@@ -178,7 +179,7 @@ class Models:
 
     def choices(self) -> Sequence[str]:
         """Ids that load without a download, the starter first (it may still have to be fetched once)."""
-        return ["starter", *sorted(self._library()), *hub_cache.installed()]
+        return ["starter", *sorted(self._library()), *cached.installed()]
 
 
 def shape_of(models: Models, name: str) -> ModelShape:

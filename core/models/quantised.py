@@ -17,8 +17,9 @@ import yaml
 
 from core import files
 from core.errors import ModelError
+from core.hub import cached, peek
 from core.messages import Message, msg
-from core.models import headers, hub, hub_cache
+from core.models import headers
 
 CARD = "README.md"
 LONGEST_CARD = 64 << 10  # bytes; its settings stand at its beginning
@@ -62,11 +63,11 @@ def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
     if settings.get("base_model_relation", "quantized") != "quantized":
         told = None  # it was tuned from that one, or merged
     for name in [*(told if isinstance(told, list) else [told]), config.get("_name_or_path")]:
-        if isinstance(name, str) and name != model_id and hub_cache.REPO_ID.fullmatch(name) and _plain_name(name) == name:
+        if isinstance(name, str) and name != model_id and cached.REPO_ID.fullmatch(name) and _plain_name(name) == name:
             if _is_quantised(name):
                 continue
             return name
-    if not hub_cache.REPO_ID.fullmatch(model_id) or (plain := _plain_name(model_id)) == model_id:
+    if not cached.REPO_ID.fullmatch(model_id) or (plain := _plain_name(model_id)) == model_id:
         return None
     return plain if _is_quantised(plain) is False else None
 
@@ -74,7 +75,7 @@ def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
 def _is_quantised(name: str) -> bool | None:
     """None: it is not on the hub, or the hub does not answer."""
     with suppress(ModelError):
-        return headers.quantisation(hub.fetch_config(name)) is not None
+        return headers.quantisation(peek.fetch_config(name)) is not None
     return None
 
 
@@ -89,8 +90,8 @@ def _card_of(model_id: str, folder: Path | None, revision: str | None) -> str:
     with suppress(OSError, ModelError):
         if folder and (folder / CARD).is_file():
             return (folder / CARD).read_bytes()[:LONGEST_CARD].decode("utf-8", "replace")
-        if hub_cache.REPO_ID.fullmatch(model_id):
-            return hub.fetch_start(model_id, CARD, revision, first=LONGEST_CARD).decode("utf-8", "replace")
+        if cached.REPO_ID.fullmatch(model_id):
+            return peek.fetch_start(model_id, CARD, revision, first=LONGEST_CARD).decode("utf-8", "replace")
     return ""
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from core import files
 from core.errors import ModelError
+from core.hub import cached, peek
 from core.messages import Message, msg
-from core.models import families, hub, hub_cache
+from core.models import families
 from core.workspace.folder import Workspace
 
 MOST_FILES = 200
@@ -88,7 +89,7 @@ class Trust:
         """The trusted files of a hub model beside its weights, from the same commit. Raises ModelError for other content."""
         for name, digest in (self.pins(model_id) or {}).items() if needs_code(folder) else ():
             if not (folder / name).exists():
-                content = hub.fetch_start(model_id, name, folder.name)
+                content = peek.fetch_start(model_id, name, folder.name)
                 if sha256(content) != digest:
                     raise ModelError("trust.changed", model=model_id, file=name[:100])
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def needs_code(folder: Path) -> bool:
     """Whether transformers has no class of its own for the model in folder. Raises ModelError without a config.json."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return hub_cache.needs_remote_code(folder, CONFIG_MAPPING_NAMES.keys())
+    return cached.needs_remote_code(folder, CONFIG_MAPPING_NAMES.keys())
 
 
 def code_in(folder: Path) -> Pins:

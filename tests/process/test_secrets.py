@@ -12,7 +12,7 @@ import pytest
 from core.advice import plan
 from core.errors import ModelError
 from core.export.exports import Exports
-from core.models.hub_token import HubToken
+from core.hub.token import HubToken
 from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs.all import Runs

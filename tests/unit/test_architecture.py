@@ -21,6 +21,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 FLOORS = (
     ("core",),
     ("core.workspace", "core.system"),
+    ("core.hub",),
     ("core.models",),
     ("core.data", "core.memory"),
     ("core.engine", "core.runs"),

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from core import __version__
-from core.models.hub_token import NAME, OLD_NAME
+from core.hub.token import NAME, OLD_NAME
 
 LARGEST, MORE_FILES = 1 << 20, 2  # bytes a file; files besides the newest
 LEAST_SECRET = 4  # characters: of a shorter password every second word has a part, and taking it out would spell it

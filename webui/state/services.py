@@ -8,8 +8,8 @@ from core.chat.client import ChatClient
 from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
+from core.hub.token import HubToken
 from core.messages import msg
-from core.models.hub_token import HubToken
 from core.models.library import Models
 from core.presets import PRESETS
 from core.queue.queue import Queue

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import ModelError
+from core.hub import cached, download, peek
 from core.messages import LANGUAGES
-from core.models import families, hub, hub_cache, hub_download
+from core.models import families
 from core.models.library import Models
 from core.workspace.folder import Workspace
 from tests.kit.hub import FakeHub, tiny_model
@@ -23,9 +24,9 @@ def model(**config: object) -> dict[str, bytes]:
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(hub_cache.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cached.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(cached.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return Models(Workspace.open(tmp_path / "ws"))
 
 
@@ -51,9 +52,9 @@ def test_the_list_of_transformers_is_read_without_it() -> None:
 def test_no_byte_of_weights_is_fetched_of_a_family_that_cannot_be_trained(
     config: dict[str, object], key: str, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch = hub_download.fetch
+    fetch = download.fetch
     with FakeHub({"o/m": model(**config)}) as server:
-        monkeypatch.setattr(hub_download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
+        monkeypatch.setattr(download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
         with pytest.raises(ModelError) as caught:
             models.obtain("o/m", None, lambda stage, progress: None, lambda: None)
         assert server.file_requests(".safetensors") == [] and server.file_requests("config.json")
@@ -66,7 +67,7 @@ def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, mo
     """It was told by the run, after Start; and of T5 that its config.json lacks a width."""
     asked = []
     monkeypatch.setattr(
-        hub, "fetch_config", lambda repo, revision: asked.append(repo) or {"model_type": "t5", "is_encoder_decoder": True}
+        peek, "fetch_config", lambda repo, revision: asked.append(repo) or {"model_type": "t5", "is_encoder_decoder": True}
     )
     found = models.refusal("o/m")
     assert found is not None and found.key == "model.encoder_decoder" and asked == ["o/m"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import ModelError
+from core.hub import cached, download, peek
 from core.messages import LANGUAGES
-from core.models import hub, hub_cache, hub_download, quantised
+from core.models import quantised
 from core.models.library import Models
 from core.models.shapes import ModelShape
 from core.workspace.folder import Workspace
@@ -32,19 +33,19 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     """Their hub's cache is empty; no token of the machine, no proxy before 127.0.0.1, no second between two tries."""
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(hub_cache.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_download, "RETRY_WAIT_S", 0.01)
-    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cached.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(cached.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(download, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return Models(Workspace.open(tmp_path / "ws"))
 
 
 def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.MonkeyPatch) -> Path | ModelError:
     """What `obtain` answers, from that hub."""
-    fetch, start = hub_download.fetch, hub.fetch_start
-    monkeypatch.setattr(hub_download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
+    fetch, start = download.fetch, peek.fetch_start
+    monkeypatch.setattr(download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
     monkeypatch.setattr(
-        hub, "fetch_start", lambda repo, name, revision=None, _=None, first=None: start(repo, name, revision, server.url, first)
+        peek, "fetch_start", lambda repo, name, revision=None, _=None, first=None: start(repo, name, revision, server.url, first)
     )
     monkeypatch.setattr("core.models.library.check_folder", lambda folder, model_id: folder)
     try:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from core.errors import ModelError, RecipeError
+from core.hub import cached, download, peek
 from core.messages import LANGUAGES
-from core.models import hub, hub_cache, hub_download
 from core.models.known import known_models, shape_of_size, typical_shapes
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
@@ -48,7 +48,7 @@ def test_the_shapes_of_the_catalogue_are_those_of_the_real_models() -> None:
     sizes = sorted(model.billions for model in found)
     assert sizes[0] < 0.2 and sizes[-1] > 70 and max(b / a for a, b in pairwise(sizes)) < 2.3, "no gap that a person would notice"
     assert len({model.hub for model in found}) == len({model.id for model in found}) == len(found)
-    assert all(hub_cache.REPO_ID.fullmatch(model.hub) for model in found[1:])
+    assert all(cached.REPO_ID.fullmatch(model.hub) for model in found[1:])
     assert all(set(model.note) in (set(), set(LANGUAGES)) and set(model.languages) <= set(LANGUAGES) for model in found)
     assert all(model.licence and model.shape.max_position_embeddings for model in found)
     doubts = {doubt.key for model in found if model.config for doubt in model.shape.low_confidence}
@@ -167,7 +167,7 @@ def door(tmp_path: Path) -> Models:
 
 
 def test_a_model_is_named_by_id_folder_file_or_size(door: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "fetch_config", None)  # none of these may ask the network
+    monkeypatch.setattr(peek, "fetch_config", None)  # none of these may ask the network
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = tmp_path / "lib" / "mine"
     for name in ("library:mine", str(folder), str(folder / "config.json")):
@@ -200,16 +200,16 @@ def files(config: bytes | None = None) -> dict[str, bytes]:
 
 def test_a_config_is_fetched_alone_and_kept_nowhere(tmp_path: Path) -> None:
     with FakeHub({REPO: files()}) as server:
-        assert hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path / "cache") == LLAMA
+        assert peek.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path / "cache") == LLAMA
         assert server.requests == [f"GET /{REPO}/resolve/main/config.json"]
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_model_that_is_here_is_not_asked_for(tmp_path: Path) -> None:
     with FakeHub({REPO: files()}) as server:
-        hub_download.fetch(REPO, None, lambda progress: None, lambda: None, server.url, tmp_path)
+        download.fetch(REPO, None, lambda progress: None, lambda: None, server.url, tmp_path)
         asked = len(server.requests)
-        assert hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path) == LLAMA
+        assert peek.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path) == LLAMA
         assert len(server.requests) == asked
 
 
@@ -217,7 +217,7 @@ def test_a_stale_token_does_not_close_an_open_model(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HF_TOKEN", "hf_stale")
     with FakeHub({REPO: files()}) as server:
         server.bad_tokens = True
-        assert hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path) == LLAMA
+        assert peek.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path) == LLAMA
         assert server.tokens == ["Bearer hf_stale", None]
 
 
@@ -230,7 +230,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "sign-in page": ({"body": b"<html>"}, "hub.not_a_hub"),
     "a list": ({"body": b"[1]"}, "hub.not_a_hub"),
     "too deep": ({"body": b"[" * 200_000}, "hub.not_a_hub"),
-    "too large": ({"body": b" " * (hub.SMALL_FILE + 1)}, "hub.not_a_hub"),
+    "too large": ({"body": b" " * (peek.SMALL_FILE + 1)}, "hub.not_a_hub"),
 }
 
 
@@ -241,7 +241,7 @@ def test_a_refusal_is_the_sentence_of_a_download(case: str, tmp_path: Path) -> N
         for name, value in knobs.items():
             setattr(server, name, value)
         with pytest.raises(ModelError) as caught:
-            hub.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path)
+            peek.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path)
     assert caught.value.message.key == key and "{" not in str(caught.value)
 
 
@@ -250,5 +250,5 @@ def test_a_hub_that_cannot_be_reached_or_asked_is_one_sentence(tmp_path: Path, m
         url = server.url
     for repo, revision, key in [(REPO, None, "hub.no_network"), ("../x", None, "hub.bad_id"), (REPO, "../x", "hub.bad_revision")]:
         with pytest.raises(ModelError) as caught:
-            hub.fetch_config(repo, revision, endpoint=url, cache_dir=tmp_path)
+            peek.fetch_config(repo, revision, endpoint=url, cache_dir=tmp_path)
         assert caught.value.message.key == key

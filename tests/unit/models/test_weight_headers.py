@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from core.errors import ModelError
+from core.hub import cached
 from core.memory.arithmetic import Setup, estimate
-from core.models import headers, hub_cache, hub_shapes
+from core.models import headers, hub_shapes
 from core.models.known import known_models
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
@@ -261,7 +262,7 @@ def sharded(config: dict[str, Any], shards: int, weights: int = 300_000) -> dict
     total = 2 * ModelShape.from_config(config).params
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     files = {file: safetensors(part) + bytes(weights) for file, part in zip(names, parts, strict=True)}
-    return {"config.json": json.dumps(config).encode(), hub_cache.INDEX: json.dumps(index).encode(), **files}
+    return {"config.json": json.dumps(config).encode(), cached.INDEX: json.dumps(index).encode(), **files}
 
 
 def test_a_hub_model_of_8b_is_read_in_less_than_a_megabyte() -> None:
@@ -288,14 +289,14 @@ def test_of_a_model_in_many_files_the_index_and_one_header_serve() -> None:
 
 def test_a_single_file_with_a_long_header_takes_one_request_more() -> None:
     wide = LLAMA | {"num_hidden_layers": 126}
-    files = {"config.json": json.dumps(wide).encode(), hub_cache.SINGLE: safetensors(llama(wide)) + bytes(10**6)}
+    files = {"config.json": json.dumps(wide).encode(), cached.SINGLE: safetensors(llama(wide)) + bytes(10**6)}
     with FakeHub({REPO: files}) as server:
         assert hub_shapes.look(REPO, endpoint=server.url).params == ModelShape.from_config(wide).params
         assert len(server.file_requests(".safetensors")) == 2 and server.bytes_sent < 300_000
 
 
 def test_a_server_without_ranges_does_not_send_the_weights() -> None:
-    files = {"config.json": json.dumps(SMALL).encode(), hub_cache.SINGLE: safetensors(llama(SMALL)) + bytes(12 << 20)}
+    files = {"config.json": json.dumps(SMALL).encode(), cached.SINGLE: safetensors(llama(SMALL)) + bytes(12 << 20)}
     with FakeHub({REPO: files}) as server:
         server.ignores_ranges = True
         assert hub_shapes.look(REPO, endpoint=server.url).source == "headers"
@@ -304,7 +305,7 @@ def test_a_server_without_ranges_does_not_send_the_weights() -> None:
 
 def test_files_that_tell_nothing_leave_the_count_from_config_json(tmp_path: Path) -> None:
     for weights in (b"oops, no header at all", safetensors({}), b""):
-        with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), hub_cache.SINGLE: weights}}) as server:
+        with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), cached.SINGLE: weights}}) as server:
             found = hub_shapes.look(REPO, endpoint=server.url)
         assert found == ModelShape.from_config(SMALL) and found.source == "config"
     with FakeHub({REPO: {"config.json": json.dumps(GEMMA_3_4B).encode(), "pytorch_model.bin": b"pickle"}}) as server:
@@ -313,7 +314,7 @@ def test_files_that_tell_nothing_leave_the_count_from_config_json(tmp_path: Path
 
 def test_a_shard_name_that_leaves_the_repository_is_not_asked_for() -> None:
     index = {"metadata": {"total_size": 10}, "weight_map": {"a": "../../etc/passwd.safetensors"}}
-    with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), hub_cache.INDEX: json.dumps(index).encode()}}) as server:
+    with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), cached.INDEX: json.dumps(index).encode()}}) as server:
         assert hub_shapes.look(REPO, endpoint=server.url).source == "config"
         assert not [asked for asked in server.requests if "passwd" in asked]
 

@@ -1,4 +1,4 @@
-"""Claims about core.models.hub, against a hub of our own on 127.0.0.1. No test leaves this machine."""
+"""Claims about core.hub, against a hub of our own on 127.0.0.1. No test leaves this machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from core.errors import ModelError, StopRequested
+from core.hub import cached, download, peek
 from core.messages import CORE_LOCALES, Catalogue
-from core.models import hub, hub_cache, hub_download
 from core.progress import Progress
 from tests.kit.hub import CHUNK, FakeHub, commit_of, tiny_model
 
@@ -37,7 +37,7 @@ def quiet_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_download, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr(download, "RETRY_WAIT_S", 0.01)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def ignore(*_: object) -> None: ...
 
 def get(server: FakeHub | str, cache: Path, revision: str | None = None, report=ignore, check=ignore) -> Path:
     url = server if isinstance(server, str) else server.url
-    return hub_download.fetch(REPO, revision, report, check, endpoint=url, cache_dir=cache)
+    return download.fetch(REPO, revision, report, check, endpoint=url, cache_dir=cache)
 
 
 def refusal(server: FakeHub | str, cache: Path, revision: str | None = None) -> ModelError:
@@ -228,14 +228,14 @@ def test_a_file_cut_short_by_a_crash_is_fetched_again(cache):
 
 
 def test_installed_lists_complete_safetensors_models_only(cache):
-    assert hub_cache.installed(cache) == []
+    assert cached.installed(cache) == []
     others = {"a/whole": tiny_model(), "b/sharded": tiny_model(shards=2), "c/lost": tiny_model(shards=2)}
     with FakeHub(others) as server:
-        folders = {repo: hub_download.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
+        folders = {repo: download.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
     (folders["c/lost"] / "model-00001-of-00002.safetensors").unlink()
     (cache / "models--gpt2" / "snapshots").mkdir(parents=True)
     (cache / "datasets--d--e").mkdir()
-    assert hub_cache.installed(cache) == ["a/whole", "b/sharded"]
+    assert cached.installed(cache) == ["a/whole", "b/sharded"]
 
 
 # --- stopping, breaking off, going on
@@ -257,16 +257,16 @@ def test_stop_on_a_silent_server_ends_within_two_seconds_and_keeps_what_came(cac
             get(server, cache, check=check)
         assert time.monotonic() - stopped_at[0] < 2
         # Sooner than TIMEOUT_S: the stop has woken the thread out of its read. Under Wine nothing did; its file is closed.
-        patience_s = 3 if os.name != "nt" else hub_download.TIMEOUT_S + 3
+        patience_s = 3 if os.name != "nt" else download.TIMEOUT_S + 3
         wait_until(lambda: {t for t in threading.enumerate() if t.name == "hub-download"} <= before, patience_s)
         assert [path.stat().st_size for path in partials(cache)] == [5 * CHUNK]
-        assert hub_cache.installed(cache) == []
+        assert cached.installed(cache) == []
 
 
 def test_a_stop_leaves_no_file_open_even_where_its_thread_still_waits_for_the_server(cache, monkeypatch):
     """On Windows the next download could not rename what it had filled: "could not be stored: Sharing violation"."""
-    monkeypatch.setattr(hub_download.Transfer, "_hang_up", ignore)  # a socket that cannot be woken
-    monkeypatch.setattr(hub_download, "LEAVE_S", 0.0)
+    monkeypatch.setattr(download.Transfer, "_hang_up", ignore)  # a socket that cannot be woken
+    monkeypatch.setattr(download, "LEAVE_S", 0.0)
     with FakeHub({REPO: tiny_model()}) as server:
         server.stall_after = 5 * CHUNK
         with pytest.raises(StopRequested):
@@ -405,7 +405,7 @@ def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
 
 def test_too_little_disk_is_said_with_both_numbers_before_the_weights(cache, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
         assert error.message.key == "hub.disk_full"
@@ -423,20 +423,20 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
             get(server, cache, check=stop_when(server.stalled, cache, 10 * CHUNK))
         server.stall_after = None
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
+        monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
         get(server, cache)
 
 
 def test_a_disk_that_fills_up_midway_is_said_and_keeps_what_came(cache, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    append = hub_download._Partial.append
+    append = download._Partial.append
 
     def until_full(self, chunk: bytes) -> None:
         if self.size >= 2 * CHUNK:
             raise full
         append(self, chunk)
 
-    monkeypatch.setattr(hub_download._Partial, "append", until_full)
+    monkeypatch.setattr(download._Partial, "append", until_full)
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
     assert error.message.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
@@ -543,13 +543,13 @@ def test_offline_mode_is_said_and_serves_what_is_here(cache, monkeypatch):
 )
 def test_what_is_no_hub_name_is_refused_without_a_request(cache, found):
     with pytest.raises(ModelError) as caught:
-        hub_download.fetch(found, None, ignore, ignore, endpoint="http://127.0.0.1:9", cache_dir=cache)
+        download.fetch(found, None, ignore, ignore, endpoint="http://127.0.0.1:9", cache_dir=cache)
     assert caught.value.message.key == "hub.bad_id"
 
 
 @pytest.mark.parametrize("found", ["Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M-Instruct", "a/b", "0x/_x"])
 def test_ordinary_names_are_hub_names(found):
-    assert hub_cache.REPO_ID.fullmatch(found)
+    assert cached.REPO_ID.fullmatch(found)
 
 
 @pytest.mark.parametrize("revision", ["../main", "a..b", "/etc", "a//b", "-x", "a b", "refs/.hidden", "main/"])
@@ -558,7 +558,7 @@ def test_a_revision_never_leaves_its_folder(cache, revision):
 
 
 def test_a_pull_request_is_a_revision():
-    assert all(hub_cache.REVISION.fullmatch(name) for name in ("main", "v1.0", "refs/pr/12", "0" * 40))
+    assert all(cached.REVISION.fullmatch(name) for name in ("main", "v1.0", "refs/pr/12", "0" * 40))
 
 
 def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, caplog):
@@ -591,7 +591,7 @@ def test_the_token_is_in_no_message_no_traceback_and_no_log(cache, monkeypatch, 
 )
 def test_remote_code_is_needed_only_where_transformers_does_not_know_the_type(tmp_path, config, needed):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert hub_cache.needs_remote_code(tmp_path, {"llama", "qwen3"}) is needed
+    assert cached.needs_remote_code(tmp_path, {"llama", "qwen3"}) is needed
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]"])
@@ -599,7 +599,7 @@ def test_a_config_that_is_none_is_said(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError) as caught:
-        hub_cache.needs_remote_code(tmp_path, set())
+        cached.needs_remote_code(tmp_path, set())
     assert caught.value.message.key == "hub.bad_config"
 
 
@@ -611,9 +611,7 @@ def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
     import string
 
     catalogue = Catalogue(CORE_LOCALES)
-    used = {
-        key for file in Path(hub.__file__).parent.glob("hub*.py") for key in re.findall(r'"(hub\.\w+)"', file.read_text("utf-8"))
-    }
+    used = {key for file in Path(peek.__file__).parent.glob("*.py") for key in re.findall(r'"(hub\.\w+)"', file.read_text("utf-8"))}
     for language in ("en", "zh"):
         assert {key for key in catalogue.keys(language) if key.startswith("hub.")} == used
     for key in used:
@@ -622,6 +620,6 @@ def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
 
 
 def test_the_module_needs_neither_torch_nor_transformers():
-    code = "import sys, core.models.hub; print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
-    root = Path(hub.__file__).parents[2]
+    code = "import sys, core.hub.peek; print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
+    root = Path(peek.__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root) == "set()\n"

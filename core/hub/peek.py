@@ -14,9 +14,9 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from core import files
 from core.errors import ModelError
-from core.models.hub_cache import REPO_ID, REVISION, CachedRepo, cache_folder, cached_folder
-from core.models.hub_download import Listing, Transfer
-from core.models.hub_errors import HubRequest, NotAHub, host_of, sentence
+from core.hub.answers import HubRequest, NotAHub, host_of, sentence
+from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder, cached_folder
+from core.hub.download import Listing, Transfer
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read

@@ -34,7 +34,8 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, h
 
 from core import files
 from core.errors import ModelError, StopRequested
-from core.models.hub_cache import (
+from core.hub.answers import HubRequest, Interrupted, NotAHub, in_words, sentence
+from core.hub.cached import (
     _COMMIT,
     INDEX,
     REPO_ID,
@@ -48,7 +49,6 @@ from core.models.hub_cache import (
     _shards,
     cache_folder,
 )
-from core.models.hub_errors import HubRequest, Interrupted, NotAHub, in_words, sentence
 from core.progress import Progress
 
 Report = Callable[[Progress], None]
