@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from core.errors import RunError
@@ -136,11 +136,51 @@ def read_model(kind: type[Model], path: Path) -> Model | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody, in any process, holds this lock now. Raises OSError where that cannot be looked at."""
+    """Whether somebody, in any process, holds this FileLock now. Raises OSError where that cannot be looked at.
+
+    A look shares the lock, so that two looks do not take each other for its holder; who takes it must wait for LOOK_S.
+    """
     try:
-        with FileLock(path).acquire(timeout=0):
+        file = open(path, "rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        return not _share(file.fileno())
+
+
+LOOK_S = 0.2  # what a lock that is free may be refused for, while somebody looks at it
+
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+    from ctypes import wintypes
+
+    class _Overlapped(ctypes.Structure):
+        _fields_ = (
+            ("Internal", ctypes.c_void_p), ("InternalHigh", ctypes.c_void_p),
+            ("Offset", wintypes.DWORD), ("OffsetHigh", wintypes.DWORD), ("hEvent", wintypes.HANDLE),
+        )  # fmt: skip
+
+    _KERNEL32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    _AT_ONCE, _LOCK_VIOLATION, _NOT_NOW = 1, 33, 997  # LOCKFILE_FAIL_IMMEDIATELY; ERROR_LOCK_VIOLATION, ERROR_IO_PENDING
+
+    def _share(descriptor: int) -> bool:
+        """Take the first byte, which FileLock locks, for all readers; it is let go when the file is closed. False: somebody has it."""
+        handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
+        if _KERNEL32.LockFileEx(handle, _AT_ONCE, 0, 1, 0, ctypes.byref(_Overlapped())):
+            return True
+        if (code := ctypes.get_last_error()) in (_LOCK_VIOLATION, _NOT_NOW):
             return False
-    except Timeout:
+        raise ctypes.WinError(code)
+else:
+    import fcntl
+
+    def _share(descriptor: int) -> bool:
+        """Take what FileLock locks for all readers; it is let go when the file is closed. False: somebody has it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         return True
 
 

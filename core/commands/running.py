@@ -34,6 +34,7 @@ from core.commands.terminal import (
 from core.data.labels import Learning
 from core.data.preview import Preview, Previews
 from core.errors import BusyError, GarageError, RecipeError
+from core.files import LOOK_S
 from core.memory import budget
 from core.messages import msg, terminal_language
 from core.models.library import ModelRef, Models
@@ -238,7 +239,7 @@ def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
     if status.state not in TERMINAL | {State.PAUSED}:
         changes = {"state": State.FAILED, "message": msg("run.never_started", code=process.returncode)}
         status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
-        with contextlib.suppress(Timeout), run.lock().acquire(timeout=0):  # held: another process is about it
+        with contextlib.suppress(Timeout), run.lock().acquire(timeout=LOOK_S):  # held: another process is about it
             run.write_status(status)
     return status
 

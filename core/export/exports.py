@@ -190,7 +190,7 @@ class JobFolder:
         file = self.path / "job.lock"
         try:
             return files.is_locked(file)
-        except OSError:  # it cannot be opened, or, on a full disk, not be made: then nobody has it
+        except OSError:  # it cannot be opened
             return file.exists()
 
     def status(self, process: subprocess.Popen[bytes] | None = None) -> ExportStatus | None:

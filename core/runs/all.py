@@ -172,6 +172,9 @@ class Runs:
 
     def delete(self, run: RunFolder) -> None:
         """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows nothing."""
+        if self.status(run).state in ACTIVE:  # or somebody is about to write down how it ended
+            with contextlib.suppress(Timeout), run.lock().acquire(timeout=files.MOMENT_S):
+                pass
         if self.status(run).state in BUSY:
             raise RunError("run.busy_delete", run=run.name)
         aside = run.path.with_name(f".{run.id}.deleted")

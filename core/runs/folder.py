@@ -114,10 +114,9 @@ class RunFolder:
         return FileLock(self.path / "run.lock")
 
     def is_locked(self) -> bool:
-        file = self.path / "run.lock"
         try:
-            return file.exists() and files.is_locked(file)
-        except OSError:  # on a disk that became read-only no lock can be looked at
+            return files.is_locked(self.path / "run.lock")
+        except OSError:  # it cannot be opened
             return is_ours(self.status().pid, self.id)
 
     def heartbeat(self) -> int:

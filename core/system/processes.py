@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
@@ -101,6 +102,7 @@ def kill_tree(pid: int) -> None:
     psutil.wait_procs(processes, timeout=5)
 
 
+LEAVE_S = 1.0  # of a look that takes long; one that never began is not waited for longer
 EVERY_S = 0.003  # a look costs half a percent of that; the work space of a layer lives for longer
 # Less free RAM than this and the system is about to end programs, or to move them to disk.
 LEAST_FREE_BYTES = 200 << 20
@@ -112,27 +114,30 @@ class ResidentPeak:
     def __init__(self, limit_bytes: int | None = None):
         self._process = psutil.Process()
         self._limit = limit_bytes
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak", daemon=True)
+        self._done, self._left = threading.Event(), threading.Event()
         self.bytes, self.is_over = 0, False
         self._look()
 
     def __enter__(self) -> ResidentPeak:
-        self._thread.start()
+        # Thread.start waits for the first word of its thread: for ever, where memory is so short that the thread ends before it.
+        _thread.start_new_thread(self._watch, ())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._done.set()
-        self._thread.join()
+        self._left.wait(LEAVE_S)
         self._look()
 
     def _watch(self) -> None:
         looks = 0
-        while not self._done.wait(EVERY_S):
-            self._look()
-            looks += 1
-            if looks % 30 == 0 and psutil.virtual_memory().available < LEAST_FREE_BYTES:
-                self.is_over = True
+        try:
+            while not self._done.wait(EVERY_S):
+                self._look()
+                looks += 1
+                if looks % 30 == 0 and psutil.virtual_memory().available < LEAST_FREE_BYTES:
+                    self.is_over = True
+        finally:
+            self._left.set()
 
     def _look(self) -> None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -266,9 +267,9 @@ class PaceProbe:
         return speed
 
     def _device_is_free(self) -> bool:
-        try:
-            return not lease.is_held(self._workspace)
-        except OSError:  # a drive that became read-only takes no lock
+        try:  # on a drive that became read-only nothing is measured that could not be kept
+            return os.access(self._workspace.cache, os.W_OK) and not lease.is_held(self._workspace)
+        except OSError:  # the lock cannot be looked at
             return False
 
     @property

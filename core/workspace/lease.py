@@ -23,7 +23,7 @@ def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[
     """Hold the lease while the body runs. Raises BusyError, naming the owner, when it is not free within wait_s."""
     lock = FileLock(workspace.root / "gpu.lock")
     try:
-        lock.acquire(timeout=wait_s, poll_interval=0.1)
+        lock.acquire(timeout=max(wait_s, files.LOOK_S), poll_interval=min(0.1, files.LOOK_S / 4))
     except Timeout:
         raise BusyError("lease.held", owner=owner(workspace) or msg("lease.somebody")) from None
     try:

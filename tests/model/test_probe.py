@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.runs.states import State
+from core.system import processes
 from core.system.machine import this_machine
 from core.system.processes import ResidentPeak
 from core.training.checkpoint import read
@@ -145,6 +147,15 @@ def test_the_peak_counts_memory_that_is_given_back_at_once() -> None:
     assert not peak.is_over
     with ResidentPeak(limit_bytes=1) as peak:
         wait_until(lambda: peak.is_over, 5)
+
+
+def test_a_peak_whose_thread_died_before_its_first_word_holds_nobody_up(monkeypatch: pytest.MonkeyPatch):
+    """Where memory was short a worker waited for it for ever."""
+    monkeypatch.setattr(threading, "_start_new_thread", lambda *_: 1)
+    monkeypatch.setattr(processes._thread, "start_new_thread", lambda *_: 1)
+    with ResidentPeak() as peak:
+        pass
+    assert peak.bytes > 0
 
 
 # ---- real workers -----------------------------------------------------------------------------------------------------
