@@ -162,6 +162,7 @@ class ExportStatus(Frozen):
     check: ExportCheck | None = None  # the numbers, also of a proof that failed
     pid: int | None = None
     since: float = 0.0
+    awake: Message | None = None  # whether this PC may fall asleep under it
 
     @property
     def active(self) -> bool:

@@ -44,8 +44,9 @@ from core.runs import model_card
 from core.runs import process as run_process
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.system.awake import KeepAwake
 from core.system.job import Job
-from core.workspace import lease, names
+from core.workspace import lease, names, preferences
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class ExportReporter(Job[ExportStatus]):
     def counted(self, stage: str, progress: Progress | None) -> None:
         self.stage(stage, progress.done / progress.total if progress and progress.total else None)
 
+    def awake(self, how: Message) -> None:
+        self._progress(awake=how)
+
     def end(self, state: State, message: Message | None = None, busy: bool = False, check: ExportCheck | None = None) -> None:
         self._over.set()
         self._put(state=state, message=message, fraction=None, busy=busy, check=check)
@@ -106,8 +110,13 @@ def main() -> int:
     file = Path(sys.argv[1])
     request = ExportRequest.model_validate_json(file.read_text("utf-8"))
     folder = JobFolder(file.parent)
+    workspace = Workspace.open(request.workspace)
+
+    def wanted() -> bool:
+        return preferences.read(workspace).automation.keep_awake
+
     try:
-        with folder.lock().acquire(timeout=5), ExportReporter(folder) as job:
+        with folder.lock().acquire(timeout=5), ExportReporter(folder) as job, KeepAwake(wanted, job.awake):
             return carry_out(request, job)
     except Timeout:
         return 1  # another worker has this job, and its status stands

@@ -61,7 +61,7 @@ class Facts(Frozen):
 
 def run(workspace_root: Path, log: Path, port: int, keeps_awake: bool = True) -> list[CheckResult]:
     """Look and judge; the findings in the order in which their fixes should be done. log: where the app writes its own.
-    keeps_awake: whether a run keeps this PC awake, as the person chose."""
+    keeps_awake: whether a run or an export keeps this PC awake, as the person chose."""
     return examine(gather(workspace_root, log, port, keeps_awake))
 
 

@@ -43,7 +43,7 @@ class Automation(Frozen):
     """Defaults surprise nobody: nothing is paused and no PC is sent to sleep unless somebody asked for it."""
 
     go_on_after_failure: bool = True
-    keep_awake: bool = True  # while a run is at work, and its battery is not running low
+    keep_awake: bool = True  # while a run or an export is at work, and its battery is not running low
     sleep_when_empty: bool = False
     watch_card: bool = False  # game mode, by what NVML tells of other programs
     min_gib: float = Field(default=1.0, ge=0.1, le=100)  # desktops and browsers hold a few hundred MiB of a card all the time

@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import shutil
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
 from core.export import gguf, layers, merge, modelfile, proof, stored, worker
 from core.export import tensors as tensors_of_export
-from core.export.exports import ExportCheck, ExportRequest, Exports, ExportStatus, JobFolder
+from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
 from core.messages import CORE_LOCALES, msg
 from core.models import adapters, starter
@@ -41,8 +42,10 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
+from core.system import machine
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.kit.awake import HOLDS, Program
 from tests.kit.files import link_or_copy
 from tests.kit.waits import wait_until
 
@@ -600,6 +603,25 @@ def test_a_failed_proof_leaves_the_numbers_and_the_folder_only_when_asked(
     assert not (trained.workspace.exports / f"{trained.run.id}-adapter").exists()
     assert (trained.workspace.exports / f"{trained.run.id}-adapter-unproven").exists() == keep
     assert not job.build.exists()
+
+
+def test_an_export_keeps_the_pc_awake_and_says_so(tiny: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8B on a processor it takes the better part of an hour, and the PC fell asleep over it."""
+    inhibitor, job = Program("systemd-inhibit", HOLDS, tmp_path / "bin", monkeypatch), JobFolder(tmp_path / "job")
+    monkeypatch.setattr(machine, "driver_system", lambda: "Linux")
+
+    def run(exporter: worker.Exporter) -> ExportResult:
+        wait_until(lambda: (status := job.status()) is not None and status.awake is not None)
+        assert inhibitor.runs and "--what=idle:sleep" in inhibitor.asked
+        raise StopRequested
+
+    monkeypatch.setattr(worker.Exporter, "run", run)
+    job.path.mkdir()
+    (job.path / "request.json").write_text(tiny.exports().request(tiny.run, "adapter").model_dump_json(), "utf-8")
+    monkeypatch.setattr(sys, "argv", ["worker", str(job.path / "request.json")])
+    assert worker.main() == worker.CANCELLED_EXIT
+    status = job.status()
+    assert (status.state, status.awake.key) == ("cancelled", "awake.held") and not inhibitor.runs
 
 
 # ---- adapter, cancel, disk, lease -------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ class RunsPage:
         name = self._kind(kind, quant)
         if status.active:
             percent = f" {round(100 * status.fraction)} %" if status.fraction is not None else ""
-            return notice(f"{name}: {w.of(status.stage_text)}{percent}", "plain")
+            said = notice(f"{name}: {w.of(status.stage_text)}{percent}", "plain")
+            return join([said, muted(w.of(status.awake))]) if status.awake else said
         return notice(f"{name}: {w.of(status.message)}", "plain" if status.state == "cancelled" else "bad")
 
     def _result(self, result: ExportResult) -> Html:

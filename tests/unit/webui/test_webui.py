@@ -384,6 +384,16 @@ def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
     assert result.stdout.strip().splitlines()[-1:] == ["[]"], result.stderr
 
 
+@pytest.mark.parametrize("state", ["running", "cancelled"])
+def test_an_export_at_work_says_whether_the_pc_may_fall_asleep_under_it(state: str) -> None:
+    from core.export.exports import ExportStatus
+    from webui.pages.runs import RunsPage
+
+    status = ExportStatus(state=state, stage="merging", message=msg("export.cancelled"), awake=msg("awake.battery", percent=12))
+    shown = RunsPage(None, Wording("en"), None)._attempt("merged", None, status)
+    assert ("may fall asleep meanwhile" in shown and "12 %" in shown) is (state == "running")
+
+
 def test_answers_that_differ_after_an_export_are_shown_and_escaped(tmp_path: Path) -> None:
     from core.export.exports import Difference, ExportCheck
     from webui.pages.runs import RunsPage
