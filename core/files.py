@@ -52,6 +52,14 @@ def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
     patiently(lambda: os.replace(source, target), patience_s)
 
 
+def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
+    """A folder with all in it; what is refused for longer than patience_s stays. Whether it is gone."""
+    with contextlib.suppress(OSError):
+        patiently(lambda: shutil.rmtree(folder), patience_s)
+    shutil.rmtree(folder, ignore_errors=True)  # the first refusal ended the other: what can go, goes
+    return not folder.exists()
+
+
 def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
     """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched.
 

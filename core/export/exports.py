@@ -223,10 +223,13 @@ class JobFolder:
     def cancel_asked(self) -> bool:
         return (self.path / "control.json").exists()
 
-    def clear(self) -> None:
+    def clear(self, patience_s: float = 0.0) -> bool:
+        """Whether all that was half made is gone: Windows deletes no file that a process which is just ending has mapped, or a
+        scanner open."""
         self.bring_back()
-        shutil.rmtree(self.build, ignore_errors=True)
+        is_gone = files.remove_tree(self.build, patience_s)
         (self.path / "control.json").unlink(missing_ok=True)
+        return is_gone
 
     def bring_back(self) -> None:
         """An earlier export that was put aside by one which was killed before it took its place."""
@@ -272,11 +275,15 @@ class Exports:
     def __init__(self, workspace: Workspace, runs: Runs | None = None, before_start: Callable[[], None] = lambda: None):
         self.workspace, self.runs, self._before_start = workspace, runs or Runs(workspace), before_start
         self._started: dict[str, subprocess.Popen[bytes]] = {}  # by name
-        for job in (workspace.exports / ".jobs").glob("*"):
+        self._clear_leftovers()
+
+    def _clear_leftovers(self) -> None:
+        """What a worker that was killed left, or could not delete on Windows."""
+        for job in (self.workspace.exports / ".jobs").glob("*"):
             folder = JobFolder(job)
             with contextlib.suppress(OSError):  # a file that is none of ours, or one that is open elsewhere
                 if not folder.is_at_work():
-                    folder.clear()  # what a worker that was killed left, or could not delete on Windows
+                    folder.clear()
 
     def start(
         self,
@@ -294,6 +301,7 @@ class Exports:
         status = job.status(self._started.get(request.name))
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
+        self._clear_leftovers()
         with writing(job.path):
             job.clear()
             files.replace(job.path / "request.json", request.model_dump_json(indent=1))
@@ -338,7 +346,8 @@ class Exports:
         return self._job(name).status(self._started.get(name))
 
     def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
-        """Ask, wait, kill, from any process: nothing of it is left and an earlier finished export stays. Takes CANCEL_S at most."""
+        """Ask, wait, kill, from any process: an earlier finished export stays, and nothing of this one; what Windows refuses to
+        delete even then is said, and goes with the next export. Takes CANCEL_S and a moment at most."""
         name = self.request(self.runs.get(run_id), to, quant, checkpoint).name
         job, process = self._job(name), self._started.get(name)
         if not (status := job.status(process)) or not status.active:
@@ -347,19 +356,20 @@ class Exports:
         deadline = time.monotonic() + CANCEL_S
         while (status := job.status(process)) and status.active and time.monotonic() < deadline:
             time.sleep(0.1)
-        if not status or not status.active:
-            while job.is_locked() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            if not job.is_at_work():
-                job.clear()  # on Windows the worker could not delete what it had mapped
-            return status
-        if process and process.poll() is None:
+        if status is None:
+            return None
+        while job.is_locked() and time.monotonic() < deadline:  # Windows deletes what it has mapped only once it has ended
+            time.sleep(0.05)
+        if process and process.poll() is None and (status.active or job.is_locked()):
             kill_tree(process.pid)
         elif status.pid and job.is_locked():
             kill_tree(status.pid)
-        status = status.model_copy(update={"state": "cancelled", "message": msg("export.cancelled")})
-        job.clear()
-        job.write(status)
+        if status.active:
+            status = status.model_copy(update={"state": "cancelled", "message": msg("export.cancelled")})
+            job.write(status)
+        if not job.is_at_work() and not job.clear(files.MOMENT_S) and status.state == "cancelled":
+            status = status.model_copy(update={"message": msg("export.cancelled_left", folder=job.build)})
+            job.write(status)
         return status
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:

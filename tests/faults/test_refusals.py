@@ -11,11 +11,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core import files
+from core.export import exports
+from core.export.exports import ExportRequest, Exports, ExportStatus, JobFolder
+from core.messages import msg
 from core.presets import PROJECT
 from core.recipe import Recipe
 from core.runs import checkpoints
@@ -163,6 +167,77 @@ def test_progress_that_is_refused_ends_no_run_and_is_written_once_it_can_be(
         assert set(refused) == {"watch"}, "the training thread waits for no disk"
         told.state(State.COMPLETED)
     assert (run.status().state, run.status().step) == (State.COMPLETED, 50)
+
+
+class Cancelled:
+    """A GGUF export of which the worker, played, says that it is cancelled, and whose file it could not delete."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, ends_by_itself: bool = True):
+        self.exports = Exports(Workspace.open(folder))
+        request = ExportRequest(workspace=str(folder), run="run", kind="gguf", quant="q8_0")
+        monkeypatch.setattr(self.exports, "request", lambda *asked: request)
+        monkeypatch.setattr(self.exports, "runs", SimpleNamespace(get=lambda run_id: SimpleNamespace(id=run_id, name="Pirate")))
+        monkeypatch.setattr(exports, "CANCEL_S", 0.3)
+        monkeypatch.setattr(exports, "kill_tree", self._kill)
+        monkeypatch.setattr(JobFolder, "ask_cancel", lambda job: self._told(job))
+        self.job, self.killed, self._ends_by_itself = self.exports._job(request.name), [], ends_by_itself
+        self.job.build.mkdir(parents=True)
+        self.file = self.job.build / "model.gguf"
+        self.file.write_bytes(b"GGUF")
+        self.job.write(ExportStatus(state="running", pid=41, since=time.time()))
+        self._lock = self.job.lock()
+        self._lock.acquire()
+
+    def _told(self, job: JobFolder) -> None:
+        job.write(ExportStatus(state="cancelled", message=msg("export.cancelled"), pid=41))
+        if self._ends_by_itself:
+            self._lock.release()
+
+    def _kill(self, pid: int) -> None:
+        self.killed.append(pid)
+        self._lock.release()
+
+    def cancel(self) -> ExportStatus | None:
+        return self.exports.cancel("run", "gguf")
+
+
+def hold(clock: Clock, monkeypatch: pytest.MonkeyPatch, until_s: float) -> None:
+    """The GGUF file, as a scanner or a process that has it mapped."""
+    real = os.unlink
+    held = refusing(clock, real, until_s)
+    monkeypatch.setattr(os, "unlink", lambda path, **options: (held if str(path).endswith(".gguf") else real)(path, **options))
+
+
+def test_a_cancelled_export_that_is_held_open_for_a_moment_is_deleted(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
+) -> None:
+    """Seen in the code: gigabytes of it stayed until the same export was asked for again."""
+    cancelled = Cancelled(tmp_path, monkeypatch)
+    hold(clock, monkeypatch, 0.9)
+    assert cancelled.cancel().message.key == "export.cancelled" and not cancelled.job.build.exists()
+    faults.add("Windows refuses to delete a cancelled export for a moment", "file", 1)
+
+
+def test_a_cancelled_export_that_stays_is_said_and_goes_with_the_next_one_of_any_kind(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = Cancelled(tmp_path, monkeypatch)
+    with monkeypatch.context() as refused:
+        hold(clock, refused, 1e9)
+        status = cancelled.cancel()
+    assert status.message.key == "export.cancelled_left" and str(cancelled.job.build) in str(status.message)
+    assert cancelled.job.status() == status and cancelled.file.exists() and clock.now < 2, "a person waits for the answer"
+    another = ExportRequest(workspace=str(tmp_path), run="another", kind="adapter")
+    monkeypatch.setattr(cancelled.exports, "request", lambda *asked: another)
+    monkeypatch.setattr(cancelled.exports, "_spawn", lambda job, run: SimpleNamespace(poll=lambda: None))
+    cancelled.exports.start(SimpleNamespace(id="another", name="Another"), "adapter")
+    assert not cancelled.job.build.exists()
+
+
+def test_a_worker_that_has_said_it_is_cancelled_and_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lives, what it has mapped cannot be deleted on Windows."""
+    cancelled = Cancelled(tmp_path, monkeypatch, ends_by_itself=False)
+    assert cancelled.cancel().state == "cancelled" and cancelled.killed == [41] and not cancelled.job.build.exists()
 
 
 def test_a_checkpoint_that_cannot_be_dropped_yet_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
