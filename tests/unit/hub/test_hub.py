@@ -120,13 +120,14 @@ def test_progress_never_falls_and_reaches_the_total_of_all_needed_files(cache):
 
         def report(progress: Progress) -> None:
             reports.append(progress)
-            server.release.set()
+            if progress.done:  # the first may come before the first byte
+                server.release.set()
 
         get(server, cache, report=report)
     total = sum(map(len, files.values()))
     assert {(p.total, p.unit) for p in reports} == {(total, "bytes")}
     assert reports[-1].done == total
-    assert len(reports) >= 2 and 0 < reports[0].done < total
+    assert any(0 < p.done < total for p in reports)
     assert [p.done for p in reports] == sorted(p.done for p in reports)
 
 
