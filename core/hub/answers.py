@@ -30,6 +30,10 @@ class NotAHub(Exception):
     """Something answered, but not in the hub's words: a sign-in page, a proxy."""
 
 
+class TooSlow(HTTPError):
+    """It answers, but a small file had not come in the time that a person waits for one."""
+
+
 class Interrupted(Exception):
     """The transfer broke off and several more tries brought nothing."""
 
@@ -92,12 +96,9 @@ def sentence(error: Exception, asked: HubRequest) -> ModelError:
 
 
 def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:
-    headers, status = error.response.headers, error.response.status_code
+    status = error.response.status_code
     if status == 429:
-        limit = parse_ratelimit_headers(headers)
-        told = headers.get("Retry-After", "")
-        seconds = int(told) if told.isdecimal() else limit.reset_in_seconds if limit else None
-        if seconds is None:
+        if (seconds := _wait_of(error)) is None:
             return ModelError("hub.rate_limit", repo=repo, host=host)
         return ModelError("hub.rate_limit_until", repo=repo, host=host, seconds=seconds)
     if status == 401 and get_token():
@@ -109,3 +110,40 @@ def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> 
     if status >= 500:
         return ModelError("hub.server_trouble", repo=repo, host=host, status=status)
     return ModelError("hub.refused", repo=repo, host=host, status=status)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A search: its words, and which host was asked."""
+
+    words: str
+    host: str
+
+
+def sentence_of_search(error: Exception, asked: Asking) -> ModelError:
+    """As `sentence`, where no model was named yet."""
+    said = {"host": asked.host, "words": asked.words}
+    match error:
+        case NotAHub():
+            return ModelError("hub_search.not_a_hub", **said)
+        case OfflineModeIsEnabled():
+            return ModelError("hub_search.offline_mode")
+        case TooSlow():
+            return ModelError("hub_search.slow", **said)
+        case HfHubHTTPError():
+            status = error.response.status_code
+            if status == 429:
+                if (seconds := _wait_of(error)) is None:
+                    return ModelError("hub_search.rate_limit", **said)
+                return ModelError("hub_search.rate_limit_until", seconds=seconds, **said)
+            if status == 401 and get_token():
+                return ModelError("hub_search.bad_token", **said)
+            return ModelError("hub_search.server_trouble" if status >= 500 else "hub_search.refused", status=status, **said)
+        case _:
+            return ModelError("hub_search.no_network", **said)
+
+
+def _wait_of(error: HfHubHTTPError) -> int | None:
+    """Seconds that a hub wants a pause for; None where it does not say."""
+    told, limit = error.response.headers.get("Retry-After", ""), parse_ratelimit_headers(error.response.headers)
+    return int(told) if told.isdecimal() else limit.reset_in_seconds if limit else None

@@ -14,7 +14,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from core import files
 from core.errors import ModelError
-from core.hub.answers import HubRequest, NotAHub, host_of, sentence
+from core.hub.answers import HubRequest, NotAHub, TooSlow, host_of, sentence
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder, cached_folder
 from core.hub.download import Listing, Transfer
 
@@ -67,11 +67,11 @@ def fetch_start(
     url = hf_hub_url(repo_id, name, revision=revision, endpoint=endpoint)
     try:
         try:
-            return _small_file(url, None, first)
+            return small_answer(url, None, first)
         except HfHubHTTPError as error:
             if error.response.status_code != 401 or not get_token():
                 raise
-            return _small_file(url, False, first)  # a stale token is refused even for open models
+            return small_answer(url, False, first)  # a stale token is refused even for open models
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
@@ -93,19 +93,27 @@ def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str
     return {name: fetch_start(repo_id, name, listing.commit) for name in names}, listing.commit
 
 
-def _small_file(url: str, token: bool | None, first: int | None) -> bytes:
-    """At most SMALL_FILE bytes, or the first ones. Raises NotAHub for more, HTTPError for what does not arrive in time."""
+def small_answer(url: str, token: bool | None, first: int | None = None, most: int = SMALL_FILE) -> bytes:
+    """At most `most` bytes, or the first ones. Raises NotAHub for more, HTTPError for what does not arrive in time.
+
+    token: None for whatever huggingface_hub finds, False for none.
+    """
     end = time.monotonic() + TIMEOUT_S
     content = bytearray()
     headers = build_hf_headers(token=token) | ({"Range": f"bytes=0-{first - 1}"} if first else {})
-    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
-        hf_raise_for_status(response)
-        for chunk in response.iter_bytes(chunk_size=16 << 10):
-            content += chunk
-            if first and len(content) >= first:
-                return bytes(content[:first])
-            if len(content) > SMALL_FILE:
-                raise NotAHub
-            if time.monotonic() > end:
-                raise HTTPError("too slow")
+    try:
+        with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
+            hf_raise_for_status(response)
+            for chunk in response.iter_bytes(chunk_size=16 << 10):
+                content += chunk
+                if first and len(content) >= first:
+                    return bytes(content[:first])
+                if len(content) > most:
+                    raise NotAHub
+                if time.monotonic() > end:
+                    raise TooSlow("")
+    except HfHubHTTPError:
+        raise
+    except HTTPError as error:
+        raise (TooSlow("") if time.monotonic() >= end else error) from None
     return bytes(content)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 CHUNK = 16 * 1024
 
@@ -62,6 +62,8 @@ class FakeHub:
         self.ignores_ranges = False
         self.cdn: str | None = None  # weight files are redirected to this address
         self.corrupt = False  # weight bytes are not those of the stated sha256
+        self.rows: list[dict] = []  # what a search may find, as the hub's own rows
+        self.silent = False  # a search gets no answer until `release`
         self.stalled = threading.Event()
         self.release = threading.Event()
         hub = self
@@ -116,9 +118,21 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.bad_tokens and self.headers.get("Authorization"):
             return self._refuse(401, None, "Invalid credentials in Authorization header")
         parts = path.strip("/").split("/")
+        if parts == ["api", "models"]:
+            return self._search(parse_qs(urlsplit(self.path).query))
         if parts[:2] == ["api", "models"]:
             return self._listing("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
         return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+
+    def _search(self, asked: dict[str, list[str]]) -> None:
+        """As the hub: the rows whose name has every word, the most downloaded first."""
+        hub = self.fake
+        if hub.silent:
+            hub.release.wait(60)
+        words = asked["search"][0].lower().split()
+        rows = [row for row in hub.rows if all(word in row["id"].lower() for word in words)]
+        rows.sort(key=lambda row: -row.get("downloads", 0))
+        self._answer(200, json.dumps(rows[: int(asked["limit"][0])]).encode(), {"Content-Type": "application/json"})
 
     def _listing(self, repo: str, revision: str) -> None:
         files = self.fake.repos.get(repo)

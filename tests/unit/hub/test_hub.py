@@ -23,20 +23,13 @@ from core.hub import cached, download, peek
 from core.messages import CORE_LOCALES, Catalogue
 from core.progress import Progress
 from tests.kit.hub import CHUNK, FakeHub, commit_of, tiny_model
+from tests.unit.hub.conftest import SECRET
 
 REPO = "owner/model"
-SECRET = "hf_thisIsASecretTokenOfTheTest"
 
 
 @pytest.fixture(autouse=True)
-def quiet_hub(monkeypatch, tmp_path):
-    """No token of the machine, no proxy between us and 127.0.0.1, no second between two tries."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+def no_second_between_two_tries(monkeypatch):
     monkeypatch.setattr(download, "RETRY_WAIT_S", 0.01)
 
 

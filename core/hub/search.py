@@ -1,0 +1,114 @@
+"""Models of the hub by words: what the hub itself tells of each, in one request. Nothing is asked before a person asks.
+
+A search is one request of at most MOST rows, within about peek.TIMEOUT_S. Why not `HfApi.list_models`: it has no time limit, and
+asks five times again where the hub says 429 or 500, sleeping between, when a person waits for the sentence. Its own ModelInfo
+reads the rows. HF_ENDPOINT, the token and offline mode count as for every other request. Each failure is one ModelError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import ModelInfo
+
+from core.errors import ModelError
+from core.hub import peek
+from core.hub.answers import Asking, NotAHub, host_of, sentence_of_search
+from core.hub.cached import REPO_ID
+from core.messages import Message, msg
+
+MOST = 50  # rows
+LONGEST = 100  # characters of words
+LARGEST_ANSWER = 4 << 20  # bytes; a row with its card is 2 to 20 kB
+EXPAND = [
+    "safetensors", "likes", "downloads", "gated", "tags", "cardData", "lastModified", "library_name", "pipeline_tag",
+]  # fmt: skip
+_IMAGES = ("text-to-image", "image-to-image", "text-to-video", "unconditional-image-generation")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One model as the hub tells of it. None: it does not say.
+
+    params: of its safetensors, as stored. gated: whether its licence has to be accepted first. modified: ISO date. why_not: why it
+    cannot be a base here, as far as its tags tell.
+    """
+
+    id: str
+    params: int | None = None
+    likes: int | None = None
+    downloads: int | None = None
+    gated: bool = False
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    modified: str | None = None
+    why_not: Message | None = None
+
+
+def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Found]:
+    """What the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
+    words = " ".join(words.split())
+    if not words or len(words) > LONGEST or not words.isprintable():
+        raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)
+    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError("hub_search.offline_mode")
+
+    url = f"{endpoint}/api/models?" + urlencode(
+        {"search": words, "sort": "downloads", "limit": max(1, min(most, MOST)), "expand": EXPAND}, True
+    )
+    try:
+        try:
+            answer = peek.small_answer(url, None, most=LARGEST_ANSWER)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 401 or not get_token():
+                raise
+            answer = peek.small_answer(url, False, most=LARGEST_ANSWER)  # a stale token is refused, and nobody needs one to search
+        found = [_found(ModelInfo(**row)) for row in json.loads(answer)]
+    except (HTTPError, NotAHub, OfflineModeIsEnabled, OSError) as error:
+        raise sentence_of_search(error, Asking(words, host_of(endpoint))) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
+        raise sentence_of_search(NotAHub(), Asking(words, host_of(endpoint))) from None
+    return [row for row in found if REPO_ID.fullmatch(row.id)]
+
+
+def _found(row: ModelInfo) -> Found:
+    card, tags = row.card_data, [str(tag) for tag in row.tags or []]
+    tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+    license_ = card.get("license_name") or card.get("license") if card else None
+    return Found(
+        id=row.id,
+        params=row.safetensors.total if row.safetensors else None,
+        likes=row.likes,
+        downloads=row.downloads,
+        gated=bool(row.gated),
+        license=license_ if isinstance(license_, str) else tagged,
+        languages=tuple(_texts(card.get("language") if card else None)),
+        tags=tuple(tags),
+        modified=row.last_modified.date().isoformat() if row.last_modified else None,
+        why_not=_why_not(row, tags),
+    )
+
+
+def _texts(value: Any) -> Sequence[str]:
+    """A card says one language as a text, several as a list; what is neither says nothing."""
+    return [value] if isinstance(value, str) else [each for each in value or () if isinstance(each, str)]
+
+
+def _why_not(row: ModelInfo, tags: list[str]) -> Message | None:
+    """By its tags alone: the listing of its files, which comes before a download, has the last word."""
+    library = row.library_name or ""
+    if library == "peft" or "adapter" in tags or any(tag.startswith("base_model:adapter:") for tag in tags):
+        return msg("hub_search.adapter")
+    if library == "diffusers" or row.pipeline_tag in _IMAGES:
+        return msg("hub_search.images", kind=row.pipeline_tag or library)
+    if "gguf" in tags and row.safetensors is None:
+        return msg("hub_search.only_gguf")
+    return None
