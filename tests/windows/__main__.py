@@ -35,7 +35,8 @@ JOURNEYS = ("tests/windows/test_journeys.py", "tests/windows/test_encodings.py",
 OF_CODE_PAGE_936 = "tests/windows/test_encodings.py"
 SHORT = (
     *JOURNEYS[:2], "tests/faults/test_refusals.py", "tests/unit/runs/test_reporter.py", "tests/unit/test_files.py", "tests/unit/test_launch.py",
-    "tests/unit/system/test_child.py", "tests/unit/hub/test_hub.py", "tests/process/test_trust.py", "tests/model/test_trainer.py",
+    "tests/unit/system/test_child.py", "tests/unit/hub/test_hub.py", "tests/unit/runs/test_deletion.py", "tests/process/test_trust.py",
+    "tests/model/test_trainer.py",
 )  # fmt: skip
 ALL = ("unit", "model", "process", "faults")
 ENDED = re.compile(r"^(tests/\S+?\.py)::(.+?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b", re.MULTILINE)
