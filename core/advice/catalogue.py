@@ -60,9 +60,9 @@ def _entries(budget: Budget) -> Sequence[CatalogueEntry]:
 def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
     if method == "full":
         return _full(shape, budget)
-    advised = recommend.recommend(with_settings(all_holes(), method=method, micro_batch=1), Grounds(budget, shape))
-    assert advised.estimate is not None  # the shape is known
-    return Fit(advised.verdict, advised.estimate.needed_gib)
+    _, verdict, needs = recommend.weigh(with_settings(all_holes(), method=method, micro_batch=1), Grounds(budget, shape))
+    assert needs is not None  # the shape is known
+    return Fit(verdict, needs.needed_gib)
 
 
 def _full(shape: ModelShape, budget: Budget) -> Fit:

@@ -41,6 +41,7 @@ from core.advice.decisions import (
     wanted_length,
 )
 from core.advice.warnings import warnings
+from core.memory.arithmetic import Estimate
 from core.messages import msg
 from core.models.known import KnownModel, known_models
 from core.recipe import Recipe
@@ -74,6 +75,14 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         warnings=tuple(warnings(case, filled, verdict, others)),
         budget=budget,
     )
+
+
+def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate | None]:
+    """What `recommend` fills in, its verdict and its estimate alone: no other way is weighed and no sentence is made of it. For lists
+    of models, where the other ways of each would be looked for among all the others."""
+    case = Case.of(recipe, grounds)
+    filled, _ = decide(case, recipe)
+    return filled, judge(case, filled)[0], case.estimate(filled)
 
 
 def decide(case: Case, recipe: Recipe) -> tuple[Recipe, list[Reason]]:

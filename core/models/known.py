@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import ModelError
 from core.models.shapes import Held, ModelShape
@@ -16,12 +16,20 @@ SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.
 SMALLEST, LARGEST = 50e6, 500e9
 
 
+Commercial = Literal["allowed", "limited", "forbidden"]
+Thinking = Literal["never", "optional", "always"]
+
+
 class KnownModel(BaseModel):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
-    family: models of one name in several sizes. billions: parameters, as the model's own page tells. config: as much of its
-    config.json as its class needs, where its size does not follow from widths alone.
-    gated: the hub gives it only to people who accepted its licence. note: by language, empty where there is nothing to say.
+    family: models of one name in several sizes. billions: parameters of its text part, as the model's own page tells. in_files:
+    parameters in all of its weight files as the hub counts them, None where no table has it. beside: why that is more than its text
+    part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead). released: the month, 2026-02.
+    commercial: whether one may sell what one makes of it; limited by revenue, users, country or use as its licence says. gated: the hub
+    gives it only to people who accepted its licence. languages: codes, as its makers name them. thinking: before it answers.
+    tools: whether its template calls them. note: by language, why one would take it. source: where its shape was read.
+    config: as much of its config.json as its class needs, where its size does not follow from widths alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,18 +39,26 @@ class KnownModel(BaseModel):
     title: str
     family: str
     billions: float
+    in_files: int | None = None
+    beside: Literal["head", "towers"] | None = None
+    released: Annotated[str, Field(pattern=r"^20\d\d-(0[1-9]|1[0-2])$")]
     licence: str
+    commercial: Commercial
     gated: bool
     languages: tuple[str, ...]
-    note: dict[str, str] = {}
+    thinking: Thinking
+    tools: bool
+    note: dict[str, str]
+    source: str
     shape: ModelShape
     config: dict[str, Any] | None = None
 
 
 @lru_cache(maxsize=1)
 def known_models() -> tuple[KnownModel, ...]:
-    """Models worth a first try, the starter first, then by family."""
-    return tuple(KnownModel.model_validate(_with_shape(dict(entry))) for entry in load("models")["models"])
+    """All of the catalogue in its order: the starter, then what is liked, then what has a successor."""
+    content = load("models")
+    return tuple(_model(dict(entry), content["spoken"]) for entry in content["models"])
 
 
 @lru_cache(maxsize=1)
@@ -70,6 +86,13 @@ def shape_of_size(size: str) -> ModelShape:
         a_layer = (nearest.params - outside) / nearest.num_hidden_layers
         shape = nearest.model_copy(update={"num_hidden_layers": max(1, round((params - outside) / a_layer))})
     return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
+
+
+def _model(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
+    languages = entry["languages"]
+    return KnownModel.model_validate(
+        _with_shape(entry) | {"languages": spoken[languages] if isinstance(languages, str) else languages}
+    )
 
 
 def _with_shape(entry: dict[str, Any]) -> dict[str, Any]:

@@ -50,13 +50,9 @@ class ModelStep:
         w, model = self.w, known(model_id)
         if model is None:
             return format.model_name(model_id, w)
-        advised = recommend.recommend(all_holes(), Grounds(budget, model.shape))
-        verdict = w.t(
-            "wizard.model_verdict",
-            method=METHODS[advised.recipe.adapter.method],
-            verdict=w.t(f"plan_view.verdict_{advised.verdict}"),
-        )
-        return " · ".join([model.title, format.parameters(w, model.shape.params), verdict])
+        recipe, verdict, _ = recommend.weigh(all_holes(), Grounds(budget, model.shape))
+        said = w.t("wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}"))
+        return " · ".join([model.title, format.parameters(w, model.shape.params), said])
 
 
 def known(model_id: str) -> KnownModel | None:
