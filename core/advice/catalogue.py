@@ -44,8 +44,12 @@ class CatalogueEntry:
 
 def entries(budget: Budget) -> Sequence[CatalogueEntry]:
     """All known models, the smallest first."""
-    rounded = None if budget.free_gib is None else round(budget.free_gib, 1)  # free memory trembles all the time
-    return _entries(budget.model_copy(update={"free_gib": rounded}))
+    return _entries(rounded(budget))
+
+
+def rounded(budget: Budget) -> Budget:
+    """budget as verdicts are remembered for it: free memory trembles all the time."""
+    return budget if budget.free_gib is None else budget.model_copy(update={"free_gib": round(budget.free_gib, 1)})
 
 
 @lru_cache(maxsize=32)
@@ -57,7 +61,9 @@ def _entries(budget: Budget) -> Sequence[CatalogueEntry]:
     return tuple(found)
 
 
+@lru_cache(maxsize=8192)  # two methods of all models on two dozen cards
 def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
+    """Remembered, also for models of one shape."""
     if method == "full":
         return _full(shape, budget)
     _, verdict, needs = recommend.weigh(with_settings(all_holes(), method=method, micro_batch=1), Grounds(budget, shape))

@@ -1,0 +1,322 @@
+"""What a person's words for a model ask for: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用". No torch.
+
+Words are looked up (presets/shelf.yaml) and not understood: a sentence is cut into cards, sizes, known words, and names, in that order;
+what means nothing is handed back. A misspelt word is read as the nearest known one (difflib) where one is near. Nothing is asked of anybody.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, Literal
+
+from core.messages import Message, msg
+from core.models.known import known_models
+from core.presets import load
+
+LONGEST = 200  # characters that are read
+SMALL_BILLIONS, PROCESSOR_BILLIONS, LARGE_BILLIONS = 4.5, 1.3, 12.0  # what "small", "for a processor" and "large" mean here
+AS_NAMED = 1.07  # a model that is called 4B has up to 4.2
+ABOUT = 1.25
+NEAR = 0.72  # likeness of a misspelt word, of 1: "qwne" is 0.75 like "qwen"
+Order = Literal["liked", "newest", "smallest", "largest"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for; None, () or "liked": nothing. A page's own controls make one too (`read` puts the words over it).
+
+    names: parts of a name, all of them. makers: families or owners of a name, one of them. topic: a key of topics in
+    presets/shelf.yaml. billions: least and most. language: a code. sell: what one makes may be sold. thinks: True: can, False: need not.
+    gated: False: without a gate. fits: trains on this card, by method where one is named. card_gb: of a card as sold; processor: none.
+    """
+
+    names: tuple[str, ...] = ()
+    makers: tuple[str, ...] = ()
+    topic: str | None = None
+    billions: tuple[float, float] | None = None
+    language: str | None = None
+    many_languages: bool = False
+    card_gb: float | None = None
+    processor: bool = False
+    fits: bool = False
+    method: Literal["lora", "qlora"] | None = None
+    licence: str | None = None
+    sell: bool = False
+    thinks: bool | None = None
+    tools: bool = False
+    gated: bool | None = None
+    order: Order = "liked"
+
+    def parts(self) -> dict[str, Message]:
+        """Each thing that is asked for, by the field it is in, as a few words for a person."""
+        by = {"lora": "LoRA", "qlora": "QLoRA"}
+        said: dict[str, Message | None] = {
+            "makers": msg("shelf.maker", names=self.makers) if self.makers else None,
+            "names": msg("shelf.name", names=self.names) if self.names else None,
+            "topic": msg("shelf.topic", topic=self.topic) if self.topic else None,
+            "billions": _size_said(*self.billions) if self.billions else None,
+            "language": msg("shelf.language", language=language_name(self.language)) if self.language else None,
+            "many_languages": msg("shelf.many_languages") if self.many_languages else None,
+            "card_gb": msg("shelf.card", gb=self.card_gb) if self.card_gb else None,
+            "processor": msg("shelf.processor") if self.processor else None,
+            "method": msg("shelf.fits_by", method=by[self.method]) if self.method else None,
+            "fits": msg("shelf.fits") if self.fits and not self.method and not self.card_gb and not self.processor else None,
+            "licence": msg("shelf.licence", licence=self.licence) if self.licence else None,
+            "sell": msg("shelf.sell") if self.sell else None,
+            "thinks": None if self.thinks is None else msg("shelf.thinks" if self.thinks else "shelf.answers_at_once"),
+            "tools": msg("shelf.tools") if self.tools else None,
+            "gated": None if self.gated is None else msg("shelf.gated" if self.gated else "shelf.open"),
+            "order": None if self.order == "liked" else msg(f"shelf.{self.order}"),
+        }
+        return {field: message for field, message in said.items() if message is not None}
+
+
+@dataclass(frozen=True)
+class Read:
+    """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near."""
+
+    wish: Wish
+    corrected: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def told(self) -> tuple[Message, ...]:
+        """For a person: what was read otherwise than written, and what not at all."""
+        found = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
+        for words, near in self.unknown:
+            found.append(msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words))
+        return tuple(found)
+
+
+def read(words: str, wish: Wish | None = None) -> Read:
+    """What words ask for, put over wish. Never raises: what means nothing is told."""
+    text = f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} "
+    is_question = bool(re.search(r"\?|吗|^\s*(?:is|are|does|do)\b", text))
+    found: dict[str, Any] = {}
+    text = _cards(text, found)
+    text = _sizes(text, found)
+    text, meanings = _known_words(text)
+    for kind, value in meanings:
+        _take(kind, value, found, is_question)
+    corrected, unknown = _names(text, found, is_question)
+    return Read(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown))
+
+
+def squashed(text: str) -> str:
+    """A name without what people leave out: "Llama-3.1-8B" and "llama 3.1 8b" are one."""
+    return re.sub(r"[\s_/:-]+", "", text.lower())
+
+
+def language_name(code: str) -> Message:
+    names = _presets()["languages"].get(code)
+    return msg("advise.said", en=names["en"], zh=names["zh"]) if names else msg("advise.said", en=code, zh=code)
+
+
+def topic_words(topic: str) -> tuple[str, ...]:
+    """What the sentence or the name of a model says that is liked for it."""
+    return tuple(_presets()["topics"][topic]["in"])
+
+
+@lru_cache(maxsize=1)
+def _presets() -> dict[str, Any]:
+    content: dict[str, Any] = load("shelf")
+    return content
+
+
+# ---- cards and sizes ---------------------------------------------------------------------------------------------------
+_GB = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d)?)\s*(?:gib|gigs?|gb|g)(?![a-z0-9])")
+_CARD = re.compile(r"(?<![a-z0-9.-])(?:rtx|gtx)?\s*(\d{4})\s*-?\s*((?:ti)?\s*(?:super)?)(?![a-z0-9.-])")
+_UNIT = r"\s*(b|billion|bn|m|million|亿)(?![a-z0-9])"
+_NUMBER = r"(\d{1,4}(?:\.\d{1,3})?)"
+_MOST = r"under|below|up to|at most|max|maximum|less than|smaller than|no more than|<=?|≤|不超过|不大于|小于|低于|最多|至多"
+_LEAST = r"over|above|at least|more than|larger than|bigger than|>=?|≥|大于|超过|不小于|至少"
+_RANGE = re.compile(rf"(?<![a-z0-9.-]){_NUMBER}\s*(?:b|billion)?\s*(?:-|–|to|~|到|至)\s*{_NUMBER}{_UNIT}")
+_SIZE = re.compile(
+    rf"(?:({_MOST})|({_LEAST}))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or smaller|以下|以内)|(or more|or larger|以上))?"
+)
+
+
+def _cards(text: str, found: dict[str, Any]) -> str:
+    def card(match: re.Match[str]) -> str:
+        name = " ".join(match[0].replace("rtx", "").replace("gtx", "").replace("-", " ").replace("ti", " ti ").split())
+        gb = cards.get(name)
+        if gb is None:
+            return match[0]
+        found.setdefault("card_gb", float(gb))
+        return " "
+
+    def size(match: re.Match[str]) -> str:
+        if not 1 <= float(match[1]) <= 999:
+            return match[0]
+        found["card_gb"] = float(match[1])
+        return " "
+
+    cards = {str(name): gb for name, gb in _presets()["cards"].items()}
+    text = _GB.sub(size, text)
+    return _CARD.sub(card, text)
+
+
+def _sizes(text: str, found: dict[str, Any]) -> str:
+    def billions(number: str, unit: str) -> float:
+        return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
+
+    def between(match: re.Match[str]) -> str:
+        least, most = sorted((billions(match[1], match[3]), billions(match[2], match[3])))
+        found["billions"] = (least, most)
+        return " "
+
+    def one(match: re.Match[str]) -> str:
+        size = billions(match[3], match[4])
+        if size <= 0:
+            return match[0]
+        if match[1] or match[5]:
+            found["billions"] = (0.0, size)
+        elif match[2] or match[6]:
+            found["billions"] = (size, float("inf"))
+        else:
+            found["billions"] = (size / ABOUT, size * ABOUT)
+        return " "
+
+    return _SIZE.sub(one, _RANGE.sub(between, text))
+
+
+def _size_said(least: float, most: float) -> Message:
+    if least <= 0:
+        return msg("shelf.at_most", billions=most)
+    if most == float("inf"):
+        return msg("shelf.at_least", billions=least)
+    if abs(most / least - ABOUT * ABOUT) < 1e-6:
+        return msg("shelf.about", billions=round(least * ABOUT, 3))
+    return msg("shelf.between", least=least, most=most)
+
+
+# ---- words of presets/shelf.yaml ---------------------------------------------------------------------------------------
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> dict[str, tuple[str, str]]:
+    """Each known word: what kind it is of, and its value; of two readings the later one."""
+    presets = _presets()
+    words: dict[str, tuple[str, str]] = {str(word).lower(): ("filler", "") for word in presets["fillers"]}
+    for code, names in presets["languages"].items():
+        for word in (names["en"], names["zh"], *names["words"]):
+            words[word.lower()] = ("language", code)
+    for kind, entries in (("topic", {key: entry["words"] for key, entry in presets["topics"].items()}), ("licence", presets["licences"]),
+                          ("ask", presets["asks"])):  # fmt: skip
+        for value, written in entries.items():
+            words |= {word.lower(): (kind, value) for word in written}
+    return words | {word: ("maker", word) for word in presets["makers"]}
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    """Chinese words anywhere, then Latin ones that stand alone; the longest first."""
+    words = sorted(_vocabulary(), key=len, reverse=True)
+    chinese = "|".join(re.escape(word) for word in words if _CJK.search(word))
+    latin = "|".join(re.escape(word) for word in words if not _CJK.search(word))
+    return re.compile(chinese), re.compile(rf"(?<![\w.-])(?:{latin})(?![\w-]|\.\w)")
+
+
+def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
+    found: list[tuple[str, str]] = []
+
+    def take(match: re.Match[str]) -> str:
+        found.append(_vocabulary()[match[0]])
+        return " "
+
+    for pattern in _patterns():
+        text = pattern.sub(take, text)
+    return text, found
+
+
+def _take(kind: str, value: str, found: dict[str, Any], is_question: bool) -> None:
+    """Puts one known word into found. The person's size stands over what small and large mean."""
+    if kind in ("language", "topic", "licence"):
+        found[kind] = value
+    elif kind == "maker":
+        found["makers"] = tuple(dict.fromkeys((*found.get("makers", ()), *_presets()["makers"][value])))
+    elif value in ("newest", "smallest", "largest"):
+        found["order"] = value
+    elif value in ("small", "large", "processor"):
+        limits = {"small": (0.0, SMALL_BILLIONS), "large": (LARGE_BILLIONS, float("inf")), "processor": (0.0, PROCESSOR_BILLIONS)}
+        found.setdefault("billions", limits[value])
+        found |= {"processor": True} if value == "processor" else {}
+    elif value in ("lora", "qlora"):
+        found |= {"method": value, "fits": True}
+    elif value in ("thinks", "answers_at_once"):
+        found["thinks"] = value == "thinks"
+    elif value == "open" or (value == "gated" and not is_question):  # "is Gemma gated?" asks of Gemma, and each row answers
+        found["gated"] = value == "gated"
+    elif value != "gated" and kind == "ask":
+        found[value] = True
+
+
+# ---- names -------------------------------------------------------------------------------------------------------------
+_WITH_NUMBER = re.compile(r"(?<![\w.-])([a-z][a-z:-]*[a-z])\s+(\d{1,2}(?:\.\d)?)(?![\w.])")
+_TOKEN = re.compile(r"[^\s,;!?，。；！？、\"'()（）“”]+")
+
+
+@lru_cache(maxsize=1)
+def _heads() -> frozenset[str]:
+    """What families are called: "qwen", "qwen3.5", "gemma", "deepseek", "gpt"."""
+    families = {model.family.lower() for model in known_models()}
+    return frozenset(head for family in families for head in (squashed(family), re.split(r"[\s\d-]", family)[0]) if len(head) > 1)
+
+
+@lru_cache(maxsize=1)
+def _names_known() -> tuple[str, ...]:
+    """Every name that a misspelt one may stand for, families first."""
+    pieces = (piece for model in known_models() for piece in re.split(r"[\s/_-]+", f"{model.title} {model.hub}".lower()))
+    named = dict.fromkeys(piece for piece in pieces if len(piece) > 3 and re.match(r"[a-z]{3}", piece))
+    latin = (word for word in _vocabulary() if len(word) > 3 and word.isalpha() and not _CJK.search(word))
+    return tuple(dict.fromkeys((*sorted(_heads()), *named, *latin)))
+
+
+@lru_cache(maxsize=1)
+def _all_names() -> tuple[str, ...]:
+    return tuple(f"{squashed(model.family)}|{squashed(model.title)}|{squashed(model.hub)}" for model in known_models())
+
+
+def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+    corrected: list[tuple[str, str]] = []
+    unknown: list[tuple[str, tuple[str, ...]]] = []
+    for token in _TOKEN.findall(_WITH_NUMBER.sub(r"\1\2", text)):
+        token = token.strip(".-/")
+        name = squashed(token)
+        if not any(char.isalnum() for char in name) or (len(name) < 2 and name.isascii()):
+            continue
+        if _is_named(name):
+            _take_name(token, found)
+            continue
+        near = [] if _CJK.search(name) else get_close_matches(name, _names_known(), n=3, cutoff=NEAR)
+        taken = next((word for word in near if len(name) > 3 and word[0] == name[0]), None)
+        if taken is None:
+            unknown.append((token, tuple(near)))
+            continue
+        corrected.append((token, taken))
+        kind, value = _vocabulary().get(taken, ("name", taken))
+        if kind == "name":
+            _take_name(taken, found)
+        else:
+            _take(kind, value, found, is_question)
+    return corrected, unknown
+
+
+def _is_named(name: str) -> bool:
+    return any(name in names for names in _all_names())
+
+
+def _take_name(name: str, found: dict[str, Any]) -> None:
+    found["names"] = tuple(dict.fromkeys((*found.get("names", ()), name)))
+
+
+def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:
+    """Whether all of names are of a model. about: its squashed names; family: its squashed family. A family's own name, alone,
+    means that family and not what was made of it ("llama" is not TinyLlama): others tells that more than one name was given."""
+    wanted = [squashed(name) for name in names]
+    return all(name in about and (others or name not in _heads() or family.startswith(name)) for name in wanted)

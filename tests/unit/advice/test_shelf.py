@@ -1,0 +1,244 @@
+"""A person's words find the models that they ask for, in English and in Chinese, over the real catalogue."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.advice import catalogue, shelf, wish
+from core.advice.wish import Wish
+from core.memory import budget
+from core.memory.budget import Budget
+from core.messages import LANGUAGES
+from core.models.known import known_models
+from core.presets import load
+
+CARD = budget.planned(12, "Windows")
+BY_ID = {model.id: model for model in known_models()}
+
+
+def ids(words: str, there: Budget = CARD, asked: Wish | None = None) -> list[str]:
+    return [row.model.id for row in shelf.find(words, there, asked).rows]
+
+
+# words: what must be first, what must be among them, what must not appear.
+QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "a small Japanese model for 6 GB": (
+        "qwen3.5-4b",
+        ("lfm2.5-1.2b-jp", "sarashina2.2-3b-instruct"),
+        ("qwen3-8b", "olmo-3-7b", "starter"),
+    ),
+    "the newest Qwen that fits": (
+        "qwen3.5-4b",
+        ("qwen3.5-9b", "qwen3-8b"),
+        ("qwen3.8-27b", "gemma-4-12b", "deepseek-r1-distill-qwen-7b"),
+    ),
+    "one I may sell": ("qwen3.5-4b", ("llama-3.1-8b-instruct",), ("aya-expanse-8b", "qwen2.5-3b-instruct", "exaone-4.0-1.2b")),
+    "is Gemma gated?": ("gemma-4-e2b", ("gemma-3-4b-it", "gemma-4-e4b"), ("qwen3.5-4b",)),
+    "日语小模型 可商用": ("qwen3.5-4b", ("llm-jp-3.1-1.8b-instruct", "tinyswallow-1.5b-instruct"), ("qwen3-8b", "aya-expanse-8b")),
+    "calls tools under 4B": ("qwen3.5-4b", ("qwen3-4b-instruct-2507", "lfm2.5-350m"), ("qwen3-8b", "gemma-3-4b-it")),
+    "thinks german": ("qwen3.5-4b", ("qwen3-8b", "granite-4.2-8b"), ("qwen3-4b-instruct-2507", "minicpm5-1b", "olmo-3-7b-think")),
+    "llama 27B for 24 GB": (
+        "llama-3.1-8b-instruct",
+        ("llama-2-13b-chat",),
+        ("llama-3.3-70b-instruct", "tinyllama-1.1b-chat", "qwen3.8-27b"),
+    ),
+    "能放进 8G 显卡、会思考的最新千问": ("qwen3.5-4b", ("qwen3-4b",), ("qwen3.5-9b", "qwen3-4b-instruct-2507")),
+    "code for a 4090 with QLoRA": (
+        "seed-coder-8b-instruct",
+        ("devstral-small-2505", "qwen2.5-coder-32b-instruct"),
+        ("qwen3-8b", "qwen3-coder-30b-a3b-instruct"),
+    ),
+}
+
+
+@pytest.mark.parametrize("words", QUESTIONS)
+def test_a_new_users_question_is_answered(words: str) -> None:
+    first, among, never = QUESTIONS[words]
+    found = ids(words)
+    assert found[0] == first
+    assert set(among) <= set(found) and not set(never) & set(found)
+
+
+READINGS: dict[str, Wish] = {
+    "": Wish(),
+    "what is the best model": Wish(),
+    "qwen3 8b": Wish(names=("qwen3",), billions=(8 / 1.25, 8 * 1.25)),
+    "Qwen/Qwen3-8B": Wish(names=("qwen/qwen3-8b",)),
+    "gemma 3 4b": Wish(names=("gemma3",), billions=(4 / 1.25, 4 * 1.25)),
+    "phi-4": Wish(names=("phi-4",)),
+    "3 to 8B": Wish(billions=(3.0, 8.0)),
+    "4B-8B tools": Wish(billions=(4.0, 8.0), tools=True),
+    "over 30 billion": Wish(billions=(30.0, float("inf"))),
+    "500M": Wish(billions=(0.4, 0.625)),
+    "不超过40亿": Wish(billions=(0.0, 4.0)),
+    "7B以下": Wish(billions=(0.0, 7.0)),
+    "12gb": Wish(card_gb=12.0),
+    "RTX 3060 Ti": Wish(card_gb=8.0),
+    "4060ti": Wish(card_gb=8.0),
+    "4060 ti 16 GB": Wish(card_gb=16.0),
+    "8G显存": Wish(card_gb=8.0),
+    "small apache": Wish(billions=(0.0, wish.SMALL_BILLIONS), licence="Apache"),
+    "small 7b": Wish(billions=(7 / 1.25, 7 * 1.25)),
+    "biggest that fits with LoRA": Wish(order="largest", fits=True, method="lora"),
+    "without thinking": Wish(thinks=False),
+    "不思考的模型": Wish(thinks=False),
+    "会调用工具的韩语模型": Wish(tools=True, language="ko"),
+    "deutsch": Wish(language="de"),
+    "nur français": Wish(language="fr"),
+    "gated": Wish(gated=True),
+    "is llama gated": Wish(names=("llama",)),
+    "Gemma 需要许可吗": Wish(names=("gemma",)),
+    "not gated": Wish(gated=False),
+    "无需许可": Wish(gated=False),
+    "google": Wish(makers=("Gemma",)),
+    "阿里 最新": Wish(makers=("Qwen",), order="newest"),
+    "role play": Wish(topic="roleplay"),
+    "for a cpu": Wish(processor=True, billions=(0.0, wish.PROCESSOR_BILLIONS)),
+    "multilingual": Wish(many_languages=True),
+}
+
+
+@pytest.mark.parametrize("words", READINGS)
+def test_words_are_read_as_what_they_ask_for(words: str) -> None:
+    assert wish.read(words).wish == READINGS[words]
+
+
+@pytest.mark.parametrize(
+    ("written", "taken"), [("qwne 8b", "qwen"), ("lamma", "llama"), ("japanes", "japanese"), ("ministal", "ministral")]
+)
+def test_a_misspelt_word_is_read_as_the_nearest_and_said(written: str, taken: str) -> None:
+    found = shelf.find(written, CARD)
+    assert found.words.corrected == ((written.split()[0], taken),) and found.rows
+    assert all(part in found.told[0].render(language) for part in (written.split()[0], taken) for language in LANGUAGES)
+
+
+def test_a_word_that_means_nothing_is_said_and_finds_nothing_by_itself() -> None:
+    alone = shelf.find("xyzzy", CARD)
+    assert not alone.rows and "xyzzy" in str(alone.told[0])
+    beside = shelf.find("xyzzy german", CARD)
+    assert {row.model.id for row in beside.rows} == set(ids("german")) and "xyzzy" in str(beside.told[0])
+
+
+def test_an_odd_question_is_answered_all_the_same() -> None:
+    for words in ("\x00", "🦙" * 300, "(" * 50, "99999999 GB", "0B", "rtx", "- / .", "b b b 4b4b", "ｑｗｅｎ３　８Ｂ", "a" * 5000):
+        assert shelf.find(words, CARD).wish is not None
+    assert ids("ｑｗｅｎ３　８Ｂ") == ids("qwen3 8b")
+
+
+def test_without_words_all_models_are_there_and_the_starter_leads() -> None:
+    found = shelf.find("", CARD)
+    assert len(found.rows) == len(BY_ID) and found.rows[0].model.id == "starter" and not found.told and not found.wish.parts()
+    assert ids("a model for 12 GB")[0] != "starter"
+
+
+def test_what_trains_here_comes_first_and_then_what_is_liked() -> None:
+    rank = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}
+    place = {model.id: number for number, model in enumerate(known_models())}
+    rows = shelf.find("german", CARD).rows
+    assert [rank[row.verdict] for row in rows] == sorted(rank[row.verdict] for row in rows)
+    for verdict in set(rank.values()):
+        places = [place[row.model.id] for row in rows if rank[row.verdict] == verdict]
+        assert places == sorted(places)
+
+
+def test_a_verdict_is_that_of_the_list_of_all_models() -> None:
+    entries = {entry.model.id: entry for entry in catalogue.entries(CARD)}
+    for row in shelf.find("", CARD).rows:
+        fits = entries[row.model.id].fits
+        assert (row.lora, row.qlora) == (fits["lora"], fits["qlora"])
+        assert (row.verdict != "no") == entries[row.model.id].trains
+        assert row.needed_gib == fits[row.method].needed_gib
+        assert (row.verdict in ("lora", "qlora")) == (fits[row.method].verdict == "fits")
+
+
+def test_a_card_in_the_words_is_what_the_verdicts_are_of() -> None:
+    found = shelf.find("qwen3 8b for 24 GB", CARD)
+    assert found.budget.sold_gb == 24 and found.rows[0].verdict == "lora"
+    assert shelf.find("qwen3 8b", CARD).rows[0].verdict == "qlora"
+    small = shelf.find("fits", budget.planned(4, "Linux")).rows
+    assert small and all(row.verdict != "no" for row in small) and "qwen3-8b" not in {row.model.id for row in small}
+
+
+def test_a_method_in_the_words_is_what_the_verdicts_are_of() -> None:
+    rows = shelf.find("fits with LoRA", CARD).rows
+    assert all(row.method == "lora" and row.lora.verdict in ("fits", "tight") for row in rows)
+    assert "qwen3-8b" not in {row.model.id for row in rows}
+
+
+def test_without_a_card_the_processor_is_asked() -> None:
+    ram = Budget(kind="cpu", name="a processor", free_gib=12.0)
+    assert shelf.find("small for a processor", CARD, processor=ram).budget.free_gib == 12.0
+    unknown = shelf.find("for a processor", CARD)
+    assert unknown.budget.free_gib is None and {row.verdict for row in unknown.rows} == {"unknown"}
+    assert all(row.verdict in ("lora", "qlora", "tight") for row in shelf.find("fits", ram).rows)
+
+
+def test_a_gate_has_its_page_and_an_open_model_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://mirror.example/")
+    rows = {row.model.id: row for row in shelf.find("gemma", CARD).rows}
+    assert rows["gemma-3-4b-it"].gate == "http://mirror.example/google/gemma-3-4b-it" and rows["gemma-4-e4b"].gate is None
+    assert not any(row.gate for row in shelf.find("without a gate", CARD).rows)
+    assert all(row.gate for row in shelf.find("gated", CARD).rows)
+
+
+def test_the_words_stand_over_the_pages_own_controls() -> None:
+    asked = Wish(language="ja", fits=True)
+    assert shelf.find("german", CARD, asked).wish == Wish(language="de", fits=True)
+    assert ids("", CARD, Wish(tools=True)) == ids("tools")
+    assert set(ids("xyzzy", CARD, asked)) == set()
+
+
+def test_where_nothing_is_all_of_it_the_least_is_left_out_and_said() -> None:
+    found = shelf.find("llama 27B for 24 GB", CARD)
+    assert found.left_out == ("billions",) and "27B" in str(found.told[0]) and "27B" in found.told[0].render("zh")
+    too_large = shelf.find("llama 3.3 70b that fits", CARD)
+    assert too_large.left_out == ("fits",) and too_large.rows[0].verdict == "no"
+
+
+def test_what_one_may_not_do_is_never_left_out() -> None:
+    found = shelf.find("exaone to sell", CARD)
+    assert not found.rows and found.told[-1].key == "shelf.none"
+    assert not shelf.find("llama 2 without a gate", CARD).rows
+
+
+def test_what_was_understood_is_told_in_both_languages() -> None:
+    words = "newest small german that thinks and calls tools, apache, commercial, without a gate, fits with qlora, stories, multilingual"
+    parts = wish.read(words).wish.parts()
+    assert set(parts) >= {
+        "language",
+        "thinks",
+        "tools",
+        "licence",
+        "sell",
+        "gated",
+        "method",
+        "topic",
+        "billions",
+        "order",
+        "many_languages",
+    }
+    for part in (*parts.values(), *wish.read("google qwen 8b 6gb cpu").wish.parts().values()):
+        for language in LANGUAGES:
+            assert not part.render(language).startswith("shelf.") and "{" not in part.render(language)
+
+
+def test_the_words_of_the_shelf_are_words_and_the_models_languages_have_names() -> None:
+    presets = load("shelf")
+    assert all(isinstance(word, str) for word in presets["fillers"]), "YAML reads on and no as true and false"
+    assert all(isinstance(word, str) for words in presets["asks"].values() for word in words)
+    assert {code for model in known_models() for code in model.languages} == set(presets["languages"])
+    families = [*(model.family for model in known_models()), *(model.hub for model in known_models())]
+    assert all(any(name.startswith(maker) for name in families) for makers in presets["makers"].values() for maker in makers)
+    for topic in presets["topics"]:
+        assert shelf.find("", CARD, Wish(topic=topic)).rows
+
+
+def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page asks at each pause of typing; free memory trembles between them."""
+    shelf.warm(CARD)
+    counted: list[object] = []
+    monkeypatch.setattr("core.advice.recommend.weigh", lambda *asked: counted.append(asked))
+    trembling = CARD.model_copy(update={"free_gib": CARD.free_gib + 0.01})  # type: ignore[operator]  # a planned card's is known
+    for words in ("", "german", "qwen", "calls tools under 4B"):
+        assert shelf.find(words, trembling).rows
+    assert not counted
