@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Pat
     for file in [file for file in root.rglob("*") if file.is_file() and file.suffix != ".pt"]:
         raw = file.read_bytes()
         if b"@ROOT@" in raw:
-            file.write_bytes(raw.replace(b"@ROOT@", str(root).encode()))
+            file.write_bytes(raw.replace(b"@ROOT@", root.as_posix().encode()))  # inside JSON, where \\ would mean another thing
     for config in [*root.rglob("tokenizer_config.json")]:
         shutil.copyfile(starter_folder / "tokenizer.json", config.with_name("tokenizer.json"))
     torch.manual_seed(0)
@@ -76,7 +76,9 @@ def command(*arguments: str, workspace: Workspace) -> Any:
 
 
 def without_sizes(value: Any) -> Any:
-    """Paths of this machine are of another length than those of the one that made it."""
+    """Paths of this machine are of another length than those of the one that made it, and Windows says them with \\."""
+    if isinstance(value, str) and os.name == "nt":
+        return value.replace("\\", "/")
     if isinstance(value, dict):
         return {key: without_sizes(each) for key, each in value.items() if key != "bytes"}
     return [without_sizes(each) for each in value] if isinstance(value, list) else value
