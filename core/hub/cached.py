@@ -26,7 +26,7 @@ _SMALL = (
 )
 _LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
 SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)  # a file of its own folder
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def installed(cache_dir: str | Path | None = None) -> list[str]:
@@ -79,18 +79,22 @@ class CachedRepo:
 
     @property
     def lock(self) -> Path:
-        return self.cache / ".locks" / self.folder.name / "lora-garage.lock"
+        return self.lock_of("lora-garage")
+
+    def lock_of(self, blob: str) -> Path:
+        """The one that huggingface_hub takes before it fetches a file."""
+        return self.cache / ".locks" / self.folder.name / f"{blob}.lock"
 
     def snapshot(self, revision: str) -> Path | None:
         """The snapshot of revision if it can be used: a config, a tokenizer, and every shard its index names."""
         commit = revision
-        if not _COMMIT.fullmatch(revision):
+        if not COMMIT.fullmatch(revision):
             try:
                 commit = (self.folder / "refs" / revision).read_text("utf-8").strip()
             except (OSError, ValueError):
                 return None
         folder = self.folder / "snapshots" / commit
-        if not _COMMIT.fullmatch(commit) or not (folder / "config.json").is_file():
+        if not COMMIT.fullmatch(commit) or not (folder / "config.json").is_file():
             return None
         if not any((folder / name).is_file() for name in TOKENIZERS):
             return None
@@ -103,29 +107,29 @@ class CachedRepo:
         except (CachedRepoTreeNotFoundError, OSError):
             return False
         weights = _local_weights(snapshot)
-        needed = [file for file in listing if _is_small(file.path) or file.path in weights]
-        return all(_has(snapshot / file.path, file.size) for file in needed)
+        needed = [file for file in listing if is_small(file.path) or file.path in weights]
+        return all(has(snapshot / file.path, file.size) for file in needed)
 
 
 def _local_weights(folder: Path) -> list[str]:
     if (folder / SINGLE).is_file():
         return [SINGLE]
-    return [INDEX, *_shards(folder / INDEX)]
+    return [INDEX, *shards(folder / INDEX)]
 
 
-def _shards(index: Path) -> list[str]:
+def shards(index: Path) -> list[str]:
     """The shard names of an index file, sorted; empty where it is missing or not an index."""
     content = files.read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     return sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
 
 
-def _has(path: Path, size: int | None) -> bool:
+def has(path: Path, size: int | None) -> bool:
     try:
         return path.is_file() and (size is None or path.stat().st_size == size)
     except OSError:
         return False
 
 
-def _is_small(name: str) -> bool:
+def is_small(name: str) -> bool:
     return name in _SMALL or bool(_LICENSE.fullmatch(name))

@@ -14,9 +14,9 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from core import files
 from core.errors import ModelError
+from core.hub import listing
 from core.hub.answers import HubRequest, NotAHub, TooSlow, host_of, sentence
-from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder, cached_folder
-from core.hub.download import Listing, Transfer
+from core.hub.cached import REPO_ID, REVISION, cache_folder, cached_folder
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
@@ -84,13 +84,12 @@ def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str
     if not REPO_ID.fullmatch(repo_id):
         raise ModelError("hub.bad_id", found=repo_id[:100])
     endpoint = constants.ENDPOINT.rstrip("/")
-    transfer = Transfer(CachedRepo(repo_id, cache_folder(None)), revision, revision, endpoint)
     try:
-        listing = Listing(repo_id, transfer._model_info())
+        found = listing.ask(repo_id, revision, endpoint)
     except (NotAHub, HTTPError, OSError) as error:
         raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
-    names = sorted(name for name in listing.siblings if _PYTHON.fullmatch(name))
-    return {name: fetch_start(repo_id, name, listing.commit) for name in names}, listing.commit
+    names = sorted(name for name in found.siblings if _PYTHON.fullmatch(name))
+    return {name: fetch_start(repo_id, name, found.commit) for name in names}, found.commit
 
 
 def small_answer(url: str, token: bool | None, first: int | None = None, most: int = SMALL_FILE) -> bytes:

@@ -64,6 +64,9 @@ class FakeHub:
         self.corrupt = False  # weight bytes are not those of the stated sha256
         self.rows: list[dict] = []  # what a search may find, as the hub's own rows
         self.silent = False  # a search gets no answer until `release`
+        self.instead: bytes | None = None  # what is sent of weights, whatever the listing says
+        self.xet: dict[str, str] = {}  # hashes of files, by name, under which the store at xet_at has them
+        self.xet_at = ""
         self.stalled = threading.Event()
         self.release = threading.Event()
         hub = self
@@ -84,7 +87,9 @@ class FakeHub:
         return f"http://127.0.0.1:{self.port}"
 
     def file_requests(self, ending: str = "") -> list[str]:
-        return [asked for asked in self.requests if "/resolve/" in asked and asked.split()[1].endswith(ending)]
+        """Questions for the content of files; those for what they are (HEAD) are not among them."""
+        asked = [each for each in self.requests if each.startswith("GET ") and "/resolve/" in each]
+        return [each for each in asked if each.split()[1].endswith(ending)]
 
     def __enter__(self) -> FakeHub:
         self._thread.start()
@@ -120,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if parts == ["api", "models"]:
             return self._search(parse_qs(urlsplit(self.path).query))
+        if "xet-read-token" in parts:
+            told = {"X-Xet-Cas-Url": hub.xet_at, "X-Xet-Access-Token": "read", "X-Xet-Token-Expiration": "9999999999"}
+            return self._answer(200, headers=told)
         if parts[:2] == ["api", "models"]:
             return self._listing("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
         return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
@@ -164,6 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
         if is_weight and hub.cdn:
             return self._answer(302, headers={"Location": hub.cdn + self.path})
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit_of(files)}
+        if name in hub.xet:
+            headers |= {"X-Xet-Hash": hub.xet[name], "X-Xet-Refresh-Route": f"{hub.url}/api/models/{repo}/xet-read-token/main"}
+        if is_weight and hub.instead is not None:
+            content = hub.instead
         if is_weight and hub.corrupt:
             content = bytes(len(content))
         status, start = 200, 0
@@ -176,7 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: int(last) + 1] if last else content
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{whole}"
         self._send_head(status, len(content) - start, headers)
-        self._send_body(content[start:], is_weight)
+        if self.command == "GET":
+            self._send_body(content[start:], is_weight)
 
     def _send_body(self, content: bytes, is_weight: bool) -> None:
         hub = self.fake

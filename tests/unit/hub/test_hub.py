@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -15,13 +15,13 @@ import traceback
 from collections import namedtuple
 from pathlib import Path
 
-import psutil
 import pytest
 
 from core.errors import ModelError, StopRequested
-from core.hub import cached, download, peek
+from core.hub import cached, download, growing, peek, transfer
 from core.messages import CORE_LOCALES, Catalogue
 from core.progress import Progress
+from tests.kit.fetching import fetch_here
 from tests.kit.hub import CHUNK, FakeHub, commit_of, tiny_model
 from tests.unit.hub.conftest import SECRET
 
@@ -29,8 +29,8 @@ REPO = "owner/model"
 
 
 @pytest.fixture(autouse=True)
-def no_second_between_two_tries(monkeypatch):
-    monkeypatch.setattr(download, "RETRY_WAIT_S", 0.01)
+def here(monkeypatch):
+    fetch_here(monkeypatch)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def stop_when(event: threading.Event, cache=None, least: int = 0):
     """least: bytes that must have come into the cache by then."""
 
     def check() -> None:
-        if event.is_set() and (not least or (partials(cache) and partials(cache)[0].stat().st_size >= least)):
+        if event.is_set() and (not least or max((path.stat().st_size for path in partials(cache)), default=0) >= least):
             raise StopRequested
 
     return check
@@ -235,47 +235,14 @@ def test_installed_lists_complete_safetensors_models_only(cache):
 # --- stopping, breaking off, going on
 
 
-def test_stop_on_a_silent_server_ends_within_two_seconds_and_keeps_what_came(cache):
-    files = tiny_model()
-    with FakeHub({REPO: files}) as server:
-        server.stall_after = 5 * CHUNK
-        before = {t for t in threading.enumerate() if t.name == "hub-download"}
-        stopped_at: list[float] = []
-
-        def check() -> None:
-            if server.stalled.is_set() and partials(cache) and partials(cache)[0].stat().st_size == 5 * CHUNK:
-                stopped_at.append(time.monotonic())
-                raise StopRequested
-
-        with pytest.raises(StopRequested):
-            get(server, cache, check=check)
-        assert time.monotonic() - stopped_at[0] < 2
-        # Sooner than TIMEOUT_S: the stop has woken the thread out of its read. Under Wine nothing did; its file is closed.
-        patience_s = 3 if os.name != "nt" else download.TIMEOUT_S + 3
-        wait_until(lambda: {t for t in threading.enumerate() if t.name == "hub-download"} <= before, patience_s)
-        assert [path.stat().st_size for path in partials(cache)] == [5 * CHUNK]
-        assert cached.installed(cache) == []
-
-
-def test_a_stop_leaves_no_file_open_even_where_its_thread_still_waits_for_the_server(cache, monkeypatch):
-    """On Windows the next download could not rename what it had filled: "could not be stored: Sharing violation"."""
-    monkeypatch.setattr(download.Transfer, "_hang_up", ignore)  # a socket that cannot be woken
-    monkeypatch.setattr(download, "LEAVE_S", 0.0)
-    with FakeHub({REPO: tiny_model()}) as server:
-        server.stall_after = 5 * CHUNK
-        with pytest.raises(StopRequested):
-            get(server, cache, check=stop_when(server.stalled))
-        assert any(thread.name == "hub-download" for thread in threading.enumerate()), "it has ended, and this test shows nothing"
-        assert [each.path for each in psutil.Process().open_files() if each.path.endswith(".incomplete")] == []
-
-
 def test_a_stopped_download_goes_on_where_it_was_and_is_byte_identical(cache):
     files = tiny_model()
     with FakeHub({REPO: files}) as server:
         server.stall_after = 5 * CHUNK
         with pytest.raises(StopRequested):
             get(server, cache, check=stop_when(server.stalled, cache, 1))
-        here = partials(cache)[0].stat().st_size
+        server.release.set()
+        here = max(path.stat().st_size for path in partials(cache))
         assert 0 < here <= 5 * CHUNK
         server.stall_after = None
         server.requests.clear()
@@ -341,8 +308,9 @@ def test_a_partial_file_longer_than_the_weights_is_started_anew(cache):
         server.stall_after = CHUNK
         with pytest.raises(StopRequested):
             get(server, cache, check=stop_when(server.stalled, cache, 1))
+        server.release.set()
         server.stall_after = None
-        partials(cache)[0].write_bytes(bytes(300_000))
+        max(partials(cache), key=lambda path: path.stat().st_size).write_bytes(bytes(300_000))
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
 
 
@@ -362,6 +330,112 @@ def test_two_downloads_of_one_model_fetch_its_weights_once(cache):
         first.join(10)
         second.join(10)
         assert len(folders) == 2 and folders[0] == folders[1]
+        assert len(server.file_requests("model.safetensors")) == 1
+
+
+@pytest.mark.parametrize("content", [b"short", bytes(300_000)], ids=["shorter", "longer"])
+@pytest.mark.parametrize("told", [True, False], ids=["said beforehand", "seen on the way"])
+def test_another_file_than_the_hub_named_is_refused_and_thrown_away(cache, monkeypatch, content, told):
+    files = tiny_model()
+    if not told:  # a mirror that tells no size
+        monkeypatch.setattr(transfer.Transfer, "_described", lambda self, found, file: None)
+    with FakeHub({REPO: files}) as server:
+        server.instead = content
+        error = refusal(server, cache)
+        assert error.message.key == "hub.other_file" and "model.safetensors" in str(error) and "262.2 kB" in str(error)
+        weights = hashlib.sha256(files["model.safetensors"]).hexdigest()
+        assert cached.installed(cache) == [] and not any(
+            path.stat().st_size for path in partials(cache) if path.name.startswith(weights)
+        )
+        if told:
+            assert server.file_requests("model.safetensors") == []
+        server.instead = None
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_server_that_never_ends_fills_no_disk(tmp_path):
+    with growing.Growing(tmp_path / "blob.incomplete", 10, ignore) as partial:
+        partial.write(b"12345")
+        with pytest.raises(growing.TooLong):
+            partial.write(b"678901")
+        assert (tmp_path / "blob.incomplete").read_bytes() == b"12345"
+
+
+def test_several_files_are_on_their_way_at_once(cache):
+    files = tiny_model(shards=3)
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = CHUNK
+        growing_now: list[int] = []
+
+        def check() -> None:
+            growing_now.append(sum(path.stat().st_size == CHUNK for path in partials(cache)))
+            if growing_now[-1] == 3:
+                server.release.set()
+
+        folder = get(server, cache, check=check)
+    assert 3 in growing_now and {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
+def test_a_file_that_another_tool_fetches_just_now_is_waited_for_and_not_fetched_twice(cache):
+    from huggingface_hub.utils import WeakFileLock
+
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = CHUNK
+        with pytest.raises(StopRequested):
+            get(server, cache, check=stop_when(server.stalled, cache, 1))
+        server.release.set()
+        server.stall_after = None
+        partial = max(partials(cache), key=lambda path: path.stat().st_size)
+        blob = partial.with_suffix("")
+        server.requests.clear()
+        with WeakFileLock(cached.CachedRepo(REPO, cache).lock_of(blob.name)):
+            blob.write_bytes(files["model.safetensors"])  # as huggingface_hub would, under this lock
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert server.file_requests("model.safetensors") == []
+
+
+# --- the hub's own storage
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of hf_xet's own on this disk, with the weights of tiny_model in it: (address, hash)."""
+    hf_xet = pytest.importorskip("hf_xet")
+    weights, address = tmp_path / "weights", f"local://{tmp_path / 'store'}"
+    weights.write_bytes(tiny_model()["model.safetensors"])
+    with hf_xet.XetSession().new_upload_commit(endpoint=address) as commit:
+        upload = commit.start_upload_file(str(weights))
+    return address, upload.result().xet_info.hash
+
+
+def test_weights_come_from_xet_and_not_over_http_where_the_hub_has_them_there(cache, store):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.xet_at, server.xet["model.safetensors"] = store
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert server.file_requests("model.safetensors") == []
+
+
+def test_what_came_over_http_is_gone_on_with_from_xet(cache, store):
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.stall_after = 5 * CHUNK
+        with pytest.raises(StopRequested):
+            get(server, cache, check=stop_when(server.stalled, cache, 5 * CHUNK))
+        server.release.set()
+        server.stall_after, (server.xet_at, server.xet["model.safetensors"]) = None, store
+        server.requests.clear()
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert server.file_requests("model.safetensors") == []
+
+
+def test_a_store_that_gives_nothing_costs_no_download(cache, store):
+    """Behind a mirror or a firewall the hub's storage may not be reached: huggingface_hub would end here."""
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        server.xet_at, server.xet["model.safetensors"] = store[0], "0" * 64
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
         assert len(server.file_requests("model.safetensors")) == 1
 
 
@@ -399,7 +473,7 @@ def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
 
 def test_too_little_disk_is_said_with_both_numbers_before_the_weights(cache, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
         assert error.message.key == "hub.disk_full"
@@ -415,26 +489,33 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
         server.stall_after = 15 * CHUNK
         with pytest.raises(StopRequested):
             get(server, cache, check=stop_when(server.stalled, cache, 10 * CHUNK))
+        server.release.set()
         server.stall_after = None
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
+        monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
         get(server, cache)
 
 
-def test_a_disk_that_fills_up_midway_is_said_and_keeps_what_came(cache, monkeypatch):
+def test_a_disk_that_fills_at_ninety_percent_is_said_keeps_what_came_and_goes_on_from_there(cache, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
-    append = download._Partial.append
+    write, size = growing.Growing.write, 2 << 17  # of the weights
 
-    def until_full(self, chunk: bytes) -> None:
-        if self.size >= 2 * CHUNK:
+    def until_full(self, chunk: bytes) -> int:
+        if self.size >= 0.9 * size:
             raise full
-        append(self, chunk)
+        return write(self, chunk)
 
-    monkeypatch.setattr(download._Partial, "append", until_full)
-    with FakeHub({REPO: tiny_model()}) as server:
+    files = tiny_model()
+    with FakeHub({REPO: files}) as server:
+        monkeypatch.setattr(growing.Growing, "write", until_full)
         error = refusal(server, cache)
-    assert error.message.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
-    assert partials(cache)[0].stat().st_size >= 2 * CHUNK
+        assert error.message.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
+        here = max(path.stat().st_size for path in partials(cache))
+        assert here >= 0.9 * size and cached.installed(cache) == []
+        monkeypatch.setattr(growing.Growing, "write", write)
+        server.requests.clear()
+        assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
+        assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={here}-"]
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path):

@@ -13,6 +13,7 @@ from core.messages import LANGUAGES
 from core.models import families
 from core.models.library import Models
 from core.workspace.folder import Workspace
+from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model
 
 
@@ -27,6 +28,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     monkeypatch.setattr(cached.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(cached.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    fetch_here(monkeypatch)
     return Models(Workspace.open(tmp_path / "ws"))
 
 

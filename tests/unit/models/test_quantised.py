@@ -14,6 +14,7 @@ from core.models import quantised
 from core.models.library import Models
 from core.models.shapes import ModelShape
 from core.workspace.folder import Workspace
+from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model
 
 LLAMA = {
@@ -35,7 +36,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(cached.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(cached.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download, "RETRY_WAIT_S", 0.01)
+    fetch_here(monkeypatch)
     monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return Models(Workspace.open(tmp_path / "ws"))
 

@@ -14,6 +14,7 @@ from core.models.known import known_models, shape_of_size, typical_shapes
 from core.models.library import Models, shape_of
 from core.models.shapes import ModelShape
 from core.workspace.folder import Workspace
+from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model
 from tests.kit.shapes import FALCON_7B, GEMMA_2_9B, GEMMA_3_4B, GPT_2, LLAMA, MIXTRAL, PHI_2, QWEN_30B
 
@@ -187,7 +188,8 @@ def test_a_config_is_fetched_alone_and_kept_nowhere(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_model_that_is_here_is_not_asked_for(tmp_path: Path) -> None:
+def test_a_model_that_is_here_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_here(monkeypatch)
     with FakeHub({REPO: files()}) as server:
         download.fetch(REPO, None, lambda progress: None, lambda: None, server.url, tmp_path)
         asked = len(server.requests)

@@ -1,0 +1,115 @@
+"""The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
+
+In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} once config.json was looked at.
+Out:
+  waiting {}                 another process fetches this model into this cache
+  config {config: folder}    config.json lies there; nothing large is fetched before {go}
+  done {done, total}         bytes, some times a second
+  folder {folder}            whole
+  refused {refused: Message}
+  bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold signed addresses
+
+It ends when whoever started it is gone. It alone holds the lock of the model, so what a kill leaves is free at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+from types import TracebackType
+from typing import Any
+
+from filelock import Timeout
+from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import WeakFileLock, disable_progress_bars
+
+from core.errors import ModelError
+from core.hub.answers import HubRequest, Interrupted, NotAHub, sentence
+from core.hub.cached import CachedRepo
+from core.hub.transfer import Transfer
+from core.system.lines import Parent
+from core.system.processes import leave
+
+TELL_S = 0.2
+STEP = 256 << 10  # bytes of one write; what a line that breaks over and over must at least bring in one go
+
+
+class FetchWorker:
+    """The process without its being one. say: a line out; go: returns once the config is accepted."""
+
+    def __init__(self, asked: dict[str, Any], say: Callable[..., None], go: Callable[[], Any]):
+        self._asked, self._say = asked, say
+        self._cached = CachedRepo(asked["repo"], Path(asked["cache"]))
+
+        def accept(folder: Path) -> None:
+            say(config=str(folder))
+            go()
+
+        self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept)
+
+    def run(self) -> None:
+        ended = threading.Event()
+        teller = threading.Thread(target=self._tell, args=(ended,), name="hub-teller", daemon=True)
+        teller.start()
+        try:
+            said: dict[str, Any] = {"folder": str(self._whole())}
+        except ModelError as error:
+            said = {"refused": error.message.model_dump()}
+        except (NotAHub, Interrupted, HTTPError, OSError) as error:
+            transfer, asked = self.transfer, self._asked
+            where = HubRequest(
+                asked["repo"], asked["endpoint"], asked["revision"], self._cached.cache, transfer.done, transfer.total
+            )
+            said = {"refused": sentence(error, where).message.model_dump()}
+        finally:
+            ended.set()
+            teller.join()
+        self._say(done=self.transfer.done, total=self.transfer.total, **said)
+
+    def _whole(self) -> Path:
+        lock = self._cached.lock
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with WeakFileLock(lock, timeout=TELL_S):
+                return self.transfer.fetch(self._asked["revision"])
+        except Timeout:
+            self._say(waiting=True)
+        with WeakFileLock(lock):
+            snapshot = self._cached.snapshot(self._asked["wanted"])
+            if snapshot is not None and self._cached.is_whole(snapshot):  # somebody else's download, while we waited
+                return snapshot
+            return self.transfer.fetch(self._asked["revision"])
+
+    def _tell(self, ended: threading.Event) -> None:
+        told = None
+        while not ended.wait(TELL_S):
+            now = (self.transfer.done, self.transfer.total)
+            if self.transfer.total and now != told:
+                self._say(done=now[0], total=now[1])
+                told = now
+
+
+def main() -> None:
+    heard: Queue[dict[str, Any]] = Queue()
+    parent = Parent()
+    parent.listen(heard.put, lambda: os._exit(1))
+
+    def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        parent.say(bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)])
+        leave(1)
+
+    sys.excepthook = tell_bug
+    disable_progress_bars()
+    constants.DOWNLOAD_CHUNK_SIZE = STEP
+    FetchWorker(heard.get(), parent.say, heard.get).run()
+    leave(0)
+
+
+if __name__ == "__main__":
+    main()

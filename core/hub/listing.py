@@ -1,0 +1,125 @@
+"""What a repository of the hub holds at one commit, and the refusals that need no weights.
+
+Only safetensors and the files around them are ever named for a download: no pickles, no Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.hf_api import ModelInfo
+
+from core import files
+from core.errors import ModelError
+from core.hub.answers import NotAHub
+from core.hub.cached import COMMIT, INDEX, SHARD, SINGLE, TOKENIZERS, is_small
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+TIMEOUT_S = 10.0  # a server that sends nothing for so long does not answer
+
+
+@dataclass(frozen=True)
+class File:
+    name: str
+    size: int | None
+    blob: str  # its name under blobs/: the etag, as huggingface_hub has it
+    sha256: str | None
+
+
+class Listing:
+    """The files of one commit, with the refusals that need no weights."""
+
+    def __init__(self, repo_id: str, info: ModelInfo, token: bool | None = None):
+        self.repo_id = repo_id
+        self.token = token  # None: whatever huggingface_hub finds; False: none, because what it finds is refused
+        self.commit = info.sha or ""
+        self.siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        if not COMMIT.fullmatch(self.commit):
+            raise NotAHub
+
+    def refuse_unusable(self) -> None:
+        names = self.siblings.keys()
+        weights = sorted(name for name in names if name.endswith(".safetensors"))
+        if "adapter_config.json" in names and "config.json" not in names:
+            raise ModelError("hub.adapter", repo=self.repo_id)
+        if SINGLE not in names and INDEX not in names:
+            for key, endings in (("hub.only_gguf", (".gguf",)), ("hub.only_pickles", _PICKLES)):
+                found = sorted(name for name in names if name.lower().endswith(endings))
+                if found and not weights:
+                    raise ModelError(key, repo=self.repo_id, found=found[:3])
+            if weights:
+                raise ModelError("hub.other_weights", repo=self.repo_id, found=weights[:3])
+            raise ModelError("hub.no_weights", repo=self.repo_id)
+        if "config.json" not in names:
+            raise ModelError("hub.no_config", repo=self.repo_id)
+        if not any(name in names for name in TOKENIZERS):
+            raise ModelError("hub.no_tokenizer", repo=self.repo_id, expected=list(TOKENIZERS))
+
+    def small_files(self) -> list[File]:
+        # config.json first: a gated repository refuses it, before anything large.
+        names = sorted(filter(is_small, self.siblings), key=lambda name: (name != "config.json", name))
+        return [self.file(name) for name in names]
+
+    def weights(self, shards: Iterable[str]) -> list[File]:
+        """The weight files transformers would load: model.safetensors if it is there, else the index's shards."""
+        if SINGLE in self.siblings:
+            return [self.file(SINGLE)]
+        shards = list(shards)
+        for name in shards:
+            # A name with a path could leave the snapshot, one of another kind could be a pickle.
+            if name not in self.siblings or not SHARD.fullmatch(name):
+                raise ModelError("hub.missing_shard", repo=self.repo_id, file=name)
+        if not shards:
+            raise ModelError("hub.missing_shard", repo=self.repo_id, file=SINGLE)
+        return [self.file(name) for name in shards]
+
+    def file(self, name: str) -> File:
+        sibling = self.siblings[name]
+        sha256 = sibling.lfs.sha256 if sibling.lfs else None
+        etag = sha256 or sibling.blob_id or ""
+        blob = etag if _BLOB.fullmatch(etag) else hashlib.sha256(f"{self.commit}/{name}".encode()).hexdigest()
+        return File(name, sibling.lfs.size if sibling.lfs else sibling.size, blob, sha256)
+
+    def save(self, folder: Path) -> None:
+        """Keep the listing where huggingface_hub keeps it, in its format 1, as the proof that a snapshot is whole."""
+        needed = {}
+        for name, sibling in sorted(self.siblings.items()):
+            if sibling.size is None or sibling.blob_id is None:
+                return
+            needed[name] = {"size": sibling.size, "blob_id": sibling.blob_id}
+            if sibling.lfs:
+                needed[name] |= {"lfs_sha256": sibling.lfs.sha256, "lfs_size": sibling.lfs.size}
+        target = folder / "trees" / f"{self.commit}.json"
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            files.replace_json(target, {"format_version": 1, "files": needed})
+
+
+def ask(repo_id: str, revision: str, endpoint: str) -> Listing:
+    """The listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.answers)."""
+    try:
+        return Listing(repo_id, _model_info(repo_id, revision, endpoint, None))
+    except HfHubHTTPError as error:
+        # A stale token is refused even for open models; nobody should need one for those.
+        if error.response.status_code != 401 or not get_token():
+            raise
+        try:
+            return Listing(repo_id, _model_info(repo_id, revision, endpoint, False), False)
+        except HfHubHTTPError:
+            raise error from None
+
+
+def _model_info(repo_id: str, revision: str, endpoint: str, token: bool | None) -> ModelInfo:
+    try:
+        return HfApi(endpoint=endpoint, token=token).model_info(repo_id, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
+    except HTTPError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise NotAHub from error

@@ -1,0 +1,58 @@
+"""The download of a model without its process: the same worker on a thread, for tests that start none.
+
+    monkeypatch.setattr(download, "Child", Here)
+
+What a kill does is not shown here (tests/process/test_fetching.py): `end` only tells the transfer that nobody wants it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core.hub import download, transfer
+from core.hub.fetch_worker import FetchWorker
+from tests.kit.hub import CHUNK
+
+
+class Here:
+    def __init__(self, module: str):
+        self._told: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._worker: FetchWorker | None = None
+        self._hear: Callable[[dict[str, Any]], None] = lambda line: None
+        self._ended: Callable[[int], None] = lambda code: None
+
+    def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
+        self._hear, self._ended = hear, ended
+
+    def say(self, **values: Any) -> None:
+        if self._worker is not None:
+            self._told.put(values)
+            return
+        self._worker = FetchWorker(values, lambda **line: self._hear(line), self._told.get)
+        threading.Thread(target=self._run, args=(self._worker,), name="hub-download", daemon=True).start()
+
+    def _run(self, worker: FetchWorker) -> None:
+        with suppress(transfer.Left):
+            worker.run()
+        self._ended(0)
+
+    def end(self, wait_s: float) -> None:
+        if self._worker is not None:
+            self._worker.transfer.leave()
+
+
+def fetch_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On threads, in steps of CHUNK as the hub of the tests sends them, and without seconds between two tries."""
+    monkeypatch.setattr(download, "Child", Here)
+    monkeypatch.setattr(transfer, "RETRY_WAIT_S", 0.01)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
+    quick = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+    monkeypatch.setattr("huggingface_hub.file_download.time", quick)

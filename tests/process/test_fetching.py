@@ -1,0 +1,101 @@
+"""The process that fetches a model is killed: by a stop, from outside, with its parent. What it had is gone on with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+
+import psutil
+import pytest
+
+from core.errors import ModelError, StopRequested
+from core.hub import cached, download
+from core.system.lines import Child
+from tests.kit.hub import FakeHub, tiny_model
+from tests.kit.waits import wait_until
+
+REPO = "owner/model"
+WEIGHTS = bytes(range(256)) * (16 << 10)  # 4 MiB, so that a step of the worker's is a part of it
+STALL = 2 << 20
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """Its weights stop flowing in their middle."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    with FakeHub({REPO: tiny_model(b"\x02" + bytes(7) + b"{}" + WEIGHTS)}) as server:
+        server.stall_after = STALL
+        yield server
+
+
+def here(cache: Path) -> int:
+    """Bytes of the weights; of the small files some may be on their way too."""
+    return max((path.stat().st_size for path in cache.rglob("*.incomplete")), default=0)
+
+
+def workers() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children(recursive=True) if download.WORKER in each.cmdline()]
+
+
+def assert_goes_on(hub: FakeHub, cache: Path) -> None:
+    """Nothing of what had come is asked for again, though the hub still holds the old connection."""
+    came = here(cache)
+    assert STALL - (256 << 10) <= came <= STALL and cached.installed(cache) == []
+    hub.stall_after = None
+    hub.requests.clear()
+    folder = download.fetch(REPO, None, lambda progress: None, lambda: None, endpoint=hub.url, cache_dir=cache)
+    assert [asked.split()[-1] for asked in hub.file_requests("model.safetensors")] == [f"bytes={came}-"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == hub.repos[REPO]
+    assert not list(cache.rglob("*.incomplete"))
+
+
+def test_a_stop_kills_the_process_on_a_silent_server_and_the_next_download_goes_on(hub: FakeHub, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    seen: list[psutil.Process] = []
+
+    def check() -> None:
+        if hub.stalled.is_set() and here(cache) >= STALL - (256 << 10):
+            seen.extend(workers())
+            raise StopRequested
+
+    with pytest.raises(StopRequested):
+        download.fetch(REPO, None, lambda progress: None, check, endpoint=hub.url, cache_dir=cache)
+    assert seen and not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in seen)
+    assert_goes_on(hub, cache)
+
+
+def test_a_process_that_is_killed_is_said_and_gone_on_with(hub: FakeHub, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    said: list[ModelError] = []
+
+    def work() -> None:
+        with pytest.raises(ModelError) as caught:
+            download.fetch(REPO, None, lambda progress: None, lambda: None, endpoint=hub.url, cache_dir=cache)
+        said.append(caught.value)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_until(lambda: hub.stalled.is_set() and here(cache) >= STALL - (256 << 10))
+    for each in workers():
+        each.kill()
+    thread.join(30)
+    assert [error.message.key for error in said] == ["hub.ended"]
+    assert_goes_on(hub, cache)
+
+
+def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    child, ended = Child(download.WORKER), Queue[int]()
+    lines = Queue[dict]()
+    child.listen(lines.put, ended.put)
+    child.say(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache))
+    assert "config" in lines.get(timeout=30)
+    child.say(go=True)
+    wait_until(lambda: hub.stalled.is_set() and here(cache) >= STALL - (256 << 10))
+    child._close()  # what the system does to the pipe of a parent that was killed
+    assert ended.get(timeout=30) == 1
+    assert_goes_on(hub, cache)
