@@ -22,12 +22,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from huggingface_hub import constants
-
 from core.advice import catalogue
 from core.advice.case import Method
 from core.advice.catalogue import Fit
 from core.advice.wish import AS_NAMED, Read, Wish, matches_name, read, squashed, topic_words
+from core.hub import answers
 from core.memory import budget as budgets
 from core.memory.budget import Budget
 from core.messages import Message, msg
@@ -167,8 +166,8 @@ def _row(model: KnownModel, budget: Budget, wanted: Method | None) -> Row:
     fits: dict[Method, Fit] = {method: catalogue.fit(model.shape, budget, method) for method in _METHODS}
     lora, qlora = fits["lora"], fits["qlora"]
     verdict, method = _verdict(fits if wanted is None else {wanted: fits[wanted]})
-    gate = f"{constants.ENDPOINT.rstrip('/')}/{model.hub}" if model.gated else None
-    return Row(model, verdict, method, (lora if method == "lora" else qlora).needed_gib, lora, qlora, gate)
+    gate = answers.page(model.hub) if model.gated else None
+    return Row(model, verdict, method, fits[method].needed_gib, lora, qlora, gate)
 
 
 def _verdict(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:

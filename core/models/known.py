@@ -58,7 +58,7 @@ class KnownModel(BaseModel):
 def known_models() -> tuple[KnownModel, ...]:
     """All of the catalogue in its order: the starter, then what is liked, then what has a successor."""
     content = load("models")
-    return tuple(_model(dict(entry), content["spoken"]) for entry in content["models"])
+    return tuple(model_of(dict(entry), content["spoken"]) for entry in content["models"])
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +88,8 @@ def shape_of_size(size: str) -> ModelShape:
     return shape.model_copy(update={"source": "size", "stands_for": f"{name} ({shape.describe()})"})
 
 
-def _model(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
+def model_of(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
+    """One entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for a field too few, too many or wrong."""
     languages = entry["languages"]
     return KnownModel.model_validate(
         _with_shape(entry) | {"languages": spoken[languages] if isinstance(languages, str) else languages}

@@ -130,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, headers=told)
         if parts[:2] == ["api", "models"]:
             return self._listing("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
+        if len(parts) < 5:  # the hub's own library asks for more than files
+            return self._refuse(404, None, "Not Found")
         return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
 
     def _search(self, asked: dict[str, list[str]]) -> None:
@@ -156,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
                 sha256 = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
             siblings.append(sibling)
-        body = {"id": repo, "sha": commit, "siblings": siblings}
+        told = next((row for row in self.fake.rows if row["id"] == repo), {})
+        body = told | {"id": repo, "sha": commit, "siblings": siblings}
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _file(self, repo: str, revision: str, name: str) -> None:

@@ -1,0 +1,284 @@
+"""Adds a model to the catalogue, or reads one anew, from a hub or a local folder. No torch.
+
+    python -m core.models.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as everywhere
+    python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME
+    python -m core.models.catalogue_entry OWNER/NAME --write --en "Why one would take it." --zh "为什么选它。"
+
+Read: config.json, the headers of the weights, what the hub says of it, its chat template. Kept of an entry that is there already: what a
+person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is only that one entry's text
+(core/models/entry_text), and only where it agrees with itself (core/models/checked). A new one lands behind the last: its place in
+the order is a person's to choose. Exit: 0 printed or written, 1 refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from core import files
+from core.errors import GarageError, ModelError
+from core.hub import info, peek
+from core.hub.info import Told
+from core.messages import Message, msg, terminal_language
+from core.models import checked, entry_text, headers, hub_shapes, known
+from core.models.known import KnownModel
+from core.models.shapes import ModelShape
+from core.presets import PRESETS, load
+from core.workspace.folder import expand
+
+CATALOGUE = PRESETS / "models.yaml"
+# What a hub calls a licence, where that is not its SPDX name in lower case.
+LICENCES = {
+    "gemma": "Gemma Terms of Use", "lfm1.0": "LFM Open License v1.0", "llama2": "Llama 2 Community License",
+    "llama3": "Llama 3 Community License", "llama3.1": "Llama 3.1 Community License", "llama3.2": "Llama 3.2 Community License",
+    "llama3.3": "Llama 3.3 Community License", "qwen": "Qwen License", "qwen-research": "Qwen Research License",
+    "mrl": "Mistral Research License", "falcon-llm-license": "Falcon LLM License 2.0", "exaone": "EXAONE AI Model License 1.2 NC",
+    "nvidia-open-model-license": "NVIDIA Open Model License", "tencent-hunyuan-community": "Tencent Hunyuan Community License",
+}  # fmt: skip
+_CODE = re.compile(r"[a-z]{2}")
+_SIZE_IN_NAME = re.compile(r"[-_ ](?:[A-Z]?\d+(?:\.\d+)?[BM](?:-A\d+(?:\.\d+)?B)?)(?![\w.]).*", re.IGNORECASE)
+_NO_SIZE = ("_token_id", "_token_index", "use_cache", "quantization_config")  # keys of a config.json, or their ends
+_WIDTHS = (
+    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "vocab_size", "tie_word_embeddings", "max_position_embeddings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was read of one model. in_files: parameters in all its weight files; template: of its chat, None where there is none."""
+
+    hub: str
+    config: Mapping[str, Any]
+    shape: ModelShape
+    in_files: int | None
+    template: str | None
+    told: Told
+    source: str
+
+
+def on_hub(hub: str) -> Seen:
+    """Raises ModelError as `info.told`, `hub_shapes.look`."""
+    told = info.told(hub)
+    config = peek.fetch_config(hub, told.commit)
+    shape = hub_shapes.look(hub, told.commit)
+    source = f"config.json and headers of the weights at {(told.commit or 'main')[:12]}"
+    in_files = told.params or (shape.held.params + shape.held.beside if shape.held else None)
+    return Seen(hub, config, shape, in_files, _template_on_hub(hub, told.commit), told, source)
+
+
+def in_folder(folder: Path, hub: str) -> Seen:
+    """Raises ModelError for a folder without config.json, or with weights that are not of it."""
+    config = files.read_object(folder / "config.json")
+    if not config:
+        raise ModelError("model.no_config", model=hub, folder=folder.name)
+    shape, tensors = ModelShape.from_config(config), headers.of_folder(folder)
+    headers.refuse_untrue(tensors, config, shape)
+    texts = [file.read_text("utf-8") for file in (folder / "chat_template.jinja",) if file.is_file()]
+    template = texts[0] if texts else files.read_object(folder / "tokenizer_config.json").get("chat_template")
+    counted = sum(tensor.count for tensor in tensors) or None
+    source = "config.json and headers of the weights of a local copy"
+    return Seen(hub, config, shape.with_held(headers.held(tensors, config, shape)), counted, _joined(template), Told(hub), source)
+
+
+def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
+    """The entry of presets/models.yaml. kept: the one that is there. Raises ModelError for a model that is quantised, or of which too
+    little is known."""
+    if seen.shape.quantised:
+        raise ModelError("catalogue_entry.quantised", model=seen.hub, method=seen.shape.quantised)
+    kept = kept or {}
+    name = seen.hub.rsplit("/", 1)[-1]
+    licence = _licence(seen.told.licence) or kept.get("licence")
+    missing = [
+        field
+        for field, value in {
+            "released": kept.get("released") or seen.told.created, "licence": licence, "note": note or kept.get("note"),
+        }.items()
+        if not value
+    ]  # fmt: skip
+    if missing:
+        raise ModelError("catalogue_entry.missing", model=seen.hub, missing=missing)
+    beside = _beside(seen.shape, seen.in_files)
+    return {
+        "id": kept.get("id") or name.lower(),
+        "hub": seen.hub,
+        "title": kept.get("title") or name,
+        "family": kept.get("family") or _SIZE_IN_NAME.sub("", name).replace("-", " "),
+        "billions": _billions(seen.shape, kept.get("billions")),
+        "in_files": seen.in_files,
+        "beside": beside,
+        "released": kept.get("released") or seen.told.created,
+        "licence": licence,
+        "commercial": kept.get("commercial") if licence == kept.get("licence") else _commercial(str(licence)),
+        "gated": seen.told.gated if seen.told.commit else kept.get("gated", False),
+        "languages": _languages(seen, kept.get("languages")),
+        "thinking": kept.get("thinking") or _thinking(seen.template),
+        "tools": kept["tools"] if "tools" in kept else bool(seen.template and re.search(r"\btools\b", seen.template)),
+        "note": dict(note) or kept["note"],
+        **_shape(seen),
+        "source": seen.source,
+    }
+
+
+def checked_entry(entry: Mapping[str, Any]) -> KnownModel:
+    """entry as the app will read it. Raises ModelError with all that is wrong or does not agree."""
+    try:
+        model = known.model_of(entry_text.read(entry_text.text_of(entry)), load("models")["spoken"])
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
+        raise ModelError("catalogue_entry.wrong_entry", model=entry["hub"], found=found) from None
+    found = checked.disagreements(model)
+    if found:
+        raise ModelError("catalogue_entry.disagrees", model=model.hub, found=found)
+    return model
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    try:
+        folder = expand(asked.model)
+        is_folder = (folder / "config.json").is_file()
+        if is_folder and not asked.hub:
+            raise ModelError("catalogue_entry.whose_folder", folder=folder.name)
+        text, entries = entry_text.entries(asked.catalogue)
+        seen = in_folder(folder, asked.hub) if is_folder else on_hub(asked.model)
+        kept = entries.get(seen.hub)
+        note = {language: said for language, said in (("en", asked.en), ("zh", asked.zh)) if said}
+        if len(note) == 1:
+            raise ModelError("catalogue_entry.one_language")
+        entry = entry_of(seen, kept, note)
+        checked_entry(entry)
+    except GarageError as error:
+        _say(error.message)
+        return 1
+    print(entry_text.text_of(entry), end="")
+    if asked.write:
+        files.replace(asked.catalogue, entry_text.put(text, entry))
+        _say(msg("catalogue_entry.refreshed" if kept else "catalogue_entry.added", model=seen.hub, file=asked.catalogue.name))
+    if "held" in entry:
+        _say(msg("catalogue_entry.by_class"))
+    if not kept:
+        _say(msg("catalogue_entry.look", thinking=entry["thinking"], commercial=entry["commercial"], family=entry["family"]))
+    return 0
+
+
+# ---- what follows from what was read -----------------------------------------------------------------------------------
+def _shape(seen: Seen) -> dict[str, Any]:
+    """Widths, where the model follows from them; else what its class needs of config.json, and what its files hold."""
+    widths = ModelShape.from_config(seen.config)
+    doubts = {doubt.key for doubt in widths.low_confidence} - {"shape.other_senses"}
+    held = seen.shape.held
+    if not doubts and (held is None or abs(held.params - widths.counted_params) <= checked.COUNT * held.params):
+        shape = {name: getattr(widths, name) for name in _WIDTHS}
+        return {"shape": shape | ({"mlp": "plain"} if widths.mlp == "plain" else {})}
+    if held is None or not held.lora_width:
+        raise ModelError("catalogue_entry.no_headers", model=seen.hub)
+    return {
+        "config": _sizes_of(seen.config),
+        "held": {"params": held.params, "four_bit": held.four_bit, "lora_width": held.lora_width},
+    }
+
+
+def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of a config.json as may decide sizes: numbers, switches, lists of them, and the text part."""
+    found: dict[str, Any] = {"model_type": config["model_type"]}
+    for name, value in config.items():
+        if name in found or any(name == end or name.endswith(end) for end in _NO_SIZE):
+            continue
+        plain = isinstance(value, bool | int)
+        listed = isinstance(value, list) and bool(value) and all(isinstance(each, int | str) for each in value)
+        if plain or (listed and name != "architectures"):
+            found[name] = value
+        elif name == "text_config" and isinstance(value, dict):
+            found[name] = _sizes_of({"model_type": config["model_type"]} | value)
+    return found
+
+
+def _beside(shape: ModelShape, in_files: int | None) -> str | None:
+    more = 0 if in_files is None else in_files - shape.params
+    if abs(more) <= checked.COUNT * shape.params:
+        return None
+    head = shape.vocab_size * shape.hidden_size
+    return "head" if shape.tie_word_embeddings and abs(more - head) <= checked.COUNT * shape.params else "towers"
+
+
+def _billions(shape: ModelShape, kept: float | None) -> float:
+    billions = shape.params / 1e9
+    return kept if kept and abs(billions / kept - 1) <= checked.ROUNDED else float(f"{billions:.4g}")
+
+
+def _licence(told: str | None) -> str | None:
+    if told is None:
+        return None
+    spdx = {model.licence.lower(): model.licence for model in known.known_models()}
+    return LICENCES.get(told) or spdx.get(told.lower()) or told
+
+
+def _commercial(licence: str) -> str:
+    """As for the other models of this licence; limited for one that nobody has read yet."""
+    return next((model.commercial for model in known.known_models() if model.licence == licence), "limited")
+
+
+def _languages(seen: Seen, kept: Any) -> Any:
+    told = [code for code in dict.fromkeys(seen.told.languages) if _CODE.fullmatch(code)]
+    return kept if isinstance(kept, str) or not told else told
+
+
+def _thinking(template: str | None) -> str:
+    """By its chat template: a switch makes it optional; without one, thoughts that the prompt begins are always there."""
+    if not template:
+        return "never"
+    if "enable_thinking" in template or re.search(r"\bthinking\b", template):
+        return "optional"
+    return "always" if "<think>" in template else "never"
+
+
+def _template_on_hub(hub: str, commit: str | None) -> str | None:
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        try:
+            content = peek.fetch_start(hub, name, commit)
+        except ModelError as error:
+            if error.message.key not in ("hub.no_config", "hub.not_a_hub"):  # it has none, or one too large to be read
+                raise
+            continue
+        if name.endswith(".jinja"):
+            return content.decode("utf-8", "replace")
+        try:
+            return _joined(json.loads(content)["chat_template"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+    return None
+
+
+def _joined(template: Any) -> str | None:
+    """A repository may have several templates by name."""
+    if isinstance(template, list):
+        template = "\n".join(str(each.get("template")) for each in template if isinstance(each, dict))
+    return template if isinstance(template, str) else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m core.models.catalogue_entry", description=__doc__.split("\n")[0])
+    parser.add_argument("model", help="owner/name on the hub, or a folder with config.json")
+    parser.add_argument("--hub", help="of a folder: the owner/name that it is a copy of")
+    parser.add_argument("--en", help="why one would take it, in English")
+    parser.add_argument("--zh", help="the same in Chinese")
+    parser.add_argument("--write", action="store_true", help="put it into the catalogue")
+    parser.add_argument("--catalogue", type=Path, default=CATALOGUE, help="another file of the same form")
+    return parser
+
+
+def _say(message: Message) -> None:
+    print(message.render(terminal_language()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

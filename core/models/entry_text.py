@@ -1,0 +1,91 @@
+"""One entry of presets/models.yaml as text: written as the file has them, put in place of the old one or behind the last. No torch.
+
+The file is kept by people: its comments, its order and every other entry stay as they are, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import ModelError
+from core.messages import YAML_LOADER
+
+WIDTH = 138
+_KEYS = (
+    "id", "hub", "title", "family", "billions", "in_files", "beside", "released", "licence", "commercial", "gated", "languages",
+    "thinking", "tools", "note", "shape", "config", "held", "source",
+)  # fmt: skip
+_SENTENCES = ("note", "source")  # always in quotes
+_PLAIN = re.compile(r"[A-Za-z][\w.+ -]*")
+_ENTRY = re.compile(r"^- id: .*\n(?:(?:[ #].*)?\n)*?(?=^- id: |^\S|\n^#|\Z)", re.MULTILINE)
+
+
+def text_of(entry: Mapping[str, Any]) -> str:
+    """entry, with the keys of presets/models.yaml and no others, as its lines."""
+    lines: list[str] = []
+    for key in (key for key in _KEYS if entry.get(key) is not None):
+        value = entry[key]
+        if key == "note":
+            lines += ["  note:", *(f"    {language}: {json.dumps(said, ensure_ascii=False)}" for language, said in value.items())]
+        else:
+            lines += _folded(f"  {key}: ", json.dumps(value, ensure_ascii=False) if key in _SENTENCES else _flow(value))
+    return "\n".join(["- " + lines[0].strip(), *lines[1:]]) + "\n"
+
+
+def read(text: str) -> dict[str, Any]:
+    """What `text_of` wrote."""
+    (entry,) = yaml.load(text, YAML_LOADER)
+    return dict(entry)
+
+
+def entries(file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The text of a catalogue, and its entries by hub id. Raises ModelError where it is none."""
+    try:
+        text = file.read_text("utf-8")
+        return text, {str(entry["hub"]): entry for entry in yaml.load(text, YAML_LOADER)["models"]}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ModelError("catalogue_entry.no_catalogue", file=file.name, why=type(error).__name__) from None
+
+
+def put(catalogue: str, entry: Mapping[str, Any]) -> str:
+    """catalogue (the text of presets/models.yaml) with entry in place of the one of its hub id, comments between its lines kept; else
+    behind the last one."""
+    written, places = text_of(entry), list(_ENTRY.finditer(catalogue))
+    for place in places:
+        if re.search(rf"^  hub: {re.escape(str(entry['hub']))}$", place[0], re.MULTILINE):
+            first, rest = written.split("\n", 1)
+            comments = "".join(f"{line}\n" for line in place[0].split("\n") if line.lstrip().startswith("#"))
+            return f"{catalogue[: place.start()]}{first}\n{comments}{rest}{catalogue[place.end() :]}"
+    end = places[-1].end()
+    return f"{catalogue[:end]}{written}{catalogue[end:]}"
+
+
+def _folded(start: str, value: str) -> list[str]:
+    """Broken after commas, as the file has its shapes; a sentence stays in one piece."""
+    if value.startswith('"'):
+        return [start + value]
+    lines, line = [], start
+    for piece in value.split(", "):
+        if len(line) + len(piece) + 1 >= WIDTH and line.strip():
+            lines.append(line.rstrip())
+            line = " " * 9
+        line += f"{piece}, "
+    return [*lines, line.removesuffix(", ")]
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_flow(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and (not _PLAIN.fullmatch(value) or yaml.load(value, YAML_LOADER) != value):
+        return value if re.fullmatch(r"[\w.-]+/[\w.-]+|\d{4}-\d\d", value) else json.dumps(value, ensure_ascii=False)
+    return str(value)
