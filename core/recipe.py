@@ -94,6 +94,10 @@ class Adapter(_Section):
         pattern=r"^[A-Za-z0-9_.,\- ]{1,400}$",
         description="Layers that get an adapter: all-linear, or names with commas such as q_proj,v_proj.",
     )
+    target_parameters: Literal["none", "experts"] = Field(
+        "none",
+        description="Adapters on the routed experts too, where a model has them: they are most of its weights, so the adapter grows many times and each step makes a whole layer's experts anew, which the plan counts. With plain LoRA or rsLoRA alone.",
+    )
     load_in_8bit: bool = Field(
         False,
         description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps may be slower.",
@@ -118,6 +122,10 @@ class Adapter(_Section):
     @property
     def is_pissa(self) -> bool:
         return self.init_lora_weights != "true"
+
+    @property
+    def trains_experts(self) -> bool:
+        return self.target_parameters == "experts"
 
 
 class Train(_Section):
@@ -207,7 +215,7 @@ class Recipe(_Section):
         except ValidationError as error:
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
-        if found := clashes(recipe):
+        if found := clashes(recipe.adapter):
             raise RecipeError("recipe.clashes", problems=found)
         return recipe
 
@@ -227,9 +235,8 @@ class Recipe(_Section):
         return self.adapter.lora_alpha or 2 * self.adapter.r
 
 
-def clashes(recipe: Recipe) -> list[Message]:
+def clashes(adapter: Adapter) -> list[Message]:
     """A sentence for each two settings that cannot be together."""
-    adapter = recipe.adapter
     base_bits = 4 if adapter.method == "qlora" else 8 if adapter.load_in_8bit else 16
     found = {
         "recipe.two_bases": adapter.method == "qlora" and adapter.load_in_8bit,
@@ -239,8 +246,18 @@ def clashes(recipe: Recipe) -> list[Message]:
         "recipe.pissa_dora": adapter.is_pissa and adapter.use_dora,
         # Converted it has twice the rank, of which 256 is the most.
         "recipe.pissa_rank": adapter.is_pissa and adapter.r > MOST_RANK // 2,
+        # peft's layer on a parameter makes W + BA of it, so there is no input of A that could be dropped, and it knows no variant.
+        "recipe.experts_dora": adapter.trains_experts and adapter.use_dora,
+        "recipe.experts_pissa": adapter.trains_experts and adapter.is_pissa,
+        "recipe.experts_dropout": adapter.trains_experts and adapter.lora_dropout > 0,
     }
-    facts = {"bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2}
+    facts = {
+        "bits": base_bits,
+        "init": adapter.init_lora_weights,
+        "r": adapter.r,
+        "most": MOST_RANK // 2,
+        "dropout": adapter.lora_dropout,
+    }
     return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
 

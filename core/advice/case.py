@@ -49,6 +49,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "use_dora": ("adapter", "use_dora"),
     "lora_dropout": ("adapter", "lora_dropout"),
     "load_in_8bit": ("adapter", "load_in_8bit"),
+    "target_parameters": ("adapter", "target_parameters"),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, with_settings
+from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
 from core.data import row_order
 from core.data.facts import DataFacts
 from core.memory import arithmetic
@@ -266,20 +266,28 @@ DECISIONS: dict[str, Callable[[Case, Recipe], tuple[Any, Message]]] = {
     "gradient_accumulation": accumulation,
     "learning_rate": learning_rate,
 }
-# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: key with a number, without.
-COSTS = {
-    "use_dora": ("advise.dora_costs", "advise.dora_costs_unknown"),
-    "load_in_8bit": ("advise.int8_saves", "advise.int8_unknown"),
+# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where nobody chose it,
+# key with a number, without.
+COSTS: dict[str, tuple[Any, str, str]] = {
+    "use_dora": (False, "advise.dora_costs", "advise.dora_costs_unknown"),
+    "load_in_8bit": (False, "advise.int8_saves", "advise.int8_unknown"),
+    "target_parameters": ("none", "advise.experts_cost", "advise.experts_cost_unknown"),
 }
 
 
-def cost(case: Case, draft: Recipe, name: str) -> Message:
-    """What the plan needs with a variant, and without it."""
-    known, unknown = COSTS[name]
-    estimate, without = case.estimate(draft), case.estimate(with_settings(draft, **{name: False}))
+def costs(case: Case, draft: Recipe) -> dict[str, Message]:
+    """What the plan needs with each variant that was chosen, and without it."""
+    chosen = {name: how for name, how in COSTS.items() if value_of(draft, name) != how[0]}
+    return {name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()}
+
+
+def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
+    known, unknown = keys
+    estimate, without = case.estimate(draft), case.estimate(plain)
     if estimate is None or without is None:
         return msg(unknown)
-    return msg(known, needed=estimate.on_card_gib, without=without.on_card_gib)
+    of_adapter = {"params": estimate.trainable_params, "plain_params": without.trainable_params}
+    return msg(known, needed=estimate.on_card_gib, without=without.on_card_gib, **of_adapter)
 
 
 # ---- what follows from them -------------------------------------------------------------------------------------------
@@ -333,4 +341,4 @@ def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
 
 
 def _capacity(shape: ModelShape, draft: Recipe, r: int) -> int:
-    return shape.lora_params(r, draft.adapter.target_modules)
+    return shape.lora_params(r, draft.adapter.target_modules, draft.adapter.trains_experts)

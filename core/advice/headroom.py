@@ -26,7 +26,8 @@ RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)
 FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 KEPT = (
-    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout", "load_in_8bit"
+    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout", "load_in_8bit",
+    "target_parameters",
 )  # fmt: skip
 
 
@@ -90,7 +91,10 @@ def largest_rank(shape: ModelShape, setup: Setup, free_gib: float) -> int | None
 
 def largest_of_family(model: KnownModel, setup: Setup, free_gib: float) -> KnownModel | None:
     """The largest known model of the same family that fits as setup has it, itself included."""
-    fitting = [other for other in known_models() if other.family == model.family and _needed(other.shape, setup) <= free_gib]
+    family = [other for other in known_models() if other.family == model.family]
+    if setup.trains_experts:  # of which others of the family may have none
+        family = [other for other in family if other.shape.num_experts]
+    fitting = [other for other in family if _needed(other.shape, setup) <= free_gib]
     return max(fitting, key=lambda other: other.shape.params, default=None)
 
 

@@ -22,14 +22,12 @@ from core.advice.case import (
     Reason,
     Verdict,
     is_set,
-    value_of,
     values_of,
     with_settings,
 )
 from core.advice.decisions import (
-    COSTS,
     DECISIONS,
-    cost,
+    costs,
     judge,
     leanest_optimizer,
     longest_that_holds,
@@ -110,7 +108,7 @@ def decide(case: Case, recipe: Recipe) -> tuple[Recipe, list[Reason]]:
         value, why = micro_batch(case, draft)
         if value == draft.train.per_device_train_batch_size:
             reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
-    reasons += [Reason(field=name, text=cost(case, draft, name)) for name in COSTS if value_of(draft, name)]
+    reasons += [Reason(field=name, text=text) for name, text in costs(case, draft).items()]
     if "max_steps" in chosen:
         reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
     # What nobody decides (max_steps) is written out too: a filled recipe has no holes.
@@ -148,7 +146,9 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
     ]
     for known in sorted(below, key=lambda known: known.shape.params, reverse=True):
         other = replace(case, shape=known.shape, corrections=case.corrections.for_another_model)
-        plain = with_settings(draft, method="lora" if case.on_cpu else "qlora", target_modules="all-linear", micro_batch=1)
+        plain = with_settings(
+            draft, method="lora" if case.on_cpu else "qlora", target_modules="all-linear", micro_batch=1, target_parameters="none"
+        )
         way = with_settings(plain, method=method(other, plain)[0])
         if judge(other, way)[0] == "fits":
             return _alternative(other, way, known)

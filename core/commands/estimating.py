@@ -17,7 +17,7 @@ from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import DryRunOption, JsonOption, WorkspaceOption, app, columns, in_words, print_json, say_finding
 from core.data.facts import DataFacts
 from core.data.preview import Preview, Previews
-from core.errors import ModelError
+from core.errors import ModelError, RecipeError
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.documented import vram_table
@@ -26,6 +26,7 @@ from core.messages import Message, msg, terminal_language
 from core.models.library import ModelRef, Models, config_of, shape_of
 from core.models.shapes import ModelShape
 from core.queue.turns import busy
+from core.recipe import Adapter, clashes
 from core.runs.all import Runs
 from core.system import devices
 from core.system.machine import Machine, this_machine
@@ -155,6 +156,9 @@ def estimate(
     dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
     lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
     load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on a base in 8 bit (LLM.int8).")] = False,
+    target_parameters: Annotated[
+        Literal["none", "experts"], typer.Option(help="experts: adapters on the routed experts too.")
+    ] = USUAL.target_parameters,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -166,8 +170,10 @@ def estimate(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
         supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
-        load_in_8bit=load_in_8bit,
+        load_in_8bit=load_in_8bit, target_parameters=target_parameters,
     )  # fmt: skip
+    if found := clashes(Adapter(use_dora=dora, lora_dropout=lora_dropout, target_parameters=target_parameters)):
+        raise RecipeError("recipe.clashes", problems=found)
     result = arithmetic.estimate(shape, setup)
     counted = counted_dry_run(models, model, setup) if dry_run else None
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,17 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
         if found := sorted({name for name in wanted if name.rpartition(".")[2] in WITHOUT_ADAPTER.get(kind, ())}):
             raise ModelError("shape.targets_left_out", found=found, model_type=kind)
         targets = named(targets, wanted)
+    experts = parts.expert_parameters(model) if settings.trains_experts else []
+    if settings.trains_experts and not experts:
+        raise ModelError("shape.no_experts", model_type=model.config.model_type)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.r,
         lora_alpha=settings.lora_alpha or 2 * settings.r,
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
+        # By the ends of their names, so that the class of text alone and that of the model as shipped read the same adapter.
+        target_parameters=sorted({".".join(name.split(".")[-3:]) for name in experts}) or None,
         use_rslora=settings.use_rslora,
         use_dora=settings.use_dora,
         init_lora_weights=settings.init_lora_weights if settings.is_pissa and not will_restore else True,
@@ -128,19 +133,24 @@ def _put(aside: Path, folder: Path) -> None:
 
 def start_from(tuned: PeftModel, folder: Path) -> None:
     """Give the fresh adapter of tuned the weights saved in folder, bit for bit. Raises ModelError where they are not its own."""
+    weights = _read(folder)
+    if misfits := _misfits(tuned, weights):
+        raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
+    restore(tuned, weights)
+
+
+def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
+    """Which of an adapter's weights have no place in that of tuned, or another shape there, and which of its own are not among them."""
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    given = weights = renamed(_read(folder), {layer_of(name) for name in own})
+    given = renamed(weights, {layer_of(name) for name in own})
     if hasattr(tuned, "pissa"):
         from core.engine import pissa
 
-        given = pissa.halves(weights)[0]
+        given = pissa.halves(given)[0]
     misfits = sorted(name for name in {*own, *given} if name not in own or name not in given)
-    misfits += [name for name in own if name in given and own[name].shape != given[name].shape]
-    if misfits:
-        raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
-    restore(tuned, weights)
+    return misfits + [name for name in own if name in given and own[name].shape != given[name].shape]
 
 
 def _read(folder: Path) -> dict[str, Any]:

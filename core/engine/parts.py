@@ -88,5 +88,18 @@ def linear_layers(model: Any) -> list[str]:
     ]
 
 
+def expert_parameters(model: Any) -> list[str]:
+    """Names of the parameters that hold the routed experts of the text part, all of a layer in one (experts, ., .): what peft's
+    target_parameters reach. Of a parameter of two dimensions, as biases are, nothing."""
+    inside = {id(module) for module in text(model).modules()}
+    return [
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        if id(module) in inside and name.rpartition(".")[2] == "experts"
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() == 3
+    ]
+
+
 def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D) and "router" not in type(module).__name__.lower()

@@ -27,6 +27,7 @@ Read = Callable[[str], torch.Tensor]  # a tensor by its name in the base's files
 # Tokens of all rows together, padding included: an 8B model takes 16 TFLOP for them, half a minute on a fast processor.
 MOST_TOKENS = 1024
 SPARE_BYTES = 1 << 30  # libraries, and what flows between two layers
+_WRAPPED = re.compile(r"(?:\.base_layer)+\.")
 OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
@@ -109,7 +110,7 @@ class _Weights(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         found = self._extra.get(name)
         if found is None:
-            name = name.replace(".base_layer.", ".")
+            name = _WRAPPED.sub(".", name)
             found = self._read(name if name in self._there else self._tied[name])
         return found.to(self._device).float()  # it travels to a card in 16 bit
 

@@ -12,7 +12,6 @@ import math
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ import torch
 
 from core import files
 from core.data.template import ChatTemplate
+from core.export.pairs import Pair, lora_pairs, scale_of
 from core.export.stored import FLOATS, INDEX, Base
-from core.models.adapters import PREFIX, TOKENIZER_FILES, name_in
+from core.models.adapters import TOKENIZER_FILES
 from core.models.weights import open_tensors
 
 Progress = Callable[[float], None]  # fraction of the work, 0 to 1
@@ -64,49 +64,6 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
 
 
 # ---- streaming --------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Pair:
-    """Where an adapter's file has A and B of one matrix of the base, and DoRA's magnitudes (rows,) where it has them."""
-
-    a: str
-    b: str
-    magnitude: str | None = None
-
-
-def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
-    """Base tensor -> its pair, or None where W + scale * B @ A, or DoRA's form of it, on the stored tensors is not all there is."""
-    config = files.read_object(adapter / "adapter_config.json")
-    plain = not any(
-        config.get(name)
-        for name in ("modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
-                     "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
-                     "alora_invocation_tokens", "use_bdlora", "arrow_config")
-    )  # fmt: skip
-    if not plain or config.get("bias", "none") != "none":
-        return None
-    with open_tensors(adapter / "adapter_model.safetensors") as file:
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    pairs = {}
-    for key, (_, columns) in ((k, s) for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
-        module = key.removesuffix(".lora_A.weight")
-        other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
-        if (name := parameter) not in base.tensors:
-            name = base.stored_names.get(name_in(base.stored_names, parameter), "")
-        stored = base.tensors.get(name)
-        if other not in shapes or stored is None or stored.shape != (shapes[other][0], columns):
-            return None  # no matrix of the files alone
-        magnitude = f"{module}.lora_magnitude_vector" if config.get("use_dora") else None
-        if magnitude and shapes.get(magnitude) != stored.shape[:1]:
-            return None
-        pairs[name] = Pair(key, other, magnitude)
-    return pairs if (3 if config.get("use_dora") else 2) * len(pairs) == len(shapes) else None
-
-
-def scale_of(adapter: Path) -> float:
-    config = files.read_object(adapter / "adapter_config.json")
-    return float(config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]))
-
-
 def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check) -> None:
     scale, done = scale_of(adapter), 0
     weight_map: dict[str, str] = {}
@@ -125,7 +82,7 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
                         tensor = weights.get_tensor(name)
                         if pair := pairs.get(name):
                             a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
-                            tensor = tensor.float() + (b @ a) * scale
+                            tensor = torch.add(tensor.float(), pair.product(a, b, 0, len(tensor)), alpha=scale)
                             if pair.magnitude:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
                                 lengths = torch.linalg.norm(tensor, dim=1, keepdim=True)
                                 tensor *= lora.get_tensor(pair.magnitude).float()[:, None] / lengths

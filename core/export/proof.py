@@ -43,7 +43,7 @@ from core.engine import base_model, device
 from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
-from core.export import gguf, layers, merge, tensors
+from core.export import gguf, layers, pairs, tensors
 from core.export.exports import Difference, ExportCheck
 from core.export.merge import Check, Progress
 from core.export.stored import Base, empty, read_base
@@ -151,7 +151,7 @@ def choose(base: Base, adapter: Path, is_gguf: bool) -> Method:
     if roomy and base.parameters <= MOST_WHOLE_ON_CPU:
         return Method(exact)
     layered = layers.need_bytes(base, adapter)
-    if merge.lora_pairs(base, adapter) is not None and not layers.missing(empty(base.folder), base):
+    if pairs.lora_pairs(base, adapter) is not None and not layers.missing(base.model, base):
         if memory > layered:
             compute = replace(compute, dtype=torch.float32) if free > layered else exact
             return Method(compute, by_layer=True)
@@ -226,7 +226,7 @@ class Work:
 
 
 def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
-    pairs, compared = merge.lora_pairs(base, adapter), None
+    found_pairs, compared = pairs.lora_pairs(base, adapter), None
     if work.method.by_layer:
         work = replace(work, probes=_few(work.probes))
     progress = work.of("comparing")
@@ -237,8 +237,8 @@ def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> 
             written = held.enter_context(tensors.MergedFolder(read_base(exported), base))
         else:
             written = gguf.Written(exported, gguf.examine(base.folder), base)
-        if pairs is not None:
-            compared = tensors.compare(tensors.Tuned(original, adapter, pairs), written, progress, work.check)
+        if found_pairs is not None:
+            compared = tensors.compare(tensors.Tuned(original, adapter, found_pairs), written, progress, work.check)
         alike = sum(_reads_alike(kind, exported, work.probes, work.tokenizer))
         if work.method.by_layer:
             expected = _adapter_by_layer(original, adapter, work)

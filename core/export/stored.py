@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +24,7 @@ from core.models import headers
 from core.models.weights import open_tensors
 
 INDEX = "model.safetensors.index.json"
+_OF_ONE = re.compile(r"\.experts\.(\d+)\.")
 SIXTEEN_BIT = {"BF16": torch.bfloat16, "F16": torch.float16}
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -35,6 +39,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class ExpertPart:
+    """Of a parameter that holds all experts of a layer: which expert, and from which of its rows on."""
+
+    expert: int
+    first_row: int
+
+
+@dataclass(frozen=True)
 class Base:
     """A base model's weights as they lie on disk, read from the files' headers alone."""
 
@@ -42,19 +54,50 @@ class Base:
     tensors: dict[str, Stored]
 
     @cached_property
+    def model(self) -> PreTrainedModel:
+        """What the folder describes, without weights."""
+        return empty(self.folder)
+
+    @cached_property
     def stored_names(self) -> dict[str, str]:
         """The model's parameters and buffers, by their names in it -> their names in the files, where one tensor there is one here.
-        transformers renames many while it reads; experts that lie one by one become one parameter, and have none."""
-        model = empty(self.folder)
-        conversions, there = get_model_conversion_mapping(model), model.state_dict()
+        transformers renames many while it reads; experts that lie one by one become one parameter: they are in `expert_parts`."""
+        there = self.model.state_dict()
+        return {found: name for name, (found, converter) in self._placed.items() if converter is None and found in there}
+
+    @cached_property
+    def expert_parts(self) -> dict[str, dict[str, ExpertPart]]:
+        """Parameters of the model whose experts lie one by one in the files: parameter -> names there -> which part of it each is.
+        As transformers stacks them; what it does more with (turns, cuts) is left out."""
+        found: dict[str, dict[tuple[int, int], str]] = defaultdict(dict)
+        for name, (parameter, converter) in self._placed.items():
+            number = _OF_ONE.search(name)
+            if converter is not None and number and (order := _stacked(self._converters[converter], converter)) is not None:
+                found[parameter][int(number[1]), order] = name
+        return {parameter: self._parts(names) for parameter, names in found.items()}
+
+    def _parts(self, names: Mapping[tuple[int, int], str]) -> dict[str, ExpertPart]:
+        """names: by expert and place among the matrices that lie one below the other in it."""
+        parts, first = {}, dict.fromkeys((expert for expert, _ in names), 0)
+        for (expert, _), name in sorted(names.items()):
+            parts[name] = ExpertPart(expert, first[expert])
+            first[expert] += self.tensors[name].shape[0]
+        return parts
+
+    @cached_property
+    def _converters(self) -> dict[str, WeightConverter]:
+        converters = [each for each in get_model_conversion_mapping(self.model) if isinstance(each, WeightConverter)]
+        return {pattern: each for each in converters for pattern in each.source_patterns}
+
+    @cached_property
+    def _placed(self) -> dict[str, tuple[str, str | None]]:
+        """Names in the files -> in the model, and the pattern of what makes one parameter of several tensors."""
+        there = self.model.state_dict()
+        conversions = get_model_conversion_mapping(self.model)
         renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
         converters = [each for each in conversions if isinstance(each, WeightConverter)]
-        names = {}
-        for name in self.tensors:
-            found, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, there)
-            if converter is None and found in there:
-                names[found] = name
-        return names
+        prefix = self.model.base_model_prefix
+        return {name: rename_source_key(name, renamings, converters, prefix, there) for name in self.tensors}
 
     @property
     def parameters(self) -> int:
@@ -81,6 +124,14 @@ class Base:
     @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
+
+
+def _stacked(converter: WeightConverter, pattern: str) -> int | None:
+    """Which of the matrices of an expert, from the top, a tensor of pattern is; None where more is done than to stack them."""
+    steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
+    if steps not in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)]):
+        return None
+    return converter.source_patterns.index(pattern)
 
 
 def read_base(folder: Path) -> Base:

@@ -18,7 +18,8 @@ from typing import Any, Protocol, Self
 import torch
 
 from core.export.gguf import one_step
-from core.export.merge import Check, Pair, Progress, scale_of
+from core.export.merge import Check, Progress
+from core.export.pairs import Pair, scale_of
 from core.export.stored import FLOATS, Base
 from core.models.weights import open_tensors
 
@@ -120,7 +121,7 @@ class Tuned:
             weight = weight.float()
         if (pair := self._pairs.get(name)) is None:
             return weight
-        tuned = weight + self._scale * (self.adapter[pair.b][start:stop].float() @ self.adapter[pair.a].float())
+        tuned = weight + self._scale * pair.product(self.adapter[pair.a].float(), self.adapter[pair.b].float(), start, stop)
         if pair.magnitude is None:
             return tuned
         return tuned * (self.adapter[pair.magnitude][start:stop].float() / tuned.norm(dim=1))[:, None]

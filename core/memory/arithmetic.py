@@ -52,6 +52,7 @@ class Setup(Frozen):
     use_dora: bool = False
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     load_in_8bit: bool = False
+    target_parameters: Literal["none", "experts"] = "none"
     fp32_stream: bool = False
     accumulates: bool = True
     offloads: bool = False
@@ -72,6 +73,7 @@ class Setup(Frozen):
             "use_dora": adapter.use_dora,
             "lora_dropout": adapter.lora_dropout,
             "load_in_8bit": adapter.load_in_8bit,
+            "target_parameters": adapter.target_parameters,
         }
         return cls(device=device, **(asked | found))
 
@@ -85,6 +87,10 @@ class Setup(Frozen):
         """K, of T."""
         a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
         return self.micro_batch * a_row
+
+    @property
+    def trains_experts(self) -> bool:
+        return self.target_parameters == "experts" and self.method != "full"
 
     @property
     def base_bits(self) -> int:
@@ -149,7 +155,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "optimizer": optimizer(n, setup),
         "workspace": workspace(setup),
     }
-    stored, layer, head = layers_stored(shape, setup), layer_at_work(shape, setup), head_at_work(shape, setup)
+    stored, head = layers_stored(shape, setup), head_at_work(shape, setup)
+    layer = layer_at_work(shape, setup) + experts_at_work(shape, setup)
     unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
@@ -174,7 +181,7 @@ def trainable_params(shape: ModelShape, setup: Setup) -> int:
     if setup.method == "full":
         return shape.params
     outputs = sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
-    return shape.lora_params(setup.r, setup.target_modules) + outputs
+    return shape.lora_params(setup.r, setup.target_modules, setup.trains_experts) + outputs
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
@@ -247,8 +254,33 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
     if setup.offloads:
         return 0.0
-    a_token = setup.stream_bytes * shape.hidden_size if setup.gradient_checkpointing else layer_kept(shape, setup)
-    return setup.tokens * shape.num_hidden_layers * a_token
+    if setup.gradient_checkpointing:
+        return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size
+    kept_by_layers = setup.tokens * shape.num_hidden_layers * layer_kept(shape, setup)
+    return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
+
+
+def experts_kept(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that one layer keeps where its experts are trained: peft makes W + BA of all of them, whatever a token needs, out of A and
+    B in the base's type; and beside them what flows into each product, which its gradient needs. Section 1.4."""
+    if not setup.trains_experts:
+        return 0.0
+    factors = setup.r * shape.expert_width / max(1, shape.expert_layers)
+    inputs = setup.tokens * shape.experts_per_token * (shape.hidden_size + shape.expert_size)
+    return setup.base_bytes * (3 * _expert_matrix(shape) + factors + inputs)
+
+
+def experts_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's experts in its backward: with checkpointing made again, and the gradient of down in full. Section 1.4."""
+    if not setup.trains_experts:
+        return 0.0
+    again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
+    return again + setup.base_bytes * _expert_matrix(shape)
+
+
+def _expert_matrix(shape: ModelShape) -> int:
+    """Numbers of gate, up or down of all experts of a layer."""
+    return shape.num_experts * shape.hidden_size * shape.expert_size
 
 
 def layer_at_work(shape: ModelShape, setup: Setup) -> float:

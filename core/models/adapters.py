@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,17 @@ def name_in(there: Collection[str], name: str) -> str:
     return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in there), name)
 
 
+_WRAPPED = re.compile(r"(\.base_layer)+$")  # of two parameters in one module peft wraps the wrapper of the first
+
+
 def layer_of(key: str) -> str:
     """The layer that a weight in an adapter's file belongs to."""
-    return key.removeprefix(PREFIX).partition(".lora_")[0]
+    return _WRAPPED.sub("", key.removeprefix(PREFIX).partition(".lora_")[0])
+
+
+def is_of_experts(key: str) -> bool:
+    """Whether a weight in an adapter's file belongs to the routed experts of a layer, all of them in one."""
+    return layer_of(key).endswith(".experts")
 
 
 def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
@@ -74,6 +83,9 @@ def fit(config: Any, layers: Collection[str]) -> None:
     """The same for what PEFT's config of an adapter calls by name."""
     if not isinstance(config.target_modules, str | None):
         config.target_modules = {name_in(layers, name) for name in config.target_modules}
+    if config.target_parameters:  # whole names, where others wrote them; ours are the ends of names alone
+        parts = (name.rpartition(".") for name in config.target_parameters)
+        config.target_parameters = sorted(f"{name_in(layers, module)}{dot}{own}" for module, dot, own in parts)
     for pattern in ("rank_pattern", "alpha_pattern"):
         setattr(config, pattern, {name_in(layers, name): value for name, value in getattr(config, pattern).items()})
 

@@ -35,6 +35,11 @@ _OTHER_SENSES = re.compile(
 )
 _ROUTER = re.compile(r"\.(gate|router)\.(weight|wg\.weight|layer\.weight)$")
 _EXPERTS = re.compile(r"\.experts(?:\.|_|$)")
+_FUSED_EXPERTS = re.compile(r"\.experts\.\w+(?:\.weight)?$|\.block_sparse_moe\.(?:input|output)_linear\.weight$")
+_ONE_EXPERT = re.compile(r"\.experts\.\d+\.\w+\.weight$")
+_OF_UP = re.compile(
+    r"\.(up_proj|w3)\.weight$"
+)  # of an expert by itself: reads what gate_proj or w1 read, with which it becomes one matrix
 _OF_QUANTISATION = re.compile(
     r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
     r"input_scale|weight_zero_point|weight_shape)$|\.quant_state\."
@@ -134,7 +139,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
     """
     quantised = quantisation(config)
     holds_packed = quantised not in (None, "fp8", "bitsandbytes")  # each number four bits a parameter
-    params = four_bit = stored = beside = 0
+    params = four_bit = stored = beside = of_experts = 0
     widths: dict[str, int] = {}
     passed_over = WITHOUT_ADAPTER.get(str(config.get("model_type")), ())
     for tensor in tensors:
@@ -154,14 +159,24 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
         four_bit += count if is_packed or _is_linear(tensor) else 0
         if _is_linear(tensor) and (name := tensor.name.split(".")[-2]) not in passed_over:
             widths[name] = widths.get(name, 0) + sum(tensor.shape)
+        of_experts += _expert_width(tensor)
     if not params:
         return None
     if holds_packed:
         widths = {}
     return Held(
         params=params, beside=beside, four_bit=four_bit, lora_width=sum(widths.values()), widths=tuple(sorted(widths.items())),
-        stored_bytes=stored if quantised else None, quantised=quantised,
+        stored_bytes=stored if quantised else None, quantised=quantised, expert_width=None if quantised else of_experts,
     )  # fmt: skip
+
+
+def _expert_width(tensor: Tensor) -> int:
+    """Inputs and outputs of the routed experts in it, as they are once gate and up are one matrix and all experts of a layer one parameter."""
+    if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name):
+        return tensor.shape[0] * sum(tensor.shape[1:])
+    if len(tensor.shape) == 2 and _ONE_EXPERT.search(tensor.name):
+        return tensor.shape[0] if _OF_UP.search(tensor.name) else sum(tensor.shape)
+    return 0
 
 
 def _is_left_out(name: str, shape: ModelShape) -> bool:

@@ -122,7 +122,8 @@ _ORDINARY_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 class Held(BaseModel):
     """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside, the towers for
     pictures and sound, which give their memory back (core/engine/parts). four_bit: in matrices that QLoRA would
-    hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
+    hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known.
+    expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,6 +132,7 @@ class Held(BaseModel):
     four_bit: int = Field(ge=0)
     lora_width: int = Field(default=0, ge=0)
     widths: tuple[tuple[str, int], ...] = ()
+    expert_width: int | None = Field(default=None, ge=0)
     stored_bytes: int | None = None
     quantised: str | None = None
 
@@ -263,6 +265,20 @@ class ModelShape(BaseModel):
         return self.expert_layers * per_layer
 
     @property
+    def expert_width(self) -> int:
+        """Inputs and outputs of all routed experts: gate and up are one matrix, down is another."""
+        if self.held and self.held.expert_width is not None:
+            return self.held.expert_width
+        return self.expert_layers * self.num_experts * (2 * self.hidden_size + 3 * self.expert_size)
+
+    def refuse_experts(self) -> None:
+        """Raises RecipeError where its experts can have no adapter: there are none, or they are packed."""
+        if not self.num_experts or not self.expert_width:
+            raise RecipeError("shape.no_experts", model_type=self.model_type)
+        if self.quantised:
+            raise RecipeError("shape.experts_quantised", method=self.quantised)
+
+    @property
     def four_bit_params(self) -> int:
         """What QLoRA holds in 4 bit."""
         return self.held.four_bit if self.held else self.linear_params
@@ -318,11 +334,14 @@ class ModelShape(BaseModel):
             raise RecipeError("shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *there])
         return tuple(matrix for matrix in matrices if matrix.name in names)
 
-    def lora_params(self, r: int, target_modules: str) -> int:
-        """r * (d_in + d_out) for each target; routed experts have none.
+    def lora_params(self, r: int, target_modules: str, with_experts: bool = False) -> int:
+        """r * (d_in + d_out) for each target, with_experts also for each routed expert.
 
-        Raises RecipeError for a name that this family does not have.
+        Raises RecipeError for a name that this family does not have, and where it has no experts that could be trained.
         """
+        if with_experts:
+            self.refuse_experts()
+            return r * self.expert_width + self.lora_params(r, target_modules)
         if target_modules.strip() == ALL_LINEAR and self.held and self.held.lora_width:
             return r * self.held.lora_width
         found, known = self.targets(target_modules), dict(self.held.widths) if self.held else {}
@@ -394,7 +413,8 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
         shared = _number(config, "n_shared_experts") * values["expert_size"]
         values["shared_expert_size"] = shared or _number(config, "shared_expert_intermediate_size")
         listed = config.get("mlp_only_layers")
-        dense = _number(config, "first_k_dense_replace") + (len(listed) if isinstance(listed, list) else 0)
+        first = _number(config, "first_k_dense_replace") or _number(config, "num_dense_layers")
+        dense = first + (len(listed) if isinstance(listed, list) else 0)
         values["expert_layers"] = max(0, layers - dense) // max(1, _number(config, "decoder_sparse_step"))
     else:
         values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}

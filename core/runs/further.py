@@ -29,7 +29,7 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 LOCKED = (
     ("model", "id"), ("model", "revision"), ("adapter", "method"), ("adapter", "r"), ("adapter", "lora_alpha"),
     ("adapter", "target_modules"), ("adapter", "use_rslora"), ("adapter", "use_dora"),
-    ("adapter", "init_lora_weights"), ("adapter", "load_in_8bit"),
+    ("adapter", "init_lora_weights"), ("adapter", "load_in_8bit"), ("adapter", "target_parameters"),
 )  # fmt: skip
 NUMBERED = re.compile(r"^(.*) · (\d{1,4})$")
 
@@ -56,7 +56,8 @@ def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
         found = adapters.describe(parent.adapter)
         with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:  # refuses a header that is not its file's
             factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
-            ranks = {opened.get_slice(name).get_shape()[0] for name in factors}
+            # Those of experts lie one below the other.
+            ranks = {opened.get_slice(name).get_shape()[0] for name in factors if not adapters.is_of_experts(name)}
     except ModelError as error:
         raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file

@@ -235,7 +235,7 @@ class _Model:
         self.base, self.vocab_size = model, config.get_text_config().vocab_size
         wanted = Adapter(
             method=setup.method, r=setup.r, target_modules=setup.target_modules, use_dora=setup.use_dora,
-            lora_dropout=setup.lora_dropout,
+            lora_dropout=setup.lora_dropout, target_parameters=setup.target_parameters,
         )  # fmt: skip
         with META:
             self.tuned = adapter.add(model, wanted, "dry run", None).train()

@@ -82,9 +82,10 @@ def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None, device: str 
     return _kind(recipe) == _kind(wanted)
 
 
-def _kind(recipe: Recipe) -> tuple[str, str, bool, bool]:
+def _kind(recipe: Recipe) -> tuple[str, str, bool, bool, bool]:
     """What a step's time depends on most."""
-    return recipe.model.id, recipe.adapter.method, recipe.adapter.load_in_8bit, recipe.adapter.use_dora
+    adapter = recipe.adapter
+    return recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
 
 
 def _tokens_per_second(run: RunFolder) -> float | None:

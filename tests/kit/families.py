@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+from core.data.labels import Encoded
+from core.engine import adapter
+from core.export import stored
+from core.recipe import Adapter
 
 VOCABULARY = 49152  # the starter's tokenizer
 COMMON = {
@@ -182,3 +190,29 @@ def make(name: str, folder: Path, starter: Path) -> Path:
         shutil.copyfile(starter / file, folder / file)
     assert json.loads((folder / "config.json").read_text("utf-8"))["architectures"] == [type(model).__name__]
     return folder
+
+
+def rows() -> list[Encoded]:
+    chance = torch.Generator().manual_seed(3)
+    ids = [torch.randint(3, VOCABULARY, (length,), generator=chance).tolist() for length in (9, 14, 6)]
+    return [Encoded(row, [False] * 2 + [True] * (len(row) - 2)) for row in ids]
+
+
+def tuned(base: Any, **settings: Any) -> PeftModel:
+    """With an adapter that says something."""
+    found = adapter.add(base, Adapter(r=4, **settings), "tiny", None)
+    torch.manual_seed(2)
+    for name, parameter in found.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return found.eval()
+
+
+def as_shipped(folder: Path) -> Any:
+    """By the class that config.json names, as anybody else would load it."""
+    config = AutoConfig.from_pretrained(folder)
+    return getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in stored.weight_files(folder) for name, tensor in load_file(file).items()}

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from core.chat.worker import LoadedBase
 from core.engine import adapter, base_model
 from core.errors import ModelError
-from core.export import layers, merge, stored
+from core.export import layers, merge, pairs, stored
 from core.recipe import Adapter
 from tests.kit import families
 from tests.kit.trainer import FP32
@@ -87,8 +87,8 @@ def test_it_is_merged_tensor_by_tensor_and_proven_layer_by_layer(
 ) -> None:
     folder, expected = by_text_class
     original = stored.read_base(base)
-    pairs = merge.lora_pairs(original, folder)
-    assert pairs is not None and len(pairs) == len(weights_of(folder)) // 2
+    found = pairs.lora_pairs(original, folder)
+    assert found is not None and len(found) == len(weights_of(folder)) // 2
     merge.merge(original, folder, tmp_path / "merged", lambda fraction: None, lambda: None)
     untuned = logits(loaded(base))
     assert (logits(loaded(tmp_path / "merged")) - expected).norm() < 0.15 * (expected - untuned).norm()

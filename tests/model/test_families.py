@@ -16,7 +16,6 @@ import transformers
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.utils import transformers_weight_conversion as peft_names
-from safetensors.torch import load_file
 from torch.nn import functional
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -24,7 +23,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from core.advice import plan
 from core.chat.answer import Done, Sampling
 from core.chat.duel import Duel
-from core.data.labels import Encoded
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, attention, base_model, fused_lora, parts
 from core.engine.batches import collate, collate_packed
@@ -32,7 +30,7 @@ from core.engine.decode import keep_rows
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
 from core.errors import ModelError, RecipeError
-from core.export import merge, stored
+from core.export import merge, pairs, stored
 from core.export import worker as export_worker
 from core.export.exports import Exports, JobFolder
 from core.memory.arithmetic import Setup, estimate
@@ -51,6 +49,7 @@ from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.workspace.folder import Workspace
 from tests.kit import families
+from tests.kit.families import as_shipped, rows, tuned, weights
 from tests.kit.trainer import FP32
 
 IN_THE_GATE = (
@@ -65,28 +64,6 @@ def family(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, starter_folder: Path
 ) -> Iterator[tuple[str, Path]]:
     yield request.param, families.make(request.param, tmp_path_factory.mktemp(request.param) / "base", starter_folder)
-
-
-def rows() -> list[Encoded]:
-    chance = torch.Generator().manual_seed(3)
-    ids = [torch.randint(3, families.VOCABULARY, (length,), generator=chance).tolist() for length in (9, 14, 6)]
-    return [Encoded(row, [False] * 2 + [True] * (len(row) - 2)) for row in ids]
-
-
-def tuned(base: Any, **settings: Any) -> PeftModel:
-    """With an adapter that says something."""
-    found = adapter.add(base, Adapter(r=4, **settings), "tiny", None)
-    torch.manual_seed(2)
-    for name, parameter in found.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return found.eval()
-
-
-def as_shipped(folder: Path) -> Any:
-    """By the class that config.json names, as anybody else would load it."""
-    config = transformers.AutoConfig.from_pretrained(folder)
-    return getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path]) -> None:
@@ -205,10 +182,6 @@ def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(fam
 
 def layers_of(found: PeftModel) -> list[str]:
     return [name for name, _ in found.named_parameters() if ".lora_A." in name]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in stored.weight_files(folder) for name, tensor in load_file(file).items()}
 
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
@@ -334,7 +307,7 @@ def test_the_table_of_the_docs_says_what_happens(family: tuple[str, Path], tmp_p
     found = tuned(base)
     side_by_side = Duel(found, Tokenizer(folder)).mixed
     adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
-    streamed = merge.lora_pairs(stored.read_base(folder), tmp_path / "adapter") is not None
+    streamed = pairs.lora_pairs(stored.read_base(folder), tmp_path / "adapter") is not None
     rows = "packed" if attention.enable(found.get_base_model()) else "padded"
     columns = (
         name, f"`{families.FAMILIES[name].kind}`", kind, ", ".join(names), rows, "side by side" if side_by_side else "in turn",

@@ -32,7 +32,7 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import gguf, layers, merge, modelfile, proof, stored, worker
+from core.export import gguf, layers, merge, modelfile, pairs, proof, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
@@ -220,7 +220,7 @@ def test_sharded_base_is_merged_into_the_same_shards(trained: Trained, merged: P
 )
 def test_other_kinds_of_lora_prove_themselves_merged(tiny: Trained, tmp_path: Path, settings: dict) -> None:
     run = train(tiny.workspace, tiny.model, settings, **TINY)
-    streams = merge.lora_pairs(tiny.base, run.adapter) is not None
+    streams = pairs.lora_pairs(tiny.base, run.adapter) is not None
     assert streams  # DoRA too, with no more memory than a tensor takes
     assert prove(tiny, "merged", merged_of(tiny, tmp_path / "out", run.adapter), run.adapter).passed
 
@@ -477,12 +477,12 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def compared(of: Trained, merged: Path, kind: str, adapter: Path | None = None) -> Comparison:
     """kind: merged, or the precision of a GGUF file that is made of it. adapter: of's own, where it is not another."""
     adapter = adapter or of.run.adapter
-    pairs = merge.lora_pairs(of.base, adapter)
-    assert pairs
+    found = pairs.lora_pairs(of.base, adapter)
+    assert found
     with Reader(of.base) as base, MergedFolder(stored.read_base(merged), of.base) as written:
         if kind != "merged":
             written = gguf.Written(write_gguf(merged, merged / f"{kind}.gguf", kind, of.model), gguf.examine(of.model), of.base)
-        return compare(Tuned(base, adapter, pairs), written, lambda fraction: None, lambda: None)
+        return compare(Tuned(base, adapter, found), written, lambda fraction: None, lambda: None)
 
 
 # ---- without room -----------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class Wizard:
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
             data.turning, data.next, data.left_out, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
-            self.again, *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
+            self.again, plan.experts, *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -297,6 +297,7 @@ class Wizard:
             plan.holders: shown(memory_view.holders(result, self.services.monitor.newest(), w)),
             plan.recheck: gr.update(visible=memory_view.is_short(result)),
             plan.drawn_from: memory_view.mark(result),
+            plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start: self._start_button(result),
             self.again: gr.Timer(active=result.unsettled),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from core.system.machine import Machine
-from webui.form.fields import FOLDED, SEARCH, SECTIONS, component_for
+from webui.form.fields import FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
 from webui.form.findings import PlanFindings
-from webui.form.planner import CARD, HERE, PROCESSOR, SIZE
+from webui.form.planner import CARD, HERE, PROCESSOR, SIZE, FormResult
 from webui.kit.html import tag
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is looked at
+EXPERTS: Key = ("adapter", "target_parameters")
 RANKS_OFFERED = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
@@ -71,8 +74,20 @@ class PlanStep:
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
+        self.experts.visible = False  # until a model that has some is chosen
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
         search.input(None, [search], None, js=SEARCH, queue=False, show_progress="hidden", api_visibility="private")
+
+    @property
+    def experts(self) -> Component:
+        """The setting that only a model with experts has."""
+        field: Component = self.fields[FIELDS.index(EXPERTS)]
+        return field
+
+    @staticmethod
+    def asks_for_experts(result: FormResult, explicit: Mapping[str, Any]) -> bool:
+        """Also where a model without them is chosen after it was set, so that it can be taken back."""
+        return bool(result.shape and result.shape.num_experts) or name_of(EXPERTS) in explicit
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
         """This PC as it is, its other cards, its processor, and cards that are only planned for."""

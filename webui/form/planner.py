@@ -262,7 +262,7 @@ class Planner:
         budgeted = made.advice.budget
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
         found = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
-        if found is not None or shape is None:
+        if found is not None or shape is None or recipe.adapter.trains_experts:  # what is timed has no experts
             return found
         counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)
         step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)

@@ -112,7 +112,7 @@ def parameters(wording: Wording, count: int) -> str:
 
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA"}
-VARIANTS = {"load_in_8bit": "int8", "use_dora": "DoRA", "is_pissa": "PiSSA", "use_rslora": "rsLoRA"}
+VARIANTS = {"load_in_8bit": "int8", "use_dora": "DoRA", "is_pissa": "PiSSA", "use_rslora": "rsLoRA", "trains_experts": "experts"}
 TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
 
 

@@ -233,6 +233,7 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
         ({"settings": {"adapter.method": "full"}}, "method is “full”"),
         ({"settings": {"adapter.target_modules": "nothing_here"}}, "nothing_here"),
         ({"settings": {"adapter.r": 10**9}}, "from 1 to 256"),
+        ({"settings": {"adapter.target_parameters": "experts"}}, "no routed experts"),
     ],
 )
 def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, said: str) -> None:

@@ -1,0 +1,135 @@
+"""Which factors of an adapter's file belong to which tensor of the base's files: W + scale * B @ A, tensor by tensor. Workers only (torch)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import files
+from core.export.stored import Base
+from core.models.adapters import PREFIX, layer_of, name_in
+from core.models.weights import open_tensors
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Experts:
+    """How peft lays the factors of all experts of a layer into two matrices: A (count * r, in) has those of one below those of another,
+    B (out, r * count) has them in turn. turned: the parameter is (count, in, out), not (count, out, in). one: the expert that a tensor
+    is, and from which of its rows on; None: all."""
+
+    count: int
+    turned: bool = False
+    one: int | None = None
+    first_row: int = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where an adapter's file has A and B of one tensor of the base, and DoRA's magnitudes (rows,) where it has them."""
+
+    a: str
+    b: str
+    magnitude: str | None = None
+    experts: Experts | None = None
+
+    def product(self, a: torch.Tensor, b: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """B @ A for the rows of the tensor from start to stop; of one that holds all experts those are experts."""
+        if (experts := self.experts) is None:
+            return b[start:stop] @ a
+        rank = a.shape[0] // experts.count
+        of_a, of_b = a.reshape(experts.count, rank, -1), b.reshape(b.shape[0], rank, experts.count)
+        if experts.one is not None:
+            rows = slice(experts.first_row + start, experts.first_row + stop)
+            return of_b[rows, :, experts.one] @ of_a[experts.one]
+        return torch.einsum("ore,eri->eio" if experts.turned else "ore,eri->eoi", of_b[:, :, start:stop], of_a[start:stop])
+
+
+def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
+    """Base tensor -> its pair, or None where W + scale * B @ A, or DoRA's form of it, on the stored tensors is not all there is."""
+    config = files.read_object(adapter / "adapter_config.json")
+    plain = not any(
+        config.get(name)
+        for name in ("modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
+                     "trainable_token_indices", "layer_replication", "megatron_config",
+                     "alora_invocation_tokens", "use_bdlora", "arrow_config")
+    )  # fmt: skip
+    if not plain or config.get("bias", "none") != "none":
+        return None
+    with open_tensors(adapter / "adapter_model.safetensors") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    pairs: dict[str, Pair] = {}
+    for key in (k for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
+        if parameter := _parameter(base, key, config.get("target_parameters") or ()):
+            found = _of_experts(base, parameter, key, shapes)
+        else:
+            found = _of_matrix(base, key, shapes, bool(config.get("use_dora")))
+        if not found:
+            return None  # no tensors of the files alone
+        pairs |= found
+    used = {key for pair in pairs.values() for key in (pair.a, pair.b, pair.magnitude) if key}
+    return pairs if used == shapes.keys() else None
+
+
+def scale_of(adapter: Path) -> float:
+    config = files.read_object(adapter / "adapter_config.json")
+    return float(config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]))
+
+
+def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool) -> dict[str, Pair]:
+    module = key.removesuffix(".lora_A.weight")
+    other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
+    if (name := parameter) not in base.tensors:
+        name = base.stored_names.get(name_in(base.stored_names, parameter), "")
+    stored = base.tensors.get(name)
+    if other not in shapes or stored is None or stored.shape != (shapes[other][0], shapes[key][1]):
+        return {}
+    magnitude = f"{module}.lora_magnitude_vector" if has_magnitudes else None
+    if magnitude and shapes.get(magnitude) != stored.shape[:1]:
+        return {}
+    return {name: Pair(key, other, magnitude)}
+
+
+# ---- experts: all of a layer in one parameter --------------------------------------------------------------------------
+def _parameter(base: Base, key: str, targets: Any) -> str | None:
+    """The parameter that a factor belongs to, by its name in the model. Of several in one module peft wraps the
+    first, then the wrapper: the last one's factors have the shortest names."""
+    if not targets:
+        return None
+    modules = dict(base.model.named_modules())
+    if (module := name_in(modules, layer_of(key))) not in modules:
+        return None
+    own = (f"{module}.{name}" for name, _ in modules[module].named_parameters(recurse=False))
+    names = [name for name in own if any(f".{name}".endswith(f".{target}") for target in targets)]
+    depth = key.partition(".lora_")[0].count(".base_layer")
+    return names[-1 - depth] if depth < len(names) else None
+
+
+def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes) -> dict[str, Pair]:
+    other, shape = key.replace(".lora_A.", ".lora_B."), base.model.get_parameter(parameter).shape
+    if len(shape) != 3:
+        return {}
+    module, (count, *sides) = base.model.get_submodule(parameter.rpartition(".")[0]), shape
+    turned = bool(getattr(module, "is_transposed", False))
+    wide, rows = sides if turned else reversed(sides)
+    if other not in shapes or shapes[key][1] != wide or shapes[other] != (rows, shapes[key][0]) or shapes[key][0] % count:
+        return {}
+    pair = Pair(key, other, experts=Experts(count, turned))
+    if name := base.stored_names.get(parameter):
+        return {name: pair} if base.tensors[name].shape == (count, *sides) else {}
+    parts = dict(_one_by_one(base, parameter, pair, wide))
+    whole = sum(base.tensors[name].shape[0] for name in parts)
+    return parts if whole == count * rows and not turned else {}
+
+
+def _one_by_one(base: Base, parameter: str, pair: Pair, wide: int) -> Iterator[tuple[str, Pair]]:
+    assert pair.experts is not None
+    for name, part in base.expert_parts.get(parameter, {}).items():
+        if base.tensors[name].shape[1:] == (wide,):
+            yield name, replace(pair, experts=replace(pair.experts, one=part.expert, first_row=part.first_row))
