@@ -164,9 +164,12 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
-    """The adapter of tuned, and with PiSSA its base, as they were when weights were saved; bit for bit."""
+    """The adapter of tuned, and with PiSSA its base, as they were when weights were saved; bit for bit. Raises ModelError where
+    weights are of an adapter on other layers."""
     from peft import set_peft_model_state_dict
 
+    if misfits := _misfits(tuned, weights):
+        raise ModelError("adapter.other_layers", count=len(misfits), first=misfits[0].removeprefix(PREFIX))
     weights = renamed(weights, {name for name, _ in tuned.get_base_model().named_modules()})
     if hasattr(tuned, "pissa"):
         from core.engine import pissa

@@ -325,3 +325,16 @@ def test_a_model_without_experts_or_with_packed_ones_is_refused_at_the_plan_and_
     quantised = ModelShape.from_config(LARGE | {"quantization_config": {"quant_method": "mxfp4"}})
     with pytest.raises(RecipeError, match="mxfp4"):
         estimate(quantised, Setup(target_parameters="experts"))
+
+
+def test_a_run_of_an_earlier_version_whose_layers_were_others_says_so(tmp_path: Path, starter_folder: Path) -> None:
+    """all-linear reached the experts once; going on, torch's optimizer failed: "different number of parameter groups"."""
+    family = families.make("qwen3_moe", tmp_path / "base", starter_folder)
+    then = on_experts(base_model.load(family, FP32, four_bit=False))
+    adapter.save(then, tmp_path / "adapter", family, "card", "")
+    saved = tensors.read_all(tmp_path / "adapter" / "adapter_model.safetensors")
+    now = tuned(base_model.load(family, FP32, four_bit=False))
+    with pytest.raises(ModelError) as refused:
+        adapter.restore(now, saved)
+    assert refused.value.message.key == "adapter.other_layers"
+    assert refused.value.message.params["count"] == 16 and ".experts" in str(refused.value)
