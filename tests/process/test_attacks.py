@@ -260,8 +260,8 @@ def test_a_hostile_file_name_stays_in_the_folder_of_uploads(ours: Server, name: 
     if status != 200:
         assert status in (400, 422, 500) and b"Traceback" not in said
         return
-    for path in json.loads(said):
-        assert Path(path).resolve().is_relative_to(ours.home / "workspace" / "cache" / "uploads"), path
+    for path in json.loads(said):  # by its words: asked for what it leads to, Windows refuses a long one
+        assert Path(os.path.abspath(path)).is_relative_to(ours.home / "workspace" / "cache" / "uploads"), path
 
 
 def test_an_upload_beyond_the_limit_ends_with_413_and_keeps_nothing(plain: Server, ours: Server):
