@@ -84,14 +84,3 @@ def _full(shape: ModelShape, budget: Budget) -> Fit:
         return Fit("does_not_fit", needs.needed_gib)
     below = minimum is not None and sold is not None and sold < minimum
     return Fit("tight" if needs.needed_gib > free or below else "fits", needs.needed_gib)
-
-
-def matching(found: Sequence[CatalogueEntry], words: str, only_trainable: bool) -> Sequence[CatalogueEntry]:
-    """Those whose name, hub id, licence or size has every word (case does not matter)."""
-    matches = []
-    for entry in found:
-        model = entry.model
-        about = f"{model.title} {model.hub} {model.licence} {model.shape.params / 1e9:.1f}b {' '.join(model.languages)}".lower()
-        if (entry.trains or not only_trainable) and all(word in about for word in words.lower().split()):
-            matches.append(entry)
-    return matches

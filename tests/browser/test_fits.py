@@ -1,4 +1,4 @@
-"""Does it fit? The list of models, the memory by term, the curve by length and the other cards, in a real browser."""
+"""Does it fit? The shelf of models, the memory by term, the curve by length and the other cards, in a real browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.advice.headroom import CARDS_GB
-from core.models.known import known_models
 from tests.kit import browser as kit
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 FITS = {"en": "fits", "zh": "放得下"}
+WORDS = {"en": "qwen3 under 5B", "zh": "qwen3 不超过5B"}
+UNDERSTOOD = {"en": "at most 5B", "zh": "不超过 5B"}
 
 
 @pytest.mark.parametrize(("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)])
@@ -23,15 +24,16 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_a
     page, watch = kit.open_page(chrome, card_app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
     kit.unfold(page, "#step-model")
-    kit.unfold(page, "#model-list")
-    rows = page.locator("#models-table tbody tr")
+    rows = page.locator("#shelf li")
     kit.expect(rows.first).to_contain_text(FITS[language])
-    here = rows.count()
-    assert 1 < here < len(known_models()), "only what can be trained on 8 GB"
-    page.locator("#model-search input").press_sequentially("qwen3")
-    kit.expect(page.locator("#models-table")).not_to_contain_text("SmolLM2")
-    choice = page.locator("#models-table button", has_text="Qwen3-4B").first
-    choice.click()
+    kit.expect(rows.locator("button[aria-pressed=true]")).to_have_count(1)
+    page.locator("#shelf-words input").fill(WORDS[language])  # as a paste or an input method: no key is pressed
+    kit.expect(page.locator("#shelf [role=status]")).to_contain_text(UNDERSTOOD[language])
+    kit.expect(page.locator("#shelf")).not_to_contain_text("SmolLM2")
+    choice = page.locator("#shelf button", has_text="Qwen3-4B").first
+    choice.focus()
+    page.keyboard.press("Enter")
+    kit.expect(choice).to_have_attribute("aria-pressed", "true")
     kit.expect(page.locator("#model-about")).to_contain_text("Apache-2.0")
     kit.unfold(page, "#step-plan")
     card = page.locator("#plan-card")

@@ -1,4 +1,4 @@
-"""Step 2: the base model: what is on this PC, what is known, or any hub id; each with what it needs here."""
+"""Step 2: the base model: chosen from the shelf, from what is on this PC, or named; with what it needs here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from core.errors import GarageError
 from core.memory.budget import Budget
 from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
-from webui.form.model_list import ModelList
 from webui.form.planner import FormResult, Planner
+from webui.form.shelf import ModelShelf
 from webui.kit import format
 from webui.kit.format import METHODS
 from webui.kit.html import Html, join, notice, tag
@@ -23,10 +23,11 @@ from webui.state.services import Services
 class ModelStep:
     def __init__(self, services: Services, planner: Planner, wording: Wording):
         self.services, self.w = services, wording
-        self.list = ModelList(planner, wording)
+        self.shelf = ModelShelf(planner, wording)
 
     def build(self, budget: Budget) -> None:
         w = self.w
+        self.shelf.build()
         self.model = gr.Dropdown(
             self.choices(budget),
             value="starter",
@@ -36,14 +37,11 @@ class ModelStep:
             elem_id="model",
         )
         self.about = gr.HTML("", elem_id="model-about")
-        self.list.build()
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-model", elem_classes="lg-next")
 
     def choices(self, budget: Budget) -> list[tuple[str, str]]:
-        """What loads without a download first, then the models that are known to be worth a try."""
-        here = list(self.services.models.choices())
-        there = [model.hub for model in known_models() if model.hub not in here]
-        return [(self._label(model_id, budget), model_id) for model_id in [*here, *there]]
+        """What loads without a download; all others are on the shelf, or named."""
+        return [(self._label(model_id, budget), model_id) for model_id in self.services.models.choices()]
 
     def _label(self, model_id: str, budget: Budget) -> str:
         """ "Qwen3 4B · 4.0B parameters · QLoRA fits" """

@@ -76,7 +76,7 @@ class PlanStep:
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
         self.experts.visible = False  # until a model that has some is chosen
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
-        search.input(None, [search], None, js=SEARCH, queue=False, show_progress="hidden", api_visibility="private")
+        search.change(None, [search], None, js=SEARCH, queue=False, show_progress="hidden", api_visibility="private")
 
     @property
     def experts(self) -> Component:

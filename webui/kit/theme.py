@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHEETS = ("page.css", "wizard.css", "learned.css")
+SHEETS = ("page.css", "wizard.css", "learned.css", "shelf.css")
 
 
 def styles() -> str:

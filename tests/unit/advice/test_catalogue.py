@@ -35,12 +35,3 @@ def test_full_fine_tuning_of_a_7b_model_needs_the_documented_card() -> None:
     assert entry.fits["full"].verdict == "does_not_fit"
     roomy = next(e for e in catalogue.entries(budget.planned(80, "Linux")) if e.model.id == entry.model.id)
     assert roomy.fits["full"].verdict in ("fits", "tight")
-
-
-def test_words_are_looked_for_in_name_licence_and_size() -> None:
-    found = catalogue.entries(budget.planned(80, "Linux"))
-    assert {entry.model.title for entry in catalogue.matching(found, "QWEN3 1.7", False)} == {"Qwen3-1.7B"}
-    assert not catalogue.matching(found, "no such model", False)
-    small = catalogue.entries(budget.planned(6, "Linux"))
-    assert all(entry.trains for entry in catalogue.matching(small, "", True))
-    assert len(catalogue.matching(small, "", True)) < len(catalogue.matching(small, "", False))

@@ -1,0 +1,82 @@
+"""The shelf as rows: all words there are, what a person chooses by in each row, and nothing of a name is markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.advice import shelf
+from core.advice.wish import Wish
+from core.memory import budget
+from core.memory.budget import Budget
+from core.models.known import known_models
+from core.workspace.folder import Workspace
+from webui.form import shelf_view
+from webui.form.planner import HERE, Planner
+from webui.form.shelf import ModelShelf
+from webui.form.shelf_view import Marks
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+EIGHT = budget.planned(8, "Linux")
+NOTHING = Marks(None, ())
+EN = Wording("en")
+
+
+def drawn(words: str, there: Budget = EIGHT, wish: Wish | None = None, marks: Marks = NOTHING, language: str = "en") -> str:
+    wish = wish or Wish()
+    return shelf_view.shelf(shelf.find(words, there, wish), wish, marks, Wording(language))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("there", [EIGHT, Budget(kind="cpu", free_gib=10.0), Budget(kind="card")])
+def test_every_model_has_its_words(language: str, there: Budget) -> None:
+    found = drawn("", there, language=language)
+    assert found.count("<li") == len(known_models())
+    assert "{" not in found and "None" not in found and "shelf_view." not in found
+
+
+def test_a_row_says_what_people_choose_by() -> None:
+    found = shelf.find("gemma 3 4b", EIGHT)
+    model = next(row for row in found.rows if row.model.id == "gemma-3-4b-it")
+    said = shelf_view.row(model, "ja", NOTHING, EN)
+    assert f'data-model="{model.model.hub}"' in said
+    assert "fits with QLoRA" in said and re.search(r"LoRA \d+\.\d GiB, QLoRA \d\.\d GiB", said)
+    assert "commercial use within limits" in said and "37 languages with Japanese" in said
+    assert re.search(r'<a href="https://\S+/google/gemma-3-4b-it"[^>]*rel="noopener noreferrer"', said)
+    assert model.model.note["en"] in said
+
+
+def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_again() -> None:
+    found = drawn("small japanese for 6 GB", wish=Wish(fits=True))
+    said = re.search(r'role="status">(.*?)</div>', found)
+    assert said and "speaks Japanese" in said[1] and "6 GB" in said[1]
+    assert "fits" not in (re.search(r'role="status">(.*?)</div>', drawn("", wish=Wish(fits=True))) or [""])[0]
+
+
+def test_words_that_mean_nothing_bring_a_sentence_and_no_rows() -> None:
+    found = drawn("xyzzyq <b>")
+    assert "<li" not in found and "xyzzyq" in found and "<b>" not in found
+
+
+def test_the_chosen_row_and_those_on_this_pc_are_marked() -> None:
+    found = drawn("qwen3 4b", marks=Marks("Qwen/Qwen3-4B", {"Qwen/Qwen3-4B"}))
+    assert found.count('aria-pressed="true"') == 1 and found.count("on this PC") == 1
+    assert re.search(r'data-model="Qwen/Qwen3-4B" aria-pressed="true"', found)
+
+
+def test_what_a_row_says_is_text() -> None:
+    row = shelf.find("", EIGHT).rows[0]
+    hostile = replace(row, model=row.model.model_copy(update={"title": "<i>x</i>", "note": {"en": "<script>", "zh": "<script>"}}))
+    said = shelf_view.row(hostile, None, NOTHING, EN)
+    assert "<i>" not in said and "<script>" not in said
+
+
+@pytest.mark.parametrize("junk", [None, 7, [], {}, "x" * 5000])
+def test_any_json_draws_the_shelf(junk: object, tmp_path: Path) -> None:
+    part = ModelShelf(Planner(Services.open(Workspace.open(tmp_path / "workspace"))), EN)
+    assert "role" in part.draw(junk, junk, junk, junk, junk, junk)
+    assert "<li" in part.draw(HERE, "", False, False, "", "starter")

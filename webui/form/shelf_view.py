@@ -1,0 +1,120 @@
+"""Models as rows of HTML: what a person chooses by, in as few words as it takes. Pure functions of rows and a Wording."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from core.advice.catalogue import Fit
+from core.advice.shelf import Row, Shelf
+from core.advice.wish import Wish, language_name
+from core.models.known import KnownModel
+from webui.form.plan_view import where
+from webui.kit.format import METHODS, gib
+from webui.kit.html import Html, join, tag
+from webui.kit.wording import Wording
+
+OPEN_ROWS = 24  # what more there is lies in a fold
+NAMED = 3  # languages of a row; of more, how many they are
+TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "plain"}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What of the rows is so on this page: the model that is chosen, and those that are on this PC."""
+
+    chosen: str | None
+    here: Collection[str]
+
+
+def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
+    """What was understood, then the rows. controls: what is asked for beside the words, which is seen where it was set."""
+    rows = [row(each, found.wish.language, marks, w) for each in found.rows]
+    more = len(rows) - OPEN_ROWS
+    folded = None
+    if more > 0:
+        folded = tag("details", tag("summary", w.t("shelf_view.more", count=more)), listed(rows[OPEN_ROWS:], w), class_="lg-fold")
+    return join([said(found, controls, w), tag("div", listed(rows[:OPEN_ROWS], w), folded, class_="lg-shelf") if rows else None])
+
+
+def listed(rows: Sequence[Html], w: Wording) -> Html:
+    return tag("ul", *rows, aria_label=w.t("shelf_view.list"))
+
+
+def said(found: Shelf, controls: Wish, w: Wording) -> Html:
+    """How many there are, on what their verdicts stand, what was understood and how the answer differs from it."""
+    count = len(found.rows)
+    parts = [w.of(part) for field, part in found.wish.parts().items() if getattr(found.wish, field) != getattr(controls, field)]
+    lines = [tag("p", w.of(told), class_="lg-told") for told in found.told]
+    if count:
+        key = "count_one" if count == 1 else "count"
+        what = f" ({' · '.join(parts)})" if parts else ""
+        lines.append(tag("p", w.t(f"shelf_view.{key}", count=count, what=what, place=where(found.budget, w)), class_="lg-quiet"))
+    return tag("div", *lines, role="status")
+
+
+def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
+    """language: the one that was asked for, which is then named. The whole row is the button's to press (shelf.css)."""
+    model = each.model
+    facts = [
+        w.t("shelf_view.billions", billions=billions(model)),
+        needs(each, w),
+        licence(model, w),
+        spoken(model.languages, language, w),
+        w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking != "never" else "",
+        w.t("shelf_view.tools") if model.tools else "",
+        model.released,
+    ]
+    return tag(
+        "li",
+        head(model.hub, model.title, verdict(each, w), marks, w),
+        tag("p", model.note.get(w.language, model.note["en"])),
+        tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
+        gate(each.gate, w),
+    )
+
+
+def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording) -> Html:
+    chosen = "true" if hub == marks.chosen else "false"
+    button = tag("button", title, type="button", data_model=hub, aria_pressed=chosen, class_="lg-pick")
+    here = tag("span", w.t("shelf_view.here"), class_="lg-quiet") if hub in marks.here else None
+    return tag("div", button, badge, here, class_="lg-shelf-head")
+
+
+def verdict(each: Row, w: Wording) -> Html:
+    word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
+    return tag("span", word, class_=f"lg-badge lg-{TONES[each.verdict]}")
+
+
+def needs(each: Row, w: Wording) -> str:
+    """ "LoRA 9.1 GiB, QLoRA 4.3 GiB" """
+    return w.t("shelf_view.needs", lora=_gib(each.lora), qlora=_gib(each.qlora))
+
+
+def _gib(fit: Fit) -> str:
+    return gib(fit.needed_gib)
+
+
+def billions(model: KnownModel) -> str:
+    return f"{model.billions:.2g}" if model.billions < 10 else f"{model.billions:.0f}"
+
+
+def licence(model: KnownModel, w: Wording) -> str:
+    return w.t(f"shelf_view.licence_{model.commercial}", licence=model.licence)
+
+
+def spoken(languages: Sequence[str], wanted: str | None, w: Wording) -> str:
+    """ "English, Japanese"; of many "38 languages", with the one that was asked for."""
+    if len(languages) <= NAMED:
+        return w.t("shelf_view.comma").join(w.of(language_name(code)) for code in languages)
+    if wanted is not None and wanted in languages:
+        return w.t("shelf_view.languages_with", count=len(languages), language=w.of(language_name(wanted)))
+    return w.t("shelf_view.languages", count=len(languages))
+
+
+def gate(address: str | None, w: Wording) -> Html | None:
+    """That its licence has to be accepted first, and where."""
+    if address is None:
+        return None
+    link = tag("a", w.t("shelf_view.gate_page"), href=address, target="_blank", rel="noopener noreferrer")
+    return tag("p", w.t("shelf_view.gate"), " ", link, class_="lg-gate")
