@@ -1,6 +1,7 @@
 """What goes to and from a model hub: a search, small files read beforehand, models fetched into the hub's own cache, its answers in words. No torch.
 
 Imports: workspace, system and the ground. What a model is good for is `core/models`' business.
-`download.fetch` is the one way to a model: it starts `fetch_worker`, whose `transfer` fills the cache.
+`downloads.Downloads` is the way to a model: a list that a page, a command and a run share. It calls `download.fetch`, which starts
+`fetch_worker`, whose `transfer` fills the cache.
 Add what a hub may answer: a sentence in `answers`. What of a repository is fetched: `listing`, `cached`. Where the token comes from: `token`.
 """

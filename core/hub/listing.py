@@ -49,6 +49,8 @@ class Listing:
         weights = sorted(name for name in names if name.endswith(".safetensors"))
         if "adapter_config.json" in names and "config.json" not in names:
             raise ModelError("hub.adapter", repo=self.repo_id)
+        if "model_index.json" in names and "config.json" not in names:
+            raise ModelError("hub.diffusion", repo=self.repo_id)
         if SINGLE not in names and INDEX not in names:
             for key, endings in (("hub.only_gguf", (".gguf",)), ("hub.only_pickles", _PICKLES)):
                 found = sorted(name for name in names if name.lower().endswith(endings))

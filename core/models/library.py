@@ -16,7 +16,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from core import files
 from core.errors import ModelError
-from core.hub import cached, download, peek
+from core.hub import cached, peek
+from core.hub.downloads import Downloads
 from core.messages import Message
 from core.models import adapters, families, headers, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
@@ -71,11 +72,25 @@ class Models:
                 quantised.refuse(model_id, folder)
 
         downloading = partial(report, "downloading_model")
-        folder = check_folder(download.fetch(model_id, revision, downloading, check, accept=accept), model_id)
+        folder = check_folder(self.downloads().fetch(model_id, revision, downloading, check, accept), model_id)
         trusted.bring_code(model_id, folder)
         trusted.allows(model_id, folder)
         _check_weights(folder)
         return folder
+
+    def downloads(self) -> Downloads:
+        """The list of downloads, which takes what can be a base and knows what a misspelt name may have meant."""
+        return Downloads(self.workspace, self._accept, [known.hub for known in known_models()])
+
+    def _accept(self, model_id: str, folder: Path) -> None:
+        """As `obtain` by config.json alone, without transformers, which would bring torch into the web process. Raises ModelError."""
+        config = files.read_object(folder / "config.json")
+        if why := self._refused(model_id, config, folder):
+            raise ModelError(why)
+
+    def _refused(self, model_id: str, config: dict[str, Any], folder: Path | None, revision: str | None = None) -> Message | None:
+        why = Trust(self.workspace).refusal(model_id, config) or families.refusal(model_id, config)
+        return why or quantised.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
         """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave it."""
@@ -127,8 +142,7 @@ class Models:
         if isinstance(found, ModelShape):
             return None
         config = files.read_object(found / "config.json") if found else peek.fetch_config(wanted, revision)
-        why = Trust(self.workspace).refusal(wanted, config) or families.refusal(wanted, config)
-        return why or quantised.refusal(wanted, config, found, revision)
+        return self._refused(wanted, config, found, revision)
 
     def _here(self, wanted: str, revision: str | None) -> Path | ModelShape | None:
         """The folder of a model that is on this PC, else its shape where the catalogue knows it. Asks nobody."""

@@ -13,6 +13,7 @@ import pytest
 from core.errors import ModelError, StopRequested
 from core.hub import cached, download
 from core.system.lines import Child
+from tests.kit.fetching import incomplete
 from tests.kit.hub import FakeHub, tiny_model
 from tests.kit.waits import wait_until
 
@@ -32,18 +33,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield server
 
 
-def here(cache: Path) -> int:
-    """Bytes of the weights; of the small files some may be on their way too."""
-    return max((path.stat().st_size for path in cache.rglob("*.incomplete")), default=0)
-
-
 def workers() -> list[psutil.Process]:
     return [each for each in psutil.Process().children(recursive=True) if download.WORKER in each.cmdline()]
 
 
 def assert_goes_on(hub: FakeHub, cache: Path) -> None:
     """Nothing of what had come is asked for again, though the hub still holds the old connection."""
-    came = here(cache)
+    came = incomplete(cache)
     assert STALL - (256 << 10) <= came <= STALL and cached.installed(cache) == []
     hub.stall_after = None
     hub.requests.clear()
@@ -58,7 +54,7 @@ def test_a_stop_kills_the_process_on_a_silent_server_and_the_next_download_goes_
     seen: list[psutil.Process] = []
 
     def check() -> None:
-        if hub.stalled.is_set() and here(cache) >= STALL - (256 << 10):
+        if hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10):
             seen.extend(workers())
             raise StopRequested
 
@@ -79,7 +75,7 @@ def test_a_process_that_is_killed_is_said_and_gone_on_with(hub: FakeHub, tmp_pat
 
     thread = threading.Thread(target=work)
     thread.start()
-    wait_until(lambda: hub.stalled.is_set() and here(cache) >= STALL - (256 << 10))
+    wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10))
     for each in workers():
         each.kill()
     thread.join(30)
@@ -95,7 +91,7 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     child.say(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache))
     assert "config" in lines.get(timeout=30)
     child.say(go=True)
-    wait_until(lambda: hub.stalled.is_set() and here(cache) >= STALL - (256 << 10))
+    wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10))
     child._close()  # what the system does to the pipe of a parent that was killed
     assert ended.get(timeout=30) == 1
     assert_goes_on(hub, cache)

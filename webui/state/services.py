@@ -8,6 +8,7 @@ from core.chat.client import ChatClient
 from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
+from core.hub.downloads import Downloads
 from core.hub.token import HubToken
 from core.messages import msg
 from core.models.library import Models
@@ -35,6 +36,7 @@ class Services:
     supervisor: Supervisor
     datasets: DatasetStore
     models: Models
+    downloads: Downloads
     chat: ChatClient
     exports: Exports
     curves: Curves
@@ -73,6 +75,7 @@ class Services:
             supervisor=supervisor,
             datasets=datasets,
             models=models,
+            downloads=models.downloads(),
             chat=chat,
             exports=exports,
             curves=curves,
@@ -92,10 +95,12 @@ class Services:
         """Supervise what trains here; for the app that owns the workspace."""
         self.monitor.start()
         self.supervisor.start()
+        self.downloads.begin()
 
     def close(self) -> None:
         """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
         self.monitor.close()
+        self.downloads.close()
         self.supervisor.close()
         self.dry_runs.rest()
         self.pace_probe.rest()

@@ -1,0 +1,241 @@
+"""The list of downloads of a workspace: begun, paused, gone on with and cancelled from anywhere, three at once, beside a run that trains.
+
+Whoever asks writes a wish (core.hub.entry); whoever works on it holds its lock: the app's thread, a command in the foreground, or the
+worker of a run that needs the model. Two that want one model work on it once, and the second follows. A line that breaks after
+the first byte is tried again by itself, with growing pauses; any other failure waits for a person.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from huggingface_hub import constants
+
+from core import files
+from core.errors import ModelError
+from core.hub import download
+from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
+from core.hub.download import Check, Report
+from core.hub.entry import ENDED, Download, Entry, Wanted, wish_now
+from core.hub.work import NotNow, Work
+from core.messages import Message, msg
+from core.progress import Progress
+from core.workspace.folder import Workspace
+
+Accept = Callable[[str, Path], None]  # a model, and the folder where its config.json lies; raises ModelError
+AT_ONCE = 3
+POLL_S = 0.3
+NEAR = 3  # names that a typo may have meant
+
+
+class Downloads:
+    def __init__(self, workspace: Workspace, accept: Accept = lambda repo, folder: None, known: Sequence[str] = ()):
+        """accept: what is asked of a config.json before anything large. known: ids that a typo may have meant."""
+        self.workspace, self._accept, self._known = workspace, accept, known
+        self._threads: dict[Path, threading.Thread] = {}
+        self._closing, self._wake = threading.Event(), threading.Event()
+        self._starter: threading.Thread | None = None
+
+    def rows(self) -> list[Download]:
+        """In the order in which they were asked for."""
+        rows = [entry.row() for entry in self._entries()]
+        return sorted((row for row in rows if row), key=lambda row: row.asked)
+
+    def row(self, repo: str, revision: str | None = None) -> Download | None:
+        return self._entry(repo, revision).row()
+
+    def start(self, repo: str, revision: str | None = None) -> Download:
+        """Ask for a model; what runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
+        entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
+        row, wish = entry.row(), entry.wish()
+        if row is not None and row.state in ("waiting", "running", "again"):
+            return row
+        is_first = wish.is_first if wish and wish.wanted != "cancel" else not CachedRepo(repo, cache_folder(None)).folder.exists()
+        entry.ask(wish_now(repo, revision, "run", is_first))
+        self._wake.set()
+        found = entry.row()
+        assert found is not None  # it was asked for just now
+        return found
+
+    def pause(self, repo: str, revision: str | None = None) -> None:
+        """Raises ModelError for a model that is not in the list, or has ended."""
+        self._ask("pause", repo, revision)
+
+    def resume(self, repo: str, revision: str | None = None) -> Download:
+        """Raises ModelError for a model that is not in the list."""
+        self._row_of(repo, revision)
+        return self.start(repo, revision)
+
+    def cancel(self, repo: str, revision: str | None = None) -> None:
+        """Stop it, throw away what came and is not whole, and take it off the list; of one that is done only the last. Raises ModelError."""
+        row, entry = self._row_of(repo, revision), self._entry(repo, revision)
+        wish = entry.wish()
+        assert wish is not None  # of a row
+        entry.ask(wish_now(repo, wish.revision, "cancel", wish.is_first and row.state != "done"))
+        self._clear(entry)  # where somebody holds it, they do it
+
+    def begin(self) -> None:
+        """Work on what waits, from a thread of its own, until `close`; for the app that owns the workspace. What is done leaves the list."""
+        for entry in self._entries():
+            if (row := entry.row()) is None or row.state == "done":
+                self._clear(entry)
+        self._starter = threading.Thread(target=self._start_what_waits, name="downloads", daemon=True)
+        self._starter.start()
+
+    def close(self) -> None:
+        """What runs here stops and goes on at the next start."""
+        self._closing.set()
+        self._wake.set()
+        for thread in [self._starter, *self._threads.values()]:
+            if thread is not None:
+                thread.join()
+
+    def fetch(self, repo: str, revision: str | None, report: Report, check: Check, accept: Callable[[Path], None]) -> Path:
+        """A model for whoever needs it now, by way of the list. Raises ModelError, and what check and accept raise."""
+        cached = CachedRepo(repo, cache_folder(None)) if REPO_ID.fullmatch(repo) else None
+        local = cached.snapshot(revision or constants.DEFAULT_REVISION) if cached else None
+        if not (cached and local and cached.is_whole(local)):
+            before = self.row(repo, revision)
+            is_ours = before is None or before.state in ("paused", *ENDED)  # nobody else wanted it now
+            self.start(repo, revision)
+            try:
+                row = self.follow(repo, revision, report, check, accept)
+            except BaseException:
+                if is_ours:
+                    self._ask_quietly("pause", repo, revision)
+                raise
+            if row is None or row.state == "paused":
+                raise ModelError("downloads.left", repo=repo)
+            if row.state == "failed" and row.message:
+                raise ModelError(row.message)
+        return download.fetch(repo, revision, report, check, accept=accept)
+
+    def follow(
+        self,
+        repo: str,
+        revision: str | None = None,
+        report: Report = lambda progress: None,
+        check: Check = lambda: None,
+        accept: Callable[[Path], None] | None = None,
+    ) -> Download | None:
+        """Until it is done, failed, paused or cancelled (None); works on it here where nobody else does. Raises what check raises, which
+        ends it where it is worked on here, and elsewhere only the looking on."""
+        entry = self._entry(repo, revision)
+        while (row := entry.row()) is not None and row.state not in (*ENDED, "paused"):
+            check()
+            if row.state == "waiting" and self._work(
+                repo, entry, report, check, accept or (lambda folder: self._accept(repo, folder))
+            ):
+                continue
+            if row.total:
+                report(Progress(done=row.done, total=row.total, unit="bytes"))
+            time.sleep(POLL_S)
+        return row
+
+    # --- the work
+    def _start_what_waits(self) -> None:
+        while not self._closing.is_set():
+            self._threads = {folder: thread for folder, thread in self._threads.items() if thread.is_alive()}
+            for row in self.rows():
+                entry = self._entry(row.repo, row.revision)
+                if row.state == "waiting" and len(self._threads) < AT_ONCE and entry.folder not in self._threads:
+                    thread = threading.Thread(target=self._work_here, args=(entry, row.repo), name="download", daemon=True)
+                    self._threads[entry.folder] = thread
+                    thread.start()
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+
+    def _work_here(self, entry: Entry, repo: str) -> None:
+        def go_on() -> None:
+            if self._closing.is_set():
+                raise NotNow
+
+        self._work(repo, entry, lambda progress: None, go_on, lambda folder: self._accept(repo, folder))
+
+    def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
+        """Whether it was worked on here, to whatever end; False where somebody else holds it."""
+        if not entry.folder.is_dir():  # cancelled meanwhile
+            return False
+        lock = FileLock(entry.lock, thread_local=False)
+        try:
+            lock.acquire(timeout=files.LOOK_S)
+        except (Timeout, FileNotFoundError):
+            return False
+        try:
+            Work(entry, report, check, accept).to_its_end(lambda message: self._better(repo, message))
+        except NotNow:
+            pass
+        finally:
+            lock.release()
+        wish = entry.wish()
+        if wish is not None and wish.wanted == "cancel":
+            self._clear(entry)
+        return True
+
+    def _clear(self, entry: Entry) -> None:
+        """Take off the list what nobody holds, and throw away what a cancelled one left."""
+        lock = FileLock(entry.lock, thread_local=False)
+        try:
+            lock.acquire(timeout=files.LOOK_S)
+        except (Timeout, FileNotFoundError):
+            return
+        try:
+            wish = entry.wish()
+            if wish is not None and wish.wanted == "cancel":
+                entry.throw_away(wish)
+            (entry.folder / "wish.json").unlink(missing_ok=True)
+        finally:
+            lock.release()
+        files.remove_tree(entry.folder, files.MOMENT_S)
+
+    def _entries(self) -> list[Entry]:
+        folder = self.workspace.root / "downloads"
+        return [Entry(each) for each in sorted(folder.iterdir())] if folder.is_dir() else []
+
+    def _entry(self, repo: str, revision: str | None) -> Entry:
+        revision = revision or constants.DEFAULT_REVISION
+        if not REPO_ID.fullmatch(repo):
+            raise ModelError("hub.bad_id", found=repo[:100])
+        if not REVISION.fullmatch(revision):
+            raise ModelError("hub.bad_revision", repo=repo, revision=revision[:100])
+        return Entry.of(self.workspace, repo, revision)
+
+    def _row_of(self, repo: str, revision: str | None) -> Download:
+        row = self.row(repo, revision)
+        if row is None:
+            there = [each.repo for each in self.rows()] or ["-"]
+            raise ModelError("downloads.not_there", repo=repo, there=there[:10])
+        return row
+
+    def _ask(self, wanted: Wanted, repo: str, revision: str | None) -> None:
+        row = self._row_of(repo, revision)
+        if row.state in ENDED:
+            raise ModelError("downloads.ended", repo=repo)
+        self._ask_quietly(wanted, repo, revision)
+
+    def _ask_quietly(self, wanted: Wanted, repo: str, revision: str | None) -> None:
+        entry = self._entry(repo, revision)
+        wish, told = entry.wish(), entry.told()
+        has_ended = wish and told and told.asked == wish.asked and told.state in ENDED
+        if wish is not None and wish.wanted == "run" and not has_ended:
+            entry.ask(wish.model_copy(update={"wanted": wanted}))
+
+    def _better(self, repo: str, message: Message) -> Message:
+        """Of a name that the hub does not have: which it may have been."""
+        near = nearest(repo, self._known) if message.key == "hub.missing" else []
+        return msg("downloads.missing_near", missing=message, near=near) if near else message
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """Ids that a person who wrote name may have meant: alike as a whole, or in what follows the owner."""
+    own = {each.lower(): each for each in known}
+    last = {each.rpartition("/")[2].lower(): each for each in reversed(known)}
+    wanted = name.lower()
+    close = [own[each] for each in get_close_matches(wanted, own, NEAR, 0.75)]
+    close += [last[each] for each in get_close_matches(wanted.rpartition("/")[2], last, NEAR, 0.75)]
+    return list(dict.fromkeys(close))[:NEAR]

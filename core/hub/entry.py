@@ -1,0 +1,139 @@
+"""One download as files, so that a page, a command and the next start see the same: <workspace>/downloads/<owner>--<name>[@revision]/
+
+  wish.json   what a person wants of it; written by whoever asks
+  told.json   how far it is; written by whoever holds `lock`, once a second at most
+  lock        held by the process that works on it; a kill frees it
+
+A crash leaves wish.json as it was: what was to run goes on at the next start, what was paused stays paused.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import constants
+
+from core import files
+from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
+from core.messages import Message
+from core.values import Frozen
+from core.workspace.folder import Workspace
+
+Wanted = Literal["run", "pause", "cancel"]
+State = Literal["waiting", "running", "again", "paused", "failed", "done"]
+ENDED = ("failed", "done")
+
+
+class Wish(Frozen):
+    """asked: when, seconds since 1970; what is told counts for the wish of that time. is_first: nothing of the model lay in the cache, so
+    that whoever cancels it may throw away all of it."""
+
+    repo: str
+    revision: str
+    wanted: Wanted
+    asked: float
+    is_first: bool = False
+
+
+class Told(Frozen):
+    """bytes; bytes_per_s of the last seconds. message: why it failed, or why it is tried again."""
+
+    asked: float
+    state: Literal["running", "again", "failed", "done"]
+    done: int = 0
+    total: int = 0
+    bytes_per_s: float | None = None
+    message: Message | None = None
+
+
+class Download(Frozen):
+    """A row of the list. waiting: for its turn, or for an app. again: its line broke, and it goes on by itself. total: 0 while it is not
+    known. seconds_left: None where nothing tells."""
+
+    repo: str
+    revision: str
+    state: State
+    done: int
+    total: int
+    bytes_per_s: float | None
+    message: Message | None
+    asked: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s and self.total else None
+
+
+@dataclass(frozen=True)
+class Entry:
+    folder: Path
+
+    @classmethod
+    def of(cls, workspace: Workspace, repo: str, revision: str) -> Entry:
+        other = "" if revision == constants.DEFAULT_REVISION else "@" + revision.replace("/", "--")
+        return cls(workspace.root / "downloads" / (repo.replace("/", "--") + other))
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    def wish(self) -> Wish | None:
+        """None where there is none, or one that names no model of a hub: a file may hold anything."""
+        wish = files.read_model(Wish, self.folder / "wish.json")
+        return wish if wish and REPO_ID.fullmatch(wish.repo) and REVISION.fullmatch(wish.revision) else None
+
+    def ask(self, wish: Wish) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.replace_json(self.folder / "wish.json", wish.model_dump(mode="json"))
+
+    def told(self) -> Told | None:
+        return files.read_model(Told, self.folder / "told.json")
+
+    def tell(self, told: Told) -> None:
+        """Lasting where it is the end of it; else the next second writes it again."""
+        files.replace(self.folder / "told.json", told.model_dump_json(), lasting=told.state in ENDED)
+
+    def is_held(self) -> bool:
+        return self.lock.exists() and files.is_locked(self.lock)
+
+    def row(self) -> Download | None:
+        wish, told = self.wish(), self.told()
+        if wish is None or wish.wanted == "cancel":
+            return None
+        is_ours = told is not None and told.asked == wish.asked
+        state: State
+        if told is not None and is_ours and told.state in ENDED:
+            state = told.state
+        elif wish.wanted == "pause":
+            state = "paused"
+        elif self.is_held():
+            state = told.state if told is not None and is_ours else "running"
+        else:
+            state = "waiting"
+        seen: dict[str, Any] = told.model_dump(include={"done", "total"}) if told else {"done": 0, "total": 0}
+        is_moving = told is not None and state in ("running", "again", "failed")
+        return Download(
+            repo=wish.repo,
+            revision=wish.revision,
+            state=state,
+            bytes_per_s=told.bytes_per_s if told and state == "running" else None,
+            message=told.message if told and is_moving and is_ours else None,
+            asked=wish.asked,
+            **seen,
+        )
+
+    def throw_away(self, wish: Wish) -> None:
+        """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of it and is not
+        complete. Of another tool's files nothing. For whoever holds the lock."""
+        cached = CachedRepo(wish.repo, cache_folder(None))
+        if wish.is_first and cached.snapshot(wish.revision) is None:
+            files.remove_tree(cached.folder, files.MOMENT_S)
+        for path in (cached.folder / "blobs").glob("*.incomplete"):
+            path.unlink(missing_ok=True)
+
+
+def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool) -> Wish:
+    return Wish(repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first)

@@ -1,0 +1,106 @@
+"""The work on one download, by whoever holds its lock: told once a second, and tried again by itself where its line breaks."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from core.errors import ModelError
+from core.hub import download
+from core.hub.download import Check, Report
+from core.hub.entry import Entry, Told
+from core.messages import Message
+from core.progress import Progress
+
+POLL_S = 0.3
+TELL_S = 1.0
+SPEED_S = 10.0  # of which the speed is the mean
+BROKEN = {"hub.interrupted", "hub.no_network", "hub.server_trouble", "hub.rate_limit", "hub.rate_limit_until", "hub.not_a_hub"}
+# After so many seconds a broken line is tried again: a router that starts anew takes two minutes, a provider's night work an hour.
+WAITS_S = (5, 15, 60, 120, 300, 600, 600, 600, 600)
+LONGEST_WAIT_S = 3600
+
+
+class NotNow(Exception):
+    """It is to be paused, cancelled, or left for the next start."""
+
+
+class Work:
+    """accept: as of download.fetch. check: as there, besides the wish. Raises NotNow where nobody wants it to run."""
+
+    def __init__(self, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]):
+        wish = entry.wish()
+        if wish is None or wish.wanted != "run":
+            raise NotNow
+        self._entry, self._wish, self._accept = entry, wish, accept
+        self._report_to, self._check = report, check
+        self._now = entry.told() or Told(asked=wish.asked, state="running")
+        self._samples: deque[tuple[float, float]] = deque()  # when, bytes
+        self._told_at, self._is_told = 0.0, True
+
+    def to_its_end(self, better: Callable[[Message], Message]) -> None:
+        """Done or failed, and told so. better: what a failure says at last. Raises NotNow, and what check raises."""
+        tries, longest = 0, self._now.done
+        self._tell("running")
+        while True:
+            try:
+                download.fetch(self._wish.repo, self._wish.revision, self._report, self._go_on, accept=self._accept)
+            except ModelError as error:
+                tries = 0 if self._now.done > longest else tries
+                longest = max(longest, self._now.done)
+                # What never brought a byte is no broken line: a person waits for the sentence.
+                if error.message.key not in BROKEN or not self._now.total or tries >= len(WAITS_S):
+                    return self._tell("failed", better(error.message))
+                self._wait(error.message, WAITS_S[tries])
+                tries += 1
+            else:
+                self._now = self._now.model_copy(update={"done": self._now.total})
+                return self._tell("done")
+
+    def _wait(self, why: Message, seconds: float) -> None:
+        self._tell("again", why)
+        wanted = why.params.get("seconds")  # by the hub, where it says
+        end = time.monotonic() + min(LONGEST_WAIT_S, max(seconds, wanted if isinstance(wanted, int) else 0))
+        while time.monotonic() < end:
+            self._go_on()
+            time.sleep(min(POLL_S, seconds))
+        self._samples.clear()
+        self._tell("running")
+
+    def _go_on(self) -> None:
+        self._check()
+        wish = self._entry.wish()
+        if wish is None or wish.wanted != "run":
+            self._tell(self._now.state, self._now.message)
+            raise NotNow
+        if wish != self._wish:
+            self._wish = wish
+            self._tell(self._now.state, self._now.message)
+        if not self._is_told and time.monotonic() - self._told_at >= TELL_S:
+            self._tell("running")
+        if self._samples and time.monotonic() - self._samples[-1][0] > SPEED_S:  # nothing comes any more
+            self._samples.clear()
+            self._now = self._now.model_copy(update={"bytes_per_s": None})
+            self._tell(self._now.state, self._now.message)
+
+    def _report(self, progress: Progress) -> None:
+        self._report_to(progress)
+        now = time.monotonic()
+        self._samples.append((now, progress.done))
+        while now - self._samples[0][0] > SPEED_S:
+            self._samples.popleft()
+        span, came = now - self._samples[0][0], progress.done - self._samples[0][1]
+        speed = max(0.0, came) / span if span >= TELL_S else None
+        numbers = {"done": int(progress.done), "total": int(progress.total), "bytes_per_s": speed}
+        is_first = not self._now.total
+        self._now, self._is_told = self._now.model_copy(update=numbers), False
+        if is_first or now - self._told_at >= TELL_S:
+            self._tell("running")
+
+    def _tell(self, state: Literal["running", "again", "failed", "done"], message: Message | None = None) -> None:
+        self._now = self._now.model_copy(update={"state": state, "message": message, "asked": self._wish.asked})
+        self._entry.tell(self._now)
+        self._told_at, self._is_told = time.monotonic(), True

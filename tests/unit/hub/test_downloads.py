@@ -1,0 +1,334 @@
+"""Claims about the list of downloads, against a hub of our own; the work on threads of this process (tests/kit/fetching)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+
+from core.errors import ModelError, StopRequested
+from core.hub import cached, download, work
+from core.hub.downloads import Downloads, nearest
+from core.hub.entry import Download, Entry
+from core.workspace.folder import Workspace
+from tests.kit.fetching import fetch_here, incomplete
+from tests.kit.hub import CHUNK, FakeHub, tiny_model
+from tests.kit.waits import wait_until
+
+REPO, OTHER = "owner/model", "owner/other"
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    fetch_here(monkeypatch)
+    monkeypatch.setattr(work, "WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(cache))
+    with FakeHub({name: tiny_model() for name in (REPO, OTHER, "owner/third", "owner/fourth")}) as server:
+        # Not the library's own constant: hf_hub_url has a template of the real address from its import.
+        monkeypatch.setattr(download, "constants", SimpleNamespace(**vars(download.constants) | {"ENDPOINT": server.url}))
+        yield server
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "ws")
+
+
+@pytest.fixture
+def app(space: Workspace) -> Iterator[Downloads]:
+    """As an app has it: what waits is begun."""
+    downloads = Downloads(space)
+    downloads.begin()
+    yield downloads
+    downloads.close()
+
+
+def state(downloads: Downloads, repo: str = REPO) -> str | None:
+    row = downloads.row(repo)
+    return row.state if row else None
+
+
+def until(downloads: Downloads, wanted: str | None, repo: str = REPO) -> Download | None:
+    wait_until(lambda: state(downloads, repo) == wanted)
+    return downloads.row(repo)
+
+
+def test_what_is_asked_for_is_downloaded_beside_the_page_and_told(hub: FakeHub, app: Downloads) -> None:
+    assert app.start(REPO).state in ("waiting", "running")
+    row = until(app, "done")
+    assert row is not None and row.done == row.total == sum(map(len, hub.repos[REPO].values()))
+    assert cached.installed() == [REPO]
+
+
+def test_a_paused_download_goes_on_where_it_was(hub: FakeHub, app: Downloads, cache: Path) -> None:
+    hub.stall_after = 5 * CHUNK
+    app.start(REPO)
+    wait_until(lambda: incomplete(cache) == 5 * CHUNK)
+    app.pause(REPO)
+    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").is_held())
+    row = app.row(REPO)
+    assert row is not None and row.state == "paused" and row.total == 262_190 and row.seconds_left is None
+    hub.release.set()
+    hub.stall_after = None
+    hub.requests.clear()
+    app.resume(REPO)
+    until(app, "done")
+    assert [asked.split()[-1] for asked in hub.file_requests(WEIGHTS)] == [f"bytes={5 * CHUNK}-"]
+
+
+def test_the_next_app_goes_on_with_what_ran_and_leaves_alone_what_was_paused(hub: FakeHub, space: Workspace, cache: Path) -> None:
+    hub.stall_after = 5 * CHUNK
+    first = Downloads(space)
+    first.begin()
+    first.start(REPO)
+    first.start(OTHER)
+    wait_until(lambda: hub.stalled.is_set() and incomplete(cache) == 5 * CHUNK)
+    first.pause(OTHER)
+    first.close()
+    assert {row.repo: row.state for row in Downloads(space).rows()} == {REPO: "waiting", OTHER: "paused"}
+    hub.release.set()
+    hub.stall_after = None
+    second = Downloads(space)
+    second.begin()
+    try:
+        until(second, "done")
+        assert state(second, OTHER) == "paused"
+    finally:
+        second.close()
+
+
+def test_three_run_at_once_and_the_fourth_waits(hub: FakeHub, app: Downloads) -> None:
+    hub.stall_after = CHUNK
+    for repo in hub.repos:
+        app.start(repo)
+    wait_until(lambda: len(hub.file_requests(WEIGHTS)) == 3)
+    wait_until(lambda: [row.state for row in app.rows()].count("running") == 3)
+    assert [row.state for row in app.rows()] == ["running", "running", "running", "waiting"]
+    hub.release.set()
+    wait_until(lambda: {row.state for row in app.rows()} == {"done"})
+
+
+def test_two_downloads_of_one_model_are_one(hub: FakeHub, app: Downloads, cache: Path) -> None:
+    hub.stall_after = CHUNK
+    first = app.start(REPO)
+    wait_until(hub.stalled.is_set)
+    assert app.start(REPO).asked == first.asked and len(app.rows()) == 1
+    # Nor for a run in a process of its own, which sees the same folder.
+    reported: list[float] = []
+
+    def report(progress: object) -> None:
+        reported.append(progress.done)  # type: ignore[attr-defined]
+        hub.release.set()
+
+    folder = Downloads(app.workspace).fetch(REPO, None, report, lambda: None, lambda folder: None)
+    assert (folder / WEIGHTS).read_bytes() == hub.repos[REPO][WEIGHTS]
+    assert reported and len(hub.file_requests(WEIGHTS)) == 1
+
+
+def test_a_model_that_a_run_needs_is_in_the_list_while_it_comes(hub: FakeHub, space: Workspace) -> None:
+    hub.stall_after = CHUNK
+    seen: list[str | None] = []
+
+    def check() -> None:
+        if hub.stalled.is_set() and "running" not in seen:
+            seen.append(state(Downloads(space)))
+            hub.release.set()
+
+    Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
+    assert "running" in seen and state(Downloads(space)) == "done"
+
+
+def test_a_run_that_is_stopped_leaves_its_download_paused(hub: FakeHub, space: Workspace) -> None:
+    hub.stall_after = CHUNK
+
+    def check() -> None:
+        if hub.stalled.is_set():
+            raise StopRequested
+
+    with pytest.raises(StopRequested):
+        Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
+    assert state(Downloads(space)) == "paused"
+
+
+def test_a_pause_in_the_list_ends_what_waits_for_it_with_a_sentence(hub: FakeHub, space: Workspace) -> None:
+    hub.stall_after = CHUNK
+
+    def check() -> None:
+        if hub.stalled.is_set():
+            Downloads(space).pause(REPO)
+
+    with pytest.raises(ModelError) as caught:
+        Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
+    assert caught.value.message.key == "downloads.left"
+
+
+def test_a_cancelled_download_leaves_nothing_of_what_it_brought(hub: FakeHub, app: Downloads, cache: Path) -> None:
+    hub.stall_after = 5 * CHUNK
+    app.start(REPO)
+    wait_until(lambda: incomplete(cache) == 5 * CHUNK)
+    app.cancel(REPO)
+    assert app.row(REPO) is None
+    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").folder.exists())
+    assert not (cache / "models--owner--model").exists()
+
+
+def test_a_cancelled_download_leaves_what_another_tool_had(hub: FakeHub, app: Downloads, cache: Path) -> None:
+    theirs = cache / "models--owner--model" / "blobs" / "theirs"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    hub.stall_after = 5 * CHUNK
+    app.start(REPO)
+    wait_until(lambda: incomplete(cache) == 5 * CHUNK)
+    app.cancel(REPO)
+    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").folder.exists())
+    assert theirs.read_bytes() == b"theirs" and incomplete(cache) == 0
+
+
+def test_what_is_done_leaves_the_list_but_not_the_disk(hub: FakeHub, app: Downloads) -> None:
+    app.start(REPO)
+    until(app, "done")
+    app.cancel(REPO)
+    assert app.rows() == [] and cached.installed() == [REPO]
+
+
+def test_a_broken_line_is_tried_again_by_itself(hub: FakeHub, app: Downloads) -> None:
+    hub.drop_after, hub.drops_left = 0, 30  # more often than the transfer itself asks without a new byte
+    app.start(REPO)
+    until(app, "done")
+    assert hub.drops_left == 0
+
+
+def test_a_line_that_never_comes_back_ends_with_its_sentence_and_a_person_goes_on(hub: FakeHub, app: Downloads) -> None:
+    hub.drop_after, hub.drops_left = 0, 10**6
+    app.start(REPO)
+    row = until(app, "failed")
+    assert row is not None and row.message is not None and row.message.key == "hub.interrupted"
+    hub.drops_left = 0
+    app.resume(REPO)
+    until(app, "done")
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "key"),
+    [
+        ("status", 429, "hub.rate_limit"),
+        ("status", 500, "hub.server_trouble"),
+        ("body", b"<html>sign in</html>", "hub.not_a_hub"),
+        ("gated", True, "hub.gated"),
+        ("instead", b"other", "hub.other_file"),
+        ("corrupt", True, "hub.damaged"),
+    ],
+)
+def test_a_failure_that_brought_nothing_is_one_sentence_at_once(
+    hub: FakeHub, app: Downloads, knob: str, value: object, key: str
+) -> None:
+    setattr(hub, knob, value)
+    app.start(REPO)
+    row = until(app, "failed")
+    assert row is not None and row.message is not None and row.message.key == key
+    assert "{" not in row.message.render("zh")
+
+
+def test_a_pause_that_the_hub_wants_is_kept(hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """After the first byte: then it is no failure of the person's, and goes on by itself."""
+    hub.stall_after = 5 * CHUNK
+    app.start(REPO)
+    wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0 and incomplete(cache) == 5 * CHUNK)
+    app.pause(REPO)
+    wait_until(lambda: not Entry.of(app.workspace, REPO, "main").is_held())
+    hub.release.set()
+    hub.stall_after, hub.file_status, hub.headers = None, 429, {"Retry-After": "600"}
+    app.resume(REPO)
+    row = until(app, "again")
+    assert row is not None and row.message is not None and row.message.params["seconds"] == 600
+    app.pause(REPO)
+    until(app, "paused")
+
+
+def test_what_the_config_tells_is_refused_before_the_weights(hub: FakeHub, space: Workspace) -> None:
+    def accept(repo: str, folder: Path) -> None:
+        raise ModelError("model.no_text", model=repo, model_type="clip", installed="5", saved="5")
+
+    row = Downloads(space, accept).start(REPO) and Downloads(space, accept).follow(REPO)
+    assert row is not None and row.message is not None and row.message.key == "model.no_text"
+    assert hub.file_requests(WEIGHTS) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "files"),
+    [
+        ("hub.only_gguf", {"model-Q4.gguf": b"G", "config.json": b"{}"}),
+        ("hub.adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a"}),
+        ("hub.diffusion", {"model_index.json": b"{}", "unet/diffusion_pytorch_model.safetensors": b"a"}),
+    ],
+)
+def test_a_repository_that_is_no_base_fails_before_any_file(
+    hub: FakeHub, space: Workspace, key: str, files: dict[str, bytes]
+) -> None:
+    hub.repos[REPO] = files
+    Downloads(space).start(REPO)
+    row = Downloads(space).follow(REPO)
+    assert row is not None and row.message is not None and row.message.key == key and hub.file_requests() == []
+
+
+def test_a_typo_names_the_nearest(hub: FakeHub, space: Workspace) -> None:
+    known = ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B", "google/gemma-4-E4B-it"]
+    downloads = Downloads(space, known=known)
+    downloads.start("Qwen/Qwen-3-4B")
+    row = downloads.follow("Qwen/Qwen-3-4B")
+    assert row is not None and row.message is not None and row.message.key == "downloads.missing_near"
+    assert "Qwen/Qwen3-4B" in str(row.message) and "gemma" not in str(row.message)
+    assert nearest("someone/gemma-4-e4b-it", known) == ["google/gemma-4-E4B-it"] and nearest("a/b", known) == []
+
+
+def test_what_is_not_in_the_list_is_said_with_what_is(hub: FakeHub, space: Workspace) -> None:
+    downloads = Downloads(space)
+    downloads.start(OTHER)
+    for ask in (downloads.pause, downloads.resume, downloads.cancel):
+        with pytest.raises(ModelError) as caught:
+            ask(REPO)
+        assert caught.value.message.key == "downloads.not_there" and OTHER in str(caught.value)
+    with pytest.raises(ModelError):
+        downloads.start("no name")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"repo": "../..", "revision": "main", "wanted": "run", "asked": 1}', "\x00"])
+def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(hub: FakeHub, space: Workspace, content: str) -> None:
+    entry = Entry.of(space, REPO, "main")
+    entry.folder.mkdir(parents=True)
+    (entry.folder / "wish.json").write_text(content)
+    (entry.folder / "told.json").write_text(content)
+    downloads = Downloads(space)
+    assert downloads.rows() == []
+    downloads.start(REPO)
+    assert downloads.follow(REPO) is not None and state(downloads) == "done"
+
+
+def test_a_lock_of_somebody_else_is_looked_on_at_and_not_worked_on(hub: FakeHub, space: Workspace) -> None:
+    downloads, entry = Downloads(space), Entry.of(space, REPO, "main")
+    downloads.start(REPO)
+    looks: list[str | None] = []
+
+    def check() -> None:
+        looks.append(state(downloads))
+        if len(looks) == 2:
+            downloads.pause(REPO)
+
+    with FileLock(entry.lock):
+        row = downloads.follow(REPO, check=check)
+    assert looks[0] == "running" and row is not None and row.state == "paused" and hub.requests == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_revision_with_a_slash_has_a_folder_of_its_own(space: Workspace) -> None:
+    assert Entry.of(space, REPO, "refs/pr/1").folder.parent == Entry.of(space, REPO, "main").folder.parent
