@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.advice import recommend
-from core.advice.case import Grounds, Verdict, all_holes, with_settings
+from core.advice.case import Grounds, Method, Verdict, all_holes, with_settings
 from core.advice.decisions import LENGTH_WITHOUT_DATA
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
@@ -19,6 +19,7 @@ from core.memory.budget import Budget
 from core.memory.documented import TableMethod, vram_table
 from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
+from core.recipe import Recipe
 
 METHODS: tuple[TableMethod, ...] = ("lora", "qlora", "full")
 
@@ -66,9 +67,14 @@ def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
     """Remembered, also for models of one shape."""
     if method == "full":
         return _full(shape, budget)
-    _, verdict, needs = recommend.weigh(with_settings(all_holes(), method=method, micro_batch=1), Grounds(budget, shape))
+    _, verdict, needs = recommend.weigh(_asked(method), Grounds(budget, shape))
     assert needs is not None  # the shape is known
     return Fit(verdict, needs.needed_gib)
+
+
+@lru_cache(maxsize=4)
+def _asked(method: Method) -> Recipe:
+    return with_settings(all_holes(), method=method, micro_batch=1)
 
 
 def _full(shape: ModelShape, budget: Budget) -> Fit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -253,7 +253,8 @@ def usual_rate_of_size(billions: float | None) -> float:
     return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
 
 
-DECISIONS: dict[str, Callable[[Case, Recipe], tuple[Any, Message]]] = {
+Decisions = Mapping[str, Callable[[Case, Recipe], tuple[Any, Message]]]
+DECISIONS: Decisions = {
     "max_length": max_length,
     "target_modules": target_modules,
     "method": method,

@@ -27,6 +27,7 @@ from core.advice.case import (
 )
 from core.advice.decisions import (
     DECISIONS,
+    Decisions,
     costs,
     judge,
     leanest_optimizer,
@@ -76,14 +77,18 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
 
 
 def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate | None]:
-    """What `recommend` fills in, its verdict and its estimate alone: no other way is weighed and no sentence is made of it. For lists
-    of models, where the other ways of each would be looked for among all the others."""
+    """What `recommend` fills in of all that costs memory, its verdict and its estimate: no other way is weighed. For lists of models,
+    where the other ways of each would be looked for among all the others."""
     case = Case.of(recipe, grounds)
-    filled, _ = decide(case, recipe)
+    filled, _ = decide(case, recipe, _OF_MEMORY)
     return filled, judge(case, filled)[0], case.estimate(filled)
 
 
-def decide(case: Case, recipe: Recipe) -> tuple[Recipe, list[Reason]]:
+_WITHOUT_MEMORY = ("lora_alpha", "num_train_epochs", "gradient_accumulation", "learning_rate")
+_OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not in _WITHOUT_MEMORY}
+
+
+def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
     """All settings, one after the other, and why each has its value. Until its turn comes a hole holds what costs least."""
     chosen = {name for name in SETTINGS if is_set(recipe, name)}
     cheapest = {
@@ -97,7 +102,7 @@ def decide(case: Case, recipe: Recipe) -> tuple[Recipe, list[Reason]]:
     }
     draft = with_settings(recipe, **{name: value for name, value in cheapest.items() if name not in chosen})
     reasons = []
-    for name, decision in DECISIONS.items():
+    for name, decision in decisions.items():
         if name in chosen:
             reasons.append(Reason(field=name, text=msg("advise.chosen")))
             continue

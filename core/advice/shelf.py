@@ -11,7 +11,8 @@ For a page, at each pause of typing:
 `found.budget` is what the verdicts are of: the budget that was handed in, or the card that the words name ("for 6 GB", "RTX 3060").
 Rows: what trains here first (LoRA and QLoRA alike), then what is tight, then what cannot be told, then what does not fit; inside each
 as the words order it (newest, smallest, largest), else as liked (presets/models.yaml). Arithmetic is that of core/advice/catalogue and
-remembered for each card: a first question costs about 1.5 ms a model that it finds, the next ones nothing. `warm` pays it beforehand.
+remembered for each card: a first question costs about 0.7 ms a model that it finds (0.1 s for all), the next ones 2 ms in all; `warm` pays
+it beforehand.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Literal, cast
 from core.advice import catalogue
 from core.advice.case import Method
 from core.advice.catalogue import Fit
-from core.advice.wish import AS_NAMED, Read, Wish, matches_name, read, squashed, topic_words
+from core.advice.wish import AS_NAMED, Read, Wish, about, matches_name, read, squashed, topic_words
 from core.hub import answers
 from core.memory import budget as budgets
 from core.memory.budget import Budget
@@ -37,7 +38,7 @@ _RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2,
 _METHODS: tuple[Method, ...] = ("lora", "qlora")
 MANY_LANGUAGES = 10
 # What is left out, one after the other, where no model is all of it; never what a person may not do or has to accept.
-_LEFT_OUT = ("billions", "method", "topic", "many_languages", "tools", "thinks")
+_LEFT_OUT = ("billions", "method", "topic", "many_languages", "languages", "tools", "thinks")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
         told.append(msg("shelf.none", parts=[said for field, said in parts.items() if field != "order"]))
     elif left_out:
         told.append(msg("shelf.relaxed", parts=[_part(parts, field) for field in left_out]))
-    return Shelf(tuple(sorted(rows, key=_order(asked))), asked, there, tuple(told), tuple(left_out), words_read)
+    return Shelf(
+        tuple(sorted(rows, key=_order(asked, asked == (wish or Wish())))), asked, there, tuple(told), tuple(left_out), words_read
+    )
 
 
 def warm(budget: Budget) -> None:
@@ -136,8 +139,7 @@ def _is_meant(model: KnownModel, asked: Wish, several: bool) -> bool:
     family, owner = model.family.lower(), model.hub.split("/")[0].lower()
     if asked.makers and not any(family.startswith(maker.lower()) or owner == maker.lower() for maker in asked.makers):
         return False
-    about = f"{squashed(model.family)}|{squashed(model.title)}|{squashed(model.hub)}"
-    return matches_name(asked.names, about, squashed(model.family), several)
+    return matches_name(asked.names, about(model), squashed(model.family), several)
 
 
 def _is_asked_for(model: KnownModel, asked: Wish) -> bool:
@@ -146,6 +148,7 @@ def _is_asked_for(model: KnownModel, asked: Wish) -> bool:
     return (
         least / AS_NAMED <= model.billions <= most * AS_NAMED
         and (asked.language is None or asked.language in model.languages)
+        and set(asked.languages) <= set(model.languages)
         and (not asked.many_languages or len(model.languages) >= MANY_LANGUAGES)
         and (asked.licence is None or model.licence.startswith(asked.licence))
         and (not asked.sell or model.commercial != "forbidden")
@@ -157,8 +160,8 @@ def _is_asked_for(model: KnownModel, asked: Wish) -> bool:
 
 
 def _is_liked_for(model: KnownModel, topic: str) -> bool:
-    about = f"{model.title} {model.note['en']}".lower()
-    return any(word in about for word in topic_words(topic))
+    told = f"{model.title} {model.note['en']}".lower()
+    return any(word in told for word in topic_words(topic))
 
 
 def _row(model: KnownModel, budget: Budget, wanted: Method | None) -> Row:
@@ -179,10 +182,10 @@ def _verdict(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
     return "no", min(fits, key=lambda method: fits[method].needed_gib)
 
 
-def _order(asked: Wish) -> Callable[[Row], tuple[Any, ...]]:
-    """Sorting is stable, so what is equal stays as liked. The starter leads where nothing was asked, and else stands with its family."""
+def _order(asked: Wish, starter_leads: bool) -> Callable[[Row], tuple[Any, ...]]:
+    """As the module says. The starter leads where the words ask for nothing, and else stands with its family."""
     place = {model.id: number for number, model in enumerate(known_models())}
-    if asked != Wish():
+    if not starter_leads:
         starter = known_models()[0]
         place[starter.id] = min(place[model.id] for model in known_models()[1:] if model.family == starter.family)
 

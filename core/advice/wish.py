@@ -10,19 +10,20 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import lru_cache
 from typing import Any, Literal
 
 from core.messages import Message, msg
-from core.models.known import known_models
+from core.models.known import KnownModel, known_models
 from core.presets import load
 
 LONGEST = 200  # characters that are read
 SMALL_BILLIONS, PROCESSOR_BILLIONS, LARGE_BILLIONS = 4.5, 1.3, 12.0  # what "small", "for a processor" and "large" mean here
 AS_NAMED = 1.07  # a model that is called 4B has up to 4.2
 ABOUT = 1.25
-NEAR = 0.72  # likeness of a misspelt word, of 1: "qwne" is 0.75 like "qwen"
+NEAR, CLOSE = 0.72, 0.8  # likeness of a misspelt word, of 1: "qwne" and "qwen" are 0.75, "lamma" and "llama" 0.8
+ANYWHERE = 4  # letters
 Order = Literal["liked", "newest", "smallest", "largest"]
 
 
@@ -31,7 +32,7 @@ class Wish:
     """What is asked for; None, () or "liked": nothing. A page's own controls make one too (`read` puts the words over it).
 
     names: parts of a name, all of them. makers: families or owners of a name, one of them. topic: a key of topics in
-    presets/shelf.yaml. billions: least and most. language: a code. sell: what one makes may be sold. thinks: True: can, False: need not.
+    presets/shelf.yaml. billions: least and most. language: a code; languages: more of them, all of which are meant. sell: what one makes may be sold. thinks: True: can, False: need not.
     gated: False: without a gate. fits: trains on this card, by method where one is named. card_gb: of a card as sold; processor: none.
     """
 
@@ -40,6 +41,7 @@ class Wish:
     topic: str | None = None
     billions: tuple[float, float] | None = None
     language: str | None = None
+    languages: tuple[str, ...] = ()
     many_languages: bool = False
     card_gb: float | None = None
     processor: bool = False
@@ -58,9 +60,12 @@ class Wish:
         said: dict[str, Message | None] = {
             "makers": msg("shelf.maker", names=self.makers) if self.makers else None,
             "names": msg("shelf.name", names=self.names) if self.names else None,
-            "topic": msg("shelf.topic", topic=self.topic) if self.topic else None,
+            "topic": msg("shelf.topic", topic=topic_name(self.topic)) if self.topic else None,
             "billions": _size_said(*self.billions) if self.billions else None,
             "language": msg("shelf.language", language=language_name(self.language)) if self.language else None,
+            "languages": msg("shelf.language", language=[language_name(code) for code in self.languages])
+            if self.languages
+            else None,
             "many_languages": msg("shelf.many_languages") if self.many_languages else None,
             "card_gb": msg("shelf.card", gb=self.card_gb) if self.card_gb else None,
             "processor": msg("shelf.processor") if self.processor else None,
@@ -116,6 +121,11 @@ def language_name(code: str) -> Message:
     return msg("advise.said", en=names["en"], zh=names["zh"]) if names else msg("advise.said", en=code, zh=code)
 
 
+def topic_name(topic: str) -> Message:
+    names = _presets()["topics"][topic]
+    return msg("advise.said", en=names["en"], zh=names["zh"])
+
+
 def topic_words(topic: str) -> tuple[str, ...]:
     """What the sentence or the name of a model says that is liked for it."""
     return tuple(_presets()["topics"][topic]["in"])
@@ -128,7 +138,7 @@ def _presets() -> dict[str, Any]:
 
 
 # ---- cards and sizes ---------------------------------------------------------------------------------------------------
-_GB = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d)?)\s*(?:gib|gigs?|gb|g)(?![a-z0-9])")
+_GB = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d)?)\s*(?:gib|gigs?|gb|g)(?![a-z0-9])(?!\s*(?:of )?(?:ram|内存))")
 _CARD = re.compile(r"(?<![a-z0-9.-])(?:rtx|gtx)?\s*(\d{4})\s*-?\s*((?:ti)?\s*(?:super)?)(?![a-z0-9.-])")
 _UNIT = r"\s*(b|billion|bn|m|million|亿)(?![a-z0-9])"
 _NUMBER = r"(\d{1,4}(?:\.\d{1,3})?)"
@@ -236,7 +246,9 @@ def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _take(kind: str, value: str, found: dict[str, Any], is_question: bool) -> None:
     """Puts one known word into found. The person's size stands over what small and large mean."""
-    if kind in ("language", "topic", "licence"):
+    if kind == "language" and found.setdefault("language", value) != value:
+        found["languages"] = tuple(dict.fromkeys((*found.get("languages", ()), value)))
+    elif kind in ("language", "topic", "licence"):
         found[kind] = value
     elif kind == "maker":
         found["makers"] = tuple(dict.fromkeys((*found.get("makers", ()), *_presets()["makers"][value])))
@@ -273,13 +285,14 @@ def _names_known() -> tuple[str, ...]:
     """Every name that a misspelt one may stand for, families first."""
     pieces = (piece for model in known_models() for piece in re.split(r"[\s/_-]+", f"{model.title} {model.hub}".lower()))
     named = dict.fromkeys(piece for piece in pieces if len(piece) > 3 and re.match(r"[a-z]{3}", piece))
-    latin = (word for word in _vocabulary() if len(word) > 3 and word.isalpha() and not _CJK.search(word))
+    asking = (word for word, (kind, _) in _vocabulary().items() if kind != "filler")
+    latin = (word for word in asking if len(word) > 3 and word.isalpha() and not _CJK.search(word))
     return tuple(dict.fromkeys((*sorted(_heads()), *named, *latin)))
 
 
 @lru_cache(maxsize=1)
 def _all_names() -> tuple[str, ...]:
-    return tuple(f"{squashed(model.family)}|{squashed(model.title)}|{squashed(model.hub)}" for model in known_models())
+    return tuple(about(model) for model in known_models())
 
 
 def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
@@ -294,7 +307,7 @@ def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tu
             _take_name(token, found)
             continue
         near = [] if _CJK.search(name) else get_close_matches(name, _names_known(), n=3, cutoff=NEAR)
-        taken = next((word for word in near if len(name) > 3 and word[0] == name[0]), None)
+        taken = next((word for word in near if _is_likely(name, word)), None)
         if taken is None:
             unknown.append((token, tuple(near)))
             continue
@@ -307,8 +320,25 @@ def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tu
     return corrected, unknown
 
 
+def _is_likely(written: str, word: str) -> bool:
+    """Whether a word that is near is meant: of two that begin alike, letters that changed places, or nearly all the same."""
+    alike = SequenceMatcher(None, written, word).ratio() >= CLOSE or sorted(written) == sorted(word)
+    return len(written) > 3 and written[0] == word[0] and alike
+
+
 def _is_named(name: str) -> bool:
-    return any(name in names for names in _all_names())
+    return any(is_part(name, about) for about in _all_names())
+
+
+def about(model: KnownModel) -> str:
+    """All that a model is called by, squashed: family, title and hub id as they are, then the pieces of both."""
+    pieces = re.split(r"[\s/_.-]+", f"{model.title} {model.hub}".lower())
+    return "|".join(["", squashed(model.family), squashed(model.title), squashed(model.hub), *pieces])
+
+
+def is_part(name: str, about: str) -> bool:
+    """A short name begins a name or a piece of one, a longer one stands anywhere in it: "r1" is not in "coder-14b"."""
+    return (f"|{name}" if len(name) < ANYWHERE else name) in about
 
 
 def _take_name(name: str, found: dict[str, Any]) -> None:
@@ -316,7 +346,7 @@ def _take_name(name: str, found: dict[str, Any]) -> None:
 
 
 def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:
-    """Whether all of names are of a model. about: its squashed names; family: its squashed family. A family's own name, alone,
+    """Whether all of names are of a model. about: as `about` has it; family: its squashed family. A family's own name, alone,
     means that family and not what was made of it ("llama" is not TinyLlama): others tells that more than one name was given."""
     wanted = [squashed(name) for name in names]
-    return all(name in about and (others or name not in _heads() or family.startswith(name)) for name in wanted)
+    return all(is_part(name, about) and (others or name not in _heads() or family.startswith(name)) for name in wanted)

@@ -84,7 +84,13 @@ READINGS: dict[str, Wish] = {
     "不思考的模型": Wish(thinks=False),
     "会调用工具的韩语模型": Wish(tools=True, language="ko"),
     "deutsch": Wish(language="de"),
-    "nur français": Wish(language="fr"),
+    "nemo français": Wish(language="fr", names=("nemo",)),
+    "english and japanese": Wish(language="en", languages=("ja",)),
+    "without tools": Wish(),
+    "不可商用": Wish(),
+    "moe": Wish(topic="experts"),
+    "an email assistant for my laptop with 6 GB": Wish(card_gb=6.0),
+    "r1 14b": Wish(names=("r1",), billions=(14 / 1.25, 14 * 1.25)),
     "gated": Wish(gated=True),
     "is llama gated": Wish(names=("llama",)),
     "Gemma 需要许可吗": Wish(names=("gemma",)),
@@ -119,6 +125,18 @@ def test_a_word_that_means_nothing_is_said_and_finds_nothing_by_itself() -> None
     assert {row.model.id for row in beside.rows} == set(ids("german")) and "xyzzy" in str(beside.told[0])
 
 
+def test_a_word_that_is_near_another_but_begins_otherwise_is_not_taken_for_it() -> None:
+    found = shelf.find("ollama german", CARD)
+    assert found.words.unknown[0][0] == "ollama" and "llama" in found.words.unknown[0][1] and not found.words.corrected
+    assert "llama" in found.told[0].render("zh")
+
+
+def test_what_may_be_sold_without_limits_comes_before_what_may_be_within_limits() -> None:
+    rows = [row for row in shelf.find("one I may sell", CARD).rows if row.verdict in ("lora", "qlora")]
+    meanings = [row.model.commercial for row in rows]
+    assert set(meanings) == {"allowed", "limited"} and meanings == sorted(meanings)
+
+
 def test_an_odd_question_is_answered_all_the_same() -> None:
     for words in ("\x00", "🦙" * 300, "(" * 50, "99999999 GB", "0B", "rtx", "- / .", "b b b 4b4b", "ｑｗｅｎ３　８Ｂ", "a" * 5000):
         assert shelf.find(words, CARD).wish is not None
@@ -128,7 +146,7 @@ def test_an_odd_question_is_answered_all_the_same() -> None:
 def test_without_words_all_models_are_there_and_the_starter_leads() -> None:
     found = shelf.find("", CARD)
     assert len(found.rows) == len(BY_ID) and found.rows[0].model.id == "starter" and not found.told and not found.wish.parts()
-    assert ids("a model for 12 GB")[0] != "starter"
+    assert ids("a model for 12 GB")[0] != "starter" and ids("", asked=Wish(fits=True))[0] == "starter"
 
 
 def test_what_trains_here_comes_first_and_then_what_is_liked() -> None:
