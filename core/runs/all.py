@@ -14,16 +14,17 @@ import psutil
 from filelock import Timeout
 
 from core import files
-from core.errors import BusyError, RunError
+from core.errors import BusyError, RecipeError, RunError
 from core.files import writing
 from core.messages import msg
+from core.models.on_disk import Use
 from core.recipe import Recipe
 from core.runs import further
 from core.runs import process as run_process
 from core.runs.ended import Left, ending
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.run_json import Parent, RunFacts
-from core.runs.states import ACTIVE, BUSY, State, may_pause, may_resume
+from core.runs.states import ACTIVE, BUSY, TERMINAL, State, may_pause, may_resume
 from core.system import devices
 from core.system.processes import process_lives
 from core.workspace import names
@@ -90,6 +91,15 @@ class Runs:
     def list(self) -> Sequence[RunFolder]:
         """Newest first."""
         return sorted(self.folders(), key=lambda run: (run.facts().created, run.id), reverse=True)
+
+    def uses(self) -> dict[str, tuple[Use, ...]]:
+        """By model id, the runs that stand on it; of one whose recipe cannot be read nothing is known."""
+        found: dict[str, tuple[Use, ...]] = {}
+        for run in self.list():
+            with contextlib.suppress(RecipeError):
+                model, needs_it = run.recipe().model.id, self.status(run).state not in TERMINAL
+                found[model] = (*found.get(model, ()), Use(run.name, needs_it))
+        return found
 
     def status(self, run: RunFolder) -> Status:
         """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""

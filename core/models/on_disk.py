@@ -1,0 +1,183 @@
+"""What models lie on this PC: the hub's cache, the starter, the library folders, and what LM Studio and Ollama have. No network.
+
+Of the hub's cache alone anything is deleted, and only a whole model: the cache is shared with every other tool, so a person does it,
+by name. The others' stores are read: a row of theirs says what is there and how large it is.
+
+LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else ~/.cache/lm-studio.
+Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<model>/<tag> lists the blobs and their sizes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import Timeout
+from huggingface_hub.utils import WeakFileLock
+
+from core import files
+from core.errors import ModelError
+from core.hub.cached import REPO_ID, CachedRepo, cache_folder
+from core.models import starter
+from core.workspace.folder import Workspace
+
+Store = Literal["hub", "starter", "library", "lm_studio", "ollama"]
+MOST = 1000  # rows of a store; files of a model
+MANIFEST = 1 << 20  # bytes; Ollama's are some kilobytes
+
+
+@dataclass(frozen=True)
+class Use:
+    """A run that stands on a model. needs_it: it waits, is at work, or can go on."""
+
+    run: str
+    needs_it: bool
+
+
+@dataclass(frozen=True)
+class Kept:
+    """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look at or change of
+    one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of the hub's, whether it loads."""
+
+    store: Store
+    id: str
+    folder: Path
+    size: int
+    last_used: float
+    is_whole: bool = True
+    uses: tuple[Use, ...] = ()
+
+    @property
+    def can_delete(self) -> bool:
+        return self.store == "hub" and not any(use.needs_it for use in self.uses)
+
+
+def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[Kept]:
+    """All of them, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
+    rows = [*_hub(), *_starter(workspace), *_library(workspace), *_lm_studio(), *_ollama()]
+    known = uses or {}
+    return sorted(
+        (row if row.id not in known else _with_uses(row, known[row.id]) for row in rows), key=lambda row: (-row.size, row.id)
+    )
+
+
+def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
+    """A model of the hub's cache with all its revisions; the bytes that were freed. Raises ModelError, naming the run that uses it."""
+    if not REPO_ID.fullmatch(repo_id):
+        raise ModelError("on_disk.not_of_the_hub", model=repo_id[:100])
+    cached = CachedRepo(repo_id, cache_folder(None))
+    if not cached.folder.is_dir():
+        raise ModelError("on_disk.not_there", model=repo_id, folder=cached.cache)
+    if runs := [use.run for use in uses.get(repo_id, ()) if use.needs_it]:
+        raise ModelError("on_disk.used", model=repo_id, runs=runs[:5])
+    cached.lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with WeakFileLock(cached.lock, timeout=files.LOOK_S):
+            size, _ = _weighed(cached.folder)
+            # What resolves goes first: a deletion that is cut off leaves no model that looks whole.
+            for name in ("refs", "snapshots"):
+                files.remove_tree(cached.folder / name, files.MOMENT_S)
+            if not files.remove_tree(cached.folder, files.MOMENT_S):
+                raise ModelError("on_disk.in_use", model=repo_id, folder=cached.folder)
+    except Timeout:
+        raise ModelError("on_disk.downloading", model=repo_id) from None
+    return size
+
+
+def _with_uses(row: Kept, uses: Sequence[Use]) -> Kept:
+    return Kept(row.store, row.id, row.folder, row.size, row.last_used, row.is_whole, tuple(uses))
+
+
+def _hub() -> Iterator[Kept]:
+    cache = cache_folder(None)
+    for folder in _folders(cache):
+        parts = folder.name.split("--")
+        repo_id = "/".join(parts[1:])
+        if parts[0] != "models" or not REPO_ID.fullmatch(repo_id):
+            continue
+        cached = CachedRepo(repo_id, cache)
+        refs = [
+            path.relative_to(cached.folder / "refs").as_posix() for path in (cached.folder / "refs").rglob("*") if path.is_file()
+        ]
+        size, last_used = _weighed(folder)
+        yield Kept("hub", repo_id, folder, size, last_used, any(cached.snapshot(ref) for ref in refs))
+
+
+def _starter(workspace: Workspace) -> Iterator[Kept]:
+    if starter.is_ready(workspace.models):
+        folder = starter.folder(workspace.models)
+        yield Kept("starter", "starter", folder, *_weighed(folder))
+
+
+def _library(workspace: Workspace) -> Iterator[Kept]:
+    """As core.models.library names them: the first of a name."""
+    seen = set()
+    for root in workspace.library_folders:
+        for folder in [root, *_folders(root)] if root.is_dir() else []:
+            if (folder / "config.json").is_file() and folder.name not in seen:
+                seen.add(folder.name)
+                yield Kept("library", f"library:{folder.name}", folder, *_weighed(folder))
+
+
+def _lm_studio() -> Iterator[Kept]:
+    home = Path.home()
+    pointed: Path | None = None
+    with suppress(OSError, ValueError):
+        pointed = Path((home / ".lmstudio-home-pointer").read_text("utf-8").strip())
+    homes = [pointed] if pointed and pointed.is_absolute() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
+    for publisher in (each for one in homes for each in _folders(one / "models")):
+        for folder in _folders(publisher):
+            size, last_used = _weighed(folder)
+            if size:
+                yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used)
+
+
+def _ollama() -> Iterator[Kept]:
+    told = os.environ.get("OLLAMA_MODELS", "").strip()
+    root = Path(told) if told else Path.home() / ".ollama" / "models"
+    for host in _folders(root / "manifests"):
+        for model in (each for namespace in _folders(host) for each in _folders(namespace)):
+            for manifest in _files(model):
+                layers = files.read_json(manifest, MANIFEST)
+                listed = layers.get("layers") if isinstance(layers, dict) else None
+                sizes = [layer.get("size") for layer in listed if isinstance(layer, dict)] if isinstance(listed, list) else []
+                size = sum(each for each in sizes if isinstance(each, int) and each > 0)
+                if size:
+                    space = model.parent.name
+                    name = f"{model.name}:{manifest.name}" if space == "library" else f"{space}/{model.name}:{manifest.name}"
+                    yield Kept("ollama", name, manifest, size, manifest.stat().st_mtime)
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in _entries(root) if path.is_dir()]
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for path in _entries(root) if path.is_file()]
+
+
+def _entries(root: Path) -> list[Path]:
+    """What lies in a folder that may not be there, or not be ours to read."""
+    try:
+        return sorted(root.iterdir())[:MOST]
+    except OSError:
+        return []
+
+
+def _weighed(folder: Path) -> tuple[int, float]:
+    """Bytes of its files, a link counted where it leads to once; and when one of them was last looked at or changed, 0 without any."""
+    size, last_used, seen = 0, 0.0, set()
+    for count, path in enumerate(folder.rglob("*")):
+        if count > 10 * MOST:
+            break
+        with suppress(OSError):  # a link to nothing, a file that goes while one looks
+            stat = path.stat()
+            if path.is_file() and (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                size += stat.st_size
+                last_used = max(last_used, stat.st_atime, stat.st_mtime)
+    return size, last_used
