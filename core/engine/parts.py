@@ -7,6 +7,7 @@ a picture: its towers stay as they are, get no adapter and no 4 bit, and give th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import transformers
@@ -14,6 +15,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from core.models.shapes import WITHOUT_ADAPTER
+
+PER_LAYER = "embed_tokens_per_layer"
 
 
 def auto_class(config: Any) -> Any:
@@ -48,6 +51,31 @@ def beside(model: Any) -> list[str]:
         return [name] if next(module.parameters(), None) is not None else []
 
     return found(model, "") if decoder is not model else []
+
+
+def per_layer_embeddings(model: Any) -> str | None:
+    """The name of the embedding that gives each layer a row of its own (Gemma 3n and 4 E), which is as large as all layers together."""
+    return next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == PER_LAYER), None)
+
+
+def all_but(model: Any, left_out: str) -> list[str]:
+    """Names that cover every weight and buffer of the model but those of one module: modules, as large as can be, and weights where a
+    module's name is how the other's begins (embed_tokens), which transformers, that compares beginnings, would take for it too."""
+
+    def found(module: nn.Module, name: str) -> list[str]:
+        if name == left_out:
+            return []
+        if f"{left_out}.".startswith(f"{name}." if name else ""):
+            within = [one for child, inner in module.named_children() for one in found(inner, f"{name}.{child}" if name else child)]
+            return [*within, *_own(module, name)]
+        return list(_own(module, name)) if left_out.startswith(name) else [name]
+
+    return found(model, "")
+
+
+def _own(module: nn.Module, name: str) -> Iterator[str]:
+    for own, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        yield f"{name}.{own}" if name else own
 
 
 # Gemma 3n looks there whether a token is one of a picture or a sound.

@@ -188,16 +188,17 @@ def weights(shape: ModelShape, setup: Setup) -> float:
     """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
     embeddings, head, norms, routers, experts
     (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A repository that is
-    quantised already is as large as its files."""
+    quantised already is as large as its files. On a card embeddings in every layer stay in RAM."""
+    in_ram = shape.per_layer_params * setup.base_bytes if setup.device == "card" and setup.trainer.counted else 0
     if shape.stored_bytes is not None and setup.method != "full":
-        return shape.stored_bytes
+        return shape.stored_bytes - in_ram
     if setup.base_bits == 16:
-        return shape.params * setup.base_bytes
+        return shape.params * setup.base_bytes - in_ram
     if setup.base_bits == 8:
         scales = 4 * sum(matrix.d_out * matrix.count for matrix in shape.matrices)
-        return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params + scales
+        return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params + scales - in_ram
     four_bit = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"]
-    return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params * four_bit
+    return (shape.params - shape.four_bit_params) * setup.base_bytes + shape.four_bit_params * four_bit - in_ram
 
 
 def adapter(n: int, setup: Setup) -> float:

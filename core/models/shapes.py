@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import ModelError, RecipeError
 from core.messages import Message, msg
+from core.values import GIB
 
 ALL_LINEAR = "all-linear"
 HEAD = "lm_head"
@@ -112,6 +113,7 @@ _KEYS = {
     "experts_per_token": ("num_experts_per_tok", "moe_k", "moe_topk"),
     "expert_size": ("moe_intermediate_size",),
     "per_layer_size": ("hidden_size_per_layer_input",),
+    "per_layer_vocabulary": ("vocab_size_per_layer_input",),
 }
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 _HYBRID_KEYS = ("linear_num_value_heads", "hybrid_override_pattern", "attn_layer_period", "ssm_cfg", "state_size")
@@ -161,6 +163,7 @@ class ModelShape(BaseModel):
     shared_expert_size: _Optional = 0
     expert_layers: _Optional = 0
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
+    per_layer_vocabulary: _Optional = 0  # of that embedding, where it is another
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Message, ...] = ()
     source: Literal["headers", "config", "catalogue", "size"] = "config"
@@ -246,8 +249,12 @@ class ModelShape(BaseModel):
     @property
     def embedding_params(self) -> int:
         positions = (self.max_position_embeddings or 0) if self.model_type in _LEARNED_POSITIONS else 0
-        per_layer = self.vocab_size * self.num_hidden_layers * self.per_layer_size
-        return (self.vocab_size + positions) * self.hidden_size + per_layer
+        return (self.vocab_size + positions) * self.hidden_size + self.per_layer_params
+
+    @property
+    def per_layer_params(self) -> int:
+        """Of an embedding in every layer; on a card they stay in RAM (core/engine/base_model)."""
+        return (self.per_layer_vocabulary or self.vocab_size) * self.num_hidden_layers * self.per_layer_size
 
     @property
     def head_params(self) -> int:
@@ -436,8 +443,15 @@ def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping
         "shape.other_senses": any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config")),
         "shape.uneven": any(_is_by_layer(inner.get(key)) and len(set(inner[key])) > 1 for keys in _KEYS.values() for key in keys),
     }
-    found = [msg(key) for key, doubtful in doubts.items() if doubtful]
+    found = [msg(key, **_facts(key, values)) for key, doubtful in doubts.items() if doubtful]
     return (*found, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)
+
+
+def _facts(key: str, values: Mapping[str, Any]) -> dict[str, float]:
+    if key != "shape.per_layer_embeddings":
+        return {}
+    vocabulary = values.get("per_layer_vocabulary") or values.get("vocab_size", 0)
+    return {"gib": vocabulary * values.get("num_hidden_layers", 0) * values["per_layer_size"] * 2 / GIB}
 
 
 def _is_number(value: Any) -> bool:

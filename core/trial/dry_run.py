@@ -261,7 +261,9 @@ class _Model:
         setup, seen = self.setup, Allocations(self.vocab_size, self.check)
         parameters = [p for p in self.tuned.parameters() if p.requires_grad]
         trained = {id(p) for p in parameters}
-        seen.hold((p for p in self.tuned.parameters() if id(p) not in trained), "weights")
+        in_ram = parts.per_layer_embeddings(self.base)  # as core/engine/base_model leaves it
+        elsewhere = trained | {id(p) for p in self.base.get_submodule(in_ram).parameters()} if in_ram else trained
+        seen.hold((p for p in self.tuned.parameters() if id(p) not in elsewhere), "weights")
         seen.hold(self.tuned.buffers(), "weights")
         seen.hold(_scales(self.base), "weights")
         seen.hold(parameters, "adapter")

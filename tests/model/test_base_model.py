@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from bitsandbytes.nn import Linear4bit
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.integrations.accelerate import expand_device_map
 
 from core.advice import plan
-from core.engine import base_model, device
+from core.engine import base_model, device, parts
+from core.engine.device import Compute
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -24,6 +28,7 @@ from core.runs.reporter import Reporter
 from core.runs.states import State
 from core.training import worker
 from core.workspace.folder import Workspace
+from tests.kit import families
 from tests.kit.trainer import FP32, tiny_base
 
 IDS = torch.arange(5, 21)[None]
@@ -155,3 +160,67 @@ def test_a_card_takes_bfloat16_where_torch_emulates_it(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: emulates)
     found = device.beyond_float16(device.Compute(torch.device("cuda:0"), torch.float16, msg("device.cpu_fp32")))
     assert found.dtype == expected and str(found.device) == "cuda:0"
+
+
+# ---- an embedding in every layer ----------------------------------------------------------------------------------------
+
+
+def test_on_a_card_all_but_the_embedding_of_every_layer_goes_there(tmp_path: Path, starter_folder: Path) -> None:
+    """As transformers reads such a map, whose names are beginnings: embed_tokens is how embed_tokens_per_layer begins. No card was
+    here; the device without data stands for one."""
+    folder = families.make("gemma4_e", tmp_path / "base", starter_folder)
+    config = AutoConfig.from_pretrained(folder)
+    kind = parts.auto_class(config)
+    card = Compute(torch.device("cuda:0"), torch.bfloat16, msg("device.cpu_fp32"))
+    places = base_model._places(kind, config, card)
+    whole = base_model.load(folder, FP32, four_bit=False, whole=True)
+    put = expand_device_map(places, [name for name, _ in (*whole.named_parameters(), *whole.named_buffers())])
+    left = {name for name, device in put.items() if device == "cpu"}
+    embedding = parts.per_layer_embeddings(whole)
+    assert left == {f"{embedding}.weight", f"{embedding}.embed_scale"} and set(put.values()) == {card.device, "cpu"}
+    assert base_model._places(kind, config, FP32) == {"": FP32.device}
+    split = kind.from_pretrained(folder, dtype=torch.float32, device_map=dict.fromkeys(places, "meta"))
+    there = {name for name, parameter in split.named_parameters() if parameter.device.type != "meta"}
+    assert there == {f"{embedding}.weight"} and not any(hasattr(module, "_hf_hook") for module in split.modules())
+    assert torch.equal(split.get_parameter(f"{embedding}.weight"), whole.get_parameter(f"{embedding}.weight"))
+    packed = kind.from_pretrained(
+        folder, quantization_config=base_model.nf4(torch.float32), device_map=dict.fromkeys(places, "cpu")
+    )
+    assert packed.get_parameter(f"{embedding}.weight").is_floating_point() and any(
+        isinstance(m, Linear4bit) for m in packed.modules()
+    )
+
+
+def test_looked_up_in_ram_it_gives_the_same_rows_and_they_come_to_where_the_text_is(tmp_path: Path, starter_folder: Path) -> None:
+    folder = families.make("gemma4_e", tmp_path / "base", starter_folder)
+    base = families.tuned(base_model.load(folder, FP32, four_bit=False))
+    ids = torch.tensor([families.rows()[0].input_ids])
+    expected = base(input_ids=ids, labels=ids).loss
+    expected.backward()
+    then = {name: p.grad.clone() for name, p in base.named_parameters() if p.grad is not None}
+    base.zero_grad()
+    base_model.look_up_in_ram(base.get_base_model())
+    found = base(input_ids=ids, labels=ids).loss
+    found.backward()
+    assert torch.equal(found, expected) and then
+    assert all(torch.equal(p.grad, then[name]) for name, p in base.named_parameters() if p.grad is not None)
+
+
+@dataclass(frozen=True)
+class Anywhere:
+    """A tensor of which is known where it is, and which way it came."""
+
+    device: str
+    came: tuple[str, ...] = ()
+
+    def to(self, device: str) -> Anywhere:
+        return Anywhere(device, (*self.came, device))
+
+
+def test_ids_go_to_ram_and_rows_to_the_card() -> None:
+    embedding = SimpleNamespace(weight=SimpleNamespace(device="ram"), forward=lambda ids: ids)
+    model = SimpleNamespace(
+        named_modules=lambda: [("model.embed_tokens_per_layer", embedding)], get_submodule=lambda name: embedding
+    )
+    base_model.look_up_in_ram(model)
+    assert embedding.forward(Anywhere("card")).came == ("ram", "card")

@@ -212,3 +212,15 @@ def test_a_bad_argument_of_estimate_is_one_sentence(
     assert commands.main(["estimate", *arguments, "--workspace", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.out == "" and mention in said.err and said.err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_an_embedding_in_every_layer_is_in_ram_where_there_is_a_card(method: str) -> None:
+    """Gemma 4 E4B: 262,144 x 42 x 256 numbers, which would be more than half of what QLoRA needs on the card."""
+    [shape] = [model.shape for model in known_models() if model.id == "gemma-4-e4b"]
+    embedding = 262_144 * 42 * 256
+    assert shape.per_layer_params == embedding
+    on_card, on_processor = (of(shape, method=method, device=device).terms["weights"] for device in ("card", "cpu"))
+    assert (on_processor - on_card) * 2**30 == pytest.approx(2 * embedding)
+    [doubt] = [doubt for doubt in shape.low_confidence if doubt.key == "shape.per_layer_embeddings"]
+    assert "5.2 GiB" in doubt.render("en") and "5.2 GiB" in doubt.render("zh")
