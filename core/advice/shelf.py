@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -27,14 +27,17 @@ from core.advice import catalogue
 from core.advice.case import Method
 from core.advice.catalogue import Fit
 from core.advice.wish import AS_NAMED, Read, Wish, about, matches_name, read, squashed, topic_words
+from core.errors import ModelError
 from core.hub import answers
+from core.hub.search import Found
 from core.memory import budget as budgets
 from core.memory.budget import Budget
 from core.messages import Message, msg
-from core.models.known import KnownModel, known_models
+from core.models.known import KnownModel, known_models, shape_of_size
+from core.models.shapes import ModelShape
 
 RowVerdict = Literal["lora", "qlora", "tight", "unknown", "no"]
-_RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}
+RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}
 _METHODS: tuple[Method, ...] = ("lora", "qlora")
 MANY_LANGUAGES = 10
 # What is left out, one after the other, where no model is all of it; never what a person may not do or has to accept.
@@ -168,12 +171,12 @@ def _row(model: KnownModel, budget: Budget, wanted: Method | None) -> Row:
     """wanted: the one method that the verdict is to speak of, None for the better one."""
     fits: dict[Method, Fit] = {method: catalogue.fit(model.shape, budget, method) for method in _METHODS}
     lora, qlora = fits["lora"], fits["qlora"]
-    verdict, method = _verdict(fits if wanted is None else {wanted: fits[wanted]})
+    verdict, method = verdict_of(fits if wanted is None else {wanted: fits[wanted]})
     gate = answers.page(model.hub) if model.gated else None
     return Row(model, verdict, method, fits[method].needed_gib, lora, qlora, gate)
 
 
-def _verdict(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
+def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
     """The best that one of the methods comes to, LoRA before QLoRA; where none fits, that of the one that needs less."""
     for wanted, verdict in (("fits", None), ("tight", "tight"), ("unknown", "unknown")):
         for method, fit in fits.items():
@@ -196,6 +199,53 @@ def _order(asked: Wish, starter_leads: bool) -> Callable[[Row], tuple[Any, ...]]
             "smallest": model.billions,
             "largest": -model.billions,
         }
-        return _RANK[row.verdict], asked.sell and model.commercial != "allowed", by.get(asked.order, 0), place[model.id]
+        return RANK[row.verdict], asked.sell and model.commercial != "allowed", by.get(asked.order, 0), place[model.id]
 
     return key
+
+
+# ---- what the hub found -----------------------------------------------------------------------------------------------
+# Tags of repositories whose files are quantised: what they count as parameters are packed numbers.
+PACKED = frozenset({"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors", "bitsandbytes", "exl2", "exl3", "mxfp4", "nvfp4"})
+
+
+@dataclass(frozen=True)
+class HubRow:
+    """verdict, method: as of core.advice.shelf.Row; unknown and no fits where nothing tells its size. is_about: by a typical
+    model of as many parameters as the hub tells, its own numbers are counted when it is chosen."""
+
+    found: Found
+    verdict: RowVerdict = "unknown"
+    method: Method = "qlora"
+    fits: dict[Method, Fit] | None = None
+    is_about: bool = False
+
+    @property
+    def is_packed(self) -> bool:
+        return not PACKED.isdisjoint(self.found.tags)
+
+
+def of_hub(found: Sequence[Found], budget: Budget) -> list[HubRow]:
+    """What trains here first, then as the hub has them; what can be no base last."""
+    there = catalogue.rounded(budget)
+    return sorted((_hub_row(each, there) for each in found), key=lambda row: (row.found.why_not is not None, RANK[row.verdict]))
+
+
+def _hub_row(found: Found, budget: Budget) -> HubRow:
+    shape = next((model.shape for model in known_models() if model.hub == found.id), None)
+    is_about = shape is None
+    if found.why_not is not None or (shape := shape or _typical(found)) is None:
+        return HubRow(found)
+    fits: dict[Method, Fit] = {method: catalogue.fit(shape, budget, method) for method in _METHODS}
+    verdict, method = verdict_of(fits)
+    return HubRow(found, verdict, method, fits, is_about)
+
+
+def _typical(found: Found) -> ModelShape | None:
+    if found.params is None or not PACKED.isdisjoint(found.tags):
+        return None
+    millions = found.params / 1e6
+    try:
+        return shape_of_size(f"{millions:.0f}M" if millions < 10_000 else f"{millions / 1000:.0f}B")
+    except ModelError:  # smaller or larger than anything that is tuned
+        return None

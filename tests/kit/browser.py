@@ -16,8 +16,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
                 accordions whose first button tells their summary; what is folded is not in the page at all
                 goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
-                model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #model, #model-about,
-                #next-model
+                model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
+                #model, #model-about, #next-model
                 data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #data-report, #learned > #learned-counters,
                 #learned-row, #row-before, #row-after, #next-data
                 plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,

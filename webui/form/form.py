@@ -148,7 +148,8 @@ class Wizard:
         goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
         self._wire_look()
         self._wire_acts()
-        self.redraw_after(model.shelf.wire(page, plan.memory, model.model))
+        for pressed in model.shelf.wire(page, plan.memory, model.model):
+            self.redraw_after(pressed)
         data.findings.wire(self)
         plan.findings.wire(self)
         self.further.wire()

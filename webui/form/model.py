@@ -12,18 +12,18 @@ from core.memory.budget import Budget
 from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
 from webui.form.planner import FormResult, Planner
-from webui.form.shelf import ModelShelf
 from webui.kit import format
 from webui.kit.format import METHODS
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
+from webui.shelf.shelf import ModelShelf
 from webui.state.services import Services
 
 
 class ModelStep:
     def __init__(self, services: Services, planner: Planner, wording: Wording):
         self.services, self.w = services, wording
-        self.shelf = ModelShelf(planner, wording)
+        self.shelf = ModelShelf(services, planner.budget_or_here, wording)
 
     def build(self, budget: Budget) -> None:
         w = self.w

@@ -11,7 +11,7 @@ from core.trial.dry_runs import Looked
 from webui.form import headroom_view
 from webui.form.planner import FormResult
 from webui.kit import correction, format
-from webui.kit.format import METHODS, badge, gib, method_name
+from webui.kit.format import METHODS, badge, gib, method_name, where
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -127,16 +127,6 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
         tag("div", *bar, class_="lg-mem", role="img", aria_label=spoken),
         tag("ul", *legend, class_="lg-mem-legend"),
     )
-
-
-def where(budget: Budget, w: Wording) -> str:
-    """What there is: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
-    free = gib(budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
-    if budget.planned:
-        return w.t("plan_view.place_planned", gb=f"{budget.sold_gb:g}", free=free, reserve=gib(budget.reserve_gib))
-    if budget.kind == "cpu":
-        return w.t("plan_view.place_cpu", free=free)
-    return w.t("plan_view.place_card", name=budget.name or w.t("plan_view.unknown"), free=free)
 
 
 def reasons(advice: Advice, w: Wording) -> Html:

@@ -202,6 +202,13 @@ class Planner:
                     return budget.of_card(card)
         return budget.of_machine(machine)
 
+    def budget_or_here(self, choice: Any) -> Budget:
+        """For lists beside the plan, whose card says what is wrong with a size that cannot be."""
+        try:
+            return self.budget(choice)
+        except GarageError:
+            return self.budget(HERE)
+
     def _shape(self, recipe: Recipe) -> tuple[ModelShape | None, Message | None]:
         key = (recipe.model.id, recipe.model.revision)
         with self._guard:

@@ -6,6 +6,7 @@ import time
 from datetime import date, datetime, timedelta
 
 from core.data.sample_sets import sample_of
+from core.memory.budget import Budget
 from core.progress import Progress
 from core.recipe import Adapter
 from webui.kit.html import Html, tag
@@ -128,6 +129,16 @@ def method_name(settings: Adapter) -> str:
 def gib(value: float) -> str:
     """As few figures as matter: 0.03, 5.2, 120."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+
+
+def where(budget: Budget, w: Wording) -> str:
+    """What there is: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
+    free = gib(budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
+    if budget.planned:
+        return w.t("plan_view.place_planned", gb=f"{budget.sold_gb:g}", free=free, reserve=gib(budget.reserve_gib))
+    if budget.kind == "cpu":
+        return w.t("plan_view.place_cpu", free=free)
+    return w.t("plan_view.place_card", name=budget.name or w.t("plan_view.unknown"), free=free)
 
 
 def at_time(w: Wording, seconds: float | None) -> str:

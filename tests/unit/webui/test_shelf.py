@@ -14,11 +14,11 @@ from core.memory import budget
 from core.memory.budget import Budget
 from core.models.known import known_models
 from core.workspace.folder import Workspace
-from webui.form import shelf_view
 from webui.form.planner import HERE, Planner
-from webui.form.shelf import ModelShelf
-from webui.form.shelf_view import Marks
 from webui.kit.wording import Wording
+from webui.shelf import rows
+from webui.shelf.rows import Marks
+from webui.shelf.shelf import ModelShelf
 from webui.state.services import Services
 
 EIGHT = budget.planned(8, "Linux")
@@ -28,7 +28,7 @@ EN = Wording("en")
 
 def drawn(words: str, there: Budget = EIGHT, wish: Wish | None = None, marks: Marks = NOTHING, language: str = "en") -> str:
     wish = wish or Wish()
-    return shelf_view.shelf(shelf.find(words, there, wish), wish, marks, Wording(language))
+    return rows.shelf(shelf.find(words, there, wish), wish, marks, Wording(language))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -42,7 +42,7 @@ def test_every_model_has_its_words(language: str, there: Budget) -> None:
 def test_a_row_says_what_people_choose_by() -> None:
     found = shelf.find("gemma 3 4b", EIGHT)
     model = next(row for row in found.rows if row.model.id == "gemma-3-4b-it")
-    said = shelf_view.row(model, "ja", NOTHING, EN)
+    said = rows.row(model, "ja", NOTHING, EN)
     assert f'data-model="{model.model.hub}"' in said
     assert "fits with QLoRA" in said and re.search(r"LoRA \d+\.\d GiB, QLoRA \d\.\d GiB", said)
     assert "commercial use within limits" in said and "37 languages with Japanese" in said
@@ -71,12 +71,13 @@ def test_the_chosen_row_and_those_on_this_pc_are_marked() -> None:
 def test_what_a_row_says_is_text() -> None:
     row = shelf.find("", EIGHT).rows[0]
     hostile = replace(row, model=row.model.model_copy(update={"title": "<i>x</i>", "note": {"en": "<script>", "zh": "<script>"}}))
-    said = shelf_view.row(hostile, None, NOTHING, EN)
+    said = rows.row(hostile, None, NOTHING, EN)
     assert "<i>" not in said and "<script>" not in said
 
 
 @pytest.mark.parametrize("junk", [None, 7, [], {}, "x" * 5000])
 def test_any_json_draws_the_shelf(junk: object, tmp_path: Path) -> None:
-    part = ModelShelf(Planner(Services.open(Workspace.open(tmp_path / "workspace"))), EN)
+    services = Services.open(Workspace.open(tmp_path / "workspace"))
+    part = ModelShelf(services, Planner(services).budget_or_here, EN)
     assert "role" in part.draw(junk, junk, junk, junk, junk, junk)
     assert "<li" in part.draw(HERE, "", False, False, "", "starter")

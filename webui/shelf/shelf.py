@@ -5,6 +5,7 @@ Nothing is asked of a hub while a person types: the rows are the catalogue's own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -12,34 +13,25 @@ from gradio.events import Dependency
 
 from core.advice import shelf
 from core.advice.wish import LONGEST, Wish, language_name
-from core.errors import GarageError
 from core.memory import budget as budgets
-from core.memory.budget import Budget
 from core.models.known import known_models
-from webui.form import shelf_view
-from webui.form.planner import HERE, Planner
-from webui.form.shelf_view import Marks
 from webui.kit.html import Html
 from webui.kit.live import QUIET
 from webui.kit.wording import Wording
+from webui.shelf import rows
+from webui.shelf.hub_search import HubSearch
+from webui.shelf.rows import CHOOSE, CHOSEN, BudgetOf, Marks
+from webui.state.services import Services
 
-# The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it.
-CHOOSE = """
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-model]");
-  if (!button) return;
-  window.loraGarageForm.choose(button.dataset.model);
-  trigger("select", { value: button.dataset.model });
-});
-"""
-CHOSEN = "() => loraGarageForm.chosen()"
 MARK = "(model) => loraGarageForm.mark(model)"
 ANY = ""  # language
 
 
 class ModelShelf:
-    def __init__(self, planner: Planner, wording: Wording):
-        self.planner, self.services, self.w = planner, planner.services, wording
+    def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
+        """budget_of: what there is by what a person plans for (None: this PC); never raises."""
+        self.services, self.budget_of, self.w = services, budget_of, wording
+        self.hub = HubSearch(services, budget_of, wording)
 
     def build(self) -> None:
         w = self.w
@@ -48,9 +40,10 @@ class ModelShelf:
             self.fitting = gr.Checkbox(True, container=False, **w.named("shelf_view.fitting", "shelf-fitting"))
             self.sell = gr.Checkbox(False, container=False, **w.named("shelf_view.may_sell", "shelf-sell"))
             self.language = gr.Dropdown(self._languages(), value=ANY, **w.named("shelf_view.language", "shelf-language"))
-        self.rows = gr.HTML(
-            self.draw(HERE, "", True, False, ANY, "starter"), elem_id="shelf", js_on_load=CHOOSE, apply_default_css=False
+        self.shown = gr.HTML(
+            self.draw(None, "", True, False, ANY, "starter"), elem_id="shelf", js_on_load=CHOOSE, apply_default_css=False
         )
+        self.hub.build()
 
     def _languages(self) -> list[tuple[str, str]]:
         """That models of the catalogue speak, by name; the first of them in the order of how many do."""
@@ -58,27 +51,21 @@ class ModelShelf:
         codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
         return [(self.w.t("shelf_view.any_language"), ANY), *((self.w.of(language_name(code)), code) for code in codes)]
 
-    def wire(self, page: gr.Blocks, memory: gr.Dropdown, model: gr.Dropdown) -> Dependency:
-        """memory: what is planned for; model: the field that a press fills. Gives the press."""
+    def wire(self, page: gr.Blocks, memory: gr.Dropdown, model: gr.Dropdown) -> Sequence[Dependency]:
+        """memory: what is planned for; model: the field that a press fills. Gives the presses."""
         asked = [memory, self.words, self.fitting, self.sell, self.language, model]
-        page.load(self.draw, asked, [self.rows], queue=False, **QUIET)
+        page.load(self.draw, asked, [self.shown], queue=False, **QUIET)
         # A text box of gradio 6.31 has `input` at a key press alone: none at Backspace, at a paste, or from a Chinese input method.
         for changed in (self.words.change, *(field.input for field in (memory, self.fitting, self.sell, self.language))):
-            changed(self.draw, asked, [self.rows], trigger_mode="always_last", **QUIET)
+            changed(self.draw, asked, [self.shown], trigger_mode="always_last", **QUIET)
         model.change(None, [model], None, js=MARK, **QUIET)
-        return self.rows.select(None, None, [model], js=CHOSEN, **QUIET)
+        return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), self.hub.wire(memory, self.words, model)
 
     def draw(self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any) -> Html:
-        """Inputs: plan-for, words, fitting, sell, language, model. Outputs: rows."""
+        """Inputs: plan-for, words, fitting, sell, language, model. Outputs: shown."""
         wish = Wish(fits=fitting is True, sell=sell is True, language=language if isinstance(language, str) and language else None)
         machine = self.services.monitor.newest()
         text = words[:LONGEST] if isinstance(words, str) else ""
-        found = shelf.find(text, self._budget(memory), wish, budgets.of_cpu(machine))
+        found = shelf.find(text, self.budget_of(memory), wish, budgets.of_cpu(machine))
         here = set(self.services.models.choices())
-        return shelf_view.shelf(found, wish, Marks(model if isinstance(model, str) else None, here), self.w)
-
-    def _budget(self, memory: Any) -> Budget:
-        try:
-            return self.planner.budget(memory)
-        except GarageError:  # a size that cannot be, which the plan's card says
-            return self.planner.budget(HERE)
+        return rows.shelf(found, wish, Marks(model if isinstance(model, str) else None, here), self.w)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.advice.catalogue import Fit
 from core.advice.shelf import Row, Shelf
 from core.advice.wish import Wish, language_name
+from core.memory.budget import Budget
 from core.models.known import KnownModel
-from webui.form.plan_view import where
-from webui.kit.format import METHODS, gib
+from webui.kit.format import METHODS, gib, where
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
+BudgetOf = Callable[[Any], Budget]
+
+# The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it (assets/form.js).
+CHOOSE = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-model]");
+  if (!button) return;
+  window.loraGarageForm.choose(button.dataset.model);
+  trigger("select", { value: button.dataset.model });
+});
+"""
+CHOSEN = "() => loraGarageForm.chosen()"
 OPEN_ROWS = 24  # what more there is lies in a fold
 NAMED = 3  # languages of a row; of more, how many they are
 TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "plain"}

@@ -1,0 +1,65 @@
+"""What the hub found, as rows like the shelf's own. Pure functions of rows and a Wording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from huggingface_hub import constants
+
+from core.advice.shelf import HubRow
+from core.hub.answers import host_of, page
+from core.hub.search import Found
+from webui.kit import format
+from webui.kit.format import METHODS, gib
+from webui.kit.html import Html, join, tag
+from webui.kit.wording import Wording
+from webui.shelf.rows import TONES, Marks, gate, head, listed, spoken
+
+
+def found(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
+    host = host_of(constants.ENDPOINT)
+    if not rows:
+        return tag("p", w.t("hub_rows_view.none", host=host, words=words), role="status")
+    said = tag("p", w.t("hub_rows_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status")
+    return join([said, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
+
+
+def row(each: HubRow, marks: Marks, w: Wording) -> Html:
+    """What can be no base is no button, and says why."""
+    model = each.found
+    if model.why_not is not None:
+        return tag("li", tag("p", tag("strong", model.id)), tag("p", w.of(model.why_not), class_="lg-quiet"))
+    badge = None
+    if each.fits is not None:
+        word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
+        badge = tag("span", word, class_=f"lg-badge lg-{TONES[each.verdict]}")
+    return tag(
+        "li",
+        head(model.id, model.id, badge, marks, w),
+        tag("p", " · ".join(fact for fact in facts(each, w) if fact), class_="lg-quiet"),
+        gate(page(model.id) if model.gated else None, w),
+    )
+
+
+def facts(each: HubRow, w: Wording) -> list[str]:
+    model = each.found
+    return [
+        format.parameters(w, model.params) if model.params and not each.is_packed else "",
+        needs(each, w),
+        model.license or w.t("hub_rows_view.no_licence"),
+        languages(model, w),
+        w.t("hub_rows_view.liked", downloads=f"{model.downloads or 0:,}", likes=f"{model.likes or 0:,}"),
+        model.modified or "",
+    ]
+
+
+def needs(each: HubRow, w: Wording) -> str:
+    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; why not, where the hub does not tell its size."""
+    if each.fits is None:
+        return w.t("hub_rows_view.packed" if each.is_packed else "hub_rows_view.no_size")
+    key = "hub_rows_view.needs_about" if each.is_about else "shelf_view.needs"
+    return w.t(key, **{method: gib(fit.needed_gib) for method, fit in each.fits.items()})
+
+
+def languages(model: Found, w: Wording) -> str:
+    return spoken(model.languages, None, w) if model.languages else ""

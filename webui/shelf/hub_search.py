@@ -1,0 +1,50 @@
+"""The same words asked of the hub, by a button: what it finds, as rows below the shelf, or in a sentence why it gave nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
+from huggingface_hub import constants
+
+from core.advice import shelf
+from core.errors import GarageError
+from core.hub.answers import host_of
+from core.hub.search import search
+from webui.kit.html import Html, notice
+from webui.kit.live import QUIET, Update, shown
+from webui.kit.wording import Wording
+from webui.shelf import hub_rows
+from webui.shelf.rows import CHOOSE, CHOSEN, BudgetOf, Marks
+from webui.state.services import Services
+
+
+class HubSearch:
+    def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
+        self.services, self.budget_of, self.w = services, budget_of, wording
+
+    def build(self) -> None:
+        label = self.w.t("hub_rows_view.ask", host=host_of(constants.ENDPOINT))
+        self.ask = gr.Button(label, size="sm", elem_id="ask-hub")
+        self.found = gr.HTML("", visible=False, elem_id="hub-found", js_on_load=CHOOSE, apply_default_css=False)
+
+    def wire(self, memory: Component, words: Component, model: Component) -> Dependency:
+        """Gives the press of a row."""
+        self.ask.click(
+            self.asked, [memory, words, model], [self.found], show_progress="minimal", show_progress_on=[self.ask],
+            concurrency_limit=2, api_visibility="private",
+        )  # fmt: skip
+        return self.found.select(None, None, [model], js=CHOSEN, **QUIET)
+
+    def asked(self, memory: Any, words: Any, model: Any) -> Update:
+        """Inputs: plan-for, words, model. Outputs: found."""
+        text = words if isinstance(words, str) else ""
+        try:
+            found = search(text)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message), "warn"))
+        rows = shelf.of_hub(found, self.budget_of(memory))
+        marks = Marks(model if isinstance(model, str) else None, set(self.services.models.choices()))
+        return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))
