@@ -3,7 +3,7 @@
 
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
     --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
-    python launch.py COMMAND ...        doctor, plan, estimate, inspect, train, queue, runs, pause, resume,
+    python launch.py COMMAND ...        doctor, plan, estimate, inspect, models, train, queue, runs, pause, resume,
                                         chat, export, trust
     python launch.py --version
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
@@ -43,6 +43,7 @@ COMMANDS = (
     "plan",
     "estimate",
     "inspect",
+    "models",
     "train",
     "queue",
     "runs",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +17,9 @@ import pytest
 
 from core.errors import ModelError, StopRequested
 from core.hub import cached, download
+from core.hub.downloads import Downloads
 from core.system.lines import Child
+from core.workspace.folder import Workspace
 from tests.kit.fetching import incomplete
 from tests.kit.hub import FakeHub, tiny_model
 from tests.kit.waits import wait_until
@@ -96,4 +102,18 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10))
     child._close()  # what the system does to the pipe of a parent that was killed
     assert ended.get(timeout=30) == 1
+    assert_goes_on(hub, cache)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a console, not to a process")
+def test_ctrl_c_pauses_the_command_and_the_next_download_goes_on(hub: FakeHub, tmp_path: Path) -> None:
+    cache, space = tmp_path / "cache", tmp_path / "ws"
+    said = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(tmp_path), "LORA_GARAGE_HOME": str(space)}
+    command = [sys.executable, "-m", "core.commands", "models", "download", REPO]
+    process = subprocess.Popen(command, env=os.environ | said, stderr=subprocess.PIPE, start_new_session=True)
+    wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10), 60)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 4 and b"models resume" in error
+    assert [row.state for row in Downloads(Workspace.open(space)).rows()] == ["paused"]
     assert_goes_on(hub, cache)

@@ -1,0 +1,231 @@
+"""`models`: what lies on this PC, what there is, what is on its way. The same files as the page's (core.hub.entry)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from core.advice import shelf
+from core.advice.shelf import Shelf
+from core.advice.wish import Wish
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width, written_over
+from core.errors import ModelError
+from core.hub import search as hub_search
+from core.hub.answers import in_words as size_in_words
+from core.hub.entry import Download
+from core.hub.search import Found
+from core.memory import budget
+from core.messages import msg, terminal_language
+from core.models import on_disk
+from core.models.library import Models
+from core.models.on_disk import Kept
+from core.progress import Progress
+from core.runs.all import Runs
+from core.system.machine import this_machine
+from core.workspace import owner
+from core.workspace.folder import Workspace
+
+models = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
+app.add_typer(models, name="models")
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="A branch, a tag or a commit; else main.")]
+
+
+@models.callback()
+def there(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """What models lie on this PC, in whose store, and which runs stand on them."""
+    if context.invoked_subcommand is not None:
+        return
+    space = Workspace.open(workspace)
+    rows = on_disk.on_disk(space, Runs(space).uses())
+    if as_json:
+        print_json({"models": [kept_json(row) for row in rows]})
+        return
+    for row in rows:
+        used = [use.run for use in row.uses]
+        notes = [] if row.is_whole else [msg("models.part").render(terminal_language())]
+        notes += [msg("models.used", runs=used[:3]).render(terminal_language())] if used else []
+        store = msg(f"models.store_{row.store}").render(terminal_language())
+        day = time.strftime("%Y-%m-%d", time.localtime(row.last_used))
+        print(row_of(row.id, size_in_words(row.size), day, store, *notes))
+    if not rows:
+        say(msg("models.none"))
+
+
+@models.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="As one would say it: qwen3 4b, small japanese model.")],
+    fits: Annotated[bool, typer.Option("--fits", help="Only what trains on this PC.")] = False,
+    vram: Annotated[float | None, typer.Option(help="For a card of so many GB, as sold, instead of this PC.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the hub, too: the only way of this that needs a network.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find known models by words, what trains here first; with --hub also what the hub has of such a name."""
+    machine = this_machine()
+    memory = budget.of_machine(machine) if vram is None else budget.planned(vram, machine.system)
+    asked = " ".join(words)
+    found = shelf.find(asked, memory, Wish(fits=fits), budget.of_cpu(machine))
+    of_hub = hub_search.search(asked) if hub else []
+    if as_json:
+        print_json(in_words(shelf_json(found) | ({"hub": [plain(asdict(row)) for row in of_hub]} if hub else {})))
+        return
+    for said in found.told:
+        say(said)
+    for row in found.rows:
+        verdict = msg(f"models.{row.verdict}", gib=row.needed_gib).render(terminal_language())
+        print(
+            row_of(row.model.hub, size_in_words(row.download_bytes), verdict, row.model.licence, *([row.gate] if row.gate else []))
+        )
+    for other in of_hub:
+        print(row_of(other.id, *hub_cells(other)))
+
+
+@models.command()
+def download(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Download a model: a known one, or owner/name of the hub. Ctrl-C pauses it; what has come is kept."""
+    space = Workspace.open(workspace)
+    here = Models(space)
+    repo, downloads, line = here.hub_id(name), here.downloads(), [""]
+
+    def show(progress: Progress) -> None:
+        row = downloads.row(repo, revision)
+        text = progress_of(row) if row else ""
+        if not as_json and text != line[0]:
+            live = sys.stderr.isatty()
+            print(written_over(line[0], text) if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
+            line[0] = text
+
+    downloads.start(repo, revision)
+    try:
+        row = downloads.follow(repo, revision, show)
+    except KeyboardInterrupt:
+        if owner.app_lives(space):  # which works on it
+            raise
+        downloads.pause(repo, revision)
+        say(msg("models.paused", model=repo))
+        raise typer.Exit(4) from None
+    if line[0] and sys.stderr.isatty():
+        print(file=sys.stderr)
+    if row is None or row.state == "paused":
+        raise ModelError("downloads.left", repo=repo)
+    if row.state == "failed" and row.message:
+        raise ModelError(row.message)
+    if as_json:
+        print_json(in_words(download_json(row)))
+    else:
+        say(msg("models.is_here", model=repo))
+
+
+@models.command()
+def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """The list of downloads: what is on its way, paused, failed."""
+    rows = Models(Workspace.open(workspace)).downloads().rows()
+    if as_json:
+        print_json(in_words({"downloads": [download_json(row) for row in rows]}))
+        return
+    for row in rows:
+        print(row_of(row.repo, progress_of(row)))
+        if row.message:
+            say(row.message)
+    if not rows:
+        say(msg("models.no_downloads"))
+
+
+@models.command()
+def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
+    """Pause a download, whoever works on it; what has come is kept."""
+    here = Models(Workspace.open(workspace))
+    here.downloads().pause(here.hub_id(name), revision)
+    say(msg("models.paused", model=here.hub_id(name)))
+
+
+@models.command()
+def resume(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Go on with a download that is paused or failed, where it was."""
+    here = Models(Workspace.open(workspace))
+    here.downloads().resume(here.hub_id(name), revision)
+    download(name, revision, workspace, as_json)
+
+
+@models.command()
+def cancel(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
+    """End a download and throw away what it brought; one that is done only leaves the list."""
+    here = Models(Workspace.open(workspace))
+    here.downloads().cancel(here.hub_id(name), revision)
+    say(msg("models.cancelled", model=here.hub_id(name)))
+
+
+@models.command()
+def delete(
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it without being asked.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a model of the hub's cache, which other programs use too; not while a run needs it."""
+    space = Workspace.open(workspace)
+    repo = Models(space).hub_id(name)
+    if not yes and not asked_whether(repo):
+        say(msg("models.not_deleted", model=repo))
+        raise typer.Exit(1)
+    freed = on_disk.delete(repo, Runs(space).uses())
+    if as_json:
+        print_json({"deleted": repo, "freed_bytes": freed})
+    else:
+        say(msg("models.deleted", model=repo, freed=size_in_words(freed)))
+
+
+def asked_whether(repo: str) -> bool:
+    try:
+        return sys.stdin.isatty() and input(msg("models.ask_delete", model=repo).render(terminal_language())).strip() == repo
+    except EOFError:  # Windows' null device is a terminal to isatty
+        return False
+
+
+# --- how it is shown
+def row_of(name: str, *cells: str) -> str:
+    return (name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 10 - width(cell)) for cell in cells)).rstrip()
+
+
+def progress_of(row: Download) -> str:
+    state = msg(f"models.state_{row.state}")
+    if not row.total:  # the hub has not been asked yet, or did not answer
+        return state.render(terminal_language())
+    said = {"state": state, "percent": int(100 * row.done / row.total), "total": size_in_words(row.total)}
+    if row.state == "running" and row.bytes_per_s and row.seconds_left is not None:
+        said |= {"speed": size_in_words(row.bytes_per_s), "minutes": row.seconds_left / 60}
+        return msg("models.at_speed", **said).render(terminal_language())
+    return msg("models.at", **said).render(terminal_language())
+
+
+def hub_cells(row: Found) -> list[str]:
+    if row.why_not:
+        return [row.why_not.render(terminal_language())]
+    cells = [f"{row.params / 1e9:.1f}B" if row.params else "", row.license or ""]
+    return [*cells, msg("models.gated").render(terminal_language())] if row.gated else cells
+
+
+def kept_json(row: Kept) -> dict[str, Any]:
+    uses = [asdict(use) for use in row.uses]
+    said = {"store": row.store, "id": row.id, "folder": str(row.folder), "bytes": row.size, "last_used": row.last_used}
+    return said | {"is_whole": row.is_whole, "can_delete": row.can_delete, "uses": uses}
+
+
+def download_json(row: Download) -> dict[str, Any]:
+    return row.model_dump(mode="json", exclude={"asked"}) | {"seconds_left": row.seconds_left}
+
+
+def shelf_json(found: Shelf) -> dict[str, Any]:
+    rows = [
+        {
+            "id": row.model.id, "hub": row.model.hub, "title": row.model.title, "billions": row.model.billions,
+            "verdict": row.verdict, "method": row.method, "needed_gib": row.needed_gib, "download_bytes": row.download_bytes,
+            "licence": row.model.licence, "commercial": row.model.commercial, "gate": row.gate,
+            "languages": list(row.model.languages), "thinking": row.model.thinking, "tools": row.model.tools, "note": row.model.note,
+        }
+        for row in found.rows
+    ]  # fmt: skip
+    return {"rows": rows, "told": [plain(said) for said in found.told]}
