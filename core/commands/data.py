@@ -58,6 +58,8 @@ def inspect(
                duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
     for note in report.notes:
         print(note.render(language))
+    for left in report.left_out:
+        print(msg("left_out.line", what=left.what, count=left.count, why=left.why).render(language))
     for problem in report.problems[:20]:
         print(msg("command.problem", row=problem.row or "-", problem=problem.text).render(language))
     if report.problem_count > 20:

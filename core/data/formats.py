@@ -10,8 +10,8 @@ text_label          text, label                                     label, as th
 text                text                                            all of it
 
 A `system` column is honoured in all of them but the last and prompt_completion, `tools` in the first two; what a message may hold is in
-core/data/conversation. Adding a format means: a name in recipe.Format, its
-columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
+core/data/conversation, what becomes of all other columns in core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is never
+learned. Adding a format means: a name in recipe.Format, its columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
 2 cores shared with others, 2026-11-25).
 """
 
@@ -24,10 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from core.data.conversation import ChatMessage, Flaw, as_json, read_messages, read_tools, split_thinking
+from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading import sniff
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source, type_name
+from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
+from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
+from core.data.shapes.tools import as_json, read_tools
 from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
@@ -51,6 +53,7 @@ _COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "text": {"text": ("text", "文本")},
 }
 _OPTIONAL = {"input"}
+_GOOD_OR_BAD = ("label", "kto_tag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,9 @@ class Example:
 class DataReport(Frozen):
     """All that was found in a data file before anything is trained on it.
 
-    rows = good_rows + rows with an error. problems: errors before warnings where there are more than the limit, in the
-    order of rows; problem_count counts them all. duplicates: good rows that say exactly what an earlier row says.
+    rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
+    there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
+    what an earlier row says. left_out: what nothing reads in rows without an error.
     """
 
     format: Format
@@ -104,6 +108,7 @@ class DataReport(Frozen):
     bytes: int
     encoding: str
     notes: tuple[Message, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 # --- which format ----------------------------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
 
 
 def _shape(values: Mapping[str, Any]) -> Format | None:
-    present = _folded(values)
+    present = Columns(values)
     for name in FORMATS:
         needed = [aliases for ours, aliases in _COLUMNS[name].items() if ours not in _OPTIONAL]
         if all(any(alias in present for alias in aliases) for aliases in needed):
@@ -146,23 +151,44 @@ def _conversation_shape(values: Mapping[str, Any]) -> Format:
     return "messages" if column == "messages" else "sharegpt"
 
 
-def _folded(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(name).strip().lower(): value for name, value in values.items()}
-
-
 # --- what a row says -------------------------------------------------------------------------------------------------
 
 
-def check(row: Row, format: Format) -> tuple[Example | None, list[Problem]]:
-    """The example in a row and warnings about it; or None and the error."""
-    warnings: list[Message] = []
+def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example | None, list[Problem]]:
+    """The example in a row and warnings about it; or None and the error; or None alone for an answer that is marked as a bad one.
+
+    left: counts what was left out of the row.
+    """
+    notes, values = Notes(), Columns(row.values)
     try:
-        if all(value is None or (isinstance(value, str) and not value.strip()) for value in row.values.values()):
+        if not any(says(value) or isinstance(value, list | dict) for value in row.values.values()):
             raise Flaw("data.empty_row")
-        example = _CONVERT[format](_folded(row.values), warnings)
+        example = _CONVERT[format](values, notes)
+        is_bad = format != "text_label" and _is_bad(values)
+        notes.losses += values.left()
+        if needs_picture(notes.losses, _texts(example)):
+            raise Flaw("data.needs_picture")
     except Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
-    return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in warnings]
+    if left is not None:
+        left.add([Loss("row")] if is_bad else notes.losses)
+    if is_bad:
+        return None, []
+    return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in notes.warnings]
+
+
+def _is_bad(values: Columns) -> bool:
+    """Whether a row says of its answer that it is a bad one, as sets for KTO do. A number is no such mark: it may be a class."""
+    for name in _GOOD_OR_BAD:
+        if (mark := str(values.peek(name)).strip().lower()) in ("true", "false"):
+            values.take(name)
+            return mark == "false"
+    return False
+
+
+def _texts(example: Example) -> Iterator[str]:
+    yield from (message.content for message in example.messages)
+    yield from (text for text in (example.prompt, example.completion, example.text) if text)
 
 
 def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
@@ -208,17 +234,17 @@ def _pair(values: Mapping[str, Any], question: str, answer: str) -> Example:
     return Example(messages=(*_system(values), ChatMessage("user", question), answered))
 
 
-def _alpaca(values: dict[str, Any], warnings: list[Message]) -> Example:
+def _alpaca(values: Columns, notes: Notes) -> Example:
     instruction, more = _cell(values, "alpaca", "instruction"), _cell(values, "alpaca", "input")
     question = "\n\n".join(part for part in (instruction, more) if part.strip())
     return _pair(values, question, _cell(values, "alpaca", "output"))
 
 
-def _two_columns(values: dict[str, Any], warnings: list[Message], format: Format, question: str, answer: str) -> Example:
+def _two_columns(values: Columns, notes: Notes, format: Format, question: str, answer: str) -> Example:
     return _pair(values, _cell(values, format, question), _cell(values, format, answer))
 
 
-def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Example:
+def _prompt_completion(values: Columns, notes: Notes) -> Example:
     prompt = _cell(values, "prompt_completion", "prompt")
     completion = _cell(values, "prompt_completion", "completion")
     if not completion.strip():
@@ -228,14 +254,14 @@ def _prompt_completion(values: dict[str, Any], warnings: list[Message]) -> Examp
     return Example(prompt=prompt, completion=completion)
 
 
-def _text(values: dict[str, Any], warnings: list[Message]) -> Example:
+def _text(values: Columns, notes: Notes) -> Example:
     content = _cell(values, "text", "text")
     if not content.strip():
         raise Flaw("data.empty_text")
     return Example(text=content)
 
 
-def _conversation(values: dict[str, Any], warnings: list[Message], format: Format, column: str) -> Example:
+def _conversation(values: Columns, notes: Notes, format: Format, column: str) -> Example:
     name = _name_of(values, format, column)
     turns = values[name]
     if not isinstance(turns, list):
@@ -243,10 +269,10 @@ def _conversation(values: dict[str, Any], warnings: list[Message], format: Forma
     if not turns:
         raise Flaw("data.no_turns", column=name)
     tools = next((values[alias] for alias in ("tools", "functions") if values.get(alias)), None)
-    return Example(messages=read_messages(turns, _system(values), warnings), tools=read_tools(tools))
+    return Example(messages=read_messages(turns, _system(values), notes), tools=read_tools(tools, notes))
 
 
-_CONVERT: dict[Format, Callable[[dict[str, Any], list[Message]], Example]] = {
+_CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
     "messages": partial(_conversation, format="messages", column="messages"),
     "sharegpt": partial(_conversation, format="sharegpt", column="conversations"),
     "alpaca": _alpaca,
@@ -266,7 +292,7 @@ def examples_of(path: str | Path | Source, format: Format | None = None) -> Iter
     format: None recognises it. Raises DataError where the file cannot be read, or after its end if no row was good.
     """
     source, chosen, items = _start(path, format, DEFAULT_LIMITS)
-    problem, found = None, False
+    problem, found, bad = None, False, 0
     for item in items:
         problems = [item] if isinstance(item, Problem) else []
         if isinstance(item, Row):
@@ -274,9 +300,14 @@ def examples_of(path: str | Path | Source, format: Format | None = None) -> Iter
             if example is not None:
                 found = True
                 yield item.number, example
+            bad += example is None and not problems
         problem = problem or next((p for p in problems if p.severity == "error"), None)
     if not found:
-        raise _nothing(source, problem)
+        raise (
+            DataError("data.only_bad_answers", file=source.path.name, rows=bad)
+            if bad and not problem
+            else _nothing(source, problem)
+        )
 
 
 def inspect_file(path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS) -> DataReport:
@@ -289,6 +320,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
     seen: dict[int, int] = {}
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
     counts = {"error": 0, "warning": 0}
+    left = Tally()
     rows = good = duplicates = 0
 
     def note(problem: Problem) -> None:
@@ -303,7 +335,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
             continue
         rows += 1
         columns.update(dict.fromkeys(map(str, item.values)))
-        example, problems = check(item, chosen)
+        example, problems = check(item, chosen, left)
         for problem in problems:
             note(problem)
         if example is None:
@@ -330,6 +362,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
         bytes=source.bytes,
         encoding=source.encoding,
         notes=source.notes,
+        left_out=left.said(),
     )
 
 

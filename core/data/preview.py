@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from core.data import formats
-from core.data.conversation import as_json, characters
+from core.data.conversation import characters
 from core.data.facts import DataFacts
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples, Whole, fit
 from core.data.repeats import Repeats
+from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.data.template import Part
 from core.data.tokenizer import Tokenizer, conversation

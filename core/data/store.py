@@ -33,6 +33,7 @@ from core.data import formats
 from core.data.formats import DataReport, Example
 from core.data.reading import sniff
 from core.data.reading.rows import SUFFIXES
+from core.data.shapes.left_out import LeftOut
 from core.errors import DataError
 from core.recipe import Format
 from core.values import MIB, Frozen
@@ -45,7 +46,7 @@ _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 ROWS_A_BATCH = 1000
-_REPORT_VERSION = 2  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 3  # raised where inspect_file would say something else about the same bytes
 
 
 class DatasetInfo(Frozen):
@@ -60,6 +61,7 @@ class DatasetInfo(Frozen):
     rows: int | None = None
     good_rows: int | None = None
     problems: int | None = Field(None, description="Errors and warnings, counted.")
+    left_out: tuple[LeftOut, ...] = Field((), description="What nothing reads in its rows, with the number of rows.")
     sha256: str | None = None
     bytes: int = 0
     source_name: str = Field("", description="The file's own name.")
@@ -359,7 +361,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 
 def _facts(report: DataReport) -> dict[str, Any]:
-    same = report.model_dump(include={"format", "columns", "rows", "good_rows", "sha256", "bytes"})
+    same = report.model_dump(include={"format", "columns", "rows", "good_rows", "sha256", "bytes", "left_out"})
     return same | {"problems": report.problem_count}
 
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from core import files
-from core.data.conversation import as_json
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
 from core.data.row_order import split
+from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import TemplateError
 from core.presets import load

@@ -7,10 +7,12 @@ from typing import Any
 
 import gradio as gr
 
+from core.data.formats import DataReport
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.sample_sets import sample_of
 from core.errors import DataError, GarageError
+from core.messages import msg
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.findings import PlanFindings
@@ -100,6 +102,7 @@ class DataStep:
             tag("p", about) if about else None,
             tag("p", w.t("wizard.report", format=form, good=report.good_rows, rows=report.rows)),
             *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
+            *self._left_out(report),
         ]
         if report.problem_count:
             first = report.problems[:SHOWN_PROBLEMS]
@@ -108,6 +111,17 @@ class DataStep:
             if report.problem_count > len(first):
                 lines.append(tag("p", w.t("wizard.more_problems", count=report.problem_count - len(first)), class_="lg-quiet"))
         return tag("div", join(lines), class_="lg-report")
+
+    def _left_out(self, report: DataReport) -> list[Html]:
+        """What no format reads in the rows, and what would be needed to use it."""
+        w = self.w
+        if not report.left_out:
+            return []
+        lines = (msg("left_out.line", what=left.what, count=left.count, why=left.why) for left in report.left_out)
+        return [
+            tag("p", tag("strong", w.t("wizard.rows_left_out"))),
+            tag("ul", *(tag("li", w.of(line)) for line in lines), class_="lg-left-out"),
+        ]
 
     def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples) -> Html:
         w = self.w

@@ -67,6 +67,13 @@ class Problem(Frozen):
         return msg("data.at_row_line", row=self.row, line=self.line, problem=self.text)
 
 
+class Flaw(Exception):
+    """Why a row cannot be learned from."""
+
+    def __init__(self, key: str, **params: Any):
+        self.message = msg(key, **params)
+
+
 @dataclass(frozen=True)
 class Source:
     """A file that was looked at: what it is, how its bytes become characters, and what was assumed."""

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from core.data.conversation import MOST_TOOLS, ChatMessage, ToolCall, split_thinking
+from core.data.conversation import ChatMessage, split_thinking
 from core.data.formats import Example, check
 from core.data.reading.rows import Row
 from core.data.repeats import Repeats
+from core.data.shapes.tools import MOST_TOOLS, ToolCall
 from tests.kit.templates import TOOLS
 
 ASKED = ChatMessage("user", "Weather?")
@@ -131,11 +132,6 @@ def test_what_cannot_be_learned_says_why(turn, columns, said):
     found, problems = read({"role": "assistant"} | turn, **columns)
     assert found is None and said in str(problems[0].text)
     assert problems[0].text.render("zh") != str(problems[0].text)
-
-
-def test_what_stands_beside_an_answer_and_is_not_text_is_named():
-    found, problems = read({"role": "assistant", "content": "a", "audio": {"id": "x"}, "refusal": None})
-    assert found and [str(p.text) for p in problems] == ["turn 2 also has audio, which is not learned: only text can be."]
 
 
 def test_a_result_without_an_answer_is_left_off_and_said():

@@ -1,0 +1,99 @@
+"""Tools: the calls of an answer, and what may be called, in every way that files write them. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.data.reading.rows import Flaw, type_name
+from core.data.shapes.left_out import Notes
+
+MOST_TOOLS = 256 << 10  # characters of a row's tools as JSON; whatever is described longer fits no context here
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """arguments: a JSON object as text."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "arguments": json.loads(self.arguments)} | ({"id": self.id} if self.id else {})
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> ToolCall:
+        return cls(value["name"], as_json(value["arguments"]), value.get("id"))
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_calls(calls: Any, number: int, notes: Notes) -> tuple[ToolCall, ...]:
+    if not calls:
+        return ()
+    if isinstance(calls, str):
+        calls = _json(calls, "data.calls_no_json", turn=number)
+    listed = calls if isinstance(calls, list) else [calls]
+    return tuple(_call(call, number, notes) for call in listed)
+
+
+def _call(call: Any, number: int, notes: Notes) -> ToolCall:
+    inner = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"].strip():
+        raise Flaw("data.call_without_name", turn=number, found=as_json(call)[:80])
+    given = "arguments" if inner.get("arguments") is not None else "parameters"
+    arguments = inner.get(given)
+    if inner is not call:
+        notes.leave_unread("call", call, ("id", "type", "function"))
+    notes.leave_unread("call", inner, ("name", given) if inner is not call else ("id", "type", "name", given))
+    if isinstance(arguments, str) and arguments.strip():
+        arguments = _json(arguments, "data.arguments_no_json", turn=number, name=inner["name"])
+    arguments = {} if arguments in (None, "") else _without_nulls(arguments)
+    if not isinstance(arguments, dict):
+        raise Flaw("data.arguments_no_object", turn=number, name=inner["name"], found=type_name(arguments))
+    id = call.get("id")
+    return ToolCall(inner["name"], as_json(arguments), str(id) if id else None)
+
+
+def read_tools(value: Any, notes: Notes) -> str | None:
+    """A row's tools as the JSON of a list of {type: function, function}, None where it has none. Raises Flaw."""
+    if isinstance(value, str) and value.strip():
+        if len(value) > MOST_TOOLS:
+            raise Flaw("data.tools_too_large", characters=len(value), limit=MOST_TOOLS)
+        value = _json(value, "data.tools_no_json")
+    if value is None or value == "" or value == []:
+        return None
+    if not isinstance(value, list):
+        raise Flaw("data.tools_no_list", found=type_name(value))
+    tools = []
+    for number, tool in enumerate(value, 1):
+        tool = _without_nulls(tool)
+        inner = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"].strip():
+            raise Flaw("data.tool_without_name", number=number, found=as_json(tool)[:80])
+        if inner is not tool:
+            notes.leave_unread("tool", tool, ("type", "function"))
+        tools.append({"type": "function", "function": inner})
+    found = as_json(tools)
+    if len(found) > MOST_TOOLS:
+        raise Flaw("data.tools_too_large", characters=len(found), limit=MOST_TOOLS)
+    return found
+
+
+def _json(text: str, key: str, **params: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Flaw(key, found=text[:80], **params) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """value without the keys that a Parquet file gives every row because one has them."""
+    if isinstance(value, dict):
+        return {str(key): _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
