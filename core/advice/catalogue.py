@@ -1,7 +1,7 @@
 """The known models against what there is: for each one and each method, whether it fits and what it needs. No torch.
 
-Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time, the rest as core.advice.recommend
-decides it without data. Full fine-tuning, which this app does not do, is there to compare.
+Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time with gradient checkpointing, the rest as
+core.advice.recommend decides it without data. Full fine-tuning, which this app does not do, is there to compare.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def fit(shape: ModelShape, budget: Budget, method: TableMethod) -> Fit:
 
 @lru_cache(maxsize=4)
 def _asked(method: Method) -> Recipe:
-    return with_settings(all_holes(), method=method, micro_batch=1)
+    return with_settings(all_holes(), method=method, micro_batch=1, gradient_checkpointing=True)
 
 
 def _full(shape: ModelShape, budget: Budget) -> Fit:

@@ -9,11 +9,18 @@ from tests.kit.advice import recommend
 
 
 def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
-    planned = budget.planned(12, "Linux")
+    planned, least = budget.planned(12, "Linux"), {"micro_batch": 1, "gradient_checkpointing": True}
     for entry in catalogue.entries(planned):
         for method in ("lora", "qlora"):
-            advised = recommend(entry.model.shape, planned, chosen={"method": method, "micro_batch": 1})
+            advised = recommend(entry.model.shape, planned, chosen=least | {"method": method})
             assert entry.fits[method] == catalogue.Fit(advised.verdict, advised.estimate.needed_gib)
+
+
+def test_qlora_never_needs_more_than_lora_but_where_its_base_stays_in_16_bit() -> None:
+    """A list that said LoRA 3.1 and QLoRA 5.0 GiB compared a plan with checkpointing with one without."""
+    for entry in catalogue.entries(budget.planned(6, "Linux")):
+        lora, qlora = (entry.fits[method].needed_gib for method in ("lora", "qlora"))
+        assert qlora <= lora * 1.02, entry.model.title
 
 
 def test_all_known_models_are_there_and_the_smallest_comes_first() -> None:

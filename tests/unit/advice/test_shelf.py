@@ -33,7 +33,7 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("qwen3.8-27b", "gemma-4-12b", "deepseek-r1-distill-qwen-7b"),
     ),
     "one I may sell": ("qwen3.5-4b", ("llama-3.1-8b-instruct",), ("aya-expanse-8b", "qwen2.5-3b-instruct", "exaone-4.0-1.2b")),
-    "is Gemma gated?": ("gemma-4-e2b", ("gemma-3-4b-it", "gemma-4-e4b"), ("qwen3.5-4b",)),
+    "is Gemma gated?": ("gemma-4-e4b", ("gemma-3-4b-it", "gemma-4-e2b"), ("qwen3.5-4b",)),
     "日语小模型 可商用": ("qwen3.5-4b", ("llm-jp-3.1-1.8b-instruct", "tinyswallow-1.5b-instruct"), ("qwen3-8b", "aya-expanse-8b")),
     "calls tools under 4B": ("qwen3.5-4b", ("qwen3-4b-instruct-2507", "lfm2.5-350m"), ("qwen3-8b", "gemma-3-4b-it")),
     "thinks german": ("qwen3.5-4b", ("qwen3-8b", "granite-4.2-8b"), ("qwen3-4b-instruct-2507", "minicpm5-1b", "olmo-3-7b-think")),
