@@ -13,6 +13,7 @@ from core.advice import catalogue
 from core.hub import cached
 from core.memory import budget
 from core.messages import LANGUAGES
+from core.models import families
 from core.models.checked import disagreements
 from core.models.known import KnownModel, known_models
 from core.models.shapes import ModelShape
@@ -92,6 +93,12 @@ def test_the_catalogue_reaches_from_a_processor_to_large_cards_without_a_gap() -
     doubts = {doubt.key for model in FOUND if model.config for doubt in model.shape.low_confidence}
     assert doubts == {"shape.hybrid", "shape.per_layer_embeddings", "shape.experts", "shape.latent_attention"}
     assert not any(model.shape.low_confidence for model in FOUND if not model.config)
+
+
+def test_every_model_is_of_a_family_that_can_be_trained_here() -> None:
+    """One that the page would refuse once it is chosen has no place in a list to choose from."""
+    assert {m.hub: why for m in FOUND if (why := families.refusal(m.hub, m.config or m.shape.config()))} == {}
+    assert families.refusal("x/y", FOUND[0].shape.config() | {"model_type": "none_such"})
 
 
 def test_what_is_liked_comes_before_what_has_a_successor() -> None:
