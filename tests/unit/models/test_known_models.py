@@ -69,6 +69,8 @@ def test_every_model_has_its_source_and_none_is_from_memory() -> None:
 
 
 def test_every_model_says_in_both_languages_why_one_would_take_it() -> None:
+    for language in LANGUAGES:
+        assert len({model.note[language] for model in FOUND}) == len(FOUND), "each stands alone where a search leaves few"
     for model in FOUND:
         assert set(model.note) == set(LANGUAGES) and all(model.note.values()), model.id
         assert re.findall(r"\d+(?= GB)", model.note["en"]) == re.findall(r"\d+(?= GB)", model.note["zh"]), model.id
