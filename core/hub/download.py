@@ -34,6 +34,7 @@ def fetch(
     endpoint: str | None = None,
     cache_dir: str | Path | None = None,
     accept: Callable[[Path], None] = lambda folder: None,
+    spoken_for: int = 0,
 ) -> Path:
     """The snapshot folder of a model, downloaded as far as it is not here yet.
 
@@ -42,6 +43,7 @@ def fetch(
     caller's thread, bytes over all needed files. check: as often; what it raises (StopRequested) ends the download
     within a second and is passed on. endpoint: HF_ENDPOINT, else huggingface.co. cache_dir: HF_HUB_CACHE.
     accept: called with the folder as soon as config.json lies in it, before anything large; what it raises is passed on.
+    spoken_for: bytes of the disk that other downloads are about to fill.
     Raises ModelError with one sentence for everything a person can act on.
     """
     revision = revision or constants.DEFAULT_REVISION
@@ -59,6 +61,7 @@ def fetch(
     wanted = revision if local is None else local.name
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     asked = {"repo": repo_id, "revision": revision, "wanted": wanted, "endpoint": endpoint, "cache": str(cached.cache)}
+    asked |= {"spoken_for": spoken_for}
     try:
         return _fetched(asked, report, check, accept)
     except ModelError:
@@ -68,7 +71,7 @@ def fetch(
         return local
 
 
-def _fetched(asked: dict[str, str], report: Report, check: Check, accept: Callable[[Path], None]) -> Path:
+def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None]) -> Path:
     heard: queue.Queue[dict[str, Any]] = queue.Queue()
     child = Child(WORKER)
     child.listen(heard.put, lambda code: heard.put({"ended": code}))

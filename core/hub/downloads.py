@@ -167,7 +167,9 @@ class Downloads:
         except (Timeout, FileNotFoundError):
             return False
         try:
-            Work(entry, report, check, accept).to_its_end(lambda message: self._better(repo, message))
+            Work(entry, report, check, accept, lambda: self._spoken_for(entry)).to_its_end(
+                lambda message: self._better(repo, message)
+            )
         except NotNow:
             pass
         finally:
@@ -176,6 +178,11 @@ class Downloads:
         if wish is not None and wish.wanted == "cancel":
             self._clear(entry)
         return True
+
+    def _spoken_for(self, entry: Entry) -> int:
+        """Bytes that the other downloads which are on their way still need."""
+        rows = [other.row() for other in self._entries() if other.folder != entry.folder]
+        return sum(row.total - row.done for row in rows if row and row.state in ("running", "again"))
 
     def _clear(self, entry: Entry) -> None:
         """Take off the list what nobody holds, and throw away what a cancelled one left."""

@@ -1,6 +1,6 @@
 """The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
 
-In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} once config.json was looked at.
+In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache, spoken_for}, then {go} once config.json was looked at.
 Out:
   waiting {}                 another process fetches this model into this cache
   config {config: folder}    config.json lies there; nothing large is fetched before {go}
@@ -51,7 +51,7 @@ class FetchWorker:
             say(config=str(folder))
             go()
 
-        self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept)
+        self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept, asked["spoken_for"])
 
     def run(self) -> None:
         ended = threading.Event()

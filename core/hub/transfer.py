@@ -43,8 +43,8 @@ class Left(Exception):
 class Transfer:
     """`fetch` belongs to one thread; `done` and `total` (bytes) may be read, and `leave` called, from any."""
 
-    def __init__(self, cached: CachedRepo, wanted: str, endpoint: str, accept: Callable[[Path], None] = lambda folder: None):
-        self.cached, self.wanted, self.endpoint, self.accept = cached, wanted, endpoint, accept
+    def __init__(self, cached: CachedRepo, wanted: str, endpoint: str, accept: Callable[[Path], None], spoken_for: int):
+        self.cached, self.wanted, self.endpoint, self.accept, self.spoken_for = cached, wanted, endpoint, accept, spoken_for
         self.total = 0
         self._arrived: dict[str, int] = {}  # by file
         self._left = threading.Event()
@@ -182,9 +182,11 @@ class Transfer:
     def _refuse_full_disk(self, wanted: list[File], snapshot: Path) -> None:
         missing = sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted)
         needed, free = int(missing * DISK_MARGIN), shutil.disk_usage(self.cached.folder.parent).free
-        if missing and needed > free:
+        if missing and needed > free - self.spoken_for:
             said = {"needed": in_words(needed), "free": in_words(free), "folder": self.cached.cache}
-            raise ModelError("hub.disk_full", repo=self.cached.repo_id, **said)
+            if needed > free:
+                raise ModelError("hub.disk_full", repo=self.cached.repo_id, **said)
+            raise ModelError("hub.disk_full_by_others", repo=self.cached.repo_id, others=in_words(self.spoken_for), **said)
 
     def _bytes_here(self, file: File, snapshot: Path) -> int:
         blob = self.cached.folder / "blobs" / file.blob

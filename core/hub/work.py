@@ -29,15 +29,15 @@ class NotNow(Exception):
 
 
 class Work:
-    """accept: as of download.fetch. check: as there, besides the wish. Raises NotNow where nobody wants it to run."""
+    """accept: as of download.fetch. check: as there, besides the wish. spoken_for: as there, at each try. Raises NotNow where nobody wants it to run."""
 
-    def __init__(self, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]):
+    def __init__(self, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None], spoken_for: Callable[[], int]):
         wish = entry.wish()
         if wish is None or wish.wanted != "run":
             raise NotNow
         self._entry, self._wish, self._accept = entry, wish, accept
-        self._report_to, self._check = report, check
-        self._now = entry.told() or Told(asked=wish.asked, state="running")
+        self._report_to, self._check, self._spoken_for = report, check, spoken_for
+        self._now = (entry.told() or Told(asked=wish.asked, state="running")).model_copy(update={"bytes_per_s": None})
         self._samples: deque[tuple[float, float]] = deque()  # when, bytes
         self._told_at, self._is_told = 0.0, True
 
@@ -47,7 +47,8 @@ class Work:
         self._tell("running")
         while True:
             try:
-                download.fetch(self._wish.repo, self._wish.revision, self._report, self._go_on, accept=self._accept)
+                wish, others = self._wish, self._spoken_for()
+                download.fetch(wish.repo, wish.revision, self._report, self._go_on, accept=self._accept, spoken_for=others)
             except ModelError as error:
                 tries = 0 if self._now.done > longest else tries
                 longest = max(longest, self._now.done)

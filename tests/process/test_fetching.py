@@ -96,7 +96,7 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     child, ended = Child(download.WORKER), Queue[int]()
     lines = Queue[dict]()
     child.listen(lines.put, ended.put)
-    child.say(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache))
+    child.say(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache), spoken_for=0)
     assert "config" in lines.get(timeout=30)
     child.say(go=True)
     wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10))

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from core.errors import ModelError, StopRequested
-from core.hub import cached, download, work
+from core.hub import cached, download, transfer, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
@@ -237,6 +237,7 @@ def test_a_failure_that_brought_nothing_is_one_sentence_at_once(
     row = until(app, "failed")
     assert row is not None and row.message is not None and row.message.key == key
     assert "{" not in row.message.render("zh")
+    assert sum("/api/models/" in asked for asked in hub.requests) == 1
 
 
 def test_a_pause_that_the_hub_wants_is_kept(hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -253,6 +254,24 @@ def test_a_pause_that_the_hub_wants_is_kept(hub: FakeHub, app: Downloads, monkey
     assert row is not None and row.message is not None and row.message.params["seconds"] == 600
     app.pause(REPO)
     until(app, "paused")
+
+
+def test_a_disk_that_another_download_is_about_to_fill_counts_as_full(
+    hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two would fit alone: both ended at a full disk, hours later."""
+    usage = SimpleNamespace(total=10**9, used=10**9 - 400_000, free=400_000)  # each needs 1.1 * 262,190 bytes
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
+    hub.stall_after = CHUNK
+    app.start(REPO)
+    wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0)
+    app.start(OTHER)
+    row = until(app, "failed", OTHER)
+    assert row is not None and row.message is not None and row.message.key == "hub.disk_full_by_others"
+    hub.release.set()
+    until(app, "done")
+    app.resume(OTHER)
+    until(app, "done", OTHER)
 
 
 def test_what_the_config_tells_is_refused_before_the_weights(hub: FakeHub, space: Workspace) -> None:

@@ -56,7 +56,7 @@ def test_no_byte_of_weights_is_fetched_of_a_family_that_cannot_be_trained(
 ) -> None:
     fetch = download.fetch
     with FakeHub({"o/m": model(**config)}) as server:
-        monkeypatch.setattr(download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
+        monkeypatch.setattr(download, "fetch", lambda *asked, **more: fetch(*asked, endpoint=server.url, **more))
         with pytest.raises(ModelError) as caught:
             models.obtain("o/m", None, lambda stage, progress: None, lambda: None)
         assert server.file_requests(".safetensors") == [] and server.file_requests("config.json")

@@ -44,7 +44,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
 def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.MonkeyPatch) -> Path | ModelError:
     """What `obtain` answers, from that hub."""
     fetch, start = download.fetch, peek.fetch_start
-    monkeypatch.setattr(download, "fetch", lambda *asked, accept: fetch(*asked, endpoint=server.url, accept=accept))
+    monkeypatch.setattr(download, "fetch", lambda *asked, **more: fetch(*asked, endpoint=server.url, **more))
     monkeypatch.setattr(
         peek, "fetch_start", lambda repo, name, revision=None, _=None, first=None: start(repo, name, revision, server.url, first)
     )
