@@ -4,14 +4,14 @@ format              columns (case does not matter)                  what is lear
 messages            messages: [{role, content}, ...]                the assistant's turns
 sharegpt            conversations: [{from, value}, ...]             the assistant's turns
 alpaca              instruction, input (optional), output           output, as the assistant's answer
-question_answer     question, answer                                answer, as the assistant's answer
+question_answer     question, context (optional), answer            answer, as the assistant's answer
 prompt_completion   prompt, completion                              completion, with no chat template around it
 text_label          text, label                                     label, as the assistant's answer
 text                text                                            all of it
 
 A `system` column is honoured in all of them but the last and prompt_completion, `tools` in the first two; what a message may hold is in
 core/data/conversation, what becomes of all other columns in core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is never
-learned. Adding a format means: a name in recipe.Format, its columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
+learned. Other columns that say the same are written as these by core/data/shapes/rewritten. Adding a format means: a name in recipe.Format, its columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
 2 cores shared with others, 2026-11-25).
 """
 
@@ -29,6 +29,7 @@ from core.data.reading import sniff
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
+from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
 from core.errors import DataError
 from core.messages import Message, msg
@@ -47,12 +48,16 @@ _COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
         "output": ("output", "response", "输出"),
         "input": ("input", "context", "输入"),
     },
-    "question_answer": {"question": ("question", "q", "问题", "问"), "answer": ("answer", "a", "答案", "回答", "答")},
+    "question_answer": {
+        "question": ("question", "q", "问题", "问"),
+        "answer": ("answer", "a", "答案", "回答", "答"),
+        "context": ("context", "passage", "上下文"),
+    },
     "prompt_completion": {"prompt": ("prompt", "提示"), "completion": ("completion", "response", "补全")},
     "text_label": {"text": ("text", "sentence", "文本"), "label": ("label", "标签")},
     "text": {"text": ("text", "文本")},
 }
-_OPTIONAL = {"input"}
+_OPTIONAL = {"input", "context"}
 _GOOD_OR_BAD = ("label", "kto_tag")
 
 
@@ -132,7 +137,10 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
 
 
 def _shape(values: Mapping[str, Any]) -> Format | None:
-    present = Columns(values)
+    try:
+        present = rewritten(Columns(values), Notes())
+    except Flaw:
+        return None
     for name in FORMATS:
         needed = [aliases for ours, aliases in _COLUMNS[name].items() if ours not in _OPTIONAL]
         if all(any(alias in present for alias in aliases) for aliases in needed):
@@ -163,6 +171,7 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
     try:
         if not any(says(value) or isinstance(value, list | dict) for value in row.values.values()):
             raise Flaw("data.empty_row")
+        values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)
         is_bad = format != "text_label" and _is_bad(values)
         notes.losses += values.left()
@@ -224,14 +233,26 @@ def _system(values: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     return (ChatMessage("system", value),) if value.strip() else ()
 
 
-def _pair(values: Mapping[str, Any], question: str, answer: str) -> Example:
+def _pair(values: Columns, question: str, answer: str) -> Example:
     if not answer.strip():
         raise Flaw("data.empty_answer")
     if not question.strip():
         raise Flaw("data.empty_question")
     thought, said = split_thinking(answer)
     answered = ChatMessage("assistant", said, thought) if said.strip() else ChatMessage("assistant", answer)
-    return Example(messages=(*_system(values), ChatMessage("user", question), answered))
+    return Example(messages=(*_system(values), *_history(values), ChatMessage("user", question), answered))
+
+
+def _history(values: Columns) -> Iterator[ChatMessage]:
+    """Earlier turns, as LLaMA-Factory writes them beside an instruction: pairs of question and answer."""
+    pairs = values.peek("history")
+    is_pairs = isinstance(pairs, list) and all(
+        isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) and s.strip() for s in p) for p in pairs
+    )
+    if not is_pairs:  # named among what is left out
+        return
+    for question, answer in values["history"]:
+        yield from (ChatMessage("user", question), ChatMessage("assistant", answer))
 
 
 def _alpaca(values: Columns, notes: Notes) -> Example:
@@ -240,8 +261,14 @@ def _alpaca(values: Columns, notes: Notes) -> Example:
     return _pair(values, question, _cell(values, "alpaca", "output"))
 
 
-def _two_columns(values: Columns, notes: Notes, format: Format, question: str, answer: str) -> Example:
-    return _pair(values, _cell(values, format, question), _cell(values, format, answer))
+def _question_answer(values: Columns, notes: Notes) -> Example:
+    asked = (_cell(values, "question_answer", "context"), _cell(values, "question_answer", "question"))
+    question = "\n\n".join(part for part in asked if part.strip()) if asked[1].strip() else ""
+    return _pair(values, question, _cell(values, "question_answer", "answer"))
+
+
+def _text_label(values: Columns, notes: Notes) -> Example:
+    return _pair(values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label"))
 
 
 def _prompt_completion(values: Columns, notes: Notes) -> Example:
@@ -276,9 +303,9 @@ _CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
     "messages": partial(_conversation, format="messages", column="messages"),
     "sharegpt": partial(_conversation, format="sharegpt", column="conversations"),
     "alpaca": _alpaca,
-    "question_answer": partial(_two_columns, format="question_answer", question="question", answer="answer"),
+    "question_answer": _question_answer,
     "prompt_completion": _prompt_completion,
-    "text_label": partial(_two_columns, format="text_label", question="text", answer="label"),
+    "text_label": _text_label,
     "text": _text,
 }
 

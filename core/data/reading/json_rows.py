@@ -15,6 +15,8 @@ from core.values import MIB
 
 # A list under one of these is a conversation, so the object around it is a row and no wrapper of rows.
 _CONVERSATIONS = {"messages", "conversations", "conversation"}
+_PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt"}
+_TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
 
 
@@ -161,13 +163,42 @@ def json_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 def _array(stream: _JsonStream) -> Iterator[Raw]:
     stream.take("[", 1)
     row = 0
+    is_first = True
     while stream.peek() != "]":
-        if row:
+        if not is_first:
             stream.take(",", row + 1)
-        row += 1
-        value, line = stream.value(row)
-        yield Raw(row, value, line)
+        is_first = False
+        value, line = stream.value(row + 1)
+        for one in _of_article(value):
+            row += 1
+            yield Raw(row, one, line)
     stream.take("]", row + 1)
+
+
+def _of_article(value: Any) -> Iterator[Any]:
+    """SQuAD keeps an article with its paragraphs in one object: a row for each question. Anything else is a row."""
+    paragraphs = value.get("paragraphs") if isinstance(value, dict) else None
+    if not isinstance(paragraphs, list) or not all(isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs):
+        yield value
+        return
+    about = {name: part for name, part in value.items() if name != "paragraphs"}
+    for paragraph in paragraphs:
+        shared = about | {name: part for name, part in paragraph.items() if name != "qas"}
+        yield from (shared | qa if isinstance(qa, dict) else qa for qa in paragraph["qas"])
+
+
+def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of an object that holds columns, each a list of as many values, or as pandas writes it {"0": ..., "1": ...}."""
+    columns = list(value.values())
+    if not columns or any(name.lower() in _TURNS for name in value):
+        return None
+    if all(isinstance(column, dict) and "0" in column for column in columns):
+        if any(column.keys() != columns[0].keys() for column in columns):
+            return None
+        return [{name: column[key] for name, column in value.items()} for key in columns[0]]
+    if not all(isinstance(column, list) and column and len(column) == len(columns[0]) for column in columns):
+        return None
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
 def _wrapped(stream: _JsonStream, limits: Limits) -> Iterator[Raw | Problem]:
@@ -183,7 +214,7 @@ def _wrapped(stream: _JsonStream, limits: Limits) -> Iterator[Raw | Problem]:
         stream.take(":", 1)
         name = str(key).lower()
         is_list = stream.peek() == "["
-        if is_list and used is None and (name in _WRAPPERS or (stream.list_of_objects() and name not in _CONVERSATIONS)):
+        if is_list and used is None and (name in _WRAPPERS or (stream.list_of_objects() and name not in _PARTS_OF_A_ROW)):
             yield from _array(stream)
             used = str(key)
             continue
@@ -193,6 +224,7 @@ def _wrapped(stream: _JsonStream, limits: Limits) -> Iterator[Raw | Problem]:
             left_out.append(str(key))
     stream.take("}", 1)
     if used is None:
-        yield Raw(1, row, 1)
+        for number, one in enumerate(_of_columns(row) or _of_article(row), 1):
+            yield Raw(number, one, 1)
     elif left_out:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=left_out[:10]))

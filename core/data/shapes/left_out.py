@@ -16,7 +16,7 @@ from core.values import Frozen
 
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
-Place = Literal["column", "field", "part", "call", "tool", "turn", "row", "more"]
+Place = Literal["column", "field", "part", "call", "tool", "answer", "turn", "row", "more"]
 
 # Names under which files keep what no text holds, and worse answers.
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments", "image_url", "pixel_values")  # fmt: skip
@@ -43,7 +43,7 @@ class Loss(NamedTuple):
 
     def _why(self) -> str:
         name = self.name.lower()
-        if self.place in ("turn", "row", "more", "tool", "call"):
+        if self.place in ("turn", "row", "more", "tool", "call", "answer"):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"
@@ -88,6 +88,14 @@ class Columns(Mapping[str, Any]):
 
     def take(self, *names: str) -> None:
         self._asked.update(names)
+
+    def changed(self, new: Mapping[str, Any]) -> Columns:
+        """These without what somebody asked for, and the new ones."""
+        rest = Columns(
+            {name: value for name, value in self._values.items() if name not in self._asked and name not in new} | dict(new)
+        )
+        rest._twice = self._twice
+        return rest
 
     def left(self) -> list[Loss]:
         unread = [name for name, value in self._values.items() if name not in self._asked and says(value)]

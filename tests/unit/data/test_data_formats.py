@@ -102,7 +102,7 @@ def test_an_unknown_shape_lists_columns_and_shapes():
         recognise([Row(1, {"foo": 1, "bar": 2})])
     assert str(caught.value) == (
         "The columns foo, bar fit no format known here. Expected one of: messages; conversations; instruction + output (input "
-        "optional); question + answer; prompt + completion; text + label; text. Rename the columns and add the file again."
+        "optional); question + answer; prompt + completion; text + label; text; prompt + chosen + rejected; question + answers. Rename the columns and add the file again."
     )
     assert "foo、bar" in caught.value.message.render("zh")
 

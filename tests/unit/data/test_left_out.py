@@ -18,7 +18,7 @@ from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
 
 TURNS = [{"role": "user", "content": "Sun?"}, {"role": "assistant", "content": "Yes."}]
-SHORT = settings(max_examples=250, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+SHORT = settings(max_examples=300, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 # Columns and fields that people have, some of which a format reads and some of which it does not.
 NAMES = ("id", "source", "system", "tools", "label", "kto_tag", "weight", "images", "q", "a", "context", "input", "history", "rejected", "name", "refusal",
          "reasoning", "thinking", "tool_call_id", "function_call", "content", "value", "from", "completion", "response", "Question", "functions")  # fmt: skip
@@ -39,7 +39,15 @@ answered = st.builds(lambda more, calls: {"role": "assistant", "content": "?"} |
 turns = st.builds(lambda q, a, last: [q, a, *last], asked, answered, st.just([]) | st.lists(asked, max_size=1))
 PAIRS = (("instruction", "output"), ("question", "answer"), ("prompt", "completion"), ("text", "label"), ("text",))
 pair = st.sampled_from(PAIRS).map(lambda names: dict.fromkeys(names, "?"))
-rows = st.builds(lambda more, row: more | row, extra, pair | turns.map(lambda found: {"messages": found}))
+worse = st.builds(lambda q, a: {"chosen": [q, a], "rejected": "?"}, asked, answered)
+preference = st.one_of(
+    worse, worse.map(lambda row: {"prompt": "?"} | row), asked.map(lambda q: {"messages": [q], "chosen": "?", "rejected": "?"}),
+    worse.map(lambda row: {"prompt": [dict(row["chosen"][0])]} | row),
+)  # fmt: skip
+others = st.sampled_from(({"question": "?", "answers": {"text": ["?", "?"], "answer_start": ["?"]}}, {"question": "?", "context": "?", "answers": [{"text": "?", "id": "?"}]},
+                          {"dialog": ["?", "?", "?", "?"]}, {"turns": [["?", "?"], ["?", "?"]]}, {"instruction": "?", "output": "?", "history": [["?", "?"]]},
+                          {"prompt": [{"role": "user", "content": "?"}], "completion": [{"role": "assistant", "content": "?", "id": "?"}]}))  # fmt: skip
+rows = st.builds(lambda more, row: more | row, extra, pair | turns.map(lambda found: {"messages": found}) | preference | others)
 
 
 def numbered(value: Any, at: list[int]) -> Any:
@@ -79,7 +87,7 @@ def test_no_value_of_a_row_vanishes_unnamed(values: dict[str, Any]) -> None:
         return
     taken, names = json.dumps(found.as_dict()), {name.lower() for _, name in left}
     for said, path in leaves(values):
-        in_last_turn = ("turn", "") in left and said in json.dumps(values["messages"][-1])
+        in_last_turn = ("turn", "") in left and said in json.dumps(values.get("messages", [0])[-1])
         assert said in taken or in_last_turn or names & {name.lower() for name in path}, (said, path, left, taken)
 
 

@@ -1,0 +1,110 @@
+"""Rows of shapes that say the same as one of our formats in other columns, written as a row of that format.
+
+preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the other is left out
+TRL's conversations prompt and completion as lists of messages            messages
+SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
+turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
+
+Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+from core.data.reading.rows import Flaw
+from core.data.shapes.left_out import Columns, Notes, says
+
+TURNS = ("dialog", "dialogue", "turns", "utterances", "messages", "conversations", "conversation")
+_ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
+# Anthropic's hh-rlhf writes a conversation as one text.
+_HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def rewritten(values: Columns, notes: Notes) -> Columns:
+    """values, or what they say in the columns of a format. Raises Flaw."""
+    for write in _SHAPES:
+        found = write(values, notes)
+        if found is not None:
+            return values.changed(found)
+    return values
+
+
+def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    if "chosen" not in values or "rejected" not in values:
+        return None
+    chosen = values["chosen"]
+    if not says(chosen):
+        raise Flaw("data.empty_answer")
+    name = next((name for name in _ASKED if says(values.peek(name))), None)
+    asked = _turns(values[name], "user") if name else []
+    if name == "instruction" and isinstance(values[name], str) and isinstance(more := values.peek("input"), str) and more.strip():
+        values.take("input")
+        asked[-1]["content"] += f"\n\n{more}"
+    answer = _turns(chosen, "assistant")
+    # Some repeat the question before the answer, some do not.
+    if asked and [_words(turn) for turn in asked] == [_words(turn) for turn in answer[: len(asked)]]:
+        for turn in asked:
+            if isinstance(turn, dict):
+                notes.leave_unread("field", turn, ("role", "from", "content", "value"))
+        asked = []
+    return {"messages": [*asked, *answer]}
+
+
+def _words(turn: Any) -> Any:
+    words = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
+    return words.strip() if isinstance(words, str) else turn
+
+
+def _turns(value: Any, role: str) -> list[Any]:
+    """What one side of a row says as turns: a text is a turn of role, or a whole conversation in Anthropic's way."""
+    if isinstance(value, list):
+        return list(value)
+    if isinstance(value, dict):
+        return [value]
+    parts = _HUMAN.split(value) if isinstance(value, str) else []
+    if len(parts) < 3 or parts[0].strip():
+        return [{"role": role, "content": value}]
+    speakers = ({"Human": "user", "Assistant": "assistant"}[speaker] for speaker in parts[1::2])
+    return [{"role": who, "content": words.strip()} for who, words in zip(speakers, parts[2::2], strict=True)]
+
+
+def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    said = next((name for name in ("completion", "response") if says(values.peek(name))), None)
+    asked = values.peek("prompt")
+    if said is None or not isinstance(asked, list) or not asked or not all(isinstance(turn, dict) for turn in asked):
+        return None
+    values.take("prompt")
+    return {"messages": [*asked, *_turns(values[said], "assistant")]}
+
+
+def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    answers = values.peek("answers")
+    if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
+        return None
+    values.take("answers")
+    found = answers.get("text") if isinstance(answers, dict) else [a.get("text") if isinstance(a, dict) else a for a in answers]
+    texts = [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str) and text.strip()]
+    for beside in [answers] if isinstance(answers, dict) else answers:
+        if isinstance(beside, dict):
+            notes.leave_unread("answer", beside, ("text",))
+    if any(text != texts[0] for text in texts):
+        notes.leave("answer", "text")
+    return {"answer": texts[0] if texts else ""}
+
+
+def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
+    said = values.peek(name) if name else []
+    if all(isinstance(pair, list) and len(pair) == 2 for pair in said):
+        said = list(chain.from_iterable(said))
+    if name is None or not all(isinstance(turn, str) for turn in said) or len(said) < 2:
+        return None
+    values.take(name)
+    return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(said)]}
+
+
+_SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (_preference, _prompt_and_completion, _squad, _alternating)

@@ -1,0 +1,128 @@
+"""Rows that say the same in other columns: preference sets, TRL's conversations, SQuAD, lists of turns, objects of columns."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from core.data.conversation import ChatMessage
+from core.data.formats import Example, check, examples_of, inspect_file, recognise
+from core.data.reading.rows import Row
+from core.data.shapes.left_out import Tally
+
+Q, A, B = "What is a crêpe?", "A thin pancake.", "No idea."
+USER, GOOD, BAD = ({"role": role, "content": text} for role, text in (("user", Q), ("assistant", A), ("assistant", B)))
+PAIR = Example(messages=(ChatMessage("user", Q), ChatMessage("assistant", A)))
+SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
+
+
+def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
+    left = Tally()
+    row = Row(1, values)
+    found, problems = check(row, recognise([row]), left)
+    assert found or problems
+    return found, {one.what.params["name"] for one in left.said()}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": Q, "chosen": A, "rejected": B},
+        {"question": Q, "chosen": A, "rejected": B},
+        {"prompt": Q, "chosen": [USER, GOOD], "rejected": [USER, BAD]},  # UltraFeedback, as binarised
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},  # TRL
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"messages": [USER], "chosen": GOOD, "rejected": BAD},
+        {"conversations": [{"from": "human", "value": Q}], "chosen": {"from": "gpt", "value": A}, "rejected": {"from": "gpt", "value": B}},
+        {"instruction": Q, "input": "", "chosen": A, "rejected": B},
+        {"chosen": f"\n\nHuman: {Q}\n\nAssistant: {A}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {B}"},  # hh-rlhf
+    ],
+)  # fmt: skip
+def test_of_a_preference_set_the_better_answer_is_learned_and_the_worse_one_is_named(values: dict[str, Any]) -> None:
+    """Seen: of conversations with chosen and rejected the question alone was read."""
+    assert said(values) == (PAIR, {"rejected"})
+    assert said(values | {"system": "Be brief."}) == (SYSTEM, {"rejected"})
+
+
+def test_the_worse_answer_is_said_in_the_report_with_what_would_use_it(tmp_path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join([json.dumps({"prompt": Q, "chosen": A, "rejected": B})] * 3))
+    (left,) = inspect_file(file).left_out
+    assert left.count == 3 and "preference training" in str(left.why)
+
+
+def test_an_empty_better_answer_is_refused() -> None:
+    assert check(Row(1, {"prompt": Q, "chosen": "", "rejected": B}), "messages")[1][0].text.key == "data.empty_answer"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": [USER], "completion": [GOOD]},
+        {"prompt": [USER], "completion": A},
+        {"prompt": [{"from": "human", "value": Q}], "response": GOOD},
+        {"dialog": [Q, A]},
+        {"turns": [[Q, A]]},
+        {"conversation": [Q, A]},
+        {"question": Q, "answers": {"text": [A, A], "answer_start": []}},
+        {"question": Q, "answers": [{"text": A}]},
+        {"question": Q, "context": "", "answer": A},
+    ],
+)
+def test_other_columns_that_say_the_same_are_the_same_messages(values: dict[str, Any]) -> None:
+    assert said(values) == (PAIR, set())
+
+
+def test_a_context_stands_before_its_question_and_further_answers_are_named() -> None:
+    """Seen: the context of a question was not read at all."""
+    found, left = said({"context": "Food.", "question": Q, "answers": {"text": [A, B], "answer_start": [3, 4]}, "id": "x"})
+    assert found and found.messages[0].content == f"Food.\n\n{Q}" and left == {"text", "answer_start", "id"}
+
+
+def test_earlier_turns_beside_an_instruction_are_turns() -> None:
+    found, left = said({"instruction": Q, "output": A, "history": [["Hi", "Hello."]]})
+    assert found and [m.content for m in found.messages] == ["Hi", "Hello.", Q, A] and not left
+    assert said({"instruction": Q, "output": A, "history": []}) == (PAIR, set())
+    assert said({"instruction": Q, "output": A, "history": "Hi"}) == (PAIR, {"history"})
+
+
+@pytest.mark.parametrize(
+    "values", [{"dialog": [Q]}, {"prompt": [USER]}, {"question": Q, "answers": {"text": []}}, {"turns": [[Q, A], [Q]]}]
+)
+def test_what_is_no_whole_conversation_is_refused(values: dict[str, Any]) -> None:
+    found, problems = check(Row(1, values), "messages" if "answers" not in values else "question_answer")
+    assert found is None and problems
+
+
+SQUAD = {
+    "version": "1.1",
+    "data": [
+        {"title": "Food", "paragraphs": [{"context": "Food.", "qas": [{"id": "1", "question": Q, "answers": [{"answer_start": 0, "text": A}]}]}]},
+        {"title": "Sun", "paragraphs": [{"context": "Sky.", "qas": [{"id": n, "question": Q, "answers": [{"answer_start": 1, "text": A}]} for n in "23"]}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content, contexts, left",
+    [
+        (SQUAD, ["Food.\n\n", "Sky.\n\n", "Sky.\n\n"], {"title", "id", "answer_start"}),
+        (SQUAD["data"][1], ["Sky.\n\n", "Sky.\n\n"], {"title", "id", "answer_start"}),
+        ({"question": [Q, Q], "answer": [A, A], "id": [1, 2]}, ["", ""], {"id"}),
+        ({"question": {"0": Q, "1": Q}, "answer": {"0": A, "1": A}}, ["", ""], set()),  # pandas' to_json
+        ({"question": Q, "answer": A}, [""], set()),
+    ],
+)
+def test_json_that_keeps_its_rows_in_another_way_is_rows(tmp_path, content: Any, contexts: list[str], left: set[str]) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content, indent=1))
+    report = inspect_file(file)
+    assert [row for row, _ in examples_of(file)] == [*range(1, len(contexts) + 1)]
+    assert [example.messages[0].content for _, example in examples_of(file)] == [f"{context}{Q}" for context in contexts]
+    assert {one.what.params["name"] for one in report.left_out} == left and report.good_rows == len(contexts)
+
+
+def test_what_stands_at_a_question_that_the_answer_repeats_is_named() -> None:
+    assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]}) == (PAIR, {"rejected", "name"})
