@@ -17,12 +17,13 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 accordions whose first button tells their summary; what is folded is not in the page at all
                 goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
-                #model, #model-about, #next-model
+                #model, #model-about, #download-room, #download-model, #download-notice, #next-model
                 data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #data-report, #learned > #learned-counters,
                 #learned-row, #row-before, #row-after, #next-data
                 plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
                 train: #run-name; always there: #start, #start-notice
+  downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]), #downloads-notice
   Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar), #run-notice,
                 #stop, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story
   Settings      #hardware, #places, #languages, #kept-preset, #delete-preset, #kept-dataset, #delete-dataset, #settings-notice

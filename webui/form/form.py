@@ -140,7 +140,7 @@ class Wizard:
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
             data.turning, data.next, data.left_out, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
-            self.again, plan.experts, *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
+            self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -150,6 +150,8 @@ class Wizard:
         self._wire_acts()
         for pressed in model.shelf.wire(page, plan.memory, model.model):
             self.redraw_after(pressed)
+        pressed, fetched = model.download, {model.download.notice, model.download.button}
+        pulse.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
         data.findings.wire(self)
         plan.findings.wire(self)
         self.further.wire()
@@ -302,6 +304,7 @@ class Wizard:
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start: self._start_button(result),
             self.again: gr.Timer(active=result.unsettled),
+            **self.model_step.download.draw(form.model, result.shape),
             **self.further.draw(form.answers),
             **data.findings.draw(result.findings),
             **plan.findings.draw(result.findings),
@@ -348,6 +351,13 @@ class Wizard:
         snapshot = self.services.snapshots.now()
         label = "queue_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
+
+    def download(self, given: Given) -> Updates:
+        """Begin to download the chosen model, in the revision that is set."""
+        part, model = self.model_step.download, given[self.model_step.model]
+        revision = Answers.of_state(given[self.state]).explicit.get("model.revision")
+        said = part.begin(model, revision if isinstance(revision, str) and revision else None)
+        return {part.notice: said, part.button: part.draw(model, None)[part.button]}
 
     # ---- filling the form from a file ------------------------------------------------------------------------------
     def add_file(self, given: Given) -> Taken:

@@ -16,6 +16,7 @@ from webui.kit import format
 from webui.kit.format import METHODS
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
+from webui.shelf.download_button import DownloadButton
 from webui.shelf.shelf import ModelShelf
 from webui.state.services import Services
 
@@ -23,6 +24,7 @@ from webui.state.services import Services
 class ModelStep:
     def __init__(self, services: Services, planner: Planner, wording: Wording):
         self.services, self.w = services, wording
+        self.download = DownloadButton(services, wording)
         self.shelf = ModelShelf(services, planner.budget_or_here, wording)
 
     def build(self, budget: Budget) -> None:
@@ -37,6 +39,7 @@ class ModelStep:
             elem_id="model",
         )
         self.about = gr.HTML("", elem_id="model-about")
+        self.download.build()
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-model", elem_classes="lg-next")
 
     def choices(self, budget: Budget) -> list[tuple[str, str]]:

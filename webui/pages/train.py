@@ -15,6 +15,7 @@ from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.column import RunColumn
 from webui.run.queue import QueuePanel
+from webui.shelf.downloads import DownloadsCard
 from webui.state.services import Services
 
 
@@ -22,7 +23,7 @@ class TrainPage:
     def __init__(self, services: Services, wording: Wording, planning: gr.State):
         self.w, self.planning = wording, planning
         self.wizard, self.run = Wizard(services, wording), RunColumn(services, wording)
-        self.line = QueuePanel(services, wording)
+        self.line, self.downloads = QueuePanel(services, wording), DownloadsCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -40,6 +41,7 @@ class TrainPage:
                     self.frozen = gr.HTML("", elem_id="frozen")
                     self.plan_next = gr.Button(w.t("queue_panel.plan_next"), elem_id="plan-next")
                 self.line.build_list()
+                self.downloads.build()
             with gr.Column(scale=6, min_width=320, elem_id="run-column"):
                 self.line.build_says()
                 self.run.build()
@@ -54,6 +56,7 @@ class TrainPage:
             LivePart(self.frozen, self._frozen),
             LivePart(self.columns, lambda look: gr.update(elem_classes=["lg-has-run"] if look.snapshot.shown else [])),
             *self.line.parts(),
+            *self.downloads.parts(),
             *self.run.parts(),
         ]
 
@@ -69,6 +72,7 @@ class TrainPage:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)
         self.run.wire(pulse)
         self.line.wire(pulse)
+        self.downloads.wire(pulse)
         for button, planning in ((self.plan_next, True), (self.back, False)):
             pressed = button.click(
                 lambda planning=planning: planning, None, [self.planning], show_progress="hidden", queue=False,

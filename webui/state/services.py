@@ -68,19 +68,19 @@ class Services:
             turns=Turns(workspace, machine=monitor.newest),
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
-        curves = Curves(runs)
+        curves, downloads = Curves(runs), models.downloads()
         return cls(
             workspace=workspace,
             runs=runs,
             supervisor=supervisor,
             datasets=datasets,
             models=models,
-            downloads=models.downloads(),
+            downloads=downloads,
             chat=chat,
             exports=exports,
             curves=curves,
             diagnoses=Diagnoses(curves),
-            snapshots=Snapshots(runs, chat, exports),
+            snapshots=Snapshots(runs, chat, exports, downloads),
             previews=Previews(datasets, models),
             presets=UserPresets(workspace.recipes),
             monitor=monitor,

@@ -16,6 +16,8 @@ from typing import Any
 from core.chat.client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export.exports import QUANTS, ExportResult, Exports, ExportStatus
+from core.hub.downloads import Downloads
+from core.hub.entry import Download
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -85,6 +87,7 @@ class Snapshot:
     shown: RunView | None
     chat: ChatState
     queue: QueueView = QueueView()
+    downloads: tuple[Download, ...] = ()  # in the order in which they were asked for
     left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
     def followed(self, asked: Any) -> tuple[str, bool]:
@@ -96,8 +99,8 @@ class Snapshot:
 
 
 class Snapshots:
-    def __init__(self, runs: Runs, chat: ChatClient, exports: Exports):
-        self._runs, self._chat, self._exports = runs, chat, exports
+    def __init__(self, runs: Runs, chat: ChatClient, exports: Exports, downloads: Downloads | None = None):
+        self._runs, self._chat, self._exports, self._downloads = runs, chat, exports, downloads
         self._queue = Queue(runs.workspace)
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
@@ -153,7 +156,8 @@ class Snapshots:
         )
         view = self._view(*there[chosen.id]) if chosen else None
         left = tuple(found for run, row in there.values() if (found := self._left(run, row)))
-        return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), left)
+        downloads = tuple(self._downloads.rows()) if self._downloads else ()
+        return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), downloads, left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
         try:

@@ -1,0 +1,151 @@
+"""The list of downloads on the page: how far each is, and its buttons. Only there while something is in it; it follows the page's clock.
+
+It stands below the form and stays while a run trains. What a button does is core/hub/downloads'.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError, ModelError
+from core.hub.entry import ENDED, Download
+from webui.kit import format
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+# A press of a row's button. The list is drawn anew each second, maybe while a button is held down: the same button under the pointer when
+# it is let go is a press all the same, and the button that had the focus keeps it.
+PRESS = """
+const named = (target) => { const button = target.closest?.("button[data-act]"); return button ? JSON.stringify({ ...button.dataset }) : ""; };
+let down = "", focused = "";
+const press = (name) => { window.loraGarageDownload = name; trigger("select", { value: name }); };
+element.addEventListener("pointerdown", (event) => { down = named(event.target); });
+element.addEventListener("pointerup", (event) => { if (down && down === named(event.target)) press(down); down = ""; });
+element.addEventListener("click", (event) => { if (event.detail === 0 && named(event.target)) press(named(event.target)); });
+element.addEventListener("focusin", (event) => { focused = named(event.target); });
+new MutationObserver(() => {
+  if (!focused || document.activeElement !== document.body) return;
+  const same = [...element.querySelectorAll("button[data-act]")].find((button) => named(button) === focused);
+  if (same) same.focus();
+}).observe(element, { childList: true, subtree: true });
+"""
+# A download that is cancelled throws away what came.
+PRESSED = """() => {
+  const name = window.loraGarageDownload ?? "";
+  return JSON.parse(name || "{}").act !== "cancel" || confirm($sure) ? [name] : [""];
+}"""
+ACTS: dict[str, tuple[str, ...]] = {
+    "waiting": ("pause", "cancel"),
+    "running": ("pause", "cancel"),
+    "again": ("pause", "cancel"),
+    "paused": ("resume", "cancel"),
+    "failed": ("retry", "cancel"),
+    "done": ("remove",),
+}
+
+
+class DownloadsCard:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="downloads") as self.card:
+            gr.HTML(tag("h2", self.w.t("downloads_view.title")))
+            self.list = gr.HTML("", elem_id="downloads-list", js_on_load=PRESS, apply_default_css=False)
+            self.pressed = gr.Textbox(visible=False)  # filled in by the browser
+            self.notice = gr.HTML("", visible=False, elem_id="downloads-notice")
+
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.card, lambda look: gr.update(visible=bool(look.snapshot.downloads))),
+            LivePart(self.list, self._drawn),
+        ]
+
+    def _drawn(self, look: ViewContext) -> Update:
+        return gr.update(value=rows(look.snapshot.downloads, self.w))
+
+    def wire(self, pulse: Poller) -> None:
+        sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)
+        pulse.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **CONTROL))
+
+    def act(self, pressed: Any) -> Update:
+        """Input: what the button is of. Output: notice."""
+        try:
+            asked = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
+            act, repo, revision = (
+                (asked.get(name) for name in ("act", "repo", "revision")) if isinstance(asked, dict) else (None,) * 3
+            )
+        except (ValueError, RecursionError):
+            return shown("")
+        if not isinstance(repo, str) or not isinstance(revision, str):
+            return shown("")
+        downloads = self.services.downloads
+        acts = {
+            "pause": downloads.pause, "resume": downloads.resume, "retry": downloads.resume, "cancel": downloads.cancel,
+            "remove": downloads.cancel,
+        }  # fmt: skip
+        try:
+            if act not in acts:
+                raise ModelError("downloads.not_there", repo=repo[:100], there=["-"])
+            acts[act](repo, revision)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message)))
+        return shown("")
+
+
+def rows(downloads: tuple[Download, ...], w: Wording) -> Html:
+    return tag("ul", *(tag("li", row(each, w)) for each in downloads), class_="lg-downloads")
+
+
+def row(each: Download, w: Wording) -> Html:
+    tone = {"failed": "bad", "again": "warn", "done": "ok"}.get(each.state, "plain")
+    head = tag(
+        "div",
+        tag("strong", each.repo),
+        tag("span", w.t(f"downloads_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
+        class_="lg-shelf-head",
+    )
+    told = numbers(each, w)
+    said = notice(w.of(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
+    return join([head, bar(each, w), tag("p", told, class_="lg-numbers") if told else None, said, buttons(each, w)])
+
+
+def bar(each: Download, w: Wording) -> Html | None:
+    if each.state == "done" or not each.total:
+        return None
+    percent = min(100, int(100 * each.done / each.total))
+    fill = tag("div", class_="lg-bar-fill", style=f"width:{percent}%")
+    return tag(
+        "div", fill, class_="lg-bar", role="progressbar", aria_valuenow=percent, aria_valuemin=0, aria_valuemax=100, aria_label=each.repo
+    )  # fmt: skip
+
+
+def numbers(each: Download, w: Wording) -> str:
+    """ "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" where nothing is known."""
+    if not each.total:
+        return w.t("downloads_view.size_unknown") if each.state == "running" else ""
+    if each.state == "done":
+        return format.bytes_used(each.total)
+    parts = [
+        w.t("units.of", done=format.bytes_used(each.done), total=format.bytes_used(each.total)),
+        f"{int(100 * each.done / each.total)} %",
+        w.t("downloads_view.speed", speed=format.bytes_used(each.bytes_per_s)) if each.bytes_per_s else "",
+        format.time_left(w, each.seconds_left) if each.state not in (*ENDED, "paused") else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def buttons(each: Download, w: Wording) -> Html:
+    made = [
+        tag(
+            "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo, data_revision=each.revision,
+            aria_label=w.t("downloads_view.act_on", act=w.t(f"downloads_view.{act}"), repo=each.repo), class_="lg-small",
+        )
+        for act in ACTS[each.state]
+    ]  # fmt: skip
+    return tag("div", *made, class_="lg-shelf-head")
