@@ -56,7 +56,8 @@ class Data(_Section):
         512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )
     long_examples: Literal["cut", "split", "drop"] = Field(
-        "cut", description="What happens to a longer example: cut at its end, split into pieces, or left out."
+        "cut",
+        description="What happens to a longer example: cut at its end, split into pieces, or left out. Plain text is not cut but split at paragraphs and sentences.",
     )
     packing: bool = Field(True, description="Lay examples end to end instead of padding them: faster, and no example sees another.")
     eval_fraction: float = Field(

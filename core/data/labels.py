@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from core.data.text_pieces import borders, cuts
 from core.recipe import Data
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Whole:
 
     input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
     offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
-    character have the same or overlapping ranges. rendered: of a conversation, what the template made of it.
+    character have the same or overlapping ranges. rendered: of a conversation, what the template made of it; None of plain text.
     """
 
     input_ids: list[int]
@@ -60,6 +61,10 @@ class Whole:
     text: str
     offsets: list[tuple[int, int]]
     rendered: Rendered | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.rendered is None
 
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
@@ -78,6 +83,7 @@ def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
 def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> list[Encoded]:
     """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
 
+    Plain text is one stream: it is split whether cut or split is asked for, at paragraphs and sentences (core.data.text_pieces).
     cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
     before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
     """
@@ -86,6 +92,9 @@ def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> l
         return [Encoded(ids, learned)]
     if long_examples == "drop":
         return []
+    if whole.is_text:
+        found = cuts(borders(whole.text, whole.offsets), len(ids), max_length)
+        return [Encoded(ids[start:end], learned[start:end]) for start, end in found]
     if long_examples == "split":
         starts = range(0, len(ids) - 1, max_length - 1)
         return [Encoded(ids[start : start + max_length], learned[start : start + max_length]) for start in starts]

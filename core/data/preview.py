@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +31,7 @@ from core.data.repeats import Repeats
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.data.template import Part
+from core.data.text_pieces import Borders, borders, cuts
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
@@ -58,6 +59,7 @@ TOKENS_PER_TURN = 12
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
+_Counted = tuple[int, list[tuple[int, int]], Borders | None]
 SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more", "example"]
 
 
@@ -70,7 +72,7 @@ class Counts:
     ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
     pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
     first_dropped: up to five of them by their number in the file. longest, p99, median: whole lengths of counted rows.
-    exact: False where lengths are estimated from characters.
+    exact: False where lengths are estimated from characters. is_text: all rows are plain text, which is split at its borders, never cut.
     """
 
     max_length: int
@@ -89,6 +91,7 @@ class Counts:
     p99: int
     median: int
     exact: bool
+    is_text: bool = False
 
     @property
     def learned_percent(self) -> float:
@@ -143,7 +146,8 @@ class Preview:
 
     Of the counted rows, which are `counted`, each example that training makes of them, most often one a row: numbers (C,) of the row in
     the file, lengths (C,) in tokens, and runs (R, 3) of learned tokens: which example, first token, token after the last. The first
-    token of an example is never in a run: nothing predicts it. notes: how the template frames them.
+    token of an example is never in a run: nothing predicts it. notes: how the template frames them. texts: where each that is plain
+    text may be cut, by its number among the examples; nothing is known of where an estimated one may.
     """
 
     rows: Rows
@@ -154,24 +158,28 @@ class Preview:
     numbers: np.ndarray
     lengths: np.ndarray
     runs: np.ndarray
+    texts: dict[int, Borders] = field(default_factory=dict)
 
     @classmethod
     def measure(cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False) -> Preview:
         """Count some of many rows, or every row, whatever it costs. Raises TemplateError, which training would raise too."""
         counted = rows if every_row else _spread(rows)
         numbers, lengths, runs = list[int](), list[int](), list[tuple[int, int, int]]()
+        texts: dict[int, Borders] = {}
         framing = Framing(tokenizer.template.dialect, learning) if tokenizer else None
         for number, example in counted:
             try:
                 found = [*_count(tokenizer, example, framing)] if tokenizer and framing else [_estimate(example, learning)]
             except TemplateError as error:
                 raise TemplateError("template.in_row", row=number, why=error.message) from None
-            for length, learned in found:
+            for length, learned, text in found:
+                if text is not None:
+                    texts[len(lengths)] = text
                 runs.extend((len(lengths), start, end) for start, end in learned)
                 numbers.append(number)
                 lengths.append(length)
         measured = (np.array(numbers, int), np.array(lengths, int), np.array(runs, int).reshape(-1, 3))
-        return cls(rows, tokenizer, learning, len(counted), tuple(framing.notes()) if framing else (), *measured)
+        return cls(rows, tokenizer, learning, len(counted), tuple(framing.notes()) if framing else (), *measured, texts)
 
     @property
     def exact(self) -> bool:
@@ -210,6 +218,7 @@ class Preview:
     def counts(self, max_length: int, long_examples: LongExamples = "cut") -> Counts:
         limit = self.limit(max_length)
         is_long = self.lengths > limit
+        is_split = is_long & (long_examples == "split")
         if long_examples == "split":
             learned, (pieces, tokens) = self._learned(self.longest), self._split(limit)
             lost = np.zeros_like(self.lengths)
@@ -218,6 +227,10 @@ class Preview:
             if long_examples == "drop":
                 learned = np.where(is_long, 0, learned)
             pieces, tokens = (learned > 0).astype(int), np.where(learned > 0, self.lengths - lost, 0)
+        for row in (row for row in self.texts if is_long[row] and long_examples != "drop"):
+            found = cuts(self.texts[row], int(self.lengths[row]), limit)
+            is_split[row], lost[row], pieces[row] = True, 0, len(found)
+            learned[row], tokens[row] = self.lengths[row] - 1, sum(end - start for start, end in found)
         kept = learned > 0
         return Counts(
             max_length=limit,
@@ -229,13 +242,14 @@ class Preview:
             pieces=self._projected(pieces.sum()),
             rows_cut=self._projected((lost[kept] > 0).sum()),
             tokens_cut=self._projected(lost[kept].sum()),
-            rows_split=self._projected((is_long & kept).sum()) if long_examples == "split" else 0,
+            rows_split=self._projected((is_split & kept).sum()),
             rows_dropped=self._projected((~kept).sum()),
             first_dropped=tuple(map(int, self.numbers[~kept][:5])),
             longest=self.longest,
             p99=self.p99,
             median=self.median,
             exact=self.exact,
+            is_text=len(self.texts) == len(self.lengths),
         )
 
     def _split(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -308,7 +322,7 @@ class Preview:
         lengths = learned = cut = parts = 0
         for place, whole in enumerate(wholes, 1):
             length, limit, pieces = len(whole.input_ids), self.limit(max_length), 1
-            if length > limit and long_examples == "split":
+            if length > limit and (long_examples == "split" or (whole.is_text and long_examples == "cut")):
                 pieces, limit = len(fit(whole, limit, long_examples)), length
             elif length > limit and long_examples == "drop":
                 limit = 0
@@ -412,22 +426,26 @@ def _characters(example: Example) -> int:
     return len(example.text) if example.text is not None else sum(map(characters, conversation(example)))
 
 
-def _count(tokenizer: Tokenizer, example: Example, framing: Framing) -> Iterable[tuple[int, list[tuple[int, int]]]]:
-    """Of each example of a row its tokens, and the runs (start, end exclusive) of those that are learned."""
+def _count(tokenizer: Tokenizer, example: Example, framing: Framing) -> Iterable[_Counted]:
+    """Of each example of a row its tokens, the runs (start, end exclusive) of those that are learned, and where plain text may be cut."""
     wholes = tokenizer.encode_row(example, framing.learning)
     framing.add(example, wholes)
     for whole in wholes:
         flags = np.zeros(len(whole.learned) + 2, np.int8)
         flags[1:-1] = whole.learned
         flags[1] = 0  # the first token has nothing before it to be predicted from
-        yield len(whole.learned), [(int(start), int(end)) for start, end in np.flatnonzero(np.diff(flags)).reshape(-1, 2)]
+        yield (
+            len(whole.learned),
+            [(int(start), int(end)) for start, end in np.flatnonzero(np.diff(flags)).reshape(-1, 2)],
+            borders(whole.text, whole.offsets) if whole.is_text else None,
+        )
 
 
-def _estimate(example: Example, learning: Learning) -> tuple[int, list[tuple[int, int]]]:
+def _estimate(example: Example, learning: Learning) -> _Counted:
     """As _count, from the number of characters; an answer is learned with its end token."""
     if example.text is not None:
         length = _estimated_tokens(example.text) + 1
-        return length, [(1, length)]
+        return length, [(1, length)], ()
     position, runs = _estimated_tokens(example.tools or ""), []
     for turn in conversation(example):
         calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""
@@ -435,7 +453,7 @@ def _estimate(example: Example, learning: Learning) -> tuple[int, list[tuple[int
         position += TOKENS_PER_TURN + size
         if turn["role"] == "assistant":
             runs.append((position - size - 1, position))
-    return position, [(1, position)] if learning.train_on == "everything" else runs
+    return position, [(1, position)] if learning.train_on == "everything" else runs, None
 
 
 def _estimated_tokens(content: str) -> int:

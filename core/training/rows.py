@@ -42,7 +42,7 @@ class _Reading:
     expected: int  # rows that will be read, as far as is known
     read: int = 0
     long: Counter[str] = field(default_factory=Counter)  # rows longer than limit, by what was done to them
-    pieces: int = 0  # of those that were split
+    pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
     empty: int = 0  # rows with nothing to learn in what is left of them
     used: list[int] = field(default_factory=list)  # numbers of the examples that rows were made of
 
@@ -73,8 +73,8 @@ class _Reading:
             pieces = [row for row in fit(whole, self.limit, self.data.long_examples) if row.learned_count]
             is_long = len(whole.input_ids) > self.limit
             if is_long and (pieces or self.data.long_examples == "drop"):
-                self.long[self.data.long_examples] += 1
-                self.pieces += len(pieces)
+                self.long["text" if whole.is_text and pieces else self.data.long_examples] += 1
+                self.pieces[whole.is_text] += len(pieces)
             elif not pieces:
                 self.empty += 1
             found += pieces
@@ -125,7 +125,10 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
     if reading.long["cut"]:
         warn(msg("run.rows_cut", rows=reading.long["cut"], max_length=limit))
     if reading.long["split"]:
-        warn(msg("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces))
+        warn(msg("run.rows_split", rows=reading.long["split"], max_length=limit, pieces=reading.pieces[False]))
+    if reading.long["text"]:
+        texts = msg("run.texts_split", rows=reading.long["text"], max_length=limit, pieces=reading.pieces[True])
+        reading.reporter.run.log_event("decision", message=texts)
     if reading.long["drop"]:
         warn(msg("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
     if reading.empty:

@@ -36,7 +36,7 @@ def counters(counts: Counts, w: Wording) -> Html:
     learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
     cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values) if counts.rows_cut else w.t("learned_view.cut_none")
     if counts.rows_split:
-        cut = w.t("learned_view.split", pieces=number(counts.pieces), **values)
+        cut = w.t("learned_view.split_text" if counts.is_text else "learned_view.split", pieces=number(counts.pieces), **values)
     left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
     dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
     if counts.first_dropped:
@@ -54,7 +54,9 @@ def counters(counts: Counts, w: Wording) -> Html:
             "dl",
             _counter(w.t("learned_view.learned_short"), number(counts.learned_percent) + " %", learned, "plain"),
             _counter(
-                w.t("learned_view.split_short" if counts.long_examples == "split" else "learned_view.cut_short"),
+                w.t(
+                    "learned_view.split_short" if counts.rows_split or counts.long_examples == "split" else "learned_view.cut_short"
+                ),
                 number(counts.rows_split or counts.rows_cut),
                 cut,
                 "warn" if counts.rows_cut else "plain",

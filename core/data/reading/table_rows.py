@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Source, too_big
 from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
+
+# A paragraph of plain text that is longer becomes several rows: some 4,000 tokens, so that rows can be kept apart, shuffled and looked at.
+MOST_CHARACTERS = 16_000
+# Where, best first: the last line, sentence or word that ends in the second half of it (greedy, up to where it may look).
+_ENDS = tuple(
+    re.compile(rf"[\s\S]{{{MOST_CHARACTERS // 2},}}(?:{end})")
+    for end in (r"\n", r"[.!?…][\"'”’»)\]]*\s|[。！？][”’」』）]*", r"\s")
+)
 
 
 class _CsvLines:
@@ -136,23 +144,42 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    """A row is a paragraph: the lines up to a blank one."""
+    """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows (`_Paragraph`)."""
     row = 0
     with open(source.path, encoding=source.encoding) as file:
-        numbered = lines_of(file, limits.row_bytes)
-        for is_blank, lines in itertools.groupby(numbered, lambda found: found[1] is not None and found[1].isspace()):
-            if is_blank:
-                continue
-            row, begins, size = row + 1, 0, 0
-            paragraph: list[str] = []
-            for number, line, line_bytes in lines:
-                begins = begins or number
-                size += line_bytes
-                if size > limits.row_bytes:  # and so on to its end, without keeping it
-                    paragraph.clear()
-                else:
-                    paragraph.append(line or "")
-            if size > limits.row_bytes:
-                yield too_big(row, begins, size, limits)
+        paragraph = _Paragraph()
+        number, goes_on = 1, False
+        while line := file.readline(MOST_CHARACTERS):
+            if line.isspace() and not goes_on:
+                found = paragraph.end()
             else:
-                yield Raw(row, {"text": "".join(paragraph).strip("\n")}, begins)
+                found = paragraph.add(number, line)
+            for begins, text in found:
+                row += 1
+                yield Raw(row, {"text": text}, begins)
+            goes_on = not line.endswith("\n")
+            number += not goes_on
+        for begins, text in paragraph.end():
+            row += 1
+            yield Raw(row, {"text": text}, begins)
+
+
+class _Paragraph:
+    """Lines of a paragraph as they come; what is longer than MOST_CHARACTERS goes out in parts, each ending with a line, a sentence or a word."""
+
+    def __init__(self) -> None:
+        self._text, self._begins = "", 0
+
+    def add(self, number: int, line: str) -> Iterator[tuple[int, str]]:
+        self._begins = self._begins or number
+        self._text += line
+        while len(self._text) > MOST_CHARACTERS:
+            end = next((m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))), MOST_CHARACTERS)
+            part, self._text = self._text[:end], self._text[end:]
+            yield self._begins, part.strip("\n")
+            self._begins += part.count("\n")
+
+    def end(self) -> Iterator[tuple[int, str]]:
+        begins, text, self._begins, self._text = self._begins, self._text.strip("\n"), 0, ""
+        if text.strip():
+            yield begins, text

@@ -9,6 +9,7 @@ import pytest
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
+from core.data.reading.table_rows import MOST_CHARACTERS
 from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
 
@@ -115,7 +116,7 @@ def test_lines_are_physical_lines_and_rows_are_rows(tmp_path):
 def test_plain_text_is_one_example_a_paragraph_and_says_so(tmp_path):
     path = write(tmp_path, "a.txt", "[Verse 1]\r\nline two\r\n  \r\n\r\n\r\nsecond\n")
     assert [str(note) for note in probe(path).notes] == [
-        "Plain text: each paragraph (up to the next empty line) is one example, and every word of it is learned."
+        "Plain text: each paragraph (up to the next empty line) is one row, a longer one is split at sentences, and every word is learned."
     ]
     rows, problems = read(path)
     assert [(row.number, row.line, row.values["text"]) for row in rows] == [(1, 1, "[Verse 1]\nline two"), (2, 6, "second")]
@@ -274,14 +275,35 @@ def test_the_row_limit_counts_bytes_and_not_characters(tmp_path):
     assert read(path, Limits(row_bytes=1000))[1] and not read(path, Limits(row_bytes=1300))[1]
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.txt", "a.parquet"])
+@pytest.mark.parametrize(
+    "text, ends",
+    [
+        ("x" * 5_000_000, "x"),  # larger than a row of any other kind may be
+        ("It rained. The cat slept; " * 9_000, "."),
+        ("Line without a mark\n" * 9_000, "k"),
+        ("下雨了。猫睡着了，" * 9_000, "。"),
+        ("word " * 9_000, "d"),
+        ("x" * (MOST_CHARACTERS - 1) + "\n" + "y" * MOST_CHARACTERS + "\n\nend", "x"),
+    ],
+)
+def test_a_book_without_empty_lines_is_rows_that_end_with_a_sentence_and_lose_nothing(tmp_path, text, ends):
+    """Seen: one row of which the first 512 tokens were learned, or none at all from 4 MiB on."""
+    found, problems = read(write(tmp_path, "a.txt", text))
+    assert not problems and len(found) > 1 and [row.number for row in found] == [*range(1, len(found) + 1)]
+    assert "".join(row.values["text"] for row in found).replace("\n", "") == text.replace("\n", "")
+    assert all(len(row.values["text"]) <= MOST_CHARACTERS for row in found)
+    assert {row.values["text"].rstrip()[-1] for row in found[:-1]} <= {ends, "y"}
+    lines = text.split("\n")
+    assert all(lines[row.line - 1].startswith(row.values["text"].split("\n")[0][:5]) for row in found if "\n" in row.values["text"])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet"])
 def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
     rows = [{"text": "a"}, {"text": "x" * 5_000_000}, {"text": "b"}]
     if name == "a.json":
         assert "Row 2 of a.json (line 1) is larger than 4.0 MiB" in refused(write(tmp_path, name, json.dumps(rows)))
         return
-    content = {"a.csv": as_csv(rows), "a.txt": "\n\n".join(row["text"] for row in rows)}
-    path = as_parquet(tmp_path / name, rows) if name == "a.parquet" else write(tmp_path, name, content[name])
+    path = as_parquet(tmp_path / name, rows) if name == "a.parquet" else write(tmp_path, name, as_csv(rows))
     found, problems = read(path)
     assert [row.number for row in found] == [1, 3]
     assert problems[0].row == 2 and "4.8 MiB in one row, at most 4.0 MiB" in str(problems[0].text)

@@ -77,7 +77,8 @@ class Listener:
 
     def add_facts(self, _: object) -> None: ...
 
-    def log_event(self, *_: object, **__: object) -> None: ...
+    def log_event(self, *_: object, message=None, **__: object) -> None:
+        self.warned[message.key] = message.params
 
     def warn(self, message) -> None:
         self.warned[message.key] = message.params
@@ -96,12 +97,13 @@ def joined(view: RowView) -> str:
 
 def sets() -> dict[str, list[Example]]:
     samples = {name: [e for _, e in examples_of(PRESETS / "samples" / f"{name}.jsonl")] for name in SAMPLES}
-    return samples | {"uneven": UNEVEN}
+    book = Example(text="\n\n".join(f"Chapter {n}. " + f"It rained on day {n}, and again. " * n for n in range(1, 30)))
+    return samples | {"uneven": UNEVEN, "texts": [book, *UNEVEN[-2:]]}
 
 
 @pytest.mark.parametrize("long_examples", ["cut", "split", "drop"])
 @pytest.mark.parametrize("train_on", ["assistant", "everything"])
-@pytest.mark.parametrize("name", [*SAMPLES, "uneven"])
+@pytest.mark.parametrize("name", [*SAMPLES, "uneven", "texts"])
 def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, long_examples: str, tokenizer: Tokenizer) -> None:
     """At lengths that cut all, some and none of the rows, and at one beyond what the starter can read (8,192)."""
     examples = sets()[name]
@@ -127,7 +129,7 @@ def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, long_exa
         assert counts.learned == sum(row.learned_count for row in rows)
         assert counts.tokens_cut == sum(row.cut for row in rows)
         assert counts.pieces == len(rows)
-        assert (counts.rows_cut, counts.rows_split) == (said("rows_cut"), said("rows_split"))
+        assert (counts.rows_cut, counts.rows_split) == (said("rows_cut"), said("rows_split") + said("texts_split"))
         assert counts.rows_dropped == said("rows_dropped") + said("rows_too_long")
         assert counts.pieces >= counts.rows - counts.rows_dropped
         assert counts.max_length == min(max_length, 8192)
@@ -214,7 +216,9 @@ def test_the_pieces_are_the_row_and_say_what_is_learned(example: Example, tokeni
     for max_length in (8, 40, 41, 42, 43, 50, 64, 512):
         view, row = preview.row(0, max_length), tokenizer.encode_example(example, max_length)
         assert joined(view) == whole.text == tokenizer.decode(whole.input_ids, skip_special_tokens=False)
-        assert (view.learned, view.cut, view.length) == (row.learned_count, row.cut, len(row.input_ids) + row.cut)
+        length = len(whole.input_ids)
+        expected = (length - 1, 0) if example.text is not None else (row.learned_count, row.cut)  # plain text is split, never cut
+        assert (view.learned, view.cut, view.length) == (*expected, length)
         assert view.dropped == (row.learned_count == 0)
         assert any(piece.kind.startswith("cut") for piece in view.pieces) == (row.cut > 0)
 
@@ -228,7 +232,7 @@ def test_the_marked_text_is_the_answer_with_its_end_token(tokenizer: Tokenizer) 
 
 def test_a_character_of_several_tokens_goes_with_its_first(tokenizer: Tokenizer) -> None:
     """🙂 is two or more tokens of the starter: a cut inside it leaves it whole, on the side of its first token."""
-    example = Example(text="🙂🙂🙂")
+    example = chat("a", "🙂🙂🙂")
     preview, whole = Preview.measure([(1, example)], tokenizer), tokenizer.encode_whole(example)
     inside = next(i for i in range(2, len(whole.offsets)) if whole.offsets[i][0] < whole.offsets[i - 1][1])
     view = preview.row(0, inside)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
-from core.data.labels import Encoded, Whole, fit
+from core.data.labels import Encoded, Learning, Whole, fit
+from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
 from core.errors import StopRequested
 from core.messages import Message
@@ -78,7 +79,7 @@ def learned_tokens(rows: list[Encoded]) -> list[int]:
 
 @pytest.mark.parametrize("length", [2, 15, 16, 17, 31, 32, 100])
 def test_split_learns_every_token_once_and_cut_and_drop_say_what_they_do(length: int) -> None:
-    whole = Whole(list(range(length)), [t % 3 > 0 for t in range(length)], "", [])
+    whole = Whole(list(range(length)), [t % 3 > 0 for t in range(length)], "", [], Rendered("", ()))
     pieces = fit(whole, 16, "split")
     assert learned_tokens(pieces) == [t for t in range(1, length) if t % 3]
     assert all(1 < len(piece.input_ids) <= 16 for piece in pieces)
@@ -86,6 +87,33 @@ def test_split_learns_every_token_once_and_cut_and_drop_say_what_they_do(length:
     [cut] = fit(whole, 16, "cut")
     assert (cut.input_ids, cut.cut) == (list(range(min(length, 16))), max(0, length - 16))
     assert fit(whole, 16, "drop") == ([] if length > 16 else [Encoded(whole.input_ids, whole.learned)])
+
+
+@pytest.mark.parametrize("choice", ["cut", "split"])
+@pytest.mark.parametrize("limit", [2, 8, 40])
+def test_a_book_is_split_at_its_sentences_and_none_of_it_is_lost(choice: str, limit: int, tokenizer: Tokenizer) -> None:
+    """Seen: a book as one row taught its first 512 tokens, the other 229,729 were cut."""
+    book = "\n\n".join(f"Chapter {n}. " + f"It rained on day {n}. The cat slept. " * 4 for n in range(9))
+    (whole,) = tokenizer.encode_row(Example(text=book), Learning())
+    pieces = fit(whole, limit, choice)
+    assert learned_tokens(pieces) == whole.input_ids[1:]
+    assert all(1 < len(piece.input_ids) <= limit and not piece.cut for piece in pieces)
+    said = [tokenizer.decode(piece.input_ids[1:]) for piece in pieces]
+    if limit == 40:
+        assert all(text.rstrip().endswith(".") for text in said[:-1])
+    listener = Listener()
+    tokenize(
+        [Example(text=book)],
+        recipe({"max_length": max(8, limit), "long_examples": choice, "eval_fraction": 0.0}),
+        tokenizer,
+        listener,
+    )
+    assert [(m.key, m.params["rows"]) for m in listener.said] == [("run.texts_split", 1)]
+
+
+def test_a_book_that_is_to_be_left_out_for_its_length_is(tokenizer: Tokenizer) -> None:
+    (whole,) = tokenizer.encode_row(Example(text="word " * 100), Learning())
+    assert fit(whole, 16, "drop") == []
 
 
 def test_a_short_run_encodes_only_the_rows_that_its_steps_read(tokenizer: Tokenizer) -> None:
