@@ -10,7 +10,9 @@ A crash leaves wish.json as it was: what was to run goes on at the next start, w
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,12 +129,13 @@ class Entry:
 
     def throw_away(self, wish: Wish) -> None:
         """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of it and is not
-        complete. Of another tool's files nothing. For whoever holds the lock."""
+        complete. Of another tool's files nothing; what Windows refuses stays for the next download of it. For whoever holds the lock."""
         cached = CachedRepo(wish.repo, cache_folder(None))
         if wish.is_first and cached.snapshot(wish.revision) is None:
             files.remove_tree(cached.folder, files.MOMENT_S)
         for path in (cached.folder / "blobs").glob("*.incomplete"):
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                files.patiently(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
 
 def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool) -> Wish:

@@ -22,7 +22,8 @@ from tests.kit.hub import FakeHub, tiny_model
 from tests.kit.runs import PATHS
 
 REPO = "owner/model"
-SIZE = sum(map(len, {content: content for content in tiny_model().values()}))  # what is alike is one blob
+FILES = tiny_model() | {"tokenizer_config.json": b'{"a": 1}'}  # no two alike, which would be one blob where there are links
+SIZE = sum(map(len, FILES.values()))
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def space(tmp_path: Path) -> Workspace:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """REPO in the hub's cache."""
     fetch_here(monkeypatch)
-    with FakeHub({REPO: tiny_model()}) as server:
+    with FakeHub({REPO: FILES}) as server:
         download.fetch(REPO, None, lambda progress: None, lambda: None, endpoint=server.url)
     return tmp_path / "cache" / "models--owner--model"
 
