@@ -181,6 +181,7 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
         return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
     if left is not None:
         left.add([Loss("row")] if is_bad else notes.losses)
+        left.add_each(row.left)
     if is_bad:
         return None, []
     return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in notes.warnings]

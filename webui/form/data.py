@@ -117,10 +117,13 @@ class DataStep:
         w = self.w
         if not report.left_out:
             return []
-        lines = (msg("left_out.line", what=left.what, count=left.count, why=left.why) for left in report.left_out)
+        first = report.left_out[:SHOWN_PROBLEMS]
+        lines = (msg("left_out.line", what=left.what, count=left.count, why=left.why) for left in first)
+        more = len(report.left_out) - len(first)
         return [
             tag("p", tag("strong", w.t("wizard.rows_left_out"))),
             tag("ul", *(tag("li", w.of(line)) for line in lines), class_="lg-left-out"),
+            *([tag("p", w.t("wizard.more_problems", count=more), class_="lg-quiet")] if more else []),
         ]
 
     def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples) -> Html:

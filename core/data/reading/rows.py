@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from core.data.shapes.left_out import Loss
 from core.messages import Message, msg
 from core.values import MIB, Frozen
 
@@ -47,6 +48,7 @@ class Row:
     number: int
     values: dict[str, Any]
     line: int | None = None
+    left: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
 
 
 class Problem(Frozen):
@@ -87,6 +89,7 @@ class Source:
     notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = None
+    voice: str = ""  # of an exported chat: whose messages are the answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Raw:
     row: int
     value: Any
     line: int | None = None
+    left: tuple[Loss, ...] = ()
 
 
 def checked(raw: Raw, limits: Limits) -> Row | Problem:
@@ -102,7 +106,7 @@ def checked(raw: Raw, limits: Limits) -> Row | Problem:
     flaw = _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
-    return Row(raw.row, raw.value, raw.line)
+    return Row(raw.row, raw.value, raw.line, raw.left)
 
 
 def _flaw(value: dict[str, Any], limit: int) -> Message | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.data.reading import whatsapp
 from core.data.reading.rows import DEFAULT_LIMITS, SUFFIXES, FileKind, Limits, Source
 from core.errors import DataError
 from core.messages import Message, msg
@@ -66,11 +67,16 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
-        if kind == "txt":
+        voice = ""
+        is_chat = kind == "txt" and whatsapp.is_chat(whatsapp.first_lines(path, encoding))
+        if is_chat and (found := whatsapp.people(path, encoding)):
+            voice = whatsapp.voice(found)
+            notes.append(whatsapp.note(found))
+        elif kind == "txt":
             notes.append(msg("data.note_paragraphs"))
         if path.suffix.lower() in SUFFIXES and SUFFIXES[path.suffix.lower()] != kind:
             notes.append(msg("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper()))
-    return Source(path, kind, size, sha256, encoding, delimiter, tuple(notes), first_bad)
+    return Source(path, kind, size, sha256, encoding, delimiter, tuple(notes), first_bad, voice)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from core.values import Frozen
 
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
-Place = Literal["column", "field", "part", "call", "tool", "answer", "turn", "row", "more"]
+Place = Literal["column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "more"]
 
 # Names under which files keep what no text holds, and worse answers.
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments", "image_url", "pixel_values")  # fmt: skip
@@ -25,7 +25,7 @@ _PICTURE = re.compile(r"<\|?(?:image|img|video|audio)(?:_pad|_?\d+)?\|?>", re.IG
 
 
 class LeftOut(Frozen):
-    """what was left out of `count` rows, and why, with what would be needed to use it."""
+    """what was left out of `count` rows (of a chat: messages), and why, with what would be needed to use it."""
 
     what: Message
     count: int
@@ -39,11 +39,14 @@ class Loss(NamedTuple):
     name: str = ""
 
     def said(self, count: int) -> LeftOut:
-        return LeftOut(what=msg(f"left_out.{self.place}", name=self.name), count=count, why=msg(self._why(), name=self.name))
+        what = f"left_out.chat_{self.name}" if self.place == "chat" else f"left_out.{self.place}"
+        return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
 
     def _why(self) -> str:
         name = self.name.lower()
-        if self.place in ("turn", "row", "more", "tool", "call", "answer"):
+        if self.place == "chat":
+            return f"left_out.why_chat_{name}"
+        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message"):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"
@@ -131,6 +134,10 @@ class Tally:
         for loss in {loss._replace(name=loss.name[:LONGEST_NAME]) for loss in losses}:
             known = loss in self._rows or len(self._rows) < MOST_NAMED
             self._rows[loss if known else Loss("more")] += 1
+
+    def add_each(self, losses: Iterable[Loss]) -> None:
+        """Losses that are counted one by one: messages of a chat."""
+        self._rows.update(losses)
 
     def said(self) -> tuple[LeftOut, ...]:
         """The most frequent first."""

@@ -4,6 +4,7 @@ preference          prompt | messages | instruction, chosen, rejected     messag
 TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
+archives            ChatGPT's mapping, Claude's chat_messages             messages (core/data/shapes/archives)
 
 Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
 """
@@ -16,6 +17,7 @@ from itertools import chain
 from typing import Any
 
 from core.data.reading.rows import Flaw
+from core.data.shapes.archives import chatgpt, claude
 from core.data.shapes.left_out import Columns, Notes, says
 
 TURNS = ("dialog", "dialogue", "turns", "utterances", "messages", "conversations", "conversation")
@@ -107,4 +109,11 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(said)]}
 
 
-_SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (_preference, _prompt_and_completion, _squad, _alternating)
+_SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
+    _preference,
+    _prompt_and_completion,
+    _squad,
+    _alternating,
+    chatgpt,
+    claude,
+)

@@ -176,5 +176,6 @@ def test_the_store_keeps_it_and_it_is_said_in_both_languages(tmp_path) -> None:
 
 def test_every_place_and_reason_has_its_sentence() -> None:
     keys = core_catalogue().keys("en")
-    for place in ("column", "field", "part", "call", "tool", "turn", "row", "more"):
+    chat = ("chat_media", "chat_deleted", "chat_link", "chat_app", "chat_unasked", "chat_unanswered")
+    for place in ("column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", *chat, "more"):
         assert {f"left_out.{place}", f"left_out.why_{place}"} <= keys
