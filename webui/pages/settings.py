@@ -17,6 +17,7 @@ from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory
 from webui.server.language import PATHS
+from webui.shelf.disk import DiskCard
 from webui.state.services import Services
 
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
@@ -28,6 +29,7 @@ class SettingsPage:
         self.automation = AutomationCard(services, wording)
         self.alone = AloneSetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
+        self.disk = DiskCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -39,6 +41,7 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
+                self.disk.build()
                 self.alone.build()
                 self.hub_token.build()
             with gr.Column(scale=6, min_width=320):
@@ -123,6 +126,7 @@ class SettingsPage:
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
             self.measured.refresh_on(arrived)
         self.measured.wire(self.notice)
+        self.disk.wire(tab)
         self.alone.wire()
         self.hub_token.wire()
         outputs = [*lists, self.notice]

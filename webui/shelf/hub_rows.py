@@ -54,9 +54,11 @@ def facts(each: HubRow, w: Wording) -> list[str]:
 
 
 def needs(each: HubRow, w: Wording) -> str:
-    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; why not, where the hub does not tell its size."""
+    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; why not, where it cannot be told; "" for sizes that nothing stands for."""
     if each.fits is None:
-        return w.t("hub_rows_view.packed" if each.is_packed else "hub_rows_view.no_size")
+        if each.is_packed:
+            return w.t("hub_rows_view.packed")
+        return "" if each.found.params else w.t("hub_rows_view.no_size")
     key = "hub_rows_view.needs_about" if each.is_about else "shelf_view.needs"
     return w.t(key, **{method: gib(fit.needed_gib) for method, fit in each.fits.items()})
 

@@ -1,0 +1,72 @@
+"""Models on this PC, on the Settings page: all words, no button where none may be, deleted from the hub's cache and from the list of downloads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from core.models.on_disk import Kept, Store, Use
+from core.recipe import Recipe
+from core.workspace.folder import Workspace
+from webui.kit.wording import Wording
+from webui.shelf import disk
+from webui.shelf.disk import DiskCard
+from webui.state.services import Services
+
+EN = Wording("en")
+KEPT = Kept("hub", "o/m", Path("x"), 8_100_000_000, 1_790_000_000.0)
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskCard:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    blob = tmp_path / "cache" / "models--o--m" / "blobs" / "b"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(bytes(5000))
+    return DiskCard(Services.open(Workspace.open(tmp_path / "workspace")), EN)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("store", get_args(Store))
+def test_every_store_has_its_words_and_the_hub_alone_a_button(store: Store, language: str) -> None:
+    kept = replace(KEPT, store=store, id="<b>/m", uses=(Use("<i>", False),), is_whole=False)
+    drawn = disk.rows([kept], Wording(language))
+    assert "{" not in drawn and "disk_view." not in drawn and "<b>" not in drawn and "<i>" not in drawn
+    assert ("data-kept" in drawn) == (store == "hub")
+
+
+def test_what_a_run_needs_has_no_button_and_names_it() -> None:
+    uses = tuple(Use(name, name == "night") for name in ("one", "two", "three", "night"))
+    drawn = disk.row(replace(KEPT, uses=uses), EN)
+    assert "needed by night, one, two and 1 more" in drawn and "data-kept" not in drawn
+    assert "8.1 GB" in drawn and "used by one" in disk.row(replace(KEPT, uses=uses[:1]), EN)
+
+
+def test_many_stay_in_a_fold() -> None:
+    drawn = disk.rows([replace(KEPT, id=f"o/m{n}") for n in range(12)], EN)
+    assert "4 more models" in drawn and drawn.count("<li") == 12
+
+
+def test_a_model_is_deleted_and_leaves_the_list_of_downloads(card: DiskCard, tmp_path: Path) -> None:
+    assert "o/m" in card.drawn()
+    list_, said = card.forget("o/m")
+    assert isinstance(said, dict) and "5 kB are free again" in said["value"]
+    assert "o/m" not in list_ and not (tmp_path / "cache" / "models--o--m").exists()
+    assert "nothing to delete" in card.forget("o/m")[1]["value"]
+
+
+@pytest.mark.parametrize("junk", [None, "", 7, [], "../..", "library:x"])
+def test_any_json_of_a_browser_deletes_nothing(card: DiskCard, junk: object) -> None:
+    card.forget(junk)
+    assert "o/m" in card.drawn()
+
+
+def test_what_a_waiting_run_needs_is_refused_by_its_name(card: DiskCard) -> None:
+    recipe = {"name": "Night run", "model": {"id": "o/m"}, "data": {"source": "sample:pirate_answers"}}
+    card.services.runs.create(Recipe.parse(recipe), "test")
+    assert "needed by Night run" in card.drawn() and "data-kept" not in card.drawn()
+    assert "Night run" in card.forget("o/m")[1]["value"] and "o/m" in card.drawn()
