@@ -195,6 +195,10 @@ class Models:
         """Ids that load without a download, the starter first (it may still have to be fetched once)."""
         return ["starter", *sorted(self._library()), *cached.installed()]
 
+    def here(self) -> frozenset[str]:
+        """Ids of what lies on this PC now: the starter not before it was fetched."""
+        return frozenset(id for id in self.choices() if id != "starter" or starter.is_ready(self.workspace.models))
+
 
 def shape_of(models: Models, name: str) -> ModelShape:
     """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, that file, a GGUF file.

@@ -9,6 +9,7 @@ from core.advice.case import Grounds, all_holes
 from core.advice.family import family_of
 from core.errors import GarageError
 from core.memory.budget import Budget
+from core.models import starter
 from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
 from webui.form.planner import FormResult, Planner
@@ -79,7 +80,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         lines.append(tag("p", model.note[w.language]) if w.language in model.note else None)
     if result.shape is not None:
         size = format.parameters(w, result.shape.params)
-        download = format.bytes_used(2 * result.shape.in_files)
+        download = format.bytes_used(starter.WHEEL_BYTES if model_id == "starter" else 2 * result.shape.in_files)
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
         family = family_of(result.shape.model_type)

@@ -46,5 +46,5 @@ class HubSearch:
         except GarageError as error:
             return shown(notice(self.w.of(error.message), "warn"))
         rows = shelf.of_hub(found, self.budget_of(memory))
-        marks = Marks(model if isinstance(model, str) else None, set(self.services.models.choices()))
+        marks = Marks(model if isinstance(model, str) else None, self.services.models.here())
         return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))

@@ -67,5 +67,5 @@ class ModelShelf:
         machine = self.services.monitor.newest()
         text = words[:LONGEST] if isinstance(words, str) else ""
         found = shelf.find(text, self.budget_of(memory), wish, budgets.of_cpu(machine))
-        here = set(self.services.models.choices())
-        return rows.shelf(found, wish, Marks(model if isinstance(model, str) else None, here), self.w)
+        marks = Marks(model if isinstance(model, str) else None, self.services.models.here())
+        return rows.shelf(found, wish, marks, self.w)

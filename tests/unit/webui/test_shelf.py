@@ -12,9 +12,11 @@ from core.advice import shelf
 from core.advice.wish import Wish
 from core.memory import budget
 from core.memory.budget import Budget
+from core.models import starter
 from core.models.known import known_models
 from core.workspace.folder import Workspace
-from webui.form.planner import HERE, Planner
+from webui.form import model as step
+from webui.form.planner import HERE, FormResult, Planner
 from webui.kit.wording import Wording
 from webui.shelf import rows
 from webui.shelf.rows import Marks
@@ -81,3 +83,19 @@ def test_any_json_draws_the_shelf(junk: object, tmp_path: Path) -> None:
     part = ModelShelf(services, Planner(services).budget_or_here, EN)
     assert "role" in part.draw(junk, junk, junk, junk, junk, junk)
     assert "<li" in part.draw(HERE, "", False, False, "", "starter")
+
+
+def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, its row said "on this PC" while the text below it spoke of 269 MB to download; what is fetched are 93 MB."""
+    services = Services.open(Workspace.open(tmp_path / "workspace"))
+    part = ModelShelf(services, Planner(services).budget_or_here, EN)
+    result = FormResult(shape=services.models.shape("starter"))
+
+    def row_and_below() -> tuple[str, str]:
+        return part.draw(HERE, "smollm2 135m", False, False, "", "starter"), step.about("starter", result, services, EN)
+
+    row, below = row_and_below()
+    assert "on this PC" not in row and "about 93 MB to download" in below
+    monkeypatch.setattr(starter, "is_ready", lambda models: True)
+    row, below = row_and_below()
+    assert row.count("on this PC") == 1 and "on this PC already" in below and "download" not in below
