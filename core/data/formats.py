@@ -30,6 +30,7 @@ from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.rewritten import rewritten
+from core.data.shapes.roles import Role, guess, renamed
 from core.data.shapes.tools import as_json, read_tools
 from core.errors import DataError
 from core.messages import Message, msg
@@ -97,7 +98,8 @@ class DataReport(Frozen):
 
     rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
     there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
-    what an earlier row says. left_out: what nothing reads in rows without an error.
+    what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for, where
+    their names are none of a format; guessed.
     """
 
     format: Format
@@ -114,6 +116,7 @@ class DataReport(Frozen):
     encoding: str
     notes: tuple[Message, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    roles: dict[str, Role] = {}
 
 
 # --- which format ----------------------------------------------------------------------------------------------------
@@ -319,7 +322,7 @@ def examples_of(path: str | Path | Source, format: Format | None = None) -> Iter
 
     format: None recognises it. Raises DataError where the file cannot be read, or after its end if no row was good.
     """
-    source, chosen, items = _start(path, format, DEFAULT_LIMITS)
+    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS)
     problem, found, bad = None, False, 0
     for item in items:
         problems = [item] if isinstance(item, Problem) else []
@@ -343,8 +346,8 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
 
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
-    source, chosen, items = _start(path, format, limits)
-    columns: dict[str, None] = {}
+    source, chosen, roles, items = _start(path, format, limits)
+    columns: dict[str, None] = dict.fromkeys(roles)
     seen: dict[int, int] = {}
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
     counts = {"error": 0, "warning": 0}
@@ -362,7 +365,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
             note(item)
             continue
         rows += 1
-        columns.update(dict.fromkeys(map(str, item.values)))
+        columns.update(dict.fromkeys(name for name in map(str, item.values) if name not in roles.values()))
         example, problems = check(item, chosen, left)
         for problem in problems:
             note(problem)
@@ -389,13 +392,16 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
-        notes=source.notes,
+        notes=(*source.notes, *_guessed(roles)),
+        roles=dict(roles),
         left_out=left.said(),
     )
 
 
-def _start(path: str | Path | Source, format: Format | None, limits: Limits) -> tuple[Source, Format, Iterator[Row | Problem]]:
-    """The file, its format, and all its rows."""
+def _start(
+    path: str | Path | Source, format: Format | None, limits: Limits
+) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
+    """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits)
@@ -411,7 +417,21 @@ def _start(path: str | Path | Source, format: Format | None, limits: Limits) -> 
             break
     if not rows:
         raise _nothing(source, problem)
-    return source, format or recognise(rows), read_rows(source, limits)
+    if format is not None:
+        return source, format, {}, read_rows(source, limits)
+    try:
+        return source, recognise(rows), {}, read_rows(source, limits)
+    except DataError:
+        roles = guess(rows)
+        if roles is None:
+            raise
+    chosen: Format = "text" if "text" in roles.values() else "question_answer"
+    return source, chosen, roles, (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
+
+
+def _guessed(roles: Mapping[str, Role]) -> list[Message]:
+    taken = [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in roles.items()]
+    return [msg("data.note_guessed", taken=taken)] if taken else []
 
 
 def _nothing(source: Source, problem: Problem | None) -> DataError:

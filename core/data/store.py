@@ -46,7 +46,7 @@ _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 ROWS_A_BATCH = 1000
-_REPORT_VERSION = 4  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 5  # raised where inspect_file would say something else about the same bytes
 
 
 class DatasetInfo(Frozen):

@@ -141,6 +141,13 @@ def test_an_impossible_date_and_an_export_that_breaks_off_lose_nothing(tmp_path)
     assert asked == EXPECTED[0][0] and answered[1] == "On my way\nSave me a seat\n11/03/2025, 21:2"
 
 
+def test_a_day_above_twelve_tells_which_number_is_the_month(tmp_path) -> None:
+    file = tmp_path / "a.txt"
+    days = "".join(f"3/{day}/25, 9:00 - Maria: Hi\n3/{day}/25, 9:10 - Jo: Hello\n" for day in (14, 16))
+    file.write_text(days, "utf-8")
+    assert conversations(file) == [[("user", "Hi"), ("assistant", "Hello")]] * 2
+
+
 def test_a_stored_chat_is_known_again(tmp_path) -> None:
     file = tmp_path / "chat.txt"
     file.write_text(exported("iOS, German", TALK), "utf-8")

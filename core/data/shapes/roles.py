@@ -1,0 +1,94 @@
+"""What the columns of a table are for, where their names are none that a format has: guessed from names in many languages and from contents.
+
+A guess is made only where no format fits, and it is said. Two columns that a format needs must be found: a question and its answer, or one column
+of text alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any, Literal
+
+from core.data.reading.rows import Row
+from core.data.shapes.left_out import says
+
+Role = Literal["question", "answer", "system", "context", "text"]
+LEAST_WORDS = 3  # a column of text says more than a name or a date, counted where it says the most
+# Names, or words of names, that mean a role: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean, Arabic, Hindi.
+_WRITTEN: dict[Role, str] = {
+    "question": """
+        question questions q query prompt instruction input user human customer client problem ask request source src utterance frage fragen
+        anfrage eingabe kunde aufgabe pregunta consulta cliente entrada usuario demande domanda richiesta utente pergunta usuário вопрос запрос
+        问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
+    "answer": """
+        answer answers a response reply output completion target tgt bot assistant agent gpt solution summary translation highlights antwort
+        antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta uscita soluzione resposta
+        saída ответ решение 回答 答案 答 输出 答复 解答 摘要 回复 答え 답변 대답 출력 جواب إجابة उत्तर""",
+    "system": "system persona systemprompt система 系统 システム",
+    "context": "context passage background kontext hintergrund contexto contexte contesto контекст 上下文 背景 文脈",
+    "text": """
+        text content body story article document poem lyrics chapter paragraph markdown inhalt texto contenido texte contenu testo conteúdo
+        текст 文本 内容 正文 文章 本文 본문 텍스트 نص""",
+}
+_NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
+_WORDS = re.compile(r"[^\W_]+")
+_WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\d_]+")
+
+
+def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
+    """{column: role} for a question and its answer, or for a text; None where nothing points at one."""
+    texts = _columns_of_text(rows)
+    found: dict[str, Role] = {}
+    for role in ("answer", "question", "context", "system"):
+        name = _named(texts, role, taken=found)
+        if name is not None:
+            found[name] = role
+    if "answer" in found.values() and "question" not in found.values():
+        about = next((n for n, role in found.items() if role == "context"), None) or _named(texts, "text", taken=found)
+        if about is not None:
+            found[about] = "question"
+    if {"question", "answer"} <= set(found.values()):
+        return found
+    long = [name for name, words in texts.items() if words >= LEAST_WORDS]
+    if len(long) == 2:  # the longer one is the answer
+        asked, answered = sorted(long, key=lambda name: texts[name])
+        return {asked: "question", answered: "answer"}
+    name = _named(texts, "text", taken={})
+    return {name: "text"} if name is not None and len(long) <= 1 else None
+
+
+def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
+    """Columns that hold text wherever they hold anything, with the usual number of their words."""
+    names = dict.fromkeys(str(name) for row in rows for name in row.values)
+    found = {}
+    for name in names:
+        values = [row.values[name] for row in rows if says(row.values.get(name))]
+        if values and all(isinstance(value, str) for value in values) and 2 * len(values) >= len(rows):
+            found[name] = median(len(_WORD_OR_SIGN.findall(value)) for value in values)
+    return found
+
+
+def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str | None:
+    """The column whose name means a role: the whole of it, else its last word that means any role ("Customer answer" is an answer)."""
+    free = [name for name in texts if name not in taken]
+    whole = next((name for name in free if name.strip().lower() in _NAMES[role]), None)
+    return whole or next((name for name in free if _last_meaning(name) == role), None)
+
+
+def _last_meaning(name: str) -> Role | None:
+    for word in reversed(_WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())):
+        for role, words in _NAMES.items():
+            if word in words:
+                return role
+    return None
+
+
+def renamed(row: Row, roles: Mapping[str, Role]) -> Row:
+    """A row whose columns have the names of their roles; what already goes by such a name, and has another role, keeps out of the way."""
+    values: dict[str, Any] = {}
+    for name, value in row.values.items():
+        given = roles.get(str(name))
+        values[given or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
+    return Row(row.number, values, row.line, row.left)
