@@ -155,8 +155,8 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "optimizer": optimizer(n, setup),
         "workspace": workspace(setup),
     }
-    stored, head = layers_stored(shape, setup), head_at_work(shape, setup)
-    layer = layer_at_work(shape, setup) + experts_at_work(shape, setup)
+    stored, head = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup), head_at_work(shape, setup)
+    layer = layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
     unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
@@ -259,6 +259,12 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
         return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size
     kept_by_layers = setup.tokens * shape.num_hidden_layers * layer_kept(shape, setup)
     return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
+
+
+def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the rows that an embedding in every layer gives a text, for all layers. Section 1.4."""
+    a_token = shape.num_hidden_layers * shape.per_layer_size * setup.base_bytes
+    return memory_constants().per_layer_inputs[place] * setup.tokens * a_token if setup.trainer.counted else 0.0
 
 
 def experts_kept(shape: ModelShape, setup: Setup) -> float:

@@ -63,6 +63,7 @@ class MemoryConstants(_Part):
     workspace_gib: float
     trainer: Stack
     kept_besides: dict[str, dict[str, float]]
+    per_layer_inputs: dict[str, float]
     norm_after_mlp: NormAfterMlp
     eager: dict[str, float]
     eager_families: dict[str, dict[str, float]]

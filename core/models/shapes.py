@@ -164,6 +164,7 @@ class ModelShape(BaseModel):
     expert_layers: _Optional = 0
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     per_layer_vocabulary: _Optional = 0  # of that embedding, where it is another
+    widest_mlp: _Optional = 0  # of layers that are wider than intermediate_size (Gemma 4 E2B: those that share keys and values)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Message, ...] = ()
     source: Literal["headers", "config", "catalogue", "size"] = "config"
@@ -229,7 +230,7 @@ class ModelShape(BaseModel):
         """Width of the MLP that one token passes through: with experts, those it is routed to and the shared one."""
         routed = self.experts_per_token * self.expert_size + self.shared_expert_size
         dense = self.intermediate_size if self.expert_layers < self.num_hidden_layers else 0
-        return max(routed, dense)
+        return max(routed, dense, self.widest_mlp)
 
     @property
     def attention_matrices(self) -> tuple[Matrix, ...]:
@@ -413,6 +414,8 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
     values.setdefault("head_dim", h // heads if heads else 0)
     if h and not _names(model_type).gated:
         values.setdefault("intermediate_size", 4 * h)
+    if config.get("use_double_wide_mlp") and _number(config, "num_kv_shared_layers"):
+        values["widest_mlp"] = 2 * values.get("intermediate_size", 0)
     if experts := values.get("num_experts", 0):
         values.setdefault("expert_size", values.get("intermediate_size", 0))
         values.setdefault("intermediate_size", values["expert_size"])
