@@ -86,7 +86,7 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
     there = _budget_of(asked, budget, processor)
     told = list(words_read.told())
     if words_read.unknown and asked == (wish or Wish()):
-        return Shelf((), asked, there, tuple(told), words=words_read)
+        return Shelf((), asked, there, (*told, msg("shelf.nothing_read")), words=words_read)
     rows, left_out = _rows(asked, there), []
     for field in _LEFT_OUT:
         if rows or not getattr(asked, field):
@@ -101,9 +101,18 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
         told.append(msg("shelf.none", parts=[said for field, said in parts.items() if field != "order"]))
     elif left_out:
         told.append(msg("shelf.relaxed", parts=[_part(parts, field) for field in left_out]))
+    if rows and words_read.asks_of_gate:
+        told.append(_of_gates(rows))
     return Shelf(
         tuple(sorted(rows, key=_order(asked, asked == (wish or Wish())))), asked, there, tuple(told), tuple(left_out), words_read
     )
+
+
+def _of_gates(rows: Sequence[Row]) -> Message:
+    """The answer to "is Gemma gated?", as rows without a gate say nothing of one."""
+    gated = sum(row.gate is not None for row in rows)
+    key = "gates_some" if 0 < gated < len(rows) else "gates_all" if gated else "gates_none"
+    return msg(f"shelf.{key}", gated=gated, count=len(rows))
 
 
 def warm(budget: Budget) -> None:

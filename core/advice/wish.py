@@ -83,17 +83,22 @@ class Wish:
 
 @dataclass(frozen=True)
 class Read:
-    """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near."""
+    """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near.
+    asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here."""
 
     wish: Wish
     corrected: tuple[tuple[str, str], ...] = ()
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    asks_of_gate: bool = False
+    asks_for_pictures: bool = False
 
     def told(self) -> tuple[Message, ...]:
         """For a person: what was read otherwise than written, and what not at all."""
         found = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
         for words, near in self.unknown:
             found.append(msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words))
+        if self.asks_for_pictures:
+            found.append(msg("shelf.text_alone"))
         return tuple(found)
 
 
@@ -108,7 +113,8 @@ def read(words: str, wish: Wish | None = None) -> Read:
     for kind, value in meanings:
         _take(kind, value, found, is_question)
     corrected, unknown = _names(text, found, is_question)
-    return Read(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown))
+    pictures, of_gate = found.pop("pictures", False), is_question and ("ask", "gated") in meanings
+    return Read(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures)
 
 
 def squashed(text: str) -> str:

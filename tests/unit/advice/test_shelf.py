@@ -101,6 +101,11 @@ READINGS: dict[str, Wish] = {
     "role play": Wish(topic="roleplay"),
     "for a cpu": Wish(processor=True, billions=(0.0, wish.PROCESSOR_BILLIONS)),
     "multilingual": Wish(many_languages=True),
+    "what should I take for this PC": Wish(),  # was "sold" and "thinks"
+    "a smarter one to start with": Wish(),  # was the starter
+    "up to 8 GB": Wish(card_gb=8.0),  # "up" was a name
+    "for my laptop without a graphics card": Wish(processor=True, billions=(0.0, wish.PROCESSOR_BILLIONS)),  # was Wish()
+    "python": Wish(topic="code"),  # was near "phone"
 }
 
 
@@ -123,6 +128,38 @@ def test_a_word_that_means_nothing_is_said_and_finds_nothing_by_itself() -> None
     assert not alone.rows and "xyzzy" in str(alone.told[0])
     beside = shelf.find("xyzzy german", CARD)
     assert {row.model.id for row in beside.rows} == set(ids("german")) and "xyzzy" in str(beside.told[0])
+
+
+def test_words_that_mean_nothing_at_all_bring_what_may_be_asked() -> None:
+    for language in LANGUAGES:
+        said = [told.render(language) for told in shelf.find("chatgpt", CARD).told]
+        assert len(said) == 2 and "8 GB" in said[1]
+    assert len(shelf.find("chatgpt german", CARD).told) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("is Gemma gated?", "gates_some"),
+        ("Gemma 需要许可吗", "gates_some"),
+        ("is qwen3 gated?", "gates_none"),
+        ("is llama 3.2 gated?", "gates_all"),
+    ],
+)
+def test_whether_a_model_is_gated_is_answered_in_a_sentence(words: str, said: str) -> None:
+    """Rows without a gate say nothing of one, so that the first rows of an answer left it open."""
+    found = shelf.find(words, CARD)
+    [told] = found.told
+    gated = sum(row.model.gated for row in found.rows)
+    assert told.key == f"shelf.{said}" and told.params == {"gated": gated, "count": len(found.rows)}
+    assert not any(told.key.startswith("shelf.gates") for told in shelf.find("gemma", CARD).told)
+
+
+def test_who_asks_for_pictures_is_told_that_text_alone_is_trained() -> None:
+    for words in ("a vision model", "能看图的模型"):
+        found = shelf.find(words, CARD)
+        assert [told.key for told in found.told] == ["shelf.text_alone"] and len(found.rows) == len(BY_ID)
+    assert [told.key for told in shelf.find("gemma that reads pictures", CARD).told] == ["shelf.text_alone"]
 
 
 def test_a_word_that_is_near_another_but_begins_otherwise_is_not_taken_for_it() -> None:
