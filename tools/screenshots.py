@@ -167,7 +167,10 @@ def with_a_card(studio: Studio, folder: Path) -> None:
         studio.shoot(
             app,
             [
-                Shot("card-8-gb-models", arrange=lambda page: (only_open(page, "model"), page.locator("#model input").click())),
+                Shot(
+                    "card-8-gb-models",
+                    arrange=lambda page: (only_open(page, "model"), page.locator("#shelf-words input").fill("small japanese")),
+                ),
                 Shot("card-8-gb", arrange=lambda page: (ready_for(page, SEVEN_BILLION), unfold_reasons(page))),
                 Shot("card-8-gb", SETTINGS),
             ],

@@ -304,7 +304,9 @@ class Wizard:
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start: self._start_button(result),
             self.again: gr.Timer(active=result.unsettled),
-            **self.model_step.download.draw(form.model, result.shape),
+            **self.model_step.download.draw(
+                form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
+            ),
             **self.further.draw(form.answers),
             **data.findings.draw(result.findings),
             **plan.findings.draw(result.findings),

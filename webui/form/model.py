@@ -12,6 +12,7 @@ from core.memory.budget import Budget
 from core.models import starter
 from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
+from core.models.shapes import ModelShape
 from webui.form.planner import FormResult, Planner
 from webui.kit import format
 from webui.kit.format import METHODS
@@ -80,7 +81,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         lines.append(tag("p", model.note[w.language]) if w.language in model.note else None)
     if result.shape is not None:
         size = format.parameters(w, result.shape.params)
-        download = format.bytes_used(starter.WHEEL_BYTES if model_id == "starter" else 2 * result.shape.in_files)
+        download = format.bytes_used(download_bytes(model_id, result.shape))
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
         family = family_of(result.shape.model_type)
@@ -90,6 +91,14 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:
         lines.append(tag("p", w.t("wizard.will_download"), class_="lg-quiet"))
     return join(lines)
+
+
+def download_bytes(model_id: object, shape: ModelShape) -> int:
+    """Of its weights, two bytes a parameter; with its towers, where the catalogue has counted them."""
+    if model_id == "starter":
+        return starter.WHEEL_BYTES
+    model = known(model_id.strip()) if isinstance(model_id, str) else None
+    return 2 * ((model.in_files if model else None) or shape.in_files)
 
 
 def summary(model_id: object, result: FormResult, w: Wording) -> str:

@@ -11,7 +11,6 @@ from core.errors import GarageError
 from core.hub.cached import cache_folder
 from core.hub.transfer import DISK_MARGIN
 from core.models.library import ModelRef
-from core.models.shapes import ModelShape
 from webui.kit import format
 from webui.kit.html import Html, muted, notice
 from webui.kit.live import Update, shown
@@ -28,10 +27,10 @@ class DownloadButton:
         self.button = gr.Button(self.w.t("downloads_view.start"), size="sm", visible=False, elem_id="download-model")
         self.notice = gr.HTML("", visible=False, elem_id="download-notice")
 
-    def draw(self, model_id: Any, shape: ModelShape | None) -> dict[Any, Any]:
-        """For every look at the form: only there for a model of a hub that is not on this PC, nor on its way."""
+    def draw(self, model_id: Any, size: int | None) -> dict[Any, Any]:
+        """size: bytes of its weights, None where that is not known. For every look at the form: only there for a model of a hub that is not on this PC, nor on its way."""
         wanted = self._is_to_be_had(model_id)
-        room = self._room(shape) if wanted and shape is not None else Html("")
+        room = self._room(size) if wanted and size is not None else Html("")
         return {self.room: shown(room), self.button: gr.update(visible=wanted), self.notice: shown("")}
 
     def _is_to_be_had(self, model_id: Any) -> bool:
@@ -46,7 +45,7 @@ class DownloadButton:
             return False
         return row is None or row.state not in ("waiting", "running", "again")
 
-    def _room(self, shape: ModelShape) -> Html:
+    def _room(self, size: int) -> Html:
         """Said before it is begun; the transfer itself looks once more, with the files' own sizes."""
         folder = cache_folder(None)
         there = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
@@ -54,7 +53,7 @@ class DownloadButton:
             free = shutil.disk_usage(there or folder).free
         except OSError:
             return Html("")
-        needed = 2 * shape.in_files * DISK_MARGIN
+        needed = size * DISK_MARGIN
         said = {"free": format.bytes_used(free), "needed": format.bytes_used(needed), "folder": str(folder)}
         return (
             notice(self.w.t("downloads_view.no_room", **said), "warn")

@@ -80,7 +80,7 @@ def test_the_button_is_there_for_what_is_not_here_and_says_the_room_first(
     part.build()
 
     def drawn(model: object) -> tuple[bool, str]:
-        updates = part.draw(model, QWEN.shape)
+        updates = part.draw(model, 8_000_000_000)
         return updates[part.button]["visible"], updates[part.room]["value"]
 
     usage = namedtuple("usage", "total used free")
