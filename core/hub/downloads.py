@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import constants
 
 from core import files
-from core.errors import ModelError
+from core.errors import ModelError, RunError
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
 from core.hub.download import Check, Report
@@ -40,19 +41,25 @@ class Downloads:
         self._threads: dict[Path, threading.Thread] = {}
         self._closing, self._wake = threading.Event(), threading.Event()
         self._starter: threading.Thread | None = None
+        self._untold: dict[Path, tuple[float, Message]] = {}  # what ended here and could not be written: of which wish, and why
 
     def rows(self) -> list[Download]:
         """In the order in which they were asked for."""
-        rows = [entry.row() for entry in self._entries()]
+        rows = [self._row(entry) for entry in self._entries()]
         return sorted((row for row in rows if row), key=lambda row: row.asked)
 
     def row(self, repo: str, revision: str | None = None) -> Download | None:
-        return self._entry(repo, revision).row()
+        return self._row(self._entry(repo, revision))
+
+    def _row(self, entry: Entry) -> Download | None:
+        row, (asked, why) = entry.row(), self._untold.get(entry.folder, (0.0, None))
+        is_untold = row is not None and row.state == "waiting" and row.asked == asked
+        return row.model_copy(update={"state": "failed", "message": why}) if row and is_untold else row
 
     def start(self, repo: str, revision: str | None = None) -> Download:
         """Ask for a model; what runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
         entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
-        row, wish = entry.row(), entry.wish()
+        row, wish = self._row(entry), entry.wish()
         if row is not None and row.state in ("waiting", "running", "again"):
             return row
         is_first = wish.is_first if wish and wish.wanted != "cancel" else not CachedRepo(repo, cache_folder(None)).folder.exists()
@@ -107,12 +114,16 @@ class Downloads:
                 row = self.follow(repo, revision, report, check, accept)
             except BaseException:
                 if is_ours:
-                    self._ask_quietly("pause", repo, revision)
+                    with suppress(RunError):  # of a full disk: what ended it is said first
+                        self._ask_quietly("pause", repo, revision)
                 raise
             if row is None or row.state == "paused":
                 raise ModelError("downloads.left", repo=repo)
             if row.state == "failed" and row.message:
                 raise ModelError(row.message)
+            if cached and (local := cached.snapshot(revision or constants.DEFAULT_REVISION)):
+                accept(local)  # somebody else may have brought it, who asked something else of it
+                return local
         return download.fetch(repo, revision, report, check, accept=accept)
 
     def follow(
@@ -126,7 +137,7 @@ class Downloads:
         """Until it is done, failed, paused or cancelled (None); works on it here where nobody else does. Raises what check raises, which
         ends it where it is worked on here, and elsewhere only the looking on."""
         entry = self._entry(repo, revision)
-        while (row := entry.row()) is not None and row.state not in (*ENDED, "paused"):
+        while (row := self._row(entry)) is not None and row.state not in (*ENDED, "paused"):
             check()
             if row.state == "waiting" and self._work(
                 repo, entry, report, check, accept or (lambda folder: self._accept(repo, folder))
@@ -155,7 +166,15 @@ class Downloads:
             if self._closing.is_set():
                 raise NotNow
 
-        self._work(repo, entry, lambda progress: None, go_on, lambda folder: self._accept(repo, folder))
+        try:
+            self._work(repo, entry, lambda progress: None, go_on, lambda folder: self._accept(repo, folder))
+        except OSError as error:  # not begun again and again: a disk that is full takes neither the model nor what is told of it
+            wish, reason = entry.wish(), error.strerror or type(error).__name__
+            if wish is not None:
+                self._untold[entry.folder] = (
+                    wish.asked,
+                    msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason),
+                )
 
     def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
         """Whether it was worked on here, to whatever end; False where somebody else holds it."""
@@ -202,7 +221,10 @@ class Downloads:
 
     def _entries(self) -> list[Entry]:
         folder = self.workspace.root / "downloads"
-        return [Entry(each) for each in sorted(folder.iterdir())] if folder.is_dir() else []
+        try:
+            return [Entry(each) for each in sorted(folder.iterdir())]
+        except OSError:  # there is none yet
+            return []
 
     def _entry(self, repo: str, revision: str | None) -> Entry:
         revision = revision or constants.DEFAULT_REVISION

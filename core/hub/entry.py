@@ -88,18 +88,23 @@ class Entry:
         return wish if wish and REPO_ID.fullmatch(wish.repo) and REVISION.fullmatch(wish.revision) else None
 
     def ask(self, wish: Wish) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.replace_json(self.folder / "wish.json", wish.model_dump(mode="json"))
+        """Raises RunError with a sentence where the disk does not take it."""
+        with files.writing(self.folder.parents[1]):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.replace_json(self.folder / "wish.json", wish.model_dump(mode="json"))
 
     def told(self) -> Told | None:
         return files.read_model(Told, self.folder / "told.json")
 
     def tell(self, told: Told) -> None:
-        """Lasting where it is the end of it; else the next second writes it again."""
+        """Lasting where it is the end of it; else the next second writes it again. Raises OSError."""
         files.replace(self.folder / "told.json", told.model_dump_json(), lasting=told.state in ENDED)
 
     def is_held(self) -> bool:
-        return self.lock.exists() and files.is_locked(self.lock)
+        try:
+            return files.is_locked(self.lock)
+        except OSError:
+            return False
 
     def row(self) -> Download | None:
         wish, told = self.wish(), self.told()

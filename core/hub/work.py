@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
 from core.errors import ModelError
 from core.hub import download
 from core.hub.download import Check, Report
-from core.hub.entry import Entry, Told
+from core.hub.entry import ENDED, Entry, Told
 from core.messages import Message
 from core.progress import Progress
 
@@ -42,7 +43,8 @@ class Work:
         self._told_at, self._is_told = 0.0, True
 
     def to_its_end(self, better: Callable[[Message], Message]) -> None:
-        """Done or failed, and told so. better: what a failure says at last. Raises NotNow, and what check raises."""
+        """Done or failed, and told so. better: what a failure says at last. Raises NotNow, what check raises, and OSError for a
+        workspace that cannot be told."""
         tries, longest = 0, self._now.done
         self._tell("running")
         while True:
@@ -103,5 +105,6 @@ class Work:
 
     def _tell(self, state: Literal["running", "again", "failed", "done"], message: Message | None = None) -> None:
         self._now = self._now.model_copy(update={"state": state, "message": message, "asked": self._wish.asked})
-        self._entry.tell(self._now)
+        with suppress(OSError) if state not in ENDED else nullcontext():  # the next second tells it again, an end is told once
+            self._entry.tell(self._now)
         self._told_at, self._is_told = time.monotonic(), True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from core.errors import ModelError, StopRequested
-from core.hub import cached, download, transfer, work
+from core.errors import ModelError, RunError, StopRequested
+from core.hub import cached, download, growing, transfer, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
@@ -259,6 +260,38 @@ def test_a_pause_that_the_hub_wants_is_kept(hub: FakeHub, app: Downloads, monkey
     assert row is not None and row.message is not None and row.message.params["seconds"] == 600
     app.pause(REPO)
     until(app, "paused")
+
+
+def test_a_disk_too_full_to_tell_of_it_ends_a_download_once_and_a_person_goes_on(
+    hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where workspace and cache share the drive, told.json meets the same full disk: it began anew three times a second."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(self: object, *_: object) -> None:
+        raise full
+
+    with monkeypatch.context() as disk:
+        disk.setattr(growing.Growing, "write", refuse)
+        disk.setattr(Entry, "tell", refuse)
+        app.start(REPO)
+        row = until(app, "failed")
+        assert row is not None and row.message is not None and row.message.key == "downloads.cannot_tell"
+        app.start(OTHER)
+        until(app, "failed", OTHER)  # so that the thread which begins what waits has looked again
+        assert sum(f"/api/models/{REPO}" in asked for asked in hub.requests) == 1
+    app.resume(REPO)
+    until(app, "done")
+
+
+def test_a_workspace_that_takes_no_wish_is_a_sentence(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("core.files.replace_json", refuse)
+    with pytest.raises(RunError) as caught:
+        Downloads(space).start(REPO)
+    assert caught.value.message.key == "faults.cannot_write"
 
 
 def test_a_disk_that_another_download_is_about_to_fill_counts_as_full(
