@@ -61,7 +61,7 @@ def said(found: Shelf, controls: Wish, w: Wording) -> Html:
     lines = [tag("p", w.of(told), class_="lg-told") for told in found.told]
     if count:
         key = "count_one" if count == 1 else "count"
-        what = f" ({' · '.join(parts)})" if parts else ""
+        what = w.t("shelf_view.understood", parts=" · ".join(parts)) if parts else ""
         lines.append(tag("p", w.t(f"shelf_view.{key}", count=count, what=what, place=where(found.budget, w)), class_="lg-quiet"))
     return tag("div", *lines, role="status")
 

@@ -56,6 +56,7 @@ def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_aga
     found = drawn("small japanese for 6 GB", wish=Wish(fits=True))
     said = re.search(r'role="status">(.*?)</div>', found)
     assert said and "speaks Japanese" in said[1] and "6 GB" in said[1]
+    assert "个模型（不超过 4.5B · " in drawn("small japanese", language="zh"), "in Chinese brackets, as the sentence has them"
     assert "fits" not in (re.search(r'role="status">(.*?)</div>', drawn("", wish=Wish(fits=True))) or [""])[0]
 
 
