@@ -74,7 +74,7 @@ def test_what_is_asked_for_is_downloaded_beside_the_page_and_told(hub: FakeHub, 
 def test_a_paused_download_goes_on_where_it_was(hub: FakeHub, app: Downloads, cache: Path) -> None:
     hub.stall_after = 5 * CHUNK
     app.start(REPO)
-    wait_until(lambda: incomplete(cache) == 5 * CHUNK)
+    wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0 and incomplete(cache) == 5 * CHUNK)
     app.pause(REPO)
     wait_until(lambda: not Entry.of(app.workspace, REPO, "main").is_held())
     row = app.row(REPO)
