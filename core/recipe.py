@@ -25,6 +25,7 @@ Goal = Literal[
 ]  # fmt: skip
 # Tried in this order where the recipe names none; core/data/formats says what each looks like.
 Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
+ColumnRole = Literal["question", "answer", "system", "context", "text", "ignore"]
 MOST_RANK = 256
 LONGEST_PROMPT = 500  # characters of a question of the person's own
 
@@ -52,6 +53,10 @@ class Data(_Section):
         description="The data set to learn from: a sample set, one you added, or (in a command) a file.",
     )
     format: Format | None = Field(None, description="How rows are laid out; empty means recognised from the rows themselves.")
+    columns: dict[str, ColumnRole] | None = Field(
+        None,
+        description="What columns with other names are for, such as {Frage: question, Antwort: answer}; empty means by their names, or guessed.",
+    )
     max_length: int = Field(
         512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )

@@ -11,6 +11,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.data.formats import Example, examples_of, inspect_file
 from core.data.labels import LongExamples
 from core.data.preview import Preview
+from core.data.shapes.roles import Roles, parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.messages import msg, terminal_language
@@ -24,12 +25,12 @@ def dataset_store(space: Workspace) -> DatasetStore:
     return DatasetStore(space.datasets, PRESETS, space.library_folders)
 
 
-def dataset_id(space: Workspace, source: str, relative_to: Path) -> str:
+def dataset_id(space: Workspace, source: str, relative_to: Path, columns: Roles | None = None) -> str:
     """source as an id of the store: an id already, or a file, which is added first (the same file only once)."""
     store = dataset_store(space)
     for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
-            return store.import_file(candidate, candidate.stem).id
+            return store.import_file(candidate, candidate.stem, columns).id
     store.path(source)  # raises DataError for what is neither
     return source
 
@@ -40,15 +41,19 @@ def inspect(
     model: str | None = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
+    columns: Annotated[str, typer.Option(help="what columns are for: question=Frage,answer=Antwort")] = "",
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
 ) -> None:
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
     space = Workspace.open(workspace)
     path = expand(data)
-    path = path if path.is_file() else dataset_store(space).path(data)
-    report = inspect_file(path)
-    learned = what_is_learned(space, model, list(examples_of(path)), max_length, long_examples) if model is not None else None
+    roles: Roles | None = parse(columns) if columns else None
+    if not path.is_file():
+        path, roles = dataset_store(space).path(data), dataset_store(space).roles(data, roles)
+    report = inspect_file(path, columns=roles)
+    examples = list(examples_of(path, columns=roles)) if model is not None else []
+    learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
         value = {"file": str(path), **report.model_dump(mode="json")}
         print_json(in_words(value | ({"learned": learned} if learned else {})))

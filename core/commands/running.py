@@ -120,7 +120,7 @@ def prepared(
         wanted = further_runs.held_to(wanted, of_parent)
     if ModelRef.parse(wanted.model.id).kind == "library":
         Models(space).library_folder(wanted.model.id)
-    source = dataset_id(space, wanted.data.source, relative_to)
+    source = dataset_id(space, wanted.data.source, relative_to, wanted.data.columns)
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
     seen = preview_of(space, wanted)
@@ -200,7 +200,9 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     """None where the data or the model cannot be had: the run says why."""
     data = wanted.data
     with contextlib.suppress(GarageError):
-        return Previews(dataset_store(space), Models(space)).of(data.source, wanted.model.id, Learning.of(data), data.format)
+        return Previews(dataset_store(space), Models(space)).of(
+            data.source, wanted.model.id, Learning.of(data), data.format, data.columns
+        )
     return None
 
 

@@ -30,7 +30,7 @@ from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.rewritten import rewritten
-from core.data.shapes.roles import Role, guess, renamed
+from core.data.shapes.roles import Role, Roles, guess, renamed, require
 from core.data.shapes.tools import as_json, read_tools
 from core.errors import DataError
 from core.messages import Message, msg
@@ -99,7 +99,7 @@ class DataReport(Frozen):
     rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
     there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
     what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for, where
-    their names are none of a format; guessed.
+    their names are none of a format; guessed: nobody said so.
     """
 
     format: Format
@@ -117,6 +117,7 @@ class DataReport(Frozen):
     notes: tuple[Message, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     roles: dict[str, Role] = {}
+    guessed: bool = False
 
 
 # --- which format ----------------------------------------------------------------------------------------------------
@@ -317,12 +318,14 @@ _CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
 # --- a whole file ----------------------------------------------------------------------------------------------------
 
 
-def examples_of(path: str | Path | Source, format: Format | None = None) -> Iterator[tuple[int, Example]]:
+def examples_of(
+    path: str | Path | Source, format: Format | None = None, columns: Roles | None = None
+) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
 
-    format: None recognises it. Raises DataError where the file cannot be read, or after its end if no row was good.
+    format: None recognises it. columns: what those with other names are for; they decide the format. Raises DataError where the file cannot be read, or after its end if no row was good.
     """
-    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS)
+    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS, columns)
     problem, found, bad = None, False, 0
     for item in items:
         problems = [item] if isinstance(item, Problem) else []
@@ -341,13 +344,15 @@ def examples_of(path: str | Path | Source, format: Format | None = None) -> Iter
         )
 
 
-def inspect_file(path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS) -> DataReport:
+def inspect_file(
+    path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS, columns: Roles | None = None
+) -> DataReport:
     """Read all of a file and say what is in it and what is wrong with it.
 
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
-    source, chosen, roles, items = _start(path, format, limits)
-    columns: dict[str, None] = dict.fromkeys(roles)
+    source, chosen, roles, items = _start(path, format, limits, columns)
+    names: dict[str, None] = dict.fromkeys(roles)
     seen: dict[int, int] = {}
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
     counts = {"error": 0, "warning": 0}
@@ -365,7 +370,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
             note(item)
             continue
         rows += 1
-        columns.update(dict.fromkeys(name for name in map(str, item.values) if name not in roles.values()))
+        names.update(dict.fromkeys(name for name in map(str, item.values) if name not in roles.values()))
         example, problems = check(item, chosen, left)
         for problem in problems:
             note(problem)
@@ -382,7 +387,7 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
     return DataReport(
         format=chosen,
         kind=source.kind,
-        columns=tuple(columns)[:100],
+        columns=tuple(names)[:100],
         rows=rows,
         good_rows=good,
         problems=tuple(problems),
@@ -392,14 +397,15 @@ def inspect_file(path: str | Path | Source, format: Format | None = None, limits
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
-        notes=(*source.notes, *_guessed(roles)),
+        notes=(*source.notes, *(() if columns else _guessed(roles))),
+        guessed=bool(roles) and not columns,
         roles=dict(roles),
         left_out=left.said(),
     )
 
 
 def _start(
-    path: str | Path | Source, format: Format | None, limits: Limits
+    path: str | Path | Source, format: Format | None, limits: Limits, columns: Roles | None
 ) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
     """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
@@ -413,18 +419,23 @@ def _start(
             rows.append(item)
         elif problem is None and item.severity == "error":
             problem = item
-        if len(rows) == (SAMPLE_ROWS if format is None else 1):
+        if len(rows) == (SAMPLE_ROWS if format is None or columns else 1):
             break
     if not rows:
         raise _nothing(source, problem)
-    if format is not None:
+    if columns:
+        require(columns, rows)
+        roles = dict(columns)
+    elif format is not None:
         return source, format, {}, read_rows(source, limits)
-    try:
-        return source, recognise(rows), {}, read_rows(source, limits)
-    except DataError:
-        roles = guess(rows)
-        if roles is None:
-            raise
+    else:
+        try:
+            return source, recognise(rows), {}, read_rows(source, limits)
+        except DataError:
+            guessed = guess(rows)
+            if guessed is None:
+                raise
+            roles = guessed
     chosen: Format = "text" if "text" in roles.values() else "question_answer"
     return source, chosen, roles, (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
 

@@ -275,7 +275,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format))
+    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format, recipe.data.columns))
 
 
 if __name__ == "__main__":

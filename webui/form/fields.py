@@ -24,7 +24,13 @@ from webui.kit.wording import Wording, field_of
 
 Key = tuple[str, str]  # section and name of a recipe's field
 
-ELSEWHERE: set[Key] = {("model", "id"), ("data", "source"), ("adapter", "method"), ("adapter", "r")}  # asked in the steps
+ELSEWHERE: set[Key] = {
+    ("model", "id"),
+    ("data", "source"),
+    ("data", "columns"),
+    ("adapter", "method"),
+    ("adapter", "r"),
+}  # asked in the steps
 SECTIONS: dict[str, type[BaseModel]] = {"adapter": Adapter, "train": Train, "data": Data, "model": Model}
 FOLDED: tuple[Key, ...] = tuple(
     (section, name) for section, settings in SECTIONS.items() for name in settings.model_fields if (section, name) not in ELSEWHERE

@@ -250,7 +250,7 @@ class Planner:
             return None, None
         try:
             return self.services.previews.of(
-                recipe.data.source, recipe.model.id, Learning.of(recipe.data), recipe.data.format
+                recipe.data.source, recipe.model.id, Learning.of(recipe.data), recipe.data.format, recipe.data.columns
             ), None
         except GarageError as error:
             return None, error.message

@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from core.data.reading.rows import Row
 from core.data.shapes.left_out import says
+from core.errors import DataError
+from core.recipe import ColumnRole
 
-Role = Literal["question", "answer", "system", "context", "text"]
+Role = ColumnRole  # ignore is only ever chosen, never guessed
+Roles = Mapping[str, Role]
+_MEANT: tuple[Role, ...] = ("question", "answer", "system", "context", "text")
 LEAST_WORDS = 3  # a column of text says more than a name or a date, counted where it says the most
 # Names, or words of names, that mean a role: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean, Arabic, Hindi.
 _WRITTEN: dict[Role, str] = {
@@ -85,10 +89,33 @@ def _last_meaning(name: str) -> Role | None:
     return None
 
 
-def renamed(row: Row, roles: Mapping[str, Role]) -> Row:
+def parse(written: str) -> dict[str, Role]:
+    """{column: role} of "question=Frage,answer=Antwort". Raises DataError."""
+    found: dict[str, Role] = {}
+    for pair in written.split(","):
+        role, equals, name = (part.strip() for part in pair.partition("="))
+        if not equals or not name or role not in (*_MEANT, "ignore"):
+            raise DataError("data.bad_columns", found=pair[:80], roles=[*_MEANT, "ignore"])
+        found[name] = role
+    return found
+
+
+def require(roles: Roles, rows: Sequence[Row]) -> None:
+    """Raises DataError where a column is in no row, or where what they are for is nothing to learn from."""
+    known = dict.fromkeys(str(name) for row in rows for name in row.values)
+    if missing := [name for name in roles if name not in known]:
+        raise DataError("data.no_such_column", missing=missing[:20], found=[*known][:20])
+    meant = [role for role in roles.values() if role != "ignore"]
+    if len(set(meant)) < len(meant) or not ({"question", "answer"} <= set(meant) and "text" not in meant or meant == ["text"]):
+        raise DataError("data.roles_unclear", found=[f"{name}: {role}" for name, role in roles.items()])
+
+
+def renamed(row: Row, roles: Roles) -> Row:
     """A row whose columns have the names of their roles; what already goes by such a name, and has another role, keeps out of the way."""
     values: dict[str, Any] = {}
     for name, value in row.values.items():
         given = roles.get(str(name))
+        if given == "ignore":
+            continue
         values[given or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
     return Row(row.number, values, row.line, row.left)

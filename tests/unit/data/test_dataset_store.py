@@ -241,7 +241,7 @@ def test_a_conversion_that_breaks_off_leaves_nothing_to_be_taken_for_a_whole_one
     monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 1)
     info = store.import_file(data_file(tmp_path), "mine")
 
-    def full(path, format):
+    def full(path, *more):
         yield {"row": 1, "example": "{}"}
         raise OSError(28, "No space left on device")
 
@@ -260,7 +260,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
     monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 10)
     two, done, calls, whole = threading.Event(), threading.Event(), [], formats.examples_of
 
-    def paused(path, format):
+    def paused(path, format, columns):
         calls.append(path)
         stop, until = ((25, two), (5, done))[len(calls) - 1]
         for number, found in enumerate(whole(path, format)):

@@ -6,12 +6,15 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, examples_of, inspect_file
 from core.data.reading.rows import Row
-from core.data.shapes.roles import guess
-from core.errors import DataError
+from core.data.shapes.roles import guess, parse
+from core.data.store import DatasetStore, Examples
+from core.errors import DataError, RecipeError
+from core.recipe import Recipe
 
 Q, A = "What is a crêpe?", "It is a thin pancake from Brittany."
 PAIR = Example(messages=(ChatMessage("user", Q), ChatMessage("assistant", A)))
@@ -78,3 +81,72 @@ def test_a_format_that_fits_is_never_overruled_by_a_guess(tmp_path) -> None:
     file.write_text('text,label,frage,antwort\nspam?,yes,"What is it?","It is spam."\n')
     report = inspect_file(file)
     assert report.format == "text_label" and not report.roles and not report.notes
+
+
+# ---- said by a person ------------------------------------------------------------------------------------------------
+
+SAID = {"b": "question", "a": "answer", "note": "ignore"}
+LINES = f'a,b,note,c\n"{A}","{Q}",x,y\n'
+
+
+def test_what_a_person_says_of_columns_decides_and_what_is_to_be_ignored_is_no_loss(tmp_path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(LINES, "utf-8")
+    assert [example for _, example in examples_of(file, columns=parse("question=b, answer=a,ignore=note"))] == [PAIR]
+    report = inspect_file(file, columns=SAID)
+    assert (report.roles, report.guessed, report.notes) == (SAID, False, ())
+    assert [str(one.what) for one in report.left_out] == ["The column “c”"]
+
+
+def test_it_overrules_the_names_and_a_format(tmp_path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"answer": Q, "question": A}))
+    swapped = {"answer": "question", "question": "answer"}
+    assert [example for _, example in examples_of(file, "messages", swapped)] == [PAIR]
+
+
+@pytest.mark.parametrize(
+    "written, said",
+    [
+        ("question", "“question” says nothing of a column"),
+        ("person=b", "expected role=column with one of the roles"),
+        ("question=b,answer=z", "There is no column z here, found a, b, note, c"),
+        ("question=b", "The columns b: question are nothing to learn from"),
+        ("question=b,answer=a,text=c", "are nothing to learn from"),
+        ("question=b,answer=a,answer=c", "are nothing to learn from"),
+    ],
+)
+def test_what_cannot_be_meant_of_columns_is_a_sentence(written: str, said: str, tmp_path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(LINES, "utf-8")
+    with pytest.raises(DataError) as caught:
+        inspect_file(file, columns=parse(written))
+    assert said in str(caught.value)
+
+
+def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_training(tmp_path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text('a,b,c\n"one two three four","one two three","x y z"\n', "utf-8")
+    store = DatasetStore(tmp_path / "datasets", tmp_path)
+    with pytest.raises(DataError, match="fit no format"):
+        store.import_file(file)
+    info = store.import_file(file, columns={"b": "question", "a": "answer"})
+    other = store.import_file(file, columns={"a": "question", "b": "answer"})
+    assert info.id != other.id and store.import_file(file, columns={"b": "question", "a": "answer"}) == info
+    store = DatasetStore(store.root, tmp_path)
+    for id, answer in ((info.id, "one two three four"), (other.id, "one two three")):
+        assert store.report(id).good_rows == 1 and store.report(id).roles == store.get(id).roles
+        (example,) = Examples(store.load(id, tmp_path / "cache"))
+        assert example.messages[-1].content == answer
+    (example,) = Examples(store.load(info.id, tmp_path / "cache", columns={"c": "text"}))
+    assert example.text == "x y z"
+
+
+def test_a_recipe_says_it_too() -> None:
+    recipe = Recipe.parse({"data": {"source": "a", "columns": {"Frage": "question", "Antwort": "answer"}}})
+    assert Recipe.parse(yaml.safe_load(recipe.dump())) == recipe and recipe.data.columns == {
+        "Frage": "question",
+        "Antwort": "answer",
+    }
+    with pytest.raises(RecipeError, match="columns"):
+        Recipe.parse({"data": {"source": "a", "columns": {"Frage": "person"}}})
