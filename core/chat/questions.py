@@ -61,11 +61,17 @@ def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
         client.unload()
 
 
-def answer(client: ChatClient, prompt: str, both: bool, max_new_tokens: int) -> dict[str, str | None]:
-    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question."""
+def answer(
+    client: ChatClient, prompt: str, both: bool, max_new_tokens: int, enable_thinking: bool | None = None
+) -> dict[str, str | None]:
+    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question. enable_thinking: None as it was trained.
+    Raises ChatError where its template knows no such choice."""
+    if enable_thinking is not None and client.state().thinks is None:
+        raise ChatError("chat.no_switch")
     turns = [{"role": "user", "content": prompt}]
+    sampling = Sampling(max_new_tokens=max_new_tokens, enable_thinking=enable_thinking)
     words: dict[str, str] = {"tuned": ""} | ({"base": ""} if both else {})
-    with client.ask(turns if both else None, turns, Sampling(max_new_tokens=max_new_tokens)) as stream:
+    with client.ask(turns if both else None, turns, sampling) as stream:
         for item in stream:
             if isinstance(item, Piece):
                 words[item.column] += item.text

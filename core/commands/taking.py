@@ -22,6 +22,9 @@ def chat(
     base: Annotated[bool, typer.Option("--base", help="Ask the base model too.")] = False,
     checkpoint: str | None = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
+    thinking: Annotated[
+        bool | None, typer.Option("--thinking/--no-thinking", help="Ask it to think first, or not; left out: as it was trained.")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +40,7 @@ def chat(
     with opened(space, target) as client:
         if elsewhere := client.state().elsewhere:
             say(elsewhere)
-        result = answer(client, prompt, base, max_new_tokens)
+        result = answer(client, prompt, base, max_new_tokens, thinking)
     if as_json:
         print_json({"chat": target.label, "prompt": prompt, **result})
         return

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core.chat.answer import Piece, Sampling
+from core.chat.client import ChatState, ChatTarget
+from core.commands import __main__ as commands
+from core.commands import taking
 from core.commands.terminal import columns, written_over
 from core.presets import PROJECT
 
@@ -30,3 +38,44 @@ def test_nothing_is_written_in_escape_sequences(folder: str) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\x1b[" in node.value
     ]
     assert texts == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "thinks", "then"),
+    [
+        ([], True, None),
+        (["--thinking"], False, True),
+        (["--no-thinking"], True, False),
+        ([], None, None),
+        (["--thinking"], None, "refused"),
+    ],
+)
+def test_chat_asks_with_thinking_without_or_as_trained(
+    asked: list[str],
+    thinks: bool | None,
+    then: bool | str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A terminal always asked as trained."""
+    sampled: list[Sampling] = []
+
+    class Client:
+        def state(self) -> ChatState:
+            return ChatState("ready", thinks=thinks)
+
+        @contextmanager
+        def ask(self, base: Any, tuned: Any, sampling: Sampling) -> Iterator[list[Piece]]:
+            sampled.append(sampling)
+            yield [Piece("tuned", "Hello.")]
+
+    monkeypatch.setattr(taking, "target_of_adapter", lambda space, folder: ChatTarget("starter", label="mine"))
+    monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(Client()))
+    (tmp_path / "adapter_config.json").write_text("{}", "utf-8")
+    status = commands.main(["chat", str(tmp_path), "--prompt", "Hi", *asked, "--workspace", str(tmp_path / "ws")])
+    said = capsys.readouterr()
+    if then == "refused":
+        assert status != 0 and not sampled and "--no-thinking" in said.err + said.out
+    else:
+        assert status == 0 and said.out == "Hello.\n" and [each.enable_thinking for each in sampled] == [then]
