@@ -21,6 +21,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
+from core.chat.frames import Marks, Told, marks_of
 from core.data.conversation import Turn
 from core.data.dialect import OPEN
 from core.data.template import ChatTemplate
@@ -54,6 +55,7 @@ class Duel:
             "tuned": tuned_template or tokenizer.template,
         }
         self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
+        self._marks = {column: marks_of(self._templates[column]) for column in COLUMNS}
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         room = free_on_card(self._model.device)
         held = (
@@ -115,21 +117,24 @@ class Duel:
         finally:
             self._one_at_a_time.release()
 
-    def _opening(self, prompt: list[int]) -> str:
+    def _opening(self, column: Column, prompt: list[int]) -> str:
         """What of an answer the prompt has written already: the beginning of a thought, or ""."""
-        return OPEN if self.tokenizer.decode(prompt[-8:], skip_special_tokens=False).rstrip().endswith(OPEN.rstrip()) else ""
+        end = self.tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
+        openings = (OPEN.rstrip(), *(mark for mark, told in self._marks[column].items() if told == OPEN))
+        return OPEN if end.endswith(openings) else ""
 
     def _row(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
         prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
-        return _Reply(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, self.tokenizer)
+        stream = TextStream(self.tokenizer, self._marks[column])
+        return _Reply(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache: Any = None
         for row in rows:
             row.since = time.perf_counter()
-            if opening := self._opening(row.prompt):
+            if opening := self._opening(row.column, row.prompt):
                 yield Piece(row.column, opening)
         while rows:
             with self._as_rows([row.column for row in rows], stopped):
@@ -267,13 +272,13 @@ class _Reply:
         stop_ids: frozenset[int],
         max_new_tokens: int,
         generator: torch.Generator,
-        tokenizer: Tokenizer,
+        stream: TextStream,
     ):
         self.column, self.prompt, self.generator = column, prompt, generator
         self.finish_reason: FinishReason | None = None
         self.since = 0.0
         self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
-        self._text = TextStream(tokenizer)
+        self._text = stream
         self._tokens = 0
 
     def take(self, token: int) -> str:
@@ -294,14 +299,15 @@ class _Reply:
 
 
 class TextStream:
-    """Token ids to text, piece by piece: the pieces joined are the decoded whole, special tokens left out.
+    """Token ids to text, piece by piece: the pieces joined are the decoded whole, special tokens left out; where marks (frames) have some,
+    these are told in plain words and no special token is left out.
 
     A character may need several tokens, so text that ends in U+FFFD waits. Each piece is decoded with the one before
     it, because tokenizers treat the space before a first word differently; earlier tokens are never decoded again.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, marks: Marks | None = None):
+        self._tokenizer, self._skips, self._in_words = tokenizer, not marks, Told(marks or {})
         self._window: list[int] = []
         self._told = 0  # how many ids of the window have been told
 
@@ -312,12 +318,12 @@ class TextStream:
             return ""
         del self._window[: self._told]
         self._told = len(self._window)
-        return new
+        return self._in_words.add(new)
 
     def rest(self) -> str:
         """What an answer that ended mid-character still has to tell."""
-        return self._untold().rstrip(REPLACEMENT)
+        return self._in_words.add(self._untold().rstrip(REPLACEMENT)) + self._in_words.rest()
 
     def _untold(self) -> str:
-        told = self._tokenizer.decode(self._window[: self._told])
-        return self._tokenizer.decode(self._window)[len(told) :]
+        told = self._tokenizer.decode(self._window[: self._told], self._skips)
+        return self._tokenizer.decode(self._window, self._skips)[len(told) :]
