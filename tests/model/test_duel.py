@@ -326,6 +326,6 @@ def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_sa
     assert thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n") and prompts[None] == prompts[False]
     assert thinking.decode(prompts[True][0]).endswith("assistant\n<think>\n")
     # What the prompt has begun belongs to the answer that a person reads.
-    assert (asked._opening(prompts[True][0]), asked._opening(prompts[False][0])) == ("<think>\n", "")
+    assert (asked._opening("tuned", prompts[True][0]), asked._opening("tuned", prompts[False][0])) == ("<think>\n", "")
     asked._templates = {"base": thinking.template, "tuned": thinking.template}
     assert asked.thinks is True
