@@ -6,6 +6,7 @@ core.advice.recommend decides it without data. Full fine-tuning, which this app 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,8 +50,12 @@ def entries(budget: Budget) -> Sequence[CatalogueEntry]:
 
 
 def rounded(budget: Budget) -> Budget:
-    """budget as verdicts are remembered for it: free memory trembles all the time."""
-    return budget if budget.free_gib is None else budget.model_copy(update={"free_gib": round(budget.free_gib, 1)})
+    """budget as verdicts are remembered for it: free memory trembles all the time, RAM by more than a card's. Of RAM half a GiB, so that
+    a list is not counted anew, and does not change its mind, at each look; never more than there is."""
+    if budget.free_gib is None:
+        return budget
+    free = math.floor(budget.free_gib * 2) / 2 if budget.kind == "cpu" and budget.free_gib >= 1 else round(budget.free_gib, 1)
+    return budget.model_copy(update={"free_gib": free})
 
 
 @lru_cache(maxsize=32)

@@ -23,6 +23,14 @@ def test_qlora_never_needs_more_than_lora_but_where_its_base_stays_in_16_bit() -
         assert qlora <= lora * 1.02, entry.model.title
 
 
+def test_verdicts_stay_while_free_memory_trembles() -> None:
+    ram = budget.Budget(kind="cpu", free_gib=15.49)
+    assert catalogue.entries(ram) is catalogue.entries(ram.model_copy(update={"free_gib": 15.01}))
+    assert catalogue.rounded(ram).free_gib == 15.0 and catalogue.rounded(ram.model_copy(update={"free_gib": 0.44})).free_gib == 0.4
+    card = budget.planned(8, "Linux")
+    assert catalogue.entries(card) is catalogue.entries(card.model_copy(update={"free_gib": card.free_gib + 0.01}))
+
+
 def test_all_known_models_are_there_and_the_smallest_comes_first() -> None:
     found = catalogue.entries(budget.planned(8, "Windows"))
     assert {entry.model.id for entry in found} == {model.id for model in known_models()}
