@@ -153,7 +153,10 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     with file:
-        return not _share(file.fileno())
+        if not _share(file.fileno()):
+            return True
+        _let_go(file.fileno())
+    return False
 
 
 LOOK_S = 0.2  # what a lock that is free may be refused for, while somebody looks at it
@@ -173,23 +176,31 @@ if sys.platform == "win32":
     _AT_ONCE, _LOCK_VIOLATION, _NOT_NOW = 1, 33, 997  # LOCKFILE_FAIL_IMMEDIATELY; ERROR_LOCK_VIOLATION, ERROR_IO_PENDING
 
     def _share(descriptor: int) -> bool:
-        """Take the first byte, which FileLock locks, for all readers; it is let go when the file is closed. False: somebody has it."""
+        """Take the first byte, which FileLock locks, for all readers. False: somebody has it."""
         handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
         if _KERNEL32.LockFileEx(handle, _AT_ONCE, 0, 1, 0, ctypes.byref(_Overlapped())):
             return True
         if (code := ctypes.get_last_error()) in (_LOCK_VIOLATION, _NOT_NOW):
             return False
         raise ctypes.WinError(code)
+
+    def _let_go(descriptor: int) -> None:
+        """Windows lets go of what a closed file had locked as well, but says that it may take its time."""
+        _KERNEL32.UnlockFileEx(wintypes.HANDLE(msvcrt.get_osfhandle(descriptor)), 0, 1, 0, ctypes.byref(_Overlapped()))
+
 else:
     import fcntl
 
     def _share(descriptor: int) -> bool:
-        """Take what FileLock locks for all readers; it is let go when the file is closed. False: somebody has it."""
+        """Take what FileLock locks for all readers. False: somebody has it."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+    def _let_go(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
