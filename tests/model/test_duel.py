@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.chat import duel as duel_module
-from core.chat.answer import Column, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
 from core.chat.duel import Duel, TextStream, choose
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
@@ -319,7 +319,7 @@ def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw
 def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(starter_folder, tmp_path):
     thinking = Tokenizer(tokenizer_folder(tmp_path, starter_folder, "qwen3_5_think"))
     asked = Duel.__new__(Duel)
-    asked.tokenizer, asked.context_limit = thinking, 100
+    asked.tokenizer, asked.context_limit, asked._marks = thinking, 100, dict.fromkeys(COLUMNS, {})
     asked._templates = {"base": thinking.template, "tuned": thinking.template.asking(False)}
     prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in ("base", "tuned")] for way in (None, True, False)}
     assert all(base == tuned for base, tuned in prompts.values()) and asked.thinks is False
