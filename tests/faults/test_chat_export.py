@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
     (root / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(library)]}), "utf-8")
     workspace = Workspace.open(root / "ws")
     run = Runs(workspace).create(real_recipe(), "command")
-    assert spawn_worker(workspace, run).wait(120) == 0, run.log_tail()
+    assert spawn_worker(workspace, run).wait(600) == 0, run.log_tail()
     run.add_facts(RunFacts(probe_rows=run.facts().probe_rows[:2]))  # of its own rows, as many as a proof needs here
     return Place(workspace, library / "tiny", run)
 

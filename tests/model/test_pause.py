@@ -152,7 +152,7 @@ def recipe(steps: int, **train: Any) -> Recipe:
 
 def ended(process: subprocess.Popen, run: RunFolder) -> int:
     try:
-        return process.wait(120)
+        return process.wait(600)
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError(f"the worker did not end: {run.status()}\n{run.log_tail()}") from None

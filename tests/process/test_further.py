@@ -104,10 +104,10 @@ def test_a_child_goes_on_without_its_parent_even_before_its_first_checkpoint(par
     last = eval_losses(parent)[-1]
     child = runs.create(further.recipe_of(parent), "command", further.facts_of(parent))
     child.ask("pause")
-    assert spawn_worker(space, child).wait(120) == 4 and child.checkpoints() == []
+    assert spawn_worker(space, child).wait(600) == 4 and child.checkpoints() == []
     runs.delete(parent)
     runs.queue_again(child, "command")
-    assert spawn_worker(space, child).wait(120) == 0, child.log_tail()
+    assert spawn_worker(space, child).wait(600) == 0, child.log_tail()
     assert eval_losses(child)[0] == last
 
 
@@ -205,7 +205,7 @@ def test_a_start_that_was_damaged_after_submission_fails_in_words(parent: tuple)
     space, parent = parent
     child = Runs(space).create(further.recipe_of(parent), "command", further.facts_of(parent))
     (further.start_of(child) / WEIGHTS).write_bytes(b"half of it")
-    assert spawn_worker(space, child).wait(120) == 1
+    assert spawn_worker(space, child).wait(600) == 1
     assert child.status().message.key == "further.start_missing" and "Traceback" not in child.log_tail()
 
 

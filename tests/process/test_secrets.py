@@ -62,7 +62,7 @@ def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path, tiny_model: Path, m
             for name, value in (places | here).items():
                 shell.setenv(name, value)
             for kind in ("merged", "adapter") if full else ("merged",):
-                assert Exports(workspace).start(run, kind).wait(120).state == "done"
+                assert Exports(workspace).start(run, kind).wait(600).state == "done"
     assert "serving" in workspace.log.read_text("utf-8"), "the log is one of the files that are searched"
     for path in tmp_path.rglob("*"):
         if path.is_file():

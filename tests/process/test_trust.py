@@ -96,7 +96,7 @@ def test_a_models_own_python_runs_only_as_it_was_trusted(workspace: Workspace, t
 
     recipe = {"model": {"id": MODEL}, "data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 1, "sample_seconds": 0}}
     run = Runs(workspace).create(Recipe.parse(recipe), "test")
-    assert spawn_worker(workspace, run).wait(120) == 0, run.log_tail()
+    assert spawn_worker(workspace, run).wait(600) == 0, run.log_tail()
     assert (tmp_path / "ran").read_text() == "ran" and run.status().state == State.COMPLETED
 
     (tmp_path / "ran").unlink()

@@ -54,7 +54,7 @@ def tiny_recipe(**changes: dict) -> Recipe:
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 
 
-def finish(process: subprocess.Popen, run: RunFolder, timeout_s: float = 120) -> int:
+def finish(process: subprocess.Popen, run: RunFolder, timeout_s: float = 600) -> int:
     try:
         return process.wait(timeout_s * PATIENCE)
     except subprocess.TimeoutExpired:

@@ -147,7 +147,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(workspace: Workspace
     worker = spawn_worker(workspace, run)
     wait_until(lambda: run.status().step > 18 or worker.poll() is not None, 120)
     run.ask("pause")
-    assert worker.wait(120) == 4, run.log_tail()
+    assert worker.wait(600) == 4, run.log_tail()
     assert run.status().state == State.PAUSED
     again = {line["step"]: line["loss"] for line in run.all_metrics() if line["kind"] == "train" and line["attempt"] == 2}
     assert min(again) == 16, "the step after its checkpoint"
@@ -159,6 +159,6 @@ def test_a_run_that_is_done_is_trained_further(workspace: Workspace) -> None:
     parent, runs = run_named(workspace, "done"), Runs(workspace)
     recipe = further.recipe_of(parent)
     child = runs.create(recipe.model_copy(update={"name": "Child"}), "command", further.facts_of(parent))
-    assert spawn_worker(workspace, child).wait(120) == 0, child.log_tail()
+    assert spawn_worker(workspace, child).wait(600) == 0, child.log_tail()
     assert child.status().state == State.COMPLETED
     runs.delete(child)

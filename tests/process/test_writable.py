@@ -181,9 +181,9 @@ def test_a_workspace_on_another_drive_with_spaces_and_chinese_in_its_path_does_t
     }
     runs, wanted = Runs(space), plan.resolve(Recipe.parse(value), "data", has_card=False)
     parent = runs.create(wanted, "command")
-    assert spawn_worker(space, parent).wait(120) == 0, parent.log_tail()
+    assert spawn_worker(space, parent).wait(600) == 0, parent.log_tail()
     child = runs.create(further.recipe_of(parent), "command", further.facts_of(parent))
-    assert spawn_worker(space, child).wait(120) == 0, child.log_tail()
+    assert spawn_worker(space, child).wait(600) == 0, child.log_tail()
     job = Exports(space).start(child, "adapter")
     assert job.wait(180).state == "done", job.status()
     with lease.hold(space, msg("lease.somebody")):
