@@ -13,7 +13,7 @@ import pytest
 
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit import gate
+from tests.kit import gate, nvml
 from tests.kit.runs import trained
 
 if TYPE_CHECKING:
@@ -24,14 +24,17 @@ PIRATE, SHOP = "sample:pirate_answers", "sample:shop_messages"
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
-    """With a preset of a rank and a seed, and a run whose adapter can be trained further."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("form") / "workspace")
+    """With a preset of a rank and a seed, and a run whose adapter can be trained further. With a card, because its free memory stands
+    still: the free RAM of a PC that tests moves, and a look that follows it came to the gate in place of the one that was meant."""
+    folder = tmp_path_factory.mktemp("form")
+    workspace = Workspace.open(folder / "workspace")
     workspace.recipes.mkdir(parents=True, exist_ok=True)
     (workspace.recipes / "mine.yaml").write_text(
         "name: Mine\ngoal: writing\nmodel: {id: starter}\nadapter: {r: 32}\ntrain: {seed: 7}\n", "utf-8"
     )
     trained(workspace, "the parent")
-    started = kit.start_app(workspace.root)
+    cards = nvml.write(folder / "cards.txt", nvml.EIGHT_GB)
+    started = kit.start_app(workspace.root, **nvml.environment(nvml.compile(folder), cards))
     yield started
     started.stop()
 

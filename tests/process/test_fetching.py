@@ -105,12 +105,20 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     assert_goes_on(hub, cache)
 
 
+def hears_ctrl_c() -> None:
+    """As in a terminal: a shell that starts the tests in the background has its children ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.spawn
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a console, not to a process")
 def test_ctrl_c_pauses_the_command_and_the_next_download_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     cache, space = tmp_path / "cache", tmp_path / "ws"
     said = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(tmp_path), "LORA_GARAGE_HOME": str(space)}
     command = [sys.executable, "-m", "core.commands", "models", "download", REPO]
-    process = subprocess.Popen(command, env=os.environ | said, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=os.environ | said, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears_ctrl_c
+    )
     wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10), 60)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

@@ -96,9 +96,8 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
             place, f"run-{name}"
         ), name
     assert command("queue", "list", workspace=workspace) == expected(place, "queue")
-    assert without_sizes(command("inspect", "my-rows", "--model", "library:tiny", workspace=workspace)) == expected(
-        place, "inspect"
-    )
+    said = without_sizes(command("inspect", "my-rows", "--model", "library:tiny", workspace=workspace))
+    assert said == expected(place, "inspect") | {"left_out": [], "roles": {}, "guessed": False}  # which it could not say then
 
 
 def test_what_was_chosen_and_kept_is_there(workspace: Workspace) -> None:
