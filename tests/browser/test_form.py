@@ -13,7 +13,7 @@ import pytest
 
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit import gate, nvml
+from tests.kit import gate
 from tests.kit.runs import trained
 
 if TYPE_CHECKING:
@@ -24,26 +24,24 @@ PIRATE, SHOP = "sample:pirate_answers", "sample:shop_messages"
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
-    """With a preset of a rank and a seed, and a run whose adapter can be trained further. With a card, because its free memory stands
-    still: the free RAM of a PC that tests moves, and a look that follows it came to the gate in place of the one that was meant."""
-    folder = tmp_path_factory.mktemp("form")
-    workspace = Workspace.open(folder / "workspace")
+    """With a preset of a rank and a seed, and a run whose adapter can be trained further."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("form") / "workspace")
     workspace.recipes.mkdir(parents=True, exist_ok=True)
     (workspace.recipes / "mine.yaml").write_text(
         "name: Mine\ngoal: writing\nmodel: {id: starter}\nadapter: {r: 32}\ntrain: {seed: 7}\n", "utf-8"
     )
     trained(workspace, "the parent")
-    cards = nvml.write(folder / "cards.txt", nvml.EIGHT_GB)
-    started = kit.start_app(workspace.root, **nvml.environment(nvml.compile(folder), cards))
+    started = kit.start_app(workspace.root)
     yield started
     started.stop()
 
 
 @pytest.fixture
 def opened(chrome: Browser, app: kit.App, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page whose looks wait at the gate from the first one on, where the test is marked so by its parameter."""
+    """A page whose looks wait at the gate from the first one on, where the test is marked so by its parameter. Its clocks stand still: a
+    look that followed the free RAM, which moves while other tests run, came to the gate beside or in place of the one that was meant."""
     context = chrome.new_context(viewport=kit.DESKTOP, locale="en-US")
-    context.add_init_script(gate.script(*getattr(request, "param", ())))
+    context.add_init_script(gate.script("timer", *getattr(request, "param", ())))
     page = context.new_page()
     watch = kit.watch_page(page, app)
     page.goto(app.url + "/?lang=en")
@@ -87,7 +85,7 @@ def test_choices_of_the_first_second_stand(opened: Page) -> None:
     kit.unfold(opened, "#step-plan")
     option(opened, "#rank", 16).click()
     gate.open(opened, "look")
-    kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*80 steps"))
+    kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*80 steps"), timeout=60_000)  # the first look of this app
     kit.expect(option(opened, "#data", PIRATE)).to_be_checked()
     kit.expect(option(opened, "#rank", 16)).to_be_checked()
     kit.unfold(opened, "#all-settings")
