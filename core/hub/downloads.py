@@ -112,7 +112,7 @@ class Downloads:
             self.start(repo, revision)
             try:
                 row = self.follow(repo, revision, report, check, accept)
-            except BaseException:
+            except BaseException:  # a stop and Ctrl-C too; all of them go on
                 if is_ours:
                     with suppress(RunError):  # of a full disk: what ended it is said first
                         self._ask_quietly("pause", repo, revision)

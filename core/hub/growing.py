@@ -38,7 +38,7 @@ class Growing:
                 self.sha.update(piece)
                 self.size += len(piece)
                 grown(self.size)
-        except BaseException:
+        except BaseException:  # nobody has it yet who would close it; all of them go on
             self._file.close()
             raise
         if most is None or self.size > most:  # nothing tells what it is the beginning of
