@@ -11,7 +11,8 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.data.formats import Example, examples_of, inspect_file
 from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.shapes.roles import Roles, parse
+from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.messages import msg, terminal_language
@@ -25,12 +26,12 @@ def dataset_store(space: Workspace) -> DatasetStore:
     return DatasetStore(space.datasets, PRESETS, space.library_folders)
 
 
-def dataset_id(space: Workspace, source: str, relative_to: Path, columns: Roles | None = None) -> str:
+def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NOTHING_SAID) -> str:
     """source as an id of the store: an id already, or a file, which is added first (the same file only once)."""
     store = dataset_store(space)
     for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
-            return store.import_file(candidate, candidate.stem, columns).id
+            return store.import_file(candidate, candidate.stem, choices).id
     store.path(source)  # raises DataError for what is neither
     return source
 
@@ -48,11 +49,11 @@ def inspect(
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
     space = Workspace.open(workspace)
     path = expand(data)
-    roles: Roles | None = parse(columns) if columns else None
+    choices = Choices(columns=parse(columns) if columns else None)
     if not path.is_file():
-        path, roles = dataset_store(space).path(data), dataset_store(space).roles(data, roles)
-    report = inspect_file(path, columns=roles)
-    examples = list(examples_of(path, columns=roles)) if model is not None else []
+        path, choices = dataset_store(space).path(data), dataset_store(space).choices(data, choices)
+    report = inspect_file(path, choices=choices)
+    examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
         value = {"file": str(path), **report.model_dump(mode="json")}

@@ -33,6 +33,7 @@ from core.commands.terminal import (
 )
 from core.data.labels import Learning
 from core.data.preview import Preview, Previews
+from core.data.reading.choices import Choices
 from core.errors import BusyError, GarageError, RecipeError
 from core.files import LOOK_S
 from core.memory import budget
@@ -120,7 +121,7 @@ def prepared(
         wanted = further_runs.held_to(wanted, of_parent)
     if ModelRef.parse(wanted.model.id).kind == "library":
         Models(space).library_folder(wanted.model.id)
-    source = dataset_id(space, wanted.data.source, relative_to, wanted.data.columns)
+    source = dataset_id(space, wanted.data.source, relative_to, Choices.of(wanted.data))
     info = dataset_store(space).get(source)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
     seen = preview_of(space, wanted)
@@ -201,7 +202,7 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     data = wanted.data
     with contextlib.suppress(GarageError):
         return Previews(dataset_store(space), Models(space)).of(
-            data.source, wanted.model.id, Learning.of(data), data.format, data.columns
+            data.source, wanted.model.id, Learning.of(data), data.format, Choices.of(data)
         )
     return None
 

@@ -26,11 +26,12 @@ from typing import Any, get_args
 
 from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading import sniff
+from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.rewritten import rewritten
-from core.data.shapes.roles import Role, Roles, guess, renamed, require
+from core.data.shapes.roles import Role, guess, renamed, require
 from core.data.shapes.tools import as_json, read_tools
 from core.errors import DataError
 from core.messages import Message, msg
@@ -319,13 +320,14 @@ _CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
 
 
 def examples_of(
-    path: str | Path | Source, format: Format | None = None, columns: Roles | None = None
+    path: str | Path | Source, format: Format | None = None, choices: Choices = NOTHING_SAID
 ) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
 
-    format: None recognises it. columns: what those with other names are for; they decide the format. Raises DataError where the file cannot be read, or after its end if no row was good.
+    format: None recognises it. choices: what a person said of the file; of columns, it decides the format. Raises DataError where the file cannot
+    be read, or after its end if no row was good.
     """
-    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS, columns)
+    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS, choices)
     problem, found, bad = None, False, 0
     for item in items:
         problems = [item] if isinstance(item, Problem) else []
@@ -345,13 +347,13 @@ def examples_of(
 
 
 def inspect_file(
-    path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS, columns: Roles | None = None
+    path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID
 ) -> DataReport:
     """Read all of a file and say what is in it and what is wrong with it.
 
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
-    source, chosen, roles, items = _start(path, format, limits, columns)
+    source, chosen, roles, items = _start(path, format, limits, choices)
     names: dict[str, None] = dict.fromkeys(roles)
     seen: dict[int, int] = {}
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
@@ -397,15 +399,15 @@ def inspect_file(
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
-        notes=(*source.notes, *(() if columns else _guessed(roles))),
-        guessed=bool(roles) and not columns,
+        notes=(*source.notes, *(() if choices.columns else _guessed(roles))),
+        guessed=bool(roles) and not choices.columns,
         roles=dict(roles),
         left_out=left.said(),
     )
 
 
 def _start(
-    path: str | Path | Source, format: Format | None, limits: Limits, columns: Roles | None
+    path: str | Path | Source, format: Format | None, limits: Limits, choices: Choices
 ) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
     """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
@@ -419,13 +421,13 @@ def _start(
             rows.append(item)
         elif problem is None and item.severity == "error":
             problem = item
-        if len(rows) == (SAMPLE_ROWS if format is None or columns else 1):
+        if len(rows) == (SAMPLE_ROWS if format is None or choices.columns else 1):
             break
     if not rows:
         raise _nothing(source, problem)
-    if columns:
-        require(columns, rows)
-        roles = dict(columns)
+    if choices.columns:
+        require(choices.columns, rows)
+        roles = dict(choices.columns)
     elif format is not None:
         return source, format, {}, read_rows(source, limits)
     else:

@@ -27,8 +27,8 @@ from core.data.facts import DataFacts
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples, Whole, fit
+from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.repeats import Repeats
-from core.data.shapes.roles import Roles
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.data.template import Part
@@ -362,7 +362,7 @@ class Previews:
         model_id: str,
         learning: Learning = ANSWERS,
         format: Format | None = None,
-        columns: Roles | None = None,
+        choices: Choices = NOTHING_SAID,
     ) -> Preview:
         """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or TemplateError."""
         path = self._store.path(dataset_id)
@@ -371,8 +371,8 @@ class Previews:
         except OSError:
             raise DataError("data.missing_file", file=path.name) from None
         folder = self._models.local_folder(model_id)
-        columns = self._store.roles(dataset_id, columns)
-        key = (folder, path, status.st_size, status.st_mtime_ns, learning, format, str(columns))
+        choices = self._store.choices(dataset_id, choices)
+        key = (folder, path, status.st_size, status.st_mtime_ns, learning, format, choices.key)
         with self._lock:
             future = self._kept.pop(key, None)
             is_first = future is None
@@ -382,9 +382,9 @@ class Previews:
         if is_first:
             try:
                 if status.st_size <= IN_MEMORY_BYTES:
-                    rows: Rows = list(formats.examples_of(path, format, columns))
+                    rows: Rows = list(formats.examples_of(path, format, choices))
                 else:
-                    rows = _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format, columns))
+                    rows = _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format, choices))
                 future.set_result(Preview.measure(rows, self._tokenizer(folder), learning))
             except BaseException as error:  # noqa: BLE001 - raised below, here and for whoever waits
                 with self._lock:

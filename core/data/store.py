@@ -32,9 +32,9 @@ from core import files
 from core.data import formats
 from core.data.formats import DataReport, Example
 from core.data.reading import sniff
+from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES
 from core.data.shapes.left_out import LeftOut
-from core.data.shapes.roles import Role, Roles
 from core.errors import DataError
 from core.recipe import Format
 from core.values import MIB, Frozen
@@ -59,7 +59,7 @@ class DatasetInfo(Frozen):
     name: str = Field(description="As the person wrote it, made safe for one line on a screen.")
     format: Format | None = None
     columns: tuple[str, ...] = ()
-    roles: dict[str, Role] = Field({}, description="What columns are for, as somebody said when it was added.")
+    choices: Choices = Field(NOTHING_SAID, description="What somebody said of how it is to be read.")
     rows: int | None = None
     good_rows: int | None = None
     problems: int | None = Field(None, description="Errors and warnings, counted.")
@@ -178,19 +178,20 @@ class DatasetStore:
 
     # --- importing and deleting ---------------------------------------------------------------------------------
 
-    def import_file(self, path: str | Path, name: str = "", columns: Roles | None = None) -> DatasetInfo:
-        """Copy a file into the store under an id of ours; a file with the same sha256 is not stored twice, if its columns are the same.
+    def import_file(self, path: str | Path, name: str = "", choices: Choices = NOTHING_SAID) -> DatasetInfo:
+        """Copy a file into the store under an id of ours; a file with the same sha256 is not stored twice, if the choices are the same.
 
-        name: for the screen, any characters. columns: what they are for, kept with the set. Raises DataError where the file cannot be used, leaving nothing behind.
+        name: for the screen, any characters. choices: kept with the set. Raises DataError where the file cannot be used, leaving nothing
+        behind.
         """
         path = Path(path)
         source = sniff.probe(path)
-        report = formats.inspect_file(source, columns=columns)
+        report = formats.inspect_file(source, choices=choices)
         shown = display_name(name) or display_name(path.stem) or "data"
         with self._importing:
             self._clean()
             for info in self._imported():
-                if info.sha256 == report.sha256 and (not columns or info.roles == columns):
+                if info.sha256 == report.sha256 and (not choices.said or info.choices == choices):
                     return info
             try:
                 with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too
@@ -204,7 +205,7 @@ class DatasetStore:
                         name=shown,
                         source_name=display_name(path.name, 200),
                         imported=round(time.time(), 3),
-                        roles=dict(columns or {}),
+                        choices=choices,
                         **_facts(report),
                     )
                     files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
@@ -212,7 +213,7 @@ class DatasetStore:
                     undo.pop_all()
             except OSError as error:
                 raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
-        self._keep(report, None, columns)
+        self._keep(report, None, choices)
         return info
 
     def _new_folder(self, name: str) -> Path:
@@ -264,15 +265,15 @@ class DatasetStore:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def roles(self, id: str, columns: Roles | None = None) -> Roles | None:
-        """What columns are for: as somebody says now, else as was said when the set was added."""
-        return columns or (self.get(id).roles or None if _IMPORTED.fullmatch(id) else None)
+    def choices(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
+        """How a set is to be read: as somebody says now, else as is kept with it."""
+        return said.over(self.get(id).choices) if _IMPORTED.fullmatch(id) else said
 
-    def report(self, id: str, format: Format | None = None, columns: Roles | None = None) -> DataReport:
+    def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
-        return self._report_of(self.path(id), format, self.roles(id, columns))
+        return self._report_of(self.path(id), format, self.choices(id, choices))
 
-    def load(self, id: str, cache_dir: Path, format: Format | None = None, columns: Roles | None = None) -> datasets.Dataset:
+    def load(self, id: str, cache_dir: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> datasets.Dataset:
         """The examples as a `datasets.Dataset`, memory-mapped from cache_dir.
 
         Columns: row (int64, the row's number in the file), example (string: the JSON of Example.as_dict()). The same bytes in the
@@ -281,10 +282,10 @@ class DatasetStore:
         import datasets
 
         path = self.path(id)
-        columns = self.roles(id, columns)
-        file = cache_dir / f"{_key(self._sha256(path), format, columns)[:32]}.arrow"
+        choices = self.choices(id, choices)
+        file = cache_dir / f"{_key(self._sha256(path), format, choices)[:32]}.arrow"
         if not file.exists():
-            _write_arrow(_records(str(path), format, columns), file)
+            _write_arrow(_records(str(path), format, choices), file)
         return datasets.Dataset.from_file(str(file))
 
     # --- reports ------------------------------------------------------------------------------------------------
@@ -295,31 +296,31 @@ class DatasetStore:
             self._hashes[stamp] = sniff.probe(path).sha256
         return self._hashes[stamp]
 
-    def _report_of(self, path: Path, format: Format | None = None, columns: Roles | None = None) -> DataReport:
-        known = self._read_report(self._sha256(path), format, columns)
+    def _report_of(self, path: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
+        known = self._read_report(self._sha256(path), format, choices)
         if known is None:
-            known = formats.inspect_file(path, format, columns=columns) if columns else formats.inspect_file(path, format)
-            self._keep(known, format, columns)
+            known = formats.inspect_file(path, format, choices=choices)
+            self._keep(known, format, choices)
         return known
 
     def _known_report(self, path: Path) -> DataReport | None:
         sha256 = self._hashes.get(_stamp(path))
         return self._read_report(sha256, None) if sha256 else None
 
-    def _read_report(self, sha256: str, format: Format | None, columns: Roles | None = None) -> DataReport | None:
-        return files.read_model(DataReport, self.root / ".reports" / f"{_key(sha256, format, columns)}.json")
+    def _read_report(self, sha256: str, format: Format | None, choices: Choices = NOTHING_SAID) -> DataReport | None:
+        return files.read_model(DataReport, self.root / ".reports" / f"{_key(sha256, format, choices)}.json")
 
-    def _keep(self, report: DataReport, format: Format | None, columns: Roles | None) -> None:
+    def _keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:
         folder = self.root / ".reports"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.replace_json(folder / f"{_key(report.sha256, format, columns)}.json", report.model_dump(mode="json"))
+            files.replace_json(folder / f"{_key(report.sha256, format, choices)}.json", report.model_dump(mode="json"))
         except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
             pass
 
 
-def _records(path: str, format: Format | None, columns: Roles | None) -> Iterator[dict[str, Any]]:
-    for row, example in formats.examples_of(path, format, columns):
+def _records(path: str, format: Format | None, choices: Choices) -> Iterator[dict[str, Any]]:
+    for row, example in formats.examples_of(path, format, choices):
         yield {"row": row, "example": json.dumps(example.as_dict(), ensure_ascii=False)}
 
 
@@ -359,9 +360,8 @@ def _clear_cache(folder: Path) -> None:
                 left.unlink()
 
 
-def _key(sha256: str, format: Format | None, columns: Roles | None) -> str:
-    said = f"|{sorted(columns.items())}" if columns else ""
-    return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}{said}".encode()).hexdigest()
+def _key(sha256: str, format: Format | None, choices: Choices) -> str:
+    return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}|{choices.key}".encode()).hexdigest()
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

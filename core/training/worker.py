@@ -19,6 +19,7 @@ import pyarrow  # noqa: F401 - before torch, which making the starter loads: aft
 
 from core import files
 from core.data.labels import Encoded
+from core.data.reading.choices import Choices
 from core.data.store import DatasetStore, Examples
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter
@@ -275,7 +276,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format, recipe.data.columns))
+    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format, Choices.of(recipe.data)))
 
 
 if __name__ == "__main__":

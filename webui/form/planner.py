@@ -19,6 +19,7 @@ from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
 from core.data.labels import Learning, LongExamples
 from core.data.preview import Preview
+from core.data.reading.choices import Choices
 from core.data.row_order import SMALLEST_SPLIT
 from core.errors import GarageError
 from core.memory import budget
@@ -250,7 +251,7 @@ class Planner:
             return None, None
         try:
             return self.services.previews.of(
-                recipe.data.source, recipe.model.id, Learning.of(recipe.data), recipe.data.format, recipe.data.columns
+                recipe.data.source, recipe.model.id, Learning.of(recipe.data), recipe.data.format, Choices.of(recipe.data)
             ), None
         except GarageError as error:
             return None, error.message

@@ -10,6 +10,7 @@ import yaml
 
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, examples_of, inspect_file
+from core.data.reading.choices import Choices
 from core.data.reading.rows import Row
 from core.data.shapes.roles import guess, parse
 from core.data.store import DatasetStore, Examples
@@ -92,8 +93,10 @@ LINES = f'a,b,note,c\n"{A}","{Q}",x,y\n'
 def test_what_a_person_says_of_columns_decides_and_what_is_to_be_ignored_is_no_loss(tmp_path) -> None:
     file = tmp_path / "a.csv"
     file.write_text(LINES, "utf-8")
-    assert [example for _, example in examples_of(file, columns=parse("question=b, answer=a,ignore=note"))] == [PAIR]
-    report = inspect_file(file, columns=SAID)
+    assert [example for _, example in examples_of(file, choices=Choices(columns=parse("question=b, answer=a,ignore=note")))] == [
+        PAIR
+    ]
+    report = inspect_file(file, choices=Choices(columns=SAID))
     assert (report.roles, report.guessed, report.notes) == (SAID, False, ())
     assert [str(one.what) for one in report.left_out] == ["The column “c”"]
 
@@ -102,7 +105,7 @@ def test_it_overrules_the_names_and_a_format(tmp_path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"answer": Q, "question": A}))
     swapped = {"answer": "question", "question": "answer"}
-    assert [example for _, example in examples_of(file, "messages", swapped)] == [PAIR]
+    assert [example for _, example in examples_of(file, "messages", Choices(columns=swapped))] == [PAIR]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_what_cannot_be_meant_of_columns_is_a_sentence(written: str, said: str, 
     file = tmp_path / "a.csv"
     file.write_text(LINES, "utf-8")
     with pytest.raises(DataError) as caught:
-        inspect_file(file, columns=parse(written))
+        inspect_file(file, choices=Choices(columns=parse(written)))
     assert said in str(caught.value)
 
 
@@ -130,15 +133,15 @@ def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_trainin
     store = DatasetStore(tmp_path / "datasets", tmp_path)
     with pytest.raises(DataError, match="fit no format"):
         store.import_file(file)
-    info = store.import_file(file, columns={"b": "question", "a": "answer"})
-    other = store.import_file(file, columns={"a": "question", "b": "answer"})
-    assert info.id != other.id and store.import_file(file, columns={"b": "question", "a": "answer"}) == info
+    info = store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"}))
+    other = store.import_file(file, choices=Choices(columns={"a": "question", "b": "answer"}))
+    assert info.id != other.id and store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"})) == info
     store = DatasetStore(store.root, tmp_path)
     for id, answer in ((info.id, "one two three four"), (other.id, "one two three")):
-        assert store.report(id).good_rows == 1 and store.report(id).roles == store.get(id).roles
+        assert store.report(id).good_rows == 1 and store.report(id).roles == store.get(id).choices.columns
         (example,) = Examples(store.load(id, tmp_path / "cache"))
         assert example.messages[-1].content == answer
-    (example,) = Examples(store.load(info.id, tmp_path / "cache", columns={"c": "text"}))
+    (example,) = Examples(store.load(info.id, tmp_path / "cache", choices=Choices(columns={"c": "text"})))
     assert example.text == "x y z"
 
 

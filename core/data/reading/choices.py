@@ -1,0 +1,43 @@
+"""What a person says of how a file is to be read: in a command, on the page, in a recipe; kept with the set.
+
+Another choice is another reading of the same bytes, so whatever is kept of a reading goes by `key` too.
+Add a choice: a field here, one of the same name in recipe.Data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from core.recipe import ColumnRole, Data
+from core.values import Frozen
+
+
+class Choices(Frozen):
+    """None: nothing was said."""
+
+    columns: dict[str, ColumnRole] | None = Field(None, description="What columns with other names are for.")
+
+    @classmethod
+    def of(cls, data: Data) -> Choices:
+        return cls(**{name: getattr(data, name) for name in cls.model_fields})
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) not in (None, {})}
+
+    def over(self, others: Choices) -> Choices:
+        """These, and of others what these leave unsaid."""
+        return Choices(**{**others.said, **self.said})
+
+    @property
+    def key(self) -> str:
+        """The same for the same choices; "" where nothing was said."""
+        return hashlib.sha256(json.dumps(self.said, sort_keys=True).encode()).hexdigest() if self.said else ""
+
+
+NOTHING_SAID = Choices()
