@@ -15,7 +15,7 @@ from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
-from core.messages import msg, terminal_language
+from core.messages import Message, msg, terminal_language
 from core.models.library import Models
 from core.presets import PRESETS
 from core.recipe import Data
@@ -72,6 +72,8 @@ def inspect(
         print(msg("command.more_problems", count=report.problem_count - 20).render(language))
     if learned:
         print(msg("command.inspect_learned", **learned).render(language))
+        for sentence in learned["refused"]:
+            print(Message.model_validate(sentence).render(language))
 
 
 def what_is_learned(
@@ -80,7 +82,8 @@ def what_is_learned(
     """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: whoever asks in a terminal waits for exact numbers.
-    counts = Preview.measure(examples, Tokenizer(folder), every_row=True).counts(max_length, long_examples)
+    seen = Preview.measure(examples, Tokenizer(folder), every_row=True)
+    counts = seen.counts(max_length, long_examples)
     return {
         "tokens": counts.tokens,
         "learned": counts.learned,
@@ -89,6 +92,8 @@ def what_is_learned(
         "rows_split": counts.rows_split,
         "pieces": counts.pieces,
         "rows_without_answer": counts.rows_dropped,
+        "rows_refused": counts.rows_refused,
+        "refused": [sentence.model_dump() for sentence in seen.refused.said(seen.counted)],
         "median_length": counts.median,
         "longest": counts.longest,
         "p99_length": counts.p99,

@@ -29,6 +29,7 @@ from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples, Whole, fit
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.repeats import Repeats
+from core.data.shapes.refused import Refused
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.data.template import Part
@@ -72,7 +73,8 @@ class Counts:
     tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where long
     ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
     pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
-    first_dropped: up to five of them by their number in the file. longest, p99, median: whole lengths of counted rows.
+    first_dropped: up to five of them by their number in the file. rows_refused: left out because the template refuses them.
+    longest, p99, median: whole lengths of counted rows.
     exact: False where lengths are estimated from characters. is_text: all rows are plain text, which is split at its borders, never cut.
     """
 
@@ -87,6 +89,7 @@ class Counts:
     tokens_cut: int
     rows_split: int
     rows_dropped: int
+    rows_refused: int
     first_dropped: tuple[int, ...]
     longest: int
     p99: int
@@ -145,7 +148,7 @@ class RowView:
 class Preview:
     """rows: all that can be learned from; tokenizer: None where lengths are estimated.
 
-    Of the counted rows, which are `counted`, each example that training makes of them, most often one a row: numbers (C,) of the row in
+    Of the counted rows, which are `counted` with those that the template refuses, each example that training makes of them, most often one a row: numbers (C,) of the row in
     the file, lengths (C,) in tokens, and runs (R, 3) of learned tokens: which example, first token, token after the last. The first
     token of an example is never in a run: nothing predicts it. notes: how the template frames them. texts: where each that is plain
     text may be cut, by its number among the examples; nothing is known of where an estimated one may.
@@ -160,11 +163,12 @@ class Preview:
     lengths: np.ndarray
     runs: np.ndarray
     texts: dict[int, Borders] = field(default_factory=dict)
+    refused: Refused = field(default_factory=Refused)
 
     @classmethod
     def measure(cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False) -> Preview:
-        """Count some of many rows, or every row, whatever it costs. Raises TemplateError, which training would raise too."""
-        counted = rows if every_row else _spread(rows)
+        """Count some of many rows, or every row, whatever it costs. Raises TemplateError where all of them are refused."""
+        counted, refused = rows if every_row else _spread(rows), Refused()
         numbers, lengths, runs = list[int](), list[int](), list[tuple[int, int, int]]()
         texts: dict[int, Borders] = {}
         framing = Framing(tokenizer.template.dialect, learning) if tokenizer else None
@@ -172,15 +176,18 @@ class Preview:
             try:
                 found = [*_count(tokenizer, example, framing)] if tokenizer and framing else [_estimate(example, learning)]
             except TemplateError as error:
-                raise TemplateError("template.in_row", row=number, why=error.message) from None
+                refused.add(number, error.message)
+                continue
             for length, learned, text in found:
                 if text is not None:
                     texts[len(lengths)] = text
                 runs.extend((len(lengths), start, end) for start, end in learned)
                 numbers.append(number)
                 lengths.append(length)
+        if whole := refused.if_all(len(counted)):
+            raise whole
         measured = (np.array(numbers, int), np.array(lengths, int), np.array(runs, int).reshape(-1, 3))
-        return cls(rows, tokenizer, learning, len(counted), tuple(framing.notes()) if framing else (), *measured, texts)
+        return cls(rows, tokenizer, learning, len(counted), tuple(framing.notes()) if framing else (), *measured, texts, refused)
 
     @property
     def exact(self) -> bool:
@@ -245,6 +252,7 @@ class Preview:
             tokens_cut=self._projected(lost[kept].sum()),
             rows_split=self._projected((is_split & kept).sum()),
             rows_dropped=self._projected((~kept).sum()),
+            rows_refused=self._projected(self.refused.rows),
             first_dropped=tuple(map(int, self.numbers[~kept][:5])),
             longest=self.longest,
             p99=self.p99,
@@ -287,7 +295,7 @@ class Preview:
     def facts(self) -> DataFacts:
         learned = self._learned(self.longest)
         return DataFacts(
-            rows=len(self.rows),
+            rows=len(self.rows) - self._projected(self.refused.rows),
             tokens=self._projected(self.lengths.sum()),
             learned_tokens=self._projected(learned.sum()),
             median_length=self.median,
@@ -318,7 +326,10 @@ class Preview:
         if self.tokenizer is None:
             return None
         number, example = self.rows[index]
-        wholes = self.tokenizer.encode_row(example, self.learning)
+        try:
+            wholes = self.tokenizer.encode_row(example, self.learning)
+        except TemplateError as error:
+            raise TemplateError("template.row_refused", row=number, why=error.message) from None
         shown: list[Span] = []
         lengths = learned = cut = parts = 0
         for place, whole in enumerate(wholes, 1):

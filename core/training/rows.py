@@ -18,6 +18,7 @@ from core.data.labels import Encoded, Learning, fit
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
+from core.data.shapes.refused import Refused
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import msg
@@ -44,6 +45,7 @@ class _Reading:
     long: Counter[str] = field(default_factory=Counter)  # rows longer than limit, by what was done to them
     pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
     empty: int = 0  # rows with nothing to learn in what is left of them
+    refused: Refused = field(default_factory=Refused)  # by the template, named among the rows that can be learned from
     used: list[int] = field(default_factory=list)  # numbers of the examples that rows were made of
 
     def __post_init__(self) -> None:
@@ -66,7 +68,8 @@ class _Reading:
         try:
             wholes = self.tokenizer.encode_row(self.examples[number], self.framing.learning)
         except TemplateError as error:
-            raise TemplateError("template.in_example", row=number + 1, why=error.message) from None
+            self.refused.add(number + 1, error.message)
+            return []
         self.framing.add(self.examples[number], wholes)
         found: list[Encoded] = []
         for whole in wholes:
@@ -102,6 +105,9 @@ def tokenize(
     if not train:
         train, evaluation = evaluation, []
     if not train:
+        if error := reading.refused.if_all(reading.read):
+            raise error
+        _say_refused(reading)
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
     _say(reading, chosen, recipe)
     probes = [probe_row(examples[number]) for number in (reading.used[trained:] + reading.used[:trained])[:PROBE_ROWS]]
@@ -131,6 +137,7 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
         reading.reporter.run.log_event("decision", message=texts)
     if reading.long["drop"]:
         warn(msg("run.rows_too_long", rows=reading.long["drop"], max_length=limit))
+    _say_refused(reading)
     if reading.empty:
         warn(msg("run.rows_dropped", rows=reading.empty, max_length=limit))
     if recipe.data.eval_fraction and rows + chosen.leaked < SMALLEST_SPLIT:
@@ -138,6 +145,11 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
     if reading.read < rows:
         enough = msg("run.rows_enough", steps=recipe.train.max_steps, read=reading.read, rows=rows)
         reading.reporter.run.log_event("decision", message=enough)
+
+
+def _say_refused(reading: _Reading) -> None:
+    for sentence in reading.refused.said(reading.read, "template.examples_refused"):
+        reading.reporter.warn(sentence)
 
 
 def probe_row(example: Example) -> dict[str, Any] | None:

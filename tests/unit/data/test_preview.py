@@ -16,9 +16,11 @@ from core.data import preview as preview_module
 from core.data.formats import ChatMessage, Example, examples_of
 from core.data.labels import Learning
 from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView
+from core.data.shapes.refused import MOST_REASONS, Refused
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, ModelError, TemplateError
+from core.messages import msg
 from core.models.library import Models
 from core.presets import PRESETS, PROJECT
 from core.recipe import Recipe
@@ -371,15 +373,47 @@ def test_what_cannot_be_previewed_is_said_in_a_sentence_and_tried_again(previews
     assert refusing.of("sample:pirate_answers", "library:refuses").exact
 
 
-def test_a_row_that_the_template_refuses_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """One row refused the whole set, and nobody said which."""
+def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokenizer) -> None:
+    """One row refused the whole set."""
     with_tools = Example.from_dict({"messages": CONVERSATIONS["tools"][0], "tools": CONVERSATIONS["tools"][1]})
-    rows = [chat("What?", "That."), with_tools, chat("Who?", "They.")]
-    with pytest.raises(TemplateError, match="Row 7: .*tools"):
-        Preview.measure([(4, rows[0]), (7, rows[1]), (9, rows[2])], tokenizer)
+    rows = [chat("What?", "That."), with_tools, chat("Who?", "They."), with_tools]
     asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
-    with pytest.raises(TemplateError, match="Row 2 of those that can be learned from: .*tools"):
-        tokenize(rows, asked, tokenizer, Listener())
+    seen = Preview.measure(list(zip((4, 7, 9, 1_200), rows, strict=True)), tokenizer)
+    (said,) = map(str, seen.refused.said(seen.counted))
+    assert said.startswith("The chat template refuses 2 of 4 rows") and "tools" in said and said.endswith("file: 7, 1200.")
+    counts, listener = seen.counts(512), Listener()
+    train, _ = tokenize(rows, asked, tokenizer, listener)
+    assert (counts.rows, counts.rows_refused, counts.rows_dropped, seen.facts().rows) == (4, 2, 0, 2)
+    assert counts.pieces == len(train) == 2 and counts.tokens == sum(len(row.input_ids) for row in train)
+    told = listener.warned["template.examples_refused"]
+    assert (told["rows"], told["read"], told["first"]) == (2, 4, [2, 4])
+    with pytest.raises(TemplateError, match="Row 1,200 is left out.*tools"):
+        seen.row(3, 512)
+
+
+def test_a_set_of_which_the_template_refuses_every_row_is_refused_with_the_first_reason(tokenizer: Tokenizer) -> None:
+    refused = Example.from_dict({"messages": CONVERSATIONS["tools"][0], "tools": CONVERSATIONS["tools"][1]})
+    asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
+    for row, refuse in (
+        (7, lambda: Preview.measure([(7, refused), (8, refused)], tokenizer)),
+        (1, lambda: tokenize([refused, refused], asked, tokenizer, Listener())),
+    ):
+        with pytest.raises(TemplateError, match=f"every one of 2 rows. Row {row}: .*tools"):
+            refuse()
+    cut_away, short = Listener(), Recipe.parse({"data": {"source": "x", "eval_fraction": 0, "max_length": 8}})
+    with pytest.raises(DataError, match="None of the 2 rows"):
+        tokenize([refused, chat("word " * 20, "never reached")], short, tokenizer, cut_away)
+    assert cut_away.warned["template.examples_refused"]["rows"] == 1
+
+
+def test_of_many_reasons_and_rows_the_first_are_named_and_the_rest_counted() -> None:
+    refused = Refused()
+    for row in range(1, 21):
+        refused.add(row, msg("template.cannot_render", reason="alternate" if row < 13 else f"row {row}"))
+    *named, others = refused.said(30)
+    assert named[0].params["first"] == [1, 2, 3, 4, 5, "…"] and named[0].params["rows"] == 12
+    assert len(named) == MOST_REASONS and others.params["rows"] == 8 - (MOST_REASONS - 1)
+    assert refused.if_all(21) is None and "alternate" in str(refused.if_all(20))
 
 
 def test_a_set_that_is_read_from_disk_says_the_same(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:

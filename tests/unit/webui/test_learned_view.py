@@ -11,14 +11,16 @@ import pytest
 
 from core.data.formats import ChatMessage, Example
 from core.data.preview import Counts, Preview, RowView, Span
+from core.messages import msg
 from webui.form import learned_view
+from webui.form.data import DataStep
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 
 EN, ZH = Wording("en"), Wording("zh")
 COUNTS = Counts(
     max_length=64, long_examples="cut", rows=1200, counted=1200, tokens=40_000, learned=10_000, pieces=1198, rows_cut=30,
-    tokens_cut=900, rows_split=0, rows_dropped=2, first_dropped=(17, 1041), longest=700, p99=300, median=50, exact=True,
+    tokens_cut=900, rows_split=0, rows_dropped=2, rows_refused=0, first_dropped=(17, 1041), longest=700, p99=300, median=50, exact=True,
 )  # fmt: skip
 VIEW = RowView(
     index=3, of=68, row_number=5, length=60, learned=9, cut=20, parts=1, dropped=False, special=("<|im_end|>",),
@@ -51,6 +53,16 @@ def test_what_was_not_counted_exactly_is_said_to_be_estimated(wording: Wording, 
         said = plain(learned_view.counters(counts, wording))
         assert about in said and estimated in said
     assert estimated not in plain(learned_view.counters(COUNTS, wording))
+
+
+@pytest.mark.parametrize(("wording", "said"), [(EN, "refuses 1 of 2 rows"), (ZH, "2 行中有 1 行被对话模板拒绝")])
+def test_rows_that_the_template_refuses_are_told_of_beside_what_is_learned(wording: Wording, said: str) -> None:
+    step, found = DataStep(None, wording), preview([40, 60])
+    assert said not in plain(step.counters_of(found, 64, "cut"))
+    found.refused.add(2, msg("template.no_tools"))
+    assert said in plain(step.counters_of(found, 64, "cut")) and wording.t("template.no_tools") in plain(
+        step.counters_of(found, 64, "cut")
+    )
 
 
 def test_counters_of_a_set_that_fits_warn_of_nothing() -> None:

@@ -1,0 +1,54 @@
+"""Rows that the model's chat template refuses: each is a problem of that row, counted by its reason, named and left out. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from core.errors import TemplateError
+from core.messages import Message, msg
+
+MOST_REASONS = 5  # said one by one; a template may put a row's own words into its reason
+MOST_NAMED = 5  # rows of one reason
+
+
+@dataclass
+class _Reason:
+    why: Message
+    rows: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, number: int) -> None:
+        self.rows += 1
+        if len(self.first) < MOST_NAMED:
+            self.first.append(number)
+
+
+@dataclass
+class Refused:
+    """rows: how many were refused, for whatever reason."""
+
+    rows: int = 0
+    _reasons: dict[str, _Reason] = field(default_factory=dict)
+
+    def add(self, number: int, why: Message) -> None:
+        """number: by which the row is named, in the file or among those that can be learned from."""
+        self.rows += 1
+        reason = str(why)
+        if reason in self._reasons or len(self._reasons) < MOST_REASONS:
+            self._reasons.setdefault(reason, _Reason(why)).add(number)
+
+    def said(self, read: int, key: str = "template.rows_refused") -> list[Message]:
+        """What a person should know of it, a sentence for each reason. read: rows that were looked at."""
+        found = [
+            msg(key, rows=reason.rows, read=read, why=reason.why, first=[*reason.first, *["…"] * (reason.rows > len(reason.first))])
+            for reason in self._reasons.values()
+        ]
+        others = self.rows - sum(reason.rows for reason in self._reasons.values())
+        return [*found, msg("template.others_refused", rows=others)] if others else found
+
+    def if_all(self, read: int) -> TemplateError | None:
+        """The error where there is nothing but refused rows."""
+        if not read or self.rows < read:
+            return None
+        first = next(iter(self._reasons.values()))
+        return TemplateError("template.all_refused", rows=read, row=first.first[0], why=first.why)
