@@ -18,17 +18,21 @@ learned. Other columns that say the same are written as these by core/data/shape
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
 
 from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
+from core.data.sets.earliest import earliest
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.roles import Role, guess, renamed, require
@@ -119,6 +123,17 @@ class DataReport(Frozen):
     left_out: tuple[LeftOut, ...] = ()
     roles: dict[str, Role] = {}
     guessed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What became of one row. values: its columns; None where it is no row at all. problems: warnings, where it has an example."""
+
+    number: int
+    line: int | None
+    example: Example | None
+    values: Mapping[str, Any] | None
+    problems: Sequence[Problem] = ()
 
 
 # --- which format ----------------------------------------------------------------------------------------------------
@@ -347,19 +362,24 @@ def examples_of(
 
 
 def inspect_file(
-    path: str | Path | Source, format: Format | None = None, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID
+    path: str | Path | Source,
+    format: Format | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    choices: Choices = NOTHING_SAID,
+    keep: Callable[[Read], None] = lambda read: None,
 ) -> DataReport:
-    """Read all of a file and say what is in it and what is wrong with it.
+    """Read all of a file, once, and say what is in it and what is wrong with it.
 
-    Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
+    keep: is told what became of each row, in order; may raise to end it. Raises DataError where nothing can be said by row: it cannot be
+    read, has no rows, or no known shape.
     """
     source, chosen, roles, items = _start(path, format, limits, choices)
     names: dict[str, None] = dict.fromkeys(roles)
-    seen: dict[int, int] = {}
+    hashes, places = array("q"), array("q")  # of good rows; their numbers and lines
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
     counts = {"error": 0, "warning": 0}
     left = Tally()
-    rows = good = duplicates = 0
+    rows = 0
 
     def note(problem: Problem) -> None:
         counts[problem.severity] += 1
@@ -370,20 +390,22 @@ def inspect_file(
         if isinstance(item, Problem):
             rows += item.row > 0
             note(item)
+            if item.row:
+                keep(Read(item.row, item.line, None, None, (item,)))
             continue
         rows += 1
         names.update(dict.fromkeys(name for name in map(str, item.values) if name not in roles.values()))
         example, problems = check(item, chosen, left)
         for problem in problems:
             note(problem)
-        if example is None:
-            continue
-        good += 1
-        # A 64-bit hash: two million different rows collide once in ten million files.
-        first = seen.setdefault(hash(example), item.number)
-        if first != item.number:
-            duplicates += 1
-            note(Problem(row=item.number, line=item.line, text=msg("data.duplicate", first=first), severity="warning"))
+        keep(Read(item.number, item.line, example, item.values, problems))
+        if example is not None:
+            hashes.append(hash(example))
+            places.extend((item.number, item.line or 0))
+    repeated = _repeated(hashes, places, limits.problems)
+    duplicates = len(hashes) - len(np.unique(np.array(hashes)))
+    counts["warning"] += duplicates
+    listed["warning"] = sorted(listed["warning"] + repeated, key=lambda problem: problem.row)
     room = limits.problems - len(listed["error"])
     problems = sorted(listed["error"] + listed["warning"][:room], key=lambda problem: problem.row)
     return DataReport(
@@ -391,7 +413,7 @@ def inspect_file(
         kind=source.kind,
         columns=tuple(names)[:100],
         rows=rows,
-        good_rows=good,
+        good_rows=len(hashes),
         problems=tuple(problems),
         problem_count=counts["error"] + counts["warning"],
         error_count=counts["error"],
@@ -440,6 +462,16 @@ def _start(
             roles = guessed
     chosen: Format = "text" if "text" in roles.values() else "question_answer"
     return source, chosen, roles, (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
+
+
+def _repeated(hashes: array[int], places: array[int], most: int) -> list[Problem]:
+    """The first rows that say what an earlier one says."""
+    first = earliest(np.array(hashes))
+    later = np.flatnonzero(first != np.arange(len(first)))[:most]
+    return [
+        Problem(row=places[2 * i], line=places[2 * i + 1] or None, text=msg("data.duplicate", first=places[2 * first[i]]), severity="warning")
+        for i in map(int, later)
+    ]  # fmt: skip
 
 
 def _guessed(roles: Mapping[str, Role]) -> list[Message]:

@@ -8,7 +8,6 @@ Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import threading
@@ -17,11 +16,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from core.data import formats
 from core.data.conversation import characters
 from core.data.facts import DataFacts
 from core.data.formats import Example
@@ -40,13 +38,9 @@ from core.messages import Message, msg
 from core.models.library import Models
 from core.recipe import Format
 
-if TYPE_CHECKING:
-    import datasets
-
 MOST_ROWS = 1_000
 MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_CHARACTERS = 4_000_000  # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
-IN_MEMORY_BYTES = 8 << 20
 KEPT_PREVIEWS = 4
 
 SHOWN_CHARACTERS = 4_000
@@ -392,10 +386,7 @@ class Previews:
                 del self._kept[next(iter(self._kept))]
         if is_first:
             try:
-                if status.st_size <= IN_MEMORY_BYTES:
-                    rows: Rows = list(formats.examples_of(path, format, choices))
-                else:
-                    rows = _OnDisk(self._store.load(dataset_id, self._models.workspace.cache / "datasets", format, choices))
+                rows = self._store.rows(dataset_id, format, choices)
                 future.set_result(Preview.measure(rows, self._tokenizer(folder), learning))
             except BaseException as error:  # noqa: BLE001 - raised below, here and for whoever waits
                 with self._lock:
@@ -410,20 +401,6 @@ class Previews:
         with self._lock:
             ready = [future.result() for key, future in self._kept.items() if key[0] == folder and future.done()]
         return ready[0].tokenizer if ready else Tokenizer(folder)
-
-
-class _OnDisk(Sequence[Any]):
-    """Rows out of `DatasetStore.load`, one at a time; training reads the same converted file."""
-
-    def __init__(self, rows: datasets.Dataset):
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
-        row = self._rows[index]
-        return row["row"], Example.from_dict(json.loads(row["example"]))
 
 
 # --- counting --------------------------------------------------------------------------------------------------------

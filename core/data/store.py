@@ -2,8 +2,10 @@
 
 <root>/<id>/source.<kind>   the file as it was given, byte for byte
 <root>/<id>/dataset.json    a DatasetInfo; written last, so a folder without it is an import that never finished
+<root>/<id>/rows-*.arrow     its rows as they were read (core/data/sets/rows), for each way of reading them; may be deleted at any time
 <root>/<id>/importing       the process id of whoever is importing; gone when dataset.json is there
 <root>/.reports/<key>.json  what `inspect_file` said, by the file's sha256 and format; may be deleted at any time
+<root>/.rows/<key>.arrow    the same of samples and library files
 <root>/.trash-*             deleted, but a program still had a file open
 
 One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are
@@ -15,39 +17,37 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from core import files
 from core.data import formats
-from core.data.formats import DataReport, Example
+from core.data.formats import DataReport, Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import SUFFIXES
+from core.data.reading.rows import SUFFIXES, Source
+from core.data.sets import rows
+from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.data.shapes.left_out import LeftOut
 from core.errors import DataError
 from core.recipe import Format
 from core.values import MIB, Frozen
 from core.workspace.names import display_name, short_id, slug
 
-if TYPE_CHECKING:
-    import datasets
-
 _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
-ROWS_A_BATCH = 1000
-_REPORT_VERSION = 5  # raised where inspect_file would say something else about the same bytes
+CHECK_EVERY = 1000  # rows
+_REPORT_VERSION = 6  # raised where inspect_file would say something else about the same bytes
 
 
 class DatasetInfo(Frozen):
@@ -70,22 +70,6 @@ class DatasetInfo(Frozen):
     imported: float | None = Field(None, description="Seconds since 1970, UTC.")
 
 
-class Examples(Sequence[Example]):
-    """What `DatasetStore.load` holds on disk, one Example at a time: a large set takes no memory."""
-
-    def __init__(self, rows: datasets.Dataset):
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slice is ever asked for
-        return Example.from_dict(json.loads(self._rows[index]["example"]))
-
-    def __iter__(self) -> Iterator[Example]:
-        return (Example.from_dict(json.loads(row["example"])) for row in self._rows)
-
-
 class DatasetStore:
     """root: <workspace>/datasets; presets: the folder that holds samples/; library_folders: read, never written."""
 
@@ -94,6 +78,7 @@ class DatasetStore:
         self._importing = threading.Lock()
         # (path, size, mtime_ns) -> sha256, so that listing does not read files again; lost with the process.
         self._hashes: dict[tuple[str, int, int], str] = {}
+        self._opened: weakref.WeakSet[Rows] = weakref.WeakSet()
 
     # --- listing ------------------------------------------------------------------------------------------------
 
@@ -178,26 +163,29 @@ class DatasetStore:
 
     # --- importing and deleting ---------------------------------------------------------------------------------
 
-    def import_file(self, path: str | Path, name: str = "", choices: Choices = NOTHING_SAID) -> DatasetInfo:
-        """Copy a file into the store under an id of ours; a file with the same sha256 is not stored twice, if the choices are the same.
+    def import_file(
+        self, path: str | Path, name: str = "", choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
+    ) -> DatasetInfo:
+        """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored twice, if the choices
+        are the same.
 
-        name: for the screen, any characters. choices: kept with the set. Raises DataError where the file cannot be used, leaving nothing
-        behind.
+        name: for the screen, any characters. choices: kept with the set. check: called often, and may raise.
+        Raises DataError where the file cannot be used, leaving nothing behind.
         """
         path = Path(path)
         source = sniff.probe(path)
-        report = formats.inspect_file(source, choices=choices)
         shown = display_name(name) or display_name(path.stem) or "data"
         with self._importing:
             self._clean()
             for info in self._imported():
-                if info.sha256 == report.sha256 and (not choices.said or info.choices == choices):
+                if info.sha256 == source.sha256 and (not choices.said or info.choices == choices):
                     return info
             try:
                 with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too
                     folder = self._new_folder(shown)
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
-                    digest = _copy(path, folder / f"source.{source.kind}")
+                    report = _read(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
+                    digest = _copy(path, folder / f"source.{source.kind}", check)
                     if digest != report.sha256:
                         raise DataError("data.changed_while_reading", file=path.name)
                     info = DatasetInfo(
@@ -257,6 +245,8 @@ class DatasetStore:
         if not _IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
         trash = self.root / f".trash-{short_id()}"
+        for opened in list(self._opened):  # Windows renames no folder with an open file in it
+            opened.close()
         try:
             files.rename(folder, trash, files.MOMENT_S)
         except OSError as error:
@@ -273,24 +263,62 @@ class DatasetStore:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         return self._report_of(self.path(id), format, self.choices(id, choices))
 
-    def load(self, id: str, cache_dir: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> datasets.Dataset:
-        """The examples as a `datasets.Dataset`, memory-mapped from cache_dir.
+    def rows(
+        self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
+    ) -> Rows:
+        """Its rows, mapped from disk; read from the file where the same bytes were not yet read in this way.
 
-        Columns: row (int64, the row's number in the file), example (string: the JSON of Example.as_dict()). The same bytes in the
-        same format are converted once. One process: `num_proc` would start a Pool, which under spawn runs our main again.
+        check: called often, and may raise. Raises DataError where no row can be learned from.
         """
-        import datasets
-
         path = self.path(id)
         choices = self.choices(id, choices)
-        file = cache_dir / f"{_key(self._sha256(path), format, choices)[:32]}.arrow"
-        if not file.exists():
-            _write_arrow(_records(str(path), format, choices), file)
-        return datasets.Dataset.from_file(str(file))
+        file = self._rows_file(path, self._sha256(path), format, choices)
+        found = _opened(file)
+        if found is None:
+            report, found = self._read_anew(path, file, format, choices, check)
+        if not len(found):
+            report = self._report_of(path, format, choices)
+            problem = next((problem.sentence for problem in report.problems if problem.severity == "error"), None)
+            if problem is None:
+                raise DataError("data.only_bad_answers", file=path.name, rows=report.rows)
+            raise DataError("data.no_good_rows", file=path.name, problem=problem)
+        self._opened.add(found)
+        return found
+
+    def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
+        """Beside a source of ours, so that it goes with it; those of others have a folder."""
+        own = path.parent.parent == self.root
+        return (path.parent if own else self.root / ".rows") / _rows_name(sha256, format, choices)
+
+    def _read_anew(
+        self, path: Path, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]
+    ) -> tuple[DataReport, Rows]:
+        """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
+        try:
+            report = _read(path, file, format, choices, check)
+            found = _opened(file)
+        except OSError as error:
+            if path.stat().st_size > IN_MEMORY_BYTES:
+                raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
+            found = None
+        if found is None:
+            import pyarrow
+
+            sink = pyarrow.BufferOutputStream()
+            writer = Writer(sink)
+            report = formats.inspect_file(path, format, choices=choices, keep=writer.add)
+            writer.close()
+            found = Rows(sink.getvalue())
+        self._keep(report, format, choices)
+        return report, found
 
     # --- reports ------------------------------------------------------------------------------------------------
 
     def _sha256(self, path: Path) -> str:
+        """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a process."""
+        info = self._read_info(path.parent) if path.parent.parent == self.root else None
+        if info and info.sha256 and info.bytes == path.stat().st_size:
+            return info.sha256
         stamp = _stamp(path)
         if stamp not in self._hashes:
             self._hashes[stamp] = sniff.probe(path).sha256
@@ -299,8 +327,8 @@ class DatasetStore:
     def _report_of(self, path: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
         known = self._read_report(self._sha256(path), format, choices)
         if known is None:
-            known = formats.inspect_file(path, format, choices=choices)
-            self._keep(known, format, choices)
+            file = self._rows_file(path, self._sha256(path), format, choices)
+            known, _ = self._read_anew(path, file, format, choices, lambda: None)
         return known
 
     def _known_report(self, path: Path) -> DataReport | None:
@@ -319,45 +347,32 @@ class DatasetStore:
             pass
 
 
-def _records(path: str, format: Format | None, choices: Choices) -> Iterator[dict[str, Any]]:
-    for row, example in formats.examples_of(path, format, choices):
-        yield {"row": row, "example": json.dumps(example.as_dict(), ensure_ascii=False)}
+def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> DataReport:
+    """One pass over a file: what is in it, and its rows in `file`. Raises DataError, OSError."""
+    with rows.writing(file) as writer:
+
+        def keep(read: Read) -> None:
+            if read.number % CHECK_EVERY == 0:
+                check()
+            writer.add(read)
+
+        return formats.inspect_file(path, format, choices=choices, keep=keep)
 
 
-def _write_arrow(records: Iterator[dict[str, Any]], target: Path) -> None:
-    """In Arrow's stream format, complete or not at all, also where two threads begin at once or the power fails: a stream that was cut
-    short, or has a hole, reads as one with fewer rows. What earlier versions and killed processes left there goes. Not by
-    `datasets.Dataset.from_generator`: the name of its lock holds the whole path of its folder a second time, colon included, which Windows
-    and disks formatted with exFAT do not take."""
-    import pyarrow
-
-    schema = pyarrow.schema([("row", pyarrow.int64()), ("example", pyarrow.string())])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_cache(target.parent)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+def _opened(file: Path) -> Rows | None:
+    """None where it is missing, or damaged: then it is made again."""
     try:
-        with open(aside, "wb") as sink:
-            with pyarrow.ipc.new_stream(sink, schema) as writer:
-                while batch := list(islice(records, ROWS_A_BATCH)):
-                    writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-            sink.flush()
-            os.fsync(sink.fileno())
-        try:
-            if not target.exists():
-                files.rename(aside, target)
-        except OSError:
-            if not target.exists():  # else another one was quicker, and has it mapped: Windows lets nobody replace it
-                raise
-    finally:
-        aside.unlink(missing_ok=True)
+        return Rows(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):  # pyarrow's are of both kinds
+        with contextlib.suppress(OSError):
+            file.unlink()
+        return None
 
 
-def _clear_cache(folder: Path) -> None:
-    shutil.rmtree(folder / "generator", ignore_errors=True)  # a copy of every set that was trained on, by earlier versions
-    for left in folder.glob(".*.arrow.*"):
-        with contextlib.suppress(OSError):  # still written
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                left.unlink()
+def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:
+    return f"rows-{_REPORT_VERSION}-{_key(sha256, format, choices)[:24]}.arrow"
 
 
 def _key(sha256: str, format: Format | None, choices: Choices) -> str:
@@ -374,11 +389,12 @@ def _facts(report: DataReport) -> dict[str, Any]:
     return same | {"problems": report.problem_count}
 
 
-def _copy(source: Path, target: Path) -> str:
+def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:
     """Copy and return the sha256 of what was written."""
     digest = hashlib.sha256()
     with open(source, "rb") as file, open(target, "xb") as copy:
         while chunk := file.read(MIB):
+            check()
             digest.update(chunk)
             copy.write(chunk)
         copy.flush()

@@ -20,7 +20,8 @@ import pyarrow  # noqa: F401 - before torch, which making the starter loads: aft
 from core import files
 from core.data.labels import Encoded
 from core.data.reading.choices import Choices
-from core.data.store import DatasetStore, Examples
+from core.data.sets.rows import Examples
+from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter
 from core.errors import GarageError, ModelError, PauseRequested, RunError, StopRequested
@@ -276,7 +277,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    return Examples(store.load(recipe.data.source, workspace.cache / "datasets", recipe.data.format, Choices.of(recipe.data)))
+    return store.rows(recipe.data.source, recipe.data.format, Choices.of(recipe.data), reporter.check).examples
 
 
 if __name__ == "__main__":

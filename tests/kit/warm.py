@@ -280,7 +280,6 @@ def read_libraries(kind: str) -> None:
 
         del sys.modules["webui.__main__"]
         return
-    import datasets  # noqa: F401
     import peft
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401

@@ -10,7 +10,8 @@ import pytest
 
 from core import files
 from core.data import formats
-from core.data.formats import Example, examples_of, inspect_file
+from core.data.formats import examples_of, inspect_file
+from core.data.sets import rows as rows_module
 from core.data.store import DatasetStore
 from core.errors import DataError
 from tests.kit.waits import wait_until
@@ -43,7 +44,8 @@ def test_an_imported_file_is_kept_as_given_and_described(store, tmp_path):
     assert (info.format, info.rows, info.good_rows, info.problems) == ("question_answer", 5, 5, 0)
     assert before - 1 <= info.imported <= time.time() + 1
     assert store.path("my-data").read_bytes() == path.read_bytes()
-    assert sorted(p.name for p in (store.root / "my-data").iterdir()) == ["dataset.json", "source.jsonl"]
+    names = sorted(p.name for p in (store.root / "my-data").iterdir())
+    assert (names[0], names[1][:5], names[2:]) == ("dataset.json", "rows-", ["source.jsonl"])
     written = json.loads((store.root / "my-data" / "dataset.json").read_text("utf-8"))
     assert written["v"] == 1 and written["sha256"] == inspect_file(path).sha256 and written["columns"] == ["question", "answer"]
     assert store.get("my-data") == info
@@ -197,7 +199,7 @@ def test_a_report_is_read_once_and_follows_the_bytes(store, tmp_path, monkeypatc
     report = store.report(id)
     assert report == inspect_file(path)
     with monkeypatch.context() as patch:
-        patch.setattr("core.data.formats.inspect_file", lambda *args: pytest.fail("inspected again"))
+        patch.setattr("core.data.formats.inspect_file", lambda *args, **more: pytest.fail("inspected again"))
         assert store.report(id) == report
         fresh = DatasetStore(store.root, tmp_path / "presets", [tmp_path / "library"])
         assert fresh.report(id) == report
@@ -206,104 +208,170 @@ def test_a_report_is_read_once_and_follows_the_bytes(store, tmp_path, monkeypatc
     assert store.report(id, "question_answer").rows == 2
 
 
-def test_examples_and_the_arrow_table_say_the_same_and_the_cache_stays_in_its_folder(store, tmp_path):
-    import datasets
-
+def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
     rows = [*ROWS, {"question": "q", "answer": ""}, {"question": "天", "answer": "蓝"}]
     info = store.import_file(data_file(tmp_path, rows=rows), "mine")
-    examples = [example for _, example in examples_of(store.path(info.id))]
-    table = store.load(info.id, tmp_path / "cache")
-    assert isinstance(table, datasets.Dataset)
-    assert table["row"][:] == [1, 2, 3, 4, 5, 7]
-    assert [Example.from_dict(json.loads(value)) for value in table["example"]] == examples
-    assert table.cache_files and all(str(tmp_path / "cache") in file["filename"] for file in table.cache_files)
-    assert store.load(info.id, tmp_path / "cache").cache_files == table.cache_files
-    assert store.load("sample:style", tmp_path / "cache").num_rows == 5
+    found = store.rows(info.id)
+    assert list(found) == list(examples_of(store.path(info.id)))
+    assert [number for number, _ in found] == [1, 2, 3, 4, 5, 7] == [found.number(i) for i in range(6)]
+    assert list(found.examples) == [found.examples[i] for i in range(6)] and (len(found), found.stored) == (6, 7)
+    refused = found.entry(5)
+    assert (refused["row"], refused["line"], refused["example"]) == (6, 6, None)
+    assert json.loads(refused["values"]) == rows[5] and rows_module.problem_of(refused["problem"]).text.key == "data.empty_answer"
+    assert [len(store.rows("sample:style")), len(store.rows("library:数据.jsonl"))] == [5, 3]
+    assert {p.name for p in store.root.iterdir()} == {"mine", ".reports", ".rows"} and len(
+        list((store.root / ".rows").iterdir())
+    ) == 2
+
+
+def test_a_file_is_read_once_when_it_is_added_and_never_again(store, tmp_path, monkeypatch):
+    """Seen: six times in the life of a set."""
+    passes, whole = [], formats.read_rows
+    monkeypatch.setattr(formats, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits))
+    info = store.import_file(data_file(tmp_path), "mine")
+    assert passes == ["mine.jsonl", "mine.jsonl"], "the second to recognise it by its first rows"
+    again = DatasetStore(store.root, tmp_path / "presets")
+    assert len(again.rows(info.id)) == again.report(info.id).good_rows == 5 and len(passes) == 2
+    store.rows("sample:style")
+    assert store.report("sample:style").good_rows == 5 and len(passes) == 4
+
+
+def test_a_row_too_long_for_a_batch_begins_another(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "BATCH_BYTES", 100)
+    long = [{"question": f"q{n}", "answer": "x" * (40 * n)} for n in range(9)]
+    found = store.rows(store.import_file(data_file(tmp_path, rows=long), "mine").id)
+    assert [example.messages[1].content for _, example in found] == ["x" * (40 * n) for n in range(1, 9)]
+    assert found[7][0] == 9 and found[0][0] == 2
+    for outside in (-1, 8):
+        with pytest.raises(IndexError):
+            found[outside]
 
 
 def test_loading_what_teaches_nothing_is_our_sentence(store, tmp_path):
     data_file(tmp_path / "library", "empty.jsonl", [{"question": "q", "answer": ""}])
-    with pytest.raises(DataError, match="No row of empty.jsonl can be learned from"):
-        store.load("library:empty.jsonl", tmp_path / "cache")
+    for _ in range(2):
+        with pytest.raises(DataError, match="No row of empty.jsonl can be learned from"):
+            store.rows("library:empty.jsonl")
 
 
-def test_the_names_in_the_cache_are_short_wherever_the_workspace_lies(store, tmp_path, monkeypatch):
+def test_the_names_of_rows_are_short_wherever_the_workspace_lies(store, tmp_path, monkeypatch):
     """Seen: the name of a lock held the whole path of its folder again, colon included: too long for Windows from 78 characters on."""
-    monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 2)  # several, the last one short
-    info = store.import_file(data_file(tmp_path, rows=[*ROWS, *ROWS, ROWS[0]]), "mine")
-    cache = tmp_path / "a folder with a long name" / "cache"
-    assert store.load(info.id, cache).num_rows == 2 * len(ROWS) + 1
-    names = [path.relative_to(cache).as_posix() for path in cache.rglob("*")]
-    assert names and all(len(name) <= 40 and "long" not in name for name in names)
+    monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 2)  # several, the last one short
+    rows = [*ROWS, *ROWS, ROWS[0]]
+    info = store.import_file(data_file(tmp_path, rows=rows), "mine")
+    found = store.rows(info.id)
+    assert len(found) == len(rows) and [number for number, _ in found] == list(range(1, 12))
+    names = [path.name for path in (store.root / info.id).glob("rows*")]
+    assert len(names) == 1 and len(names[0]) <= 40
 
 
-def test_a_conversion_that_breaks_off_leaves_nothing_to_be_taken_for_a_whole_one(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 1)
-    info = store.import_file(data_file(tmp_path), "mine")
+def test_an_import_that_breaks_off_leaves_nothing(store, tmp_path):
+    class Stopped(Exception): ...
 
-    def full(path, *more):
-        yield {"row": 1, "example": "{}"}
+    many = data_file(tmp_path, rows=ROWS * 500)
+    for most in (0, 1, 2, 3):  # while rows are read, and while the file is copied
+        checks = []
+
+        def check(most=most, checks=checks):
+            checks.append(1)
+            if len(checks) > most:
+                raise Stopped
+
+        if most < 3:
+            with pytest.raises(Stopped):
+                store.import_file(many, "mine", check=check)
+            assert not list(store.root.iterdir())
+    assert store.import_file(many, "mine").rows == 2500
+
+
+def test_reading_that_breaks_off_leaves_nothing_to_be_taken_for_whole(store, tmp_path, monkeypatch):
+    def full(*args, **more):
         raise OSError(28, "No space left on device")
 
+    path = tmp_path / "library" / "数据.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr("core.data.store._records", full)
-        with pytest.raises(OSError, match="No space left"):
-            store.load(info.id, tmp_path / "cache")
-        assert not list((tmp_path / "cache").iterdir())
-    assert store.load(info.id, tmp_path / "cache").num_rows == len(ROWS)
+        patch.setattr("core.data.sets.rows.os.fsync", full)
+        patch.setattr("core.data.store.IN_MEMORY_BYTES", 10)
+        with pytest.raises(DataError, match="No space left"):
+            store.rows("library:数据.jsonl")
+        assert not list((store.root / ".rows").iterdir())
+        patch.setattr("core.data.store.IN_MEMORY_BYTES", 10_000)
+        assert list(store.rows("library:数据.jsonl")) == list(examples_of(path)), "few rows need no disk"
+        assert not list((store.root / ".rows").iterdir())
+    assert len(store.rows("library:数据.jsonl")) == 3 and list((store.root / ".rows").iterdir())
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "other"])
+def test_damaged_rows_are_read_again(store, tmp_path, harm):
+    info = store.import_file(data_file(tmp_path), "mine")
+    (file,) = (store.root / info.id).glob("rows*")
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[:-100], "empty": b"", "other": b"x" * 1000}[harm])
+    assert list(store.rows(info.id)) == list(examples_of(store.path(info.id))) and file.read_bytes() == whole
 
 
 def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path, monkeypatch):
     """The second emptied the file that the first was writing, and its hole read as the end of the data: fewer rows, for ever."""
-    (tmp_path / "many.jsonl").write_text("".join(json.dumps({"text": f"row {n} " + "x" * 20_000}) + "\n" for n in range(40)))
-    info, cache = store.import_file(tmp_path / "many.jsonl"), tmp_path / "cache"
-    monkeypatch.setattr("core.data.store.ROWS_A_BATCH", 10)
-    two, done, calls, whole = threading.Event(), threading.Event(), [], formats.examples_of
+    rows = [{"text": f"row {n} " + "x" * 20_000} for n in range(40)]
+    data_file(tmp_path / "library", "many.jsonl", rows)
+    monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 10)
+    two, done, calls, whole = threading.Event(), threading.Event(), [], formats.inspect_file
 
-    def paused(path, format, columns):
+    def paused(path, format, choices, keep):
         calls.append(path)
         stop, until = ((25, two), (5, done))[len(calls) - 1]
-        for number, found in enumerate(whole(path, format)):
-            if number == stop:
+
+        def kept(read):
+            if read.number == stop:
                 two.set() if until is done else None
                 assert until.wait(10)
-            yield found
+            keep(read)
 
-    monkeypatch.setattr(formats, "examples_of", paused)
-    rows = []
-    first, second = (threading.Thread(target=lambda: rows.append(store.load(info.id, cache).num_rows)) for _ in range(2))
+        return whole(path, format, choices=choices, keep=kept)
+
+    monkeypatch.setattr(formats, "inspect_file", paused)
+    found = []
+    first, second = (threading.Thread(target=lambda: found.append(len(store.rows("library:many.jsonl")))) for _ in range(2))
     first.start()
     wait_until(lambda: calls, 5)
     second.start()
     first.join()
     done.set()
     second.join()
-    assert rows == [40, 40] and [file.suffix for file in cache.iterdir()] == [".arrow"]
+    assert found == [40, 40] and [file.suffix for file in (store.root / ".rows").iterdir()] == [".arrow"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_cache_that_another_process_has_made_and_mapped_is_taken_as_it_is(store, tmp_path, monkeypatch, is_there):
-    def refused(source, target):
+def test_rows_that_another_process_has_made_and_mapped_are_taken_as_they_are(store, tmp_path, monkeypatch, is_there):
+    def refused(source, target, *more):
         if is_there:
             shutil.copy(source, target)
         raise PermissionError(13, "used by another process")
 
     monkeypatch.setattr(files, "rename", refused)
-    if is_there:
-        assert store.load("sample:style", tmp_path / "cache").num_rows == 5
-    else:
-        with pytest.raises(PermissionError):
-            store.load("sample:style", tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == is_there
+    assert len(store.rows("sample:style")) == 5
+    assert len(list((store.root / ".rows").iterdir())) == is_there
 
 
-def test_what_a_killed_process_and_earlier_versions_left_in_the_cache_goes(store, tmp_path):
-    cache = tmp_path / "cache"
-    (cache / "generator" / "default").mkdir(parents=True)
-    left, at_work = cache / ".0123.arrow.77", cache / ".4567.arrow.78.1"
-    for file in (left, at_work):
+def test_what_a_killed_process_and_earlier_versions_left_beside_the_rows_goes(store, tmp_path):
+    folder = store.root / ".rows"
+    folder.mkdir(parents=True)
+    left, at_work, old = folder / ".rows-6-0123.arrow.77", folder / ".rows-6-4567.arrow.78.1", folder / "rows-5-89ab.arrow"
+    for file in (left, at_work, old):
         file.write_bytes(b"half")
     os.utime(left, (1, 1))
-    assert store.load("sample:style", cache).num_rows == 5
-    assert sorted(file.name[:5] for file in cache.iterdir() if file.name.startswith(".")) == [".4567"]
-    assert not (cache / "generator").exists()
+    assert len(store.rows("sample:style")) == 5
+    names = {file.name for file in folder.iterdir()}
+    assert len(names) == 2 and at_work.name in names
+
+
+def test_a_set_is_deleted_though_its_rows_were_looked_at(store, tmp_path, monkeypatch):
+    """Windows renames no folder while a file in it is open or mapped."""
+    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)
+    info = store.import_file(data_file(tmp_path), "mine")
+    found = store.rows(info.id)
+    assert found[0][1].messages[1].content == "a0" and found._reader is not None
+    found.close()
+    assert found[4][1].messages[1].content == "a4", "who asks again opens it again"
+    store.delete(info.id)
+    assert found._reader is None

@@ -13,7 +13,7 @@ from core.data.formats import Example, examples_of, inspect_file
 from core.data.reading.choices import Choices
 from core.data.reading.rows import Row
 from core.data.shapes.roles import guess, parse
-from core.data.store import DatasetStore, Examples
+from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
 from core.recipe import Recipe
 
@@ -139,9 +139,9 @@ def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_trainin
     store = DatasetStore(store.root, tmp_path)
     for id, answer in ((info.id, "one two three four"), (other.id, "one two three")):
         assert store.report(id).good_rows == 1 and store.report(id).roles == store.get(id).choices.columns
-        (example,) = Examples(store.load(id, tmp_path / "cache"))
+        (example,) = store.rows(id).examples
         assert example.messages[-1].content == answer
-    (example,) = Examples(store.load(info.id, tmp_path / "cache", choices=Choices(columns={"c": "text"})))
+    (example,) = store.rows(info.id, choices=Choices(columns={"c": "text"})).examples
     assert example.text == "x y z"
 
 

@@ -145,7 +145,7 @@ def test_the_longest_names_below_a_workspace_leave_some_room() -> None:
         f"runs/{run}/checkpoints/.checkpoint-000200.part/.adapter.part/adapter_model.safetensors",
         f"exports/.jobs/{export}/build/out/model-00001-of-00004.safetensors",
         f"exports/.jobs/{export}/build/out/.Modelfile.tmp-99999-99999",
-        f"cache/datasets/.{'0' * 32}.arrow.99999",
+        f"datasets/{slug('x' * 200)}-{short_id()}/.rows-6-{'0' * 24}.arrow.99999.99999",
     )
     assert 140 < max(map(len, names)) <= windows.LONGEST_IN_WORKSPACE
     assert windows.MOST_ROOT + len("/workspace/") + windows.LONGEST_IN_WORKSPACE <= windows.MOST_PATH

@@ -1,0 +1,17 @@
+"""Which of many values was there before, with eight bytes for each of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def earliest(hashes: np.ndarray) -> np.ndarray:
+    """(R,) for each of (R,) 64-bit values the position of the first that equals it. Two million different ones meet once in ten
+    million sets. A dictionary of a million rows took 250 MB for the same."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    is_new = np.ones(len(ordered), bool)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    found = np.empty(len(ordered), np.int64)
+    found[order] = order[is_new][np.cumsum(is_new) - 1]
+    return found

@@ -1,0 +1,215 @@
+"""The rows of a file as its reader gave them, once and for all, in an Arrow file that is mapped and never loaded. No torch.
+
+<name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of Example.as_dict()) or why there
+is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one) and values (the JSON of its columns, where it has
+some). One writer: `writing`, which puts it there whole or not at all, also where two threads begin at once or the power fails. It is
+made again from the source wherever it is missing or cut short. A row is found in some 20 microseconds; the file is as large as the source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import files
+from core.data.formats import Example, Read
+from core.data.reading.rows import Problem
+from core.values import MIB
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROWS_A_BATCH = 1000
+BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
+IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
+_STALE_S = 3600
+
+
+class Rows(Sequence[tuple[int, Example]]):
+    """What can be learned from, one row at a time: (its number in the file, what it says). `stored` has the others too.
+
+    Threads may share it. `close` lets go of the file, for Windows removes none that is open; whoever asks again opens it again.
+    """
+
+    def __init__(self, source: Path | pyarrow.Buffer):
+        """Raises OSError or ValueError where it is no such file, or not whole."""
+        self._source, self._guard = source, threading.Lock()
+        self._reader: Any = None
+        self._last: tuple[int, Any] = (-1, None)
+        self._starts: list[int] = [0]
+        self._good: Any = None  # positions among all rows; None where every row is good
+        self._open()
+
+    def _open(self) -> Any:
+        import numpy as np
+        import pyarrow as pa
+
+        if self._reader is None:
+            source = self._source
+            if not isinstance(source, Path):
+                file: Any = pa.BufferReader(source)
+            elif source.stat().st_size <= IN_MEMORY_BYTES:
+                file = pa.BufferReader(source.read_bytes())
+            else:
+                file = pa.memory_map(str(source))
+            reader = pa.ipc.open_file(file)
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
+            if any(batch.column("example").null_count for batch in batches):
+                valid = [batch.column("example").is_valid().to_numpy(zero_copy_only=False) for batch in batches]
+                self._good = np.flatnonzero(np.concatenate(valid))
+            self._file, self._reader = file, reader
+        return self._reader
+
+    def close(self) -> None:
+        with self._guard:
+            if self._reader is not None:
+                self._reader, self._last = None, (-1, None)
+                self._file.close()
+
+    def _batch(self, position: int) -> tuple[Any, int]:
+        """Of all rows: the batch that has it, and where."""
+        number = bisect_right(self._starts, position) - 1
+        last, batch = self._last
+        if last != number:
+            with self._guard:
+                batch = self._open().get_batch(number)
+            self._last = number, batch
+        return batch, position - self._starts[number]
+
+    def __len__(self) -> int:
+        return self._starts[-1] if self._good is None else len(self._good)
+
+    def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        batch, at = self._batch(index if self._good is None else int(self._good[index]))
+        return batch.column("row")[at].as_py(), example_of(batch.column("example")[at].as_py())
+
+    def number(self, index: int) -> int:
+        """Of a row that can be learned from, in its file."""
+        batch, at = self._batch(index if self._good is None else int(self._good[index]))
+        return batch.column("row")[at].as_py()
+
+    @property
+    def examples(self) -> Examples:
+        return Examples(self)
+
+    @property
+    def stored(self) -> int:
+        """All rows of the file, those with an error among them."""
+        return self._starts[-1]
+
+    def entry(self, position: int) -> dict[str, Any]:
+        """Of all rows, as it is kept: row, line, example, values, problem."""
+        if not 0 <= position < self.stored:
+            raise IndexError(position)
+        batch, at = self._batch(position)
+        return {name: batch.column(name)[at].as_py() for name in batch.schema.names}
+
+
+class Examples(Sequence[Example]):
+    """The same without the numbers, as training reads them."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return self.rows[index][1]
+
+    def __iter__(self) -> Iterator[Example]:
+        return (example for _, example in self.rows)
+
+
+def example_of(stored: str) -> Example:
+    return Example.from_dict(json.loads(stored))
+
+
+class Writer:
+    """Takes what became of each row, in order."""
+
+    def __init__(self, sink: Any):
+        import pyarrow as pa
+
+        text = pa.string()
+        fields = [("row", pa.int64()), ("line", pa.int64()), ("example", text), ("values", text), ("problem", text)]
+        self._schema = pa.schema(fields)
+        self._writer = pa.ipc.new_file(sink, self._schema)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._columns: tuple[list[Any], ...] = tuple([] for _ in self._schema)
+        self._size = 0
+
+    def add(self, read: Read) -> None:
+        example = values = problem = None
+        if read.example is not None:
+            example = json.dumps(read.example.as_dict(), ensure_ascii=False)
+        else:
+            values = None if read.values is None else json.dumps(read.values, ensure_ascii=False, default=str)
+            problem = read.problems[0].model_dump_json() if read.problems else None
+        for column, value in zip(self._columns, (read.number, read.line, example, values, problem), strict=True):
+            column.append(value)
+        self._size += len(example or values or "")
+        if len(self._columns[0]) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        arrays = [pa.array(column, field.type) for column, field in zip(self._columns, self._schema, strict=True)]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._begin()
+
+    def close(self) -> None:
+        if self._columns[0]:
+            self._flush()
+        self._writer.close()
+
+
+def problem_of(stored: str | None) -> Problem | None:
+    return Problem.model_validate_json(stored) if stored else None
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[Writer]:
+    """What is added inside becomes target at its end, whole, and nothing if it ends early. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear(target)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(aside, "wb") as sink:
+            writer = Writer(sink)
+            yield writer
+            writer.close()
+            sink.flush()
+            os.fsync(sink.fileno())
+        try:
+            if not target.exists():
+                files.rename(aside, target)
+        except OSError:
+            if not target.exists():  # else another one was quicker, and has it mapped: Windows lets nobody replace it
+                raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _clear(target: Path) -> None:
+    """What a killed process left, and rows as other versions of this app read them."""
+    of_now = target.name.rpartition("-")[0] + "-"
+    for left in target.parent.glob("*.arrow*"):
+        with contextlib.suppress(OSError):  # still written, or mapped
+            is_old = left.name.startswith("rows-") and not left.name.startswith(of_now)
+            if is_old or (left.name.startswith(".") and time.time() - left.stat().st_mtime > _STALE_S):
+                left.unlink()
