@@ -43,6 +43,7 @@ COMMANDS = (
     "plan",
     "estimate",
     "inspect",
+    "data",
     "models",
     "train",
     "queue",

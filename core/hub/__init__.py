@@ -3,5 +3,6 @@
 Imports: workspace, system and the ground. What a model is good for is `core/models`' business.
 `downloads.Downloads` is the way to a model: a list that a page, a command and a run share. It calls `download.fetch`, which starts
 `fetch_worker`, whose `transfer` fills the cache.
+`sets` is the same for data sets.
 Add what a hub may answer: a sentence in `answers`. What of a repository is fetched: `listing`, `cached`. Where the token comes from: `token`.
 """

@@ -53,7 +53,7 @@ def host_of(endpoint: str) -> str:
 
 @dataclass(frozen=True)
 class HubRequest:
-    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes."""
+    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes. pages: where it has the pages of such things."""
 
     repo: str
     endpoint: str
@@ -61,12 +61,13 @@ class HubRequest:
     folder: Path
     done: float = 0
     total: float = 0
+    pages: str = ""  # "datasets/"
 
 
 def sentence(error: Exception, asked: HubRequest) -> ModelError:
     """The one sentence for what went wrong. It carries names and numbers of ours, no text of a server or a library."""
     repo, host = asked.repo, host_of(asked.endpoint)
-    page = f"{urlsplit(asked.endpoint).scheme}://{host}/{repo}"
+    page = f"{urlsplit(asked.endpoint).scheme}://{host}/{asked.pages}{repo}"
     match error:
         case NotAHub():
             return ModelError("hub.not_a_hub", repo=repo, host=host)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import constants, get_cached_repo_tree
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -14,6 +15,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from core import files
 from core.errors import ModelError
 
+Kind = Literal["model", "dataset"]
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 REPO_ID = re.compile(rf"(?!.*(?:\.\.|--|\.git\Z)){_PART}/{_PART}")  # the hub's own rules, with the owner required
 REVISION = re.compile(r"(?!.*(?:\.\.|//|/\.))[A-Za-z0-9_][A-Za-z0-9_./-]{0,99}(?<![/.])")
@@ -72,10 +74,11 @@ class CachedRepo:
 
     repo_id: str
     cache: Path
+    kind: Kind = "model"
 
     @property
     def folder(self) -> Path:
-        return self.cache / f"models--{self.repo_id.replace('/', '--')}"
+        return self.cache / f"{self.kind}s--{self.repo_id.replace('/', '--')}"
 
     @property
     def lock(self) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from huggingface_hub import constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.hf_api import ModelInfo
 
 from core.errors import ModelError
@@ -37,13 +37,7 @@ def told(repo_id: str, endpoint: str | None = None) -> Told:
     url = f"{endpoint}/api/models/{repo_id}"
     asked = HubRequest(repo_id, endpoint, constants.DEFAULT_REVISION, cache_folder(None))
     try:
-        try:
-            answer = peek.small_answer(url, None)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 401 or not get_token():
-                raise
-            answer = peek.small_answer(url, False)  # a stale token is refused even for open models
-        row = ModelInfo(**json.loads(answer))
+        row = ModelInfo(**json.loads(peek.answer_with_or_without_token(url, peek.SMALL_FILE)))
     except (NotAHub, HTTPError, OSError) as error:
         raise sentence(error, asked) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind

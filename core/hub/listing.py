@@ -13,12 +13,12 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
 from core import files
 from core.errors import ModelError
 from core.hub.answers import NotAHub
-from core.hub.cached import COMMIT, INDEX, SHARD, SINGLE, TOKENIZERS, is_small
+from core.hub.cached import COMMIT, INDEX, SHARD, SINGLE, TOKENIZERS, Kind, is_small
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -36,8 +36,9 @@ class File:
 class Listing:
     """The files of one commit, with the refusals that need no weights."""
 
-    def __init__(self, repo_id: str, info: ModelInfo, token: bool | None = None):
-        self.repo_id = repo_id
+    def __init__(self, repo_id: str, info: ModelInfo | DatasetInfo, token: bool | None = None):
+        self.repo_id, self.info = repo_id, info
+        self.kind: Kind = "dataset" if isinstance(info, DatasetInfo) else "model"
         self.token = token  # None: whatever huggingface_hub finds; False: none, because what it finds is refused
         self.commit = info.sha or ""
         self.siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
@@ -104,23 +105,24 @@ class Listing:
             files.replace_json(target, {"format_version": 1, "files": needed})
 
 
-def ask(repo_id: str, revision: str, endpoint: str) -> Listing:
+def ask(repo_id: str, revision: str, endpoint: str, kind: Kind = "model") -> Listing:
     """The listing of a revision. Raises NotAHub, HTTPError and OSError (core.hub.answers)."""
     try:
-        return Listing(repo_id, _model_info(repo_id, revision, endpoint, None))
+        return Listing(repo_id, _info(repo_id, revision, HfApi(endpoint=endpoint), kind))
     except HfHubHTTPError as error:
         # A stale token is refused even for open models; nobody should need one for those.
         if error.response.status_code != 401 or not get_token():
             raise
         try:
-            return Listing(repo_id, _model_info(repo_id, revision, endpoint, False), False)
+            return Listing(repo_id, _info(repo_id, revision, HfApi(endpoint=endpoint, token=False), kind), False)
         except HfHubHTTPError:
             raise error from None
 
 
-def _model_info(repo_id: str, revision: str, endpoint: str, token: bool | None) -> ModelInfo:
+def _info(repo_id: str, revision: str, hub: HfApi, kind: Kind) -> ModelInfo | DatasetInfo:
+    ask_hub = hub.model_info if kind == "model" else hub.dataset_info
     try:
-        return HfApi(endpoint=endpoint, token=token).model_info(repo_id, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
+        return ask_hub(repo_id, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
     except HTTPError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:

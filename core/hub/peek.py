@@ -66,12 +66,7 @@ def fetch_start(
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     url = hf_hub_url(repo_id, name, revision=revision, endpoint=endpoint)
     try:
-        try:
-            return small_answer(url, None, first)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 401 or not get_token():
-                raise
-            return small_answer(url, False, first)  # a stale token is refused even for open models
+        return answer_with_or_without_token(url, SMALL_FILE, first)
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
@@ -90,6 +85,16 @@ def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str
         raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
     names = sorted(name for name in found.siblings if _PYTHON.fullmatch(name))
     return {name: fetch_start(repo_id, name, found.commit) for name in names}, found.commit
+
+
+def answer_with_or_without_token(url: str, most: int, first: int | None = None) -> bytes:
+    """As small_answer; a stale token is refused even for what is open to everybody, so it is asked once more without one."""
+    try:
+        return small_answer(url, None, first, most)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 401 or not get_token():
+            raise
+        return small_answer(url, False, first, most)
 
 
 def small_answer(url: str, token: bool | None, first: int | None = None, most: int = SMALL_FILE) -> bytes:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from huggingface_hub import constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import ModelInfo
 
 from core.errors import ModelError
@@ -29,6 +29,8 @@ LARGEST_ANSWER = 4 << 20  # bytes; a row with its card is 2 to 20 kB
 EXPAND = [
     "safetensors", "likes", "downloads", "gated", "tags", "cardData", "lastModified", "library_name", "pipeline_tag",
 ]  # fmt: skip
+# Of a request whose answer is read as a hub's, besides what is said at once.
+FAILURES = (HTTPError, NotAHub, OfflineModeIsEnabled, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _IMAGES = ("text-to-image", "image-to-image", "text-to-video", "unconditional-image-generation")
 
 
@@ -54,29 +56,29 @@ class Found:
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Found]:
     """What the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
-    words = " ".join(words.split())
+    asked = Asking(" ".join(words.split()), host_of((endpoint or constants.ENDPOINT).rstrip("/")))
+    try:
+        found = [_found(ModelInfo(**row)) for row in rows_of("models", asked.words, EXPAND, most, endpoint)]
+    except FAILURES as error:
+        raise sentence_of_search(as_of_no_hub(error), asked) from None
+    return [row for row in found if REPO_ID.fullmatch(row.id)]
+
+
+def rows_of(what: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None) -> list[dict[str, Any]]:
+    """The hub's own rows. what: models or datasets. Raises ModelError for words that are none, and what FAILURES has."""
     if not words or len(words) > LONGEST or not words.isprintable():
         raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)
-    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     if constants.HF_HUB_OFFLINE:
         raise ModelError("hub_search.offline_mode")
-
-    url = f"{endpoint}/api/models?" + urlencode(
-        {"search": words, "sort": "downloads", "limit": max(1, min(most, MOST)), "expand": EXPAND}, True
+    url = f"{(endpoint or constants.ENDPOINT).rstrip('/')}/api/{what}?" + urlencode(
+        {"search": words, "sort": "downloads", "limit": max(1, min(most, MOST)), "expand": list(expand)}, True
     )
-    try:
-        try:
-            answer = peek.small_answer(url, None, most=LARGEST_ANSWER)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 401 or not get_token():
-                raise
-            answer = peek.small_answer(url, False, most=LARGEST_ANSWER)  # a stale token is refused, and nobody needs one to search
-        found = [_found(ModelInfo(**row)) for row in json.loads(answer)]
-    except (HTTPError, NotAHub, OfflineModeIsEnabled, OSError) as error:
-        raise sentence_of_search(error, Asking(words, host_of(endpoint))) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
-        raise sentence_of_search(NotAHub(), Asking(words, host_of(endpoint))) from None
-    return [row for row in found if REPO_ID.fullmatch(row.id)]
+    return list(json.loads(peek.answer_with_or_without_token(url, LARGEST_ANSWER)))
+
+
+def as_of_no_hub(error: Exception) -> Exception:
+    """What is not JSON, or JSON of another kind, comes from something that is no hub."""
+    return error if isinstance(error, NotAHub | OSError | HTTPError) else NotAHub()
 
 
 def _found(row: ModelInfo) -> Found:

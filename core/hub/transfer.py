@@ -135,7 +135,7 @@ class Transfer:
             partial.settle()
 
     def _fill(self, found: Listing, file: File, partial: Growing) -> None:
-        url = hf_hub_url(found.repo_id, file.name, revision=found.commit, endpoint=self.endpoint)
+        url = hf_hub_url(found.repo_id, file.name, repo_type=found.kind, revision=found.commit, endpoint=self.endpoint)
         # Compressed bytes could neither be counted nor continued.
         headers = build_hf_headers(token=found.token) | {"Accept-Encoding": "identity"}
         stored = self._described(found, file) if file.sha256 and partial.size != file.size else None
@@ -173,7 +173,7 @@ class Transfer:
 
         Raises at once what http_get would sleep over (429). Raises ModelError where the size is not the listing's.
         """
-        url = hf_hub_url(found.repo_id, file.name, revision=found.commit, endpoint=self.endpoint)
+        url = hf_hub_url(found.repo_id, file.name, repo_type=found.kind, revision=found.commit, endpoint=self.endpoint)
         said = get_hf_file_metadata(url, token=found.token, timeout=TIMEOUT_S, endpoint=self.endpoint)
         if None not in (said.size, file.size) and said.size != file.size:
             raise ModelError("hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0))

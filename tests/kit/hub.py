@@ -3,6 +3,9 @@
     with FakeHub({"owner/model": tiny_model()}) as hub:
         fetch("owner/model", None, report, check, endpoint=hub.url, cache_dir=tmp_path)
 
+Data sets are repositories named datasets/owner/name, the hub's Parquet of one datasets/owner/name@refs/convert/parquet
+(tests/kit/hub_sets.py makes them); below /viewer it answers as the datasets server does, with what `viewed` has.
+
 Knobs are plain attributes, set before or between requests; `requests` lists what was asked, in order.
 """
 
@@ -15,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 CHUNK = 16 * 1024
+WEIGHTS = (".safetensors", ".parquet", ".jsonl")  # what is large: kept by sha256, and what the knobs of flowing mean
 
 
 NO_TENSORS = b"\x02" + bytes(7) + b"{}"  # the beginning of a safetensors file
@@ -62,7 +66,13 @@ class FakeHub:
         self.ignores_ranges = False
         self.cdn: str | None = None  # weight files are redirected to this address
         self.corrupt = False  # weight bytes are not those of the stated sha256
-        self.rows: list[dict] = []  # what a search may find, as the hub's own rows
+        self.rows: list[
+            dict
+        ] = []  # what a search may find, as the hub's own rows; those of data sets are named datasets/owner/name
+        self.viewed: dict[
+            str, dict
+        ] = {}  # answers of the datasets server, by "size?owner/name" or "first-rows?owner/name:config:split"
+        self.viewer_status = 200  # what it has no answer for is 404, as where its viewer is off
         self.silent = False  # a search gets no answer until `release`
         self.instead: bytes | None = None  # what is sent of weights, whatever the listing says
         self.xet: dict[str, str] = {}  # hashes of files, by name, under which the store at xet_at has them
@@ -123,24 +133,44 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.bad_tokens and self.headers.get("Authorization"):
             return self._refuse(401, None, "Invalid credentials in Authorization header")
         parts = path.strip("/").split("/")
-        if parts == ["api", "models"]:
-            return self._search(parse_qs(urlsplit(self.path).query))
+        if parts[0] == "viewer":
+            return self._view(parts[1], parse_qs(urlsplit(self.path).query))
+        if parts in (["api", "models"], ["api", "datasets"]):
+            return self._search(parse_qs(urlsplit(self.path).query), parts[1])
         if "xet-read-token" in parts:
             told = {"X-Xet-Cas-Url": hub.xet_at, "X-Xet-Access-Token": "read", "X-Xet-Token-Expiration": "9999999999"}
             return self._answer(200, headers=told)
         if parts[:2] == ["api", "models"]:
             return self._listing("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
+        if parts[:2] == ["api", "datasets"]:
+            return self._listing("/".join(parts[1:4]), "/".join(parts[5:]) or "main")
+        if parts[0] == "datasets":
+            return self._file_of_set("/".join(parts[:3]), parts[4:])
         if len(parts) < 5:  # the hub's own library asks for more than files
             return self._refuse(404, None, "Not Found")
         return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
 
-    def _search(self, asked: dict[str, list[str]]) -> None:
+    def _view(self, what: str, asked: dict[str, list[str]]) -> None:
+        """As the datasets server: JSON, or an error with its code."""
+        hub = self.fake
+        key = f"{what}?" + ":".join(asked[name][0] for name in ("dataset", "config", "split") if name in asked)
+        if hub.viewer_status == 200 and key in hub.viewed:
+            return self._answer(200, json.dumps(hub.viewed[key]).encode(), {"Content-Type": "application/json"})
+        self._refuse(404 if hub.viewer_status == 200 else hub.viewer_status, "ResponseNotFound", "The dataset viewer is disabled.")
+
+    def _search(self, asked: dict[str, list[str]], what: str) -> None:
         """As the hub: the rows whose name has every word, the most downloaded first."""
         hub = self.fake
         if hub.silent:
             hub.release.wait(60)
         words = asked["search"][0].lower().split()
-        rows = [row for row in hub.rows if all(word in row["id"].lower() for word in words)]
+        prefix = "datasets/" if what == "datasets" else ""
+        mine = [
+            row | {"id": row["id"].removeprefix("datasets/")}
+            for row in hub.rows
+            if row["id"].startswith("datasets/") == bool(prefix)
+        ]
+        rows = [row for row in mine if all(word in row["id"].lower() for word in words)]
         rows.sort(key=lambda row: -row.get("downloads", 0))
         self._answer(200, json.dumps(rows[: int(asked["limit"][0])]).encode(), {"Content-Type": "application/json"})
 
@@ -148,19 +178,26 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.fake.repos.get(repo)
         if files is None:
             return self._refuse(401, "RepoNotFound", "Repository not found")  # 401, as the hub does without a token
+        files = self.fake.repos.get(f"{repo}@{revision}", files)
         commit = commit_of(files)
-        if revision not in ("main", commit):
+        if revision not in ("main", commit) and f"{repo}@{revision}" not in self.fake.repos:
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         siblings = []
         for name, content in files.items():
             sibling = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
-            if name.endswith(".safetensors"):
+            if name.endswith(WEIGHTS):
                 sha256 = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
             siblings.append(sibling)
         told = next((row for row in self.fake.rows if row["id"] == repo), {})
-        body = told | {"id": repo, "sha": commit, "siblings": siblings}
+        body = told | {"id": repo.removeprefix("datasets/"), "sha": commit, "siblings": siblings}
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def _file_of_set(self, repo: str, rest: list[str]) -> None:
+        """Of whichever of its branches has such a commit."""
+        names = [name for name in self.fake.repos if name == repo or name.startswith(f"{repo}@")]
+        of_commit = [name for name in names if commit_of(self.fake.repos[name]) == rest[0]]
+        self._file((of_commit or [repo])[0], rest[0], "/".join(rest[1:]))
 
     def _file(self, repo: str, revision: str, name: str) -> None:
         hub, files = self.fake, self.fake.repos.get(repo, {})
@@ -171,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(status, "GatedRepo", f"Access to model {repo} is restricted")
         if name not in files:
             return self._refuse(404, "EntryNotFound", "Entry not found")
-        content, is_weight = files[name], name.endswith(".safetensors")
+        content, is_weight = files[name], name.endswith(WEIGHTS)
         if is_weight and hub.cdn:
             return self._answer(302, headers={"Location": hub.cdn + self.path})
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit_of(files)}

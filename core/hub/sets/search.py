@@ -1,0 +1,106 @@
+"""Data sets of the hub by words, in one request: rows, size, licence, gate, likes of each, as far as the hub tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.hf_api import DatasetInfo
+
+from core.errors import DataError, ModelError
+from core.hub.answers import Asking, host_of
+from core.hub.cached import REPO_ID
+from core.hub.search import FAILURES, MOST, as_of_no_hub, rows_of
+from core.hub.sets.said import of_set, refusal_of_search
+from core.messages import Message, msg
+
+EXPAND = ["likes", "downloads", "gated", "tags", "cardData", "lastModified", "mainSize"]
+_MEDIA = ("image", "audio", "video", "3d", "document", "geospatial")
+_SIZE = re.compile(r"size_categories:(?:n([<>])(\w+)|(\w+)<n<(\w+))")
+
+
+@dataclass(frozen=True)
+class FoundSet:
+    """One data set as the hub tells of it. None, "" or (): it does not say.
+
+    rows: of all its parts, as its card counts them. about_rows: the range that its tag names, "10K-100K". bytes: of its repository.
+    """
+
+    id: str
+    rows: int | None = None
+    about_rows: str = ""
+    bytes: int | None = None
+    likes: int | None = None
+    downloads: int | None = None
+    gated: bool = False
+    licence: str = ""
+    languages: tuple[str, ...] = ()
+    modified: str = ""
+    why_not: Message | None = None
+
+
+def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundSet]:
+    """What the hub finds for words, the most downloaded first. Raises DataError with one sentence."""
+    asked = Asking(" ".join(words.split()), host_of((endpoint or constants.ENDPOINT).rstrip("/")))
+    try:
+        found = [_found(DatasetInfo(**row)) for row in rows_of("datasets", asked.words, EXPAND, most, endpoint)]
+    except ModelError as error:
+        raise DataError(of_set(error.message)) from None
+    except FAILURES as error:
+        raise refusal_of_search(as_of_no_hub(error), asked) from None
+    return [row for row in found if REPO_ID.fullmatch(row.id)]
+
+
+def _found(row: DatasetInfo) -> FoundSet:
+    tags = [str(tag) for tag in row.tags or []]
+    return FoundSet(
+        id=row.id,
+        rows=_rows_of_card(row.card_data),
+        about_rows=next((_range(found) for tag in tags if (found := _SIZE.fullmatch(tag))), ""),
+        bytes=row.main_size,
+        likes=row.likes,
+        downloads=row.downloads,
+        gated=bool(row.gated),
+        licence=licence_of(row),
+        languages=tuple(tag.removeprefix("language:") for tag in tags if tag.startswith("language:")),
+        modified=row.last_modified.date().isoformat() if row.last_modified else "",
+        why_not=_why_not(tags),
+    )
+
+
+def licence_of(row: DatasetInfo) -> str:
+    """As its card names it, "apache-2.0" or a licence_name; several with commas; "" where it does not say."""
+    card = row.card_data
+    told = (card.get("license_name") or card.get("license")) if card else None
+    named = [told] if isinstance(told, str) else [each for each in told or () if isinstance(each, str)]
+    tagged = [str(tag).removeprefix("license:") for tag in row.tags or [] if str(tag).startswith("license:")]
+    return ", ".join(named or tagged)[:100]
+
+
+def _rows_of_card(card: Any) -> int | None:
+    """The sum over the splits of all configurations, as `datasets` writes it into the card."""
+    told = card.get("dataset_info") if card else None
+    configs = told if isinstance(told, list) else [told] if told else []
+    splits = [split for config in configs if isinstance(config, dict) for split in _list(config.get("splits"))]
+    told = [split.get("num_examples") for split in splits if isinstance(split, dict)]
+    counts = [count for count in told if isinstance(count, int)]
+    return sum(counts) if counts and len(counts) == len(told) else None
+
+
+def _list(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _range(found: re.Match[str]) -> str:
+    """ "10K-100K", "<1K", ">1T"."""
+    return f"{found[1]}{found[2]}" if found[1] else f"{found[3]}-{found[4]}"
+
+
+def _why_not(tags: list[str]) -> Message | None:
+    """By its tags alone: the files, which are looked at before a download, have the last word."""
+    kinds = [tag.removeprefix("modality:") for tag in tags if tag.startswith("modality:")]
+    media = [kind for kind in kinds if kind in _MEDIA]
+    return msg("hub_set.search_media", kinds=media) if media and "text" not in kinds else None

@@ -1,0 +1,78 @@
+"""`python launch.py data ...` in this process: data sets of a hub, in sentences and as JSON, and the exit status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core.commands.__main__ import main
+from tests.kit import hub_sets as kit
+from tests.kit.hub import FakeHub
+from tests.unit.hub.conftest import quiet_hub  # noqa: F401 - a fixture
+
+NAME = "owner/pirate-talk"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with kit.hub_with_viewer(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("LORA_GARAGE_HOME", str(tmp_path / "ws"))
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main(["data", *arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def test_sets_are_found_with_rows_size_licence_and_gate(hub: FakeHub, run: Run) -> None:
+    kit.put(hub, NAME, {}, tags=["size_categories:n<1K"], cardData={"license": "mit"}, mainSize=5_000_000, gated="auto")
+    code, out, _ = run("search", "pirate", "talk")
+    assert code == 0 and all(word in out for word in (NAME, "<1K rows", "5.0 MB", "mit", "gated"))
+    (row,) = json.loads(run("search", "pirate", "--json")[1])["sets"]
+    assert (row["id"], row["about_rows"], row["bytes"], row["gated"]) == (NAME, "<1K", 5_000_000, True)
+    assert run("search", "nothing")[::2] == (
+        0,
+        "The hub found no data set for “nothing”. Try fewer or other words; its pages are in English mostly.\n",
+    )
+
+
+def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run) -> None:
+    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(1_500)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"})
+    code, out, _ = run("show", NAME)
+    assert code == 0 and all(
+        word in out for word in ("licence mit", "en:train", "1,500 rows", "de:train", "question: What is thing number 0?")
+    )
+    told = json.loads(run("show", f"{NAME}:de", "--json")[1])
+    assert told["chosen"]["config"] == "de" and told["first_rows"]["rows"][0] == kit.pirates(1)[0] and len(told["parts"]) == 2
+    assert not [line for line in hub.requests if "/resolve/" in line], "nothing is downloaded"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("pirates", "is no data set of a hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Perhaps one of these was meant")],
+)  # fmt: skip
+def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, said: str) -> None:
+    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]})
+    code, out, err = run("show", name)
+    assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+
+
+def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: FakeHub, run: Run) -> None:
+    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]}, gated="manual")
+    hub.gated, hub.viewer_status = True, 401
+    code, out, err = run("show", NAME)
+    assert code == 0 and "only for people who accepted its licence" in out and "Open http" in err
+    told = json.loads(run("show", NAME, "--json")[1])
+    assert told["first_rows"] is None and told["message"]["key"] == "hub.gated" and told["gated"] is True
