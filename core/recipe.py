@@ -57,6 +57,9 @@ class Data(_Section):
         None,
         description="What columns with other names are for, such as {Frage: question, Antwort: answer}; empty means by their names, or guessed.",
     )
+    sheet: str | None = Field(
+        None, min_length=1, max_length=200, description="Which sheet of a spreadsheet to read; empty means the first that has rows."
+    )
     max_length: int = Field(
         512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )

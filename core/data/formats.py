@@ -188,6 +188,8 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
     left: counts what was left out of the row.
     """
     notes, values = Notes(), Columns(row.values)
+    if left is not None:
+        left.add_each(row.left)
     try:
         if not any(says(value) or isinstance(value, list | dict) for value in row.values.values()):
             raise Flaw("data.empty_row")
@@ -201,7 +203,6 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
         return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
     if left is not None:
         left.add([Loss("row")] if is_bad else notes.losses)
-        left.add_each(row.left)
     if is_bad:
         return None, []
     return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in notes.warnings]
@@ -434,7 +435,7 @@ def _start(
     """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
-    source = path if isinstance(path, Source) else sniff.probe(path, limits)
+    source = path if isinstance(path, Source) else sniff.probe(path, limits, choices)
     # Read from the beginning again afterwards: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None

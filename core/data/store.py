@@ -173,7 +173,7 @@ class DatasetStore:
         Raises DataError where the file cannot be used, leaving nothing behind.
         """
         path = Path(path)
-        source = sniff.probe(path)
+        source = sniff.probe(path, choices=choices)
         shown = display_name(name) or display_name(path.stem) or "data"
         with self._importing:
             self._clean()

@@ -28,6 +28,7 @@ ELSEWHERE: set[Key] = {
     ("model", "id"),
     ("data", "source"),
     ("data", "columns"),
+    ("data", "sheet"),
     ("adapter", "method"),
     ("adapter", "r"),
 }  # asked in the steps

@@ -12,10 +12,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.data.shapes.left_out import Loss
+from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB, Frozen
 
-FileKind = Literal["json", "jsonl", "csv", "parquet", "txt"]
+FileKind = Literal["json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods"]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json",
     ".jsonl": "jsonl",
@@ -23,9 +24,15 @@ SUFFIXES: dict[str, FileKind] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+    ".xls": "xls",
+    ".xlsb": "xlsb",
+    ".ods": "ods",
     ".txt": "txt",
     ".md": "txt",
 }
+SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 
 
 class Limits(Frozen):
@@ -35,6 +42,7 @@ class Limits(Frozen):
     row_bytes: int = Field(4 * MIB, description="Largest row, in bytes of UTF-8 (a JSONL line, a JSON element, a CSV record).")
     depth: int = Field(64, description="Deepest nesting of lists and objects in a row, in levels.")
     rows: int = Field(2_000_000, description="Most rows of a file.")
+    columns: int = Field(10_000, description="Most columns of a table.")
     problems: int = Field(1_000, description="Most problems listed; the others are only counted.")
 
 
@@ -84,12 +92,13 @@ class Source:
     kind: FileKind
     bytes: int
     sha256: str
-    encoding: str  # a Python codec name; "" for Parquet
+    encoding: str  # a Python codec name; "" for Parquet and spreadsheets
     delimiter: str | None = None
     notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = None
     voice: str = ""  # of an exported chat: whose messages are the answers
+    sheet: str = ""  # of a spreadsheet: the one that is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +177,21 @@ def type_name(value: Any) -> Message:
         if isinstance(value, kind):
             return msg(f"data.type_{name}")
     return msg("data.type_other", type=type(value).__name__)
+
+
+def column_names(file: str, cells: list[str], limits: Limits) -> list[str]:
+    """What the cells of a table's first row name its columns. Raises DataError."""
+    names = [cell.strip() for cell in cells]
+    if len(names) > limits.columns:
+        raise DataError("data.too_many_columns", file=file, count=len(names), limit=limits.columns)
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names, 1):
+        if not name:
+            names[position - 1] = f"column {position}"  # pandas writes its index without a name
+        elif name.lower() in seen:
+            raise DataError("data.csv_duplicate_header", file=file, column=name, first=seen[name.lower()], second=position)
+        seen[name.lower()] = position
+    return names
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.data.reading import whatsapp
-from core.data.reading.rows import DEFAULT_LIMITS, SUFFIXES, FileKind, Limits, Source
+from core.data.reading import spreadsheets, whatsapp, zips
+from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Source
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -38,22 +39,26 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 
 
 # --- looking at the file ---------------------------------------------------------------------------------------------
-def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
+def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID) -> Source:
     """Read the whole file once and say what it is. Raises DataError for a file with no rows in it that can be read."""
     path = Path(path)
     with translated(path):
         size = _size(path, limits)
         with open(path, "rb") as file:
             head = file.read(_HEAD)
+        spreadsheet = _spreadsheet(path, head, limits)
+        if spreadsheet:
+            told = spreadsheets.look(path, choices.sheet, limits)
+            notes = _other_kind(path, spreadsheet)
+            return Source(path, spreadsheet, size, _digest(path), "", notes=(*told.notes(), *notes), sheet=told.sheet or "")
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
-            with open(path, "rb") as file:
-                return Source(path, "parquet", size, hashlib.file_digest(file, "sha256").hexdigest(), "")
+            return Source(path, "parquet", size, _digest(path), "")
         encoding = _encoding_by_first_bytes(path, head)
         sha256, first_bad, blank = _scan(path, encoding)
         if blank:
             raise DataError("data.only_whitespace", file=path.name)
-        notes: list[Message] = []
+        notes = []
         if first_bad is not None and encoding == "utf-8" and _reads_as_chinese(path):
             encoding, first_bad = "gb18030", None
             notes.append(msg("data.note_gb18030"))
@@ -74,9 +79,13 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Source:
             notes.append(whatsapp.note(found))
         elif kind == "txt":
             notes.append(msg("data.note_paragraphs"))
-        if path.suffix.lower() in SUFFIXES and SUFFIXES[path.suffix.lower()] != kind:
-            notes.append(msg("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper()))
+        notes += _other_kind(path, kind)
     return Source(path, kind, size, sha256, encoding, delimiter, tuple(notes), first_bad, voice)
+
+
+def _other_kind(path: Path, kind: FileKind) -> list[Message]:
+    is_other = SUFFIXES.get(path.suffix.lower(), kind) != kind
+    return [msg("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper())] if is_other else []
 
 
 @contextmanager
@@ -108,13 +117,25 @@ def _size(path: Path, limits: Limits) -> int:
     return size
 
 
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _spreadsheet(path: Path, head: bytes, limits: Limits) -> FileKind | None:
+    """By content. Of Office's old files, which begin alike, and of encrypted ones the name must say that it is a spreadsheet."""
+    if head.startswith(b"PK\x03\x04"):
+        return kind if (kind := zips.kind_of(path, limits)) in SPREADSHEETS else None
+    if head.startswith(_MAGIC["office"]) and SUFFIXES.get(path.suffix.lower()) in SPREADSHEETS:
+        return "xls"
+    return None
+
+
 def _refuse_what_is_not_data(path: Path, head: bytes) -> None:
     for name, begins in _MAGIC.items():
         if head.startswith(begins):
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
-            if name == "zip" and path.suffix.lower() in (".xlsx", ".xlsm", ".docx", ".ods"):
-                name = "office"
             raise DataError(f"data.is_{name}", file=path.name)
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)\b", head, re.IGNORECASE):
         raise DataError("data.is_web_page", file=path.name)
@@ -192,7 +213,7 @@ def _reads_as_chinese(path: Path) -> bool:
 def _kind(path: Path, encoding: str, limits: Limits) -> FileKind:
     """By content where that is clear, by the file's suffix otherwise."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
-    if by_suffix == "csv":
+    if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many a program writes text and calls it .xls
         return "csv"
     with open(path, encoding=encoding, errors="replace") as file:
         lines: list[str] = []

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core.data.reading.rows import Limits, Problem, Raw, Source, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Source, column_names, too_big
 from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
@@ -84,7 +84,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             if header is None:
                 if len(record) == 1 and begins == 1 and record[0].lower().startswith("sep="):
                     continue
-                header = _header(source, record)
+                header = column_names(source.path.name, record, limits)
                 continue
             row += 1
             if len(record) != len(header):
@@ -95,20 +95,6 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             yield Raw(row, dict(zip(header, record, strict=True)), begins)
     if header is None:
         raise DataError("data.only_whitespace", file=source.path.name)
-
-
-def _header(source: Source, cells: list[str]) -> list[str]:
-    names = [cell.strip() for cell in cells]
-    seen: dict[str, int] = {}
-    for position, name in enumerate(names, 1):
-        if not name:
-            names[position - 1] = f"column {position}"  # pandas writes its index without a name
-        elif name.lower() in seen:
-            raise DataError(
-                "data.csv_duplicate_header", file=source.path.name, column=name, first=seen[name.lower()], second=position
-            )
-        seen[name.lower()] = position
-    return names
 
 
 def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
@@ -122,6 +108,8 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             if unpacked > limits.bytes:
                 raise DataError("data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
             names = [name.lower() for name in file.schema_arrow.names]
+            if len(names) > limits.columns:
+                raise DataError("data.too_many_columns", file=source.path.name, count=len(names), limit=limits.columns)
             if len(set(names)) < len(names):
                 double = next(name for name in names if names.count(name) > 1)
                 raise DataError("data.parquet_duplicate_column", file=source.path.name, column=double)

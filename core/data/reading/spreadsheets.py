@@ -1,0 +1,168 @@
+"""Rows out of a sheet of .xlsx, .xls, .xlsb and .ods, read by core.data.reading.workbook in a process that is watched.
+
+The first row that is as wide as the table gives the names of the columns; what stands above it, such as a title, is named among what is left
+out. A sheet is held in memory as a whole, by that process: MOST_MEMORY at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from core.data.reading.rows import Limits, Problem, Raw, Source, column_names, too_big
+from core.data.shapes.left_out import Loss
+from core.errors import DataError
+from core.messages import Message, msg
+from core.system.processes import own_group, worker_environment
+from core.values import MIB
+
+MOST_MEMORY = 3 << 30  # bytes of the process that reads; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
+LOOK_S = 0.05
+LOOKED_AT = 30  # rows, to find the one with the names of the columns
+_WIDE = 0.5  # of the widest of them
+_MOST_NAMED = 8  # other sheets
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the process says first: the sheets and whether each is hidden, and the one that is read."""
+
+    sheets: dict[str, bool]
+    sheet: str | None
+    uncalculated: int
+
+    def notes(self) -> tuple[Message, ...]:
+        others = [name for name in self.sheets if name != self.sheet]
+        shown = [name for name in others if not self.sheets[name]][:_MOST_NAMED]
+        hidden = [name for name in others if self.sheets[name]][:_MOST_NAMED]
+        said = [msg("data.note_sheet", sheet=self.sheet, others=shown)] if shown else []
+        said += [msg("data.note_hidden_sheets", sheets=hidden)] if hidden else []
+        said += [msg("data.note_sheet_is_hidden", sheet=self.sheet)] if self.sheets.get(self.sheet or "") else []
+        said += [msg("data.note_uncalculated", count=self.uncalculated)] if self.uncalculated else []
+        return tuple(said)
+
+
+def look(path: Path, sheet: str | None, limits: Limits) -> Told:
+    """Which sheets there are and which would be read. Raises DataError."""
+    with _opened(path, sheet, limits) as (told, _):
+        return told
+
+
+def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
+    with _opened(source.path, source.sheet, limits) as (_, lines):
+        first = list(islice(lines, LOOKED_AT))
+        at = _names_at([line[1] or [] for line in first])
+        for above in first[:at]:
+            if any(cell.strip() for cell in above[1] or ()):
+                yield Loss("above")
+        header = first[at][1] or [] if first else []
+        names = column_names(source.path.name, header, limits)
+        row = 0
+        for number, cells, *size in _both(first[at + 1 :], lines):
+            if cells is None:
+                row += 1
+                yield too_big(row, number, size[0], limits)
+            elif any(cell.strip() for cell in cells):
+                row += 1
+                # Where a column has no name, an empty cell is none of the row's.
+                kept = {
+                    name: cell for name, cell, named in zip(names, cells, header, strict=False) if named.strip() or cell.strip()
+                }
+                yield Raw(row, kept, number)
+
+
+def _both(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
+    yield from first
+    yield from rest
+
+
+def _names_at(rows: list[list[str]]) -> int:
+    """The place of the row that names the columns: the first with words only that is at least half as wide as the widest, else the first with anything."""
+    filled = [[cell for cell in cells if cell.strip()] for cells in rows]
+    widest = max(map(len, filled), default=0)
+    wide = [at for at, cells in enumerate(filled) if cells and len(cells) >= _WIDE * widest]
+    in_words = (at for at in wide if not any(_is_number(cell) for cell in filled[at]))
+    return next(in_words, wide[0] if wide else 0)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace("-", "").replace(":", "").isdecimal()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, sheet: str | None, limits: Limits) -> Iterator[tuple[Told, Iterator[Any]]]:
+    with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
+        head = next(lines, None)
+        if not isinstance(head, dict) or "error" in head:
+            raise _refusal(path, head or {})
+        told = Told(dict(head["sheets"]), head["sheet"], head["uncalculated"])
+        if sheet and sheet not in told.sheets:
+            near = difflib.get_close_matches(sheet, told.sheets, 1, 0) or ["-"]
+            raise DataError("data.no_such_sheet", file=path.name, sheet=sheet, sheets=[*told.sheets][:20], near=near[0])
+        if told.sheet is None:
+            raise DataError("data.no_rows", file=path.name)
+        yield told, _without_end(path, lines)
+
+
+def _without_end(path: Path, lines: Iterator[Any]) -> Iterator[Any]:
+    for line in lines:
+        if isinstance(line, dict):
+            raise _refusal(path, line)
+        yield line
+
+
+def _refusal(path: Path, head: dict[str, Any]) -> DataError:
+    if head.get("error") == "memory":
+        return DataError("data.sheet_too_large", file=path.name, limit_mib=MOST_MEMORY // MIB)
+    if head.get("error") == "password":
+        return DataError("data.sheet_password", file=path.name)
+    return DataError("data.broken_sheet", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))
+
+
+def listen(path: Path, sheet: str, most_bytes: int) -> Generator[Any]:
+    """What the process says, line by line; {"error": "memory"} in the place of its first where it took too much of it. It ends with the iterator."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.data.reading.workbook", str(path.absolute()), sheet, str(most_bytes)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=worker_environment(),
+        **own_group(),
+    )
+    assert process.stdout
+    done, grew = threading.Event(), threading.Event()
+    threading.Thread(target=_watch, args=(process, done, grew), name="workbook", daemon=True).start()
+    try:
+        for line in process.stdout:
+            if line.endswith(b"\n"):  # else it died while it wrote
+                yield json.loads(line)
+        if grew.is_set():
+            yield {"error": "memory"}
+        elif process.wait():
+            yield {"error": "broken"}
+    finally:
+        done.set()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _watch(process: subprocess.Popen[bytes], done: threading.Event, grew: threading.Event) -> None:
+    with contextlib.suppress(psutil.Error):
+        seen = psutil.Process(process.pid)
+        while not done.wait(LOOK_S):
+            if seen.memory_info().rss > MOST_MEMORY:
+                grew.set()
+                process.kill()
+                return

@@ -1,0 +1,133 @@
+"""A process of its own that opens a spreadsheet: `python -m core.data.reading.workbook FILE SHEET MOST_BYTES`, told in JSON lines on its output.
+
+The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows, "uncalculated": formulas
+without a stored value}, or {"error": ..., "reason": ...}. Then a line a row: [its number in the sheet, [its cells as text]], or
+[number, null, bytes] where it is larger than MOST_BYTES. SHEET "": the first that has rows, of the visible ones if any has.
+
+calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends its process; that must
+not be the app's. Cells give what is stored, never what a formula or a link to another file would give; no macro runs.
+Of ours this imports nothing: it starts for every reading.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+_DIGITS = 15  # that spreadsheets show of a number
+_CHUNK = 1 << 20
+# How a formula without a stored value is written; programs that write files without calculating leave it so.
+_UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></c>")
+
+
+def told(path: str, sheet: str, most_bytes: int) -> Iterator[Any]:
+    from python_calamine import CalamineError, CalamineWorkbook, PasswordError
+
+    try:
+        with open(path, "rb") as file, CalamineWorkbook.from_filelike(file) as book:
+            shown = [
+                (about.name, not str(about.visible).endswith(".Visible"))
+                for about in book.sheets_metadata
+                if str(about.typ).endswith(".WorkSheet")
+            ]
+            chosen = _chosen(book, sheet, shown)
+            yield {"sheets": shown, "sheet": chosen.name if chosen else None, "uncalculated": _uncalculated(path)}
+            if chosen:
+                yield from _rows(chosen, most_bytes)
+    except PasswordError:
+        yield {"error": "password"}
+    except (CalamineError, OSError) as error:
+        yield {"error": "broken", "reason": str(error)[:200]}
+
+
+def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> Any:
+    if sheet:
+        return book.get_sheet_by_name(sheet) if sheet in dict(shown) else None
+    for name, _ in sorted(shown, key=lambda each: each[1]):
+        if (found := book.get_sheet_by_name(name)).height:
+            return found
+    return None
+
+
+def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:
+    below = _Merged(sheet)
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        texts = below.filled(number, [as_text(cell) for cell in cells])
+        size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        yield [number, None, size] if size > most_bytes else [number, texts]
+
+
+class _Merged:
+    """Cells merged over several rows: each row has what is seen beside it. Over several columns it stays in the first."""
+
+    def __init__(self, sheet: Any):
+        left = sheet.start[1] if sheet.start else 0
+        ranges = sheet.merged_cell_ranges or ()
+        self._ahead = sorted(
+            ((first[0] + 1, last[0] + 1, first[1] - left) for first, last in ranges if last[0] > first[0] and first[1] >= left),
+            reverse=True,
+        )
+        self._open: dict[int, tuple[int, str]] = {}  # column: last row, text
+
+    def filled(self, number: int, texts: list[str]) -> list[str]:
+        while self._ahead and self._ahead[-1][0] <= number:
+            first, last, column = self._ahead.pop()
+            if first == number and column < len(texts):
+                self._open[column] = (last, texts[column])
+        for column, (last, text) in list(self._open.items()):
+            if number > last:
+                del self._open[column]
+            else:
+                texts[column] = texts[column] or text
+        return texts
+
+
+def as_text(cell: Any) -> str:
+    """As a person sees it, but for the format of numbers and dates, which is not read: 3, 0.1, TRUE, 2025-03-12 21:14."""
+    if isinstance(cell, bool):
+        return str(cell).upper()
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 10**_DIGITS else f"{cell:.{_DIGITS}g}"
+    if isinstance(cell, datetime):
+        if cell.time() == time():
+            return cell.date().isoformat()
+        return cell.isoformat(" ", "seconds" if cell.second else "minutes")
+    if isinstance(cell, date):
+        return cell.isoformat()
+    if isinstance(cell, time):
+        return cell.isoformat("seconds" if cell.second else "minutes")
+    if isinstance(cell, timedelta):
+        minutes, seconds = divmod(int(cell.total_seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02}" + (f":{seconds:02}" if seconds else "")
+    return str(cell)
+
+
+def _uncalculated(path: str) -> int:
+    """Formulas without a value in all sheets of an .xlsx; 0 for other kinds."""
+    found = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.startswith("xl/worksheets/") and name.endswith(".xml"):
+                    with archive.open(name) as part:
+                        rest = b""
+                        while chunk := part.read(_CHUNK):
+                            rest += chunk
+                            cut = rest.rfind(b"</c>") + len(b"</c>")
+                            if cut >= len(b"</c>"):
+                                found += sum(rest.count(ending, 0, cut) for ending in _UNCALCULATED)
+                                rest = rest[cut:]
+                            rest = rest[-200:]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):  # calamine says what is wrong with it
+        return found
+    return found
+
+
+if __name__ == "__main__":
+    for each in told(sys.argv[1], sys.argv[2], int(sys.argv[3])):
+        sys.stdout.write(json.dumps(each) + "\n")

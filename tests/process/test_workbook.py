@@ -1,0 +1,38 @@
+"""A spreadsheet is read by a process of its own, which may die or grow: the app does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.data.formats import inspect_file
+from core.data.reading import spreadsheets
+from core.errors import DataError
+from tests.kit.office import xlsx
+
+
+def far(folder: Path, cell: str) -> Path:
+    """Two cells with nothing between them."""
+    row = "".join(filter(str.isdecimal, cell))
+    sheet = xlsx({"S": [["question", "answer"], ["Why?", "So."]]}, raw_rows=f'<row r="{row}"><c r="{cell}"><v>1</v></c></row>')
+    (folder / "a.xlsx").write_bytes(sheet)
+    return folder / "a.xlsx"
+
+
+def test_a_sheet_is_read_to_its_end(tmp_path: Path) -> None:
+    report = inspect_file(far(tmp_path, "B3"))
+    assert (report.kind, report.rows, report.good_rows, str(report.problems[0].sentence)[:15]) == ("xlsx", 2, 1, "Row 2 (line 3):")
+
+
+def test_cells_at_opposite_corners_end_that_process_and_not_ours(tmp_path: Path) -> None:
+    """Seen: calamine asks for 512 GiB and aborts the program that it runs in."""
+    with pytest.raises(DataError, match="no spreadsheet that can be read"):
+        inspect_file(far(tmp_path, "XFD1048576"))
+
+
+def test_a_sheet_that_takes_too_much_memory_is_refused_with_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreadsheets, "MOST_MEMORY", 60 << 20)
+    monkeypatch.setattr(spreadsheets, "LOOK_S", 0.001)
+    with pytest.raises(DataError, match="needs more than 60 MiB of memory"):
+        inspect_file(far(tmp_path, "J1048576"))

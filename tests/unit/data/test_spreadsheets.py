@@ -1,0 +1,167 @@
+"""Sheets of .xlsx, .ods, .xls and .xlsb: the rows that a person sees, and a sentence where there are none."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.data.formats import inspect_file
+from core.data.reading import spreadsheets, workbook
+from core.data.reading.choices import Choices
+from core.data.reading.reader import read_rows
+from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
+from core.data.reading.sniff import probe
+from core.errors import DataError
+from tests.kit.office import ods, xlsx
+
+FAQ = [["Frage", "Antwort", "Datum"], ["Was kostet es?", "Zwölf Euro.", 45728.5], ["Wann ist offen?", "Täglich ab 8:30.", 45729]]
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """What the process would say, without one; it has tests of its own in tests/process/test_workbook.py."""
+    monkeypatch.setattr(spreadsheets, "listen", lambda path, sheet, most: workbook.told(str(path), sheet, most))
+
+
+def read(path: Path, limits: Limits = DEFAULT_LIMITS, **choices: str) -> tuple[list[Row], list[Problem]]:
+    items = list(read_rows(probe(path, limits, Choices(**choices)), limits))
+    return [item for item in items if isinstance(item, Row)], [item for item in items if isinstance(item, Problem)]
+
+
+def written(folder: Path, name: str, content: bytes) -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+@pytest.mark.parametrize("name, make", [("a.xlsx", xlsx), ("a.ods", ods)])
+def test_a_sheet_is_rows_of_text_and_is_read_as_questions_and_answers(tmp_path: Path, name: str, make) -> None:
+    path = written(tmp_path, name, make({"Fragen": FAQ}))
+    rows, problems = read(path)
+    assert not problems and [(row.number, row.line) for row in rows] == [(1, 2), (2, 3)]
+    assert rows[0].values["Frage"] == "Was kostet es?" and rows[1].values["Antwort"] == "Täglich ab 8:30."
+    report = inspect_file(path)
+    assert (report.kind, report.good_rows, report.roles) == (name[2:], 2, {"Frage": "question", "Antwort": "answer"})
+    assert [(str(left.what), left.count) for left in report.left_out] == [("The column “datum”", 2)]
+
+
+@pytest.mark.parametrize(
+    "cell, seen",
+    [
+        (3.0, "3"),
+        (0.1 + 0.2, "0.3"),
+        (1e20, "1e+20"),
+        (-7, "-7"),
+        (True, "TRUE"),
+        ("=1+1", "=1+1"),
+        (date(2025, 3, 12), "2025-03-12"),
+        (datetime(2025, 3, 12), "2025-03-12"),
+        (datetime(2025, 3, 12, 21, 14), "2025-03-12 21:14"),
+        (datetime(2025, 3, 12, 21, 14, 10), "2025-03-12 21:14:10"),
+        (time(8, 30), "08:30"),
+        (timedelta(hours=30, minutes=5), "30:05"),
+    ],
+)
+def test_a_cell_is_the_text_that_a_person_sees(cell: object, seen: str) -> None:
+    assert workbook.as_text(cell) == seen
+
+
+def test_the_first_sheet_with_rows_is_read_and_the_others_are_named(tmp_path: Path) -> None:
+    sheets = {"Empty": [], "Secret": FAQ, "Shop": FAQ, "Old": FAQ[:2]}
+    path = written(tmp_path, "a.xlsx", xlsx(sheets, hidden=("Secret",)))
+    source = probe(path)
+    assert source.sheet == "Shop"
+    assert [str(note).split(" Name")[0] for note in source.notes] == [
+        "The sheet “Shop” is read; these are not: Empty, Old.",
+        "Hidden sheets are not read: Secret.",
+    ]
+    assert len(read(path)[0]) == 2 and len(read(path, sheet="Old")[0]) == 1
+    hidden = probe(path, choices=Choices(sheet="Secret"))
+    assert "“Secret”, which is read, is a hidden one" in " ".join(map(str, hidden.notes))
+    with pytest.raises(DataError, match="no sheet “shop”, found Empty, Secret, Shop, Old: the nearest name is “Shop”"):
+        probe(path, choices=Choices(sheet="shop"))
+
+
+def test_a_title_above_the_names_of_the_columns_is_left_out_and_said(tmp_path: Path) -> None:
+    sheet = [
+        ["Kundendienst 2025"],
+        [],
+        ["Stand", 45728],
+        ["Frage", "Antwort", "Von"],
+        ["Was kostet es?", "Zwölf.", "Eva"],
+        ["Und?", "Nichts.", ""],
+    ]
+    path = written(tmp_path, "a.xlsx", xlsx({"S": sheet}))
+    rows, _ = read(path)
+    assert [row.values for row in rows] == [
+        {"Frage": "Was kostet es?", "Antwort": "Zwölf.", "Von": "Eva"},
+        {"Frage": "Und?", "Antwort": "Nichts.", "Von": ""},
+    ]
+    said = {str(left.what): left.count for left in inspect_file(path).left_out}
+    assert said["Lines above the names of the columns"] == 2
+
+
+def test_columns_without_names_keep_what_stands_in_them(tmp_path: Path) -> None:
+    sheet = [["", "question", "answer", ""], ["1", "Why?", "So.", ""], ["2", "How?", "Thus.", "later"]]
+    rows, _ = read(written(tmp_path, "a.xlsx", xlsx({"S": sheet})))
+    assert rows[0].values == {"column 1": "1", "question": "Why?", "answer": "So."}
+    assert rows[1].values["column 4"] == "later"
+
+
+def test_merged_cells_say_the_same_in_each_row_and_nothing_in_other_columns(tmp_path: Path) -> None:
+    sheet = [
+        ["topic", "question", "answer"],
+        ["Prices", "How much?", "Ten."],
+        ["", "For two?", "Twenty."],
+        ["Section", "", ""],
+        ["", "When?", "At 8."],
+    ]
+    rows, _ = read(written(tmp_path, "a.xlsx", xlsx({"S": sheet}, merged=("A2:A3", "A4:C4"))))
+    assert [row.values["topic"] for row in rows] == ["Prices", "Prices", "Section", ""]
+    assert rows[2].values["answer"] == ""
+
+
+def test_a_formula_gives_its_stored_value_and_one_without_is_said(tmp_path: Path) -> None:
+    cells = '<c r="A2" t="str"><f>HYPERLINK("http://x","y")</f><v>seen</v></c><c r="B2"><f>[1]S!A1</f><v>4</v></c><c r="C2"><f>1+1</f></c>'
+    sheet = xlsx({"S": [["question", "answer", "sum"]]}, raw_rows=f'<row r="2">{cells}</row>')
+    path = written(tmp_path, "a.xlsx", sheet)
+    assert read(path)[0][0].values == {"question": "seen", "answer": "4", "sum": ""}
+    assert "Formulas without a stored value: 1." in str(probe(path).notes[0])
+
+
+def test_a_cell_larger_than_a_row_is_a_problem_and_reading_goes_on(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.xlsx", xlsx({"S": [["question", "answer"], ["a?", "x" * 3000], ["b?", "y"]]}))
+    rows, problems = read(path, Limits(row_bytes=2000))
+    assert [row.number for row in rows] == [2] and (problems[0].row, problems[0].line) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (xlsx({"S": [["text", "Text"], ["a", "b"]]}), "column “Text” twice"),
+        (xlsx({"S": [[f"c{i}" for i in range(70)], ["a"] * 70]}), "has 70 columns, at most 50 are read"),
+        (xlsx({"S": [["text"], *[["a"]] * 30]}), "more than 20 rows"),
+        (xlsx({"S": []}), "no rows of data|has no rows|no row"),
+        (xlsx({"S": FAQ})[:400], "damaged, or was not downloaded to its end"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "no spreadsheet that can be read"),
+    ],
+    ids=["twice", "columns", "rows", "empty", "cut", "ole"],
+)
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    name = "a.xls" if content.startswith(b"\xd0\xcf") else "a.xlsx"
+    with pytest.raises(DataError, match=said):
+        read(written(tmp_path, name, content), Limits(columns=50, rows=20))
+
+
+def test_a_directory_that_claims_more_than_is_read_is_refused_before_anything_is(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.xlsx", xlsx({"S": FAQ}))
+    with pytest.raises(DataError, match="at most 0 MiB"):
+        probe(path, Limits(bytes=path.stat().st_size))
+
+
+def test_a_web_page_or_a_table_of_text_called_xls_is_what_it_is(tmp_path: Path) -> None:
+    """Exports of web shops are often called .xls."""
+    path = written(tmp_path, "a.xls", b"question\tanswer\nWhy?\tSo.\n")
+    assert read(path)[0][0].values == {"question": "Why?", "answer": "So."}
+    assert "called .xls, but what is in it is CSV" in " ".join(map(str, probe(path).notes))
