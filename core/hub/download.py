@@ -16,12 +16,14 @@ from huggingface_hub import constants
 
 from core.errors import ModelError
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
+from core.hub.room import refuse_full_disk
 from core.messages import Message
 from core.progress import Progress
 from core.system.lines import Child
 
 Report = Callable[[Progress], None]
 Check = Callable[[], None]
+Room = Callable[[int, int], None]
 WORKER = "core.hub.fetch_worker"
 POLL_S = 0.2  # how often the caller is asked
 
@@ -34,7 +36,7 @@ def fetch(
     endpoint: str | None = None,
     cache_dir: str | Path | None = None,
     accept: Callable[[Path], None] = lambda folder: None,
-    spoken_for: int = 0,
+    room: Room | None = None,
 ) -> Path:
     """The snapshot folder of a model, downloaded as far as it is not here yet.
 
@@ -43,7 +45,8 @@ def fetch(
     caller's thread, bytes over all needed files. check: as often; what it raises (StopRequested) ends the download
     within a second and is passed on. endpoint: HF_ENDPOINT, else huggingface.co. cache_dir: HF_HUB_CACHE.
     accept: called with the folder as soon as config.json lies in it, before anything large; what it raises is passed on.
-    spoken_for: bytes of the disk that other downloads are about to fill.
+    room: called with the bytes that are missing and those of all files, before the weights; what it raises is passed on. None: whether
+    the disk has room, as if nothing else were on its way.
     Raises ModelError with one sentence for everything a person can act on.
     """
     revision = revision or constants.DEFAULT_REVISION
@@ -61,9 +64,9 @@ def fetch(
     wanted = revision if local is None else local.name
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     asked = {"repo": repo_id, "revision": revision, "wanted": wanted, "endpoint": endpoint, "cache": str(cached.cache)}
-    asked |= {"spoken_for": spoken_for}
+    room = room or (lambda missing, total: refuse_full_disk(cached, missing, 0))
     try:
-        return _fetched(asked, report, check, accept)
+        return _fetched(asked, report, check, accept, room)
     except ModelError:
         if local is None:
             raise
@@ -71,7 +74,7 @@ def fetch(
         return local
 
 
-def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None]) -> Path:
+def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None], room: Room) -> Path:
     heard: queue.Queue[dict[str, Any]] = queue.Queue()
     child = Child(WORKER)
     child.listen(heard.put, lambda code: heard.put({"ended": code}))
@@ -87,6 +90,9 @@ def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callab
                 report(Progress(done=said["done"], total=said["total"], unit="bytes"))
             if "config" in said:
                 accept(Path(said["config"]))
+                child.say(go=True)
+            elif "missing" in said:
+                room(said["missing"], said["of"])
                 child.say(go=True)
             elif "folder" in said:
                 return Path(said["folder"])

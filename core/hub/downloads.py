@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -169,12 +170,16 @@ class Downloads:
         try:
             self._work(repo, entry, lambda progress: None, go_on, lambda folder: self._accept(repo, folder))
         except OSError as error:  # not begun again and again: a disk that is full takes neither the model nor what is told of it
-            wish, reason = entry.wish(), error.strerror or type(error).__name__
-            if wish is not None:
-                self._untold[entry.folder] = (
-                    wish.asked,
-                    msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason),
-                )
+            reason = error.strerror or type(error).__name__
+            self._end_untold(entry, msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason))
+        except Exception as error:  # a mistake of ours, told in the log: begun again it would only be made again
+            self._end_untold(entry, msg("downloads.mistake", repo=repo, kind=type(error).__name__))
+            raise
+
+    def _end_untold(self, entry: Entry, why: Message) -> None:
+        """Failed, until somebody asks for it anew, though its files say that it waits."""
+        if (wish := entry.wish()) is not None:
+            self._untold[entry.folder] = wish.asked, why
 
     def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
         """Whether it was worked on here, to whatever end; False where somebody else holds it."""
@@ -186,9 +191,7 @@ class Downloads:
         except (Timeout, FileNotFoundError):
             return False
         try:
-            Work(entry, report, check, accept, lambda: self._spoken_for(entry)).to_its_end(
-                lambda message: self._better(repo, message)
-            )
+            Work(entry, report, check, accept, partial(self._others, entry)).to_its_end(lambda message: self._better(repo, message))
         except NotNow:
             pass
         finally:
@@ -198,10 +201,16 @@ class Downloads:
             self._clear(entry)
         return True
 
-    def _spoken_for(self, entry: Entry) -> int:
-        """Bytes that the other downloads which are on their way still need."""
-        rows = [other.row() for other in self._entries() if other.folder != entry.folder]
-        return sum(row.total - row.done for row in rows if row and row.state in ("running", "again"))
+    @contextmanager
+    def _others(self, entry: Entry) -> Iterator[int]:
+        """Bytes that the other downloads which have their room still need; meanwhile no other of this workspace looks for room."""
+        with FileLock(self.workspace.cache / "downloads.lock", thread_local=False):
+            on_their_way = [
+                told
+                for other in self._entries()
+                if other.folder != entry.folder and other.is_held() and (told := other.told()) and told.has_room
+            ]
+            yield sum(told.total - told.done for told in on_their_way if told.state not in ENDED)
 
     def _clear(self, entry: Entry) -> None:
         """Take off the list what nobody holds, and throw away what a cancelled one left."""

@@ -41,7 +41,8 @@ class Wish(Frozen):
 
 
 class Told(Frozen):
-    """bytes; bytes_per_s of the last seconds. message: why it failed, or why it is tried again."""
+    """bytes; bytes_per_s of the last seconds. message: why it failed, or why it is tried again. has_room: the disk was looked at and
+    has what is missing, which other downloads then leave to it."""
 
     asked: float
     state: Literal["running", "again", "failed", "done"]
@@ -49,6 +50,7 @@ class Told(Frozen):
     total: int = 0
     bytes_per_s: float | None = None
     message: Message | None = None
+    has_room: bool = False
 
 
 class Download(Frozen):

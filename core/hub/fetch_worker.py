@@ -1,9 +1,10 @@
 """The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
 
-In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache, spoken_for}, then {go} once config.json was looked at.
+In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question.
 Out:
   waiting {}                 another process fetches this model into this cache
-  config {config: folder}    config.json lies there; nothing large is fetched before {go}
+  config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
+  room {missing, of}         a question: bytes that the disk is to take, and those of all files
   done {done, total}         bytes, some times a second
   folder {folder}            whole
   refused {refused: Message}
@@ -41,7 +42,7 @@ STEP = 256 << 10  # bytes of one write; what a line that breaks over and over mu
 
 
 class FetchWorker:
-    """The process without its being one. say: a line out; go: returns once the config is accepted."""
+    """The process without its being one. say: a line out; go: returns once the last question is answered."""
 
     def __init__(self, asked: dict[str, Any], say: Callable[..., None], go: Callable[[], Any]):
         self._asked, self._say = asked, say
@@ -51,7 +52,11 @@ class FetchWorker:
             say(config=str(folder))
             go()
 
-        self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept, asked["spoken_for"])
+        def room(missing: int, total: int) -> None:
+            say(missing=missing, of=total)
+            go()
+
+        self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept, room)
 
     def run(self) -> None:
         ended = threading.Event()

@@ -10,7 +10,6 @@ so a revision that resolves was whole when it was written.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -33,7 +32,6 @@ from core.hub.listing import TIMEOUT_S, File, Listing
 AT_ONCE = 4  # files; Xet fetches each in parts besides
 TRIES_WITHOUT_A_BYTE = 3  # each of them up to five of http_get's own
 RETRY_WAIT_S = 1.0
-DISK_MARGIN = 1.1
 
 
 class Left(Exception):
@@ -43,8 +41,11 @@ class Left(Exception):
 class Transfer:
     """`fetch` belongs to one thread; `done` and `total` (bytes) may be read, and `leave` called, from any."""
 
-    def __init__(self, cached: CachedRepo, wanted: str, endpoint: str, accept: Callable[[Path], None], spoken_for: int):
-        self.cached, self.wanted, self.endpoint, self.accept, self.spoken_for = cached, wanted, endpoint, accept, spoken_for
+    def __init__(
+        self, cached: CachedRepo, wanted: str, endpoint: str, accept: Callable[[Path], None], room: Callable[[int, int], None]
+    ):
+        """room: called with the bytes that are missing and those of all files, before the weights; returns where the disk has room."""
+        self.cached, self.wanted, self.endpoint, self.accept, self.room = cached, wanted, endpoint, accept, room
         self.total = 0
         self._arrived: dict[str, int] = {}  # by file
         self._left = threading.Event()
@@ -70,8 +71,9 @@ class Transfer:
             self._fetch(found, found.file(INDEX))
             small.append(found.file(INDEX))
         wanted = [*small, *found.weights(shards(snapshot / INDEX))]
-        self._refuse_full_disk(wanted, snapshot)
-        self.total = sum(file.size or 0 for file in wanted)
+        total = sum(file.size or 0 for file in wanted)
+        self.room(sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted), total)
+        self.total = total
         self._fetch_all(found, wanted)
         found.save(self.cached.folder)
         if revision != found.commit:
@@ -146,6 +148,9 @@ class Transfer:
                 if stored and file.size is not None:
                     stored = _by_xet(stored, file.size, partial, headers)
                     continue
+                if not partial.size and (file.size or 0) > constants.MAX_HTTP_DOWNLOAD_SIZE:
+                    size = in_words(file.size or 0)
+                    raise ModelError("hub.too_large_without_xet", repo=found.repo_id, file=file.name, size=size)
                 http_get(url, partial, resume_size=partial.size, headers=headers, expected_size=file.size)
                 if file.size is None:
                     return
@@ -178,15 +183,6 @@ class Transfer:
         if None not in (said.size, file.size) and said.size != file.size:
             raise ModelError("hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0))
         return said.xet_file_data
-
-    def _refuse_full_disk(self, wanted: list[File], snapshot: Path) -> None:
-        missing = sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted)
-        needed, free = int(missing * DISK_MARGIN), shutil.disk_usage(self.cached.folder.parent).free
-        if missing and needed > free - self.spoken_for:
-            said = {"needed": in_words(needed), "free": in_words(free), "folder": self.cached.cache}
-            if needed > free:
-                raise ModelError("hub.disk_full", repo=self.cached.repo_id, **said)
-            raise ModelError("hub.disk_full_by_others", repo=self.cached.repo_id, others=in_words(self.spoken_for), **said)
 
     def _bytes_here(self, file: File, snapshot: Path) -> int:
         blob = self.cached.folder / "blobs" / file.blob

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
 from core.errors import ModelError
 from core.hub import download
+from core.hub.cached import CachedRepo, cache_folder
 from core.hub.download import Check, Report
 from core.hub.entry import ENDED, Entry, Told
+from core.hub.room import refuse_full_disk
 from core.messages import Message
 from core.progress import Progress
 
+Others = Callable[[], AbstractContextManager[int]]
 POLL_S = 0.3
 TELL_S = 1.0
 SPEED_S = 10.0  # of which the speed is the mean
@@ -30,15 +33,17 @@ class NotNow(Exception):
 
 
 class Work:
-    """accept: as of download.fetch. check: as there, besides the wish. spoken_for: as there, at each try. Raises NotNow where nobody wants it to run."""
+    """accept: as of download.fetch. check: as there, besides the wish. others: while it lasts no other download looks for room; gives the
+    bytes of the disk that are spoken for. Raises NotNow where nobody wants it to run."""
 
-    def __init__(self, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None], spoken_for: Callable[[], int]):
+    def __init__(self, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None], others: Others):
         wish = entry.wish()
         if wish is None or wish.wanted != "run":
             raise NotNow
         self._entry, self._wish, self._accept = entry, wish, accept
-        self._report_to, self._check, self._spoken_for = report, check, spoken_for
-        self._now = (entry.told() or Told(asked=wish.asked, state="running")).model_copy(update={"bytes_per_s": None})
+        self._report_to, self._check, self._others = report, check, others
+        self._now = entry.told() or Told(asked=wish.asked, state="running")
+        self._now = self._now.model_copy(update={"bytes_per_s": None, "has_room": False})
         self._samples: deque[tuple[float, float]] = deque()  # when, bytes
         self._told_at, self._is_told = 0.0, True
 
@@ -49,8 +54,8 @@ class Work:
         self._tell("running")
         while True:
             try:
-                wish, others = self._wish, self._spoken_for()
-                download.fetch(wish.repo, wish.revision, self._report, self._go_on, accept=self._accept, spoken_for=others)
+                wish = self._wish
+                download.fetch(wish.repo, wish.revision, self._report, self._go_on, accept=self._accept, room=self._room)
             except ModelError as error:
                 tries = 0 if self._now.done > longest else tries
                 longest = max(longest, self._now.done)
@@ -62,6 +67,13 @@ class Work:
             else:
                 self._now = self._now.model_copy(update={"done": self._now.total})
                 return self._tell("done")
+
+    def _room(self, missing: int, total: int) -> None:
+        """Of two that begin in the same second, the second counts what the first still needs. Raises ModelError."""
+        with self._others() as spoken_for:
+            refuse_full_disk(CachedRepo(self._wish.repo, cache_folder(None)), missing, spoken_for)
+            self._now = self._now.model_copy(update={"done": total - missing, "total": total, "has_room": True})
+            self._tell("running")
 
     def _wait(self, why: Message, seconds: float) -> None:
         self._tell("again", why)

@@ -48,6 +48,7 @@ class Here:
     def end(self, wait_s: float) -> None:
         if self._worker is not None:
             self._worker.transfer.leave()
+            self._told.put({})  # to a question that nobody answers any more
 
 
 def fetch_here(monkeypatch: pytest.MonkeyPatch) -> None:

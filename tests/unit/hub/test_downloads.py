@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from core.errors import ModelError, RunError, StopRequested
-from core.hub import cached, download, growing, transfer, work
+from core.hub import cached, download, growing, room, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
@@ -299,7 +301,7 @@ def test_a_disk_that_another_download_is_about_to_fill_counts_as_full(
 ) -> None:
     """Each of two would fit alone: both ended at a full disk, hours later."""
     usage = SimpleNamespace(total=10**9, used=10**9 - 400_000, free=400_000)  # each needs 1.1 * 262,190 bytes
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage)
     hub.stall_after = CHUNK
     app.start(REPO)
     wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0)
@@ -310,6 +312,61 @@ def test_a_disk_that_another_download_is_about_to_fill_counts_as_full(
     until(app, "done")
     app.resume(OTHER)
     until(app, "done", OTHER)
+
+
+def test_of_two_that_begin_in_the_same_second_one_is_told_that_the_other_fills_the_disk(
+    hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither had told its size when the other one asked for it: both began, and both ended at a full disk."""
+    usage = SimpleNamespace(total=10**9, used=10**9 - 400_000, free=400_000)  # each needs 1.1 * 262,190 bytes
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage)
+    both, at_once = threading.Barrier(2, timeout=30), download.fetch
+
+    def fetch(*asked: Any, **how: Any) -> Path:
+        both.wait()  # both were begun, and what the disk is to take is known of neither
+        return at_once(*asked, **how)
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    hub.stall_after = CHUNK
+    app = Downloads(space)
+    for repo in (REPO, OTHER):
+        app.start(repo)
+    app.begin()
+    wait_until(lambda: "failed" in (state(app), state(app, OTHER)))
+    refused, goes_on = (REPO, OTHER) if state(app) == "failed" else (OTHER, REPO)
+    row = app.row(refused)
+    assert row is not None and row.message is not None and row.message.key == "hub.disk_full_by_others"
+    monkeypatch.setattr(download, "fetch", at_once)
+    hub.release.set()
+    until(app, "done", goes_on)
+    app.close()
+
+
+def test_a_mistake_of_ours_ends_a_download_once_and_a_person_may_try_again(
+    hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was begun anew each 0.3 s, each time with a traceback in the log and no word on the page."""
+    seen: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda said: seen.append(said.exc_value))
+    with monkeypatch.context() as broken:
+        broken.setattr(Entry, "tell", lambda self, told: {}["a mistake"])
+        app.start(REPO)
+        row = until(app, "failed")
+        assert row is not None and row.message is not None and row.message.key == "downloads.mistake"
+        app.start(OTHER)
+        until(app, "failed", OTHER)  # so that the thread which begins what waits has looked again
+    wait_until(lambda: len(seen) == 2)  # the log has each once, with its place
+    app.resume(REPO)
+    until(app, "done")
+
+
+def test_a_file_beyond_what_a_hub_gives_over_plain_http_is_a_sentence(
+    hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 100_000)  # 50 GB
+    row = Downloads(space).start(REPO) and Downloads(space).follow(REPO)
+    assert row is not None and row.message is not None and row.message.key == "hub.too_large_without_xet"
+    assert row.message.params["file"] == WEIGHTS and hub.file_requests(WEIGHTS) == []
 
 
 def test_what_the_config_tells_is_refused_before_the_weights(hub: FakeHub, space: Workspace) -> None:
