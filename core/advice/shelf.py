@@ -10,7 +10,8 @@ For a page, at each pause of typing:
 
 `found.budget` is what the verdicts are of: the budget that was handed in, or the card that the words name ("for 6 GB", "RTX 3060").
 Rows: what trains here first (LoRA and QLoRA alike), then what is tight, then what cannot be told, then what does not fit; inside each
-as the words order it (newest, smallest, largest), else as liked (presets/models.yaml). Arithmetic is that of core/advice/catalogue and
+as the words order it (newest, smallest, largest), else as liked (presets/models.yaml), where a language is asked for what is made
+for it before what names it among many. Arithmetic is that of core/advice/catalogue and
 remembered for each card: a first question costs about 0.7 ms a model that it finds (0.1 s for all), the next ones 2 ms in all; `warm` pays
 it beforehand.
 """
@@ -26,7 +27,7 @@ from typing import Any, Literal, cast
 from core.advice import catalogue
 from core.advice.case import Method
 from core.advice.catalogue import Fit
-from core.advice.wish import AS_NAMED, Read, Wish, about, matches_name, read, squashed, topic_words
+from core.advice.wish import AS_NAMED, MEANT, Read, Wish, about, matches_name, read, squashed, topic_words
 from core.errors import ModelError
 from core.hub import answers
 from core.hub.search import Found
@@ -40,6 +41,9 @@ RowVerdict = Literal["lora", "qlora", "tight", "unknown", "no"]
 RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}
 _METHODS: tuple[Method, ...] = ("lora", "qlora")
 MANY_LANGUAGES = 10
+FEW_LANGUAGES = 3  # a model that names no more is made for them
+# What is liked most is made for these among others (Qwen), so that nothing has to come before it.
+MADE_FOR_BY_MOST = frozenset({"en", "zh"})
 # What is left out, one after the other, where no model is all of it; never what a person may not do or has to accept.
 _LEFT_OUT = ("billions", "method", "topic", "many_languages", "languages", "tools", "thinks")
 
@@ -157,8 +161,9 @@ def _is_meant(model: KnownModel, asked: Wish, several: bool) -> bool:
 def _is_asked_for(model: KnownModel, asked: Wish) -> bool:
     """All that needs no arithmetic, cheapest first."""
     least, most = asked.billions or (0.0, math.inf)
+    named = 1.0 if asked.billions in MEANT.values() else AS_NAMED
     return (
-        least / AS_NAMED <= model.billions <= most * AS_NAMED
+        least / named <= model.billions <= most * named
         and (asked.language is None or asked.language in model.languages)
         and set(asked.languages) <= set(model.languages)
         and (not asked.many_languages or len(model.languages) >= MANY_LANGUAGES)
@@ -208,7 +213,10 @@ def _order(asked: Wish, starter_leads: bool) -> Callable[[Row], tuple[Any, ...]]
             "smallest": model.billions,
             "largest": -model.billions,
         }
-        return RANK[row.verdict], asked.sell and model.commercial != "allowed", by.get(asked.order, 0), place[model.id]
+        is_made_for = asked.language in model.languages and len(model.languages) <= FEW_LANGUAGES
+        passing = asked.language not in (None, *MADE_FOR_BY_MOST) and not is_made_for
+        licence = asked.sell and model.commercial != "allowed"
+        return RANK[row.verdict], licence, by.get(asked.order, 0), passing, place[model.id]
 
     return key
 
@@ -220,14 +228,15 @@ PACKED = frozenset({"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors"
 
 @dataclass(frozen=True)
 class HubRow:
-    """verdict, method: as of core.advice.shelf.Row; unknown and no fits where nothing tells its size. is_about: by a typical
-    model of as many parameters as the hub tells, its own numbers are counted when it is chosen."""
+    """verdict, method: as of core.advice.shelf.Row; unknown, and no fits or shape, where nothing tells its size. is_about: by a
+    typical model of as many parameters as the hub tells, its own numbers are counted when it is chosen."""
 
     found: Found
     verdict: RowVerdict = "unknown"
     method: Method = "qlora"
     fits: dict[Method, Fit] | None = None
     is_about: bool = False
+    shape: ModelShape | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -247,7 +256,7 @@ def _hub_row(found: Found, budget: Budget) -> HubRow:
         return HubRow(found)
     fits: dict[Method, Fit] = {method: catalogue.fit(shape, budget, method) for method in _METHODS}
     verdict, method = verdict_of(fits)
-    return HubRow(found, verdict, method, fits, is_about)
+    return HubRow(found, verdict, method, fits, is_about, shape)
 
 
 def _typical(found: Found) -> ModelShape | None:

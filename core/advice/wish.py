@@ -19,8 +19,9 @@ from core.models.known import KnownModel, known_models
 from core.presets import load
 
 LONGEST = 200  # characters that are read
-SMALL_BILLIONS, PROCESSOR_BILLIONS, LARGE_BILLIONS = 4.5, 1.3, 12.0  # what "small", "for a processor" and "large" mean here
-AS_NAMED = 1.07  # a model that is called 4B has up to 4.2
+# Billions, least and most, that words mean here; "small" has the largest of what is called 4B or E2B.
+MEANT = {"small": (0.0, 4.7), "large": (12.0, float("inf")), "processor": (0.0, 1.3)}
+AS_NAMED = 1.07  # a model that is called 4B has up to 4.2: for a size that a person gave, not for those that words mean
 ABOUT = 1.25
 NEAR, CLOSE = 0.72, 0.8  # likeness of a misspelt word, of 1: "qwne" and "qwen" are 0.75, "lamma" and "llama" 0.8
 ANYWHERE = 4  # letters
@@ -261,8 +262,7 @@ def _take(kind: str, value: str, found: dict[str, Any], is_question: bool) -> No
     elif value in ("newest", "smallest", "largest"):
         found["order"] = value
     elif value in ("small", "large", "processor"):
-        limits = {"small": (0.0, SMALL_BILLIONS), "large": (LARGE_BILLIONS, float("inf")), "processor": (0.0, PROCESSOR_BILLIONS)}
-        found.setdefault("billions", limits[value])
+        found.setdefault("billions", MEANT[value])
         found |= {"processor": True} if value == "processor" else {}
     elif value in ("lora", "qlora"):
         found |= {"method": value, "fits": True}

@@ -63,7 +63,7 @@ def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None, device: s
     device: not of one that is known to have trained on another card."""
     for run in runs.list():
         if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card, device):
-            measured = _tokens_per_second(run)
+            measured = tokens_per_second(run)
             if measured is not None:
                 return Pace(tokens_per_second=measured, source=msg("pace.from_run", run=run.name))
     return None
@@ -88,7 +88,7 @@ def _kind(recipe: Recipe) -> tuple[str, str, bool, bool, bool]:
     return recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
 
 
-def _tokens_per_second(run: RunFolder) -> float | None:
+def tokens_per_second(run: RunFolder) -> float | None:
     """Between the ends of the first and the last step of the last attempt; the first step, which warms up, does not count."""
     lines = [line for line in run.all_metrics() if line.get("kind") == "train"]
     lines = [line for line in lines if line.get("attempt") == lines[-1].get("attempt")]
@@ -275,14 +275,24 @@ class PaceProbe:
 
     @property
     def _file(self) -> Path:
-        return self._workspace.cache / "pace.json"
+        return kept_in(self._workspace)
 
     def _key(self, step: StandIn) -> str:
-        machine, build = self._machine(), devices.torch_build()
+        machine = self._machine()
         card = None if step.device == devices.CPU else devices.best_card(machine.nvidia)
         card = next((each for each in machine.nvidia.cards if step.device and each.uuid == step.device), card)
-        torch = (build and build.version) or "none"
-        return f"{(card and card.name) or machine.cpu}, torch {torch}, {step.model_dump_json()}"
+        return rig_named((card and card.name) or machine.cpu) + step.model_dump_json()
+
+
+def kept_in(workspace: Workspace) -> Path:
+    """Tokens a second by rig and step."""
+    return workspace.cache / "pace.json"
+
+
+def rig_named(device: str | None) -> str:
+    """With what the key of a measurement on a processor or a card of that name begins."""
+    build = devices.torch_build()
+    return f"{device}, torch {(build and build.version) or 'none'}, "
 
 
 def run_child(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from core import files
+from core.memory.budget import Budget
 from core.messages import msg
+from core.models.known import known_models
 from core.models.shapes import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -22,6 +24,7 @@ from core.runs.states import State
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.trial import pace
+from core.trial.known_paces import KnownPaces
 from core.trial.pace import PaceProbe, StandIn
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -360,3 +363,55 @@ def test_the_real_child_measures_this_pc():
     """Of the starter, in 16 bit and in 4: between an old laptop and the fastest card there is."""
     for step in (STEP, stand_in(adapter={"method": "qlora"}, train={"gradient_checkpointing": True})):
         assert 0.5 < pace.run_child(step, {}, lambda: True) < 1e7
+
+
+# ---- what is known of models that nobody has tried here (core/trial/known_paces) ----------------------------------------
+CPU = Budget(kind="cpu", name="a processor")
+
+
+def shape_of(hub: str) -> ModelShape:
+    return next(model.shape for model in known_models() if model.hub == hub)
+
+
+def timed(workspace: Workspace, hub: str, speed: float, device: str = "a processor", **settings: Any) -> None:
+    step = StandIn.of(shape_of(hub), like(hub, settings.pop("method", "lora"), **settings), length=256, learned_share=0.5)
+    kept = files.read_object(pace.kept_in(workspace))
+    files.replace_json(pace.kept_in(workspace), kept | {pace.rig_named(device) + step.model_dump_json(): speed})
+
+
+def test_a_step_that_was_timed_tells_of_models_near_it_and_of_no_others(workspace: Workspace):
+    timed(workspace, "Qwen/Qwen3-1.7B", 200.0)
+    paces = KnownPaces(Runs(workspace)).on(CPU)
+
+    def seconds(hub: str, method: str = "lora") -> float | None:
+        return paces.seconds(1000.0, hub, shape_of(hub), method)
+
+    assert seconds("Qwen/Qwen3-1.7B") == pytest.approx(5.0)
+    # 4.02 billion parameters with a head of 0.39, against 1.72 with 0.31: 2.3 times the products.
+    assert seconds("Qwen/Qwen3-4B") == pytest.approx(5.0 * 2.45, rel=0.05)
+    assert seconds("Qwen/Qwen3-8B") is None and seconds("starter") is None, "too far away"
+    assert seconds("Qwen/Qwen3-1.7B", "qlora") is None, "4-bit steps take other times"
+
+
+def test_nothing_is_told_of_another_device_of_a_planned_card_or_of_slower_adapters(workspace: Workspace):
+    timed(workspace, "Qwen/Qwen3-1.7B", 200.0, use_dora=True)
+    timed(workspace, "Qwen/Qwen3-4B", 90.0, device="an old processor")
+    files.replace_json(
+        pace.kept_in(workspace), files.read_object(pace.kept_in(workspace)) | {pace.rig_named("a processor") + "{}": 3.0}
+    )
+    paces = KnownPaces(Runs(workspace))
+    assert paces.on(CPU).known == () and paces.on(Budget(kind="cpu")).known == ()
+    assert [known.tokens_per_second for known in paces.on(Budget(kind="cpu", name="an old processor")).known] == [90.0]
+    assert paces.on(Budget(kind="card", name="an old processor", planned=True)).known == ()
+
+
+def test_a_models_own_run_counts_before_a_step_and_what_it_said_is_read_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    timed(workspace, "Qwen/Qwen3-0.6B", 1.0)
+    add_run(workspace, STEADY, created=1)
+    paces = KnownPaces(Runs(workspace))
+    starter = shape_of("starter")
+    assert paces.on(CPU).seconds(6_000, "starter", starter, "lora") == pytest.approx(60)
+    monkeypatch.setattr(pace, "tokens_per_second", lambda run: pytest.fail("read again"))
+    assert paces.on(CPU).seconds(6_000, "starter", starter, "lora") == pytest.approx(60)
+    card = Budget(kind="card", name="a card", card_uuid="GPU-1")
+    assert paces.on(card).known == (), "it was trained on a processor"

@@ -13,7 +13,7 @@ from webui.kit import format
 from webui.kit.format import METHODS, gib
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
-from webui.shelf.rows import TONES, Marks, gate, head, listed, spoken
+from webui.shelf.rows import TONES, Marks, gate, head, listed, minutes, of_minutes, spoken
 
 
 def found(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
@@ -21,7 +21,8 @@ def found(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
     if not rows:
         return tag("p", w.t("hub_rows_view.none", host=host, words=words), role="status")
     said = tag("p", w.t("hub_rows_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status")
-    return join([said, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
+    timed = of_minutes(w) if any(about_minutes(each, marks, w) for each in rows) else None
+    return join([said, timed, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
 
 
 def row(each: HubRow, marks: Marks, w: Wording) -> Html:
@@ -36,16 +37,21 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     return tag(
         "li",
         head(model.id, model.id, badge, marks, w),
-        tag("p", " · ".join(fact for fact in facts(each, w) if fact), class_="lg-quiet"),
+        tag("p", " · ".join(fact for fact in facts(each, marks, w) if fact), class_="lg-quiet"),
         gate(page(model.id) if model.gated else None, w),
     )
 
 
-def facts(each: HubRow, w: Wording) -> list[str]:
+def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:
+    return minutes(each, each.found.id, each.shape, marks, w) if each.shape is not None else ""
+
+
+def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
     model = each.found
     return [
         format.parameters(w, model.params) if model.params and not each.is_packed else "",
         needs(each, w),
+        about_minutes(each, marks, w),
         model.license or w.t("hub_rows_view.no_licence"),
         languages(model, w),
         w.t("hub_rows_view.liked", downloads=f"{model.downloads or 0:,}", likes=f"{model.likes or 0:,}"),

@@ -20,6 +20,8 @@ from webui.shelf import hub_rows
 from webui.shelf.rows import CHOOSE, CHOSEN, BudgetOf, Marks
 from webui.state.services import Services
 
+GONE = "() => ({ __type__: 'update', value: '', visible: false })"
+
 
 class HubSearch:
     def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
@@ -32,6 +34,7 @@ class HubSearch:
 
     def wire(self, memory: Component, words: Component, model: Component) -> Dependency:
         """Gives the press of a row."""
+        words.change(None, None, [self.found], js=GONE, **QUIET)  # what was found for other words
         self.ask.click(
             self.asked, [memory, words, model], [self.found], show_progress="minimal", show_progress_on=[self.ask],
             concurrency_limit=2, api_visibility="private",
@@ -45,6 +48,7 @@ class HubSearch:
             found = search(text)
         except GarageError as error:
             return shown(notice(self.w.of(error.message), "warn"))
-        rows = shelf.of_hub(found, self.budget_of(memory))
-        marks = Marks(model if isinstance(model, str) else None, self.services.models.here())
+        budget = self.budget_of(memory)
+        rows = shelf.of_hub(found, budget)
+        marks = Marks(model if isinstance(model, str) else None, self.services.models.here(), self.services.paces.on(budget))
         return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))

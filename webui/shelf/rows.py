@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.advice.catalogue import Fit
-from core.advice.shelf import Row, Shelf
+from core.advice.shelf import HubRow, Row, Shelf
 from core.advice.wish import Wish, language_name
 from core.memory.budget import Budget
 from core.models.known import KnownModel
+from core.models.shapes import ModelShape
+from core.trial.known_paces import Paces
+from webui.kit import format
 from webui.kit.format import METHODS, gib, where
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
@@ -28,26 +31,43 @@ element.addEventListener("click", (event) => {
 """
 CHOSEN = "() => loraGarageForm.chosen()"
 OPEN_ROWS = 24  # what more there is lies in a fold
+EXAMPLES, TOKENS_EACH = 1000, 256  # of a usual small data set, for which a row tells its minutes
 NAMED = 3  # languages of a row; of more, how many they are
 TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "plain"}
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What of the rows is so on this page: the model that is chosen, and those that are on this PC."""
+    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to train."""
 
     chosen: str | None
     here: Collection[str]
+    paces: Paces = Paces()
 
 
 def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
     """What was understood, then the rows. controls: what is asked for beside the words, which is seen where it was set."""
     rows = [row(each, found.wish.language, marks, w) for each in found.rows]
+    is_timed = any(minutes(each, each.model.hub, each.model.shape, marks, w) for each in found.rows)
     more = len(rows) - OPEN_ROWS
     folded = None
     if more > 0:
         folded = tag("details", tag("summary", w.t("shelf_view.more", count=more)), listed(rows[OPEN_ROWS:], w), class_="lg-fold")
-    return join([said(found, controls, w), tag("div", listed(rows[:OPEN_ROWS], w), folded, class_="lg-shelf") if rows else None])
+    timed = of_minutes(w) if is_timed else None
+    list_ = tag("div", listed(rows[:OPEN_ROWS], w), folded, class_="lg-shelf") if rows else None
+    return join([said(found, controls, w), timed, list_])
+
+
+def of_minutes(w: Wording) -> Html:
+    """What the minutes of the rows are of."""
+    return tag("p", w.t("shelf_view.minutes_of", examples=f"{EXAMPLES:,}", tokens=TOKENS_EACH), class_="lg-quiet")
+
+
+def minutes(each: Row | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
+    """ "about 25 min"; "" where it does not fit, or this PC's paces do not tell."""
+    if each.verdict == "no":
+        return ""
+    return format.about(w, marks.paces.seconds(EXAMPLES * TOKENS_EACH, model, shape, each.method))
 
 
 def listed(rows: Sequence[Html], w: Wording) -> Html:
@@ -72,6 +92,7 @@ def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
     facts = [
         w.t("shelf_view.billions", billions=billions(model)),
         needs(each, w),
+        minutes(each, model.hub, model.shape, marks, w),
         licence(model, w),
         spoken(model.languages, language, w),
         w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking != "never" else "",

@@ -67,5 +67,6 @@ class ModelShelf:
         machine = self.services.monitor.newest()
         text = words[:LONGEST] if isinstance(words, str) else ""
         found = shelf.find(text, self.budget_of(memory), wish, budgets.of_cpu(machine))
-        marks = Marks(model if isinstance(model, str) else None, self.services.models.here())
+        paces = self.services.paces.on(found.budget)
+        marks = Marks(model if isinstance(model, str) else None, self.services.models.here(), paces)
         return rows.shelf(found, wish, marks, self.w)

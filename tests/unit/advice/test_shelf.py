@@ -23,8 +23,8 @@ def ids(words: str, there: Budget = CARD, asked: Wish | None = None) -> list[str
 # words: what must be first, what must be among them, what must not appear.
 QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "a small Japanese model for 6 GB": (
-        "qwen3.5-4b",
-        ("lfm2.5-1.2b-jp", "sarashina2.2-3b-instruct"),
+        "lfm2.5-1.2b-jp",
+        ("qwen3.5-4b", "sarashina2.2-3b-instruct"),
         ("qwen3-8b", "olmo-3-7b", "starter"),
     ),
     "the newest Qwen that fits": (
@@ -34,7 +34,11 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "one I may sell": ("qwen3.5-4b", ("llama-3.1-8b-instruct",), ("aya-expanse-8b", "qwen2.5-3b-instruct", "exaone-4.0-1.2b")),
     "is Gemma gated?": ("gemma-4-e4b", ("gemma-3-4b-it", "gemma-4-e2b"), ("qwen3.5-4b",)),
-    "日语小模型 可商用": ("qwen3.5-4b", ("llm-jp-3.1-1.8b-instruct", "tinyswallow-1.5b-instruct"), ("qwen3-8b", "aya-expanse-8b")),
+    "日语小模型 可商用": (
+        "sarashina2.2-3b-instruct",
+        ("qwen3.5-4b", "llm-jp-3.1-1.8b-instruct", "tinyswallow-1.5b-instruct"),
+        ("qwen3-8b", "aya-expanse-8b"),
+    ),
     "calls tools under 4B": ("qwen3.5-4b", ("qwen3-4b-instruct-2507", "lfm2.5-350m"), ("qwen3-8b", "gemma-3-4b-it")),
     "thinks german": ("qwen3.5-4b", ("qwen3-8b", "granite-4.2-8b"), ("qwen3-4b-instruct-2507", "minicpm5-1b", "olmo-3-7b-think")),
     "llama 27B for 24 GB": (
@@ -77,7 +81,7 @@ READINGS: dict[str, Wish] = {
     "4060ti": Wish(card_gb=8.0),
     "4060 ti 16 GB": Wish(card_gb=16.0),
     "8G显存": Wish(card_gb=8.0),
-    "small apache": Wish(billions=(0.0, wish.SMALL_BILLIONS), licence="Apache"),
+    "small apache": Wish(billions=(0.0, wish.MEANT["small"][1]), licence="Apache"),
     "small 7b": Wish(billions=(7 / 1.25, 7 * 1.25)),
     "biggest that fits with LoRA": Wish(order="largest", fits=True, method="lora"),
     "without thinking": Wish(thinks=False),
@@ -99,12 +103,12 @@ READINGS: dict[str, Wish] = {
     "google": Wish(makers=("Gemma",)),
     "阿里 最新": Wish(makers=("Qwen",), order="newest"),
     "role play": Wish(topic="roleplay"),
-    "for a cpu": Wish(processor=True, billions=(0.0, wish.PROCESSOR_BILLIONS)),
+    "for a cpu": Wish(processor=True, billions=(0.0, wish.MEANT["processor"][1])),
     "multilingual": Wish(many_languages=True),
     "what should I take for this PC": Wish(),  # was "sold" and "thinks"
     "a smarter one to start with": Wish(),  # was the starter
     "up to 8 GB": Wish(card_gb=8.0),  # "up" was a name
-    "for my laptop without a graphics card": Wish(processor=True, billions=(0.0, wish.PROCESSOR_BILLIONS)),  # was Wish()
+    "for my laptop without a graphics card": Wish(processor=True, billions=(0.0, wish.MEANT["processor"][1])),  # was Wish()
     "python": Wish(topic="code"),  # was near "phone"
 }
 
@@ -172,6 +176,22 @@ def test_what_may_be_sold_without_limits_comes_before_what_may_be_within_limits(
     rows = [row for row in shelf.find("one I may sell", CARD).rows if row.verdict in ("lora", "qlora")]
     meanings = [row.model.commercial for row in rows]
     assert set(meanings) == {"allowed", "limited"} and meanings == sorted(meanings)
+
+
+def test_what_is_made_for_a_language_comes_before_what_names_it_among_many() -> None:
+    """ "small Japanese for 6 GB" brought Qwen first."""
+    rows = [row.model for row in shelf.find("small japanese for 6 GB", CARD).rows if row.verdict in ("lora", "qlora")]
+    made_for = [len(model.languages) <= 3 for model in rows]
+    assert made_for[0] and not made_for[-1] and made_for == sorted(made_for, reverse=True)
+    assert ids("chinese")[0] == ids("")[1], "Qwen is made for Chinese among others"
+
+
+@pytest.mark.parametrize("words", ["small", "small japanese", "a tiny model", "large", "for a cpu"])
+def test_what_a_word_means_is_the_limit_that_is_said(words: str) -> None:
+    """ "small" said "at most 4.5B" and showed 4.6B."""
+    found = shelf.find(words, CARD)
+    least, most = found.wish.billions or (0.0, 0.0)
+    assert found.rows and all(least <= row.model.billions <= most for row in found.rows)
 
 
 def test_an_odd_question_is_answered_all_the_same() -> None:

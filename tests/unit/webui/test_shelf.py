@@ -14,6 +14,7 @@ from core.memory import budget
 from core.memory.budget import Budget
 from core.models import starter
 from core.models.known import known_models
+from core.trial.known_paces import Known, Paces, products_of
 from core.workspace.folder import Workspace
 from webui.form import model as step
 from webui.form.planner import HERE, FormResult, Planner
@@ -52,11 +53,22 @@ def test_a_row_says_what_people_choose_by() -> None:
     assert model.model.note["en"] in said
 
 
+def test_a_row_tells_minutes_where_this_pcs_pace_is_known_and_none_elsewhere() -> None:
+    words = "qwen3 1.7b"
+    assert "min" not in drawn(words) and "256" not in drawn(words)
+    model = next(model for model in known_models() if model.hub == "Qwen/Qwen3-1.7B")
+    paces = Paces((Known("lora", products_of(model.shape), 256_000 / 600),))  # 1,000 examples of 256 tokens in ten minutes
+    said = drawn(words, Budget(kind="card", free_gib=14.0), marks=Marks(None, (), paces))
+    assert "about 10 min" in said and "1,000 examples of 256 tokens" in said
+    assert "约 10 分钟" in drawn(words, Budget(kind="card", free_gib=14.0), marks=Marks(None, (), paces), language="zh")
+    assert "about 10 min" not in drawn(words, Budget(kind="card", free_gib=1.0), marks=Marks(None, (), paces)), "does not fit"
+
+
 def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_again() -> None:
     found = drawn("small japanese for 6 GB", wish=Wish(fits=True))
     said = re.search(r'role="status">(.*?)</div>', found)
     assert said and "speaks Japanese" in said[1] and "6 GB" in said[1]
-    assert "个模型（不超过 4.5B · " in drawn("small japanese", language="zh"), "in Chinese brackets, as the sentence has them"
+    assert "个模型（不超过 4.7B · " in drawn("small japanese", language="zh"), "in Chinese brackets, as the sentence has them"
     assert "fits" not in (re.search(r'role="status">(.*?)</div>', drawn("", wish=Wish(fits=True))) or [""])[0]
 
 
