@@ -57,6 +57,12 @@ class Data(_Section):
         None,
         description="What columns with other names are for, such as {Frage: question, Antwort: answer}; empty means by their names, or guessed.",
     )
+    encoding: str | None = Field(
+        None,
+        min_length=1,
+        max_length=40,
+        description="Encoding of a text file, such as utf-8, gb18030 or cp1252; empty means found out.",
+    )
     sheet: str | None = Field(
         None, min_length=1, max_length=200, description="Which sheet of a spreadsheet to read; empty means the first that has rows."
     )

@@ -43,6 +43,7 @@ def inspect(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     columns: Annotated[str, typer.Option(help="what columns are for: question=Frage,answer=Antwort")] = "",
+    encoding: Annotated[str | None, typer.Option(help="of a text: utf-8, gb18030, cp1252, ...")] = None,
     sheet: Annotated[str | None, typer.Option(help="which sheet of a spreadsheet is read")] = None,
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
@@ -50,7 +51,7 @@ def inspect(
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
     space = Workspace.open(workspace)
     path = expand(data)
-    choices = Choices(columns=parse(columns) if columns else None, sheet=sheet or None)
+    choices = Choices(columns=parse(columns) if columns else None, encoding=encoding or None, sheet=sheet or None)
     if not path.is_file():
         path, choices = dataset_store(space).path(data), dataset_store(space).choices(data, choices)
     report = inspect_file(path, choices=choices)

@@ -47,7 +47,7 @@ _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 CHECK_EVERY = 1000  # rows
-_REPORT_VERSION = 6  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 7  # raised where inspect_file would say something else about the same bytes
 
 
 class DatasetInfo(Frozen):

@@ -28,6 +28,7 @@ ELSEWHERE: set[Key] = {
     ("model", "id"),
     ("data", "source"),
     ("data", "columns"),
+    ("data", "encoding"),
     ("data", "sheet"),
     ("adapter", "method"),
     ("adapter", "r"),

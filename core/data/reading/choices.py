@@ -21,6 +21,7 @@ class Choices(Frozen):
     """None: nothing was said."""
 
     columns: dict[str, ColumnRole] | None = Field(None, description="What columns with other names are for.")
+    encoding: str | None = Field(None, description="How the bytes of a text become characters.")
     sheet: str | None = Field(None, description="Which sheet of a spreadsheet is read.")
 
     @classmethod

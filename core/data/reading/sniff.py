@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import hashlib
 import io
@@ -12,14 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.data.reading import spreadsheets, whatsapp, zips
+from core.data.reading import encodings, spreadsheets, whatsapp, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Source
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
 
-_CHUNK = MIB
 _HEAD = 64 << 10
 _DELIMITERS = (",", ";", "\t")
 # What people drop in by mistake, by its first bytes; the sentence is `data.is_<name>`.
@@ -49,21 +47,13 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS, choices: Choices = 
         spreadsheet = _spreadsheet(path, head, limits)
         if spreadsheet:
             told = spreadsheets.look(path, choices.sheet, limits)
-            notes = _other_kind(path, spreadsheet)
-            return Source(path, spreadsheet, size, _digest(path), "", notes=(*told.notes(), *notes), sheet=told.sheet or "")
+            said = (*told.notes(), *_other_kind(path, spreadsheet))
+            return Source(path, spreadsheet, size, _digest(path), "", notes=said, sheet=told.sheet or "")
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
             return Source(path, "parquet", size, _digest(path), "")
-        encoding = _encoding_by_first_bytes(path, head)
-        sha256, first_bad, blank = _scan(path, encoding)
-        if blank:
-            raise DataError("data.only_whitespace", file=path.name)
-        notes = []
-        if first_bad is not None and encoding == "utf-8" and _reads_as_chinese(path):
-            encoding, first_bad = "gb18030", None
-            notes.append(msg("data.note_gb18030"))
-        elif encoding in ("utf-16", "utf-32"):
-            notes.append(msg("data.note_encoding", encoding=encoding.upper()))
+        found = encodings.find(path, head, choices.encoding)
+        encoding, first_bad, notes = found.encoding, found.first_bad, list(found.notes)
         kind = _kind(path, encoding, limits)
         if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
             raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
@@ -74,13 +64,13 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS, choices: Choices = 
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
         voice = ""
         is_chat = kind == "txt" and whatsapp.is_chat(whatsapp.first_lines(path, encoding))
-        if is_chat and (found := whatsapp.people(path, encoding)):
-            voice = whatsapp.voice(found)
-            notes.append(whatsapp.note(found))
+        if is_chat and (people := whatsapp.people(path, encoding)):
+            voice = whatsapp.voice(people)
+            notes.append(whatsapp.note(people))
         elif kind == "txt":
             notes.append(msg("data.note_paragraphs"))
         notes += _other_kind(path, kind)
-    return Source(path, kind, size, sha256, encoding, delimiter, tuple(notes), first_bad, voice)
+    return Source(path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, voice)
 
 
 def _other_kind(path: Path, kind: FileKind) -> list[Message]:
@@ -139,75 +129,6 @@ def _refuse_what_is_not_data(path: Path, head: bytes) -> None:
             raise DataError(f"data.is_{name}", file=path.name)
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)\b", head, re.IGNORECASE):
         raise DataError("data.is_web_page", file=path.name)
-
-
-def _encoding_by_first_bytes(path: Path, head: bytes) -> str:
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return "utf-32"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    nuls = head.count(0)
-    if nuls * 4 > len(head) and max(head[0::2].count(0), head[1::2].count(0)) * 10 > nuls * 9 and len(head) > 3:
-        raise DataError("data.utf16_without_bom", file=path.name)
-    if nuls * 10 > len(head):
-        raise DataError("data.is_binary", file=path.name, byte=head.index(0))
-    return "utf-8"
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
-
-
-def _scan(path: Path, encoding: str) -> tuple[str, int | None, bool]:
-    """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
-    digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
-    # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
-    decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()
-    chunks = _chunks(path)
-    while True:
-        chunk = next(chunks, b"")
-        digest.update(chunk)
-        if first_bad is None:
-            held = len(decoder.getstate()[0])
-            try:
-                characters = decoder.decode(chunk, final=not chunk)
-                blank = blank and not characters.strip("\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0")
-            except UnicodeDecodeError as error:
-                first_bad, blank = position - held + error.start, False
-        position += len(chunk)
-        if not chunk:
-            return digest.hexdigest(), first_bad, blank
-
-
-def _reads_as_chinese(path: Path) -> bool:
-    """True where the file is GB18030 (what Excel and Notepad write on a Chinese Windows) rather than damaged UTF-8.
-
-    Text in it consists nearly wholly of GB2312's everyday characters (first byte 0xB0-0xD7; punctuation 0xA1-0xA3);
-    UTF-8 or Western text read as GB18030 gives rare ones.
-    """
-    decoder = codecs.getincrementaldecoder("gb18030")()
-    everyday = others = 0
-    try:
-        for chunk in _chunks(path):
-            characters = decoder.decode(chunk)
-            if everyday + others > 200_000:  # enough to know; the rest has only to decode
-                continue
-            for character in characters:
-                if character.isascii():
-                    continue
-                raw = character.encode("gb18030")
-                if len(raw) == 2 and (0xB0 <= raw[0] <= 0xD7 or 0xA1 <= raw[0] <= 0xA3) and raw[1] >= 0xA1:
-                    everyday += 1
-                else:
-                    others += 1
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return everyday >= 2 and everyday >= 4 * others
 
 
 def _kind(path: Path, encoding: str, limits: Limits) -> FileKind:

@@ -130,12 +130,6 @@ def test_a_chinese_excel_csv_is_read_as_gb18030_with_a_note(tmp_path):
     assert "GB18030" in str(probe(path).notes[0])
 
 
-def test_damaged_utf8_is_not_taken_for_chinese(tmp_path):
-    content = ("天空是什么颜色？蓝色，有时是灰色。" * 50).encode("utf-8")
-    path = write(tmp_path, "a.txt", content[:300] + b"\xff" + content[300:])
-    assert "byte 300" in refused(path)
-
-
 def test_a_formula_in_a_csv_stays_the_text_it_is(tmp_path):
     rows, _ = read(write(tmp_path, "a.csv", "text,label\n=cmd|' /C calc'!A0,spam\n"))
     assert rows[0].values["text"] == "=cmd|' /C calc'!A0"
@@ -166,10 +160,9 @@ DEEP = "[" * 5000 + "]" * 5000
         ("a.json", b"text,label\na,b\n", "called .json but begins with “text,label”"),
         ("a.bin", b"hello there\n", "is no kind of data known here"),
         ("a.txt", bytes(range(256)) * 4 + b"\0" * 300, r"is no text \(byte 0 is 0\)"),
-        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), "UTF-16 without its mark"),
-        ("a.csv", b"text,label\ncaf\xe9,x\n", "not valid UTF-8: byte 14 is"),
+        ("a.csv", b"text,label\ncaf\xe9,\xc3\xa9\n", "not valid UTF-8: byte 14 is"),
         ("a.csv", codecs.BOM_UTF8 + b"text,label\ncaf\xe9,x\n", "byte 17 is"),
-        ("a.json", b'[{"text": "caf\xe9"}]', "not valid UTF-8: byte 14 is"),
+        ("a.json", b'[{"text": "caf\xe9 \xc3\xa9"}]', "not valid UTF-8: byte 14 is"),
         ("a.csv", b"text,Text\na,b\n", r"column “Text” twice \(1. and 2.\)"),
         ("a.json", b'[{"text": "a"},\n{"text": "b"\n{"text": "c"}]', "broken at row 2, line 3: a comma or a closing bracket"),
         ("a.json", b'[{"text": "a"}\n,{"text": "b"}', "broken at row 3, line 2: found “the end of the file”"),
@@ -241,7 +234,7 @@ GOOD = '{"text": "good"}'
         ('{"text": ' + DEEP + "}", "nested deeper than 64 levels"),
         ('{"a":' * 70 + "1" + "}" * 70, "nested deeper than 64 levels"),
         ('{"text": ' + "9" * 5000 + "}", "a number with more than 4,300 digits"),
-        (b'{"text": "caf\xe9"}', "this line is not valid UTF-8"),
+        (b'{"text": "caf\xe9 \xc3\xa9"}', "this line is not valid UTF-8"),
     ],
 )
 def test_a_broken_line_is_a_problem_with_its_number_and_reading_goes_on(tmp_path, line, said):

@@ -1,0 +1,185 @@
+"""How the bytes of a text become characters: its mark, UTF-8, UTF-16 without a mark, or what charset-normalizer finds to make most sense.
+
+Nothing is guessed in silence: what is not UTF-8 is a note, and so is what would make as much sense. A text that is UTF-8 but for some bytes is
+damaged UTF-8 and nothing else.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import DataError
+from core.messages import Message, msg
+from core.values import MIB
+
+_CHUNK = MIB
+_SAMPLE = 64 << 10  # bytes of lines that are not ASCII
+# Of what makes as much sense, the first is taken: how many people write it, and several bytes a character before one, which fits everything.
+LIKELY = (
+    "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r",
+    "cp874", "mac_roman", "cp850",
+)  # fmt: skip
+_UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+_AS_LIKELY = 0.01  # of charset-normalizer's measure of mess, which goes from 0 to 1
+_MOST_NAMED = 4
+_BLANKS = "\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0"
+
+
+@dataclass(frozen=True)
+class Found:
+    """encoding: a Python codec name. first_bad: byte offset of the first byte that it has no character for."""
+
+    encoding: str
+    sha256: str
+    first_bad: int | None = None
+    notes: tuple[Message, ...] = ()
+
+
+def find(path: Path, head: bytes, said: str | None) -> Found:
+    """Reads the whole file. said: by a person; it is not questioned. Raises DataError for what is no text, or has none in it."""
+    encoding = _checked(said, head) if said else _by_first_bytes(path, head)
+    sha256, first_bad, blank = _scan(path, encoding)
+    if blank:
+        raise DataError("data.only_whitespace", file=path.name)
+    if first_bad is None or said or not encoding.startswith("utf-8"):
+        is_plain = encoding.startswith("utf-8") or said
+        notes = () if is_plain else (msg("data.note_encoding", encoding=encoding.upper()),)
+        return Found(encoding, sha256, first_bad, notes)
+    if _is_damaged(path):
+        return Found(encoding, sha256, first_bad)
+    for name, others in _likely(_sample(path)):
+        if _scan(path, name)[1] is None:
+            return Found(name, sha256, None, (_note(name, others),))
+    return Found(encoding, sha256, first_bad)
+
+
+def _checked(said: str, head: bytes) -> str:
+    wanted = said.strip().lower().replace("_", "-")
+    known = {name.replace("_", "-"): name for name in (*_UNICODE, *LIKELY)}
+    try:
+        name = codecs.lookup(wanted).name
+    except (LookupError, UnicodeError, ValueError):
+        name = wanted
+    found = next((codec for codec in known.values() if codecs.lookup(codec).name == name), None)
+    if found is None:
+        near = difflib.get_close_matches(wanted, known, 1, 0) or ["utf-8"]
+        raise DataError("data.no_such_encoding", found=said[:60], expected=[*known], near=near[0])
+    return "utf-8-sig" if found == "utf-8" and head.startswith(codecs.BOM_UTF8) else found
+
+
+def _by_first_bytes(path: Path, head: bytes) -> str:
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    nuls = head.count(0)
+    if nuls == 0:
+        return "utf-8"
+    # A text has no NUL: where they all are halves of a character, it is UTF-16, of Latin letters or of the blanks between others.
+    first, second = head[0::2].count(0), head[1::2].count(0)
+    if max(first, second) * 10 > nuls * 9 and len(head) > 3 and (nuls * 4 > len(head) or not _is_utf8(head)):
+        name = "utf-16-le" if second > first else "utf-16-be"
+        if _scan(path, name)[1] is None:
+            return name
+    if nuls * 10 > len(head):
+        raise DataError("data.is_binary", file=path.name, byte=head.index(0))
+    return "utf-8"
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _scan(path: Path, encoding: str) -> tuple[str, int | None, bool]:
+    """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
+    digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
+    # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
+    decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()
+    chunks = _chunks(path)
+    while True:
+        chunk = next(chunks, b"")
+        digest.update(chunk)
+        if first_bad is None:
+            held = len(decoder.getstate()[0])
+            try:
+                characters = decoder.decode(chunk, final=not chunk)
+                blank = blank and not characters.strip(_BLANKS)
+            except UnicodeDecodeError as error:
+                first_bad, blank = position - held + error.start, False
+        position += len(chunk)
+        if not chunk:
+            return digest.hexdigest(), first_bad, blank
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether most of what is not ASCII is UTF-8."""
+    good = bad = 0
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for chunk in _chunks(path):
+        text = decoder.decode(chunk)
+        if not text.isascii():
+            escaped = sum("\udc80" <= character <= "\udcff" for character in text)
+            bad += escaped
+            good += sum(character > "\x7f" for character in text) - escaped
+    return good >= bad
+
+
+def _sample(path: Path) -> bytes:
+    """The first lines that are not ASCII."""
+    lines, size = [], 0
+    with path.open("rb") as file:
+        while size < _SAMPLE and (line := file.readline(_SAMPLE)):
+            if not line.isascii():
+                lines.append(line)
+                size += len(line)
+    # Of a line that was cut, half a character goes.
+    return b"".join(lines)[:_SAMPLE].rstrip(bytes(range(0x80, 0x100))) if size >= _SAMPLE else b"".join(lines)
+
+
+def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
+    """Encodings, those that make the most sense first, each with the others that make as much, and another text."""
+    import charset_normalizer
+
+    found = [
+        (match.chaos, LIKELY.index(name), name, str(match))
+        for match in charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY))
+        for name in match.could_be_from_charset
+        if name in LIKELY
+    ]
+    least = min((chaos for chaos, *_ in found), default=0.0)
+    found.sort(key=lambda each: (each[0] > least + _AS_LIKELY, each[0] if each[0] > least + _AS_LIKELY else 0, each[1]))
+    equal = [(name, text) for chaos, _, name, text in found if chaos <= least + _AS_LIKELY]
+    said = []
+    for _, _, name, text in found:
+        texts = {text}
+        others = []
+        for other, its_text in equal:
+            if its_text not in texts:  # of several that give the same text, one is enough
+                texts.add(its_text)
+                others.append(other)
+        said.append((name, others[:_MOST_NAMED]))
+    return said
+
+
+def _note(name: str, others: list[str]) -> Message:
+    label = msg(f"data.encoding_{name}")
+    if not others:
+        return msg("data.note_assumed_encoding", encoding=label)
+    return msg("data.note_unsure_encoding", encoding=label, others=[msg(f"data.encoding_{other}") for other in others])
