@@ -53,6 +53,7 @@ COMMANDS = (
     "further",
     "chat",
     "export",
+    "tools",
     "trust",
 )
 FOR_DEVELOPERS = ("check", "test")

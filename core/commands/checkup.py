@@ -6,8 +6,10 @@ import typer
 
 from core import __version__
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
+from core.export.llamacpp import tools
 from core.messages import terminal_language
 from core.system import checkup as checks
+from core.system.surroundings import result
 from core.workspace import preferences
 from core.workspace.folder import LOG, Workspace
 
@@ -17,6 +19,7 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
     """Check this PC: interpreter, torch, cards, paths, disks, sleep, port; each problem with its fix."""
     root = Workspace.place(workspace)
     findings = checks.run(root, root / LOG, port, preferences.read(Workspace(root)).automation.keep_awake)
+    findings.append(result("gguf_tools", tools.state(Workspace(root))))
     healthy = all(finding.ok for finding in findings)
     if as_json:
         print_json(

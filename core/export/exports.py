@@ -50,7 +50,7 @@ CANCEL_S = 5.0
 # folder here has the name of the export once more: paths of more than 260 characters are refused by many programs on Windows.
 REPLACED = "replaced"
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
-STAGES = frozenset({"starting", "copying", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
+STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
                     "layers_of_adapter", "layers_of_export", "publishing"})  # fmt: skip
 
 

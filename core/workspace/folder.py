@@ -9,10 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from core.errors import RecipeError, reason_of
 from core.presets import PROJECT
+from core.workspace import settings
 
 LOG = Path("logs", "app.log")
 
@@ -44,7 +43,7 @@ class Workspace:
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error
-        return cls(root, _library_folders(root / "settings.yaml"))
+        return cls(root, _library_folders(root))
 
     @property
     def datasets(self) -> Path:
@@ -80,12 +79,10 @@ class Workspace:
         return folder
 
 
-def _library_folders(settings: Path) -> tuple[Path, ...]:
-    """`library_folders: [D:/models, ...]` of settings.yaml; written by the person, never by the page."""
-    if not settings.exists():
-        return ()
+def _library_folders(root: Path) -> tuple[Path, ...]:
+    """`library_folders: [D:/models, ...]` of settings.yaml."""
+    said = settings.read(root)
     try:
-        folders = (yaml.safe_load(settings.read_text("utf-8")) or {}).get("library_folders", [])
-        return tuple(expand(str(folder)).absolute() for folder in folders)
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise RecipeError("workspace.bad_settings", file=settings, reason=reason_of(error)) from error
+        return tuple(expand(str(folder)).absolute() for folder in said.get("library_folders", []))
+    except TypeError as error:
+        raise RecipeError("workspace.bad_settings", file=root / settings.NAME, reason=reason_of(error)) from error

@@ -1,0 +1,87 @@
+"""A process that may be ended at any moment, and that may end itself: pip, llama.cpp's converter, its quantiser and its runtime. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.errors import ExportError
+from core.system.processes import kill_tree, own_group, worker_environment
+
+POLL_S = 0.1
+LAST_WORDS = 2000
+
+
+def run(
+    arguments: list[str], log: Path, check: Callable[[], None], environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Python with arguments, to its end: (exit status, its last words). check is called meanwhile; what it raises ends the process."""
+    with open(log, "ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=worker_environment() | dict(environment or {}),
+            **own_group(),
+        )
+        try:
+            while process.poll() is None:
+                check()
+                time.sleep(POLL_S)
+        finally:
+            if process.poll() is None:
+                kill_tree(process.pid)
+                process.wait()
+    return process.returncode, log.read_text("utf-8", "replace")[-LAST_WORDS:]
+
+
+def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Callable[[], None], what: str) -> dict[str, Any]:
+    """A module of ours as a process that gets request as JSON and leaves its answer as JSON. work: a folder for both.
+
+    Raises ExportError: what the process itself refused (`answer`), or that it ended without an answer, which a runtime that a damaged
+    file brings down does. what: which of the steps it was, for that sentence.
+    """
+    asked, said = work / "request.json", work / "answer.json"
+    said.unlink(missing_ok=True)
+    files.replace_json(asked, request)
+    code, words = run(["-m", module, str(asked), str(said)], log, check)
+    answer = files.read_json(said)
+    if not isinstance(answer, dict):
+        raise ExportError("gguf.died", what=what, code=code, reason=last_line(words))
+    if refused := answer.get("refused"):
+        raise ExportError(f"gguf.{refused}", **answer.get("found", {}))
+    return answer
+
+
+def last_line(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "-"
+
+
+class Refused(Exception):
+    """Of a process that `ask` started: the key of a sentence below `gguf.`, and its values."""
+
+    def __init__(self, key: str, **found: object):
+        super().__init__(key)
+        self.answer = {"refused": key, "found": found}
+
+
+def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """The main function of such a process. Anything else that is raised ends it with its traceback and without an answer."""
+    asked, said = map(Path, sys.argv[1:3])
+    try:
+        found = work(json.loads(asked.read_text("utf-8")))
+    except Refused as refused:
+        found = refused.answer
+    files.replace_json(said, found)
+    sys.stdout.flush()
+    os._exit(0)  # libraries of a runtime have been seen to fall over at the end of Python
