@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 from huggingface_hub import constants
 
 from core.errors import ModelError
+from core.hub.answers import in_words
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
-from core.hub.room import refuse_full_disk
 from core.messages import Message
 from core.progress import Progress
 from core.system.lines import Child
@@ -25,6 +26,7 @@ Report = Callable[[Progress], None]
 Check = Callable[[], None]
 Room = Callable[[int, int], None]
 WORKER = "core.hub.fetch_worker"
+DISK_MARGIN = 1.1
 POLL_S = 0.2  # how often the caller is asked
 
 
@@ -104,3 +106,13 @@ def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callab
                 raise ModelError("hub.ended", repo=asked["repo"], code=said["ended"])
     finally:
         child.end(0)
+
+
+def refuse_full_disk(cached: CachedRepo, missing: int, spoken_for: int) -> None:
+    """missing: bytes that a model still needs; spoken_for: that others do which have their room. Raises ModelError."""
+    needed, free = int(missing * DISK_MARGIN), shutil.disk_usage(cached.folder.parent).free
+    if missing and needed > free - spoken_for:
+        said = {"needed": in_words(needed), "free": in_words(free), "folder": cached.cache}
+        if needed > free:
+            raise ModelError("hub.disk_full", repo=cached.repo_id, **said)
+        raise ModelError("hub.disk_full_by_others", repo=cached.repo_id, others=in_words(spoken_for), **said)

@@ -19,6 +19,7 @@ from core import files
 from core.errors import ModelError
 from core.hub.answers import NotAHub
 from core.hub.cached import COMMIT, INDEX, SHARD, SINGLE, TOKENIZERS, Kind, is_small
+from core.hub.made_from import base_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -48,15 +49,16 @@ class Listing:
     def refuse_unusable(self) -> None:
         names = self.siblings.keys()
         weights = sorted(name for name in names if name.endswith(".safetensors"))
+        base = base_of(self.info) if isinstance(self.info, ModelInfo) else None
         if "adapter_config.json" in names and "config.json" not in names:
-            raise ModelError("hub.adapter", repo=self.repo_id)
+            raise ModelError("hub.adapter_of" if base else "hub.adapter", repo=self.repo_id, base=base)
         if "model_index.json" in names and "config.json" not in names:
             raise ModelError("hub.diffusion", repo=self.repo_id)
         if SINGLE not in names and INDEX not in names:
-            for key, endings in (("hub.only_gguf", (".gguf",)), ("hub.only_pickles", _PICKLES)):
+            for key, endings in (("hub.only_gguf_of" if base else "hub.only_gguf", (".gguf",)), ("hub.only_pickles", _PICKLES)):
                 found = sorted(name for name in names if name.lower().endswith(endings))
                 if found and not weights:
-                    raise ModelError(key, repo=self.repo_id, found=found[:3])
+                    raise ModelError(key, repo=self.repo_id, found=found[:3], base=base)
             if weights:
                 raise ModelError("hub.other_weights", repo=self.repo_id, found=weights[:3])
             raise ModelError("hub.no_weights", repo=self.repo_id)

@@ -36,7 +36,12 @@ def fetch_config(
     cached = cached_folder(repo_id, revision, cache_dir)
     if cached and (config := files.read_object(cached / "config.json")):
         return config
-    content = fetch_start(repo_id, "config.json", revision, endpoint)
+    try:
+        content = fetch_start(repo_id, "config.json", revision, endpoint)
+    except ModelError as error:
+        if error.message.key == "hub.no_config":
+            _refuse_unusable(repo_id, revision, endpoint)  # which says what it has instead
+        raise
     try:
         config = json.loads(content)
         if not isinstance(config, dict):
@@ -71,6 +76,15 @@ def fetch_start(
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
         raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
+
+
+def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -> None:
+    """Raises ModelError where the repository holds no model that could be trained, and its listing is to be had."""
+    try:
+        found = listing.ask(repo_id, revision or constants.DEFAULT_REVISION, (endpoint or constants.ENDPOINT).rstrip("/"))
+    except (NotAHub, HTTPError, OSError):
+        return
+    found.refuse_unusable()
 
 
 def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:

@@ -21,6 +21,7 @@ from core.errors import ModelError
 from core.hub import peek
 from core.hub.answers import Asking, NotAHub, host_of, sentence_of_search
 from core.hub.cached import REPO_ID
+from core.hub.made_from import base_of
 from core.messages import Message, msg
 
 MOST = 50  # rows
@@ -39,7 +40,7 @@ class Found:
     """One model as the hub tells of it. None: it does not say.
 
     params: of its safetensors, as stored. gated: whether its licence has to be accepted first. modified: ISO date. why_not: why it
-    cannot be a base here, as far as its tags tell.
+    cannot be a base here, as far as its tags tell; made_from: then the model that can, where its tags or its card name it.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Found:
     tags: tuple[str, ...] = ()
     modified: str | None = None
     why_not: Message | None = None
+    made_from: str | None = None
 
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Found]:
@@ -84,6 +86,7 @@ def as_of_no_hub(error: Exception) -> Exception:
 def _found(row: ModelInfo) -> Found:
     card, tags = row.card_data, [str(tag) for tag in row.tags or []]
     tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+    why_not = _why_not(row, tags)
     license_ = card.get("license_name") or card.get("license") if card else None
     return Found(
         id=row.id,
@@ -95,7 +98,8 @@ def _found(row: ModelInfo) -> Found:
         languages=tuple(_texts(card.get("language") if card else None)),
         tags=tuple(tags),
         modified=row.last_modified.date().isoformat() if row.last_modified else None,
-        why_not=_why_not(row, tags),
+        why_not=why_not,
+        made_from=base_of(row) if why_not else None,
     )
 
 

@@ -14,7 +14,6 @@ from core.hub import download
 from core.hub.cached import CachedRepo, cache_folder
 from core.hub.download import Check, Report
 from core.hub.entry import ENDED, Entry, Told
-from core.hub.room import refuse_full_disk
 from core.messages import Message
 from core.progress import Progress
 
@@ -71,7 +70,7 @@ class Work:
     def _room(self, missing: int, total: int) -> None:
         """Of two that begin in the same second, the second counts what the first still needs. Raises ModelError."""
         with self._others() as spoken_for:
-            refuse_full_disk(CachedRepo(self._wish.repo, cache_folder(None)), missing, spoken_for)
+            download.refuse_full_disk(CachedRepo(self._wish.repo, cache_folder(None)), missing, spoken_for)
             self._now = self._now.model_copy(update={"done": total - missing, "total": total, "has_room": True})
             self._tell("running")
 

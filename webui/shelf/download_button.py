@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.hub.cached import cache_folder
-from core.hub.room import DISK_MARGIN
+from core.hub.download import DISK_MARGIN
 from core.models.library import ModelRef
 from webui.kit import format
 from webui.kit.html import Html, muted, notice

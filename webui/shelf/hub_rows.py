@@ -29,7 +29,8 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     """What can be no base is no button, and says why."""
     model = each.found
     if model.why_not is not None:
-        return tag("li", tag("p", tag("strong", model.id)), tag("p", w.of(model.why_not), class_="lg-quiet"))
+        said = tag("p", w.of(model.why_not), class_="lg-quiet")
+        return tag("li", tag("p", tag("strong", model.id)), said, instead(model.made_from, w))
     badge = None
     if each.fits is not None:
         word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
@@ -40,6 +41,13 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
         tag("p", " · ".join(fact for fact in facts(each, marks, w) if fact), class_="lg-quiet"),
         gate(page(model.id) if model.gated else None, w),
     )
+
+
+def instead(base: str | None, w: Wording) -> Html | None:
+    """A press chooses what it was made from."""
+    if base is None:
+        return None
+    return tag("button", w.t("hub_rows_view.instead", base=base), type="button", data_model=base, class_="lg-small")
 
 
 def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from core.errors import ModelError, RunError, StopRequested
-from core.hub import cached, download, growing, room, work
+from core.hub import cached, download, growing, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
@@ -301,7 +301,7 @@ def test_a_disk_that_another_download_is_about_to_fill_counts_as_full(
 ) -> None:
     """Each of two would fit alone: both ended at a full disk, hours later."""
     usage = SimpleNamespace(total=10**9, used=10**9 - 400_000, free=400_000)  # each needs 1.1 * 262,190 bytes
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
     hub.stall_after = CHUNK
     app.start(REPO)
     wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0)
@@ -319,7 +319,7 @@ def test_of_two_that_begin_in_the_same_second_one_is_told_that_the_other_fills_t
 ) -> None:
     """Neither had told its size when the other one asked for it: both began, and both ended at a full disk."""
     usage = SimpleNamespace(total=10**9, used=10**9 - 400_000, free=400_000)  # each needs 1.1 * 262,190 bytes
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
     both, at_once = threading.Barrier(2, timeout=30), download.fetch
 
     def fetch(*asked: Any, **how: Any) -> Path:

@@ -457,6 +457,23 @@ def test_a_repository_without_usable_weights_is_refused_unasked_for_any_file(cac
         assert server.file_requests() == []
 
 
+@pytest.mark.parametrize(
+    ("key", "files"),
+    [
+        ("hub.only_gguf_of", {"model-Q4_K_M.gguf": b"GGUF"}),
+        ("hub.adapter_of", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a"}),
+    ],
+)
+def test_what_was_made_from_another_model_names_it_before_and_at_the_download(cache, key, files):
+    """A page of the form said that there is no config.json, and left it to the person to find out why."""
+    with FakeHub({REPO: files}) as server:
+        server.rows = [{"id": REPO, "tags": ["base_model:Qwen/Qwen3-4B"]}]
+        assert refusal(server, cache).message.params["base"] == "Qwen/Qwen3-4B"
+        with pytest.raises(ModelError) as caught:
+            peek.fetch_config(REPO, None, server.url, cache)
+        assert caught.value.message.key == key and "Qwen/Qwen3-4B" in caught.value.message.render("zh")
+
+
 @pytest.mark.parametrize("shard", ["missing.safetensors", "../../../evil.safetensors", "pytorch_model.bin"])
 def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
     index = json.dumps({"weight_map": {"a": shard}}).encode()
@@ -469,7 +486,7 @@ def test_an_index_that_names_what_is_not_a_shard_here_is_refused(cache, shard):
 
 def test_too_little_disk_is_said_with_both_numbers_before_the_weights(cache, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 100_000, 100_000))
     with FakeHub({REPO: tiny_model()}) as server:
         error = refusal(server, cache)
         assert error.message.key == "hub.disk_full"
@@ -488,7 +505,7 @@ def test_what_is_already_here_needs_no_disk(cache, monkeypatch):
         server.release.set()
         server.stall_after = None
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
+        monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 200_000, 200_000))
         get(server, cache)
 
 

@@ -63,6 +63,22 @@ def test_what_can_be_no_base_says_why_and_what_is_gated_says_so(hub):
     assert found["meta/qwen3-gated"].gated and found["meta/qwen3-gated"].license == "lic"
 
 
+@pytest.mark.parametrize(
+    ("told", "base"),
+    [
+        ({"tags": ["gguf", "base_model:Qwen/Qwen3-4B", "base_model:quantized:Qwen/Qwen3-4B"]}, "Qwen/Qwen3-4B"),
+        ({"tags": ["gguf"], "cardData": {"base_model": "Qwen/Qwen3-4B"}}, "Qwen/Qwen3-4B"),
+        ({"tags": ["gguf"], "cardData": {"base_model": ["a/one", "a/two"]}}, None),  # a merge
+        ({"tags": ["gguf", "base_model:owner/x-GGUF", "base_model:../etc"]}, None),
+        ({"tags": ["gguf"]}, None),
+    ],
+)
+def test_what_a_gguf_repository_was_made_from_is_told(hub, told: dict, base: str | None):
+    hub.rows = [{"id": "owner/x-GGUF", **told}]
+    (row,) = search("x", endpoint=hub.url)
+    assert row.why_not is not None and row.made_from == base
+
+
 def test_what_a_row_does_not_say_is_unknown(hub):
     hub.rows = [{"id": "owner/bare"}]
     (row,) = search("bare", endpoint=hub.url)
