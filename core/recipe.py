@@ -66,6 +66,18 @@ class Data(_Section):
     sheet: str | None = Field(
         None, min_length=1, max_length=200, description="Which sheet of a spreadsheet to read; empty means the first that has rows."
     )
+    voice: str | None = Field(
+        None,
+        max_length=200,
+        description="Of an exported chat: whose messages are learned as answers; empty means who wrote the most.",
+    )
+    gap_hours: float | None = Field(
+        None, ge=0.25, le=8760, description="Of an exported chat: hours of silence that begin a new conversation; empty means 6."
+    )
+    pseudonyms: bool | None = Field(
+        None,
+        description="Of an exported chat: replace names, numbers, addresses and links of the others by stand-ins; empty means yes where people write to each other.",
+    )
     max_length: int = Field(
         512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )

@@ -45,20 +45,29 @@ def inspect(
     columns: Annotated[str, typer.Option(help="what columns are for: question=Frage,answer=Antwort")] = "",
     encoding: Annotated[str | None, typer.Option(help="of a text: utf-8, gb18030, cp1252, ...")] = None,
     sheet: Annotated[str | None, typer.Option(help="which sheet of a spreadsheet is read")] = None,
+    voice: Annotated[str | None, typer.Option(help="of a chat: whose messages are the answers")] = None,
+    gap_hours: Annotated[
+        float | None, typer.Option(min=0.25, max=8760, help="of a chat: a silence that begins a conversation")
+    ] = None,
+    pseudonyms: Annotated[bool | None, typer.Option(help="of a chat: stand-ins for the others' names, numbers, addresses")] = None,
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
 ) -> None:
     """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
     space = Workspace.open(workspace)
     path = expand(data)
-    choices = Choices(columns=parse(columns) if columns else None, encoding=encoding or None, sheet=sheet or None)
+    roles = parse(columns) if columns else None
+    choices = Choices(
+        columns=roles, encoding=encoding or None, sheet=sheet or None, voice=voice, gap_hours=gap_hours, pseudonyms=pseudonyms
+    )
     if not path.is_file():
         path, choices = dataset_store(space).path(data), dataset_store(space).choices(data, choices)
     report = inspect_file(path, choices=choices)
     examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
-        value = {"file": str(path), **report.model_dump(mode="json")}
+        chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
+        value = {"file": str(path), **report.model_dump(mode="json"), **{name: chat[name] for name in ("people", "conversations")}}
         print_json(in_words(value | ({"learned": learned} if learned else {})))
         return
     language = terminal_language()

@@ -11,7 +11,7 @@ text                text                                            all of it
 
 A `system` column is honoured in all of them but the last and prompt_completion, `tools` in the first two; what a message may hold is in
 core/data/conversation, what becomes of all other columns in core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is never
-learned. Other columns that say the same are written as these by core/data/shapes/rewritten. Adding a format means: a name in recipe.Format, its columns in _COLUMNS, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
+learned. Other columns that say the same are written as these by core/data/shapes/rewritten. Adding a format means: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT. Cost: `inspect_file` takes 1.7 to 2.7 s for 100,000 rows (43 MB;
 2 cores shared with others, 2026-11-25).
 """
 
@@ -19,20 +19,23 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
+from core.data.chats import overview
+from core.data.chats.overview import Chat
 from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.sets.earliest import earliest
+from core.data.shapes.known import COLUMNS, FORMATS, OPTIONAL, recognise
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.roles import Role, guess, renamed, require
@@ -42,28 +45,8 @@ from core.messages import Message, msg
 from core.recipe import Format
 from core.values import Frozen
 
-FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
 SAMPLE_ROWS = 100
 
-# Our name of a column: the names it goes by, the first that a row has wins.
-_COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
-    "messages": {"messages": ("messages", "conversations", "conversation")},
-    "sharegpt": {"conversations": ("conversations", "conversation", "messages")},
-    "alpaca": {
-        "instruction": ("instruction", "指令"),
-        "output": ("output", "response", "输出"),
-        "input": ("input", "context", "输入"),
-    },
-    "question_answer": {
-        "question": ("question", "q", "问题", "问"),
-        "answer": ("answer", "a", "答案", "回答", "答"),
-        "context": ("context", "passage", "上下文"),
-    },
-    "prompt_completion": {"prompt": ("prompt", "提示"), "completion": ("completion", "response", "补全")},
-    "text_label": {"text": ("text", "sentence", "文本"), "label": ("label", "标签")},
-    "text": {"text": ("text", "文本")},
-}
-_OPTIONAL = {"input", "context"}
 _GOOD_OR_BAD = ("label", "kto_tag")
 
 
@@ -104,7 +87,7 @@ class DataReport(Frozen):
     rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
     there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
     what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for, where
-    their names are none of a format; guessed: nobody said so.
+    their names are none of a format; guessed: nobody said so. chat: how an exported chat is read.
     """
 
     format: Format
@@ -123,6 +106,7 @@ class DataReport(Frozen):
     left_out: tuple[LeftOut, ...] = ()
     roles: dict[str, Role] = {}
     guessed: bool = False
+    chat: Chat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,49 +118,6 @@ class Read:
     example: Example | None
     values: Mapping[str, Any] | None
     problems: Sequence[Problem] = ()
-
-
-# --- which format ----------------------------------------------------------------------------------------------------
-
-
-def recognise(sample_rows: Iterable[Row]) -> Format:
-    """The format that most of the sample's rows have the shape of.
-
-    Raises DataError with the columns that were found and the shapes that are known.
-    """
-    votes: dict[Format, int] = {}
-    columns: dict[str, None] = {}
-    for row in sample_rows:
-        columns.update(dict.fromkeys(map(str, row.values)))
-        shape = _shape(row.values)
-        if shape is not None:
-            votes[shape] = votes.get(shape, 0) + 1
-    if votes:
-        return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
-    raise DataError("data.unknown_format", columns=list(columns)[:20] or [msg("data.none")], shapes=msg("data.shapes"))
-
-
-def _shape(values: Mapping[str, Any]) -> Format | None:
-    try:
-        present = rewritten(Columns(values), Notes())
-    except Flaw:
-        return None
-    for name in FORMATS:
-        needed = [aliases for ours, aliases in _COLUMNS[name].items() if ours not in _OPTIONAL]
-        if all(any(alias in present for alias in aliases) for aliases in needed):
-            if name in ("messages", "sharegpt"):
-                return _conversation_shape(present)
-            return name
-    return None
-
-
-def _conversation_shape(values: Mapping[str, Any]) -> Format:
-    """By the keys of the first turn; by the column's name where there is none."""
-    column = next(alias for alias in _COLUMNS["messages"]["messages"] if alias in values)
-    turns = values[column]
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-        return "sharegpt" if "from" in turns[0] else "messages"
-    return "messages" if column == "messages" else "sharegpt"
 
 
 # --- what a row says -------------------------------------------------------------------------------------------------
@@ -224,7 +165,7 @@ def _texts(example: Example) -> Iterator[str]:
 
 def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
     """Under which name a row has one of a format's columns."""
-    aliases = _COLUMNS[format][column]
+    aliases = COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
         raise Flaw("data.column_missing", column=aliases[0], found=list(values)[:20])
@@ -233,7 +174,7 @@ def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
 
 def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
     """The text in one of a format's columns, "" where it is missing and need not be there."""
-    if column in _OPTIONAL and not any(alias in values for alias in _COLUMNS[format][column]):
+    if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)
     value = values[name]
@@ -375,6 +316,7 @@ def inspect_file(
     read, has no rows, or no known shape.
     """
     source, chosen, roles, items = _start(path, format, limits, choices)
+    chat = overview.read_as(source) if source.chat else None
     names: dict[str, None] = dict.fromkeys(roles)
     hashes, places = array("q"), array("q")  # of good rows; their numbers and lines
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
@@ -422,10 +364,11 @@ def inspect_file(
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
-        notes=(*source.notes, *(() if choices.columns else _guessed(roles))),
+        notes=(*source.notes, *((chat.note(),) if chat else ()), *(() if choices.columns else _guessed(roles))),
         guessed=bool(roles) and not choices.columns,
         roles=dict(roles),
         left_out=left.said(),
+        chat=chat,
     )
 
 
@@ -436,6 +379,11 @@ def _start(
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices)
+    if source.chat:
+        source = replace(source, choices=choices)
+        return source, "messages", {}, read_rows(source, limits)
+    if choices.voice:
+        raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
     # Read from the beginning again afterwards: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None

@@ -123,6 +123,30 @@ def test_inspect_answers_in_json_alone(tmp_path: Path) -> None:
     assert all(problem["text"]["sentence"] for problem in report["problems"])
 
 
+def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -> None:
+    chat = tmp_path / "chat.txt"
+    lines = [f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Jo"), (19, "Maria"))]
+    chat.write_text("\n".join(lines), "utf-8")
+    asked = ("inspect", str(chat), "--json")
+    report = json.loads(command(*asked, workspace=tmp_path / "ws").stdout)
+    assert (report["people"], report["conversations"]) == ([{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}], 2)
+    assert (report["chat"]["voice"], report["chat"]["guessed"], report["good_rows"]) == ("Jo", True, 1)
+    said = ("--voice", "Maria", "--gap-hours", "12", "--no-pseudonyms")
+    report = json.loads(command(*asked, *said, workspace=tmp_path / "ws").stdout)["chat"]
+    assert [report[name] for name in ("voice", "guessed", "gap_hours", "conversations", "pseudonyms")] == [
+        "Maria",
+        False,
+        12,
+        1,
+        False,
+    ]
+    refused = command(*asked, "--voice", "Mario", workspace=tmp_path / "ws")
+    assert (
+        refused.returncode == 2
+        and "Nobody in chat.txt is called Mario, found 2 people, such as Maria" in refused.stdout + refused.stderr
+    )
+
+
 def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
     assert json.loads(command("runs", "--json", workspace=tmp_path).stdout) == {"runs": []}
     assert "quickstart" in command("runs", workspace=tmp_path).stderr

@@ -30,6 +30,9 @@ ELSEWHERE: set[Key] = {
     ("data", "columns"),
     ("data", "encoding"),
     ("data", "sheet"),
+    ("data", "voice"),
+    ("data", "gap_hours"),
+    ("data", "pseudonyms"),
     ("adapter", "method"),
     ("adapter", "r"),
 }  # asked in the steps

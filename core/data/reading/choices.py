@@ -23,6 +23,11 @@ class Choices(Frozen):
     columns: dict[str, ColumnRole] | None = Field(None, description="What columns with other names are for.")
     encoding: str | None = Field(None, description="How the bytes of a text become characters.")
     sheet: str | None = Field(None, description="Which sheet of a spreadsheet is read.")
+    voice: str | None = Field(None, description="Of a chat: whose messages are the answers.")
+    gap_hours: float | None = Field(None, description="Of a chat: hours of silence after which another conversation begins.")
+    pseudonyms: bool | None = Field(
+        None, description="Of a chat: whether stand-ins replace the others' names, numbers, addresses and links."
+    )
 
     @classmethod
     def of(cls, data: Data) -> Choices:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from core.data.chats.rows import chat_rows
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, Limits, Problem, Raw, Row, Source, checked
 from core.data.reading.sniff import probe, translated
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
-from core.data.reading.whatsapp import chat_rows
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import msg
@@ -42,7 +42,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     after some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
     """
     source = path if isinstance(path, Source) else probe(path, limits)
-    reader = chat_rows if source.voice else sheet_rows if source.kind in SPREADSHEETS else _READERS[source.kind]
+    reader = chat_rows if source.chat else sheet_rows if source.kind in SPREADSHEETS else _READERS[source.kind]
     with translated(source.path):
         try:
             yield from _with_losses(reader(source, limits), source, limits)

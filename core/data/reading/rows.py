@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
@@ -97,8 +98,9 @@ class Source:
     notes: tuple[Message, ...] = ()
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = None
-    voice: str = ""  # of an exported chat: whose messages are the answers
     sheet: str = ""  # of a spreadsheet: the one that is read
+    chat: str = ""  # which app exported it, as core/data/chats/kinds names it
+    choices: Choices = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.data.reading import encodings, spreadsheets, whatsapp, zips
+from core.data.chats import kinds
+from core.data.reading import encodings, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Source
 from core.errors import DataError
@@ -62,15 +63,11 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS, choices: Choices = 
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
-        voice = ""
-        is_chat = kind == "txt" and whatsapp.is_chat(whatsapp.first_lines(path, encoding))
-        if is_chat and (people := whatsapp.people(path, encoding)):
-            voice = whatsapp.voice(people)
-            notes.append(whatsapp.note(people))
-        elif kind == "txt":
+        chat = kinds.recognise(path, kind, encoding)
+        if kind == "txt" and not chat:
             notes.append(msg("data.note_paragraphs"))
         notes += _other_kind(path, kind)
-    return Source(path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, voice)
+    return Source(path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, chat=chat, choices=choices)
 
 
 def _other_kind(path: Path, kind: FileKind) -> list[Message]:

@@ -4,7 +4,6 @@ preference          prompt | messages | instruction, chosen, rejected     messag
 TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
-archives            ChatGPT's mapping, Claude's chat_messages             messages (core/data/shapes/archives)
 
 Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
 """
@@ -17,7 +16,6 @@ from itertools import chain
 from typing import Any
 
 from core.data.reading.rows import Flaw
-from core.data.shapes.archives import chatgpt, claude
 from core.data.shapes.left_out import Columns, Notes, says
 
 TURNS = ("dialog", "dialogue", "turns", "utterances", "messages", "conversations", "conversation")
@@ -114,6 +112,4 @@ _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
     _prompt_and_completion,
     _squad,
     _alternating,
-    chatgpt,
-    claude,
 )

@@ -1,16 +1,15 @@
-"""Chats that people own: WhatsApp's exports of both systems, the archives of ChatGPT and Claude. Known by content; what is no message is counted."""
+"""A chat becomes rows: WhatsApp's exports in every date style, whose voice, silences, turns before, stand-ins; what is no message is counted."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from typing import Any
 
 import pytest
 
-from core.data.conversation import ChatMessage
 from core.data.formats import examples_of, inspect_file
+from core.data.reading.choices import Choices
 from core.data.reading.reader import read_rows
+from core.data.reading.rows import Row
 from core.data.reading.sniff import probe
 from core.data.store import DatasetStore
 from core.errors import DataError
@@ -26,6 +25,12 @@ STYLES = {
     "Android, Spanish": "{d}/{m}/2025 {h12}:{n:02} {pm_es}. m. - {said}",
     "iOS, German": IOS,
     "iOS, 12 h clock": "\u200e[{m}/{d}/25, {h12}:{n:02}:10\u202f{pm}M] {said}",
+    "Android, Chinese": "2025年{m}月{d}日 {h:02}:{n:02} - {said}",
+    "Android, Chinese, 12 h clock": "2025/{m}/{d} {half_zh}{h12}:{n:02} - {said}",
+    "iOS, Chinese": "[2025/{m}/{d} {half_zh}{h12}:{n:02}:10] {said}",
+    "Android, Korean": "2025년 {m}월 {d}일 {half_ko} {h12}:{n:02}, {said_ko}",
+    "iOS, Korean": "[2025. {m}. {d}. {half_ko} {h12}:{n:02}:10] {said}",
+    "Android, Arabic marks": "\u200f{d}/{m}/2025, {h12}:{n:02} {half_ar} - {said}",
 }
 TALK = [  # day, month, hour, minute, what is said
     (11, 3, 21, 14, "Maria: Are you coming?"),
@@ -41,13 +46,19 @@ TALK = [  # day, month, hour, minute, what is said
 def exported(style: str, talk: list[Any]) -> str:
     lines = []
     for d, m, h, n, said in talk:
-        pm = "P" if h >= 12 else "A"
-        lines.append(STYLES[style].format(d=d, m=m, h=h, n=n, h12=(h - 1) % 12 + 1, pm=pm, pm_es=pm.lower(), said=said))
+        pm, late = "P" if h >= 12 else "A", h >= 12
+        halves = {"half_zh": ("上午", "下午")[late], "half_ko": ("오전", "오후")[late], "half_ar": "صم"[late]}
+        said_ko = said.replace(": ", " : ", 1)
+        lines.append(
+            STYLES[style].format(
+                d=d, m=m, h=h, n=n, h12=(h - 1) % 12 + 1, pm=pm, pm_es=pm.lower(), said=said, said_ko=said_ko, **halves
+            )
+        )
     return "\n".join(lines) + "\n"
 
 
-def conversations(file: Any) -> list[list[tuple[str, str]]]:
-    return [[(m.role, m.content) for m in example.messages] for _, example in examples_of(file)]
+def conversations(file: Any, **choices: Any) -> list[list[tuple[str, str]]]:
+    return [[(m.role, m.content) for m in example.messages] for _, example in examples_of(file, choices=Choices(**choices))]
 
 
 EXPECTED = [
@@ -64,8 +75,10 @@ def test_a_chat_of_either_system_in_every_date_style_is_the_same_conversations(s
     report = inspect_file(file)
     assert conversations(file) == EXPECTED and (report.format, report.rows, report.problem_count) == ("messages", 2, 0)
     assert [(one.what.key, one.count) for one in report.left_out] == [("left_out.chat_unasked", 1)]
+    assert report.chat is not None and (report.chat.app, report.chat.voice, report.chat.guessed) == ("WhatsApp", "Jo", True)
+    assert [(one.name, one.messages) for one in report.chat.people] == [("Jo", 4), ("Maria", 3)]
     (note,) = report.notes
-    assert note.params["people"] == ["Jo (4)", "Maria (3)"] and note.params["voice"] == "Jo" and "Another voice" in str(note)
+    assert "learned to answer as Jo, since nobody said whose voice" in str(note) and "a model can repeat it" in str(note)
 
 
 def test_what_is_no_message_is_counted_by_its_kind(tmp_path) -> None:
@@ -97,18 +110,27 @@ def test_of_several_people_each_is_named_but_the_voice(tmp_path) -> None:
     ]
     file = tmp_path / "a.txt"
     file.write_text(exported("Android, day first", talk), "utf-8")
-    assert conversations(file) == [[("user", "محمد: مرحبا\nAnna: Hi"), ("assistant", "Hello both\n!")]]
+    assert conversations(file, pseudonyms=False) == [[("user", "محمد: مرحبا\nAnna: Hi"), ("assistant", "Hello both\n!")]]
+    assert conversations(file) == [[("user", "Alex: مرحبا\nRobin: Hi"), ("assistant", "Hello both\n!")]]
 
 
 def test_a_long_conversation_is_rows_that_begin_with_a_question(tmp_path) -> None:
-    talk = [(1, 3, 9, i // 2, f"{('Maria', 'Jo')[i % 2]}: " + f"word {i} " * 20) for i in range(60)] + [(1, 3, 9, 59, "Jo: end")]
+    talk = [(1, 3, 9, i // 2, f"{('Maria', 'Jo')[i % 2]}: " + f"word {i} " * 12) for i in range(60)] + [(1, 3, 9, 59, "Jo: end")]
     file = tmp_path / "a.txt"
     file.write_text(exported("Android, day first", talk), "utf-8")
-    found = conversations(file)
-    assert len(found) > 4 and all(row[0][0] == "user" and row[-1][0] == "assistant" for row in found)
-    assert sum(len(row) for row in found) == 60 and found[-1][-1][1].endswith("end")
-    rows = [row for row in read_rows(file)]
-    assert all(exported("Android, day first", talk).split("\n")[row.line - 1].find(row.values["messages"][0]["content"][:6]) > 0 for row in rows)  # type: ignore[union-attr, operator]  # fmt: skip
+    found = [example.messages for _, example in examples_of(file)]
+    assert len(found) > 4 and all(row[0].role == "user" and row[-1].role == "assistant" for row in found)
+    learned = [message.content for row in found for message in row if message.role == "assistant" and message.weight]
+    assert len(learned) == 30 == len(set(learned)) and learned[-1].endswith("end")  # each once, whatever stands before it
+    for before, row in zip(found, found[1:], strict=False):
+        context = [message.content for message in row if message.role == "assistant" and not message.weight]
+        assert context == [message.content for message in before if message.role == "assistant"][-len(context) :] and context
+    lines = exported("Android, day first", talk).split("\n")
+    for item in read_rows(file):
+        assert isinstance(item, Row) and item.line
+        new = next(turn for turn in item.values["messages"] if turn["role"] == "assistant" and "weight" not in turn)
+        at = item.values["messages"].index(new) - 1
+        assert item.values["messages"][at]["content"][:6] in lines[item.line - 1]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +145,7 @@ def test_a_long_conversation_is_rows_that_begin_with_a_question(tmp_path) -> Non
 def test_a_text_that_only_looks_a_little_like_a_chat_stays_a_text(text: str, tmp_path) -> None:
     file = tmp_path / "a.txt"
     file.write_text(text, "utf-8")
-    assert inspect_file(file).format == "text" and not probe(file).voice
+    assert inspect_file(file).format == "text" and not probe(file).chat
 
 
 def test_a_chat_in_which_nobody_asks_is_a_sentence(tmp_path) -> None:
@@ -156,64 +178,79 @@ def test_a_stored_chat_is_known_again(tmp_path) -> None:
     assert info.format == "messages" and conversations(store.path(info.id)) == EXPECTED
 
 
-# ---- archives -------------------------------------------------------------------------------------------------------
+# ---- what is chosen -------------------------------------------------------------------------------------------------
 
 
-def node(id: str, parent: str | None, role: str | None, parts: list[Any] | None = None, **more: Any) -> dict[str, Any]:
-    content = {"content_type": more.pop("kind", "text"), "parts": parts or [""]}
-    message = {"id": id, "author": {"role": role}, "content": content, "create_time": float(len(id)), "weight": 1.0, **more}
-    return {"id": id, "parent": parent, "children": [], "message": message if role else None}
+def chat_of(tmp_path: Any, talk: list[Any] = TALK) -> Any:
+    file = tmp_path / "chat.txt"
+    file.write_text(exported("Android, day first", talk), "utf-8")
+    return file
 
 
-def tree(*nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    mapping = {one["id"]: one for one in nodes}
-    for one in nodes:
-        if one["parent"]:
-            mapping[one["parent"]]["children"].append(one["id"])
-    return {"title": "Crêpes", "mapping": mapping, **more}
+def test_another_voice_is_another_reading_of_the_same_bytes_and_kept_with_the_set(tmp_path) -> None:
+    store = DatasetStore(tmp_path / "datasets", tmp_path)
+    file = chat_of(tmp_path)
+    jo, maria = store.import_file(file), store.import_file(file, choices=Choices(voice="Maria", gap_hours=24))
+    assert jo.id != maria.id and jo.sha256 == maria.sha256
+    store = DatasetStore(store.root, tmp_path)  # as after a restart
+    assert store.report(maria.id).chat.voice == "Maria" and not store.report(maria.id).chat.guessed  # type: ignore[union-attr]
+    ((asked, answered),) = [example.messages for example in store.rows(maria.id).examples]
+    assert (asked.content, answered.content) == ("On my way\nSave me a seat", "Good night?")
+    voices = [
+        store.report(id, choices=Choices(voice=voice, gap_hours=24)).chat.voice
+        for id, voice in ((maria.id, "Jo"), (jo.id, "maria"))
+    ]  # type: ignore[union-attr]
+    assert voices == ["Jo", "Maria"]  # what is said now goes before what is kept
 
 
-CHATGPT = tree(
-    node("root", None, None),
-    node("s", "root", "system", ["Hidden."], metadata={"is_visually_hidden_from_conversation": True}),
-    node("q", "s", "user", ["What is a crêpe?"]),
-    node("a", "q", "assistant", ["A worse answer."]),
-    node("a2", "q", "assistant", kind="code"),
-    node("t2", "a2", "tool", ["42"]),
-    node("b22", "t2", "assistant", ["A thin pancake."]),
-    node(
-        "p333", "b22", "user", [{"content_type": "image_asset_pointer", "asset_pointer": "x"}, "And this?"], kind="multimodal_text"
-    ),
-    node("c4444", "p333", "assistant", ["A thick one."]),
-)
-TOLD = (
-    ChatMessage("user", "What is a crêpe?"), ChatMessage("assistant", "A thin pancake."), ChatMessage("user", "And this?"),
-    ChatMessage("assistant", "A thick one."),
-)  # fmt: skip
+def test_a_voice_that_nobody_has_is_refused_with_the_nearest_names(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"Nobody in chat.txt is called Mara, found 2 people, such as Maria:"):
+        inspect_file(chat_of(tmp_path), choices=Choices(voice="Mara"))
+    table = tmp_path / "a.csv"
+    table.write_text("question,answer\na,b\n")
+    with pytest.raises(DataError, match="a.csv is no chat, so the voice of Jo cannot be chosen"):
+        inspect_file(table, choices=Choices(voice="Jo"))
 
 
-@pytest.mark.parametrize("more", [{"current_node": "c4444"}, {}])
-def test_of_chatgpts_tree_the_newest_branch_is_learned_and_the_rest_is_named(more: dict[str, str], tmp_path) -> None:
-    file = tmp_path / "conversations.json"
-    file.write_text(json.dumps([CHATGPT | more, CHATGPT | more | {"title": "Again"}]))
-    assert [example.messages for _, example in examples_of(file)] == [TOLD, TOLD]
-    left = Counter({(one.what.key, one.what.params["name"]): one.count for one in inspect_file(file).left_out})
-    assert left.keys() >= {("left_out.branch", ""), ("left_out.message", "tool"), ("left_out.message", "image_asset_pointer"), ("left_out.message", "system"), ("left_out.column", "title")}  # fmt: skip
+@pytest.mark.parametrize("hours, count", [(0.25, 3), (6.0, 3), (12.0, 2), (800.0, 1)])
+def test_a_silence_makes_as_many_conversations_as_is_said_beforehand(hours: float, count: int, tmp_path) -> None:
+    """TALK has a silence of 11.7 hours and one of 31 days."""
+    file = chat_of(tmp_path, [*TALK, (12, 4, 13, 1, "Maria: Hm?"), (12, 4, 13, 2, "Jo: !")])
+    report = inspect_file(file, choices=Choices(gap_hours=hours))
+    assert report.chat is not None and report.chat.conversations == count == report.rows
+    assert dict(report.chat.ladder)[12.0] == 2 and dict(report.chat.ladder)[168.0] == 2
 
 
-def test_claudes_archive_is_conversations(tmp_path) -> None:
-    said = [
-        {"uuid": "1", "sender": "human", "text": "What is a crêpe?", "content": [{"type": "text", "text": "What is a crêpe?"}], "attachments": []},
-        {"uuid": "2", "sender": "assistant", "text": "", "content": [{"type": "tool_use", "name": "x"}, {"type": "text", "text": "A thin pancake."}]},
-        {"uuid": "3", "sender": "human", "text": "And this?", "files": [{"file_name": "a.png"}]},
-        {"uuid": "4", "sender": "assistant", "text": "A thick one."},
-    ]  # fmt: skip
-    for content in (
-        [{"uuid": "c", "name": "Crêpes", "chat_messages": said}],
-        {"uuid": "c", "name": "Crêpes", "chat_messages": said},
-    ):
-        file = tmp_path / "conversations.json"
-        file.write_text(json.dumps(content))
-        assert [example.messages for _, example in examples_of(file)] == [TOLD]
-        named = {one.what.params["name"] for one in inspect_file(file).left_out}
-        assert named == {"uuid", "name", "tool_use", "files"}
+PRIVATE = [
+    (1, 3, 9, 0, "Maria Lopez: call me at +49 170 1234567 or maria.lopez@mail.example, LOPEZ"),
+    (1, 3, 9, 1, "Jo Will: Maria, will do! My own: https://jo.example/2025-01-01/12345678901"),
+    (1, 3, 9, 2, "+44 7700 900123: see https://a.example/x and https://b.example on 12.03.2025, 1.234.567,89"),
+    (1, 3, 9, 3, "王小明: 小明的电话13912345678"),
+    (1, 3, 9, 4, "Jo Will: thx maria, 0170/1234567 again, see https://a.example/x"),
+    (1, 3, 9, 5, "Maria Lopez: https://a.example/x and +491701234567, Maria Lopez"),
+    (1, 3, 9, 6, "Jo Will: ok 小明"),
+]
+
+
+def test_stand_ins_are_the_same_for_the_same_and_the_voice_keeps_its_own(tmp_path) -> None:
+    (row,) = conversations(chat_of(tmp_path, PRIVATE), voice="Jo Will")
+    said = [text for _, text in row]
+    assert said == [
+        "Alex: call me at 000 000 01 or person1@example.com, Alex",
+        "Alex, will do! My own: https://jo.example/2025-01-01/12345678901",
+        "Robin: see https://example.com/1 and https://example.com/2 on 12.03.2025, 1.234.567,89\n小林: 小林的电话000 000 02",
+        "thx Alex, 000 000 03 again, see https://a.example/x",
+        "Alex: https://example.com/1 and 000 000 01, Alex",
+        "ok 小林",
+    ]
+    whole = str(conversations(chat_of(tmp_path, PRIVATE), voice="Jo Will", pseudonyms=False))
+    assert "+49 170 1234567" in whole and "Maria Lopez: call" in whole
+
+
+def test_a_chat_of_two_thousand_people_has_a_stand_in_for_each(tmp_path) -> None:
+    talk = [(1 + i // 1440, 3, i // 60 % 24, i % 60, f"Person{i} Name{i}: I am Person{i}") for i in range(2000)]
+    talk += [(2, 3, 9, 30 + i, "Jo: hi") for i in range(3)]
+    report = inspect_file(file := chat_of(tmp_path, talk))
+    assert report.chat is not None and (report.chat.count, len(report.chat.people), report.chat.voice) == (2001, 2000, "Jo")
+    first = conversations(file)[0][0][1].split("\n")
+    assert first[0] == "Alex: I am Alex" and len({line.split(":")[0] for line in first}) == len(first)

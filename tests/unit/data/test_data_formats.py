@@ -282,7 +282,7 @@ def test_the_same_rows_in_every_kind_of_file_are_the_same_examples(tmp_path):
 
 
 def test_every_format_that_a_recipe_may_name_has_its_columns_and_its_reader() -> None:
-    assert set(formats._COLUMNS) == set(formats._CONVERT) == set(FORMATS)
+    assert set(formats.COLUMNS) == set(formats._CONVERT) == set(FORMATS)
 
 
 def test_reading_data_imports_no_torch_and_no_datasets():

@@ -1,0 +1,173 @@
+"""Talks with assistants and characters: the archives of ChatGPT and Claude, SillyTavern's JSONL. Each talk is a thread of its own.
+
+ChatGPT keeps a tree (`mapping`) in which an answer that was asked for again is a branch: the newest is taken. What is no text of the person
+or the assistant (pictures, tools, hidden instructions) is named among what is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from core.data.chats import dates
+from core.data.chats.said import Said, left_of
+from core.data.reading.json_rows import json_rows, jsonl_rows
+from core.data.reading.rows import Limits, Problem, Source
+from core.data.shapes.left_out import Loss, Notes, says
+
+YOU = "You"
+
+
+def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, Any]] | Problem]:
+    read = jsonl_rows if source.kind == "jsonl" else json_rows
+    for item in read(source, limits):
+        if isinstance(item, Problem):
+            yield item
+        elif isinstance(item.value, dict):
+            yield str(item.row), item.value
+
+
+def _losses(notes: Notes, thread: str) -> Iterator[Said]:
+    yield from (Said("", "", thread=thread, left=loss) for loss in notes.losses)
+    notes.losses.clear()
+
+
+# ---- ChatGPT ----------------------------------------------------------------------------------------------------------
+_MESSAGE = ("author", "content", "id", "create_time", "update_time", "status", "end_turn", "weight", "recipient")
+
+
+def chatgpt(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+    for item in _objects(source, limits):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        thread, talk = item
+        nodes, notes = talk.get("mapping"), Notes()
+        notes.leave_unread("column", talk, ("mapping", "current_node"))
+        if isinstance(nodes, dict):
+            nodes = {id: node for id, node in nodes.items() if isinstance(node, dict)}
+            branch = list(_branch(nodes, talk.get("current_node")))
+            if any(_chatgpt_text(node.get("message"), Notes()) for id, node in nodes.items() if id not in branch):
+                notes.leave("branch")
+            for id in branch:
+                said = _chatgpt_text(message := nodes[id].get("message"), notes)
+                if said:
+                    role, text = said
+                    yield Said(YOU if role == "user" else "ChatGPT", text, _time(message), thread, None, is_model=role != "user")
+        yield from _losses(notes, thread)
+
+
+def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
+    """The ids from the first message to the last: the one that was open, else the newest that has no answer."""
+    if last not in nodes:
+        leaves = [id for id, node in nodes.items() if not node.get("children")]
+        last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)
+    found: dict[str, None] = {}
+    while isinstance(last, str) and last in nodes and last not in found:
+        found[last] = None
+        last = nodes[last].get("parent")
+    return list(found)[::-1]
+
+
+def _time(message: Any) -> float | None:
+    time = message.get("create_time") if isinstance(message, dict) else None
+    return float(time) if isinstance(time, int | float) else None
+
+
+def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
+    if not isinstance(message, dict):
+        return None
+    author, content = message.get("author"), message.get("content")
+    role = author.get("role") if isinstance(author, dict) else None
+    kind = content.get("content_type") if isinstance(content, dict) else None
+    parts = content.get("parts") if isinstance(content, dict) else None
+    hidden = isinstance(data := message.get("metadata"), dict) and data.get("is_visually_hidden_from_conversation")
+    if role not in ("user", "assistant") or kind not in ("text", "multimodal_text") or not isinstance(parts, list) or hidden:
+        if says(content):
+            notes.leave("message", str(kind if role in ("user", "assistant") and not hidden else role))
+        return None
+    for part in parts:
+        if says(part) and not isinstance(part, str):
+            notes.leave("message", str(part.get("content_type")) if isinstance(part, dict) else "part")
+    notes.leave_unread("field", message, _MESSAGE)
+    text = "\n".join(part for part in parts if isinstance(part, str)).strip()
+    return (role, text) if text else None
+
+
+# ---- Claude -----------------------------------------------------------------------------------------------------------
+def claude(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+    for item in _objects(source, limits):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        thread, talk = item
+        messages, notes = talk.get("chat_messages"), Notes()
+        notes.leave_unread("column", talk, ("chat_messages",))
+        for message in messages if isinstance(messages, list) else ():
+            if not isinstance(message, dict):
+                notes.leave("message", "part")
+                continue
+            text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
+            notes.leave_unread("field", message, ("sender", "content", "text", "uuid", "created_at", "updated_at"))
+            is_model, when = message.get("sender") == "assistant", dates.iso(message.get("created_at"))
+            if message.get("sender") not in ("human", "assistant"):
+                notes.leave("message", str(message.get("sender")))
+            elif isinstance(text, str) and text.strip():
+                yield Said("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
+        yield from _losses(notes, thread)
+
+
+def _claude_parts(content: Any, notes: Notes) -> Iterator[str]:
+    for part in content if isinstance(content, list) else []:
+        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+            yield part["text"]
+        elif says(part):
+            notes.leave("message", str(part.get("type")) if isinstance(part, dict) else "part")
+
+
+# ---- SillyTavern ------------------------------------------------------------------------------------------------------
+_TAVERN = ("name", "is_user", "is_system", "is_name", "send_date", "mes", "extra", "swipe_id", "swipe_info", "gen_started",
+           "gen_finished", "gen_id", "title", "force_avatar", "original_avatar", "api", "model")  # fmt: skip
+
+
+def tavern(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+    """A character's chat: its first line tells of the chat, each other is a message. Of several answers (`swipes`) the shown one is taken."""
+    for item in _objects(source, limits):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        _, message = item
+        text, name = message.get("mes"), message.get("name")
+        if not isinstance(text, str) or not isinstance(name, str):
+            continue
+        when = _sent(message.get("send_date"))
+        if message.get("is_system") is True:
+            yield Said(name, text, when, left=Loss("chat", "app"))
+            continue
+        notes = Notes()
+        swipes = message.get("swipes")
+        if isinstance(swipes, list) and len(swipes) > 1:
+            notes.leave("branch")
+        notes.leave_unread("field", message, (*_TAVERN, "swipes"))
+        yield Said(name, text.strip(), when, left=left_of(text), is_model=message.get("is_user") is False)
+        yield from _losses(notes, "")
+
+
+def _sent(written: Any) -> float | None:
+    """ "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO's, or milliseconds since 1970."""
+    if isinstance(written, int | float):
+        return float(written) / 1000
+    if not isinstance(written, str):
+        return None
+    tries: Iterable[str] = ("%Y-%m-%d @%Hh %Mm %Ss", "%Y-%m-%d@%Hh%Mm%Ss", "%B %d, %Y %I:%M%p")
+    for form in tries:
+        try:
+            return (
+                datetime.strptime(written.rsplit(" ", 1)[0] if written.endswith("ms") else written, form)
+                .replace(tzinfo=UTC)
+                .timestamp()
+            )
+        except ValueError:
+            continue
+    return dates.iso(written)

@@ -1,0 +1,74 @@
+"""Which app exported a chat, by what is in the file, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from core.data.chats import assistants, messengers, whatsapp
+from core.data.chats.json_stream import HEAD, keys_in
+from core.data.chats.said import Said
+from core.data.reading.rows import FileKind, Limits, Problem, Source
+
+_LOOKED_AT = 200  # lines, to tell a chat from another text
+
+
+class Kind(NamedTuple):
+    """by_silence: a silence begins a new conversation; else the export says where each ends. among_people: others than the voice are
+    people, whom stand-ins keep out by default."""
+
+    name: str  # as people call the app
+    messages: Callable[[Source, Limits], Iterator[Said | Problem] | Iterator[Said]]
+    by_silence: bool = True
+    among_people: bool = True
+
+
+KINDS = {
+    "whatsapp": Kind("WhatsApp", whatsapp.messages),
+    "telegram": Kind("Telegram", messengers.telegram),
+    "discord": Kind("Discord", messengers.discord),
+    "discord_csv": Kind("Discord", messengers.discord_csv),
+    "slack": Kind("Slack", messengers.slack),
+    "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
+    "claude": Kind("Claude", assistants.claude, False, False),
+    "tavern": Kind("SillyTavern", assistants.tavern, False, False),
+}
+
+
+def recognise(path: Path, kind: FileKind, encoding: str) -> str:
+    """A name of KINDS; "" for a file that is no chat."""
+    if kind not in ("txt", "csv", "json", "jsonl"):
+        return ""
+    with open(path, encoding=encoding, errors="replace") as file:
+        if kind == "txt":
+            lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
+            return "whatsapp" if whatsapp.is_chat(line for line in lines if line.strip()) else ""
+        head = file.read(HEAD)
+    if kind == "csv":
+        names = {
+            name.strip('" \r\ufeff').lower() for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
+        }
+        return "discord_csv" if set(messengers.DISCORD_COLUMNS[:4]) <= names else ""
+    return _of_keys(keys_in(head, is_lines=kind == "jsonl"))
+
+
+def _of_keys(keys: set[str]) -> str:
+    def has(*names: str) -> bool:
+        return keys.issuperset(names)
+
+    def any_of(names: Iterable[str]) -> bool:
+        return not keys.isdisjoint(names)
+
+    if any_of(("item.mapping", "mapping")):
+        return "chatgpt"
+    if any_of(("item.chat_messages", "chat_messages")):
+        return "claude"
+    if has("mes", "is_user"):
+        return "tavern"
+    if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
+        return "discord"
+    for place in ("messages.item", "chats.list.item.messages.item"):
+        if has(f"{place}.date") and any_of(f"{place}.{name}" for name in ("from_id", "actor_id", "date_unixtime")):
+            return "telegram"
+    return "slack" if has("item.ts", "item.type", "item.text") and any_of(("item.user", "item.bot_id")) else ""

@@ -1,0 +1,146 @@
+"""What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON."""
+
+from __future__ import annotations
+
+import csv
+import html
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from core.data.chats import dates
+from core.data.chats.json_stream import objects, text_at
+from core.data.chats.said import Said, left_of
+from core.data.reading.rows import Limits, Source
+from core.data.shapes.left_out import Loss, says
+
+APP, MEDIA = Loss("chat", "app"), Loss("chat", "media")
+FORWARDED = Loss("chat", "forwarded")
+
+
+# ---- Telegram ---------------------------------------------------------------------------------------------------------
+_PICTURES = ("photo", "file", "media_type", "sticker_emoji", "poll", "location_information", "contact_information")
+
+
+def telegram(source: Source, limits: Limits) -> Iterator[Said]:
+    """One chat ("messages"), or all of them ("chats": {"list": [...]})."""
+    for _, message in objects(source, "messages.item"):
+        yield from _of_telegram(message, "")
+    for chat, message in objects(source, "chats.list.item.messages.item", "chats.list.item.id"):
+        yield from _of_telegram(message, chat)
+
+
+def _of_telegram(message: dict[str, Any], thread: str) -> Iterator[Said]:
+    person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
+    stamp = message.get("date_unixtime")
+    when = float(stamp) if isinstance(stamp, str) and stamp.isdigit() else dates.iso(message.get("date"))
+    text = runs(message.get("text")).strip()
+    if message.get("type") == "service" or not person:
+        yield Said(person, text, when, thread, APP)
+    elif says(message.get("forwarded_from")):
+        yield Said(person, text, when, thread, FORWARDED)
+    else:
+        has_media = any(says(message.get(name)) for name in _PICTURES)
+        if has_media:
+            yield Said(person, "", when, thread, MEDIA)
+        if text or not has_media:
+            yield Said(person, text, when, thread, left_of(text))
+
+
+def runs(text: Any) -> str:
+    """A text, or the runs it was cut into: plain ones, and objects for what is bold, a link, a mention."""
+    if isinstance(text, list):
+        return "".join(run if isinstance(run, str) else str(run.get("text", "")) if isinstance(run, dict) else "" for run in text)
+    return text if isinstance(text, str) else ""
+
+
+# ---- Discord ----------------------------------------------------------------------------------------------------------
+_WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")
+
+
+def discord(source: Source, limits: Limits) -> Iterator[Said]:
+    for _, message in objects(source, "messages.item"):
+        author = message.get("author")
+        person = text_at(author, "nickname", "name") or str(author.get("id") if isinstance(author, dict) else "")
+        when, text = dates.iso(message.get("timestamp")), text_at(message, "content")
+        is_bot = isinstance(author, dict) and author.get("isBot") is True
+        if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
+            yield Said(person, text, when, left=APP)
+            continue
+        has_media = any(says(message.get(name)) for name in ("attachments", "stickers"))
+        if has_media:
+            yield Said(person, "", when, left=MEDIA)
+        if text or not has_media:
+            yield Said(person, text, when, left=left_of(text))
+
+
+DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reactions")
+_WRITTEN = re.compile(r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap]m)?", re.IGNORECASE)
+
+
+def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
+    """Dates are ISO's, in exports of earlier versions those of the PC that exported."""
+    order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := _numbers(record["date"])))
+    for line, record in enumerate(_records(source), 2):
+        when = dates.iso(record["date"])
+        if when is None and (numbers := _numbers(record["date"])):
+            when = dates.seconds(numbers, order)
+        person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
+        if record["attachments"].strip():
+            yield Said(person, "", when, left=MEDIA, line=line)
+        if record["content"].strip() or not record["attachments"].strip():
+            yield Said(person, record["content"].strip(), when, left=left_of(record["content"]) if person else APP, line=line)
+
+
+def _records(source: Source) -> Iterator[dict[str, str]]:
+    with open(source.path, encoding=source.encoding, newline="") as file:
+        records = csv.reader(file, delimiter=source.delimiter or ",")
+        names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
+        for record in records:
+            yield dict.fromkeys(DISCORD_COLUMNS, "") | dict(zip(names, record, strict=False))
+
+
+def _numbers(written: str) -> dates.Numbers | None:
+    found = _WRITTEN.match(written.strip())
+    if found is None:
+        return None
+    first, second, third, hour, minute, second_of, half = found.groups()
+    return int(first), int(second), int(third), dates.hour_of(int(hour), half), int(minute), int(second_of or 0)
+
+
+# ---- Slack ------------------------------------------------------------------------------------------------------------
+_SLACK_SAID = ("", "thread_broadcast", "me_message", "file_share", "file_comment", "reply_broadcast")
+_SLACK_MARK = re.compile(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>")
+
+
+def slack(source: Source, limits: Limits) -> Iterator[Said]:
+    """One file of a channel. People are named by the profiles that messages carry, else by their ids."""
+    names = {user: name for _, message in objects(source, "item") if (found := _slack_name(message)) for user, name in [found]}
+    for _, message in objects(source, "item"):
+        user = text_at(message, "user", "bot_id")
+        person, stamp = names.get(user, user), message.get("ts")
+        try:
+            when = float(stamp) if isinstance(stamp, str) else None
+        except ValueError:
+            when = None
+        text = html.unescape(_SLACK_MARK.sub(lambda found: _slack_mark(found, names), text_at(message, "text")))
+        if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_SAID:
+            yield Said(person, text, when, left=APP)
+            continue
+        if says(message.get("files")):
+            yield Said(person, "", when, left=MEDIA)
+        if text or not says(message.get("files")):
+            yield Said(person, text, when, left=left_of(text))
+
+
+def _slack_name(message: dict[str, Any]) -> tuple[str, str] | None:
+    user, name = text_at(message, "user"), text_at(message.get("user_profile"), "display_name", "real_name", "name")
+    return (user, name) if user and name else None
+
+
+def _slack_mark(found: re.Match[str], names: dict[str, str]) -> str:
+    """<@U1> is a person, <#C1|name> a channel, <!here> everybody, <https://a|words> a link."""
+    sign, target, words = found.groups()
+    if sign == "@":
+        return "@" + names.get(target, words or target)
+    return f"{sign.replace('!', '@')}{words or target}" if sign else (words or target)

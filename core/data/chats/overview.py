@@ -1,0 +1,143 @@
+"""What is in a chat before any row is made of it: who wrote how much, and how many conversations a silence makes."""
+
+from __future__ import annotations
+
+import difflib
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from core.data.chats.kinds import KINDS, Kind
+from core.data.chats.said import Said
+from core.data.reading.rows import DEFAULT_LIMITS, Limits, Source
+from core.errors import DataError
+from core.messages import Message, msg
+from core.values import Frozen
+
+GAP_HOURS = 6.0
+SHORTEST_HOURS = 0.25  # of a silence that can begin a conversation
+LADDER = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0, 48.0, 72.0, 168.0)  # hours to choose from
+MOST_SHOWN = 8  # people in a note
+MOST_KEPT = 2_000  # people in a report
+
+
+class Person(Frozen):
+    name: str
+    messages: int
+
+
+class Chat(Frozen):
+    """How a chat is read. guessed: nobody said whose voice. ladder: hours of silence, and the conversations that they make; empty where the
+    export says itself where one ends."""
+
+    app: str
+    people: tuple[Person, ...]  # who wrote the most first
+    count: int  # of people
+    voice: str
+    guessed: bool
+    gap_hours: float | None
+    conversations: int
+    pseudonyms: bool
+    ladder: tuple[tuple[float, int], ...] = ()
+
+    def note(self) -> Message:
+        listed = [f"{person.name} ({person.messages:,})" for person in self.people[:MOST_SHOWN]]
+        hours = f"{self.gap_hours:g}" if self.gap_hours else None
+        gap = msg("data.note_chat_gap", hours=hours) if hours else msg("data.note_chat_whole")
+        how = msg("data.note_chat_guessed" if self.guessed else "data.note_chat_said", voice=self.voice)
+        private = msg("data.note_chat_stand_ins" if self.pseudonyms else "data.note_chat_as_it_is")
+        return msg("data.note_chat", app=self.app, people=listed, count=self.count, how=how, gap=gap,
+                   conversations=self.conversations, private=private)  # fmt: skip
+
+
+@dataclass
+class Overview:
+    """people: messages that can be learned by who wrote them, in the order in which they began. silences: hours between two messages of a
+    thread, sorted."""
+
+    kind: Kind
+    people: Counter[str] = field(default_factory=Counter)
+    models: set[str] = field(default_factory=set)
+    in_thread: dict[str, set[str]] = field(default_factory=dict)
+    silences: array[float] = field(default_factory=lambda: array("f"))
+
+    def conversations(self, hours: float) -> int:
+        return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.kind.by_silence else 0)
+
+    def default_voice(self) -> str:
+        """A character or an assistant, else who wrote the most; of two who wrote as much the one who began later, who has been asked."""
+        order = {person: place for place, person in enumerate(self.people) if not self.models or person in self.models}
+        return max(order, key=lambda person: (self.people[person], order[person]), default="")
+
+    def voice(self, wanted: str, file: str) -> str:
+        """The person meant by a name. Raises DataError with the nearest names."""
+        if wanted in self.people:
+            return wanted
+        folded = {person.casefold(): person for person in self.people}
+        if found := folded.get(wanted.strip().casefold()):
+            return found
+        near = difflib.get_close_matches(wanted.strip().casefold(), folded, n=5, cutoff=0.5)
+        begins = [name for name in folded if wanted.strip() and name.startswith(wanted.strip().casefold())]
+        names = list(dict.fromkeys(folded[name] for name in [*begins, *near])) or [name for name, _ in self.people.most_common(5)]
+        raise DataError("data.no_such_voice", voice=wanted[:80], file=file, names=names, count=len(self.people))
+
+
+def look(source: Source) -> Overview:
+    """Reads the whole export once; the same one is not read again soon."""
+    return _look(source.chat, source.sha256, _Known(source))
+
+
+class _Known:
+    """A source that is told apart by its checksum alone, which stands beside it."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Known)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=4)
+def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
+    found = Overview(KINDS[chat])
+    before: dict[str, float] = {}
+    for said in found.kind.messages(known.source, limits):
+        if not isinstance(said, Said) or said.left is not None:
+            continue
+        found.people[said.person] += 1
+        if said.is_model:
+            found.models.add(said.person)
+        found.in_thread.setdefault(said.thread, set()).add(said.person)
+        if said.when is not None:
+            hours = (said.when - before.get(said.thread, said.when)) / 3600
+            if hours > SHORTEST_HOURS:
+                found.silences.append(hours)
+            before[said.thread] = said.when
+    found.silences = array("f", sorted(found.silences))
+    return found
+
+
+def read_as(source: Source) -> Chat:
+    """How the chat is read by what was said of it, and what was taken where nothing was. Raises DataError."""
+    overview, choices = look(source), source.choices
+    if not overview.people:
+        raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name)
+    voice = overview.voice(choices.voice, source.path.name) if choices.voice else overview.default_voice()
+    gap = choices.gap_hours or GAP_HOURS
+    by_silence = overview.kind.by_silence
+    return Chat(
+        app=overview.kind.name,
+        people=tuple(Person(name=name, messages=count) for name, count in overview.people.most_common(MOST_KEPT)),
+        count=len(overview.people),
+        voice=voice,
+        guessed=not choices.voice,
+        gap_hours=gap if by_silence else None,
+        conversations=overview.conversations(gap),
+        pseudonyms=overview.kind.among_people if choices.pseudonyms is None else choices.pseudonyms,
+        ladder=tuple((hours, overview.conversations(hours)) for hours in LADDER) if by_silence else (),
+    )

@@ -1,0 +1,201 @@
+"""Names, telephone numbers, e-mail addresses and links of everybody but the voice, replaced by stand-ins that stay the same in a whole chat.
+
+Replaced are names of those who write, wherever they stand, numbers and addresses wherever they stand (whose they are cannot be told), and
+links of the others. Not known, and left: nicknames, people who are only spoken of, places, and whatever else a sentence tells. So the rows
+are not anonymous; they only do not hand on what is easiest to misuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_LATIN = tuple(
+    ["Alex", "Robin", "Kim", "Sam", "Jo", "Noa", "Luca", "Toni", "Mika", "Charlie", "Nico", "Sascha", "Jules", "Kai", "Lou", "Remy"]
+)
+_HAN = tuple(["小林", "小陈", "小周", "小吴", "小郑", "小冯", "小何", "小曹"])
+_HANGUL = tuple(["지우", "서준", "하늘", "민서", "도윤", "수아"])
+_KANA = tuple(["ハル", "ソラ", "アオイ", "ヒカル", "ナギ"])
+_SCRIPTS = ((re.compile("[\u3040-\u30ff]"), _KANA), (re.compile("[\uac00-\ud7af]"), _HANGUL), (re.compile("[\u3400-\u9fff]"), _HAN))
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts in which no blank parts a name from the next word
+_WORD = "[^\\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+
+# Parts of names that are words, too: replaced only as they are written, not in small letters.
+_ALSO_WORDS = frozenset(
+    [
+        "will",
+        "mark",
+        "rose",
+        "hope",
+        "may",
+        "june",
+        "april",
+        "august",
+        "grace",
+        "joy",
+        "art",
+        "bill",
+        "rob",
+        "sue",
+        "pat",
+        "dan",
+        "jack",
+        "frank",
+        "drew",
+        "chase",
+        "faith",
+        "guy",
+        "max",
+        "rich",
+        "ray",
+        "dean",
+        "gene",
+        "lance",
+        "miles",
+        "penny",
+        "ruby",
+        "summer",
+        "wade",
+        "heath",
+        "dawn",
+        "eve",
+        "ivy",
+        "holly",
+        "iris",
+        "lily",
+        "olive",
+        "violet",
+        "daisy",
+        "bob",
+        "nick",
+        "don",
+        "ed",
+        "al",
+        "john",
+        "carol",
+        "gold",
+        "ernst",
+        "kurt",
+        "ernst",
+        "sonne",
+        "blume",
+    ]
+)
+_NO_NAMES = frozenset(
+    [
+        "van",
+        "von",
+        "der",
+        "den",
+        "del",
+        "della",
+        "de",
+        "da",
+        "di",
+        "du",
+        "la",
+        "le",
+        "el",
+        "al",
+        "bin",
+        "ibn",
+        "and",
+        "und",
+        "the",
+        "uni",
+        "work",
+        "arbeit",
+        "mom",
+        "mum",
+        "dad",
+        "mama",
+        "papa",
+    ]
+)
+LEAST_LETTERS = 3
+MOST_PHRASES = 200  # names of several words, in one expression; of larger groups they are replaced word by word
+
+_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
+_PHONE = re.compile(r"(?<![0-9A-Za-z_.,/])(?:\+|00)?\(?\d(?:[ ()\u00a0./-]{0,2}\d){6,14}(?![0-9A-Za-z_])")
+_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}")
+
+
+class StandIns:
+    """names: of everybody but the voice, who wrote the most first; voice: whose name no stand-in may have."""
+
+    def __init__(self, names: Iterable[str], voice: str):
+        names = list(names)
+        self._kept = {voice.casefold(), *map(str.casefold, _parts(voice))}
+        self._taken = {part.casefold() for name in (voice, *names) for part in _parts(name)}  # or one would be taken for another
+        self._next: dict[tuple[str, ...], int] = {}
+        self.people: dict[str, str] = {}
+        self._words: dict[str, str] = {}
+        for name in names:
+            self._add(name)
+        phrases = [word for word in self._words if not word.isalnum() or _UNSPACED.search(word)][:MOST_PHRASES]
+        alternatives = [
+            re.escape(word) if _UNSPACED.search(word) else rf"(?<!\w){re.escape(word)}(?!\w)"
+            for word in sorted(phrases, key=len, reverse=True)
+        ]
+        self._names = re.compile("|".join([*alternatives, _WORD]))
+        self._seen: dict[str, dict[str, str]] = {"phone": {}, "email": {}, "link": {}}
+
+    def _add(self, name: str) -> None:
+        pool = next((names for script, names in _SCRIPTS if script.search(name)), _LATIN)
+        number = self._next.get(pool, 0)
+        while (new := _numbered(pool, number)).casefold() in self._taken:
+            number += 1
+        self._next[pool] = number + 1
+        self.people[name] = new
+        for word in _parts(name):
+            if word.casefold() not in self._kept:
+                for written in _as_written(word):
+                    self._words.setdefault(written, new)
+
+    def replaced(self, text: str, is_voice: bool) -> str:
+        text = _EMAIL.sub(lambda found: self._number("email", found[0].casefold(), "person{}@example.com"), text)
+        if not is_voice:
+            text = _LINK.sub(lambda found: self._number("link", found[0], "https://example.com/{}"), text)
+        parts = _LINK.split(text) if is_voice else [text]
+        if len(parts) > 1:  # what looks like a number inside the voice's own link is part of it
+            kept = [*_LINK.findall(text), ""]
+            return "".join(self._plain(part) + link for part, link in zip(parts, kept, strict=True))
+        return self._plain(text)
+
+    def _plain(self, text: str) -> str:
+        text = _PHONE.sub(self._phone, text)
+        return self._names.sub(lambda found: self._words.get(found[0], found[0]), text)
+
+    def _phone(self, found: re.Match[str]) -> str:
+        digits = "".join(filter(str.isdigit, found[0]))
+        begins = found[0].startswith(("+", "0", "("))
+        if _DATE.fullmatch(found[0]) or not (8 <= len(digits) <= 15) or not (begins or len(digits) >= 10):
+            return found[0]
+        return self._number("phone", digits, "000 000 {:02}")
+
+    def _number(self, kind: str, value: str, form: str) -> str:
+        seen = self._seen[kind]
+        return seen.setdefault(value, form.format(len(seen) + 1))
+
+
+def _numbered(pool: tuple[str, ...], number: int) -> str:
+    again, place = divmod(number, len(pool))
+    return f"{pool[place]} {again + 1}" if again else pool[place]
+
+
+def _parts(name: str) -> list[str]:
+    """What of a name is replaced: the whole of it and its parts."""
+    found = [name.strip()]
+    for word in re.findall(r"[^\W_]+", name):
+        if _UNSPACED.search(word):
+            found += [word, *([word[1:]] if len(word) == 3 else [])]  # 王小明 is called 小明
+        elif len(word) >= LEAST_LETTERS and not word.isdigit() and word.casefold() not in _NO_NAMES:
+            found.append(word)
+    return [word for word in dict.fromkeys(found) if len(word) >= 2]
+
+
+def _as_written(word: str) -> set[str]:
+    if _UNSPACED.search(word) or word.casefold() in _ALSO_WORDS:
+        return {word}
+    return {word, word.lower(), word.upper(), word.capitalize()}

@@ -1,0 +1,84 @@
+"""What WhatsApp exports: lines that begin with a date, of either system, in any date order, clock and script of digits' words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from core.data.chats import dates
+from core.data.chats.said import MARKS, Said, left_of
+from core.data.reading.rows import Limits, Source
+from core.data.shapes.left_out import Loss
+
+_BLANK = r"[\s\u202f\u00a0]"
+# What both systems write around a message; U+202F and U+00A0 are blanks of other clocks.
+_HEAD = re.compile(
+    rf"""^[\u200e\u200f\ufeff]*\[?
+    (\d{{1,4}})(?:[./-]|\.{_BLANK}|[年년]{_BLANK}*)(\d{{1,2}})(?:[./-]|\.{_BLANK}|[月월]{_BLANK}*)(\d{{1,4}})[日일]?\.?[,،]?
+    {_BLANK}+(?:星期.|周.|[(（].[)）])?{_BLANK}*(?P<before>{dates.HALVES})?{_BLANK}*
+    (\d{{1,2}})[:.](\d{{2}})(?:[:.](\d{{2}}))?{_BLANK}*(?P<after>{dates.HALVES})?
+    (?:\]{_BLANK}|{_BLANK}+-{_BLANK}+|,{_BLANK})(?P<rest>.*)$""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+_MEDIA = re.compile(
+    r"^\u200e|^<[^<>]{3,40}>$|^\S+\.(?:jpe?g|png|webp|gif|opus|mp3|m4a|mp4|3gp|pdf|vcf|docx?)\s\([^()]{2,30}\)|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
+    re.IGNORECASE,
+)
+_DELETED = re.compile(r"^(?:this message was deleted|you deleted this message|diese nachricht wurde gelöscht|du hast diese nachricht gelöscht|se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé|mensagem apagada|questo messaggio è stato eliminato|сообщение удалено|삭제된 메시지입니다|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$", re.IGNORECASE)  # fmt: skip
+_EDITED = re.compile(r"\s*\u200e?<[^<>]*(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]*>\s*$", re.IGNORECASE)
+# Between the name and the message; some keyboards' languages write it wide.
+_NAME_ENDS = re.compile(r": |：|:$")
+
+
+def is_chat(lines: Iterable[str]) -> bool:
+    """By content: the first line, and most of the lines that could, begin as messages, and two at least name a person."""
+    heads = [_HEAD.match(line.rstrip("\n")) for line in lines]
+    named = [found for found in heads if found and _NAME_ENDS.search(found["rest"])]
+    return bool(heads and heads[0]) and len(named) >= 2 and 3 * sum(map(bool, heads)) >= len(heads)
+
+
+def messages(source: Source, limits: Limits) -> Iterator[Said]:
+    order = dates.order_of(numbers[:3] for _, _, numbers in _lines(source) if numbers)
+    current: Said | None = None
+    more: list[str] = []
+    for number, line, numbers in _lines(source):
+        if numbers is None:
+            more.append(line)
+            continue
+        if current:
+            yield _whole(current, more)
+        more = []
+        ends = _NAME_ENDS.search(line)
+        person = MARKS.sub("", line[: ends.start()]).strip(" ~\u202f\u00a0") if ends else ""
+        current = Said(person, line[ends.end() :] if ends else line, dates.seconds(numbers, order), line=number)
+    if current:
+        yield _whole(current, more)
+
+
+def _lines(source: Source) -> Iterator[tuple[int, str, dates.Numbers | None]]:
+    """(number, what stands behind the date, the numbers of the date), or (number, line, None) for one that goes on."""
+    with open(source.path, encoding=source.encoding) as file:
+        for number, line in enumerate(file, 1):
+            line = line.rstrip("\n")
+            found = _HEAD.match(line)
+            if found is None:
+                yield number, line, None
+                continue
+            first, second, third, _, hour, minute, second_of, _, rest = found.groups()
+            half = found["before"] or found["after"]
+            yield (
+                number,
+                rest,
+                (int(first), int(second), int(third), dates.hour_of(int(hour), half), int(minute), int(second_of or 0)),
+            )
+
+
+def _whole(said: Said, more: list[str]) -> Said:
+    text = "\n".join([said.text, *more]).strip("\n ")
+    if not said.person:
+        return said._replace(text=text, left=Loss("chat", "app"))
+    if _MEDIA.search(text):
+        return said._replace(text=text, left=Loss("chat", "media"))
+    text = MARKS.sub("", _EDITED.sub("", text)).strip()
+    left = Loss("chat", "deleted") if _DELETED.match(text) else left_of(text)
+    return said._replace(text=text, left=left)

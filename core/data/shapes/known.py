@@ -1,0 +1,75 @@
+"""Which format a row has: known by its columns and the kind of their values, whatever the file is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from core.data.reading.rows import Flaw, Row
+from core.data.shapes.left_out import Columns, Notes
+from core.data.shapes.rewritten import rewritten
+from core.errors import DataError
+from core.messages import msg
+from core.recipe import Format
+
+FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
+
+# Our name of a column: the names it goes by, the first that a row has wins.
+COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
+    "messages": {"messages": ("messages", "conversations", "conversation")},
+    "sharegpt": {"conversations": ("conversations", "conversation", "messages")},
+    "alpaca": {
+        "instruction": ("instruction", "指令"),
+        "output": ("output", "response", "输出"),
+        "input": ("input", "context", "输入"),
+    },
+    "question_answer": {
+        "question": ("question", "q", "问题", "问"),
+        "answer": ("answer", "a", "答案", "回答", "答"),
+        "context": ("context", "passage", "上下文"),
+    },
+    "prompt_completion": {"prompt": ("prompt", "提示"), "completion": ("completion", "response", "补全")},
+    "text_label": {"text": ("text", "sentence", "文本"), "label": ("label", "标签")},
+    "text": {"text": ("text", "文本")},
+}
+OPTIONAL = {"input", "context"}
+
+
+def recognise(sample_rows: Iterable[Row]) -> Format:
+    """The format that most of the sample's rows have the shape of.
+
+    Raises DataError with the columns that were found and the shapes that are known.
+    """
+    votes: dict[Format, int] = {}
+    columns: dict[str, None] = {}
+    for row in sample_rows:
+        columns.update(dict.fromkeys(map(str, row.values)))
+        shape = _shape(row.values)
+        if shape is not None:
+            votes[shape] = votes.get(shape, 0) + 1
+    if votes:
+        return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
+    raise DataError("data.unknown_format", columns=list(columns)[:20] or [msg("data.none")], shapes=msg("data.shapes"))
+
+
+def _shape(values: Mapping[str, Any]) -> Format | None:
+    try:
+        present = rewritten(Columns(values), Notes())
+    except Flaw:
+        return None
+    for name in FORMATS:
+        needed = [aliases for ours, aliases in COLUMNS[name].items() if ours not in OPTIONAL]
+        if all(any(alias in present for alias in aliases) for aliases in needed):
+            if name in ("messages", "sharegpt"):
+                return _conversation_shape(present)
+            return name
+    return None
+
+
+def _conversation_shape(values: Mapping[str, Any]) -> Format:
+    """By the keys of the first turn; by the column's name where there is none."""
+    column = next(alias for alias in COLUMNS["messages"]["messages"] if alias in values)
+    turns = values[column]
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+        return "sharegpt" if "from" in turns[0] else "messages"
+    return "messages" if column == "messages" else "sharegpt"
