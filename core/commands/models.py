@@ -127,7 +127,7 @@ def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         print_json(in_words({"downloads": [download_json(row) for row in rows]}))
         return
     for row in rows:
-        print(row_of(row.repo, progress_of(row)))
+        print(row_of(row.name, progress_of(row)))
         if row.message:
             say(row.message)
     if not rows:
@@ -194,8 +194,9 @@ def progress_of(row: Download) -> str:
     state = msg(f"models.state_{row.state}")
     if not row.total:  # the hub has not been asked yet, or did not answer
         return state.render(terminal_language())
-    said = {"state": state, "percent": int(100 * row.done / row.total), "total": size_in_words(row.total)}
-    if row.state == "running" and row.bytes_per_s and row.seconds_left is not None:
+    total = size_in_words(row.total) if row.unit == "bytes" else msg("hub_set.rows", rows=f"{row.total:,}")
+    said = {"state": state, "percent": int(100 * row.done / row.total), "total": total}
+    if row.unit == "bytes" and row.state == "running" and row.bytes_per_s and row.seconds_left is not None:
         said |= {"speed": size_in_words(row.bytes_per_s), "minutes": row.seconds_left / 60}
         return msg("models.at_speed", **said).render(terminal_language())
     return msg("models.at", **said).render(terminal_language())

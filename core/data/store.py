@@ -68,6 +68,22 @@ class DatasetInfo(Frozen):
     bytes: int = 0
     source_name: str = Field("", description="The file's own name.")
     imported: float | None = Field(None, description="Seconds since 1970, UTC.")
+    origin_name: str = Field(
+        "", description="Of a hub's data set owner/name:configuration:split, with [:rows] where only the first were taken."
+    )
+    revision: str = Field("", description="The commit of the hub that its files are of.")
+    licence: str = Field("", description='As the hub\'s card names it; "" where it does not say.')
+
+
+class Origin(Frozen):
+    """Where a set of a hub is from, as DatasetInfo keeps it."""
+
+    origin_name: str = ""
+    revision: str = ""
+    licence: str = ""
+
+
+OWN = Origin()
 
 
 class DatasetStore:
@@ -164,12 +180,17 @@ class DatasetStore:
     # --- importing and deleting ---------------------------------------------------------------------------------
 
     def import_file(
-        self, path: str | Path, name: str = "", choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
+        self,
+        path: str | Path,
+        name: str = "",
+        choices: Choices = NOTHING_SAID,
+        check: Callable[[], None] = lambda: None,
+        origin: Origin = OWN,
     ) -> DatasetInfo:
         """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored twice, if the choices
         are the same.
 
-        name: for the screen, any characters. choices: kept with the set. check: called often, and may raise.
+        name: for the screen, any characters. choices: kept with the set. check: called often, and may raise. origin: of a set of a hub.
         Raises DataError where the file cannot be used, leaving nothing behind.
         """
         path = Path(path)
@@ -195,6 +216,7 @@ class DatasetStore:
                         imported=round(time.time(), 3),
                         choices=choices,
                         **_facts(report),
+                        **origin.model_dump(),
                     )
                     files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
                     (folder / "importing").unlink()

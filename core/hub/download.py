@@ -68,7 +68,7 @@ def fetch(
     asked = {"repo": repo_id, "revision": revision, "wanted": wanted, "endpoint": endpoint, "cache": str(cached.cache)}
     room = room or (lambda missing, total: refuse_full_disk(cached, missing, 0))
     try:
-        return _fetched(asked, report, check, accept, room)
+        return Path(talk(asked, report, check, accept, room)["folder"])
     except ModelError:
         if local is None:
             raise
@@ -76,7 +76,8 @@ def fetch(
         return local
 
 
-def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None], room: Room) -> Path:
+def talk(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None], room: Room) -> dict[str, Any]:
+    """With a worker that does what is asked, until it says what came of it. Raises ModelError, and what check, accept and room raise."""
     heard: queue.Queue[dict[str, Any]] = queue.Queue()
     child = Child(WORKER)
     child.listen(heard.put, lambda code: heard.put({"ended": code}))
@@ -89,7 +90,7 @@ def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callab
                 said = {}
             check()
             if said.get("total"):
-                report(Progress(done=said["done"], total=said["total"], unit="bytes"))
+                report(Progress(done=said["done"], total=said["total"], unit=said["unit"]))
             if "config" in said:
                 accept(Path(said["config"]))
                 child.say(go=True)
@@ -97,7 +98,7 @@ def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callab
                 room(said["missing"], said["of"])
                 child.say(go=True)
             elif "folder" in said:
-                return Path(said["folder"])
+                return said
             elif "refused" in said:
                 raise ModelError(Message.model_validate(said["refused"]))
             elif "bug" in said:
@@ -108,9 +109,9 @@ def _fetched(asked: dict[str, Any], report: Report, check: Check, accept: Callab
         child.end(0)
 
 
-def refuse_full_disk(cached: CachedRepo, missing: int, spoken_for: int) -> None:
-    """missing: bytes that a model still needs; spoken_for: that others do which have their room. Raises ModelError."""
-    needed, free = int(missing * DISK_MARGIN), shutil.disk_usage(cached.folder.parent).free
+def refuse_full_disk(cached: CachedRepo, missing: int, spoken_for: int, margin: float = DISK_MARGIN) -> None:
+    """missing: bytes that still have to come; spoken_for: that others do which have their room. Raises ModelError."""
+    needed, free = int(missing * margin), shutil.disk_usage(cached.folder.parent).free
     if missing and needed > free - spoken_for:
         said = {"needed": in_words(needed), "free": in_words(free), "folder": cached.cache}
         if needed > free:

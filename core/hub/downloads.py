@@ -1,4 +1,5 @@
-"""The list of downloads of a workspace: begun, paused, gone on with and cancelled from anywhere, three at once, beside a run that trains.
+"""The list of downloads of a workspace, models and parts of data sets: begun, paused, gone on with and cancelled from anywhere, three at
+once, beside a run that trains.
 
 Whoever asks writes a wish (core.hub.entry); whoever works on it holds its lock: the app's thread, a command in the foreground, or the
 worker of a run that needs the model. Two that want one model work on it once, and the second follows. A line that breaks after
@@ -22,23 +23,34 @@ from core import files
 from core.errors import ModelError, RunError
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
-from core.hub.download import Check, Report
-from core.hub.entry import ENDED, Download, Entry, Wanted, wish_now
+from core.hub.download import Check, Report, Room
+from core.hub.entry import CAME, ENDED, Download, Entry, Wanted, Wish, is_name, wish_now
+from core.hub.sets import fetching
+from core.hub.sets.fetching import Arrived
+from core.hub.sets.name import PartName
 from core.hub.work import NotNow, Work
 from core.messages import Message, msg
 from core.progress import Progress
 from core.workspace.folder import Workspace
 
 Accept = Callable[[str, Path], None]  # a model, and the folder where its config.json lies; raises ModelError
+Bring = Callable[[PartName, Arrived, Check], str]  # raises DataError, and what check raises
 AT_ONCE = 3
 POLL_S = 0.3
 NEAR = 3  # names that a typo may have meant
 
 
 class Downloads:
-    def __init__(self, workspace: Workspace, accept: Accept = lambda repo, folder: None, known: Sequence[str] = ()):
-        """accept: what is asked of a config.json before anything large. known: ids that a typo may have meant."""
-        self.workspace, self._accept, self._known = workspace, accept, known
+    def __init__(
+        self,
+        workspace: Workspace,
+        accept: Accept = lambda repo, folder: None,
+        known: Sequence[str] = (),
+        bring: Bring | None = None,
+    ):
+        """accept: what is asked of a config.json before anything large. known: ids that a typo may have meant. bring: makes a data set of ours of
+        what came, and gives its id; without it parts of data sets wait for somebody who can."""
+        self.workspace, self._accept, self._known, self._bring = workspace, accept, known, bring
         self._threads: dict[Path, threading.Thread] = {}
         self._closing, self._wake = threading.Event(), threading.Event()
         self._starter: threading.Thread | None = None
@@ -63,7 +75,7 @@ class Downloads:
         row, wish = self._row(entry), entry.wish()
         if row is not None and row.state in ("waiting", "running", "again"):
             return row
-        is_first = wish.is_first if wish and wish.wanted != "cancel" else not CachedRepo(repo, cache_folder(None)).folder.exists()
+        is_first = wish.is_first if wish and wish.wanted != "cancel" else not _lies_here(repo)
         entry.ask(wish_now(repo, revision, "run", is_first))
         self._wake.set()
         found = entry.row()
@@ -145,7 +157,7 @@ class Downloads:
             ):
                 continue
             if row.total:
-                report(Progress(done=row.done, total=row.total, unit="bytes"))
+                report(Progress(done=row.done, total=row.total, unit=row.unit))
             time.sleep(POLL_S)
         return row
 
@@ -183,15 +195,27 @@ class Downloads:
 
     def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
         """Whether it was worked on here, to whatever end; False where somebody else holds it."""
-        if not entry.folder.is_dir():  # cancelled meanwhile
+        part = PartName.parse(repo)
+        if not entry.folder.is_dir() or (part and not self._bring):  # cancelled meanwhile, or somebody else's
             return False
+
+        def fetch(wish: Wish, report: Report, check: Check, room: Room) -> str:
+            if part and self._bring:
+                folder = entry.folder / CAME
+                id = self._bring(part, fetching.fetch(part, folder, report, check, room), check)
+                files.remove_tree(folder, files.MOMENT_S)  # it is a set of ours now
+                return id
+            download.fetch(wish.repo, wish.revision, report, check, accept=accept, room=room)
+            return ""
+
         lock = FileLock(entry.lock, thread_local=False)
         try:
             lock.acquire(timeout=files.LOOK_S)
         except (Timeout, FileNotFoundError):
             return False
         try:
-            Work(entry, report, check, accept, partial(self._others, entry)).to_its_end(lambda message: self._better(repo, message))
+            work = Work(entry, report, check, fetch, partial(self._others, entry))
+            work.to_its_end(lambda message: self._better(repo, message))
         except NotNow:
             pass
         finally:
@@ -210,7 +234,7 @@ class Downloads:
                 for other in self._entries()
                 if other.folder != entry.folder and other.is_held() and (told := other.told()) and told.has_room
             ]
-            yield sum(told.total - told.done for told in on_their_way if told.state not in ENDED)
+            yield sum(told.total - told.done for told in on_their_way if told.state not in ENDED and told.unit == "bytes")
 
     def _clear(self, entry: Entry) -> None:
         """Take off the list what nobody holds, and throw away what a cancelled one left."""
@@ -237,7 +261,7 @@ class Downloads:
 
     def _entry(self, repo: str, revision: str | None) -> Entry:
         revision = revision or constants.DEFAULT_REVISION
-        if not REPO_ID.fullmatch(repo):
+        if not is_name(repo):
             raise ModelError("hub.bad_id", found=repo[:100])
         if not REVISION.fullmatch(revision):
             raise ModelError("hub.bad_revision", repo=repo, revision=revision[:100])
@@ -267,6 +291,10 @@ class Downloads:
         """Of a name that the hub does not have: which it may have been."""
         near = nearest(repo, self._known) if message.key == "hub.missing" else []
         return msg("downloads.missing_near", missing=message, near=near) if near else message
+
+
+def _lies_here(repo: str) -> bool:
+    return PartName.parse(repo) is None and CachedRepo(repo, cache_folder(None)).folder.exists()
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:

@@ -1,4 +1,5 @@
-"""One download as files, so that a page, a command and the next start see the same: <workspace>/downloads/<owner>--<name>[@revision]/
+"""One download as files, so that a page, a command and the next start see the same: <workspace>/downloads/<owner>--<name>[@revision]/,
+of a part of a data set (core.hub.sets.name.PartName) set-<name>-<mark>/, where what comes of it lies until it is a set of ours.
 
   wish.json   what a person wants of it; written by whoever asks
   told.json   how far it is; written by whoever holds `lock`, once a second at most
@@ -9,6 +10,7 @@ A crash leaves wish.json as it was: what was to run goes on at the next start, w
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,13 +22,16 @@ from huggingface_hub import constants
 
 from core import files
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
+from core.hub.sets.name import PAGES, PartName
 from core.messages import Message
 from core.values import Frozen
 from core.workspace.folder import Workspace
+from core.workspace.names import slug
 
 Wanted = Literal["run", "pause", "cancel"]
 State = Literal["waiting", "running", "again", "paused", "failed", "done"]
 ENDED = ("failed", "done")
+CAME = "came"  # the folder of an entry where what comes of a data set lies
 
 
 class Wish(Frozen):
@@ -41,8 +46,8 @@ class Wish(Frozen):
 
 
 class Told(Frozen):
-    """bytes; bytes_per_s of the last seconds. message: why it failed, or why it is tried again. has_room: the disk was looked at and
-    has what is missing, which other downloads then leave to it."""
+    """done, total: in units, bytes_per_s in units of the last seconds. message: why it failed, or why it is tried again. has_room: the disk was
+    looked at and has what is missing, which other downloads then leave to it. result: the id of the data set that it became."""
 
     asked: float
     state: Literal["running", "again", "failed", "done"]
@@ -51,6 +56,8 @@ class Told(Frozen):
     bytes_per_s: float | None = None
     message: Message | None = None
     has_room: bool = False
+    unit: str = "bytes"
+    result: str = ""
 
 
 class Download(Frozen):
@@ -65,6 +72,18 @@ class Download(Frozen):
     bytes_per_s: float | None
     message: Message | None
     asked: float
+    unit: str = "bytes"
+    result: str = ""
+
+    @property
+    def part(self) -> PartName | None:
+        """Of a data set; None of a model."""
+        return PartName.parse(self.repo)
+
+    @property
+    def name(self) -> str:
+        """For a screen: owner/name, of a data set owner/name:configuration:split and [:rows]."""
+        return self.repo.removeprefix(PAGES)
 
     @property
     def seconds_left(self) -> float | None:
@@ -77,6 +96,9 @@ class Entry:
 
     @classmethod
     def of(cls, workspace: Workspace, repo: str, revision: str) -> Entry:
+        if part := PartName.parse(repo):
+            mark = hashlib.sha256(str(part).encode()).hexdigest()[:10]
+            return cls(workspace.root / "downloads" / f"set-{slug(part.repo.partition('/')[2], 'data')[:30]}-{mark}")
         other = "" if revision == constants.DEFAULT_REVISION else "@" + revision.replace("/", "--")
         return cls(workspace.root / "downloads" / (repo.replace("/", "--") + other))
 
@@ -85,15 +107,20 @@ class Entry:
         return self.folder / "lock"
 
     def wish(self) -> Wish | None:
-        """None where there is none, or one that names no model of a hub: a file may hold anything."""
+        """None where there is none, or one that names nothing of a hub: a file may hold anything."""
         wish = files.read_model(Wish, self.folder / "wish.json")
-        return wish if wish and REPO_ID.fullmatch(wish.repo) and REVISION.fullmatch(wish.revision) else None
+        return wish if wish and is_name(wish.repo) and REVISION.fullmatch(wish.revision) else None
 
     def ask(self, wish: Wish) -> None:
         """Raises RunError with a sentence where the disk does not take it."""
         with files.writing(self.folder.parents[1]):
             self.folder.mkdir(parents=True, exist_ok=True)
             files.replace_json(self.folder / "wish.json", wish.model_dump(mode="json"))
+
+    def cached(self, wish: Wish) -> CachedRepo:
+        """Where what it brings lies: a model in the hub's cache, of a data set here until it is one of ours."""
+        part = PartName.parse(wish.repo)
+        return CachedRepo(part.repo, self.folder / CAME, "dataset") if part else CachedRepo(wish.repo, cache_folder(None))
 
     def told(self) -> Told | None:
         return files.read_model(Told, self.folder / "told.json")
@@ -122,7 +149,7 @@ class Entry:
             state = told.state if told is not None and is_ours else "running"
         else:
             state = "waiting"
-        seen: dict[str, Any] = told.model_dump(include={"done", "total"}) if told else {"done": 0, "total": 0}
+        seen: dict[str, Any] = told.model_dump(include={"done", "total", "unit"}) if told else {"done": 0, "total": 0}
         is_moving = told is not None and state in ("running", "again", "failed")
         return Download(
             repo=wish.repo,
@@ -131,18 +158,26 @@ class Entry:
             bytes_per_s=told.bytes_per_s if told and state == "running" else None,
             message=told.message if told and is_moving and is_ours else None,
             asked=wish.asked,
+            result=told.result if told and state == "done" else "",
             **seen,
         )
 
     def throw_away(self, wish: Wish) -> None:
         """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of it and is not
-        complete. Of another tool's files nothing; what Windows refuses stays for the next download of it. For whoever holds the lock."""
-        cached = CachedRepo(wish.repo, cache_folder(None))
+        complete. Of another tool's files nothing; what Windows refuses stays for the next download of it. For whoever holds the lock.
+        What came of a data set lies in the entry itself."""
+        if PartName.parse(wish.repo):
+            return
+        cached = self.cached(wish)
         if wish.is_first and cached.snapshot(wish.revision) is None:
             files.remove_tree(cached.folder, files.MOMENT_S)
         for path in (cached.folder / "blobs").glob("*.incomplete"):
             with suppress(PermissionError):
                 files.patiently(partial(path.unlink, missing_ok=True), files.MOMENT_S)
+
+
+def is_name(repo: str) -> bool:
+    return REPO_ID.fullmatch(repo) is not None or PartName.parse(repo) is not None
 
 
 def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool) -> Wish:

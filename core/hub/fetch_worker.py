@@ -1,12 +1,13 @@
 """The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
 
-In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question.
+In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question; for a part of a data set also
+{part}, its name in the list of downloads.
 Out:
   waiting {}                 another process fetches this model into this cache
   config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
   room {missing, of}         a question: bytes that the disk is to take, and those of all files
-  done {done, total}         bytes, some times a second
-  folder {folder}            whole
+  done {done, total, unit}   bytes or rows, some times a second
+  folder {folder}            whole; of a data set with {files, kind, commit, licence}
   refused {refused: Message}
   bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold signed addresses
 
@@ -30,9 +31,11 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import WeakFileLock, disable_progress_bars
 
-from core.errors import ModelError
+from core.errors import GarageError
 from core.hub.answers import HubRequest, Interrupted, NotAHub, sentence
 from core.hub.cached import CachedRepo
+from core.hub.sets.name import PAGES, PartName
+from core.hub.sets.transfer import SetTransfer
 from core.hub.transfer import Transfer
 from core.system.lines import Parent
 from core.system.processes import leave
@@ -46,7 +49,9 @@ class FetchWorker:
 
     def __init__(self, asked: dict[str, Any], say: Callable[..., None], go: Callable[[], Any]):
         self._asked, self._say = asked, say
-        self._cached = CachedRepo(asked["repo"], Path(asked["cache"]))
+        part = PartName.parse(asked.get("part", ""))
+        self._cached = CachedRepo(asked["repo"], Path(asked["cache"]), "dataset" if part else "model")
+        self.set: SetTransfer | None = None
 
         def accept(folder: Path) -> None:
             say(config=str(folder))
@@ -56,26 +61,31 @@ class FetchWorker:
             say(missing=missing, of=total)
             go()
 
-        self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept, room)
+        if part:
+            self.transfer: Transfer = (set := SetTransfer(self._cached, part, asked["endpoint"], room))
+            self.set = set
+        else:
+            self.transfer = Transfer(self._cached, asked["wanted"], asked["endpoint"], accept, room)
 
     def run(self) -> None:
         ended = threading.Event()
         teller = threading.Thread(target=self._tell, args=(ended,), name="hub-teller", daemon=True)
         teller.start()
         try:
-            said: dict[str, Any] = {"folder": str(self._whole())}
-        except ModelError as error:
+            said: dict[str, Any] = {"folder": str(self._whole())} | (self.set.told if self.set else {})
+        except GarageError as error:
             said = {"refused": error.message.model_dump()}
         except (NotAHub, Interrupted, HTTPError, OSError) as error:
             transfer, asked = self.transfer, self._asked
             where = HubRequest(
-                asked["repo"], asked["endpoint"], asked["revision"], self._cached.cache, transfer.done, transfer.total
-            )
+                asked["repo"], asked["endpoint"], asked["revision"], self._cached.cache, transfer.done, transfer.total,
+                PAGES if self.set else "",
+            )  # fmt: skip
             said = {"refused": sentence(error, where).message.model_dump()}
         finally:
             ended.set()
             teller.join()
-        self._say(done=self.transfer.done, total=self.transfer.total, **said)
+        self._say(done=self.transfer.done, total=self.transfer.total, unit=self.transfer.unit, **said)
 
     def _whole(self) -> Path:
         lock = self._cached.lock
@@ -96,7 +106,7 @@ class FetchWorker:
         while not ended.wait(TELL_S):
             now = (self.transfer.done, self.transfer.total)
             if self.transfer.total and now != told:
-                self._say(done=now[0], total=now[1])
+                self._say(done=now[0], total=now[1], unit=self.transfer.unit)
                 told = now
 
 

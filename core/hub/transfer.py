@@ -46,7 +46,7 @@ class Transfer:
     ):
         """room: called with the bytes that are missing and those of all files, before the weights; returns where the disk has room."""
         self.cached, self.wanted, self.endpoint, self.accept, self.room = cached, wanted, endpoint, accept, room
-        self.total = 0
+        self.total, self.unit = 0, "bytes"
         self._arrived: dict[str, int] = {}  # by file
         self._left = threading.Event()
 
@@ -71,16 +71,19 @@ class Transfer:
             self._fetch(found, found.file(INDEX))
             small.append(found.file(INDEX))
         wanted = [*small, *found.weights(shards(snapshot / INDEX))]
-        total = sum(file.size or 0 for file in wanted)
-        self.room(sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted), total)
-        self.total = total
-        self._fetch_all(found, wanted)
+        self._fetch_where_there_is_room(found, wanted, snapshot)
         found.save(self.cached.folder)
         if revision != found.commit:
             ref = self.cached.folder / "refs" / revision
             ref.parent.mkdir(parents=True, exist_ok=True)
             files.replace(ref, found.commit)
         return snapshot
+
+    def _fetch_where_there_is_room(self, found: Listing, wanted: list[File], snapshot: Path) -> None:
+        total = sum(file.size or 0 for file in wanted)
+        self.room(sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in wanted), total)
+        self.total = total
+        self._fetch_all(found, wanted)
 
     def _fetch_all(self, found: Listing, wanted: list[File]) -> None:
         """The first failure ends all; it waits for none of the others, because some may be waiting for a silent server."""

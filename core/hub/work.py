@@ -6,22 +6,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from pathlib import Path
 from typing import Literal
 
-from core.errors import ModelError
-from core.hub import download
-from core.hub.cached import CachedRepo, cache_folder
-from core.hub.download import Check, Report
-from core.hub.entry import ENDED, Entry, Told
+from core.errors import GarageError
+from core.hub.download import DISK_MARGIN, Check, Report, Room, refuse_full_disk
+from core.hub.entry import ENDED, Entry, Told, Wish
+from core.hub.sets.name import PartName
 from core.messages import Message
 from core.progress import Progress
 
 Others = Callable[[], AbstractContextManager[int]]
+Fetch = Callable[[Wish, Report, Check, Room], str]
+SET_MARGIN = 3.0  # of a data set: what comes, what is made of it, and the copy with its rows in the workspace (core/data/store.py)
 POLL_S = 0.3
 TELL_S = 1.0
 SPEED_S = 10.0  # of which the speed is the mean
 BROKEN = {"hub.interrupted", "hub.no_network", "hub.server_trouble", "hub.rate_limit", "hub.rate_limit_until", "hub.not_a_hub"}
+BROKEN |= {"hub_set.no_network", "hub_set.not_a_hub"}
 # After so many seconds a broken line is tried again: a router that starts anew takes two minutes, a provider's night work an hour.
 WAITS_S = (5, 15, 60, 120, 300, 600, 600, 600, 600)
 LONGEST_WAIT_S = 3600
@@ -32,14 +33,14 @@ class NotNow(Exception):
 
 
 class Work:
-    """accept: as of download.fetch. check: as there, besides the wish. others: while it lasts no other download looks for room; gives the
-    bytes of the disk that are spoken for. Raises NotNow where nobody wants it to run."""
+    """fetch: does it, as far as it is not done yet, and gives the result that is told. check: as of download.fetch, besides the wish. others: while
+    it lasts no other download looks for room; gives the bytes of the disk that are spoken for. Raises NotNow where nobody wants it to run."""
 
-    def __init__(self, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None], others: Others):
+    def __init__(self, entry: Entry, report: Report, check: Check, fetch: Fetch, others: Others):
         wish = entry.wish()
         if wish is None or wish.wanted != "run":
             raise NotNow
-        self._entry, self._wish, self._accept = entry, wish, accept
+        self._entry, self._wish, self._fetch = entry, wish, fetch
         self._report_to, self._check, self._others = report, check, others
         self._now = entry.told() or Told(asked=wish.asked, state="running")
         self._now = self._now.model_copy(update={"bytes_per_s": None, "has_room": False})
@@ -53,9 +54,8 @@ class Work:
         self._tell("running")
         while True:
             try:
-                wish = self._wish
-                download.fetch(wish.repo, wish.revision, self._report, self._go_on, accept=self._accept, room=self._room)
-            except ModelError as error:
+                result = self._fetch(self._wish, self._report, self._go_on, self._room)
+            except GarageError as error:
                 tries = 0 if self._now.done > longest else tries
                 longest = max(longest, self._now.done)
                 # What never brought a byte is no broken line: a person waits for the sentence.
@@ -64,13 +64,14 @@ class Work:
                 self._wait(error.message, WAITS_S[tries])
                 tries += 1
             else:
-                self._now = self._now.model_copy(update={"done": self._now.total})
+                self._now = self._now.model_copy(update={"done": self._now.total, "result": result})
                 return self._tell("done")
 
     def _room(self, missing: int, total: int) -> None:
         """Of two that begin in the same second, the second counts what the first still needs. Raises ModelError."""
         with self._others() as spoken_for:
-            download.refuse_full_disk(CachedRepo(self._wish.repo, cache_folder(None)), missing, spoken_for)
+            margin = SET_MARGIN if PartName.parse(self._wish.repo) else DISK_MARGIN
+            refuse_full_disk(self._entry.cached(self._wish), missing, spoken_for, margin)
             self._now = self._now.model_copy(update={"done": total - missing, "total": total, "has_room": True})
             self._tell("running")
 
@@ -108,7 +109,7 @@ class Work:
             self._samples.popleft()
         span, came = now - self._samples[0][0], progress.done - self._samples[0][1]
         speed = max(0.0, came) / span if span >= TELL_S else None
-        numbers = {"done": int(progress.done), "total": int(progress.total), "bytes_per_s": speed}
+        numbers = {"done": int(progress.done), "total": int(progress.total), "bytes_per_s": speed, "unit": progress.unit}
         is_first = not self._now.total
         self._now, self._is_told = self._now.model_copy(update=numbers), False
         if is_first or now - self._told_at >= TELL_S:

@@ -17,7 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from core import files
 from core.errors import ModelError
 from core.hub import cached, peek
-from core.hub.downloads import Downloads
+from core.hub.downloads import Bring, Downloads
 from core.messages import Message
 from core.models import adapters, families, headers, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
@@ -78,9 +78,9 @@ class Models:
         _check_weights(folder)
         return folder
 
-    def downloads(self) -> Downloads:
-        """The list of downloads, which takes what can be a base and knows what a misspelt name may have meant."""
-        return Downloads(self.workspace, self._accept, [known.hub for known in known_models()])
+    def downloads(self, bring: Bring | None = None) -> Downloads:
+        """The list of downloads, which takes what can be a base and knows what a misspelt name may have meant. bring: as of Downloads."""
+        return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring)
 
     def _accept(self, model_id: str, folder: Path) -> None:
         """As `obtain` by config.json alone, without transformers, which would bring torch into the web process. Raises ModelError."""

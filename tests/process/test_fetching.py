@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,15 +12,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
+from types import SimpleNamespace
 
 import psutil
+import pyarrow.parquet
 import pytest
 
-from core.errors import ModelError, StopRequested
+from core.errors import DataError, ModelError, StopRequested
 from core.hub import cached, download
 from core.hub.downloads import Downloads
+from core.hub.sets import fetching
+from core.hub.sets.name import PartName
+from core.progress import Progress
 from core.system.lines import Child
 from core.workspace.folder import Workspace
+from tests.kit import hub_sets
 from tests.kit.fetching import incomplete
 from tests.kit.hub import FakeHub, tiny_model
 from tests.kit.waits import wait_until
@@ -104,6 +111,38 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     child._close()  # what the system does to the pipe of a parent that was killed
     assert ended.get(timeout=30) == 1
     assert_goes_on(hub, cache)
+
+
+def test_a_part_of_a_data_set_goes_on_after_its_process_was_killed_and_its_first_rows_need_no_more(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"question": f"{i}?", "answer": random.Random(i).randbytes(1_000).hex()} for i in range(2_500)]
+    hub_sets.put_converted(hub, "owner/set", {"default/train": [rows]}, group=500)
+    monkeypatch.setattr(fetching, "constants", SimpleNamespace(**vars(fetching.constants) | {"ENDPOINT": hub.url}))
+    part, here, killed = PartName("owner/set", "default", "train"), tmp_path / "entry", []
+
+    def check() -> None:
+        if not killed and hub.stalled.is_set() and incomplete(here) >= STALL - (256 << 10):
+            killed.extend(workers())
+            for each in killed:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+    with pytest.raises(DataError) as caught:
+        fetching.fetch(part, here, lambda progress: None, check, lambda missing, total: None)
+    assert killed and caught.value.message.key == "hub.ended"
+    came, hub.stall_after = incomplete(here), None
+    hub.requests.clear()
+    whole = fetching.fetch(part, here, lambda progress: None, lambda: None, lambda missing, total: None)
+    assert [asked.split()[-1] for asked in hub.file_requests() if "bytes" in asked] == [f"bytes={came}-"]
+    assert pyarrow.parquet.read_table(whole.files[0]).to_pylist() == rows
+
+    told: list[Progress] = []
+    first = fetching.fetch(
+        PartName("owner/set", "default", "train", 700), tmp_path / "first", told.append, lambda: None, lambda missing, total: None
+    )
+    assert pyarrow.parquet.read_table(first.files[0]).to_pylist() == rows[:700]
+    assert (told[-1].done, told[-1].total, told[-1].unit) == (700, 700, "rows")
 
 
 def hears_ctrl_c() -> None:

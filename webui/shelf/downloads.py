@@ -106,7 +106,8 @@ def row(each: Download, w: Wording) -> Html:
     tone = {"failed": "bad", "again": "warn", "done": "ok"}.get(each.state, "plain")
     head = tag(
         "div",
-        tag("strong", each.repo),
+        tag("strong", each.name),
+        tag("span", w.t("downloads_view.a_set"), class_="lg-badge lg-plain") if each.part else None,
         tag("span", w.t(f"downloads_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
         class_="lg-shelf-head",
     )
@@ -121,7 +122,7 @@ def bar(each: Download, w: Wording) -> Html | None:
     percent = min(100, int(100 * each.done / each.total))
     fill = tag("div", class_="lg-bar-fill", style=f"width:{percent}%")
     return tag(
-        "div", fill, class_="lg-bar", role="progressbar", aria_valuenow=percent, aria_valuemin=0, aria_valuemax=100, aria_label=each.repo
+        "div", fill, class_="lg-bar", role="progressbar", aria_valuenow=percent, aria_valuemin=0, aria_valuemax=100, aria_label=each.name
     )  # fmt: skip
 
 
@@ -129,12 +130,14 @@ def numbers(each: Download, w: Wording) -> str:
     """ "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" where nothing is known."""
     if not each.total:
         return w.t("downloads_view.size_unknown") if each.state == "running" else ""
+    in_rows = each.unit == "rows"
     if each.state == "done":
-        return format.bytes_used(each.total)
+        return format.rows(w, each.total) if in_rows else format.bytes_used(each.total)
+    done, total = (f"{each.done:,}", format.rows(w, each.total)) if in_rows else map(format.bytes_used, (each.done, each.total))
     parts = [
-        w.t("units.of", done=format.bytes_used(each.done), total=format.bytes_used(each.total)),
+        w.t("units.of", done=done, total=total),
         f"{int(100 * each.done / each.total)} %",
-        w.t("downloads_view.speed", speed=format.bytes_used(each.bytes_per_s)) if each.bytes_per_s else "",
+        w.t("downloads_view.speed", speed=format.bytes_used(each.bytes_per_s)) if each.bytes_per_s and not in_rows else "",
         format.time_left(w, each.seconds_left) if each.state not in (*ENDED, "paused") else "",
     ]
     return " · ".join(part for part in parts if part)
@@ -144,7 +147,7 @@ def buttons(each: Download, w: Wording) -> Html:
     made = [
         tag(
             "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo, data_revision=each.revision,
-            aria_label=w.t("downloads_view.act_on", act=w.t(f"downloads_view.{act}"), repo=each.repo), class_="lg-small",
+            aria_label=w.t("downloads_view.act_on", act=w.t(f"downloads_view.{act}"), repo=each.name), class_="lg-small",
         )
         for act in ACTS[each.state]
     ]  # fmt: skip

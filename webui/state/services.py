@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from core.chat.client import ChatClient
+from core.data.hub_sets import adding
 from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
@@ -70,7 +72,7 @@ class Services:
             turns=Turns(workspace, machine=monitor.newest),
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
-        curves, downloads = Curves(runs), models.downloads()
+        curves, downloads = Curves(runs), models.downloads(partial(adding.bring, datasets))
         return cls(
             workspace=workspace,
             runs=runs,

@@ -21,14 +21,13 @@ from core.hub.cached import cache_folder
 from core.hub.downloads import nearest
 from core.hub.listing import Listing
 from core.hub.sets import search, viewer
-from core.hub.sets.name import SetName
+from core.hub.sets.name import PAGES, SetName
 from core.hub.sets.parts import CONVERTED, Part, part_of, parts_of
 from core.hub.sets.said import refusal
 from core.hub.sets.search import licence_of
 from core.hub.sets.viewer import NoViewer, Size
 
 LARGEST_LISTING = 32 << 20  # bytes; a file is some 300, and sets of 50,000 files exist
-PAGES = "datasets/"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from core.errors import DataError
 from core.hub.cached import REPO_ID
 
+PAGES = "datasets/"  # where a hub has the pages of sets
 _NAME = r'[^\x00-\x20<>:"/\\|?*\[\]]{1,100}'  # what the hub's library lets a configuration or a split be named
 _PART = re.compile(rf"datasets/([^:\s]+):({_NAME}):({_NAME})(?:\[:(\d{{1,9}})\])?")
 _ADDRESS = re.compile(r"https?://[^/\s]+/(?:datasets/)?|datasets/")  # as copied from a browser

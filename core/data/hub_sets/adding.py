@@ -1,0 +1,88 @@
+"""A part of a hub's data set becomes a set of ours: what is too large said beforehand, what came read like any file, where it is from kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from core import files
+from core.data.reading.reader import read_rows
+from core.data.reading.rows import DEFAULT_LIMITS, Row
+from core.data.store import DatasetInfo, DatasetStore, Origin
+from core.errors import DataError
+from core.hub.answers import in_words
+from core.hub.sets.about import AboutPart
+from core.hub.sets.fetching import Arrived
+from core.hub.sets.name import PartName, SetName
+
+FIRST_ROWS = 20_000  # that are offered of a large set: more than most adapters learn from, some megabytes of text
+
+
+def is_too_large(told: AboutPart) -> bool:
+    """More than is taken at most, as far as somebody tells; Parquet counts unpacked."""
+    limits = DEFAULT_LIMITS
+    return max(told.part.bytes, told.memory or 0) > limits.bytes or (told.rows or 0) > limits.rows
+
+
+def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
+    """rows: 0 for all. Raises DataError for all of what is too large."""
+    name = PartName(repo, told.part.config, told.part.split, rows)
+    if not rows and is_too_large(told):
+        raise DataError(
+            "hub_set.too_large", part=name.shown, rows=f"{told.rows:,}" if told.rows is not None else "?",
+            size=in_words(max(told.part.bytes, told.memory or 0)), most_rows=f"{DEFAULT_LIMITS.rows:,}",
+            most_size=in_words(DEFAULT_LIMITS.bytes), first=FIRST_ROWS,
+        )  # fmt: skip
+    return name
+
+
+def bring(store: DatasetStore, part: PartName, came: Arrived, check: Callable[[], None]) -> str:
+    """The id of the set that it became. Raises DataError where it cannot be learned from, and what check raises."""
+    file = came.files[0]
+    if came.kind == "json" and (len(came.files) > 1 or part.rows):
+        file = _as_lines(came.files, part.rows, check)
+    origin = Origin(origin_name=origin_of(part), revision=came.commit, licence=came.licence)
+    return store.import_file(file, name_of(part), check=check, origin=origin).id
+
+
+def name_of(part: PartName) -> str:
+    """ "pirate-talk:en:train", for the screen."""
+    config = "" if part.config == "default" else f":{part.config}"
+    return f"{part.repo.partition('/')[2]}{config}:{part.split}" + (f"[:{part.rows}]" if part.rows else "")
+
+
+def origin_of(part: PartName) -> str:
+    return str(part).removeprefix("datasets/")
+
+
+def here(store: DatasetStore, name: SetName) -> DatasetInfo | None:
+    """The newest set of ours that is what was named; None where none is."""
+    for info in store.list():
+        part = PartName.parse(f"datasets/{info.origin_name}") if info.origin_name else None
+        if part and part.repo == name.repo and set(name.named) <= {part.config, part.split}:
+            return info
+    return None
+
+
+def _as_lines(came: tuple[Path, ...], rows: int, check: Callable[[], None]) -> Path:
+    """Arrays of JSON as one file of lines. Raises DataError."""
+    target = came[0].with_name("rows.jsonl")
+    aside = target.with_name(f".{target.name}")
+    written = 0
+    with open(aside, "w", encoding="utf-8", newline="\n") as file:
+        for path in came:
+            for item in read_rows(path):
+                check()
+                if not isinstance(item, Row):
+                    if item.severity == "error":  # a file of lines could not say what was wrong with it
+                        raise DataError(item.sentence)
+                    continue
+                file.write(json.dumps(item.values, ensure_ascii=False) + "\n")
+                written += 1
+                if written == rows:
+                    break
+            if written == rows:
+                break
+    files.rename(aside, target)
+    return target

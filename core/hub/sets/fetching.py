@@ -1,0 +1,35 @@
+"""A part of a data set, fetched into the folder of its download by the process that fetches models too (core.hub.fetch_worker)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from core.errors import DataError, ModelError
+from core.hub import download
+from core.hub.download import Check, Report, Room
+from core.hub.sets.name import PartName
+from core.hub.sets.said import of_set
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One file, or several where they are arrays of JSON that must be read to be joined. commit: that the files are of."""
+
+    files: tuple[Path, ...]
+    kind: str
+    commit: str
+    licence: str
+
+
+def fetch(part: PartName, folder: Path, report: Report, check: Check, room: Room) -> Arrived:
+    """As download.fetch, into folder. Raises DataError, and what check raises, which ends it within a second."""
+    asked = {"repo": part.repo, "revision": constants.DEFAULT_REVISION, "wanted": constants.DEFAULT_REVISION, "part": str(part)}
+    asked |= {"endpoint": constants.ENDPOINT.rstrip("/"), "cache": str(folder)}
+    try:
+        said = download.talk(asked, report, check, lambda folder: None, room)
+    except ModelError as error:
+        raise DataError(of_set(error.message)) from None
+    return Arrived(tuple(Path(file) for file in said["files"]), said["kind"], said["commit"], said["licence"])

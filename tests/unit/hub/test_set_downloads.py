@@ -1,0 +1,302 @@
+"""Parts of data sets in the list of downloads, against a hub of our own; the work on threads of this process (tests/kit/fetching)."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from core.data.hub_sets import adding
+from core.data.store import DatasetStore
+from core.errors import DataError
+from core.hub import download, growing, work
+from core.hub.downloads import Downloads
+from core.hub.entry import Download, Entry
+from core.hub.sets import take
+from core.hub.sets.about import about
+from core.hub.sets.name import PartName, SetName
+from core.presets import PRESETS
+from core.workspace.folder import Workspace
+from tests.kit import hub_sets as kit
+from tests.kit.fetching import fetch_here, incomplete
+from tests.kit.hub import CHUNK, FakeHub
+from tests.kit.waits import wait_until
+
+NAME = "owner/pirate-talk"
+WHOLE = PartName(NAME, "default", "train")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    fetch_here(monkeypatch)
+    monkeypatch.setattr(work, "WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(take, "PIECE", 50)
+    with kit.hub_with_viewer(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "ws")
+
+
+@pytest.fixture
+def store(space: Workspace) -> DatasetStore:
+    return DatasetStore(space.datasets, PRESETS)
+
+
+@pytest.fixture
+def app(space: Workspace, store: DatasetStore) -> Iterator[Downloads]:
+    """As an app has it: what waits is begun."""
+    downloads = Downloads(space, bring=partial(adding.bring, store))
+    downloads.begin()
+    yield downloads
+    downloads.close()
+
+
+def until(app: Downloads, part: PartName, state: str | None = "done") -> Download:
+    def now() -> str | None:
+        row = app.row(str(part))
+        assert state == "failed" or row is None or row.state != "failed", row
+        return row.state if row else None
+
+    wait_until(lambda: now() == state)
+    row = app.row(str(part))
+    assert row is not None
+    return row
+
+
+def rows_of(store: DatasetStore, id: str) -> list[dict[str, str]]:
+    return [{"question": example.messages[0].content, "answer": example.messages[1].content} for _, example in store.rows(id)]
+
+
+def folder(app: Downloads, part: PartName) -> Path:
+    return Entry.of(app.workspace, str(part), "main").folder
+
+
+def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
+    shards = [kit.pirates(120), kit.pirates(80, first=120)]
+    kit.put_converted(hub, NAME, {"default/train": shards}, cardData={"license": "mit"})
+    app.start(str(WHOLE))
+    row = until(app, WHOLE)
+    info = store.get(row.result)
+    assert rows_of(store, row.result) == kit.pirates(200)
+    assert (info.origin_name, info.licence, info.name) == (f"{NAME}:default:train", "mit", "pirate-talk:train")
+    assert info.revision == about(SetName.parse(NAME)).parts[0].part.listing.commit and len(info.revision) == 40
+    assert row.done == row.total and row.unit == "bytes" and not (folder(app, WHOLE) / "came").exists()
+    assert adding.here(store, SetName.parse(f"{NAME}:train")) == info and adding.here(store, SetName.parse(f"{NAME}:fr")) is None
+
+
+def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space, store):
+    big = [{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]
+    kit.put_converted(hub, NAME, {"default/train": [big]})
+    hub.stall_after = 3 * CHUNK
+    first = Downloads(space, bring=partial(adding.bring, store))
+    first.begin()
+    first.start(str(WHOLE))
+    wait_until(hub.stalled.is_set)
+    wait_until(lambda: any(path.stat().st_size == 3 * CHUNK for path in folder(first, WHOLE).rglob("*.incomplete")))
+    first.pause(str(WHOLE))
+    wait_until(lambda: not Entry.of(space, str(WHOLE), "main").is_held())
+    first.close()
+    hub.release.set()
+    hub.stall_after = None
+    second = Downloads(space, bring=partial(adding.bring, store))
+    second.begin()
+    try:
+        assert second.row(str(WHOLE)).state == "paused"
+        hub.requests.clear()
+        second.resume(str(WHOLE))
+        row = until(second, WHOLE)
+        assert [line.split()[-1] for line in hub.requests if "/resolve/" in line and "GET" in line] == [f"bytes={3 * CHUNK}-"]
+        assert store.get(row.result).rows == 3_000
+    finally:
+        second.close()
+
+
+def test_a_cancelled_one_leaves_nothing(hub, app, store):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)]})
+    hub.stall_after = CHUNK
+    app.start(str(WHOLE))
+    wait_until(hub.stalled.is_set)
+    app.cancel(str(WHOLE))
+    wait_until(lambda: not folder(app, WHOLE).exists())
+    assert app.rows() == [] and not [info for info in store.list() if info.origin == "imported"]
+
+
+def test_two_downloads_of_one_are_one_and_models_come_beside_it(hub, app):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)], "default/test": [kit.pirates(9)]})
+    hub.stall_after = CHUNK
+    first = app.start(str(WHOLE))
+    wait_until(hub.stalled.is_set)
+    other = PartName(NAME, "default", "test")
+    assert app.start(str(WHOLE)).asked == first.asked
+    app.start(str(other))
+    until(app, other)
+    assert app.row(str(WHOLE)).state == "running" and len(app.rows()) == 2
+    hub.release.set()
+    until(app, WHOLE)
+
+
+def test_the_first_rows_come_without_the_rest(hub, app, store):
+    shards = [kit.pirates(300), kit.pirates(300, first=300), kit.pirates(5_000, first=600)]
+    kit.put_converted(hub, NAME, {"default/train": shards})
+    part = PartName(NAME, "default", "train", 420)
+    app.start(str(part))
+    row = until(app, part)
+    assert rows_of(store, row.result) == kit.pirates(420)
+    assert (row.done, row.total, row.unit) == (420, 420, "rows")
+    assert store.get(row.result).origin_name == f"{NAME}:default:train[:420]"
+    assert not [line for line in hub.requests if "0002.parquet" in line]
+
+
+def test_first_rows_of_parquet_go_on_after_the_pieces_that_are_there(hub, app, store):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(300), kit.pirates(300, first=300)]})
+    part = PartName(NAME, "default", "train", 520)
+    listing = about(SetName.parse(NAME)).parts[0].part.listing
+    pieces = folder(app, part) / "came" / "rows" / listing.commit
+    pieces.mkdir(parents=True)
+    for first in range(0, 300, 50):
+        (pieces / f"{first:09}.parquet").write_bytes(kit.parquet(kit.pirates(50, first=first)))
+    (pieces / ".000000300.parquet").write_bytes(b"half")
+    app.start(str(part))
+    row = until(app, part)
+    assert rows_of(store, row.result) == kit.pirates(520)
+    groups = [line for line in hub.requests if "0000.parquet" in line and "/resolve/" in line]
+    assert len(groups) <= 2, "of the first shard its footer alone"
+
+
+@pytest.mark.parametrize("rows", [0, 25])
+@pytest.mark.parametrize(
+    ("names", "made"),
+    [
+        (["a.jsonl", "b.jsonl"], kit.jsonl),
+        (["a.jsonl.gz", "b.jsonl.gz"], lambda rows: gzip.compress(kit.jsonl(rows))),
+        (["a.json", "b.json"], lambda rows: json.dumps(rows).encode()),
+        (["a.csv", "b.csv"], lambda rows: b"question,answer\n" + "".join(f'{r["question"]},"{r["answer"]}\n ,"\n' for r in rows).encode()),
+    ],
+)  # fmt: skip
+def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, names, made, rows):
+    kit.put(hub, NAME, {name: made(kit.pirates(20, first=20 * i)) for i, name in enumerate(names)})
+    part = PartName(NAME, "default", "train", rows)
+    app.start(str(part))
+    info = store.get(until(app, part).result)
+    assert info.rows == (rows or 40) and not info.problems
+    answers = [row["question"] for row in rows_of(store, info.id)]
+    assert answers == [row["question"] for row in kit.pirates(rows or 40)]
+
+
+@pytest.mark.parametrize(("header", "key"), [(b"frage,antwort\n", "hub_set.other_columns")])
+def test_files_that_do_not_go_together_say_so(hub, app, header, key):
+    kit.put(hub, NAME, {"a.csv": b"question,answer\na,b\n", "b.csv": header + b"c,d\n"})
+    app.start(str(WHOLE))
+    assert until(app, WHOLE, "failed").message.key == key
+
+
+def test_shards_whose_columns_differ_say_so(hub, app):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3), [{"frage": "a", "antwort": "b"}]]})
+    app.start(str(WHOLE))
+    assert until(app, WHOLE, "failed").message.key == "hub_set.broken_file"
+
+
+def test_what_came_damaged_is_thrown_away(hub, app):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(300)]})
+    hub.corrupt = True
+    app.start(str(WHOLE))
+    assert until(app, WHOLE, "failed").message.key == "hub.damaged"
+    hub.corrupt = False
+    app.resume(str(WHOLE))
+    until(app, WHOLE)
+
+
+def test_too_little_room_is_said_before_a_byte_comes(hub, app, monkeypatch):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)]})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(1, 1, 1_000))
+    app.start(str(WHOLE))
+    row = until(app, WHOLE, "failed")
+    assert row.message.key == "hub_set.disk_full" and incomplete(folder(app, WHOLE)) == 0
+
+
+def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
+    kit.put_converted(
+        hub, NAME, {"default/train": [[{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]]}
+    )
+    real = growing.Growing.write
+
+    def write(self: growing.Growing, chunk: bytes) -> int:
+        if self.size >= 2 * CHUNK:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, chunk)
+
+    monkeypatch.setattr(growing.Growing, "write", write)
+    app.start(str(WHOLE))
+    assert until(app, WHOLE, "failed").message.key == "hub_set.disk_full_midway"
+    monkeypatch.setattr(growing.Growing, "write", real)
+    hub.requests.clear()
+    app.resume(str(WHOLE))
+    until(app, WHOLE)
+    assert [line.split()[-1] for line in hub.requests if line.startswith("GET") and "/resolve/" in line] == [f"bytes={2 * CHUNK}-"]
+
+
+@pytest.mark.parametrize("token", ["", "hf_aTokenOfSomebodyElse"])
+def test_a_gated_set_fails_with_what_to_accept(hub, app, monkeypatch, token):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]}, gated="manual")
+    hub.gated = True
+    for part in (WHOLE, PartName(NAME, "default", "train", 2)):
+        app.start(str(part))
+        message = until(app, part, "failed").message
+        assert message.key == ("hub.gated_token" if token else "hub.gated") and message.params["page"].endswith(f"/datasets/{NAME}")
+
+
+@pytest.mark.parametrize(("status", "key"), [(429, "hub.rate_limit"), (503, "hub.server_trouble")])
+def test_a_hub_that_refuses_is_a_sentence(hub, app, status, key):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
+    hub.status = status
+    app.start(str(WHOLE))
+    assert until(app, WHOLE, "failed").message.key == key
+
+
+def test_a_line_that_breaks_in_the_first_rows_is_tried_again_from_there(hub, app, store):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(2_000)]})
+    hub.drop_after, hub.drops_left = CHUNK, 1
+    part = PartName(NAME, "default", "train", 1_500)
+    app.start(str(part))
+    assert rows_of(store, until(app, part).result) == kit.pirates(1_500)
+
+
+def test_what_holds_nothing_to_learn_is_refused_as_a_file_is(hub, app, store):
+    kit.put_converted(hub, NAME, {"default/train": [[{"x": 1.5, "y": 2.5}]]})
+    app.start(str(WHOLE))
+    assert until(app, WHOLE, "failed").message.key.startswith("data.")
+    assert not [info for info in store.list() if info.origin == "imported"]
+
+
+def test_what_is_too_large_is_said_before_it_is_asked_for(hub):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
+    hub.viewed[f"size?{NAME}"]["size"]["splits"][0] |= {"num_bytes_memory": 9 << 30, "num_rows": 44_000_000}
+    (told,) = about(SetName.parse(NAME)).parts
+    assert adding.is_too_large(told)
+    with pytest.raises(DataError, match="44,000,000 rows and 9.7 GB"):
+        adding.part_of(NAME, told, 0)
+    assert adding.part_of(NAME, told, 20_000).rows == 20_000
+
+
+def test_a_list_without_a_store_leaves_data_sets_to_the_app(hub, space):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
+    blind = Downloads(space)
+    blind.begin()
+    try:
+        blind.start(str(WHOLE))
+        assert blind.row(str(WHOLE)).state == "waiting" and not [line for line in hub.requests if "/resolve/" in line]
+    finally:
+        blind.close()
+    assert download.WORKER == "core.hub.fetch_worker"
