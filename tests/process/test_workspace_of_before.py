@@ -69,7 +69,13 @@ def run_named(workspace: Workspace, name: str) -> RunFolder:
 def command(*arguments: str, workspace: Workspace) -> Any:
     line = [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(workspace.root), "--json"]
     done = subprocess.run(
-        line, env=os.environ | {"LORA_GARAGE_LANG": "en"}, cwd=PROJECT, capture_output=True, text=True, timeout=120
+        line,
+        env=os.environ | {"LORA_GARAGE_LANG": "en"},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -131,7 +137,7 @@ print(len(drawn), min(size for _, size in drawn), len(services.snapshots.exports
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     cards, smallest, exports = map(int, done.stdout.split())
