@@ -77,6 +77,10 @@ def inspect(
         print(note.render(language))
     for left in report.left_out:
         print(msg("left_out.line", what=left.what, count=left.count, why=left.why).render(language))
+    for finding in report.findings:
+        print(" ".join(part.render(language) for part in (finding.said, finding.meaning)))
+        for seen in finding.examples[:3]:
+            print("    " + seen.said.render(language))
     for problem in report.problems[:20]:
         print(msg("command.problem", row=problem.row or "-", problem=problem.text).render(language))
     if report.problem_count > 20:

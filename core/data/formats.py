@@ -30,6 +30,8 @@ import numpy as np
 from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.conversation import ChatMessage, read_messages, split_thinking
+from core.data.findings.finding import Finding
+from core.data.findings.look import Look
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
@@ -87,7 +89,8 @@ class DataReport(Frozen):
     rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
     there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
     what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for, where
-    their names are none of a format; guessed: nobody said so. chat: how an exported chat is read.
+    their names are none of a format; guessed: nobody said so. chat: how an exported chat is read. findings: what is wrong with
+    the good rows as a set.
     """
 
     format: Format
@@ -107,6 +110,7 @@ class DataReport(Frozen):
     roles: dict[str, Role] = {}
     guessed: bool = False
     chat: Chat | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +325,7 @@ def inspect_file(
     hashes, places = array("q"), array("q")  # of good rows; their numbers and lines
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
     counts = {"error": 0, "warning": 0}
-    left = Tally()
+    left, look = Tally(), Look()
     rows = 0
 
     def note(problem: Problem) -> None:
@@ -344,6 +348,7 @@ def inspect_file(
         keep(Read(item.number, item.line, example, item.values, problems))
         if example is not None:
             hashes.append(hash(example))
+            look.add(item.number, example)
             places.extend((item.number, item.line or 0))
     repeated = _repeated(hashes, places, limits.problems)
     duplicates = len(hashes) - len(np.unique(np.array(hashes)))
@@ -369,6 +374,7 @@ def inspect_file(
         roles=dict(roles),
         left_out=left.said(),
         chat=chat,
+        findings=look.found(),
     )
 
 

@@ -15,7 +15,7 @@ from core.errors import DataError, GarageError
 from core.messages import msg
 from webui.form import goal as goal_step
 from webui.form import learned_view
-from webui.form.findings import PlanFindings
+from webui.form.findings import PlanFindings, in_rows
 from webui.form.planner import FormResult
 from webui.kit import format, samples
 from webui.kit.findings import counted
@@ -103,6 +103,7 @@ class DataStep:
             tag("p", w.t("wizard.report", format=form, good=report.good_rows, rows=report.rows)),
             *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
             *self._left_out(report),
+            *in_rows(report, w),
         ]
         if report.problem_count:
             first = report.problems[:SHOWN_PROBLEMS]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import gradio as gr
 
 from core.advice.finding import Finding
+from core.data.formats import DataReport
 from core.data.preview import Preview
 from core.data.selection import choose
 from core.recipe import Recipe
 from webui.form.fields import key_of, shown_value
 from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
 from webui.kit.findings import told
-from webui.kit.html import Html, join, notice
+from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
 
@@ -35,6 +36,29 @@ def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
     if chosen.leaked:
         said.append(w.t("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring)))
     return join(notice(sentence, "ok") for sentence in said)
+
+
+def in_rows(report: DataReport, w: Wording) -> list[Html]:
+    """What is wrong with the rows as a set, each with some of the rows that have it."""
+    if not report.findings:
+        return []
+    looked_at = report.findings[0].of
+    sampled = [tag("p", w.t("wizard.rows_sampled", looked_at=looked_at, rows=report.good_rows), class_="lg-quiet")]
+    return [
+        tag("p", tag("strong", w.t("wizard.found_in_rows", count=len(report.findings)))),
+        *(sampled if looked_at < report.good_rows else []),
+        *(
+            tag(
+                "details",
+                tag("summary", w.of(finding.said)),
+                tag("p", w.of(finding.meaning)),
+                tag("ul", *(tag("li", w.of(seen.said)) for seen in finding.examples)),
+                class_="lg-found",
+                id=f"found-{finding.id}",
+            )
+            for finding in report.findings
+        ),
+    ]
 
 
 class PlanFindings:

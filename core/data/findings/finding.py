@@ -1,0 +1,112 @@
+"""One thing that is wrong with rows of a set, and what could be done about it, as values."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import computed_field
+
+from core.messages import Message, msg
+from core.values import Frozen
+
+SHOWN = 5  # rows of a finding that are quoted
+MOST_ROWS = 10_000  # numbers that a repair carries, unless all are asked for: reports are read often
+
+Kind = Literal[
+    "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing", "short_answers",
+    "echoes", "far_longer", "markup", "mojibake", "lost_characters",
+]  # fmt: skip
+Action = Literal["remove", "replace", "fill"]
+
+
+class Seen(Frozen):
+    """A row that has it. quote: some of its words, secrets masked. other: for a repeat, the row that it repeats."""
+
+    row: int
+    quote: str
+    other: int | None = None
+
+    @property
+    def said(self) -> Message:
+        if self.other is not None:
+            return msg("finding.example_other", row=self.row, other=self.other, quote=self.quote)
+        return msg("finding.example", row=self.row, quote=self.quote)
+
+
+class Repair(Frozen):
+    """remove: the rows go. replace: in the rows, what `argument` names goes or becomes something else. fill: `argument`, a placeholder as it
+    stands there, becomes what a person says. rows: numbers in the file, the first MOST_ROWS of `count` unless all were asked for."""
+
+    action: Action
+    kind: Kind
+    argument: str = ""
+    count: int
+    rows: tuple[int, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def label(self) -> Message:
+        what = f"finding.repair_{self.action}" + (f"_{self.kind}" if self.action == "replace" else "")
+        return msg(what, count=self.count, argument=self.argument)
+
+
+class Finding(Frozen):
+    """count of the `of` rows that were looked at have it. said: in a sentence, with what is wrong about it."""
+
+    id: Kind
+    count: int
+    of: int
+    said: Message
+    meaning: Message
+    examples: tuple[Seen, ...]
+    repairs: tuple[Repair, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def share(self) -> float:
+        return round(self.count / max(1, self.of), 4)
+
+
+class Marked:
+    """Rows that have something, as they are found: all their numbers, 8 bytes each, and quotes of the first."""
+
+    def __init__(self) -> None:
+        self.rows = array("q")
+        self.examples: list[Seen] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, row: int, quote: str, other: int | None = None) -> None:
+        if not self.rows or self.rows[-1] != row:
+            self.rows.append(row)
+            if len(self.examples) < SHOWN:
+                self.examples.append(Seen(row=row, quote=quote, other=other))
+
+    @property
+    def wants_quote(self) -> bool:
+        return len(self.examples) < SHOWN
+
+    def repair(self, action: Action, kind: Kind, most: int | None, argument: str = "") -> Repair:
+        return Repair(action=action, kind=kind, argument=argument, count=len(self), rows=tuple(self.rows[:most]))
+
+    def finding(
+        self, kind: Kind, of: int, repairs: Sequence[Repair] = (), count: int | None = None, **said: object
+    ) -> list[Finding]:
+        """As the only one of a list; none where no row has it. count: where not all rows that have it were marked."""
+        if not self.rows:
+            return []
+        count = count or len(self)
+        return [
+            Finding(
+                id=kind,
+                count=count,
+                of=of,
+                said=msg(f"finding.{kind}", count=count, rows=of, percent=f"{100 * count / max(1, of):.1f}", **said),
+                meaning=msg(f"finding.{kind}_means"),
+                examples=tuple(self.examples),
+                repairs=tuple(repairs),
+            )
+        ]

@@ -1,0 +1,86 @@
+"""Which language answers are written in: by script, and for seven languages of Latin script by their commonest words.
+
+Other languages of Latin script, code, and answers of fewer than MIN_CHARACTERS are not judged. Languages that a fifth of the answers or more have are taken for what the set is meant to be.
+"""
+
+from __future__ import annotations
+
+import re
+
+from core.data.findings.finding import Finding, Marked
+from core.data.findings.said import Said
+from core.messages import msg
+
+MIN_CHARACTERS = 40
+MEANT = 0.2  # of the judged answers: a second language that has so many is no accident
+_SCRIPTS = (
+    ("ja", re.compile(r"[\u3040-\u30ff]"), 3),
+    ("zh", re.compile(r"[\u3400-\u9fff]"), 1),
+    ("ko", re.compile(r"[\uac00-\ud7af]"), 1),
+    ("ru", re.compile(r"[\u0400-\u04ff]"), 1),
+    ("ar", re.compile(r"[\u0600-\u06ff]"), 1),
+    ("he", re.compile(r"[\u0590-\u05ff]"), 1),
+    ("el", re.compile(r"[\u0370-\u03ff]"), 1),
+    ("hi", re.compile(r"[\u0900-\u097f]"), 1),
+    ("th", re.compile(r"[\u0e00-\u0e7f]"), 1),
+)
+_COMMON = {
+    "en": "the of and is are that this with was for you it not have be which from by",
+    "de": "der die das und ist nicht ein eine mit für auf den dem sich ich sie es wird von zu",
+    "fr": "le la les des et est une dans que pour pas vous qui sur avec du je ce il",
+    "es": "el la los las que y es una para con por del se no como más su lo",
+    "it": "il che di è per una con non sono della del gli le si lo anche",
+    "pt": "o que é para uma com não do da os as em por se mais um na no",
+    "nl": "de het een en van is niet dat met voor op zijn ik je wordt te",
+}
+_WORDS = {language: frozenset(words.split()) for language, words in _COMMON.items()}
+_LETTERS = re.compile(r"[^\W\d_]")
+_HEAD = 300  # characters
+
+
+def language_of(text: str) -> str | None:
+    """A code of two letters (zh and ru stand for their scripts), or None where it cannot be said."""
+    head = text[:_HEAD]
+    if len(head) < MIN_CHARACTERS and head.isascii():
+        return None
+    if not head.isascii():
+        letters = len(_LETTERS.findall(head))
+        for language, script, weight in _SCRIPTS:
+            count = len(script.findall(head)) * weight
+            if count >= 8 and count > letters / 2:
+                return language
+    if len(head) < MIN_CHARACTERS:
+        return None
+    words = head.lower().split()
+    different = set(words)
+    hits = sorted(((len(different & common), language) for language, common in _WORDS.items()), reverse=True)
+    (best, language), (second, _) = hits[0], hits[1]
+    return language if best >= 4 and best >= 2 * second and best >= len(different) / 12 else None
+
+
+class Languages:
+    def __init__(self, most: int | None):
+        self._most = most
+        self._by_language: dict[str, Marked] = {}
+
+    def add(self, said: Said) -> None:
+        if "```" in said.answered:
+            return
+        language = language_of(said.answered)
+        if language is not None:
+            marked = self._by_language.setdefault(language, Marked())
+            marked.add(said.row, said.quote(said.answered) if marked.wants_quote else "")
+
+    def found(self, of: int) -> list[Finding]:
+        judged = sum(map(len, self._by_language.values()))
+        ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
+        few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]
+        if len(few) < len(ordered[1:]) or not few:
+            return []
+        others, (most_language, most_marked) = Marked(), ordered[0]
+        examples = {seen.row: seen.quote for _, marked in few for seen in marked.examples}
+        for row in sorted(row for _, marked in few for row in marked.rows):
+            others.add(row, examples.get(row, ""))
+        named = [msg(f"finding.language_{language}", count=len(marked)) for language, marked in few]
+        main = msg(f"finding.language_{most_language}", count=len(most_marked))
+        return others.finding("languages", of, [others.repair("remove", "languages", self._most)], main=main, others=named)

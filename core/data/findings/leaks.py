@@ -1,0 +1,26 @@
+"""Rows with secrets in them, one finding with a repair for each kind of secret."""
+
+from __future__ import annotations
+
+from core.data.findings.finding import Finding, Marked
+from core.data.findings.said import Said
+from core.data.findings.secrets import STAND_IN, secrets
+from core.messages import msg
+
+
+class Leaks:
+    def __init__(self, most: int | None):
+        self._most, self._any = most, Marked()
+        self._by_kind = {what: Marked() for what in STAND_IN}
+
+    def add(self, said: Said) -> None:
+        text = said.everything
+        for what, start, end in secrets(text):
+            self._by_kind[what].add(said.row, "")
+            self._any.add(said.row, said.quote(text, start, end) if self._any.wants_quote else "")
+
+    def found(self, of: int) -> list[Finding]:
+        kinds = {what: marked for what, marked in self._by_kind.items() if marked}
+        named = [msg(f"finding.secret_{what}", count=len(marked)) for what, marked in kinds.items()]
+        repairs = [marked.repair("replace", "secrets", self._most, what) for what, marked in kinds.items()]
+        return self._any.finding("secrets", of, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named)

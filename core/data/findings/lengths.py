@@ -1,0 +1,35 @@
+"""Rows that are far longer than the others: most often two rows whose border was lost, a whole page, or a log."""
+
+from __future__ import annotations
+
+from array import array
+from statistics import median
+
+from core.data.findings.finding import Finding, Marked
+from core.data.findings.said import Said
+
+FAR, LONG = 30, 8_000  # times the median, and characters
+
+
+class Lengths:
+    def __init__(self, most: int | None):
+        self._most, self._lengths = most, array("i")
+        self._long: list[tuple[int, int, str]] = []
+
+    def add(self, said: Said) -> None:
+        if said.is_text:  # is split, and as long as the paragraph is
+            return
+        length = len(said.asked) + len(said.answered)
+        self._lengths.append(length)
+        if length > LONG:
+            self._long.append((said.row, length, said.quote(said.asked or said.answered)))
+
+    def found(self, of: int) -> list[Finding]:
+        if not self._long:
+            return []
+        usual, marked, longest = int(median(self._lengths)), Marked(), 0
+        for row, length, quote in self._long:
+            if length > FAR * max(1, usual):
+                marked.add(row, quote)
+                longest = max(longest, length)
+        return marked.finding("far_longer", of, [marked.repair("remove", "far_longer", self._most)], usual=usual, longest=longest)

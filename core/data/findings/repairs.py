@@ -1,0 +1,42 @@
+"""What a repair makes of one row. Undoing it takes the row as it was before, which whoever applies it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.data.findings.finding import Repair
+from core.data.findings.secrets import without
+from core.data.findings.writing import mended, without_markup
+from core.data.formats import Example
+from core.errors import DataError
+
+
+def repaired(example: Example, repair: Repair, value: str = "") -> Example | None:
+    """The row after it; None where it goes. value: what fills a placeholder. Raises DataError where that is missing."""
+    if repair.action == "remove":
+        return None
+    if repair.action == "fill" and not value.strip():
+        raise DataError("finding.value_missing", placeholder=repair.argument)
+    changed: Callable[[str], str]
+    if repair.action == "fill":
+        changed = lambda text: text.replace(repair.argument, value)  # noqa: E731
+    elif repair.kind == "secrets":
+        changed = lambda text: without(text, repair.argument)  # noqa: E731
+    else:
+        changed = {"mojibake": mended, "markup": without_markup}[repair.kind]
+    return _rewritten(example, changed)
+
+
+def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
+    """With each text of it changed; a turn or an answer that would be empty after it stays as it is."""
+
+    def kept(text: str) -> str:
+        return new if (new := changed(text)).strip() else text
+
+    if example.messages:
+        turns = (replace(m, content=kept(m.content), reasoning=kept(m.reasoning)) for m in example.messages)
+        return replace(example, messages=tuple(turns))
+    if example.text is not None:
+        return replace(example, text=kept(example.text))
+    return replace(example, prompt=kept(example.prompt or ""), completion=kept(example.completion or ""))

@@ -1,0 +1,81 @@
+"""What a text was before it became a row: tags and entities of pages, and letters that were read in a wrong encoding (Ã¼, â€™).
+
+Markup counts in prose alone: where a row speaks of HTML, code or the like, or holds code, tags are what it is about. Wrong encodings are judged
+and mended by ftfy, which is asked only about rows with one of the pairs of characters that such a reading makes.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+import ftfy
+from ftfy.badness import is_bad
+
+from core.data.findings.finding import Finding, Marked
+from core.data.findings.said import Said
+
+_TAG = re.compile(
+    r"</?(?:p|br|div|span|b|i|u|em|strong|a|ul|ol|li|h[1-6]|table|tr|td|th|tbody|thead|img|font|center|blockquote|sup|sub|small|hr)(?:\s[^<>]{0,300})?/?>"
+    r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-f]{2,5}|[lr][sd]quo|hellip|mdash|ndash);"
+    r"|\[(?:url|img|quote|color|size)=[^\]\n]{0,200}\]|\[/(?:url|img|quote|b|i|u|color|size)\]",  # [i] alone is an index
+    re.IGNORECASE,
+)
+_BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\s*/?>", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"html|\btags?\b|\bxml\b|\bcss\b|javascript|\bjsx?\b|\breact\b|\bvue\b|web ?page|web ?site|markdown|\bcode\b|网页|标签|代码|\bentit",
+    re.IGNORECASE,
+)
+_SIGNS = re.compile(r"[ÃÂâðïÐÑåæäçèéÎÏ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
+_LOST = re.compile("\ufffd|锟斤拷|烫烫烫|ï¿½")
+_AROUND = 40  # characters
+
+
+def without_markup(text: str) -> str:
+    """text without tags, entities as what they stand for, what ends a block as a line break."""
+    return html.unescape(_TAG.sub(lambda tag: tag[0] if tag[0].startswith("&") else "", _BREAK.sub("\n", text))).replace(
+        "\xa0", " "
+    )
+
+
+def mended(text: str) -> str:
+    """text with what was read in a wrong encoding read anew; as it is where that does not work out."""
+    return ftfy.fix_encoding(text)
+
+
+def _is_mojibake(text: str) -> re.Match[str] | None:
+    """Where it begins. Only what can be mended counts: an É before a dash looks alike, and is right."""
+    for sign in _SIGNS.finditer(text):
+        around = text[max(0, sign.start() - _AROUND) : sign.end() + _AROUND]
+        if is_bad(around) and mended(around) != around:
+            return sign
+    return None
+
+
+class Writing:
+    def __init__(self, most: int | None):
+        self._most = most
+        self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
+
+    def add(self, said: Said) -> None:
+        text = said.everything
+        if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
+            self._add_markup(said)
+        if text.isascii():
+            return
+        if match := _LOST.search(text):
+            self._lost.add(said.row, said.quote(text, match.start(), match.end()))
+        elif match := _is_mojibake(text):
+            self._mojibake.add(said.row, said.quote(text, match.start(), match.end()))
+
+    def _add_markup(self, said: Said) -> None:
+        if not said.is_code and (match := _TAG.search(said.prose)) and not _ABOUT.search(_TAG.sub("", said.prose)):
+            self._markup.add(said.row, said.quote(said.prose, match.start(), match.end()))
+
+    def found(self, of: int) -> list[Finding]:
+        markup, mojibake, lost = self._markup, self._mojibake, self._lost
+        return [
+            *mojibake.finding("mojibake", of, [mojibake.repair("replace", "mojibake", self._most)]),
+            *lost.finding("lost_characters", of, [lost.repair("remove", "lost_characters", self._most)]),
+            *markup.finding("markup", of, [markup.repair("replace", "markup", self._most)]),
+        ]
