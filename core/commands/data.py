@@ -9,12 +9,16 @@ import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
 from core.data.formats import Example, examples_of, inspect_file
+from core.data.hub_sets import adding
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.rows import SUFFIXES
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
+from core.errors import DataError
+from core.hub.sets.name import SetName
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
 from core.presets import PRESETS
@@ -27,12 +31,20 @@ def dataset_store(space: Workspace) -> DatasetStore:
 
 
 def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NOTHING_SAID) -> str:
-    """source as an id of the store: an id already, or a file, which is added first (the same file only once)."""
+    """source as an id of the store: an id already, a file, which is added first (the same file only once), or a set of a hub that is here."""
     store = dataset_store(space)
     for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
             return store.import_file(candidate, candidate.stem, choices).id
-    store.path(source)  # raises DataError for what is neither
+    try:
+        store.path(source)
+    except DataError:
+        if Path(source).suffix.lower() in SUFFIXES or not SetName.looks_like(source):
+            raise
+        found = adding.here(store, SetName.parse(source))
+        if found is None:
+            raise DataError("hub_set.not_here", name=source) from None
+        return found.id
     return source
 
 

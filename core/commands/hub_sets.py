@@ -1,14 +1,19 @@
-"""`data search`, `data show`: data sets of a hub, found and looked into before anything of them is downloaded."""
+"""`data search`, `data show`, `data add`: data sets of a hub, found, looked into before anything of them is downloaded, and had."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from core.commands.terminal import JsonOption, app, in_words, plain, print_json, say, width
+from core.commands.data import dataset_store
+from core.commands.models import to_its_end
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width
+from core.data.hub_sets import adding
 from core.data.hub_sets.head import Head, cell, head_of
+from core.data.shapes.roles import parse
 from core.errors import DataError
 from core.hub.answers import in_words as size_in_words
 from core.hub.sets import search as hub_search
@@ -16,6 +21,8 @@ from core.hub.sets.about import AboutPart, AboutSet, about
 from core.hub.sets.name import SetName
 from core.hub.sets.search import FoundSet
 from core.messages import Message, msg, terminal_language
+from core.models.library import Models
+from core.workspace.folder import Workspace
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: of a hub, and your own.")
 app.add_typer(data, name="data")
@@ -67,6 +74,29 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
             say(note)
     if failure is not None:
         say(failure)
+
+
+@data.command()
+def add(
+    name: NameArgument,
+    rows: Annotated[int | None, typer.Option(min=1, help="Only so many rows from its beginning; left out: all.")] = None,
+    columns: Annotated[str, typer.Option(help="what columns are for: question=frage,answer=antwort")] = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a part of a data set of the hub and add it to your own; Ctrl-C pauses it, and the same command goes on."""
+    space, asked = Workspace.open(workspace), SetName.parse(name)
+    store = dataset_store(space)
+    downloads = Models(space).downloads(partial(adding.bring, store))
+    told = about(asked)
+    part = adding.part_of(told.repo, told.part(asked.named), rows or 0)
+
+    row = downloads.start(str(part), said={"columns": parse(columns)} if columns else {})
+    info = store.get(to_its_end(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
+    if as_json:
+        print_json(in_words({"id": info.id, **info.model_dump(mode="json")}))
+    else:
+        say(msg("hub_set.added", part=row.name, id=info.id, good=f"{info.good_rows:,}", rows=f"{info.rows:,}"))
 
 
 def facts(told: AboutSet) -> list[str | Message]:

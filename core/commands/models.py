@@ -16,10 +16,12 @@ from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, p
 from core.errors import ModelError
 from core.hub import search as hub_search
 from core.hub.answers import in_words as size_in_words
+from core.hub.downloads import Downloads
 from core.hub.entry import Download
 from core.hub.search import Found
+from core.hub.sets.name import PAGES, PartName
 from core.memory import budget
-from core.messages import msg, terminal_language
+from core.messages import Message, msg, terminal_language
 from core.models import on_disk
 from core.models.library import Models
 from core.models.on_disk import Kept
@@ -88,35 +90,48 @@ def download(name: str, revision: RevisionOption = None, workspace: WorkspaceOpt
     """Download a model: a known one, or owner/name of the hub. Ctrl-C pauses it; what has come is kept."""
     space = Workspace.open(workspace)
     here = Models(space)
-    repo, downloads, line = here.hub_id(name), here.downloads(), [""]
-
-    def show(progress: Progress) -> None:
-        row = downloads.row(repo, revision)
-        text = progress_of(row) if row else ""
-        if not as_json and text != line[0]:
-            live = sys.stderr.isatty()
-            print(written_over(line[0], text) if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
-            line[0] = text
-
+    repo, downloads = here.hub_id(name), here.downloads()
     downloads.start(repo, revision)
-    try:
-        row = downloads.follow(repo, revision, show)
-    except KeyboardInterrupt:
-        if owner.app_lives(space):  # which works on it
-            raise
-        downloads.pause(repo, revision)
-        say(msg("models.paused", model=repo))
-        raise typer.Exit(4) from None
-    if line[0] and sys.stderr.isatty():
-        print(file=sys.stderr)
-    if row is None or row.state == "paused":
-        raise ModelError("downloads.left", repo=repo)
-    if row.state == "failed" and row.message:
-        raise ModelError(row.message)
+    row = to_its_end(downloads, repo, revision, msg("models.paused", model=repo), as_json)
     if as_json:
         print_json(in_words(download_json(row)))
     else:
         say(msg("models.is_here", model=repo))
+
+
+def to_its_end(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
+    """A download of the list, shown on stderr while it comes. paused: what is said after Ctrl-C. Raises ModelError where it is not done at its end."""
+    line = [""]
+
+    def show(progress: Progress) -> None:
+        row = downloads.row(repo, revision)
+        text = progress_of(row) if row else ""
+        if not quiet and text != line[0]:
+            live = sys.stderr.isatty()
+            print(written_over(line[0], text) if live else text, end="" if live else "\n", file=sys.stderr, flush=True)
+            line[0] = text
+
+    try:
+        row = downloads.follow(repo, revision, show)
+    except KeyboardInterrupt:
+        if owner.app_lives(downloads.workspace):  # which works on it
+            raise
+        downloads.pause(repo, revision)
+        say(paused)
+        raise typer.Exit(4) from None
+    if line[0] and sys.stderr.isatty():
+        print(file=sys.stderr)
+    if row is None or row.state == "paused":
+        raise ModelError("downloads.left", repo=repo.removeprefix(PAGES))
+    if row.state == "failed" and row.message:
+        raise ModelError(row.message)
+    return row
+
+
+def in_list(here: Models, name: str) -> str:
+    """As the list of downloads names a model, or a part of a data set. Raises ModelError."""
+    part = PartName.parse(PAGES + name)
+    return str(part) if part else here.hub_id(name)
 
 
 @models.command()
@@ -138,8 +153,8 @@ def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
     """Pause a download, whoever works on it; what has come is kept."""
     here = Models(Workspace.open(workspace))
-    here.downloads().pause(here.hub_id(name), revision)
-    say(msg("models.paused", model=here.hub_id(name)))
+    here.downloads().pause(in_list(here, name), revision)
+    say(msg("models.paused", model=in_list(here, name).removeprefix(PAGES)))
 
 
 @models.command()
@@ -154,8 +169,8 @@ def resume(name: str, revision: RevisionOption = None, workspace: WorkspaceOptio
 def cancel(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
     """End a download and throw away what it brought; one that is done only leaves the list."""
     here = Models(Workspace.open(workspace))
-    here.downloads().cancel(here.hub_id(name), revision)
-    say(msg("models.cancelled", model=here.hub_id(name)))
+    here.downloads().cancel(in_list(here, name), revision)
+    say(msg("models.cancelled", model=in_list(here, name).removeprefix(PAGES)))
 
 
 @models.command()

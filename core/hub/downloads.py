@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
@@ -34,7 +35,9 @@ from core.progress import Progress
 from core.workspace.folder import Workspace
 
 Accept = Callable[[str, Path], None]  # a model, and the folder where its config.json lies; raises ModelError
-Bring = Callable[[PartName, Arrived, Check], str]  # raises DataError, and what check raises
+Bring = Callable[
+    [PartName, Arrived, dict[str, Any], Check], str
+]  # with what was said of how it is to be read; raises DataError, and what check raises
 AT_ONCE = 3
 POLL_S = 0.3
 NEAR = 3  # names that a typo may have meant
@@ -69,14 +72,14 @@ class Downloads:
         is_untold = row is not None and row.state == "waiting" and row.asked == asked
         return row.model_copy(update={"state": "failed", "message": why}) if row and is_untold else row
 
-    def start(self, repo: str, revision: str | None = None) -> Download:
-        """Ask for a model; what runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
+    def start(self, repo: str, revision: str | None = None, said: dict[str, Any] | None = None) -> Download:
+        """Ask for a model, or a part of a data set. said: of how that is to be read; None for what was said before. What runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
         entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
         row, wish = self._row(entry), entry.wish()
         if row is not None and row.state in ("waiting", "running", "again"):
             return row
         is_first = wish.is_first if wish and wish.wanted != "cancel" else not _lies_here(repo)
-        entry.ask(wish_now(repo, revision, "run", is_first))
+        entry.ask(wish_now(repo, revision, "run", is_first, said if said is not None or wish is None else wish.said))
         self._wake.set()
         found = entry.row()
         assert found is not None  # it was asked for just now
@@ -202,7 +205,7 @@ class Downloads:
         def fetch(wish: Wish, report: Report, check: Check, room: Room) -> str:
             if part and self._bring:
                 folder = entry.folder / CAME
-                id = self._bring(part, fetching.fetch(part, folder, report, check, room), check)
+                id = self._bring(part, fetching.fetch(part, folder, report, check, room), wish.said, check)
                 files.remove_tree(folder, files.MOMENT_S)  # it is a set of ours now
                 return id
             download.fetch(wish.repo, wish.revision, report, check, accept=accept, room=room)

@@ -36,13 +36,14 @@ CAME = "came"  # the folder of an entry where what comes of a data set lies
 
 class Wish(Frozen):
     """asked: when, seconds since 1970; what is told counts for the wish of that time. is_first: nothing of the model lay in the cache, so
-    that whoever cancels it may throw away all of it."""
+    that whoever cancels it may throw away all of it. said: of how a data set is to be read (core.data.reading.choices)."""
 
     repo: str
     revision: str
     wanted: Wanted
     asked: float
     is_first: bool = False
+    said: dict[str, Any] = {}
 
 
 class Told(Frozen):
@@ -180,5 +181,5 @@ def is_name(repo: str) -> bool:
     return REPO_ID.fullmatch(repo) is not None or PartName.parse(repo) is not None
 
 
-def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool) -> Wish:
-    return Wish(repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first)
+def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool, said: dict[str, Any] | None = None) -> Wish:
+    return Wish(repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first, said=said or {})

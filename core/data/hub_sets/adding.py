@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from core import files
+from core.data.reading.choices import Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, Row
 from core.data.store import DatasetInfo, DatasetStore, Origin
@@ -37,13 +39,13 @@ def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
     return name
 
 
-def bring(store: DatasetStore, part: PartName, came: Arrived, check: Callable[[], None]) -> str:
-    """The id of the set that it became. Raises DataError where it cannot be learned from, and what check raises."""
+def bring(store: DatasetStore, part: PartName, came: Arrived, said: dict[str, Any], check: Callable[[], None]) -> str:
+    """said: Choices as JSON. The id of the set that it became. Raises DataError where it cannot be learned from, and what check raises."""
     file = came.files[0]
     if came.kind == "json" and (len(came.files) > 1 or part.rows):
         file = _as_lines(came.files, part.rows, check)
     origin = Origin(origin_name=origin_of(part), revision=came.commit, licence=came.licence)
-    return store.import_file(file, name_of(part), check=check, origin=origin).id
+    return store.import_file(file, name_of(part), Choices.model_validate(said), check, origin).id
 
 
 def name_of(part: PartName) -> str:

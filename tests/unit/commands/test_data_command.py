@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from core.commands.__main__ import main
+from core.commands.data import dataset_id
+from core.errors import DataError
+from core.workspace.folder import Workspace
 from tests.kit import hub_sets as kit
+from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub
 from tests.unit.hub.conftest import quiet_hub  # noqa: F401 - a fixture
 
@@ -76,3 +80,39 @@ def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: Fake
     assert code == 0 and "only for people who accepted its licence" in out and "Open http" in err
     told = json.loads(run("show", NAME, "--json")[1])
     assert told["first_rows"] is None and told["message"]["key"] == "hub.gated" and told["gated"] is True
+
+
+def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_here(monkeypatch)
+    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(120), kit.pirates(30, first=120)]}, cardData={"license": "mit"})
+    space = Workspace.open(tmp_path / "ws")
+    with pytest.raises(DataError, match=f"data add {NAME}"):
+        dataset_id(space, NAME, tmp_path)
+    code, out, err = run("add", NAME)
+    assert (code, out) == (0, "") and "is here as pirate-talk-en-train: 150 of 150 rows" in err
+    assert dataset_id(space, NAME, tmp_path) == dataset_id(space, f"{NAME}:en:train", tmp_path) == "pirate-talk-en-train"
+    told = json.loads(run("add", NAME, "--rows", "20", "--json")[1])
+    assert (told["rows"], told["origin_name"], told["licence"]) == (20, f"{NAME}:en:train[:20]", "mit") and len(
+        told["revision"]
+    ) == 40
+    with pytest.raises(DataError, match="There is no data set"):
+        dataset_id(space, "data/missing.jsonl", tmp_path)
+
+
+def test_columns_with_other_names_are_said_when_it_is_added(hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_here(monkeypatch)
+    rows = [{"a": row["question"], "b": "x", "c": row["answer"]} for row in kit.pirates(30)]
+    kit.put_converted(hub, NAME, {"en/train": [rows]})
+    told = json.loads(run("add", NAME, "--columns", "question=a,answer=c", "--json")[1])
+    assert told["choices"]["columns"] == {"a": "question", "c": "answer"} and told["good_rows"] == 30
+
+
+def test_what_cannot_be_added_is_one_sentence(hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_here(monkeypatch)
+    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(30)]})
+    hub.viewed[f"size?{NAME}"]["size"]["splits"][0]["num_rows"] = 3_000_000
+    code, out, err = run("add", NAME)
+    assert (code, out) == (2, "") and "3,000,000 rows" in err and "--rows 20000" in err
+    hub.gated = True
+    code, out, err = run("add", NAME, "--rows", "5")
+    assert (code, out) == (2, "") and "accepted its licence" in err
