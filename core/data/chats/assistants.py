@@ -13,7 +13,7 @@ from typing import Any
 from core.data.chats import dates
 from core.data.chats.said import Said, left_of
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.reading.rows import Limits, Problem, Source
+from core.data.reading.rows import Limits, Problem, Source, left_beside
 from core.data.shapes.left_out import Loss, Notes, says
 
 YOU = "You"
@@ -24,6 +24,8 @@ def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, An
     for item in read(source, limits):
         if isinstance(item, Problem):
             yield item
+        elif isinstance(item, Loss):
+            yield left_beside(item, 1)
         elif isinstance(item.value, dict):
             yield str(item.row), item.value
 

@@ -40,7 +40,7 @@ def keys_in(head: str, is_lines: bool) -> set[str]:
         for prefix, event, _ in ijson.parse(_Utf8(io.StringIO(head)), multiple_values=is_lines):
             if event not in ("map_key", "end_map", "end_array"):
                 found.add(prefix)
-    except (ijson.JSONError, ValueError):  # it goes on behind the head, or is broken, which its reader says
+    except (ijson.JSONError, ValueError, ArithmeticError):  # it goes on behind the head, or is broken, which its reader says
         pass
     return found
 

@@ -103,6 +103,12 @@ class Source:
     choices: Choices = NOTHING_SAID
 
 
+def left_beside(loss: Loss, count: int) -> Problem:
+    """What was left out, as a warning, where no row is that it could go with."""
+    said = loss.said(count)
+    return Problem(row=0, severity="warning", text=msg("left_out.line", what=said.what, count=said.count, why=said.why))
+
+
 @dataclass(frozen=True, slots=True)
 class Raw:
     row: int

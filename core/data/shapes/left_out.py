@@ -16,7 +16,9 @@ from core.values import Frozen
 
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
-Place = Literal["column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "more"]
+Place = Literal[
+    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside", "more"
+]
 
 # Names under which files keep what no text holds, and worse answers.
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments", "image_url", "pixel_values")  # fmt: skip
@@ -46,7 +48,7 @@ class Loss(NamedTuple):
         name = self.name.lower()
         if self.place == "chat":
             return f"left_out.why_chat_{name}"
-        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above"):
+        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above", "beside"):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"

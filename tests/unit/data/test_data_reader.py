@@ -332,6 +332,52 @@ def test_a_second_list_of_rows_is_named_and_not_silently_lost(tmp_path):
     assert str(problems[0].sentence).startswith("Only the list “train” was read; left out: test.")
 
 
+@pytest.mark.parametrize(
+    "before, after", [({"version": 2, "license": "MIT", "note": ""}, {}), ({}, {"version": 2, "license": {"name": "MIT"}})]
+)
+def test_what_stands_beside_the_rows_is_named(tmp_path, before, after):
+    rows, problems = read(write(tmp_path, "a.json", json.dumps({**before, "rows": ROWS, **after})))
+    assert [row.values for row in rows] == ROWS and problems == []
+    assert {(loss.place, loss.name) for row in rows for loss in row.left} == {("beside", "version"), ("beside", "license")}
+
+
+def test_what_stands_behind_rows_of_which_the_last_is_broken_is_still_named(tmp_path):
+    _, problems = read(write(tmp_path, "a.json", json.dumps({"rows": [*ROWS, 3], "version": 2})))
+    assert [problem.row for problem in problems] == [4, 0] and "“version” beside the rows, 1 times" in str(problems[1].text)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1e99999999999999999999", r'"half \ud83d"', "[" * 70 + "]" * 70])
+@pytest.mark.parametrize("form", ["[{}]", '{{"version": 1, "data": [{}], "more": [{{}}]}}'])
+def test_a_row_that_no_json_has_costs_that_row_alone(tmp_path, form, value):
+    """Half a character would be written as "?" by the parser, which gives up at NaN."""
+    good = '{"text": "a"}'
+    rows, problems = read(write(tmp_path, "a.json", form.format(f'{good},\n{{"text": {value}, "more": [{{}}]}},\n\n{good}')))
+    assert [(row.number, row.line) for row in rows] == [(1, 1), (3, 4)]
+    assert [(problem.row, problem.line) for problem in problems if problem.row] == [(2, 2)]
+
+
+def test_emoji_written_in_halves_stay_what_they_are(tmp_path):
+    content = json.dumps([{"text": "😀 天"}, {"text": "b"}]) + "\n"
+    assert [row.values["text"] for row in read(write(tmp_path, "a.json", content))[0]] == ["😀 天", "b"]
+    one = json.dumps({"text": ["😀", "b"], "label": ["x", "\ud83d"]})
+    rows, problems = read(write(tmp_path, "b.json", one))
+    assert [row.values["text"] for row in rows] == ["😀"] and "half a character" in str(problems[0].text)
+
+
+def test_a_json_array_takes_no_more_memory_than_a_few_rows(tmp_path):
+    """Seen: 8 MiB were read ahead for each row."""
+    import tracemalloc
+
+    path = write(tmp_path, "a.json", json.dumps([{"text": "word " * 200, "n": i} for i in range(10_000)]))
+    source = probe(path)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_rows(source)) == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20 < path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
 def test_one_conversation_alone_in_a_file_is_one_row(tmp_path):
     row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
     rows, _ = read(write(tmp_path, "a.json", json.dumps(row, indent=1)))

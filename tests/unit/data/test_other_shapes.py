@@ -108,7 +108,7 @@ SQUAD = {
 @pytest.mark.parametrize(
     "content, contexts, left",
     [
-        (SQUAD, ["Food.\n\n", "Sky.\n\n", "Sky.\n\n"], {"title", "id", "answer_start"}),
+        (SQUAD, ["Food.\n\n", "Sky.\n\n", "Sky.\n\n"], {"title", "id", "answer_start", "version"}),
         (SQUAD["data"][1], ["Sky.\n\n", "Sky.\n\n"], {"title", "id", "answer_start"}),
         ({"question": [Q, Q], "answer": [A, A], "id": [1, 2]}, ["", ""], {"id"}),
         ({"question": {"0": Q, "1": Q}, "answer": {"0": A, "1": A}}, ["", ""], set()),  # pandas' to_json
