@@ -25,7 +25,7 @@ class Tokenizer:
     """One model's tokenizer folder. pad may equal eos: padding is told by the attention mask, never by the id."""
 
     def __init__(self, folder: Path):
-        file = folder / "tokenizer.json"
+        file, self._folder = folder / "tokenizer.json", folder.name
         if not file.exists():
             raise ModelError("model.no_fast_tokenizer", folder=folder.name)
         try:
@@ -62,7 +62,17 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that already holds its special tokens (a rendered template): none are added."""
-        return self._fast.encode(text, add_special_tokens=False).ids
+        return self._encoding(text).ids
+
+    def _encoding(self, text: str, with_special: bool = False) -> Any:
+        """Raises ModelError where the tokenizer's own patterns run away: its engine gives a match ten million steps (0.6 s) and then panics,
+        which is no Exception."""
+        try:
+            return self._fast.encode(text, add_special_tokens=with_special)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what Rust panics with has no name to import; all others go on
+                raise
+            raise ModelError("model.tokenizer_runs_away", folder=self._folder, reason=str(error)[:200]) from None
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
@@ -98,7 +108,7 @@ class Tokenizer:
 
     def _encode_text(self, text: str) -> Whole:
         """text between the special tokens that the tokenizer adds, and an end token where it adds none."""
-        encoding = self._fast.encode(text, add_special_tokens=True)
+        encoding = self._encoding(text, with_special=True)
         ids, added = encoding.ids, encoding.special_tokens_mask
         if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
             ids.append(self.eos_token_id)  # else a model trained on texts never learns where one ends
@@ -118,7 +128,7 @@ class Tokenizer:
         return Whole(ids, [True] * len(ids), shown, offsets)
 
     def _encode(self, rendered: Rendered, everything: bool) -> Whole:
-        encoding = self._fast.encode(rendered.text, add_special_tokens=False)
+        encoding = self._encoding(rendered.text)
         labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)
         return Whole(encoding.ids, labels, rendered.text, encoding.offsets, rendered)
 

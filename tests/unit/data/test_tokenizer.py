@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as FastTokenizer
 
 from core.data.formats import ChatMessage, Example
 from core.data.tokenizer import Tokenizer
+from core.errors import ModelError
 
 STYLE = Example(messages=(ChatMessage("user", "What is a book?"), ChatMessage("assistant", "Arr, matey! Pages.")))
 
@@ -118,3 +121,14 @@ def test_spaces_of_an_answer_are_learned_where_the_tokenizer_trims_its_offsets(s
     example = Example(messages=(ChatMessage("user", "a"), ChatMessage("assistant", "x  1\n    y")))
     trims, plain = Tokenizer(folder), Tokenizer(starter_folder)
     assert trims.encode_example(example, 512) == plain.encode_example(example, 512)
+
+
+def test_a_pattern_that_runs_away_is_a_sentence_after_a_moment(tmp_path: Path) -> None:
+    """Of a tokenizer.json from anywhere: Rust panics, and what it panics with is no Exception, so nobody caught it."""
+    hostile = FastTokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    hostile.pre_tokenizer = pre_tokenizers.Split(Regex("(a?){30}a{30}(x+x+)+y"), "isolated")
+    hostile.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}', "utf-8")
+    with pytest.raises(ModelError) as caught:
+        Tokenizer(tmp_path).encode("a" * 30 + "x" * 28)
+    assert caught.value.message.key == "model.tokenizer_runs_away" and tmp_path.name in caught.value.message.render("zh")
