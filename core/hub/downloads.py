@@ -218,7 +218,7 @@ class Downloads:
             return False
         try:
             work = Work(entry, report, check, fetch, partial(self._others, entry))
-            work.to_its_end(lambda message: self._better(repo, message))
+            work.to_its_end(lambda message: with_nearest(repo, message, self._known))
         except NotNow:
             pass
         finally:
@@ -290,10 +290,11 @@ class Downloads:
         if wish is not None and wish.wanted == "run" and not has_ended:
             entry.ask(wish.model_copy(update={"wanted": wanted}))
 
-    def _better(self, repo: str, message: Message) -> Message:
-        """Of a name that the hub does not have: which it may have been."""
-        near = nearest(repo, self._known) if message.key == "hub.missing" else []
-        return msg("downloads.missing_near", missing=message, near=near) if near else message
+
+def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:
+    """What is said of a model; of a name that the hub does not have also which it may have been."""
+    near = nearest(repo, known) if message.key == "hub.missing" else []
+    return msg("downloads.missing_near", missing=message, near=near) if near else message
 
 
 def _lies_here(repo: str) -> bool:

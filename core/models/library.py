@@ -17,7 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from core import files
 from core.errors import ModelError
 from core.hub import cached, peek
-from core.hub.downloads import Bring, Downloads
+from core.hub.downloads import Bring, Downloads, with_nearest
 from core.messages import Message
 from core.models import adapters, families, headers, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
@@ -123,7 +123,10 @@ class Models:
         found = self._here(wanted, revision)
         if isinstance(found, Path):
             return _shape_in(found)
-        return found or hub_shapes.look(wanted, revision)
+        try:
+            return found or hub_shapes.look(wanted, revision)
+        except ModelError as error:
+            raise ModelError(with_nearest(wanted, error.message, [known.hub for known in known_models()])) from None
 
     def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
         """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much as its

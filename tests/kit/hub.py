@@ -206,6 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.gated:
             status = 403 if self.headers.get("Authorization") else 401
             return self._refuse(status, "GatedRepo", f"Access to model {repo} is restricted")
+        if repo not in self.fake.repos:
+            return self._refuse(401, "RepoNotFound", "Repository not found")
         if name not in files:
             return self._refuse(404, "EntryNotFound", "Entry not found")
         content, is_weight = files[name], name.endswith(WEIGHTS)

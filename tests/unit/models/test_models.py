@@ -178,3 +178,12 @@ def test_stop_while_downloading_leaves_nothing_that_counts(tmp_path: Path, monke
     with pytest.raises(StopRequested):
         starter.ensure(tmp_path, ignore, stop)
     assert not starter.is_ready(tmp_path)
+
+
+def test_a_typo_names_the_nearest_before_anything_is_downloaded(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody_has_it(repo: str, revision: str | None) -> None:
+        raise ModelError("hub.missing", repo=repo, host="hub")
+
+    monkeypatch.setattr("core.models.library.hub_shapes.look", nobody_has_it)
+    with pytest.raises(ModelError, match="Perhaps one of these was meant: Qwen/Qwen3-4B,"):
+        Models(workspace).shape("Qwen/Qwen3-4BB")
