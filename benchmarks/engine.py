@@ -91,7 +91,7 @@ def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = 
             if adapter_folder:
                 tuned.load_adapter(str(adapter_folder), adapter.ADAPTER, is_trainable=True)
             reporter.state(State.RUNNING)
-            yield Engine(recipe, rows, tokenizer, compute, tuned, reporter, model_folder)
+            yield Engine(recipe, list(rows), tokenizer, compute, tuned, reporter, model_folder)
 
 
 def _recipe(job: Job, source: str, checkpointing: bool) -> Recipe:

@@ -101,8 +101,8 @@ def leakage(planned: Planned) -> Finding | None:
     if repeats is None:
         return None
     chosen = choose(planned.rows, planned.recipe, repeats)
-    measured = {int(repeats.first[i]): i for i in chosen.measuring}
-    leaks = [(i, measured[first]) for i in chosen.read if (first := int(repeats.first[i])) in measured]
+    measured = {int(repeats.first[i]): i for i in chosen.measuring.tolist()}
+    leaks = [(i, measured[first]) for i in chosen.read.tolist() if (first := int(repeats.first[i])) in measured]
     if not leaks:
         return None
     return Finding(

@@ -10,6 +10,7 @@ from core.advice import remedies
 from core.advice.case import Case, with_settings
 from core.data.facts import DataFacts
 from core.data.labels import Encoded
+from core.data.sets.pieces import learned_of, lengths_of
 from core.errors import DoesNotFitError
 from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget
@@ -40,7 +41,7 @@ class Stopped:
         factor = self.needed_gib / estimate(self.shape, setup).on_card_gib
         if not self.is_exact:
             factor = max(1.0, factor)
-        lengths = [len(row.input_ids) for row in self.rows]
+        lengths = [int(length) for length in lengths_of(self.rows)]
         case = Case(
             self.shape,
             self.budget,
@@ -62,11 +63,11 @@ class Stopped:
         return [way.text for way in remedies.ways(case, now, lengths)]
 
     def _data(self) -> DataFacts:
-        lengths = sorted(len(row.input_ids) for row in self.rows)
+        lengths = sorted(int(length) for length in lengths_of(self.rows))
         return DataFacts(
             rows=len(lengths),
             tokens=sum(lengths),
-            learned_tokens=sum(row.learned_count for row in self.rows),
+            learned_tokens=int(sum(learned_of(self.rows))),
             median_length=int(statistics.median(lengths)),
             p99_length=lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],
             longest=lengths[-1],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.data.dialect import Dialect
-from core.data.formats import Example
-from core.data.labels import Learning, Whole
+from core.data.labels import Learning
+from core.data.sets.tokens import Tokens
 from core.messages import Message, msg
 
 
@@ -28,18 +27,17 @@ class Framing:
     unlearned: int = 0
     folded: int = 0
 
-    def add(self, example: Example, wholes: Sequence[Whole]) -> None:
-        thoughts = any(message.reasoning for message in example.messages)
-        for whole in wholes:
-            if whole.rendered is not None:
-                self.thinking += whole.rendered.thinks
-                self.without += not whole.rendered.thinks
-                self.closed += whole.rendered.thinks and not thoughts
-                self.unlearned += whole.rendered.unlearned if self.learning.mask_history else 0
-        self.left_out += thoughts and self.learning.enable_thinking is False
-        if len(wholes) > 1:
-            self.unfolded, self.unfolded_to = self.unfolded + 1, self.unfolded_to + len(wholes)
-        self.folded += not self.dialect.system and bool(example.messages) and example.messages[0].role == "system"
+    def add(self, tokens: Tokens) -> None:
+        """Of rows that were counted, as core/data/sets/tokens keeps them."""
+        thoughts, talks = tokens.thoughts[tokens.row], ~tokens.is_text
+        self.thinking += int((talks & tokens.thinks).sum())
+        self.without += int((talks & ~tokens.thinks).sum())
+        self.closed += int((talks & tokens.thinks & ~thoughts).sum())
+        self.unlearned += int(tokens.unlearned.sum()) if self.learning.mask_history else 0
+        several, accepted = tokens.counts > 1, tokens.counts > 0
+        self.left_out += int((tokens.thoughts & accepted).sum()) if self.learning.enable_thinking is False else 0
+        self.unfolded, self.unfolded_to = self.unfolded + int(several.sum()), self.unfolded_to + int(tokens.counts[several].sum())
+        self.folded += 0 if self.dialect.system else int((tokens.system & accepted).sum())
 
     @property
     def thinks(self) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from core.data.formats import Example
+from core.data.sets.earliest import earliest
 
 CHECK_EVERY = 1000  # rows
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
@@ -34,16 +36,14 @@ class Repeats:
     @classmethod
     def of(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None) -> Repeats:
         """check: called each thousand rows, and may raise."""
-        seen: dict[int, tuple[int, int]] = {}  # 64-bit hashes: two million different rows collide once in ten million sets
-        first, exact = [], []
+        said_of, whole_of = array("q"), array("q")  # 64-bit hashes
         for i, example in enumerate(examples):
             if i % CHECK_EVERY == 0:
                 check()
-            whole = hash(example)
-            earliest, then = seen.setdefault(hash(said(example)), (i, whole))
-            first.append(earliest)
-            exact.append(whole == then)
-        return cls(np.array(first, int), np.array(exact, bool))
+            said_of.append(hash(said(example)))
+            whole_of.append(hash(example))
+        first, whole = earliest(np.array(said_of, np.int64)), np.array(whole_of, np.int64)
+        return cls(first, whole == whole[first])
 
     def __len__(self) -> int:
         return len(self.first)

@@ -4,53 +4,74 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from core.recipe import Recipe
 
 SMALLEST_SPLIT = 20  # rows; below it all are trained
 
 
-def split(rows: int, eval_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def split(rows: int, eval_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers for training and for measuring, both in file order. Fewer than 20 rows are all trained."""
     held = round(rows * eval_fraction) if rows >= SMALLEST_SPLIT else 0
     if eval_fraction > 0 and rows >= SMALLEST_SPLIT:
         held = max(2, held)
-    chosen = set(random.Random(seed).sample(range(rows), held))
-    return [i for i in range(rows) if i not in chosen], sorted(chosen)
+    is_held = np.zeros(rows, bool)
+    is_held[np.array(random.Random(seed).sample(range(rows), held), np.int64)] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def shuffled(count: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(count))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
+def shuffled(count: int, seed: int, epoch: int) -> array[int]:
+    return mixed(range(count), random.Random(f"{seed}/{epoch}"))
+
+
+def mixed(values: Iterable[int], chance: random.Random) -> array[int]:
+    """The order that a list of them would be shuffled to, in eight bytes each."""
+    order = array("q", values)
+    chance.shuffle(order)
     return order
 
 
 def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """rows (positions in lengths) as micro-batches of at most capacity tokens."""
-    return [[rows[i] for i in chosen] for chosen in best_fit([lengths[row] for row in rows], capacity)]
+    return [[rows[i] for i in chosen] for chosen in best_fit([int(lengths[row]) for row in rows], capacity)]
 
 
-def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class Grouped(Sequence[list[int]]):
+    """Batches of positions, in `order`: which stretch of so many positions each of them is."""
+
+    positions: array[int]
+    order: array[int]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> list[int]:  # type: ignore[override]  # no slice is ever asked for
+        start = self.order[range(len(self))[index]] * self.batch_size
+        return self.positions[start : start + self.batch_size].tolist()
+
+
+def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Grouped:
     """Batches of positions in `lengths`, of similar length (little padding), in random order; each position once."""
     chance = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(lengths)))
-    chance.shuffle(order)
+    order = mixed(range(len(lengths)), chance)
     pool = batch_size * 16
-    batches = []
     for start in range(0, len(order), pool):
-        near = sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True)
-        batches += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
-    chance.shuffle(batches)
-    return batches
+        order[start : start + pool] = array("q", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True))
+    return Grouped(order, mixed(range(-(-len(order) // batch_size)), chance), batch_size)
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How many optimizer steps a run takes, and which micro-batches make each of them."""
 
-    lengths: tuple[int, ...]
+    lengths: Sequence[int]
     batch_size: int
     accumulation: int
     num_train_epochs: float
@@ -59,7 +80,7 @@ class Schedule:
     capacity: int | None = None  # tokens of a micro-batch that is packed; None: micro-batches are padded
 
     @classmethod
-    def of(cls, recipe: Recipe, lengths: tuple[int, ...], packed: bool) -> Schedule:
+    def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool) -> Schedule:
         """lengths: tokens of the rows that are trained."""
         train, size = recipe.train, recipe.train.per_device_train_batch_size
         capacity = size * recipe.data.max_length if packed else None
@@ -81,17 +102,18 @@ class Schedule:
         for step in range(done, self.total_steps):
             epoch, within = divmod(step, self.steps_per_epoch)
             if step == done or within == 0:
-                batches = self._epoch(epoch)
-            yield batches[within]
+                of_epoch = self._epoch(epoch)
+            yield of_epoch(within)
 
-    def _epoch(self, epoch: int) -> list[list[list[int]]]:
-        """The micro-batches of every step of an epoch; each row once."""
+    def _epoch(self, epoch: int) -> Callable[[int], list[list[int]]]:
+        """Says of each step of an epoch which micro-batches it has; each row once."""
         if self.capacity is None:
             batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
-            return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
-        order = shuffled(len(self.lengths), self.seed, epoch)
+            within = self.accumulation
+            return lambda step: [batches[i] for i in range(step * within, min((step + 1) * within, len(batches)))]
+        capacity, order = self.capacity, shuffled(len(self.lengths), self.seed, epoch)
         size = self.batch_size * self.accumulation
-        return [packed(order[i : i + size], self.lengths, self.capacity) for i in range(0, len(order), size)]
+        return lambda step: packed(order[step * size : (step + 1) * size], self.lengths, capacity)
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

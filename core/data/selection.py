@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT, shuffled, split
@@ -26,14 +27,14 @@ class Chosen:
     says. leaked: left out of training, for saying what one that is measured says.
     """
 
-    training: Sequence[int]
-    measuring: Sequence[int]
+    training: np.ndarray
+    measuring: np.ndarray
     enough: int | None = None
     repeated: int = 0
     leaked: int = 0
 
     @property
-    def read(self) -> Sequence[int]:
+    def read(self) -> np.ndarray:
         """Those of training that the steps read, as long as each of them makes one row."""
         return self.training[: self.enough]
 
@@ -45,19 +46,18 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen
     are trained.
     """
     data, seed = recipe.data, recipe.train.seed
-    rows: Sequence[int] = range(count)
+    rows = np.arange(count)
     if data.deduplicate and repeats is not None:
-        rows = [i for i in rows if repeats.first[i] == i]
+        rows = rows[repeats.first == rows]
     repeated = count - len(rows)
-    training, measuring = ([rows[i] for i in part] for part in split(len(rows), data.eval_fraction, seed))
+    training, measuring = (rows[part] for part in split(len(rows), data.eval_fraction, seed))
     leaked = 0
     if data.drop_leaked and repeats is not None:
-        measured = {repeats.first[i] for i in measuring}
-        leaked, training = len(training), [i for i in training if repeats.first[i] not in measured]
-        leaked -= len(training)
+        is_leaked = np.isin(repeats.first[training], repeats.first[measuring])
+        leaked, training = int(is_leaked.sum()), training[~is_leaked]
     enough = needed(recipe)
     if enough is None or enough >= len(training):
         return Chosen(training, measuring, None, repeated, leaked)
-    training = [training[i] for i in shuffled(len(training), seed, epoch=0)]
-    measuring = [measuring[i] for i in shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
+    training = training[shuffled(len(training), seed, epoch=0)]
+    measuring = measuring[shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
     return Chosen(training, measuring, enough, repeated, leaked)

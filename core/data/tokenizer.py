@@ -5,6 +5,7 @@ Which of the ids are learned is in core/data/labels.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from copy import copy
@@ -32,6 +33,7 @@ class Tokenizer:
             self._fast = FastTokenizer.from_file(str(file))
         except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for a damaged file
             raise ModelError("model.bad_tokenizer", folder=folder.name, reason=str(error)[:200]) from None
+        self._file = file
         self._fast.no_truncation()
         self._fast.no_padding()
         config = files.read_object(folder / "tokenizer_config.json")
@@ -47,6 +49,12 @@ class Tokenizer:
         self.stop_ids = self._stop_ids(generation)
         limit = files.read_object(folder / "config.json").get("max_position_embeddings")
         self.position_limit = limit if isinstance(limit, int) and limit > 0 else None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for what gives the same tokens of the same rows."""
+        said = (self._file.read_bytes(), self.template.fingerprint.encode(), repr(sorted(self.special.items())).encode())
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in said)).hexdigest()
 
     def limit(self, max_length: int) -> int:
         """max_length as training uses it: no more than the model can read at once."""

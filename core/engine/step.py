@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from core.data.labels import Encoded
+from core.data.sets.pieces import learned_of, lengths_of
 from core.engine import adapter, attention, fused_lora
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
@@ -235,15 +236,18 @@ class Step:
         self.random = self._random_at_start
 
     # ---- tried out beforehand (core/training/probe) ---------------------------------------------------------------
-    def longest(self, steps: Iterable[Sequence[Rows]]) -> LongestBatch:
-        """The micro-batch of steps with most tokens, padding included; of several the one that learns most."""
-        parted = [[part for rows in step for part in self.parts(rows)] for step in steps]
-
-        def size(rows: Rows) -> tuple[int, int]:
-            return self.tokens(rows), sum(row.learned_count for row in rows)
-
-        rows = max((part for step in parted for part in step), key=size)
-        return LongestBatch(tuple(rows), *size(rows), several=any(len(step) > 1 for step in parted))
+    def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
+        """The micro-batch of steps with most tokens, padding included; of several the one that learns most. steps: positions in rows."""
+        lengths, learned = lengths_of(rows), learned_of(rows)
+        best: tuple[tuple[int, int], list[int]] = ((-1, -1), [])
+        several = False
+        for step in steps:
+            parts = [part for chosen in step for part in self.retreat.parts(chosen, lengths)]
+            several |= len(parts) > 1
+            for part in parts:
+                size = padded([int(lengths[i]) for i in part], self.packed), sum(int(learned[i]) for i in part)
+                best = max(best, (size, part), key=lambda found: found[0])
+        return LongestBatch(tuple(rows[i] for i in best[1]), *best[0], several=several)
 
     def rehearse(self, longest: LongestBatch) -> None:
         """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from core import files
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
-from core.data.row_order import split
+from core.data.row_order import mixed, split
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import TemplateError
@@ -87,10 +87,9 @@ def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
     """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are asked."""
-    kept_apart = split(len(examples), recipe.data.eval_fraction, recipe.train.seed)[1] if has_kept_apart else []
-    numbers = list(kept_apart) or list(range(len(examples)))
-    random.Random(f"{recipe.train.seed}/film").shuffle(numbers)
-    source: SceneSource = "kept_apart" if kept_apart else "trained"
+    kept_apart = split(len(examples), recipe.data.eval_fraction, recipe.train.seed)[1].tolist() if has_kept_apart else []
+    source: SceneSource = "kept_apart" if len(kept_apart) else "trained"
+    numbers = mixed(kept_apart if len(kept_apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
     own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
     neutral = neutral_prompts()

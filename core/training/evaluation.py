@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from core.data.labels import Encoded
 from core.data.row_order import packed
+from core.data.sets.pieces import lengths_of
 from core.engine.step import Rows, Step
 from core.progress import Progress
 from core.recipe import Recipe
@@ -36,13 +41,15 @@ class Evaluation:
             self._step.tuned.eval()
             self._step.measure(max(self._batches(), key=lambda rows: max(len(row.input_ids) for row in rows) * len(rows)))
 
-    def _batches(self) -> list[list[Encoded]]:
+    def _batches(self) -> Iterator[list[Encoded]]:
+        """One after the other: what lies on disk is read when it is computed."""
         train = self._recipe.train
         size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
-        lengths = [len(row.input_ids) for row in self._rows]
+        lengths = lengths_of(self._rows)
         if self._step.packed:  # no more at once than in training, which the plan has reckoned with
             whole = packed(range(len(lengths)), lengths, size * self._recipe.data.max_length)
         else:
-            order = sorted(range(len(lengths)), key=lengths.__getitem__)
+            order = np.argsort(np.asarray(lengths), kind="stable").tolist()
             whole = [order[start : start + size] for start in range(0, len(order), size)]
-        return [part for batch in whole for part in self._step.parts([self._rows[i] for i in batch])]
+        for batch in whole:
+            yield from self._step.parts([self._rows[i] for i in batch])

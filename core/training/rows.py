@@ -1,26 +1,31 @@
-"""Examples as rows of token ids, ready to train: no more of them than the planned steps need. No torch.
+"""Examples as pieces of token ids, ready to train: no more of them than the planned steps need. No torch.
 
-One process, one row after the other, so that it can be left at any time, shows where it is, and works the same on Windows
-(a `datasets.map` with several processes needs none of that here: 1,000 short rows take 0.2 s).
+One process, one row after the other, so that it can be left at any time, shows where it is, and works the same on Windows. What the page or
+an earlier run has counted is not counted again (core/data/sets/tokens).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from core.data.formats import Example
 from core.data.framing import Framing
-from core.data.labels import Encoded, Learning, fit
+from core.data.labels import Encoded, Learning
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
+from core.data.sets.pieces import Pieces
+from core.data.sets.rows import Examples
+from core.data.sets.tokens import Tokenised
 from core.data.shapes.refused import Refused
 from core.data.tokenizer import Tokenizer, conversation
-from core.errors import DataError, TemplateError
+from core.errors import DataError
 from core.messages import msg
 from core.progress import Progress
 from core.recipe import Data, Recipe
@@ -28,67 +33,70 @@ from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts
 
 PROBE_ROWS = 8
-CHECK_EVERY = 20  # rows
 
 
 @dataclass
 class _Reading:
-    """Encodes examples one by one, and counts what became of them."""
+    """Reads rows as tokens, and counts what became of them."""
 
-    examples: Sequence[Example]
+    tokenised: Tokenised
     data: Data
-    tokenizer: Tokenizer
     reporter: Reporter
     limit: int
+    framing: Framing
     expected: int  # rows that will be read, as far as is known
     read: int = 0
-    long: Counter[str] = field(default_factory=Counter)  # rows longer than limit, by what was done to them
+    long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by what was done to them
     pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
-    empty: int = 0  # rows with nothing to learn in what is left of them
+    empty: int = 0  # examples with nothing to learn in what is left of them
     refused: Refused = field(default_factory=Refused)  # by the template, named among the rows that can be learned from
-    used: list[int] = field(default_factory=list)  # numbers of the examples that rows were made of
 
-    def __post_init__(self) -> None:
-        self.framing = Framing(self.tokenizer.template.dialect, Learning.of(self.data))
-
-    def rows(self, numbers: Iterable[int], enough: int | None = None) -> list[Encoded]:
-        """Of the examples of these numbers, one after the other, until there are enough rows."""
-        found: list[Encoded] = []
-        for number in numbers:
-            if enough is not None and len(found) >= enough:
+    def rows(self, positions: np.ndarray, enough: int | None = None) -> Pieces:
+        """What is trained of these rows, in their order, until there is enough."""
+        read = len(positions) if enough is None else min(len(positions), enough)
+        while True:
+            found = self._pieces(positions[:read])
+            if enough is None or len(found) >= enough or read == len(positions):
                 break
-            if self.read % CHECK_EVERY == 0:
-                self.reporter.check()
-                self.reporter.stage("tokenizing", Progress(done=self.read, total=max(self.expected, self.read), unit="rows"))
-            self.read += 1
-            found += self._row(number)
-        return found if enough is None else found[:enough]
+            read = min(len(positions), read + max(enough - len(found), read // 8))
+        if enough is not None and len(found) >= enough > 0:  # rows after the last of them are not asked for
+            read = int(found.tokens.row[found.example[enough - 1]]) + 1
+            found = self._pieces(positions[:read])
+        self._count(found, read)
+        return found.first(enough)
 
-    def _row(self, number: int) -> list[Encoded]:
-        try:
-            wholes = self.tokenizer.encode_row(self.examples[number], self.framing.learning)
-        except TemplateError as error:
-            self.refused.add(number + 1, error.message)
-            return []
-        self.framing.add(self.examples[number], wholes)
-        found: list[Encoded] = []
-        for whole in wholes:
-            pieces = [row for row in fit(whole, self.limit, self.data.long_examples) if row.learned_count]
-            is_long = len(whole.input_ids) > self.limit
-            if is_long and (pieces or self.data.long_examples == "drop"):
-                self.long["text" if whole.is_text and pieces else self.data.long_examples] += 1
-                self.pieces[whole.is_text] += len(pieces)
-            elif not pieces:
-                self.empty += 1
-            found += pieces
-        if found:
-            self.used.append(number)
-        return found
+    def _pieces(self, positions: np.ndarray) -> Pieces:
+        tokens = self.tokenised.of(positions, self._tell, trains=True)
+        return Pieces.of(tokens, self.limit, self.data.long_examples)
+
+    def _tell(self, ready: int) -> None:
+        self.reporter.check()
+        done = self.read + ready
+        self.reporter.stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
+
+    def _count(self, found: Pieces, read: int) -> None:
+        tokens = found.tokens
+        self.read += read
+        self.framing.add(tokens)
+        for place, why in tokens.refused:
+            self.refused.add(int(tokens.positions[place]) + 1, why)
+        dropped = found.is_long & (self.data.long_examples == "drop")
+        done = {
+            "cut": found.is_cut,
+            "split": found.is_split & ~tokens.is_text,
+            "text": found.is_split & tokens.is_text,
+            "drop": dropped,
+        }
+        self.long.update({name: int(which.sum()) for name, which in done.items()})
+        self.pieces.update(
+            {is_text: int(found.per_example[done[name]].sum()) for is_text, name in ((True, "text"), (False, "split"))}
+        )
+        self.empty += int((~found.is_kept & ~dropped).sum())
 
 
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
-) -> tuple[list[Encoded], list[Encoded]]:
+) -> tuple[Pieces, Sequence[Encoded]]:
     """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
@@ -98,32 +106,32 @@ def tokenize(
     chosen = choose(len(examples), recipe, Repeats.of(examples, reporter.check) if wants_repeats else None)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
-    reading = _Reading(examples, data, tokenizer, reporter, limit, expected)
+    rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
+    framing = Framing(tokenizer.template.dialect, Learning.of(data))
+    reading = _Reading(Tokenised(rows, tokenizer, framing.learning), data, reporter, limit, framing, expected)
     train = reading.rows(training, enough)
-    trained = len(reading.used)
     evaluation = reading.rows(measuring)
+    used = [position for found in (evaluation, train) for position in _rows_of(found)]
     if not train:
-        train, evaluation = evaluation, []
+        train, evaluation = evaluation, evaluation.first(0)
     if not train:
         if error := reading.refused.if_all(reading.read):
             raise error
         _say_refused(reading)
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
-    _say(reading, chosen, recipe)
-    probes = [probe_row(examples[number]) for number in (reading.used[trained:] + reading.used[:trained])[:PROBE_ROWS]]
+    _say(reading, chosen, recipe, len(examples))
+    probes = [probe_row(examples[position]) for position in used[:PROBE_ROWS]]
     reporter.run.add_facts(RunFacts(probe_rows=[probe for probe in probes if probe], enable_thinking=reading.framing.thinks))
     return train, evaluation
 
 
-def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
+def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
     warn, limit = reading.reporter.warn, reading.limit
     for note in reading.framing.notes():
         reading.reporter.run.log_event("decision", message=note)
-    rows = len(reading.examples) - chosen.repeated - chosen.leaked
+    rows = given - chosen.repeated - chosen.leaked
     if recipe.data.deduplicate:
-        reading.reporter.run.log_event(
-            "decision", message=msg("run.rows_repeated", rows=chosen.repeated, all=len(reading.examples))
-        )
+        reading.reporter.run.log_event("decision", message=msg("run.rows_repeated", rows=chosen.repeated, all=given))
     if recipe.data.drop_leaked:
         reading.reporter.run.log_event(
             "decision", message=msg("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring))
@@ -150,6 +158,13 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe) -> None:
 def _say_refused(reading: _Reading) -> None:
     for sentence in reading.refused.said(reading.read, "template.examples_refused"):
         reading.reporter.warn(sentence)
+
+
+def _rows_of(found: Pieces) -> list[int]:
+    """Positions of the first rows that pieces were made of."""
+    rows = found.tokens.row[found.example]
+    places = rows[np.flatnonzero(np.diff(rows, prepend=-1))[:PROBE_ROWS]]
+    return found.tokens.positions[places].tolist()
 
 
 def probe_row(example: Example) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from typing import Any
 from core.chat.film import Film, Shown
 from core.data.labels import Encoded
 from core.data.row_order import Schedule
+from core.data.sets.pieces import lengths_of
 from core.engine import neftune, optimizer
 from core.engine.device import Compute
 from core.engine.out_of_memory import NothingLeftError
@@ -87,7 +88,7 @@ class Trainer:
             reporter.warn(msg("run.not_packed"))
         if train.optim == "paged_adamw_8bit" and not optimizer.can_page(self.step.parameters[0]):
             reporter.warn(msg("run.not_paged"))
-        self.schedule = Schedule.of(recipe, tuple(len(row.input_ids) for row in data.train), self.step.packed)
+        self.schedule = Schedule.of(recipe, lengths_of(data.train), self.step.packed)
         total = self.schedule.total_steps
         a_fifth = max(1, math.ceil(total / 5))
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth
@@ -266,7 +267,7 @@ class Trainer:
 
     def _new_clock(self, spent_before: float = 0.0) -> TimeLeft:
         sizes = [sum(self._tokens(batch) for batch in step) for step in self._looked_at()]
-        measured = sum(len(row.input_ids) for row in self.data.evaluation)
+        measured = int(sum(lengths_of(self.data.evaluation)))
         done, total = self.position.step, self.schedule.total_steps
         return TimeLeft(
             total, sizes, done=done, eval_every=self.eval_every, save_every=self.save_every,
@@ -281,11 +282,11 @@ class Trainer:
 
     def _tokens(self, chosen: Sequence[int]) -> int:
         """Of a micro-batch, padding included."""
-        return padded([self.schedule.lengths[i] for i in chosen], self.step.packed)
+        return padded([int(self.schedule.lengths[i]) for i in chosen], self.step.packed)
 
     def longest(self) -> LongestBatch:
         """The largest micro-batch of the coming steps."""
-        return self.step.longest([self._rows(chosen) for chosen in step] for step in self._looked_at())
+        return self.step.longest(self._looked_at(), self.data.train)
 
     @property
     def ahead(self) -> Ahead:

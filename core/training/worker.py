@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import platform
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,8 +106,8 @@ class Prepared:
     model_folder: Path
     tokenizer: Tokenizer
     asked: Tokenizer
-    train: list[Encoded]
-    evaluation: list[Encoded]
+    train: Sequence[Encoded]
+    evaluation: Sequence[Encoded]
     scenes: Scenes | None
 
 

@@ -137,10 +137,13 @@ def test_planned_steps_are_the_steps_that_run(
 
 
 def test_split_keeps_small_sets_whole_and_is_decided_by_the_seed() -> None:
-    assert split(19, 0.5, 1) == (list(range(19)), [])
-    train, held = split(100, 0.05, 1)
+    def both(rows: int, share: float, seed: int) -> tuple[list[int], ...]:
+        return tuple(part.tolist() for part in split(rows, share, seed))
+
+    assert both(19, 0.5, 1) == (list(range(19)), [])
+    train, held = both(100, 0.05, 1)
     assert len(held) == 5 and sorted(train + held) == list(range(100))
-    assert split(100, 0.05, 1) == (train, held) != split(100, 0.05, 2)
+    assert both(100, 0.05, 1) == (train, held) != both(100, 0.05, 2)
 
 
 def test_learning_rates_equal_those_of_transformers_schedulers() -> None:

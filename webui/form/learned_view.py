@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from core.data.preview import Bin, Counts, Preview, RowView, Span
+from core.data.preview import Bin, Counts, Preview
+from core.data.sets.row_view import RowView, Span
 from core.data.template import Part
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording

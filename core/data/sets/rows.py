@@ -75,6 +75,16 @@ class Rows(Sequence[tuple[int, Example]]):
                 self._reader, self._last = None, (-1, None)
                 self._file.close()
 
+    @property
+    def path(self) -> Path | None:
+        """None where they are in memory alone."""
+        return self._source if isinstance(self._source, Path) else None
+
+    @property
+    def key(self) -> str:
+        """Of which file they are, and how it was read."""
+        return self.path.name if self.path else ""
+
     def _batch(self, position: int) -> tuple[Any, int]:
         """Of all rows: the batch that has it, and where."""
         number = bisect_right(self._starts, position) - 1

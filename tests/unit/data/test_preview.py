@@ -15,7 +15,8 @@ import pytest
 from core.data import preview as preview_module
 from core.data.formats import ChatMessage, Example, examples_of
 from core.data.labels import Learning
-from core.data.preview import LONG_PIECE, MOST_ROWS, SHOWN_CHARACTERS, Preview, Previews, RowView
+from core.data.preview import MOST_ROWS, Preview, Previews
+from core.data.sets.row_view import LONG_PIECE, SHOWN_CHARACTERS, RowView
 from core.data.shapes.refused import MOST_REASONS, Refused
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -121,7 +122,7 @@ def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, long_exa
             cut_or_dropped += counts.rows_dropped
             continue
         train, evaluation = tokenize(examples, recipe, tokenizer, listener)
-        rows = train + evaluation
+        rows = [*train, *evaluation]
 
         def said(key: str, name: str = "rows", warned: dict = listener.warned) -> int:
             return warned.get(f"run.{key}", {name: 0})[name]
@@ -156,7 +157,7 @@ def test_facts_are_before_the_cut(tokenizer: Tokenizer) -> None:
 def test_a_large_set_is_counted_on_evenly_spread_rows_and_projected() -> None:
     rows = numbered([chat("q", "a" * (4 * (i % 10))) for i in range(10 * MOST_ROWS)])
     preview = Preview.measure(rows, None)
-    assert list(preview.numbers[:3]) == [1, 11, 21] and len(preview.numbers) == MOST_ROWS
+    assert [preview.rows[i][0] for i in preview.tokens.positions[:3]] == [1, 11, 21] and preview.counted == MOST_ROWS
     assert preview.counts(512).rows == 10 * MOST_ROWS and not preview.facts().exact
     assert preview.facts().tokens == 10 * preview.lengths.sum()
     assert np.array_equal(Preview.measure(rows, None).lengths, preview.lengths), "the same rows each time"
@@ -314,7 +315,7 @@ def test_threads_that_ask_for_the_same_preview_wait_for_one(previews: Previews, 
         made.append(values)
         begun.set()
         assert may_go_on.wait(10)
-        return Preview(*([None] * 8))
+        return Preview(*([None] * 6))
 
     monkeypatch.setattr(Preview, "measure", measure)
     answers: list[Preview] = []

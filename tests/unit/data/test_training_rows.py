@@ -9,13 +9,14 @@ import pytest
 
 from core.data.formats import Example
 from core.data.labels import Encoded, Learning, Whole, fit
+from core.data.sets.tokens import TOLD_EACH
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
 from core.errors import StopRequested
 from core.messages import Message
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts
-from core.training.rows import CHECK_EVERY, tokenize
+from core.training.rows import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +137,8 @@ def test_tokenising_shows_progress_and_stops_when_asked(tokenizer: Tokenizer) ->
     counting, listener = Counting(tokenizer), Listener(stop_after=3)
     with pytest.raises(StopRequested):
         tokenize(questions(500), recipe(), counting, listener)
-    assert counting.encoded == 2 * CHECK_EVERY
-    assert listener.progress == [(0, 500), (CHECK_EVERY, 500)]
+    assert counting.encoded == 2 * TOLD_EACH
+    assert listener.progress == [(0, 500), (TOLD_EACH, 500)]
 
 
 def test_each_choice_is_counted_and_said(tokenizer: Tokenizer) -> None:

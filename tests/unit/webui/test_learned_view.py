@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from core.data.formats import ChatMessage, Example
-from core.data.preview import Counts, Preview, RowView, Span
+from core.data.preview import Counts, Preview
+from core.data.sets.row_view import RowView, Span
 from core.messages import msg
 from webui.form import learned_view
 from webui.form.data import DataStep

@@ -1,0 +1,121 @@
+"""What is trained of examples within a length: each whole, cut, in several pieces, or not at all. Read from where the tokens lie. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from core.data.labels import Encoded, LongExamples
+from core.data.sets.tokens import Tokens
+from core.data.text_pieces import cuts
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces(Sequence[Encoded]):
+    """Those in which something is learned, in order, as `core.data.labels.fit` makes them of each row.
+
+    example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss counts. limit: most tokens
+    of a piece; how: what is done to longer examples. It holds some forty bytes a piece, and no ids.
+    """
+
+    tokens: Tokens
+    limit: int
+    how: LongExamples
+    example: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    learned: np.ndarray
+
+    @classmethod
+    def of(cls, tokens: Tokens, limit: int, how: LongExamples) -> Pieces:
+        lengths = tokens.lengths.astype(np.int64)
+        is_long = lengths > limit
+        counts = np.ones(len(lengths), np.int64)
+        cut: dict[int, list[tuple[int, int]]] = {}
+        if how == "drop":
+            counts[is_long] = 0
+        else:
+            if how == "split":  # each begins with the last token of the one before
+                counts[is_long] = -(-(lengths[is_long] - 1) // (limit - 1))
+            for number in np.flatnonzero(is_long & tokens.is_text).tolist():
+                cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit)
+                counts[number] = len(cut[number])
+        example = np.repeat(np.arange(len(lengths)), counts)
+        first = np.cumsum(counts) - counts
+        start = (np.arange(len(example)) - first[example]) * (limit - 1)
+        end = np.minimum(start + limit, lengths[example])
+        for number, found in cut.items():
+            place = slice(first[number], first[number] + len(found))
+            start[place], end[place] = np.array(found).T
+        learned = tokens.learned(example, start + 1, end)  # the first token of a piece has nothing before it
+        kept = learned > 0
+        return cls(tokens, limit, how, example[kept], start[kept], end[kept], learned[kept])
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+        example, start, end = int(self.example[index]), int(self.start[index]), int(self.end[index])
+        cut = int(self.tokens.lengths[example]) - end if self._cuts[example] else 0
+        return Encoded(self.tokens.ids(example, start, end), self.tokens.flags(example, start, end), cut)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def first(self, count: int | None) -> Pieces:
+        """The first so many of them."""
+        arrays = (self.example[:count], self.start[:count], self.end[:count], self.learned[:count])
+        return Pieces(self.tokens, self.limit, self.how, *arrays)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(P,) tokens."""
+        return (self.end - self.start).astype(np.int32)
+
+    # ---- by example (E,) --------------------------------------------------------------------------------------------
+    @cached_property
+    def is_long(self) -> np.ndarray:
+        return self.tokens.lengths > self.limit
+
+    @cached_property
+    def per_example(self) -> np.ndarray:
+        """Pieces of each."""
+        return np.bincount(self.example, minlength=len(self.tokens))
+
+    @property
+    def is_kept(self) -> np.ndarray:
+        return self.per_example > 0
+
+    @cached_property
+    def _cuts(self) -> np.ndarray:
+        """Which lose their end."""
+        return self.is_long & ~self.tokens.is_text & (self.how == "cut")
+
+    @property
+    def is_cut(self) -> np.ndarray:
+        return self._cuts & self.is_kept
+
+    @property
+    def is_split(self) -> np.ndarray:
+        """In pieces, though it may be that something is learned in one of them alone."""
+        return self.is_long & self.is_kept & (self.tokens.is_text | (self.how == "split"))
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Tokens of each that are cut off."""
+        return np.where(self.is_cut, self.tokens.lengths - self.limit, 0)
+
+
+def lengths_of(rows: Sequence[Encoded]) -> Sequence[int]:
+    """Tokens of each, without reading them where they lie on disk."""
+    return rows.lengths if isinstance(rows, Pieces) else [len(row.input_ids) for row in rows]  # type: ignore[return-value]
+
+
+def learned_of(rows: Sequence[Encoded]) -> Sequence[int]:
+    """How many tokens of each are learned."""
+    return rows.learned if isinstance(rows, Pieces) else [row.learned_count for row in rows]  # type: ignore[return-value]

@@ -1,0 +1,126 @@
+"""One row as a model gets it: its text in runs of what is given, learned and cut. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from core.data.labels import LongExamples, Whole, fit
+from core.data.template import Part
+
+SHOWN_CHARACTERS = 4_000
+LONG_PIECE = 1_000  # in a row that is too long to be shown whole, what is longer than this loses its middle
+
+SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more", "example"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number, as that of "example"
+    is the number of the example that begins there. part: of what is learned, whether it is thinking or a tool call."""
+
+    text: str
+    kind: SpanKind
+    part: Part = ""
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
+
+    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into for its length;
+    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise; all are shown.
+    special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
+    """
+
+    index: int
+    of: int
+    row_number: int
+    pieces: tuple[Span, ...]
+    length: int
+    learned: int
+    cut: int
+    parts: int
+    dropped: bool
+    special: tuple[str, ...]
+    examples: int = 1
+
+    @classmethod
+    def made(
+        cls, wholes: Sequence[Whole], place: tuple[int, int, int], limit: int, how: LongExamples, special: Iterable[str]
+    ) -> RowView:
+        """wholes: what the template made of a row. place: its index, of how many, its number in the file. limit: most tokens of an example."""
+        shown: list[Span] = []
+        lengths = learned = cut = parts = 0
+        for number, whole in enumerate(wholes, 1):
+            length, end, pieces = len(whole.input_ids), limit, 1
+            if length > limit and (how == "split" or (whole.is_text and how == "cut")):
+                pieces, end = len(fit(whole, limit, how)), length
+            elif length > limit and how == "drop":
+                end = 0
+            if len(wholes) > 1:
+                shown.append(Span(str(number), "example"))
+            shown += _shortened(_pieces(whole, end), SHOWN_CHARACTERS // len(wholes))
+            lengths, learned, parts = lengths + length, learned + sum(whole.learned[1:end]), parts + pieces
+            cut += max(0, length - end)
+        text = "".join(whole.text for whole in wholes)
+        occurring = tuple(sorted(token for token in special if token in text))
+        parts += 1 - len(wholes)
+        return cls(*place, tuple(shown), lengths, learned, cut, parts, learned == 0, occurring, len(wholes))
+
+
+def _pieces(whole: Whole, limit: int) -> list[Span]:
+    """The row's text in runs of one kind. A character that several tokens make up goes with the first of them."""
+    pieces: list[Span] = []
+    begin = reach = 0
+    current: SpanKind = "given"
+    part: Part = ""
+    marks = whole.rendered.marks if whole.rendered else ()
+    for i, ((start, end), learned) in enumerate(zip(whole.offsets, whole.learned, strict=True)):
+        is_learned = learned and i > 0
+        kind: SpanKind
+        if i >= limit:
+            kind = "cut_learned" if is_learned else "cut_given"
+        else:
+            kind = "learned" if is_learned else "given"
+        at, reach = max(start, reach), max(end, reach)
+        in_part: Part = next((name for first, last, name in marks if first <= at < last), "") if is_learned else ""
+        if (kind, in_part) != (current, part):
+            if at > begin:
+                pieces.append(Span(whole.text[begin:at], current, part))
+            begin, current, part = at, kind, in_part
+    if begin < len(whole.text):
+        pieces.append(Span(whole.text[begin:], current, part))
+    return pieces
+
+
+def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Span, ...]:
+    """The pieces, if they have more than so many characters: long ones without their middle, then no more than so many."""
+    if sum(len(piece.text) for piece in pieces) <= most:
+        return tuple(pieces)
+    shown: list[Span] = []
+    room, hidden = most, 0
+    for piece in pieces:
+        for part in _without_middle(piece):
+            if part.kind == "more":
+                if room > 0:
+                    shown.append(part)
+                else:
+                    hidden += int(part.text)
+                continue
+            if part.text[:room]:
+                shown.append(Span(part.text[:room], part.kind, part.part))
+            hidden += max(0, len(part.text) - room)
+            room = max(0, room - len(part.text))
+    if hidden:
+        shown.append(Span(str(hidden), "more"))
+    return tuple(shown)
+
+
+def _without_middle(piece: Span) -> tuple[Span, ...]:
+    hidden = len(piece.text) - LONG_PIECE
+    if hidden <= 0:
+        return (piece,)
+    half = LONG_PIECE // 2
+    return replace(piece, text=piece.text[:half]), Span(str(hidden), "more"), replace(piece, text=piece.text[-half:])

@@ -1,0 +1,307 @@
+"""Tokens are counted once and kept: the same pieces as row by row, found again by whoever asks, made again where they are damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import files
+from core.data.formats import ChatMessage, Example
+from core.data.labels import ANSWERS, Encoded, Learning, LongExamples, Whole, fit
+from core.data.preview import Preview
+from core.data.row_order import Schedule, split
+from core.data.sets import tokens as tokens_module
+from core.data.sets.earliest import earliest
+from core.data.sets.pieces import Pieces, learned_of, lengths_of
+from core.data.sets.segment import Builder, Counted, Segment
+from core.data.sets.tokens import Tokenised, counted
+from core.data.store import DatasetStore
+from core.data.template import Rendered
+from core.data.tokenizer import Tokenizer
+from core.errors import StopRequested
+from core.recipe import Recipe
+from core.training.rows import tokenize
+from tests.kit.files import link_or_copy
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter_folder: Path) -> Tokenizer:
+    return Tokenizer(starter_folder)
+
+
+class Counting:
+    """A tokenizer that counts what it is asked to encode."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.encoded = tokenizer, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode_row(self, *args: Any) -> list[Whole]:
+        self.encoded += 1
+        return self._tokenizer.encode_row(*args)
+
+
+class Silent:
+    """Stands where the worker's reporter stands."""
+
+    def __init__(self) -> None:
+        self.run = self
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **more: None
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStore:
+    return DatasetStore(tmp_path / "datasets", tmp_path)
+
+
+def added(store: DatasetStore, tmp_path: Path, count: int = 40) -> str:
+    rows = [{"question": f"What is {i}?", "answer": f"It is {i}. " * (1 + i % 7)} for i in range(count)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return store.import_file(file).id
+
+
+def kept(store: DatasetStore) -> list[Path]:
+    return sorted(store.root.glob("*/tokens-*/*.tokens"))
+
+
+def at(*positions: int) -> np.ndarray:
+    return np.array(positions, np.int64)
+
+
+# ---- the same as row by row -------------------------------------------------------------------------------------------
+
+
+def without_first(row: Encoded) -> tuple[list[int], list[bool], int]:
+    return row.input_ids, row.learned[1:], row.cut
+
+
+@given(
+    wholes=st.lists(
+        st.lists(st.booleans(), min_size=1, max_size=40).flatmap(lambda flags: st.tuples(st.just(flags), st.booleans())), max_size=6
+    ),
+    limit=st.integers(2, 20),
+    how=st.sampled_from(["cut", "split", "drop"]),
+)
+def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
+    wholes: list[tuple[list[bool], bool]], limit: int, how: LongExamples
+) -> None:
+    """`fit` knows one row, `Pieces` arrays of all: neither is made of the other."""
+    text = "a. b\n\nc, "
+    made = [
+        Whole([100 * n + i for i in range(len(flags))], [True] * len(flags) if is_text else flags, text * len(flags),
+              [(i, i + 1) for i in range(len(flags))], None if is_text else Rendered("", ()))
+        for n, (flags, is_text) in enumerate(wholes)
+    ]  # fmt: skip
+    builder = Builder()
+    for number, whole in enumerate(made):
+        builder.add(number, 0, [counted(whole)])
+    held = Tokenised([], None, ANSWERS)
+    held._segments.append(builder.segment())
+    pieces = Pieces.of(held.of(np.arange(len(made))), limit, how)
+    expected = [[row for row in fit(whole, limit, how) if row.learned_count] for whole in made]
+    assert [without_first(row) for row in pieces] == [without_first(row) for rows in expected for row in rows]
+    assert list(pieces.per_example) == list(map(len, expected))
+    assert list(lengths_of(pieces)) == list(lengths_of([*pieces])) and list(learned_of(pieces)) == list(learned_of([*pieces]))
+    assert sum(pieces.lost) == sum(row.cut for row in pieces)
+
+
+def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+    rows = store.rows(added(store, tmp_path))
+    for some in (at(3, 1), at(30, 2, 29), at(7)):
+        Tokenised(rows, tokenizer, ANSWERS).of(some)
+    wanted = at(29, 0, 3, 7, 39, 1, 3)
+    found = Tokenised(rows, tokenizer, ANSWERS).of(wanted, trains=True)
+    expected = [tokenizer.encode_row(rows[int(i)][1], ANSWERS)[0].input_ids for i in wanted]
+    assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == expected and len(kept(store)) == 4
+
+
+# ---- once -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+    id = added(store, tmp_path)
+    counting = Counting(tokenizer)
+    seen = Preview.measure(store.rows(id), counting)
+    assert counting.encoded == 40
+    again = DatasetStore(store.root, tmp_path)
+    recipe = Recipe.parse({"data": {"source": id, "max_length": 64}})
+    train, evaluation = tokenize(again.rows(id).examples, recipe, counting, Silent())
+    assert counting.encoded == 40 and len(train) + len(evaluation) == seen.counts(64).pieces
+    fresh, _ = tokenize([example for _, example in again.rows(id)], recipe, tokenizer, Silent())
+    assert list(train) == list(fresh), "as if nothing had been kept"
+    everything = Learning("everything")
+    Tokenised(again.rows(id), counting, everything).of(at(0))
+    assert counting.encoded == 41, "another way to learn has other tokens that are learned"
+
+
+def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(store, tmp_path, tokenizer, starter_folder) -> None:
+    rows, folders = store.rows(added(store, tmp_path)), []
+    for number in range(6):
+        folder = tmp_path / f"model-{number}"
+        folder.mkdir()
+        for file in starter_folder.glob("*.json"):
+            link_or_copy(file, folder / file.name)
+        (folder / "chat_template.jinja").write_text(tokenizer.template.source + "{# " + "x" * number + " #}", "utf-8")
+        counting = Counting(Tokenizer(folder))
+        Tokenised(rows, counting, ANSWERS).of(at(0, 1))
+        assert counting.encoded == 2
+        folders.append(counting)
+    assert len(list(store.root.glob("*/tokens-*"))) == tokens_module.KEPT_WAYS
+    Tokenised(rows, folders[-1], ANSWERS).of(at(1, 0))
+    assert folders[-1].encoded == 2
+
+
+def test_what_was_counted_before_a_stop_is_not_lost(store: DatasetStore, tmp_path: Path, tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(tokens_module, "SEGMENT_ROWS", 7)
+    rows, told = store.rows(added(store, tmp_path, 60)), []
+
+    def stop(ready: int) -> None:
+        told.append(ready)
+        if ready >= 40:
+            raise StopRequested
+
+    with pytest.raises(StopRequested):
+        Tokenised(rows, tokenizer, ANSWERS).of(np.arange(60), stop)
+    counting = Counting(tokenizer)
+    Tokenised(rows, counting, ANSWERS).of(np.arange(60), told.append)
+    assert counting.encoded == 20 and told == [0, 20, 40, 40]
+    assert len(kept(store)) == 6 + 3
+
+
+def test_a_row_that_the_template_refuses_is_remembered_as_refused(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+    file = tmp_path / "mine.jsonl"
+    refused = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": [{"name": "t"}]}
+    file.write_text("\n".join(map(json.dumps, [{"messages": refused["messages"]}, refused])), "utf-8")
+    rows = store.rows(store.import_file(file).id)
+    for _ in range(2):
+        counting = Counting(tokenizer)
+        found = Tokenised(rows, counting, ANSWERS).of(at(1, 0, 1))
+        assert [(place, why.key) for place, why in found.refused] == [(0, "template.no_tools"), (2, "template.no_tools")]
+        assert list(found.counts) == [0, 1, 0] and list(found.row) == [1]
+    assert counting.encoded == 0
+
+
+# ---- damage -----------------------------------------------------------------------------------------------------------
+
+
+def flip(raw: bytes, place: int) -> bytes:
+    return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+
+
+def place_of(name: str, raw: bytes) -> int:
+    size = int.from_bytes(raw[:8], "little")
+    return 8 + size + json.loads(raw[8 : 8 + size])["arrays"][name][0]
+
+
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda raw: raw[:-5],
+    "longer": lambda raw: raw + b"\0" * 8,
+    "a bit of the ids": lambda raw: flip(raw, len(raw) - 3),
+    "a bit of the learned ones": lambda raw: flip(raw, place_of("runs", raw)),
+    "a bit of the keys": lambda raw: flip(raw, 8 + int.from_bytes(raw[:8], "little") + 1),
+    "empty": lambda raw: b"",
+    "other": lambda raw: b"x" * 1000,
+    "no JSON": lambda raw: raw[:8] + b"x" * (len(raw) - 8),
+    "another version": lambda raw: raw.replace(b'"v": 1', b'"v": 0', 1),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, tokenizer, harm: str) -> None:
+    rows = store.rows(added(store, tmp_path))
+    whole = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
+    expected = list(Pieces.of(whole, 64, "cut"))
+    (file,) = kept(store)
+    file.write_bytes(HARMS[harm](file.read_bytes()))
+    counting = Counting(tokenizer)
+    again = Tokenised(rows, counting, ANSWERS).of(np.arange(40), trains=True)
+    assert list(Pieces.of(again, 64, "cut")) == expected and counting.encoded == 40
+    assert kept(store) != [file] and len(kept(store)) == 1
+
+
+@pytest.mark.parametrize("where", ["before", "while it is read"])
+def test_tokens_that_somebody_removes_are_counted_again(store: DatasetStore, tmp_path: Path, tokenizer, where: str) -> None:
+    rows = store.rows(added(store, tmp_path))
+    Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40))
+    held = Tokenised(rows, tokenizer, ANSWERS) if where != "before" else None
+    kept(store)[0].unlink()
+    counting = Counting(tokenizer)
+    held = held or Tokenised(rows, counting, ANSWERS)
+    held._tokenizer = counting
+    assert len(held.of(np.arange(40), trains=True)) == 40 and counting.encoded == 40
+
+
+def test_where_the_disk_takes_nothing_tokens_are_counted_all_the_same(store, tmp_path, tokenizer, monkeypatch) -> None:
+    rows = store.rows(added(store, tmp_path))
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "replace", full)
+    found = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
+    assert len(Pieces.of(found, 64, "cut")) == 40 and kept(store) == []
+
+
+def test_a_disk_that_gives_back_something_else_is_not_asked_for_ever(store, tmp_path, tokenizer, monkeypatch) -> None:
+    rows, whole = store.rows(added(store, tmp_path)), files.replace
+    monkeypatch.setattr(files, "replace", lambda path, data: whole(path, flip(data, len(data) - 3)))
+    found = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
+    assert len(Pieces.of(found, 64, "cut")) == 40 and kept(store) == []
+
+
+def test_a_deleted_set_takes_its_tokens_with_it(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+    id = added(store, tmp_path)
+    Tokenised(store.rows(id), tokenizer, ANSWERS).of(at(0))
+    assert kept(store)
+    store.delete(id)
+    assert not kept(store) and not list(store.root.glob("*/"))[1:]
+
+
+def test_a_segment_reads_what_a_builder_wrote(tmp_path: Path) -> None:
+    builder = Builder()
+    builder.add(9, 1, [Counted(4, [(1, 2), (3, 4)], None, (7, 8, 9, 10), True, 2), Counted(2, [(1, 2)], ((1,), (), ()), (1, 2))])
+    builder.add(4, 2, [Counted(1, [], None, (5,))])
+    builder.write(tmp_path / "one.tokens")
+    read, made = Segment.read(tmp_path / "one.tokens"), builder.segment()
+    assert all(np.array_equal(read[name], made[name]) for name in builder.arrays)
+    assert list(read.find(at(4, 9, 5))) == [1, 0, -1] and read.borders(1) == ([1], [], []) and read.borders(0) == ([], [], [])
+
+
+# ---- many rows ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_earliest_of_equal_values_is_found() -> None:
+    values = np.array([5, 3, 5, 3, 3, -1, 5], np.int64)
+    assert list(earliest(values)) == [0, 1, 0, 1, 1, 5, 0] and list(earliest(values[:0])) == []
+
+
+def test_the_order_of_rows_is_that_of_earlier_versions() -> None:
+    """A run that was begun by one goes on with the same steps. Taken from version 0.1."""
+    trained, held = split(25, 0.1, 42)
+    assert held.tolist() == [3, 20] and len(trained) == 23
+    lengths = np.array([5, 9, 7, 3, 8, 8, 6, 1, 9], np.int32)
+    padded, packed = (Schedule(lengths, 2, 2, 1.0, -1, 3, capacity) for capacity in (None, 18))
+    assert list(padded.steps()) == PADDED
+    assert list(packed.steps()) == PACKED
+
+
+PADDED = [[[1, 8], [2, 6]], [[0, 3], [7]], [[5, 4]]]
+PACKED = [[[5, 2, 3], [7]], [[1, 4], [6, 0]], [[8]]]
+
+
+def test_a_message_with_thinking_and_a_system_message_are_remembered(tokenizer: Tokenizer) -> None:
+    said = (ChatMessage("system", "s"), ChatMessage("user", "q"), ChatMessage("assistant", "a"))
+    found = Tokenised([(1, Example(messages=said)), (2, Example(text="x y"))], tokenizer, ANSWERS).of(at(0, 1))
+    assert list(found.system) == [True, False] and list(found.is_text) == [False, True] and not found.thoughts.any()
