@@ -14,6 +14,7 @@ from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES
+from core.data.sets import gathered
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -39,6 +40,9 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
     try:
         store.path(source)
     except DataError:
+        for candidate in (expand(source), relative_to / source):
+            if candidate.is_dir():
+                return gathered.add(store, [candidate], candidate.name, choices).id
         if Path(source).suffix.lower() in SUFFIXES or not SetName.looks_like(source):
             raise
         found = adding.here(store, SetName.parse(source))
@@ -65,15 +69,16 @@ def inspect(
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
 ) -> None:
-    """What is in a data file, what is wrong with it by row, and (with --model) what would be learned."""
+    """What is in a data file, a folder or a zip of them, what is wrong with it by row, and (with --model) what would be learned."""
     space = Workspace.open(workspace)
     path = expand(data)
     roles = parse(columns) if columns else None
     choices = Choices(
         columns=roles, encoding=encoding or None, sheet=sheet or None, voice=voice, gap_hours=gap_hours, pseudonyms=pseudonyms
     )
-    if not path.is_file():
-        path, choices = dataset_store(space).path(data), dataset_store(space).choices(data, choices)
+    store = dataset_store(space)
+    if not path.is_file() and not (path.is_dir() and not store.knows(data)):
+        path, choices = store.path(data), store.choices(data, choices)
     report = inspect_file(path, choices=choices)
     examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +33,7 @@ from core.data.chats.overview import Chat
 from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.findings.finding import Finding
 from core.data.findings.look import Look
-from core.data.reading import sniff
+from core.data.reading import several, sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
@@ -145,12 +146,12 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
         if needs_picture(notes.losses, _texts(example)):
             raise Flaw("data.needs_picture")
     except Flaw as flaw:
-        return None, [Problem(row=row.number, line=row.line, text=flaw.message)]
+        return None, [Problem(row=row.number, line=row.line, file=row.file, text=flaw.message)]
     if left is not None:
         left.add([Loss("row")] if is_bad else notes.losses)
     if is_bad:
         return None, []
-    return example, [Problem(row=row.number, line=row.line, text=w, severity="warning") for w in notes.warnings]
+    return example, [Problem(row=row.number, line=row.line, file=row.file, text=w, severity="warning") for w in notes.warnings]
 
 
 def _is_bad(values: Columns) -> bool:
@@ -293,7 +294,7 @@ def examples_of(
     for item in items:
         problems = [item] if isinstance(item, Problem) else []
         if isinstance(item, Row):
-            example, problems = check(item, chosen)
+            example, problems = check(item, item.format or chosen)
             if example is not None:
                 found = True
                 yield item.number, example
@@ -326,6 +327,7 @@ def inspect_file(
     listed: dict[str, list[Problem]] = {"error": [], "warning": []}
     counts = {"error": 0, "warning": 0}
     left, look = Tally(), Look()
+    files: Counter[str] = Counter()
     rows = 0
 
     def note(problem: Problem) -> None:
@@ -342,7 +344,8 @@ def inspect_file(
             continue
         rows += 1
         names.update(dict.fromkeys(name for name in map(str, item.values) if name not in roles.values()))
-        example, problems = check(item, chosen, left)
+        files[item.file] += 1
+        example, problems = check(item, item.format or chosen, left)
         for problem in problems:
             note(problem)
         keep(Read(item.number, item.line, example, item.values, problems))
@@ -369,7 +372,12 @@ def inspect_file(
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
-        notes=(*source.notes, *((chat.note(),) if chat else ()), *(() if choices.columns else _guessed(roles))),
+        notes=(
+            *source.notes,
+            *several.of_files(source, files),
+            *((chat.note(),) if chat else ()),
+            *(() if choices.columns else _guessed(roles)),
+        ),
         guessed=bool(roles) and not choices.columns,
         roles=dict(roles),
         left_out=left.said(),
@@ -388,6 +396,8 @@ def _start(
     if source.chat:
         source = replace(source, choices=choices)
         return source, "messages", {}, read_rows(source, limits)
+    if source.parts:
+        return several.start_each(source, lambda part: _start(part, format, limits, choices), limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
     # Read from the beginning again afterwards: a file may have a million broken rows before its first good one.

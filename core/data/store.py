@@ -112,6 +112,12 @@ class DatasetStore:
             raise _unknown(id)
         return info
 
+    def knows(self, id: str) -> bool:
+        try:
+            return bool(self.path(id))
+        except DataError:
+            return False
+
     def path(self, id: str) -> Path:
         """The data file of an id. Raises DataError for one that is not in the list, or leads out of its folder."""
         if not isinstance(id, str):
@@ -206,7 +212,7 @@ class DatasetStore:
                     folder = self._new_folder(shown)
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
                     report = _read(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
-                    digest = _copy(path, folder / f"source.{source.kind}", check)
+                    digest = _copy(path, folder / f"source.{source.stored_as or source.kind}", check)
                     if digest != report.sha256:
                         raise DataError("data.changed_while_reading", file=path.name)
                     info = DatasetInfo(

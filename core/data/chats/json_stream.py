@@ -49,7 +49,7 @@ def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str,
     """(the last value that stood at `thread`, object) for each object at `place`. Raises DataError where the file is broken off."""
     count, of = 0, ""
     builder = None
-    with open(source.path, encoding=source.encoding, newline="") as file:
+    with source.path.open(encoding=source.encoding, newline="") as file:
         try:
             for prefix, event, value in ijson.parse(_Utf8(file), use_float=True):
                 if builder is None and prefix == place and event == "start_map":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from core.data.chats import assistants, messengers, whatsapp
 from core.data.chats.json_stream import HEAD, keys_in
 from core.data.chats.said import Said
-from core.data.reading.rows import FileKind, Limits, Problem, Source
+from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
 
 _LOOKED_AT = 200  # lines, to tell a chat from another text
 
@@ -36,11 +36,20 @@ KINDS = {
 }
 
 
-def recognise(path: Path, kind: FileKind, encoding: str) -> str:
+def messages(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+    """Of all its files, each with threads of its own."""
+    for part in source.parts or (source,):
+        # Slack writes a file for each day of a channel, which is a folder.
+        within = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
+        for item in KINDS[source.chat].messages(part, limits):
+            yield item._replace(thread=f"{within}/{item.thread}") if source.parts and isinstance(item, Said) else item
+
+
+def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
     """A name of KINDS; "" for a file that is no chat."""
     if kind not in ("txt", "csv", "json", "jsonl"):
         return ""
-    with open(path, encoding=encoding, errors="replace") as file:
+    with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
             return "whatsapp" if whatsapp.is_chat(line for line in lines if line.strip()) else ""

@@ -93,7 +93,7 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
 
 
 def _records(source: Source) -> Iterator[dict[str, str]]:
-    with open(source.path, encoding=source.encoding, newline="") as file:
+    with source.path.open(encoding=source.encoding, newline="") as file:
         records = csv.reader(file, delimiter=source.delimiter or ",")
         names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
         for record in records:

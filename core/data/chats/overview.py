@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from core.data.chats.kinds import KINDS, Kind
+from core.data.chats.kinds import KINDS, Kind, messages
 from core.data.chats.said import Said
 from core.data.reading.rows import DEFAULT_LIMITS, Limits, Source
 from core.errors import DataError
@@ -106,7 +106,7 @@ class _Known:
 def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
     found = Overview(KINDS[chat])
     before: dict[str, float] = {}
-    for said in found.kind.messages(known.source, limits):
+    for said in messages(known.source, limits):
         if not isinstance(said, Said) or said.left is not None:
             continue
         found.people[said.person] += 1

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from core.data.chats.kinds import messages
 from core.data.chats.overview import Chat, Overview, look, read_as
 from core.data.chats.said import Said
 from core.data.chats.stand_ins import StandIns
@@ -46,7 +47,7 @@ def chat_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     chat, overview = read_as(source), look(source)
     made = _Rows(chat, overview)
     waiting: Raw | None = None
-    for item in made.of(overview.kind.messages(source, limits)):
+    for item in made.of(messages(source, limits)):
         if isinstance(item, Problem):
             yield item
             continue

@@ -57,7 +57,7 @@ def messages(source: Source, limits: Limits) -> Iterator[Said]:
 
 def _lines(source: Source) -> Iterator[tuple[int, str, dates.Numbers | None]]:
     """(number, what stands behind the date, the numbers of the date), or (number, line, None) for one that goes on."""
-    with open(source.path, encoding=source.encoding) as file:
+    with source.path.open(encoding=source.encoding) as file:
         for number, line in enumerate(file, 1):
             line = line.rstrip("\n")
             found = _HEAD.match(line)

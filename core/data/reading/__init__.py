@@ -1,5 +1,5 @@
 """Rows out of files, whatever their encoding: `sniff` looks at a file, the others read it, `reader.read_rows` is the way in.
 
 Imports: system (a process of its own for spreadsheets) and the ground. Add a file type: its suffix in `rows.SUFFIXES`, how it is recognised in `sniff`, its rows in a function that
-`reader` calls.
+`reader` calls. Several files are one set by `several`.
 """

@@ -11,8 +11,8 @@ import difflib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from core.data.reading.rows import Readable
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -40,7 +40,7 @@ class Found:
     notes: tuple[Message, ...] = ()
 
 
-def find(path: Path, head: bytes, said: str | None) -> Found:
+def find(path: Readable, head: bytes, said: str | None) -> Found:
     """Reads the whole file. said: by a person; it is not questioned. Raises DataError for what is no text, or has none in it."""
     encoding = _checked(said, head) if said else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding)
@@ -72,7 +72,7 @@ def _checked(said: str, head: bytes) -> str:
     return "utf-8-sig" if found == "utf-8" and head.startswith(codecs.BOM_UTF8) else found
 
 
-def _by_first_bytes(path: Path, head: bytes) -> str:
+def _by_first_bytes(path: Readable, head: bytes) -> str:
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -101,13 +101,13 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Readable) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
 
 
-def _scan(path: Path, encoding: str) -> tuple[str, int | None, bool]:
+def _scan(path: Readable, encoding: str) -> tuple[str, int | None, bool]:
     """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
     # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
@@ -128,7 +128,7 @@ def _scan(path: Path, encoding: str) -> tuple[str, int | None, bool]:
             return digest.hexdigest(), first_bad, blank
 
 
-def _is_damaged(path: Path) -> bool:
+def _is_damaged(path: Readable) -> bool:
     """Whether most of what is not ASCII is UTF-8."""
     good = bad = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -141,7 +141,7 @@ def _is_damaged(path: Path) -> bool:
     return good >= bad
 
 
-def _sample(path: Path) -> bytes:
+def _sample(path: Readable) -> bytes:
     """The first lines that are not ASCII."""
     lines, size = [], 0
     with path.open("rb") as file:

@@ -46,7 +46,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     row = 0
     broken = source.first_bad_byte is not None
     # surrogateescape turns bytes that are not UTF-8 into lone surrogates, so that one bad line costs one row.
-    with open(source.path, encoding=source.encoding, errors="surrogateescape" if broken else "strict") as file:
+    with source.path.open(encoding=source.encoding, errors="surrogateescape" if broken else "strict") as file:
         for number, line, size in lines_of(file, limits.row_bytes):
             if line is None:
                 row += 1

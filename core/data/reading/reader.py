@@ -61,7 +61,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
             continue
         if item.row > limits.rows:
             raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
-        found = checked(item, limits) if isinstance(item, Raw) else item
+        found = checked(_laid_out(item, source), limits) if isinstance(item, Raw) else item
         if held:
             yield held
             held = None
@@ -73,3 +73,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
         yield replace(held, left=held.left + losses) if losses else held
     else:
         yield from (left_beside(loss, count) for loss, count in Counter(losses).items())
+
+
+def _laid_out(raw: Raw, source: Source) -> Raw:
+    return replace(raw, value=source.layout.of(raw.value)) if source.layout and isinstance(raw.value, dict) else raw

@@ -6,18 +6,19 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
 from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.dataset_info import Layout
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
+from core.recipe import Format
 from core.values import MIB, Frozen
 
-FileKind = Literal["json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods"]
+FileKind = Literal["json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip"]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json",
     ".jsonl": "jsonl",
@@ -30,6 +31,7 @@ SUFFIXES: dict[str, FileKind] = {
     ".xls": "xls",
     ".xlsb": "xlsb",
     ".ods": "ods",
+    ".zip": "zip",
     ".txt": "txt",
     ".md": "txt",
 }
@@ -58,6 +60,8 @@ class Row:
     values: dict[str, Any]
     line: int | None = None
     left: tuple[Loss, ...] = ()  # what its reader left out between this row and the one before
+    file: str = ""  # of a set of several files: the one that it stands in, and its format
+    format: Format | None = None
 
 
 class Problem(Frozen):
@@ -67,12 +71,15 @@ class Problem(Frozen):
     text: Message
     severity: Literal["error", "warning"] = "error"
     line: int | None = None
+    file: str = ""  # of a set of several files
 
     @property
     def sentence(self) -> Message:
         """The text with its place: "Row 118 (line 120): ..."."""
         if self.row == 0:
             return self.text
+        if self.file:
+            return msg("data.at_row_file", row=self.row, file=self.file, line=self.line or "-", problem=self.text)
         if self.line is None:
             return msg("data.at_row", row=self.row, problem=self.text)
         return msg("data.at_row_line", row=self.row, line=self.line, problem=self.text)
@@ -85,11 +92,26 @@ class Flaw(Exception):
         self.message = msg(key, **params)
 
 
+class Readable(Protocol):
+    """A file, or one inside of an archive or folder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+    @property
+    def stem(self) -> str: ...
+
+    def open(self, *args: Any, **options: Any) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Source:
     """A file that was looked at: what it is, how its bytes become characters, and what was assumed."""
 
-    path: Path
+    path: Readable
     kind: FileKind
     bytes: int
     sha256: str
@@ -101,6 +123,9 @@ class Source:
     sheet: str = ""  # of a spreadsheet: the one that is read
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NOTHING_SAID
+    parts: tuple[Source, ...] = ()  # of several files
+    layout: Layout | None = None  # what dataset_info.json says of its columns
+    stored_as: str = ""  # the kind of the file as a whole, where this is a file inside of it
 
 
 def left_beside(loss: Loss, count: int) -> Problem:

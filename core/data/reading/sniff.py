@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.data.chats import kinds
-from core.data.reading import encodings, spreadsheets, zips
+from core.data.reading import encodings, several, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Source
+from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Readable, Source
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -38,18 +38,23 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 
 
 # --- looking at the file ---------------------------------------------------------------------------------------------
-def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID) -> Source:
+def probe(path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID) -> Source:
     """Read the whole file once and say what it is. Raises DataError for a file with no rows in it that can be read."""
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
+    if isinstance(path, Path) and _is_folder(path):
+        with translated(path):
+            return several.of_folder(path, limits, choices, probe)
     with translated(path):
         size = _size(path, limits)
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             head = file.read(_HEAD)
-        spreadsheet = _spreadsheet(path, head, limits)
-        if spreadsheet:
+        packed = _zip_or_spreadsheet(path, head, limits)
+        if packed == "zip" and isinstance(path, Path):
+            return several.of_zip(path, limits, choices, probe, _digest(path))
+        if packed and packed != "zip":
             told = spreadsheets.look(path, choices.sheet, limits)
-            said = (*told.notes(), *_other_kind(path, spreadsheet))
-            return Source(path, spreadsheet, size, _digest(path), "", notes=said, sheet=told.sheet or "")
+            said = (*told.notes(), *_other_kind(path, packed))
+            return Source(path, packed, size, _digest(path), "", notes=said, sheet=told.sheet or "")
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
             return Source(path, "parquet", size, _digest(path), "")
@@ -70,13 +75,13 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS, choices: Choices = 
     return Source(path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, chat=chat, choices=choices)
 
 
-def _other_kind(path: Path, kind: FileKind) -> list[Message]:
+def _other_kind(path: Readable, kind: FileKind) -> list[Message]:
     is_other = SUFFIXES.get(path.suffix.lower(), kind) != kind
     return [msg("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper())] if is_other else []
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Readable) -> Iterator[None]:
     """The operating system's refusals, in a sentence."""
     name = path.name[:200] or str(path)[:200]
     try:
@@ -89,10 +94,10 @@ def translated(path: Path) -> Iterator[None]:
         raise DataError("data.cannot_read", file=name, reason=error.strerror or str(error)) from error
 
 
-def _size(path: Path, limits: Limits) -> int:
+def _size(path: Readable, limits: Limits) -> int:
     try:
-        size = path.stat().st_size
-        is_file = path.is_file()
+        size = path.stat().st_size if isinstance(path, Path) else getattr(path, "size", 1)
+        is_file = not isinstance(path, Path) or path.is_file()
     except ValueError:  # a NUL in the name
         raise DataError("data.missing_file", file=path.name.replace("\0", "")[:200]) from None
     if not is_file:  # a folder, a pipe, a device without end
@@ -104,21 +109,28 @@ def _size(path: Path, limits: Limits) -> int:
     return size
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a NUL in the name
+        return False
+
+
+def _digest(path: Readable) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _spreadsheet(path: Path, head: bytes, limits: Limits) -> FileKind | None:
-    """By content. Of Office's old files, which begin alike, and of encrypted ones the name must say that it is a spreadsheet."""
-    if head.startswith(b"PK\x03\x04"):
-        return kind if (kind := zips.kind_of(path, limits)) in SPREADSHEETS else None
+def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind | None:
+    """By content, or "zip". Of Office's old files, which begin alike, and of encrypted ones the name must say that it is a spreadsheet."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return zips.kind_of(path, limits) or "zip"
     if head.startswith(_MAGIC["office"]) and SUFFIXES.get(path.suffix.lower()) in SPREADSHEETS:
         return "xls"
     return None
 
 
-def _refuse_what_is_not_data(path: Path, head: bytes) -> None:
+def _refuse_what_is_not_data(path: Readable, head: bytes) -> None:
     for name, begins in _MAGIC.items():
         if head.startswith(begins):
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
@@ -128,12 +140,12 @@ def _refuse_what_is_not_data(path: Path, head: bytes) -> None:
         raise DataError("data.is_web_page", file=path.name)
 
 
-def _kind(path: Path, encoding: str, limits: Limits) -> FileKind:
+def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     """By content where that is clear, by the file's suffix otherwise."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
     if by_suffix == "csv" or by_suffix in SPREADSHEETS:  # many a program writes text and calls it .xls
         return "csv"
-    with open(path, encoding=encoding, errors="replace") as file:
+    with path.open(encoding=encoding, errors="replace") as file:
         lines: list[str] = []
         while len(lines) < 20 and (line := file.readline(limits.row_bytes)):
             if line.strip():
@@ -162,9 +174,9 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _delimiter(path: Path, encoding: str) -> str:
+def _delimiter(path: Readable, encoding: str) -> str:
     """The one of comma, semicolon and tab that splits the first records into the most equal columns."""
-    with open(path, encoding=encoding, newline="", errors="replace") as file:
+    with path.open(encoding=encoding, newline="", errors="replace") as file:
         sample = file.read(_HEAD)
     if sample.lower().startswith("sep=") and sample[4:5] in _DELIMITERS:
         return sample[4]

@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from core.data.reading.rows import Limits, Problem, Raw, Source, column_names, too_big
+from core.data.reading.rows import Limits, Problem, Raw, Readable, Source, column_names, too_big
+from core.data.reading.zips import Member
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
@@ -53,7 +54,7 @@ class Told:
         return tuple(said)
 
 
-def look(path: Path, sheet: str | None, limits: Limits) -> Told:
+def look(path: Readable, sheet: str | None, limits: Limits) -> Told:
     """Which sheets there are and which would be read. Raises DataError."""
     with _opened(path, sheet, limits) as (told, _):
         return told
@@ -101,7 +102,7 @@ def _is_number(cell: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, sheet: str | None, limits: Limits) -> Iterator[tuple[Told, Iterator[Any]]]:
+def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Told, Iterator[Any]]]:
     with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:
@@ -115,14 +116,14 @@ def _opened(path: Path, sheet: str | None, limits: Limits) -> Iterator[tuple[Tol
         yield told, _without_end(path, lines)
 
 
-def _without_end(path: Path, lines: Iterator[Any]) -> Iterator[Any]:
+def _without_end(path: Readable, lines: Iterator[Any]) -> Iterator[Any]:
     for line in lines:
         if isinstance(line, dict):
             raise _refusal(path, line)
         yield line
 
 
-def _refusal(path: Path, head: dict[str, Any]) -> DataError:
+def _refusal(path: Readable, head: dict[str, Any]) -> DataError:
     if head.get("error") == "memory":
         return DataError("data.sheet_too_large", file=path.name, limit_mib=MOST_MEMORY // MIB)
     if head.get("error") == "password":
@@ -130,10 +131,11 @@ def _refusal(path: Path, head: dict[str, Any]) -> DataError:
     return DataError("data.broken_sheet", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))
 
 
-def listen(path: Path, sheet: str, most_bytes: int) -> Generator[Any]:
+def listen(path: Readable, sheet: str, most_bytes: int) -> Generator[Any]:
     """What the process says, line by line; {"error": "memory"} in the place of its first where it took too much of it. It ends with the iterator."""
+    where = (os.path.abspath(str(path.archive)), path.name) if isinstance(path, Member) else (os.path.abspath(str(path)), "")
     process = subprocess.Popen(
-        [sys.executable, "-m", "core.data.reading.workbook", str(path.absolute()), sheet, str(most_bytes)],
+        [sys.executable, "-m", "core.data.reading.workbook", *where, sheet, str(most_bytes)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from core.data.reading.rows import Limits, Problem, Raw, Source, column_names, too_big
+from core.data.reading.zips import seekable
 from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
@@ -54,7 +55,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     assert source.delimiter is not None
     # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
-    with open(source.path, encoding=source.encoding, newline="") as file:
+    with source.path.open(encoding=source.encoding, newline="") as file:
         lines = _CsvLines(file, limits.row_bytes)
         records = csv.reader(lines, delimiter=source.delimiter, strict=True)
         header: list[str] | None = None
@@ -103,7 +104,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
     row = 0
     try:
-        with pyarrow.parquet.ParquetFile(source.path) as file:
+        with pyarrow.parquet.ParquetFile(seekable(source.path, limits)) as file:
             unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
             if unpacked > limits.bytes:
                 raise DataError("data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
@@ -134,7 +135,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows (`_Paragraph`)."""
     row = 0
-    with open(source.path, encoding=source.encoding) as file:
+    with source.path.open(encoding=source.encoding) as file:
         paragraph = _Paragraph()
         number, goes_on = 1, False
         while line := file.readline(MOST_CHARACTERS):

@@ -1,8 +1,8 @@
-"""A process of its own that opens a spreadsheet: `python -m core.data.reading.workbook FILE SHEET MOST_BYTES`, told in JSON lines on its output.
+"""A process of its own that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`, told in JSON lines on its output.
 
 The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows, "uncalculated": formulas
 without a stored value}, or {"error": ..., "reason": ...}. Then a line a row: [its number in the sheet, [its cells as text]], or
-[number, null, bytes] where it is larger than MOST_BYTES. SHEET "": the first that has rows, of the visible ones if any has.
+[number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of a FILE that is a zip. SHEET "": the first that has rows, of the visible ones if any has.
 
 calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends its process; that must
 not be the app's. Cells give what is stored, never what a formula or a link to another file would give; no macro runs.
@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
-from typing import Any
+from typing import IO, Any
 
 _DIGITS = 15  # that spreadsheets show of a number
 _CHUNK = 1 << 20
@@ -25,24 +25,31 @@ _CHUNK = 1 << 20
 _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></c>")
 
 
-def told(path: str, sheet: str, most_bytes: int) -> Iterator[Any]:
+def told(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:
-        with open(path, "rb") as file, CalamineWorkbook.from_filelike(file) as book:
+        with _opened(path, member) as file, CalamineWorkbook.from_filelike(file) as book:
             shown = [
                 (about.name, not str(about.visible).endswith(".Visible"))
                 for about in book.sheets_metadata
                 if str(about.typ).endswith(".WorkSheet")
             ]
             chosen = _chosen(book, sheet, shown)
-            yield {"sheets": shown, "sheet": chosen.name if chosen else None, "uncalculated": _uncalculated(path)}
+            yield {"sheets": shown, "sheet": chosen.name if chosen else None, "uncalculated": _uncalculated(path, member)}
             if chosen:
                 yield from _rows(chosen, most_bytes)
     except PasswordError:
         yield {"error": "password"}
-    except (CalamineError, OSError) as error:
+    except (CalamineError, OSError, zipfile.BadZipFile, zlib.error) as error:
         yield {"error": "broken", "reason": str(error)[:200]}
+
+
+def _opened(path: str, member: str) -> IO[bytes]:
+    if not member:
+        return open(path, "rb")
+    with zipfile.ZipFile(path) as archive:
+        return archive.open(member)
 
 
 def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> Any:
@@ -107,11 +114,11 @@ def as_text(cell: Any) -> str:
     return str(cell)
 
 
-def _uncalculated(path: str) -> int:
+def _uncalculated(path: str, member: str) -> int:
     """Formulas without a value in all sheets of an .xlsx; 0 for other kinds."""
     found = 0
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path, member) as file, zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
                 if name.startswith("xl/worksheets/") and name.endswith(".xml"):
                     with archive.open(name) as part:
@@ -129,5 +136,5 @@ def _uncalculated(path: str) -> int:
 
 
 if __name__ == "__main__":
-    for each in told(sys.argv[1], sys.argv[2], int(sys.argv[3])):
+    for each in told(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])):
         sys.stdout.write(json.dumps(each) + "\n")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
-from core.data.reading.rows import FileKind, Limits
+from core.data.reading.rows import FileKind, Limits, Readable
 from core.errors import DataError, reason_of
 from core.values import MIB
 
 MOST_DIRECTORY = 32 * MIB  # bytes; some 300,000 files
+MOST_HELD = 256 * MIB  # bytes
+_CHUNK = 64 << 10
 # What Python's zipfile raises for bytes that are no archive, or one of another kind than it knows.
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError)
 # Kinds that are zips, by a file in them.
@@ -21,23 +26,36 @@ _KINDS: dict[str, FileKind] = {"xl/workbook.xml": "xlsx", "xl/workbook.bin": "xl
 _MIMETYPES: dict[bytes, FileKind] = {b"application/vnd.oasis.opendocument.spreadsheet": "ods"}
 
 
+def seekable(path: Readable, limits: Limits) -> IO[bytes]:
+    """A file in which a reader may go back: one of an archive is held in memory."""
+    file = path.open("rb")
+    if file.seekable():
+        return file
+    with file:
+        held = file.read(MOST_HELD + 1)
+    if len(held) > MOST_HELD:
+        raise DataError("data.too_large", file=path.name, mib=len(held) // MIB, limit_mib=MOST_HELD // MIB)
+    return io.BytesIO(held)
+
+
 @contextlib.contextmanager
-def opened(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
+def opened(path: Readable, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Raises DataError where it is broken, or says that it is larger than may be."""
-    if _directory_bytes(path) > MOST_DIRECTORY:
-        raise DataError("data.zip_directory", file=path.name, limit_mib=MOST_DIRECTORY // MIB)
-    try:
-        archive = zipfile.ZipFile(path)
-    except BROKEN as error:
-        raise DataError("data.broken_zip", file=path.name, reason=reason_of(error)) from None
-    with archive:
-        unpacked = sum(each.file_size for each in archive.infolist())
-        if unpacked > limits.bytes:
-            raise DataError("data.too_large", file=path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
-        yield archive
+    with seekable(path, limits) as file:
+        if _directory_bytes(file) > MOST_DIRECTORY:
+            raise DataError("data.zip_directory", file=path.name, limit_mib=MOST_DIRECTORY // MIB)
+        try:
+            archive = zipfile.ZipFile(file)
+        except BROKEN as error:
+            raise DataError("data.broken_zip", file=path.name, reason=reason_of(error)) from None
+        with archive:
+            unpacked = sum(each.file_size for each in archive.infolist())
+            if unpacked > limits.bytes:
+                raise DataError("data.too_large", file=path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
+            yield archive
 
 
-def kind_of(path: Path, limits: Limits) -> FileKind | None:
+def kind_of(path: Readable, limits: Limits) -> FileKind | None:
     """Which kind of file a zip is, None for an archive. Raises DataError."""
     with opened(path, limits) as archive:
         names = set(archive.namelist())
@@ -53,18 +71,122 @@ def kind_of(path: Path, limits: Limits) -> FileKind | None:
             raise DataError("data.broken_zip", file=path.name, reason=reason_of(error)) from None
 
 
-def _directory_bytes(path: Path) -> int:
+def _directory_bytes(file: IO[bytes]) -> int:
     """The size of a zip's directory as its end says, which zipfile would read as a whole; 0 where there is no end."""
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - (1 << 16) - 22 - 20))
-        tail = file.read()
-        end = tail.rfind(b"PK\x05\x06")
-        if end < 0 or len(tail) < end + 16:
-            return 0
-        found = int.from_bytes(tail[end + 12 : end + 16], "little")
-        locator = tail[end - 20 : end] if end >= 20 else b""
-        if not locator.startswith(b"PK\x06\x07"):
-            return found
-        file.seek(min(size, int.from_bytes(locator[8:16], "little")))
-        return int.from_bytes(file.read(48)[40:48], "little")
+    size = file.seek(0, 2)
+    file.seek(max(0, size - (1 << 16) - 22 - 20))
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) < end + 16:
+        return 0
+    found = int.from_bytes(tail[end + 12 : end + 16], "little")
+    locator = tail[end - 20 : end] if end >= 20 else b""
+    if not locator.startswith(b"PK\x06\x07"):
+        return found
+    file.seek(min(size, int.from_bytes(locator[8:16], "little")))
+    return int.from_bytes(file.read(48)[40:48], "little")
+
+
+class Member:
+    """A file in an archive, with as much of pathlib.Path as readers ask for. Opened anew each time, like a file."""
+
+    def __init__(self, archive: Path, info: zipfile.ZipInfo):
+        self.archive, self._info = archive, info
+        self.name = info.filename
+        self.suffix, self.stem = PurePosixPath(self.name).suffix, PurePosixPath(self.name).stem
+        self.size = info.file_size
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    @property
+    def flaw(self) -> str:
+        """Why it is not read, as a key of a sentence; "" where it is."""
+        if self._info.flag_bits & 1:
+            return "data.member_password"
+        if stat.S_ISLNK(self._info.external_attr >> 16):
+            return "data.member_link"
+        parts = self.name.replace("\\", "/").split("/")
+        return "data.member_outside" if ".." in parts or self.name.startswith(("/", "\\")) or ":" in parts[0] else ""
+
+    def open(self, mode: str = "r", encoding: str | None = None, errors: str | None = None, newline: str | None = None) -> Any:
+        """mode: "r" or "rb". What is read may raise DataError."""
+        unpacked = io.BufferedReader(_Unpacked(self.archive, self._info), _CHUNK)
+        return unpacked if mode == "rb" else io.TextIOWrapper(unpacked, encoding=encoding, errors=errors, newline=newline)
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a member as they are unpacked: no more than its directory says, or a DataError."""
+
+    def __init__(self, archive: Path, info: zipfile.ZipInfo):
+        self._name, self._info = info.filename, info
+        self._file = archive.open("rb")
+        try:
+            self._file.seek(info.header_offset)
+            head = self._file.read(30)
+            if head[:4] != b"PK\x03\x04" or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise self._broken(f"method {info.compress_type}" if head[:4] == b"PK\x03\x04" else "header")
+            self._file.seek(sum(struct.unpack("<HH", head[26:30])), 1)
+        except (DataError, struct.error) as error:
+            self._file.close()
+            raise error if isinstance(error, DataError) else self._broken("header") from None
+        self._packed_left, self._left, self._crc = info.compress_size, info.file_size, 0
+        self._inflate = zlib.decompressobj(-15) if info.compress_type == zipfile.ZIP_DEFLATED else None
+        self._waiting = b""
+
+    def _broken(self, reason: str) -> DataError:
+        return DataError("data.broken_zip", file=self._name, reason=reason)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._next(len(buffer))
+        self._left -= len(data)
+        self._crc = zlib.crc32(data, self._crc)
+        if self._left < 0:
+            raise self._broken("larger than its directory says")
+        if not data and (self._left or self._crc != self._info.CRC):
+            raise self._broken("shorter than its directory says" if self._left else "checksum")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next(self, most: int) -> bytes:
+        if self._inflate is None:
+            return self._take(min(most, _CHUNK))
+        try:
+            while not self._inflate.eof:
+                packed = self._waiting or self._take(_CHUNK)
+                data = self._inflate.decompress(packed, most)
+                self._waiting = self._inflate.unconsumed_tail
+                if data or not packed:
+                    return data
+        except zlib.error as error:
+            raise self._broken(reason_of(error)) from None
+        return b""
+
+    def _take(self, most: int) -> bytes:
+        data = self._file.read(min(most, self._packed_left))
+        self._packed_left -= len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def members(path: Path, limits: Limits) -> list[Member]:
+    """The files of an archive. Raises DataError."""
+    with opened(path, limits) as archive:
+        return [Member(path, info) for info in archive.infolist() if not info.is_dir()]
+
+
+def pack(files: Sequence[tuple[str, Path]], target: Path) -> None:
+    """Files with their names as one archive, the same bytes for the same files."""
+    with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, file in files:
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as packed:
+                while chunk := source.read(MIB):
+                    packed.write(chunk)

@@ -22,7 +22,13 @@ FAQ = [["Frage", "Antwort", "Datum"], ["Was kostet es?", "Zwölf Euro.", 45728.5
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """What the process would say, without one; it has tests of its own in tests/process/test_workbook.py."""
-    monkeypatch.setattr(spreadsheets, "listen", lambda path, sheet, most: workbook.told(str(path), sheet, most))
+    monkeypatch.setattr(
+        spreadsheets,
+        "listen",
+        lambda path, sheet, most: workbook.told(
+            str(getattr(path, "archive", path)), path.name if hasattr(path, "archive") else "", sheet, most
+        ),
+    )
 
 
 def read(path: Path, limits: Limits = DEFAULT_LIMITS, **choices: str) -> tuple[list[Row], list[Problem]]:

@@ -1,0 +1,225 @@
+"""Several files that are one set: a folder, or a zip of one. Which of its files are data, and in which order.
+
+An archive of ChatGPT or Claude is its conversations.json, one of WhatsApp its chat, a folder of LLaMA-Factory or easy-dataset what its
+dataset_info.json names; otherwise every file of a kind that is read, by name. Every other file is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+from core.data.chats import overview
+from core.data.reading import dataset_info, zips
+from core.data.reading.choices import Choices
+from core.data.reading.rows import SUFFIXES, Limits, Problem, Readable, Row, Source
+from core.data.shapes.roles import Role
+from core.errors import DataError
+from core.messages import Message, msg
+from core.recipe import Format
+
+MOST_FILES = 5_000
+_MOST_NAMED, _MOST_FILES_NAMED = 10, 20
+_OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# What lies beside data and tells of it.
+_ABOUT = re.compile(
+    r"(?:readme|license|licence|changelog|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)\b[^/]*$", re.IGNORECASE
+)
+_WRITING = (".md",)  # read where nothing else is
+Probe = Callable[[Readable, Limits, Choices], Source]
+
+
+class Inside:
+    """A file of a folder, by its name in the folder."""
+
+    def __init__(self, folder: Path, path: Path):
+        self._path = path
+        self.name = path.relative_to(folder).as_posix()
+        self.suffix, self.stem, self.size = path.suffix, path.stem, path.stat().st_size
+        self.flaw = ""
+        self.open = path.open
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+
+Part = zips.Member | Inside
+
+
+def of_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
+    return _source(path, [each for each in zips.members(path, limits) if _is_own(each.name)], limits, choices, probe, sha256)
+
+
+def of_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
+    parts = [Inside(folder, path) for path in files_of(folder)]
+    if sum(part.size for part in parts) > limits.bytes:
+        mib = sum(part.size for part in parts) >> 20
+        raise DataError("data.too_large", file=folder.name, mib=mib, limit_mib=limits.bytes >> 20)
+    return _source(folder, parts, limits, choices, probe, "")
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Links are not followed. Raises DataError where there are more than are read."""
+    found: list[Path] = []
+    for top, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not (Path(top) / name).is_symlink())
+        for name in names:
+            path = Path(top) / name
+            if path.is_file() and not path.is_symlink() and _is_own(path.relative_to(folder).as_posix()):
+                found.append(path)
+        if len(found) > MOST_FILES:
+            raise DataError("data.too_many_files", file=folder.name, limit=MOST_FILES)
+    return found
+
+
+def _is_own(name: str) -> bool:
+    hidden = (part.startswith(".") and not part.startswith("..") for part in PurePosixPath(name).parts)
+    return not any(hidden) and not any(part in _OF_SYSTEMS for part in PurePosixPath(name).parts)
+
+
+def by_name(name: str) -> list[tuple[int, str]]:
+    """chapter 2 before chapter 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part.lower()) for part in re.split(r"(\d+)", name)]
+
+
+def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
+    if len(parts) > MOST_FILES:
+        raise DataError("data.too_many_files", file=path.name, limit=MOST_FILES)
+    parts = sorted(parts, key=lambda part: by_name(part.name))
+    wanted, layouts = _wanted(parts)
+    read: list[Source] = []
+    refused: list[DataError] = []
+    for part in wanted:
+        try:
+            if part.flaw:
+                raise DataError(part.flaw, file=part.name)
+            read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
+        except DataError as error:
+            refused.append(error)
+    read = _of_one_archive(read)
+    if not read:
+        raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
+    others = [part.name for part in parts if part.name not in {str(source.path.name) for source in read}]
+    notes = (*(_once(read) if len(read) > 1 else ()), *_notes(others, refused))
+    digest = sha256 or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
+    size = sum(part.size for part in parts)
+    if len(read) == 1:
+        about = msg("data.note_one_file", file=read[0].path.name)
+        return replace(read[0], bytes=size, sha256=digest, stored_as="zip", notes=(about, *read[0].notes, *notes))
+    chats = {source.chat for source in read}
+    same_chat = chats.pop() if len(chats) == 1 else ""
+    return Source(
+        path,
+        "zip",
+        size,
+        digest,
+        read[0].encoding,
+        notes=notes,
+        chat=same_chat,
+        choices=choices,
+        parts=tuple(read),
+        stored_as="zip",
+    )
+
+
+def _wanted(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
+    about = next((part for part in parts if PurePosixPath(part.name).name == dataset_info.NAME and not part.flaw), None)
+    if about:
+        named = dataset_info.read(about)
+        base = str(PurePosixPath(about.name).parent)
+        layouts = {str(PurePosixPath(base) / name) if base != "." else name: layout for name, layout in named.items()}
+        found = [part for part in parts if part.name in layouts]
+        if found:
+            return found, layouts
+    known = [part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)]
+    data = [part for part in known if part.suffix.lower() not in _WRITING]
+    return data or known, {}
+
+
+def _of_one_archive(read: list[Source]) -> list[Source]:
+    """Of an archive that an app made only what is its chat: other files of it tell of the account."""
+    archive = [source for source in read if source.chat in ("chatgpt", "claude", "whatsapp", "slack")]
+    return [source for source in archive if source.chat == archive[0].chat] if archive else read
+
+
+def _once(read: Sequence[Source]) -> list[Message]:
+    """What was assumed of files, each with the first that it was assumed of."""
+    said: list[Message] = []
+    for source in read:
+        for note in source.notes:
+            if all(note != other for _, other in [*((None, Message.model_validate(one.params["note"])) for one in said)]):
+                said.append(msg("data.note_in_file", file=source.path.name, note=note))
+    return said[:_MOST_NAMED]
+
+
+def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message, ...]:
+    endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in others)
+    said = [msg("data.note_refused_file", why=error.message) for error in refused[:_MOST_NAMED]]
+    if endings:
+        listed = [f"{ending} ({count:,})" for ending, count in endings.most_common(_MOST_NAMED)]
+        said.append(msg("data.note_other_files", count=len(others), endings=listed))
+    return tuple(said)
+
+
+Begun = tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]  # its format, what its columns are taken for, its rows
+
+
+def start_each(source: Source, start: Callable[[Source], Begun], limits: Limits) -> Begun:
+    """Each file by its own format; one that cannot be read is a warning, unless all are."""
+    begun, refused = [], []
+    for part in source.parts:
+        try:
+            begun.append(start(part))
+        except DataError as error:
+            refused.append(error)
+    if not begun:
+        raise refused[0]
+    most = Counter(chosen for _, chosen, _, _ in begun).most_common(1)[0][0]
+    roles = {name: role for _, _, of_part, _ in begun for name, role in of_part.items()}
+    warnings = (Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused)
+    return source, most, roles, chain(_one_after_another(source, begun, limits), warnings)
+
+
+def _one_after_another(source: Source, begun: Iterable[Begun], limits: Limits) -> Iterator[Row | Problem]:
+    """Rows of several files, numbered through."""
+    before = 0
+    for part, chosen, _, items in begun:
+        last = before
+        try:
+            for item in items:
+                if isinstance(item, Row):
+                    item = replace(item, number=item.number + before, file=part.path.name, format=chosen)
+                    last = max(last, item.number)
+                elif item.row:
+                    item = item.model_copy(update={"row": item.row + before, "file": part.path.name})
+                    last = max(last, item.row)
+                if last > limits.rows:
+                    raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
+                yield item
+        except DataError as error:
+            if last > limits.rows:
+                raise
+            yield Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message))
+        before = last
+
+
+def of_files(source: Source, rows: Counter[str]) -> list[Message]:
+    """Which files a set comes from, and what was assumed of chats among them."""
+    if not source.parts:
+        return []
+    named = [f"{name} ({count:,})" for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name]
+    said = [
+        msg(
+            "data.note_files", count=len(source.parts), files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]
+        )
+    ]
+    if not source.chat:
+        chats = [part for part in source.parts if part.chat][:_MOST_FILES_NAMED]
+        said += [msg("data.note_in_file", file=part.path.name, note=overview.read_as(part).note()) for part in chats]
+    return said

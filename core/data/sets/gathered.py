@@ -1,0 +1,62 @@
+"""Several files, or a folder, added as one set: they are packed into one archive, which is kept with the set like any other file."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from core.data.reading import dataset_info, several, sniff, zips
+from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.store import DatasetInfo, DatasetStore
+from core.errors import DataError
+
+_PREFIX = ".packing-"
+_STALE_S = 3600  # packing 2 GiB takes minutes
+
+
+def add(
+    store: DatasetStore,
+    paths: Sequence[Path],
+    name: str = "",
+    choices: Choices = NOTHING_SAID,
+    check: Callable[[], None] = lambda: None,
+) -> DatasetInfo:
+    """One set of all that is given; of a folder, the files that are read of it. Raises DataError."""
+    if len(paths) == 1 and not paths[0].is_dir():
+        return store.import_file(paths[0], name or paths[0].stem, choices, check)
+    files: dict[str, Path] = {}
+    for path in paths:
+        for inside, file in _of_folder(path, choices) if path.is_dir() else [(path.name, path)]:
+            while inside in files:  # two folders may each have a file of a name
+                inside = f"_{inside}"
+            files[inside] = file
+    shown = name or (paths[0].name if len(paths) == 1 else f"{paths[0].stem} + {len(paths) - 1}")
+    store.root.mkdir(parents=True, exist_ok=True)
+    try:
+        _clean(store.root)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store.root) as folder:
+            archive = Path(folder) / "files.zip"
+            zips.pack(sorted(files.items(), key=lambda item: several.by_name(item[0])), archive)
+            check()
+            return store.import_file(archive, shown, choices, check)
+    except OSError as error:
+        raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
+
+
+def _clean(root: Path) -> None:
+    """What a crash left behind."""
+    for left in root.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
+    source = sniff.probe(folder, choices=choices)
+    wanted = {part.path.name for part in source.parts or (source,)}
+    found = [(path.relative_to(folder).as_posix(), path) for path in several.files_of(folder)]
+    return [(name, path) for name, path in found if name in wanted or path.name == dataset_info.NAME]
