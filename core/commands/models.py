@@ -227,7 +227,7 @@ def hub_cells(row: Found) -> list[str]:
 def kept_json(row: Kept) -> dict[str, Any]:
     uses = [asdict(use) for use in row.uses]
     said = {"store": row.store, "id": row.id, "folder": str(row.folder), "bytes": row.size, "last_used": row.last_used}
-    return said | {"is_whole": row.is_whole, "can_delete": row.can_delete, "uses": uses}
+    return said | {"is_whole": row.is_whole, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
 
 
 def download_json(row: Download) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def as_of_no_hub(error: Exception) -> Exception:
 def _found(row: ModelInfo) -> Found:
     card, tags = row.card_data, [str(tag) for tag in row.tags or []]
     tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
-    why_not = _why_not(row, tags)
+    base = base_of(row)
+    why_not = _why_not(row, tags, base)
     license_ = card.get("license_name") or card.get("license") if card else None
     return Found(
         id=row.id,
@@ -99,7 +100,7 @@ def _found(row: ModelInfo) -> Found:
         tags=tuple(tags),
         modified=row.last_modified.date().isoformat() if row.last_modified else None,
         why_not=why_not,
-        made_from=base_of(row) if why_not else None,
+        made_from=base if why_not else None,
     )
 
 
@@ -108,13 +109,13 @@ def _texts(value: Any) -> Sequence[str]:
     return [value] if isinstance(value, str) else [each for each in value or () if isinstance(each, str)]
 
 
-def _why_not(row: ModelInfo, tags: list[str]) -> Message | None:
+def _why_not(row: ModelInfo, tags: list[str], base: str | None) -> Message | None:
     """By its tags alone: the listing of its files, which comes before a download, has the last word."""
     library = row.library_name or ""
     if library == "peft" or "adapter" in tags or any(tag.startswith("base_model:adapter:") for tag in tags):
-        return msg("hub_search.adapter")
+        return msg("hub_search.adapter_of" if base else "hub_search.adapter")
     if library == "diffusers" or row.pipeline_tag in _IMAGES:
         return msg("hub_search.images", kind=row.pipeline_tag or library)
     if "gguf" in tags and row.safetensors is None:
-        return msg("hub_search.only_gguf")
+        return msg("hub_search.only_gguf_of" if base else "hub_search.only_gguf")
     return None

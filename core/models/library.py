@@ -6,6 +6,7 @@ a worker. Everything else here is quick and serves the page. No torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from core.errors import ModelError
 from core.hub import cached, peek
 from core.hub.downloads import Bring, Downloads, with_nearest
 from core.messages import Message
-from core.models import adapters, families, headers, hub_shapes, quantised, starter
+from core.models import adapters, families, gguf_names, headers, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes import ModelShape
 from core.models.starter import Check, Report
@@ -96,9 +97,18 @@ class Models:
         """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave it."""
         found = self._library()
         if model_id not in found:
+            self._refuse_gguf(model_id.removeprefix("library:"))
             names = sorted(found) or ["-"]
             raise ModelError("model.not_in_library", found=model_id[:100], there=names[:10])
         return check_folder(found[model_id], model_id)
+
+    def _refuse_gguf(self, name: str) -> None:
+        """Raises ModelError where name is a GGUF file of a library folder, or a folder that holds nothing else."""
+        for root in self.workspace.library_folders:
+            for path in (root / name, root / f"{name}.gguf") if re.fullmatch(r"[\w .-]+", name) else ():
+                if (path.suffix == ".gguf" and path.is_file()) or (path.is_dir() and any(path.glob("*.gguf"))):
+                    base = gguf_names.made_from(name)
+                    raise ModelError("model.gguf_of" if base else "model.gguf", found=name[:100], base=base)
 
     def local_folder(self, model_id: str) -> Path | None:
         """The folder of model_id where it is on this PC; None where it would have to be downloaded first. Raises ModelError."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from huggingface_hub.utils import WeakFileLock
 from core import files
 from core.errors import ModelError
 from core.hub.cached import REPO_ID, CachedRepo, cache_folder
-from core.models import starter
+from core.models import gguf_names, starter
 from core.workspace.folder import Workspace
 
 Store = Literal["hub", "starter", "library", "lm_studio", "ollama"]
@@ -41,7 +41,8 @@ class Use:
 @dataclass(frozen=True)
 class Kept:
     """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look at or change of
-    one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of the hub's, whether it loads."""
+    one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of the hub's, whether it loads.
+    made_from: of GGUF files, the model of the catalogue that is trained instead, where their name tells."""
 
     store: Store
     id: str
@@ -50,6 +51,7 @@ class Kept:
     last_used: float
     is_whole: bool = True
     uses: tuple[Use, ...] = ()
+    made_from: str | None = None
 
     @property
     def can_delete(self) -> bool:
@@ -89,7 +91,7 @@ def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
 
 
 def _with_uses(row: Kept, uses: Sequence[Use]) -> Kept:
-    return Kept(row.store, row.id, row.folder, row.size, row.last_used, row.is_whole, tuple(uses))
+    return replace(row, uses=tuple(uses))
 
 
 def _hub() -> Iterator[Kept]:
@@ -133,7 +135,8 @@ def _lm_studio() -> Iterator[Kept]:
         for folder in _folders(publisher):
             size, last_used = _weighed(folder)
             if size:
-                yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used)
+                made_from = gguf_names.made_from(folder.name)
+                yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used, made_from=made_from)
 
 
 def _ollama() -> Iterator[Kept]:
@@ -149,7 +152,8 @@ def _ollama() -> Iterator[Kept]:
                 if size:
                     space = model.parent.name
                     name = f"{model.name}:{manifest.name}" if space == "library" else f"{space}/{model.name}:{manifest.name}"
-                    yield Kept("ollama", name, manifest, size, manifest.stat().st_mtime)
+                    made_from = gguf_names.made_from(f"{model.name}:{manifest.name}")
+                    yield Kept("ollama", name, manifest, size, manifest.stat().st_mtime, made_from=made_from)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -89,6 +89,7 @@ def row(each: Kept, w: Wording) -> Html:
         w.t(f"disk_view.store_{each.store}"),
         "" if each.is_whole else w.t("disk_view.incomplete"),
         used(each, w),
+        w.t("disk_view.trained_as", model=each.made_from) if each.made_from else "",
     ]
     button = None
     if each.can_delete:

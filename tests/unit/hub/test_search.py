@@ -57,7 +57,7 @@ def test_what_can_be_no_base_says_why_and_what_is_gated_says_so(hub):
     why = {name: row.why_not.key for name, row in found.items() if row.why_not}
     assert why == {
         "owner/qwen3-4b-GGUF": "hub_search.only_gguf",
-        "owner/qwen3-4b-lora": "hub_search.adapter",
+        "owner/qwen3-4b-lora": "hub_search.adapter_of",
         "owner/qwen3-image": "hub_search.images",
     }
     assert found["meta/qwen3-gated"].gated and found["meta/qwen3-gated"].license == "lic"
@@ -77,6 +77,7 @@ def test_what_a_gguf_repository_was_made_from_is_told(hub, told: dict, base: str
     hub.rows = [{"id": "owner/x-GGUF", **told}]
     (row,) = search("x", endpoint=hub.url)
     assert row.why_not is not None and row.made_from == base
+    assert row.why_not.key == ("hub_search.only_gguf_of" if base else "hub_search.only_gguf")
 
 
 def test_what_a_row_does_not_say_is_unknown(hub):

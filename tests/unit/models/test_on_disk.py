@@ -114,6 +114,7 @@ def test_ollamas_models_are_read_from_its_manifests(space: Workspace, home: Path
     for name, broken in (("a", "no json"), ("b", []), ("c", {"layers": [{"size": "9"}, 1]}), ("d", {"layers": None})):
         manifest(root, "its.host", "library", name, "latest", content=broken)
     assert [(row.id, row.size) for row in by_store(space)["ollama"]] == [("llama3.2:1b", 900), ("me/tuned:latest", 900)]
+    assert [row.made_from for row in by_store(space)["ollama"]] == ["meta-llama/Llama-3.2-1B-Instruct", None]
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "elsewhere"))
     assert "ollama" not in by_store(space)
 

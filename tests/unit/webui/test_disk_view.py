@@ -46,6 +46,11 @@ def test_what_a_run_needs_has_no_button_and_names_it() -> None:
     assert "8.1 GB" in drawn and "used by one" in disk.row(replace(KEPT, uses=uses[:1]), EN)
 
 
+def test_a_gguf_file_names_what_is_trained_instead() -> None:
+    kept = replace(KEPT, store="ollama", id="gemma3:4b", made_from="google/gemma-3-4b-it")
+    assert "to train it choose google/gemma-3-4b-it" in disk.row(kept, EN) and "data-kept" not in disk.row(kept, EN)
+
+
 def test_many_stay_in_a_fold() -> None:
     drawn = disk.rows([replace(KEPT, id=f"o/m{n}") for n in range(12)], EN)
     assert "4 more models" in drawn and drawn.count("<li") == 12

@@ -1,0 +1,40 @@
+"""Which model of the catalogue a GGUF file on this PC was made from, by what its store calls it. No file is opened.
+
+Why not by its metadata: `general.base_model` names what the model itself was tuned from (Qwen3-4B-Base of a Qwen3-4B), not what was
+converted. Why a GGUF file is no base here: docs/families.md.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from core.models.known import known_models
+
+_GGUF = re.compile(r"[-_.]gguf$", re.IGNORECASE)
+_QUANT = re.compile(r"[-_.:](?:i?q\d(?:_\w+)?|f16|bf16|f32|fp16|mxfp4)$", re.IGNORECASE)
+_OWNER = re.compile(r"^[A-Za-z][\w.-]*?_(?=[A-Za-z])")  # bartowski/Qwen_Qwen3-4B-GGUF
+_MEANT = ("", "instruct", "it", "chat")  # "llama3.2:3b" of Ollama is the one that answers
+
+
+def made_from(name: str) -> str | None:
+    """The hub id of the model that `name` stands for; None where no model of the catalogue is called so.
+
+    name: without its owner, as LM Studio (Qwen3-4B-GGUF), Ollama (qwen3:4b) or a file has it (qwen3-4b-q4_k_m.gguf)."""
+    while (shorter := _QUANT.sub("", _GGUF.sub("", name))) != name:
+        name = shorter
+    for called in (name, _OWNER.sub("", name)):
+        for ending in _MEANT:
+            if (found := _known().get(_plain(called) + ending)) is not None:
+                return found
+    return None
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, str]:
+    """What is liked first keeps a name that two have."""
+    return {_plain(name): model.hub for model in reversed(known_models()) for name in (model.title, model.hub.rpartition("/")[2])}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.: ]", "", name).lower()
