@@ -18,7 +18,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
                 #model, #model-about, #download-room, #download-model, #download-notice, #next-model
-                data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #data-report, #learned > #learned-counters,
+                data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
+                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-add, #hub-set-take; #hub-set-progress; #data-report, #learned > #learned-counters,
                 #learned-row, #row-before, #row-after, #next-data
                 plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan

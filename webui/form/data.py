@@ -16,6 +16,8 @@ from core.messages import msg
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.findings import PlanFindings, in_rows
+from webui.form.hub_set import view as hub_set
+from webui.form.hub_set.panel import HubSetPanel
 from webui.form.planner import FormResult
 from webui.kit import format, samples
 from webui.kit.findings import counted
@@ -32,12 +34,14 @@ class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage"))
+        self.hub_set = HubSetPanel(services, wording)
 
     def build(self) -> None:
         w = self.w
         self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
         self.file = gr.File(label=w.t("wizard.file"), height=90, elem_id="file", elem_classes="lg-drop")
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
+        self.hub_set.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
         self.findings.build()
         self.left_out = gr.HTML("", elem_id="data-left-out", visible=False)
@@ -92,7 +96,7 @@ class DataStep:
         if not isinstance(data, str) or not data:
             return Html("")
         try:
-            report = self.services.datasets.report(data)
+            report, info = self.services.datasets.report(data), self.services.datasets.get(data)
         except DataError as error:
             return notice(w.of(error.message))
         sample = sample_of(data)
@@ -101,6 +105,7 @@ class DataStep:
         lines = [
             tag("p", about) if about else None,
             tag("p", w.t("wizard.report", format=form, good=report.good_rows, rows=report.rows)),
+            hub_set.origin(info, w),
             *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
             *self._left_out(report),
             *in_rows(report, w),

@@ -153,6 +153,7 @@ class Wizard:
         pressed, fetched = model.download, {model.download.notice, model.download.button}
         pulse.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
         data.findings.wire(self)
+        data.hub_set.wire(self, data.data, pulse)
         plan.findings.wire(self)
         self.further.wire()
         moved = gr.JSON(None, visible=False)

@@ -1,0 +1,100 @@
+"""A data set of a hub of our own: found by words, looked into, brought, chosen and started with; and that hub failing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit import hub_sets
+from tests.kit.hub import FakeHub
+from tests.kit.waits import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+NAME = "owner/pirate-talk"
+WORDS = {
+    "en": {"busy": "too many requests", "near": "Perhaps one of these was meant", "gated": "accept", "steps": "2 optimizer steps", "from": "From the hub: owner/pirate-talk:en:train"},
+    "zh": {"busy": "请求过多", "near": "也许您要找的是", "gated": "接受许可", "steps": "2 个优化步", "from": "来自 Hub：owner/pirate-talk:en:train"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub({}) as server:
+        parts = {"en/train": [hub_sets.pirates(40), hub_sets.pirates(40, first=40)], "de/train": [hub_sets.pirates(5)]}
+        hub_sets.put_converted(server, NAME, parts, tags=["language:en"], cardData={"license": "mit"}, downloads=9)
+        hub_sets.put(server, "owner/pirate-pictures", {"a.jpg": b""}, tags=["modality:image"])
+        yield server
+
+
+@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), pytest.param("zh", kit.PHONE, marks=pytest.mark.full)])
+def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
+    chrome: Browser, hub: FakeHub, tmp_path: Path, tiny_model: Path, language: str, viewport: dict
+) -> None:
+    words, workspace = WORDS[language], Workspace.open(tmp_path / "workspace")
+    (workspace.root / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    environment = {"HF_ENDPOINT": hub.url, "HF_DATASETS_SERVER": f"{hub.url}/viewer", "HF_HOME": str(tmp_path / "hub")}
+    app = kit.start_app(workspace.root, **environment)
+    try:
+        page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+        kit.unfold(page, "#hub-set")
+        failures_are_sentences(page, hub, words)
+        search(page, "pirate")
+        kit.expect(page.locator("#hub-set-found li")).to_have_count(2)
+        kit.expect(page.locator("#hub-set-found li", has_text="pictures").locator("button")).to_have_count(0)
+        page.locator("#hub-set-found button", has_text=NAME).click()
+        kit.expect(page.locator("#hub-set-head td").first).to_have_text(hub_sets.pirates(1)[0]["question"])
+        kit.nothing_found(page, f"hub-set-{language}")
+        page.locator("#hub-set-add").click()
+        kit.expect(page.locator("#data input:checked")).to_have_value("pirate-talk-en-train", timeout=60_000)
+        kit.expect(page.locator("#data-report")).to_contain_text(words["from"])
+        start_two_steps(page, words)
+        wait_until(lambda: [run.status().state for run in Runs(workspace).list()] == [State.COMPLETED], 120)
+        watch.check()
+        page.context.close()
+    finally:
+        app.stop()
+
+
+def search(page: Page, words: str) -> None:
+    page.locator("#hub-set-words input").fill(words)
+    page.locator("#hub-set-ask").click()
+
+
+def failures_are_sentences(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
+    said = page.locator("#hub-set-failure .lg-notice")
+    hub.status = 429
+    search(page, "pirate")
+    kit.expect(said).to_contain_text(words["busy"])
+    hub.status = None
+    search(page, "owner/pirat-talk")
+    kit.expect(said).to_contain_text(words["near"])
+    hub.gated, hub.viewer_status = True, 401
+    search(page, NAME)
+    kit.expect(page.locator("#hub-set-said .lg-notice")).to_contain_text(words["gated"])
+    kit.expect(page.locator("#hub-set-add")).to_be_hidden()
+    hub.gated, hub.viewer_status = False, 200
+
+
+def start_two_steps(page: Page, words: dict[str, str]) -> None:
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill("library:tiny")
+    page.locator("#model input").press("Enter")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "256")):
+        box = page.locator(f"#setting-{setting} input")
+        box.fill(value)
+        box.blur()
+    kit.expect(page.locator("#plan-card")).to_contain_text(words["steps"])
+    page.locator("#start").click()

@@ -1,0 +1,133 @@
+"""Step 3's search of the hub for data sets, without a browser: what each press answers, against a hub of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.hub.entry import Entry
+from core.workspace.folder import Workspace
+from tests.kit import hub_sets as kit
+from tests.kit.fetching import fetch_here
+from tests.kit.hub import FakeHub
+from tests.kit.waits import wait_until
+from tests.unit.hub.conftest import quiet_hub  # noqa: F401 - a fixture
+from webui.form.data import DataStep
+from webui.form.hub_set.panel import HubSetPanel
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+NAME = "owner/pirate-talk"
+HIDDEN = {"visible": False}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    fetch_here(monkeypatch)
+    with kit.hub_with_viewer(monkeypatch) as server:
+        kit.put_converted(server, NAME, {"en/train": [kit.pirates(150)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"})
+        yield server
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    opened = Services.open(Workspace.open(tmp_path / "ws"))
+    opened.downloads.begin()
+    yield opened
+    opened.downloads.close()
+
+
+@pytest.fixture
+def panel(services: Services) -> HubSetPanel:
+    made = HubSetPanel(services, Wording("zh"))
+    with gr.Blocks():
+        made.build()
+        made._data = gr.Radio([])
+    return made
+
+
+def value(update: Any) -> str:
+    return update["value"] if isinstance(update, dict) else update
+
+
+def test_words_become_rows_and_a_name_becomes_the_set(hub: FakeHub, panel: HubSetPanel) -> None:
+    kit.put(hub, "owner/pirate-pictures", {}, tags=["modality:image"])
+    found = value(panel.asked("pirate")[0])
+    assert f'data-set="{NAME}"' in found and 'data-set="owner/pirate-pictures"' not in found and "mit" in found
+    _, failure, one, about, part, told, head, *_ = panel.asked(f"https://hub.example/datasets/{NAME}/viewer")
+    assert value(failure) == "" and one["visible"] and NAME in about and told.repo == NAME
+    assert [key for _, key in part["choices"]] == ["en:train", "de:train"] and part["value"] == "en:train"
+    assert "<td>What is thing number 0?</td>" in value(head)
+    assert "&lt;script&gt;" in value(panel.asked("<script>")[0]) and value(panel.asked("")[1])
+
+
+def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
+    told = panel.open(NAME)[4]
+    name, clock, progress, _ = panel.begin(0)(told, "en:train")
+    assert name == f"datasets/{NAME}:en:train" and clock.active and NAME in value(progress)
+    wait_until(lambda: services.downloads.row(name).state == "done")
+    clock, progress, failure, arrived = panel.looked(name)
+    assert not clock.active and value(progress) == ""
+    filling, updates = panel.taken({panel.arrived: arrived})
+    assert filling.values == {"data": "pirate-talk-en-train"} and "pirate-talk-en-train" in [
+        id for _, id in updates[panel._data]["choices"]
+    ]
+    report = DataStep(services, panel.w).report_of("pirate-talk-en-train")
+    assert f"{NAME}:en:train" in report and "mit" in report
+    assert panel.taken({panel.arrived: {"id": "gone"}}) == (None, {}) == panel.taken({panel.arrived: None})
+
+
+def test_another_part_shows_its_rows_and_what_is_too_large_only_its_first(hub: FakeHub, panel: HubSetPanel) -> None:
+    splits = hub.viewed[f"size?{NAME}"]["size"]["splits"]
+    splits[1]["num_rows"] = 9_000_000
+    told = panel.open(NAME)[4]
+    head, said, add, take = panel.chosen(told, "en:train")
+    assert (value(said), add["visible"], take["visible"]) == ("", True, False), "150 rows are fewer than are offered"
+    head, said, add, take = panel.chosen(told, "de:train")
+    assert value(said) and (add["visible"], take["visible"]) == (False, True)
+    name, clock, _, failure = panel.begin(0)(told, "de:train")
+    assert name is None and not clock.active and "9,000,000" in value(failure)
+    assert "en:train" in value(panel.chosen(told, "fr:train")[1])
+
+
+def test_a_hub_that_refuses_is_a_sentence_at_each_press(hub: FakeHub, panel: HubSetPanel) -> None:
+    for hub.status in (429, 500, 403):
+        for failure in (panel.asked("pirate")[1], panel.open(NAME)[0]):
+            assert "lg-notice" in value(failure) and "{" not in value(failure)
+
+
+def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, panel: HubSetPanel) -> None:
+    hub.viewed[f"first-rows?{NAME}:de:train"]["features"] = [{"name": "image", "type": {"_type": "Image"}}]
+    told = panel.open(NAME)[4]
+    assert [each["visible"] for each in panel.chosen(told, "de:train")[2:]] == [False, False]
+    hub.gated, hub.viewer_status = True, 401
+    assert [each["visible"] for each in panel.chosen(told, "en:train")[2:]] == [False, False]
+
+
+def test_a_download_that_fails_or_is_cancelled_ends_the_clock(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
+    told = panel.open(NAME)[4]
+    hub.corrupt = True
+    name = panel.begin(0)(told, "en:train")[0]
+    wait_until(lambda: services.downloads.row(name).state == "failed")
+    clock, _, failure, arrived = panel.looked(name)
+    assert not clock.active and "sha256" in value(failure)
+    services.downloads.cancel(name)
+    wait_until(lambda: not Entry.of(services.workspace, name, "main").folder.exists())
+    assert panel.looked(name)[0].active is False
+
+
+def test_anything_from_a_browser_is_answered(hub: FakeHub, panel: HubSetPanel) -> None:
+    for sent in (None, 3, [], {"a": 1}, "a", "a/b/c", "owner/name:\x00"):
+        for answered in (
+            panel.asked(sent),
+            panel.open(sent),
+            panel.chosen(sent, sent),
+            panel.begin(0)(sent, sent),
+            panel.looked(sent),
+        ):
+            assert answered
+        assert panel.taken({panel.arrived: sent}) == (None, {})

@@ -1,0 +1,1 @@
+"""Step 3, from the hub: `panel` finds a data set, shows it and brings a part of it; `view` draws it."""

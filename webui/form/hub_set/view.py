@@ -1,0 +1,125 @@
+"""What the hub tells of data sets, as HTML: rows that were found, one set, its first rows. Pure functions of what was told and a Wording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from huggingface_hub import constants
+
+from core.data.hub_sets.adding import FIRST_ROWS
+from core.data.hub_sets.head import Head, cell
+from core.data.store import DatasetInfo
+from core.hub.answers import host_of
+from core.hub.entry import Download
+from core.hub.sets.about import AboutPart, AboutSet
+from core.hub.sets.search import FoundSet
+from core.messages import Message
+from webui.kit import format
+from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.wording import Wording
+from webui.shelf.downloads import bar, numbers
+
+CELL = 100  # characters of a cell that are shown
+MOST_ROWS = 4
+OPEN_ROWS = 20
+
+
+def found(rows: Sequence[FoundSet], words: str, w: Wording) -> Html:
+    host = host_of(constants.ENDPOINT)
+    if not rows:
+        return tag("p", w.t("hub_set_view.none", host=host, words=words), role="status")
+    said = tag("p", w.t("hub_set_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status")
+    lines = [row(each, w) for each in rows]
+    folded = None
+    if len(lines) > OPEN_ROWS:
+        more = tag("summary", w.t("shelf_view.more", count=len(lines) - OPEN_ROWS))
+        folded = tag("details", more, _listed(lines[OPEN_ROWS:], w), class_="lg-fold")
+    return join([said, tag("div", _listed(lines[:OPEN_ROWS], w), folded, class_="lg-shelf")])
+
+
+def _listed(lines: Sequence[Html], w: Wording) -> Html:
+    return tag("ul", *lines, aria_label=w.t("hub_set_view.list"))
+
+
+def row(each: FoundSet, w: Wording) -> Html:
+    """What holds no text is no button, and says why."""
+    if each.why_not is not None:
+        return tag("li", tag("p", tag("strong", each.id)), tag("p", w.of(each.why_not), class_="lg-quiet"))
+    rows = f"{each.rows:,}" if each.rows is not None else each.about_rows
+    facts = [
+        w.t("hub_set.rows", rows=rows) if rows else "",
+        format.bytes_used(each.bytes) if each.bytes is not None else "",
+        each.licence or w.t("hub_set.no_licence"),
+        ", ".join(each.languages[:4]),
+        w.t("hub_set.liked", downloads=f"{each.downloads or 0:,}", likes=f"{each.likes or 0:,}"),
+        each.modified,
+    ]
+    gate = tag("span", w.t("hub_set.gated_word"), class_="lg-badge lg-warn") if each.gated else None
+    button = tag("button", each.id, type="button", data_set=each.id, class_="lg-pick")
+    head = tag("div", button, gate, class_="lg-shelf-head")
+    return tag("li", head, tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"))
+
+
+def about(told: AboutSet, w: Wording) -> Html:
+    """The name, a link to its page, licence, languages, gate, likes."""
+    facts = [
+        w.t("hub_set.licence", licence=told.licence) if told.licence else w.t("hub_set.no_licence"),
+        ", ".join(told.languages[:5]),
+        w.t("hub_set.liked", downloads=f"{told.downloads or 0:,}", likes=f"{told.likes or 0:,}"),
+    ]
+    page = tag("a", w.t("hub_set_view.page"), href=told.page, target="_blank", rel="noopener noreferrer")
+    gate = notice(w.t("hub_set_view.gated"), "warn") if told.gated else None
+    return join(
+        [
+            tag("h2", told.repo),
+            tag("p", " · ".join(fact for fact in facts if fact) + " · ", page, class_="lg-quiet"),
+            gate,
+        ]
+    )
+
+
+def part_label(each: AboutPart, w: Wording) -> str:
+    """ "en · train · 1,500 rows · 2.3 MB" """
+    key = "hub_set.rows_at_least" if each.at_least else "hub_set.rows"
+    rows = w.t(key, rows=f"{each.rows:,}") if each.rows is not None else ""
+    return " · ".join(part for part in (each.part.config, each.part.split, rows, format.bytes_used(each.part.bytes)) if part)
+
+
+def head(told: Head, w: Wording) -> Html:
+    """The first rows as a small table, which is wider than a phone and scrolls by itself."""
+    cells = [
+        [_cell(values.get(name), name in cut, w) for name in told.columns] for values, cut in zip(told.rows, told.cut, strict=True)
+    ]
+    names = tag("tr", *(tag("th", name, scope="col") for name in told.columns))
+    body = [tag("tr", *(tag("td", value) for value in line)) for line in cells[:MOST_ROWS]]
+    table = tag("table", tag("thead", names), tag("tbody", *body), class_="lg-table lg-head-rows")
+    name = w.t("hub_set_view.first_rows")
+    scrolled = tag("div", table, class_="lg-scroll", tabindex=0, role="region", aria_label=name)
+    return join([tag("p", tag("strong", name)), scrolled, *(muted(w.of(note)) for note in told.notes)])
+
+
+def _cell(value: object, is_cut: bool, w: Wording) -> str:
+    shown = cell(value, CELL)
+    text = w.of(shown) if isinstance(shown, Message) else shown
+    return text if not is_cut or text.endswith("…") else text + "…"
+
+
+def origin(info: DatasetInfo, w: Wording) -> Html | None:
+    """Of a set of the hub: where it is from, at which commit, and its licence; None of any other."""
+    if not info.origin_name:
+        return None
+    licence = w.t("hub_set.licence", licence=info.licence) if info.licence else w.t("hub_set.no_licence")
+    said = w.t("hub_set_view.origin", name=info.origin_name, commit=info.revision[:10], licence=licence)
+    return tag("p", said, class_="lg-quiet")
+
+
+def too_large(w: Wording) -> Html:
+    return notice(w.t("hub_set_view.too_large", rows=f"{FIRST_ROWS:,}"), "warn")
+
+
+def progress(row: Download, w: Wording) -> Html:
+    """Beside the button; the list of downloads has the buttons of it."""
+    told = numbers(row, w)
+    state = w.t(f"downloads_view.state_{row.state}")
+    line = " · ".join(part for part in (row.name, state, told) if part)
+    return tag("div", bar(row, w), tag("p", line, class_="lg-numbers"), muted(w.t("hub_set_view.in_list")))
