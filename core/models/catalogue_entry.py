@@ -122,6 +122,7 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
         "languages": _languages(seen, kept.get("languages")),
         "thinking": kept.get("thinking") or _thinking(seen.template),
         "tools": kept["tools"] if "tools" in kept else bool(seen.template and re.search(r"\btools\b", seen.template)),
+        "flags": kept.get("flags") if "tools" in kept else "its chat template" if seen.template else None,
         "note": dict(note) or kept["note"],
         **_shape(seen),
         "source": seen.source,

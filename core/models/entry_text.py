@@ -19,9 +19,9 @@ from core.messages import YAML_LOADER
 WIDTH = 138
 _KEYS = (
     "id", "hub", "title", "family", "billions", "in_files", "beside", "released", "licence", "commercial", "gated", "languages",
-    "thinking", "tools", "note", "shape", "config", "held", "source",
+    "thinking", "tools", "flags", "note", "shape", "config", "held", "source",
 )  # fmt: skip
-_SENTENCES = ("note", "source")  # always in quotes
+_SENTENCES = ("note", "flags", "source")  # always in quotes
 _PLAIN = re.compile(r"[A-Za-z][\w.+ -]*")
 _ENTRY = re.compile(r"^- id: .*\n(?:(?:[ #].*)?\n)*?(?=^- id: |^\S|\n^#|\Z)", re.MULTILINE)
 

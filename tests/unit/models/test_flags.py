@@ -1,0 +1,28 @@
+"""What the catalogue says of thinking and tools, against the chat templates that are at hand: those inside TRL."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from core.models.known import KnownModel, known_models
+from tests.kit import templates
+
+FROM_TRL = re.compile(r"TRL [\d.]+, (\w+)\.jinja")
+READ = [(model, found[1]) for model in known_models() if (found := FROM_TRL.fullmatch(model.flags or ""))]
+
+
+@pytest.mark.parametrize(("model", "name"), READ, ids=[model.id for model, _ in READ])
+def test_thinking_and_tools_are_what_its_template_does(model: KnownModel, name: str) -> None:
+    template = templates.template(name)
+    asked = [templates.user("Weather in Paris?")]
+    assert ("get_weather" in template.render(asked, True, templates.TOOLS)) == model.tools
+    plain, thinks, not_so = (template.render(asked, True, None, thinks) for thinks in (None, True, False))
+    begins = plain.rstrip().endswith("<think>") or "<|channel|>analysis" in template.source  # as gpt-oss thinks
+    assert model.thinking == ("optional" if thinks != not_so else "always" if begins else "never")
+
+
+def test_what_a_template_or_a_table_tells_is_not_left_out() -> None:
+    """The others are of a family's page, or of none that is at hand: the head of presets/models.yaml."""
+    assert len(READ) >= 40 and sum(model.flags is not None for model in known_models()) >= 60
