@@ -39,6 +39,7 @@ from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.sets.earliest import earliest
 from core.data.shapes.known import COLUMNS, FORMATS, OPTIONAL, recognise
+from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.roles import Role, guess, renamed, require
@@ -141,7 +142,7 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
             raise Flaw("data.empty_row")
         values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)
-        is_bad = format != "text_label" and _is_bad(values)
+        is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))
         notes.losses += values.left()
         if needs_picture(notes.losses, _texts(example)):
             raise Flaw("data.needs_picture")

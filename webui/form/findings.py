@@ -53,7 +53,7 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
                 tag("summary", w.of(finding.said)),
                 tag("p", w.of(finding.meaning)),
                 tag("ul", *(tag("li", w.of(seen.said)) for seen in finding.examples)),
-                class_="lg-found",
+                class_="lg-fold lg-found",
                 id=f"found-{finding.id}",
             )
             for finding in report.findings

@@ -17,6 +17,7 @@ from typing import Any
 import ijson
 
 from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
+from core.data.shapes.labelled import several
 from core.data.shapes.left_out import Loss, says
 from core.errors import DataError
 from core.messages import Message, msg
@@ -112,13 +113,15 @@ def _end(events: Iterator[Event]) -> None:
 def _list(stream: _Stream, events: Iterator[Event], context: bytes) -> Iterator[Raw]:
     """context: what a parser that begins anew has to see so that it is among these rows."""
     row = 0
+    texts: bool | None = None  # where the first is a text, each of the texts is a row
     stream.in_rows = True
     for event, value in events:
         if event == "end_array":
             break
         found = stream.whole(_value(events, event, value))
         line = stream.line()
-        for one in _of_article(found):
+        texts = type(found) is str if texts is None else texts
+        for one in several({"text": found} if texts and type(found) is str else found):
             row += 1
             yield Raw(row, one, line)
         stream.among(context + b"null", row + 1, type(found) is dict)
@@ -192,7 +195,7 @@ def _object(stream: _Stream, events: Iterator[Event]) -> Iterator[Raw | Problem 
     if used is None:
         _end(events)
         whole = stream.again(whole)
-        for number, one in enumerate(_of_columns(whole) or _of_article(whole), 1):
+        for number, one in enumerate(_of_columns(whole) or several(whole), 1):
             yield Raw(number, one, 1)
     elif lists:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=lists[:10]))
@@ -398,18 +401,6 @@ def _parser(context: bytes) -> tuple[list[Event], Any]:
         parser.send(context)
         found.clear()
     return found, parser
-
-
-def _of_article(value: Any) -> Iterator[Any]:
-    """SQuAD keeps an article with its paragraphs in one object: a row for each question. Anything else is a row."""
-    paragraphs = value.get("paragraphs") if isinstance(value, dict) else None
-    if not isinstance(paragraphs, list) or not all(isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs):
-        yield value
-        return
-    about = {name: part for name, part in value.items() if name != "paragraphs"}
-    for paragraph in paragraphs:
-        shared = about | {name: part for name, part in paragraph.items() if name != "qas"}
-        yield from (shared | qa if isinstance(qa, dict) else qa for qa in paragraph["qas"])
 
 
 def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:

@@ -5,7 +5,7 @@ TRL's conversations prompt and completion as lists of messages            messag
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 
-Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
+Those of annotation tools are in core/data/shapes/labelled. Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any
 
 from core.data.reading.rows import Flaw
+from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
 
 TURNS = ("dialog", "dialogue", "turns", "utterances", "messages", "conversations", "conversation")
@@ -99,6 +100,8 @@ def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
 def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
     name = next((name for name in TURNS if isinstance(values.peek(name), list) and values.peek(name)), None)
     said = values.peek(name) if name else []
+    if name and name == said_of_intent(values.peek):  # all of them mean the same
+        return None
     if all(isinstance(pair, list) and len(pair) == 2 for pair in said):
         said = list(chain.from_iterable(said))
     if name is None or not all(isinstance(turn, str) for turn in said) or len(said) < 2:
@@ -111,5 +114,7 @@ _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
     _preference,
     _prompt_and_completion,
     _squad,
+    evals,
+    label_studio,
     _alternating,
 )

@@ -1,0 +1,84 @@
+"""Files of annotation tools and test benches, as they write them: evals, Label Studio, Prodigy, bots' intents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from core.data.formats import Example, examples_of, inspect_file
+from core.messages import Message
+
+
+def said(example: Example) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in example.messages]
+
+
+def read(folder: Path, value: Any) -> list[list[tuple[str, str]]]:
+    file = folder / "set.json"
+    file.write_text(json.dumps(value), "utf-8")
+    return [said(example) for _, example in examples_of(file)]
+
+
+def left_of(folder: Path) -> dict[str, int]:
+    report = inspect_file(folder / "set.json")
+    assert not report.error_count, report.problems
+    return {Message.model_validate(left.what).render("en"): left.count for left in report.left_out}
+
+
+SYSTEM, USER = {"role": "system", "content": "Solve it."}, {"role": "user", "content": "2 + 2"}
+
+
+def test_evals_teach_the_first_ideal_answer_and_a_question_that_is_a_system_message_is_asked(tmp_path: Path) -> None:
+    rows = [{"input": [SYSTEM, USER], "ideal": ["4", "four"]}, {"input": [SYSTEM, USER | {"role": "system"}], "ideal": "4"}]
+    learned = [("system", "Solve it."), ("user", "2 + 2"), ("assistant", "4")]
+    assert read(tmp_path, rows) == [learned, learned]
+    assert left_of(tmp_path) == {"“ideal” of answers": 1}
+    assert read(tmp_path, [{"input": [SYSTEM], "ideal": "Yes."}]) == [[("user", "Solve it."), ("assistant", "Yes.")]]
+
+
+def test_what_was_chosen_in_label_studio_is_the_label_and_marked_spans_are_not(tmp_path: Path) -> None:
+    def task(value: dict[str, Any], **data: Any) -> dict[str, Any]:
+        return {"id": 1, "data": {"text": "It is bad.", **data}, "annotations": [{"result": [{"value": value, "type": "choices"}]}]}
+
+    assert read(tmp_path, [task({"choices": ["Negative"]}, stars=1)]) == [[("user", "It is bad."), ("assistant", "Negative")]]
+    assert left_of(tmp_path) == {"The column “data.stars”": 1, "The column “id”": 1}
+    assert read(tmp_path, [task({"text": ["Not good."]})])[0][-1] == ("assistant", "Not good.")
+    rows = [task({"choices": ["Negative"]}), task({"start": 0, "end": 2, "text": "It", "labels": ["X"]})]
+    file = tmp_path / "spans.json"
+    file.write_text(json.dumps(rows), "utf-8")
+    assert (inspect_file(file).good_rows, inspect_file(file).error_count) == (1, 1)
+
+
+def test_a_label_that_was_rejected_in_prodigy_is_not_learned(tmp_path: Path) -> None:
+    """It was learned like an accepted one: `answer` was named as left out, and no more."""
+    row = {"text": "I will never make it again.", "label": "QUESTION", "_input_hash": 1, "_task_hash": 2}
+    rows = [row | {"answer": "accept"}, row | {"answer": "reject"}, row | {"answer": "ignore"}]
+    assert read(tmp_path, rows) == [[("user", "I will never make it again."), ("assistant", "QUESTION")]]
+    assert left_of(tmp_path) == {"Rows whose answer is marked as a bad one": 2}
+    assert len(read(tmp_path, [{"text": "a", "label": "b", "answer": "reject"}, *rows])) == 2, (
+        "without its hashes it is a column like others"
+    )
+
+
+def test_what_can_be_said_for_one_intent_is_no_conversation(tmp_path: Path) -> None:
+    """Five ways to ask the same were read as turns that answer each other."""
+    corpus = {"name": "shop", "data": [{"intent": "about", "utterances": ["Who are you?", "And you are?"], "id": 1}]}
+    assert read(tmp_path, corpus) == [
+        [("user", "Who are you?"), ("assistant", "about")],
+        [("user", "And you are?"), ("assistant", "about")],
+    ]
+    bot = {"intents": [{"tag": "greeting", "patterns": ["Hi", "Hello"], "responses": ["Good day.", "Hi there."]}]}
+    assert read(tmp_path, bot) == [[("user", "Hi"), ("assistant", "Good day.")], [("user", "Hello"), ("assistant", "Good day.")]]
+    assert left_of(tmp_path) == {"The column “answers”": 2, "The column “tag”": 2}
+    line = tmp_path / "one.jsonl"
+    line.write_text(json.dumps({"utterances": ["Hi", "Hello"]}), "utf-8")
+    assert [said(example) for _, example in examples_of(line)] == [[("user", "Hi"), ("assistant", "Hello")]]
+
+
+def test_a_list_of_texts_is_a_set_of_texts(tmp_path: Path) -> None:
+    file = tmp_path / "cookies.json"
+    file.write_text(json.dumps(["Be kind.", "Go home."]), "utf-8")
+    assert [example.text for _, example in examples_of(file)] == ["Be kind.", "Go home."]
+    file.write_text(json.dumps([{"text": "Be kind."}, "Go home."]), "utf-8")
+    assert inspect_file(file).error_count == 1, "a text among objects is a mistake"
