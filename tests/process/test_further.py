@@ -23,6 +23,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun
+from tests.kit.waits import PATIENCE
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -43,7 +44,7 @@ def recipe(method: str = "lora", steps: int = 6, **train: object) -> Recipe:
 
 def trained(space: Workspace, wanted: Recipe, parent: RunFolder | None = None) -> RunFolder:
     run = Runs(space).create(wanted, "command", further.facts_of(parent) if parent else None)
-    assert spawn_worker(space, run).wait(180) == 0, f"{run.status()}\n{run.log_tail()}"
+    assert spawn_worker(space, run).wait(600 * PATIENCE) == 0, f"{run.status()}\n{run.log_tail()}"
     return run
 
 
