@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from core.data.formats import DataReport
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.sample_sets import sample_of
+from core.data.sets import gathered
 from core.errors import DataError, GarageError
 from core.messages import msg
 from webui.form import goal as goal_step
@@ -39,7 +41,7 @@ class DataStep:
     def build(self) -> None:
         w = self.w
         self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
-        self.file = gr.File(label=w.t("wizard.file"), height=90, elem_id="file", elem_classes="lg-drop")
+        self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
         self.hub_set.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
@@ -57,15 +59,16 @@ class DataStep:
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
-    def add(self, path: str) -> tuple[str | None, Html]:
-        """A dropped file as (id of the new set, ""), or (None, what is wrong with it)."""
-        given = Path(path)
+    def add(self, paths: Sequence[str]) -> tuple[str | None, Html]:
+        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it)."""
+        given = [Path(path) for path in paths]
         try:
-            return self.services.datasets.import_file(given, given.stem).id, Html("")
+            return gathered.add(self.services.datasets, given).id, Html("")
         except DataError as error:
             return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
         finally:
-            given.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
+            for path in given:
+                path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
 
     def next_label(self, data: Any, goal: Any) -> str:
         """Without data the button offers the sample set of the goal, so that a newcomer can simply go on."""

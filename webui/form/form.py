@@ -364,15 +364,15 @@ class Wizard:
 
     # ---- filling the form from a file ------------------------------------------------------------------------------
     def add_file(self, given: Given) -> Taken:
-        """A dropped file becomes a data set; a dropped recipe fills the form."""
-        data, path = self.data_step, given[self.data_step.file]
-        if not path:
+        """What is dropped becomes a data set, several files one; a dropped recipe fills the form."""
+        data, paths = self.data_step, given[self.data_step.file]
+        if not paths:
             return None, {}
-        if path.lower().endswith(data_step.RECIPES):
-            filling, updates = self._opened(path)
+        if len(paths) == 1 and paths[0].lower().endswith(data_step.RECIPES):
+            filling, updates = self._opened(paths[0])
             filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
             return filling, {data.file: None, **updates}
-        added, problem = data.add(path)
+        added, problem = data.add(paths)
         said: Updates = {data.file: None, data.notice: shown(problem)}
         if added is None:
             return None, said

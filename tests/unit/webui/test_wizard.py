@@ -434,15 +434,24 @@ def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, 
 @pytest.mark.parametrize("content", ["[1]", "adapter: {r: 0}\ndata: {source: x}", "{{{", "\x00\x01"])
 def test_a_file_that_is_no_recipe_changes_nothing_and_is_said(wizard: Wizard, tmp_path: Path, content: str) -> None:
     (tmp_path / "recipe.yml").write_text(content, "utf-8")
-    filling, updates = wizard.add_file({wizard.data_step.file: str(tmp_path / "recipe.yml")})
+    filling, updates = wizard.add_file({wizard.data_step.file: [str(tmp_path / "recipe.yml")]})
     assert set(filling.values) == {"file_notice"} and not filling.answers, "said where it was dropped"
     assert "lg-bad" in filling.values["file_notice"]["value"] and updates == {wizard.data_step.file: None}
 
 
 def test_a_dropped_file_becomes_the_data_set_that_is_chosen(wizard: Wizard, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
-    filling, updates = wizard.add_file({wizard.data_step.file: str(tmp_path / "mine.jsonl")})
+    filling, updates = wizard.add_file({wizard.data_step.file: [str(tmp_path / "mine.jsonl")]})
     assert filling == Filling({"data": "mine"}) and "mine" in dict(map(reversed, updates[wizard.data_step.data]["choices"]))
+
+
+def test_several_dropped_files_become_one_set_and_gradios_copies_go(wizard: Wizard, tmp_path: Path) -> None:
+    files = [tmp_path / "a.jsonl", tmp_path / "b.csv"]
+    files[0].write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    files[1].write_text("question,answer\nWhere?,Here.\n", "utf-8")
+    filling, _ = wizard.add_file({wizard.data_step.file: [str(file) for file in files]})
+    report = wizard.services.datasets.report(filling.values["data"])
+    assert report.good_rows == 2 and not any(file.exists() for file in files)
 
 
 def test_a_sample_set_brings_its_own_goal_and_next_offers_the_sample_of_a_goal(wizard: Wizard) -> None:
