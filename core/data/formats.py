@@ -41,6 +41,7 @@ from core.data.sets.earliest import earliest
 from core.data.shapes.known import COLUMNS, FORMATS, OPTIONAL, recognise
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
+from core.data.shapes.plain import plain
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.roles import Role, guess, renamed, require
 from core.data.shapes.tools import as_json, read_tools
@@ -134,9 +135,11 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
 
     left: counts what was left out of the row.
     """
-    notes, values = Notes(), Columns(row.values)
     if left is not None:
         left.add_each(row.left)
+    if said := plain(row.values, format):
+        return Example(messages=(ChatMessage("user", said[0]), ChatMessage("assistant", said[1]))), []
+    notes, values = Notes(), Columns(row.values)
     try:
         if not any(says(value) or isinstance(value, list | dict) for value in row.values.values()):
             raise Flaw("data.empty_row")
@@ -330,6 +333,7 @@ def inspect_file(
     left, look = Tally(), Look()
     files: Counter[str] = Counter()
     rows = 0
+    before: tuple[Any, ...] = ()
 
     def note(problem: Problem) -> None:
         counts[problem.severity] += 1
@@ -344,7 +348,9 @@ def inspect_file(
                 keep(Read(item.row, item.line, None, None, (item,)))
             continue
         rows += 1
-        names.update(dict.fromkeys(name for name in map(str, item.values) if name not in roles.values()))
+        if (given := tuple(item.values)) != before:
+            names.update(dict.fromkeys(name for name in map(str, given) if name not in roles.values()))
+            before = given
         files[item.file] += 1
         example, problems = check(item, item.format or chosen, left)
         for problem in problems:

@@ -31,6 +31,7 @@ ROWS_A_BATCH = 1000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
 IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
 _STALE_S = 3600
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one for each row
 
 
 class Rows(Sequence[tuple[int, Example]]):
@@ -165,7 +166,7 @@ class Writer:
     def add(self, read: Read) -> None:
         example = values = problem = None
         if read.example is not None:
-            example = json.dumps(read.example.as_dict(), ensure_ascii=False)
+            example = _ENCODE(read.example.as_dict())
         else:
             values = None if read.values is None else json.dumps(read.values, ensure_ascii=False, default=str)
             problem = read.problems[0].model_dump_json() if read.problems else None

@@ -1,0 +1,212 @@
+"""How fast a file becomes a data set, and what it costs to look into one: ours beside `datasets.load_dataset` and pandas, on the same file.
+
+    .venv/bin/python -m benchmarks.data_import [--rows 1000000] [--folder DIR] [--kinds jsonl csv] [--repeats 3]
+
+Writes a file of questions and answers, reads it by each in a process of its own (one after the other, on one core where the system allows to
+say so), and tells MB/s by the clock and by the processor's own count (which other programs do not touch), and the largest memory of the process.
+What the three do differs: `datasets` and pandas take the columns as they are; ours checks each row, counts what nobody reads, finds rows that
+repeat, keeps a copy of the file and a row that can be mended for each that cannot be learned from. Then, of ours: the first page of the table,
+a row anywhere in it, the preview of one (with the starter's tokenizer, where it is on this PC), and how long an import takes to be cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import child, machine
+from benchmarks.peers.meter import RESULT
+from core.data.preview import Previews
+from core.data.store import DatasetStore
+from core.models.library import Models
+from core.presets import PRESETS
+from core.workspace.folder import Workspace
+
+PAGE_ROWS = 50
+LOOKS = 30  # rows, anywhere
+MEGABYTE = 1e6
+
+
+class Cancelled(Exception):
+    pass
+
+
+def rows_of(count: int) -> Iterator[dict[str, str]]:
+    """Some 430 bytes each, one in a thousand with an empty answer, no two alike."""
+    chance = random.Random(7)
+    words = [
+        f"{a}{b}"
+        for a in ("ka", "lo", "mi", "nu", "pe", "ra", "so", "tu")
+        for b in ("nd", "rt", "sk", "lm", "ng", "st", "ch", "ff")
+    ]
+    for number in range(count):
+        answer = " ".join(chance.choices(words, k=70)) if number % 1000 else ""
+        yield {"question": f"What of {number}, {' '.join(chance.choices(words, k=8))}?", "answer": answer}
+
+
+def write(path: Path, count: int) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            table = csv.DictWriter(file, ["question", "answer"])
+            table.writeheader()
+            table.writerows(rows_of(count))
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows_of(count))
+
+
+def peak_mib() -> float:
+    info = psutil.Process().memory_info()
+    if of_windows := getattr(info, "peak_wset", None):
+        return of_windows / 2**20
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10
+
+
+def store_of(folder: Path) -> DatasetStore:
+    return DatasetStore(folder / "datasets", PRESETS)
+
+
+def ours(file: Path, folder: Path) -> int:
+    return store_of(folder).import_file(file, "many").good_rows or 0
+
+
+def by_datasets(file: Path, folder: Path) -> int:
+    import datasets
+
+    datasets.disable_progress_bars()
+    kind = "csv" if file.suffix == ".csv" else "json"
+    return len(datasets.load_dataset(kind, data_files=str(file), cache_dir=str(folder / "cache"), split="train"))
+
+
+def by_pandas(file: Path, folder: Path) -> int:
+    import pandas
+
+    return len(pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_json(file, lines=True))
+
+
+READERS: dict[str, Callable[[Path, Path], int]] = {"LoRA Garage": ours, "datasets": by_datasets, "pandas": by_pandas}
+
+
+def milliseconds(act: Callable[[], Any], times: int = 1) -> float:
+    begun = time.perf_counter()
+    for _ in range(times):
+        act()
+    return 1000 * (time.perf_counter() - begun) / times
+
+
+def looked(folder: Path) -> dict[str, Any]:
+    """What a person who opens the set waits for."""
+    store, chance = store_of(folder), random.Random(3)
+    begun = time.perf_counter()
+    rows = store.rows("many")
+    page = [rows.entry(i) for i in range(PAGE_ROWS)]
+    found = {"first page": 1000 * (time.perf_counter() - begun), "rows": len(rows)}
+    assert page[1]["example"]
+    found["any row"] = milliseconds(lambda: rows[chance.randrange(len(rows))], LOOKS)
+    models = Models(Workspace.open(None))
+    if models.local_folder("starter"):
+        begun = time.perf_counter()
+        seen = Previews(store, models).of("many", "starter")
+        found["preview of the set"] = 1000 * (time.perf_counter() - begun)
+        found["preview of any row"] = milliseconds(lambda: seen.row(chance.randrange(len(rows)), 512), LOOKS)
+        found["counts"] = milliseconds(lambda: seen.counts(512), LOOKS)
+    return found | {"peak": peak_mib()}
+
+
+def cancelled(file: Path, folder: Path) -> dict[str, Any]:
+    """Seconds from the wish to cancel, after a second of work, to the end of the import."""
+    wished: list[float] = []
+
+    def check() -> None:
+        if wished:
+            raise Cancelled
+
+    timer = threading.Timer(1.0, lambda: wished.append(time.perf_counter()))
+    timer.start()
+    try:
+        store_of(folder).import_file(file, "gone", check=check)
+    except Cancelled:
+        left = [path.name for path in (folder / "datasets").iterdir() if path.name != ".reports"]
+        return {"seconds": time.perf_counter() - wished[0], "left": left}
+    timer.cancel()
+    return {"seconds": None, "left": []}
+
+
+def measure(what: str, file: Path, folder: Path) -> dict[str, Any]:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if what == "look":
+        return looked(folder)
+    if what == "cancel":
+        return cancelled(file, folder)
+    begun, spent = time.perf_counter(), time.process_time()
+    count = READERS[what](file, folder)
+    return {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - spent, "rows": count, "peak": peak_mib()}
+
+
+def told(kind: str, file: Path, repeats: int, place: Path) -> None:
+    size = file.stat().st_size / MEGABYTE
+    print(f"\n{kind}: {size:,.0f} MB")
+    print(f"{'':12} {'MB/s':>8} {'MB/s of processor':>18} {'peak MiB':>9} {'rows':>10}")
+    for name in READERS:
+        results = []
+        for _ in range(repeats):
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                results.append(child.run("benchmarks.data_import", "--measure", name, "--file", file, "--folder", folder))
+        best = min(results, key=lambda result: result["seconds"])
+        rates = size / best["seconds"], size / min(result["cpu"] for result in results)
+        print(f"{name:12} {rates[0]:8.1f} {rates[1]:18.1f} {max(r['peak'] for r in results):9.0f} {best['rows']:10,}")
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        child.run("benchmarks.data_import", "--measure", "LoRA Garage", "--file", file, "--folder", folder)
+        seen = child.run("benchmarks.data_import", "--measure", "look", "--file", file, "--folder", folder)
+        gone = child.run("benchmarks.data_import", "--measure", "cancel", "--file", file, "--folder", folder)
+    print(
+        "looking into it: " + ", ".join(f"{name} {value:,.1f} ms" for name, value in seen.items() if name not in ("rows", "peak"))
+    )
+    print(f"peak of the process that looks: {seen['peak']:,.0f} MiB")
+    print(
+        f"cancelled within {gone['seconds']:.2f} s, left behind: {gone['left'] or 'nothing'}"
+        if gone["seconds"] is not None
+        else "not cancelled: over within a second"
+    )
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--kinds", nargs="*", default=["jsonl", "csv"], choices=["jsonl", "csv"])
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--folder", type=Path, default=None, help="where the files go; as much room as ten times the file")
+    options.add_argument("--measure", help=argparse.SUPPRESS)
+    options.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.measure:
+        print(RESULT + json.dumps(measure(chosen.measure, chosen.file, chosen.folder)))
+        return 0
+    print(machine.line("pyarrow", "datasets", "pandas"))
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
+        for kind in chosen.kinds:
+            file = Path(place) / f"many.{kind}"
+            write(file, chosen.rows)
+            told(kind, file, chosen.repeats, Path(place))
+    if hasattr(os, "getloadavg"):
+        print(f"\nload of the machine meanwhile: {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
