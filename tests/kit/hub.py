@@ -73,6 +73,7 @@ class FakeHub:
             str, dict
         ] = {}  # answers of the datasets server, by "size?owner/name" or "first-rows?owner/name:config:split"
         self.viewer_status = 200  # what it has no answer for is 404, as where its viewer is off
+        self.stalls_listings = False  # as silent, of listings
         self.silent = False  # a search gets no answer until `release`
         self.instead: bytes | None = None  # what is sent of weights, whatever the listing says
         self.xet: dict[str, str] = {}  # hashes of files, by name, under which the store at xet_at has them
@@ -175,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(rows[: int(asked["limit"][0])]).encode(), {"Content-Type": "application/json"})
 
     def _listing(self, repo: str, revision: str) -> None:
+        if self.fake.stalls_listings:
+            self.fake.release.wait(60)
         files = self.fake.repos.get(repo)
         if files is None:
             return self._refuse(401, "RepoNotFound", "Repository not found")  # 401, as the hub does without a token

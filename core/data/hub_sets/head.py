@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +20,7 @@ from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
 from core.errors import DataError, reason_of
 from core.hub import peek
-from core.hub.answers import NotAHub
+from core.hub.answers import NotAHub, TooSlow
 from core.hub.sets import viewer
 from core.hub.sets.about import AboutSet, request
 from core.hub.sets.parts import PACKED, Part
@@ -78,7 +80,13 @@ def _parquet_rows(part: Part) -> list[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
-    raw = RangedFile(part.listing, part.files[0], constants.ENDPOINT.rstrip("/"))
+    end = time.monotonic() + 2 * peek.TIMEOUT_S
+
+    def check() -> None:
+        if time.monotonic() > end:
+            raise TooSlow("")
+
+    raw = RangedFile(part.listing, part.files[0], constants.ENDPOINT.rstrip("/"), check)
     try:
         # Buffered, so that of a column only as much comes as its first rows take.
         with pyarrow.parquet.ParquetFile(pyarrow.PythonFile(raw, "r"), buffer_size=BUFFER, pre_buffer=False) as file:
@@ -140,5 +148,5 @@ def cell(value: Any, most: int) -> str | Message:
         return str(value)
     if _is_media(value) or (isinstance(value, dict) and "src" in value):
         return msg("hub_set.a_file")
-    text = " ".join(str(value).split())
+    text = " ".join(json.dumps(value, ensure_ascii=False, default=str).split())
     return text if len(text) <= most else text[: most - 1] + "…"

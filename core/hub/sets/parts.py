@@ -60,8 +60,8 @@ class Part:
 def parts_of(own: Listing, converted: Listing | None) -> list[Part]:
     """What can be read, in the order in which the repository names it. Raises DataError with the reason where that is nothing."""
     found = [*_converted(converted)] if converted else []
-    if not found:
-        found = [*_own(own)]
+    there = {part.config for part in found} | ({DEFAULT} if found else set())
+    found += [part for part in _own(own) if part.config not in there]  # all, or configurations that it could not convert
     if not found:
         raise _nothing(own)
     return found

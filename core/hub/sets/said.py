@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.errors import DataError
-from core.hub.answers import Asking, HubRequest, sentence, sentence_of_search
+from core.hub.answers import Asking, HubRequest, TooSlow, host_of, sentence, sentence_of_search
 from core.messages import Message
 
 _OF_A_SET = {
@@ -23,6 +23,8 @@ def of_set(message: Message) -> Message:
 
 
 def refusal(error: Exception, asked: HubRequest) -> DataError:
+    if isinstance(error, TooSlow):
+        return DataError("hub_set.slow", repo=asked.repo, host=host_of(asked.endpoint))
     return DataError(of_set(sentence(error, asked).message))
 
 

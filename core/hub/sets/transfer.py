@@ -6,6 +6,7 @@ compared with its sha256; rows/<commit>/ with what has come of the first rows; w
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import DatasetInfo
 
 from core import files
+from core.errors import DataError
 from core.hub import listing
 from core.hub.cached import CachedRepo
 from core.hub.listing import Listing
@@ -24,6 +26,8 @@ from core.hub.sets.search import licence_of
 from core.hub.sets.take import Taking
 from core.hub.transfer import Left, Transfer
 from core.workspace.names import slug
+
+ABOUT_A_ROW = 4_096  # bytes; what the first rows take on the disk is only known when they are here
 
 
 class SetTransfer(Transfer):
@@ -69,14 +73,22 @@ class SetTransfer(Transfer):
         return joined(part, came, self._place(part))
 
     def _first_rows(self, part: Part) -> Path:
+        about = min(part.bytes, ABOUT_A_ROW * self.part.rows)
+        self.room(about, about)
         self.unit, self.total = "rows", self.part.rows
         self._rows = Taking(part, self.part.rows, self.endpoint, self._go_on)
         target = self._place(part)
-        if part.kind != "parquet":
-            self._rows.text(target)
-            return target
-        pieces = self._rows.parquet(self.cached.cache / "rows" / part.listing.commit)
-        return joined(part, pieces, target)[0]
+        try:
+            if part.kind != "parquet":
+                self._rows.text(target)
+                return target
+            pieces = self._rows.parquet(self.cached.cache / "rows" / part.listing.commit)
+            return joined(part, pieces, target)[0]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            said = {"done": f"{self._rows.done:,}", "total": f"{self.part.rows:,}", "folder": self.cached.cache}
+            raise DataError("hub_set.disk_full_in_rows", repo=self.part.repo, **said) from None
 
     def _place(self, part: Part) -> Path:
         folder = self.cached.cache / "whole"

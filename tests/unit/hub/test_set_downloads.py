@@ -10,6 +10,7 @@ from collections import namedtuple
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -243,6 +244,22 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
     app.resume(str(WHOLE))
     until(app, WHOLE)
     assert [line.split()[-1] for line in hub.requests if line.startswith("GET") and "/resolve/" in line] == [f"bytes={2 * CHUNK}-"]
+
+
+def test_a_disk_that_fills_up_among_the_first_rows_counts_rows(hub, app, monkeypatch):
+    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(300)]})
+    real = take.files.rename
+
+    def rename(source: Path, target: Path, *more: float) -> None:
+        if target.name == "000000100.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target, *more)
+
+    monkeypatch.setattr(take, "files", SimpleNamespace(rename=rename))
+    part = PartName(NAME, "default", "train", 200)
+    app.start(str(part))
+    message = until(app, part, "failed").message
+    assert message.key == "hub_set.disk_full_in_rows" and (message.params["done"], message.params["total"]) == ("100", "200")
 
 
 @pytest.mark.parametrize("token", ["", "hf_aTokenOfSomebodyElse"])

@@ -101,6 +101,8 @@ def test_a_hub_that_is_slow_or_not_there_is_said(hub, monkeypatch):
     with pytest.raises(DataError) as caught:
         search("pirates")
     assert caught.value.message.key == "hub_set.search_slow"
+    hub.stalls_listings = True
+    assert why(NAME) == "hub_set.slow"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert why(NAME) == "hub_set.no_network"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -150,6 +152,14 @@ def test_files_are_sorted_as_the_card_says_with_its_patterns(hub):
         ("cola", "test", ["x/3.csv"]),
         ("all", "train", ["cola/2.csv", "cola/a/1.csv", "x/3.csv", "x/y/4.csv"]),
     ]
+
+
+def test_what_the_hub_could_not_convert_is_read_from_its_own_files(hub):
+    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]})
+    configs = [{"config_name": name, "data_files": f"{name}.jsonl"} for name in ("en", "de")]
+    hub.repos[f"datasets/{NAME}"] |= {"en.jsonl": b"{}", "de.jsonl": b"{}"}
+    hub.rows[-1]["cardData"] = {"configs": configs}
+    assert [(each.part.config, each.part.kind) for each in about(SetName.parse(NAME)).parts] == [("en", "parquet"), ("de", "jsonl")]
 
 
 @pytest.mark.parametrize(
