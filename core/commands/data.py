@@ -79,12 +79,24 @@ def inspect(
     store = dataset_store(space)
     if not path.is_file() and not (path.is_dir() and not store.knows(data)):
         path, choices = store.path(data), store.choices(data, choices)
-    report = inspect_file(path, choices=choices)
+    try:
+        report = inspect_file(path, choices=choices)
+    except DataError as error:
+        if as_json and error.message.key == "data.unknown_format":  # what a person can still say, and the exit of an error
+            asked = {"id": "columns", "text": error.message, "columns": error.message.params["columns"]}
+            print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked]}))
+        raise
     examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
         chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
-        value = {"file": str(path), **report.model_dump(mode="json"), **{name: chat[name] for name in ("people", "conversations")}}
+        value = {
+            "file": str(path),
+            **report.model_dump(mode="json"),
+            "people": chat["people"],
+            "conversations": chat["conversations"],
+            "questions": [],
+        }
         print_json(in_words(value | ({"learned": learned} if learned else {})))
         return
     language = terminal_language()

@@ -123,7 +123,9 @@ def prepared(
         Models(space).library_folder(wanted.model.id)
     source = dataset_id(space, wanted.data.source, relative_to, Choices.of(wanted.data))
     info = dataset_store(space).get(source)
-    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source})})
+    # Kept in the recipe, for a run that is repeated, whatever is chosen for the set later.
+    kept = dataset_store(space).choices(source, Choices.of(wanted.data)).said
+    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source, **kept})})
     seen = preview_of(space, wanted)
     made = plan.make(wanted, grounds_of(space, wanted, seen, cpu), info.name)
     if not as_json:

@@ -38,7 +38,7 @@ from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
 from core.data.sets.earliest import earliest
-from core.data.shapes.known import COLUMNS, FORMATS, OPTIONAL, recognise
+from core.data.shapes.known import COLUMNS, FORMATS, OPTIONAL, SAMPLE_ROWS, recognise
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
 from core.data.shapes.plain import plain
@@ -49,8 +49,6 @@ from core.errors import DataError
 from core.messages import Message, msg
 from core.recipe import Format
 from core.values import Frozen
-
-SAMPLE_ROWS = 100
 
 _GOOD_OR_BAD = ("label", "kto_tag")
 

@@ -283,6 +283,23 @@ class DatasetStore:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    def choose(self, id: str, choices: Choices) -> DatasetInfo:
+        """Read an added set so from now on; runs that were begun keep what they read.
+
+        Raises DataError for sets that were not added, and where the file cannot be read so: then all stays as it was.
+        """
+        path, info = self.path(id), self.get(id)
+        if not _IMPORTED.fullmatch(id):
+            raise DataError("data.cannot_choose", id=id)
+        facts = _facts(self._report_of(path, None, choices))
+        info = DatasetInfo.model_validate(info.model_dump() | {"choices": choices, **facts})
+        try:
+            with self._importing:
+                files.replace_json(path.parent / "dataset.json", info.model_dump(mode="json"))
+        except OSError as error:
+            raise DataError("data.cannot_store", name=info.name, reason=error.strerror or str(error)) from error
+        return self.get(id)
+
     def choices(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
         """How a set is to be read: as somebody says now, else as is kept with it."""
         return said.over(self.get(id).choices) if _IMPORTED.fullmatch(id) else said

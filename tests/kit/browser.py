@@ -21,6 +21,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
                 #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-add, #hub-set-take; #hub-set-progress; #data-report, #learned > #learned-counters,
                 #learned-row, #row-before, #row-after, #next-data
+                of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows,
+                #column-<number>; #reading-notice
                 plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
                 train: #run-name; always there: #start, #start-notice

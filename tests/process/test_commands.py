@@ -147,6 +147,17 @@ def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -
     )
 
 
+def test_inspect_asks_what_columns_are_for_where_nothing_points_at_it(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("a,b,c\none two three,four five six,seven eight nine\n", "utf-8")
+    asked = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
+    (question,) = json.loads(asked.stdout)["questions"]
+    assert (asked.returncode, question["id"], question["columns"]) == (2, "columns", ["a", "b", "c"])
+    said = command("inspect", str(table), "--json", "--columns", "question=a,answer=c", workspace=tmp_path / "ws")
+    report = json.loads(said.stdout)
+    assert (said.returncode, report["questions"], report["good_rows"]) == (0, [], 1)
+
+
 def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
     assert json.loads(command("runs", "--json", workspace=tmp_path).stdout) == {"runs": []}
     assert "quickstart" in command("runs", workspace=tmp_path).stderr

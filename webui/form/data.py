@@ -11,6 +11,7 @@ import gradio as gr
 from core.data.formats import DataReport
 from core.data.labels import LongExamples
 from core.data.preview import Preview
+from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
 from core.data.sets import gathered
 from core.errors import DataError, GarageError
@@ -18,12 +19,15 @@ from core.messages import msg
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.findings import PlanFindings, in_rows
+from webui.form.handle import FormHandle
 from webui.form.hub_set import view as hub_set
 from webui.form.hub_set.panel import HubSetPanel
 from webui.form.planner import FormResult
+from webui.form.reading import ReadingPart, offered
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import Poller
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -35,6 +39,7 @@ RECIPES = (".yaml", ".yml")
 class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.reading = ReadingPart(services, wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
@@ -44,6 +49,7 @@ class DataStep:
         self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
         self.hub_set.build()
+        self.reading.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
         self.findings.build()
         self.left_out = gr.HTML("", elem_id="data-left-out", visible=False)
@@ -56,6 +62,11 @@ class DataStep:
         self.row_at = gr.State(None)  # (data set, number of its row that is looked at)
         self.next = gr.Button(w.t("wizard.next_sample"), elem_id="next-data", elem_classes="lg-next")
 
+    def wire(self, form: FormHandle, pulse: Poller) -> None:
+        self.findings.wire(form)
+        self.hub_set.wire(form, self.data, pulse)
+        self.reading.wire(form, self.data, self.choices)
+
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
@@ -63,12 +74,24 @@ class DataStep:
         """What was dropped, as one set: (its id, ""), or (None, what is wrong with it)."""
         given = [Path(path) for path in paths]
         try:
-            return gathered.add(self.services.datasets, given).id, Html("")
+            return self._added(given)
         except DataError as error:
             return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
         finally:
             for path in given:
                 path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
+
+    def _added(self, given: Sequence[Path]) -> tuple[str, Html]:
+        """A table of which nothing is known is added with columns that the person may correct. Raises DataError."""
+        store = self.services.datasets
+        try:
+            return gathered.add(store, given).id, Html("")
+        except DataError as error:
+            roles = offered(given[0], error) if len(given) == 1 else None
+            if roles is None:
+                raise
+        said = notice(self.w.t("reading_choices.offered"), "warn")
+        return gathered.add(store, given, choices=Choices(columns=roles)).id, said
 
     def next_label(self, data: Any, goal: Any) -> str:
         """Without data the button offers the sample set of the goal, so that a newcomer can simply go on."""

@@ -139,7 +139,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
+            data.turning, data.next, data.left_out, *data.reading.parts, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
             self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
@@ -152,8 +152,7 @@ class Wizard:
             self.redraw_after(pressed)
         pressed, fetched = model.download, {model.download.notice, model.download.button}
         pulse.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
-        data.findings.wire(self)
-        data.hub_set.wire(self, data.data, pulse)
+        data.wire(self, pulse)
         plan.findings.wire(self)
         self.further.wire()
         moved = gr.JSON(None, visible=False)
@@ -309,6 +308,7 @@ class Wizard:
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
             ),
             **self.further.draw(form.answers),
+            **data.reading.draw(form.data),
             **data.findings.draw(result.findings),
             **plan.findings.draw(result.findings),
         }

@@ -45,5 +45,8 @@ class FormHandle(Protocol):
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
         """The form as a recipe wants it, saying so; what the recipe leaves out stays with the plan."""
 
+    def redraw_after(self, event: Dependency) -> Dependency:
+        """Look at the form anew once an event has ended."""
+
     def fills(self, listen: Listen, take: Take, inputs: Parts, outputs: Parts, **options: Any) -> Dependency:
         """On an event, fill the form with what take gives, and look at it anew. inputs: what take reads; outputs: what it updates."""

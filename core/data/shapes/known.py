@@ -14,6 +14,8 @@ from core.recipe import Format
 
 FORMATS: tuple[Format, ...] = get_args(Format)  # in the order in which they are tried
 
+SAMPLE_ROWS = 100  # by which a file is told
+
 # Our name of a column: the names it goes by, the first that a row has wins.
 COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "messages": {"messages": ("messages", "conversations", "conversation")},

@@ -63,6 +63,14 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
     return {name: "text"} if name is not None and len(long) <= 1 else None
 
 
+def likely(rows: Sequence[Row]) -> dict[str, Role] | None:
+    """What a person is offered to correct where nothing points at a role: the columns that say the most; None where none says anything."""
+    longest = sorted(texts := _columns_of_text(rows), key=lambda name: texts[name])[-2:]
+    if len(longest) == 1:
+        return {longest[0]: "text"}
+    return {longest[0]: "question", longest[1]: "answer"} if longest else None
+
+
 def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
     """Columns that hold text wherever they hold anything, with the usual number of their words."""
     names = dict.fromkeys(str(name) for row in rows for name in row.values)

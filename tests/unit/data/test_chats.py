@@ -203,6 +203,19 @@ def test_another_voice_is_another_reading_of_the_same_bytes_and_kept_with_the_se
     assert voices == ["Jo", "Maria"]  # what is said now goes before what is kept
 
 
+def test_what_is_chosen_later_is_kept_and_what_cannot_be_read_so_changes_nothing(tmp_path) -> None:
+    store = DatasetStore(tmp_path / "datasets", tmp_path)
+    info = store.import_file(chat_of(tmp_path))
+    assert (info.rows, store.choose(info.id, Choices(gap_hours=2000)).rows) == (2, 1)
+    kept = DatasetStore(store.root, tmp_path).get(info.id)
+    assert kept.choices == Choices(gap_hours=2000) and kept.sha256 == info.sha256
+    for wrong in (Choices(voice="Mario"), Choices(voice="Maria")):  # nobody; somebody who answers nothing
+        with pytest.raises(DataError):
+            store.choose(info.id, wrong)
+    assert store.get(info.id) == kept
+    assert store.choose(info.id, Choices()).rows == 2
+
+
 def test_a_voice_that_nobody_has_is_refused_with_the_nearest_names(tmp_path) -> None:
     with pytest.raises(DataError, match=r"Nobody in chat.txt is called Mara, found 2 people, such as Maria:"):
         inspect_file(chat_of(tmp_path), choices=Choices(voice="Mara"))

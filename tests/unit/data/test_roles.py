@@ -12,7 +12,7 @@ from core.data.conversation import ChatMessage
 from core.data.formats import Example, examples_of, inspect_file
 from core.data.reading.choices import Choices
 from core.data.reading.rows import Row
-from core.data.shapes.roles import guess, parse
+from core.data.shapes.roles import guess, likely, parse
 from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
 from core.recipe import Recipe
@@ -82,6 +82,12 @@ def test_a_format_that_fits_is_never_overruled_by_a_guess(tmp_path) -> None:
     file.write_text('text,label,frage,antwort\nspam?,yes,"What is it?","It is spam."\n')
     report = inspect_file(file)
     assert report.format == "text_label" and not report.roles and not report.notes
+
+
+def test_where_nothing_points_at_a_role_the_columns_that_say_most_can_be_offered() -> None:
+    rows = [Row(1, {"id": "7", "a": "one two", "b": "one two three", "c": "one"})]
+    assert guess(rows) is None and likely(rows) == {"a": "question", "b": "answer"}
+    assert likely([Row(1, {"id": 7, "a": "one"})]) == {"a": "text"} and likely([Row(1, {"id": 7})]) is None
 
 
 # ---- said by a person ------------------------------------------------------------------------------------------------

@@ -205,9 +205,16 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
         for name, value in getattr(recipe, section).model_dump().items()
         if value is None
     }
-    waiting = {("data", "format"), ("data", "columns"), ("data", "encoding"), ("data", "sheet"), ("data", "enable_thinking")} | {
-        ("train", name) for name in ("eval_steps", "save_steps", "early_stopping_patience")
-    }
+    waiting = {
+        ("data", "format"),
+        ("data", "columns"),
+        ("data", "encoding"),
+        ("data", "sheet"),
+        ("data", "voice"),
+        ("data", "gap_hours"),
+        ("data", "pseudonyms"),
+        ("data", "enable_thinking"),
+    } | {("train", name) for name in ("eval_steps", "save_steps", "early_stopping_patience")}
     assert open_fields == waiting | {("train", "neftune_noise_alpha"), ("train", "loraplus_lr_ratio")}
 
 

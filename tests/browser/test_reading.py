@@ -1,0 +1,137 @@
+"""Data as people have it, from the file to Start: a chat in the voice that is chosen, a table whose columns a person says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.waits import wait_until
+from tools.made_up_chat import made_up
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+TABLE = "datum;kundin;wir;notiz\n" + "".join(
+    f"2025-03-{day:02};Wo ist mein Paket Nummer {day}?;Es kommt am Dienstag bei Ihnen an, versprochen.;eilt\n"
+    for day in range(1, 25)
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[kit.App]:
+    """With a library that has a tiny model, whose tokenizer shows the rows."""
+    workspace = tmp_path_factory.mktemp("reading")
+    (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    started = kit.start_app(Workspace.open(workspace).root)
+    yield started
+    started.stop()
+
+
+def opened(chrome: Browser, app: kit.App, path: str = "/?lang=en", **options: Any) -> tuple[Page, kit.Watch]:
+    """With the tiny model chosen."""
+    page, watch = kit.open_page(chrome, app, path, **options)
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill("library:tiny")
+    page.locator("#model input").press("Enter")
+    return page, watch
+
+
+def upload(page: Page, file: Path, text: str) -> None:
+    file.write_text(text, "utf-8")
+    page.locator("#file input[type=file]").set_input_files(file)
+
+
+def pick(page: Page, dropdown: str, option: str) -> None:
+    page.locator(f"{dropdown} input").click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def start_two_steps(page: Page, app: kit.App) -> Any:
+    """The recipe of the run that came of it."""
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "64")):
+        box = page.locator(f"#setting-{setting} input")
+        box.fill(value)
+        box.blur()
+    kit.expect(page.locator("#plan-card")).to_contain_text("2")
+    runs = Runs(Workspace.open(app.workspace))
+    before = len(runs.list())
+    page.locator("#start").click()
+    wait_until(lambda: len(runs.list()) > before and runs.list()[0].status().state == State.COMPLETED, 120)
+    return runs.list()[0].recipe().data
+
+
+def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+    page, watch = opened(chrome, app)
+    upload(page, tmp_path / "WhatsApp Chat with Maria Lopez.txt", "\n".join(made_up(120)))
+    about, row = page.locator("#chat-about"), page.locator("#learned-row .lg-row-text")
+    kit.expect(about).to_contain_text("Nobody said whose voice, so it is Finn")
+    kit.expect(row).to_contain_text("chief")
+    pick(page, "#chat-voice", "Maria Lopez")
+    kit.expect(about).not_to_contain_text("Nobody said")
+    kit.expect(row.locator("mark.lg-learned").first).not_to_contain_text("chief")
+    pick(page, "#chat-gap", "0.5 hours — ")
+    kit.expect(page.locator("#data-report")).to_contain_text("A silence of 0.5 hours")
+    kit.nothing_found(page, "chat-choices")
+    data = start_two_steps(page, app)
+    assert (data.voice, data.gap_hours, data.pseudonyms) == ("Maria Lopez", 0.5, True)
+    watch.check()
+    page.context.close()
+
+
+def test_a_table_is_learned_by_the_columns_that_a_person_says(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+    page, watch = opened(chrome, app)
+    upload(page, tmp_path / "anfragen.csv", TABLE)
+    row = page.locator("#learned-row .lg-row-text")
+    kit.expect(page.locator("#first-rows thead")).to_contain_text("kundin")
+    kit.expect(page.locator("#column-2 input")).to_have_value("question")
+    kit.expect(page.locator("#column-choices")).to_contain_text("guessed: please check")
+    pick(page, "#column-4", "context")
+    kit.expect(page.locator("#column-choices")).not_to_contain_text("guessed: please check")
+    kit.expect(row).to_contain_text("eilt")
+    pick(page, "#column-2", "ignore")
+    kit.expect(page.locator("#reading-notice")).to_contain_text("are nothing to learn from")
+    pick(page, "#column-2", "question")
+    kit.expect(page.locator("#reading-notice")).to_be_hidden()
+    kit.nothing_found(page, "column-choices")
+    data = start_two_steps(page, app)
+    assert {name: role for name, role in data.columns.items() if role != "ignore"} == {
+        "kundin": "question",
+        "wir": "answer",
+        "notiz": "context",
+    }
+    watch.check()
+    page.context.close()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dark", [False, True])
+def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+    page, watch = opened(chrome, app, "/?lang=zh", viewport=kit.PHONE)
+    kit.set_dark(page, dark)
+    upload(page, tmp_path / "与 Maria 的聊天.txt", "\n".join(made_up(120)))
+    kit.expect(page.locator("#chat-about")).to_contain_text("没有指定学谁")
+    pick(page, "#chat-voice", "Maria Lopez")
+    kit.expect(page.locator("#chat-about")).not_to_contain_text("没有指定学谁")
+    assert kit.overflow(page) == 0
+    kit.nothing_found(page, f"chat-zh-{dark}")
+    upload(page, tmp_path / "anfragen.csv", TABLE)
+    pick(page, "#column-4", "上下文")
+    kit.expect(page.locator("#learned-row .lg-row-text")).to_contain_text("eilt")
+    assert kit.overflow(page) == 0
+    kit.nothing_found(page, f"columns-zh-{dark}")
+    data = start_two_steps(page, app)
+    assert data.columns["notiz"] == "context"
+    watch.check()
+    page.context.close()

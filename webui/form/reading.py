@@ -1,0 +1,210 @@
+"""In step 3, what a person says of how an added set is read: of a chat whose voice, silence and stand-ins, of a table what its columns are for.
+
+It is kept with the set, which is then read anew; each look at the form shows what the set has. Sets that were not added here (samples,
+files of a library folder) are read as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.chats.overview import Chat
+from core.data.formats import DataReport
+from core.data.reading import sniff
+from core.data.reading.choices import Choices
+from core.data.reading.reader import read_rows
+from core.data.reading.rows import Row
+from core.data.shapes.known import SAMPLE_ROWS
+from core.data.shapes.roles import Role, likely
+from core.errors import DataError, GarageError
+from core.recipe import ColumnRole
+from webui.form.handle import FormHandle, Given, Parts, Updates
+from webui.kit.html import Html, join, notice, tag
+from webui.kit.live import QUIET, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+ROLES: tuple[ColumnRole, ...] = get_args(ColumnRole)
+FIRST_ROWS = 4
+MOST_COLUMNS = 12  # that can be set here; a table with more is mapped by a command
+LONGEST_CELL = 90
+MOST_PEOPLE = 200  # to choose from
+
+
+class ReadingPart:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+        self._first_rows: dict[tuple[str, str], list[Row]] = {}  # of the sets that were looked at last
+
+    # ---- widgets --------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(visible=False, elem_id="chat-choices", elem_classes="lg-choices") as self.chat:
+            self.voice = gr.Dropdown([], **w.named("reading_choices.voice", "chat-voice"))
+            # No slider, whose keys tell gradio 6.31 nothing; and a list shows what each choice gives before it is made.
+            self.gap = gr.Dropdown([], **w.named("reading_choices.gap", "chat-gap"))
+            self.pseudonyms = gr.Checkbox(True, **w.named("reading_choices.pseudonyms", "chat-pseudonyms"))
+            self.about_chat = gr.HTML("", elem_id="chat-about")
+        with gr.Column(visible=False, elem_id="column-choices", elem_classes="lg-choices") as self.table:
+            self.rows = gr.HTML("", elem_id="first-rows")
+            with gr.Row(elem_classes="lg-columns"):
+                roles = [(w.t(f"reading_choices.role_{role}"), role) for role in ROLES]
+                self.columns = [
+                    gr.Dropdown(roles, value="ignore", visible=False, label="", min_width=150, elem_id=f"column-{number}")
+                    for number in range(1, MOST_COLUMNS + 1)
+                ]
+            self.about_table = gr.HTML("", elem_id="column-about")
+        self.said = gr.HTML("", elem_id="reading-notice", visible=False)
+        self.sheet_of = gr.JSON([], visible=False)  # the names of the columns as they were drawn
+
+    @property
+    def parts(self) -> Parts:
+        return {
+            self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.rows, *self.columns, self.about_table,
+            self.sheet_of,
+        }  # fmt: skip
+
+    def wire(self, form: FormHandle, data: Component, choices: Any) -> None:
+        """data: the list of sets. choices: gives what is in it, since a set may have another number of rows now."""
+
+        def chosen(read: Any) -> Any:
+            def take(given: Given) -> Updates:
+                id = given[data]
+                try:
+                    self.services.datasets.choose(id, read(given, self.services.datasets.choices(id)))
+                except GarageError as error:
+                    return {self.said: shown(notice(self.w.of(error.message))), data: gr.skip()}
+                return {self.said: shown(""), data: gr.update(choices=choices())}
+
+            return take
+
+        of_chat: Parts = {self.voice, self.gap, self.pseudonyms}
+        outputs: Parts = {self.said, data}
+        options = {**QUIET, "trigger_mode": "always_last", "concurrency_id": "reading", "concurrency_limit": 1}
+        for events, inputs, read in (
+            ([self.voice.input, self.gap.input, self.pseudonyms.input], of_chat, self._of_chat),
+            ([column.input for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
+        ):
+            form.redraw_after(gr.on(events, chosen(read), inputs | {data}, outputs, **options))
+
+    # ---- what was said --------------------------------------------------------------------------------------------
+    def _of_chat(self, given: Given, kept: Choices) -> Choices:
+        voice, gap = given[self.voice], given[self.gap]
+        hours = float(gap) if isinstance(gap, int | float) and 0.25 <= gap <= 8760 else kept.gap_hours
+        said = {
+            "voice": voice if isinstance(voice, str) and voice else None,
+            "gap_hours": hours,
+            "pseudonyms": given[self.pseudonyms] is True,
+        }
+        return kept.model_copy(update=said)
+
+    def _of_columns(self, given: Given, kept: Choices) -> Choices:
+        names = given[self.sheet_of]
+        names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        roles = {name: given[column] for name, column in zip(names, self.columns, strict=False) if given[column] in ROLES}
+        return kept.model_copy(update={"columns": roles})
+
+    # ---- what the set has -----------------------------------------------------------------------------------------
+    def draw(self, data: Any) -> Updates:
+        """For every look at the form."""
+        updates: Updates = {self.chat: gr.update(visible=False), self.table: gr.update(visible=False)}
+        if not isinstance(data, str) or not data:
+            return updates
+        try:
+            if self.services.datasets.get(data).origin != "imported":
+                return updates
+            report = self.services.datasets.report(data)
+            if report.chat is not None:
+                updates |= self._drawn_chat(report.chat)
+            elif report.roles:
+                updates |= self._drawn_table(self.first_rows(data), report)
+        except GarageError:  # the report beside it says so
+            pass
+        return updates
+
+    def _drawn_chat(self, chat: Chat) -> Updates:
+        w = self.w
+        people = [person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice]
+        names = [(w.t("reading_choices.person", name=person.name, count=f"{person.messages:,}"), person.name) for person in people]
+        silences = [
+            (w.t("reading_choices.silence", hours=f"{hours:g}", count=f"{count:,}"), hours) for hours, count in _silences(chat)
+        ]
+        said = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
+        if len(people) < chat.count:
+            said.append(w.t("reading_choices.more_people", shown=len(people), count=chat.count))
+        private = w.t("reading_choices.repeats" if chat.pseudonyms else "reading_choices.repeats_all")
+        return {
+            self.chat: gr.update(visible=True),
+            self.voice: gr.update(choices=names, value=chat.voice),
+            self.gap: gr.update(visible=bool(silences), choices=silences, value=chat.gap_hours),
+            self.pseudonyms: chat.pseudonyms,
+            self.about_chat: join(
+                [tag("p", " ".join(said), role="status") if said else None, tag("p", private, class_="lg-quiet")]
+            ),
+        }
+
+    def first_rows(self, data: str) -> list[Row]:
+        """Of a table, without rows that cannot be read. Raises DataError."""
+        store = self.services.datasets
+        key = (data, store.choices(data).key)
+        if key not in self._first_rows:
+            source = sniff.probe(store.path(data), choices=store.choices(data))
+            found = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))
+            self._first_rows = {**dict(list(self._first_rows.items())[-7:]), key: found}
+        return self._first_rows[key]
+
+    def _drawn_table(self, rows: list[Row], report: DataReport) -> Updates:
+        w = self.w
+        names = list(dict.fromkeys(str(name) for row in rows for name in row.values))
+        guessed = w.t("reading_choices.guessed") if report.guessed else ""  # None would leave what is there
+        updates: Updates = {
+            self.table: gr.update(visible=True),
+            self.rows: self._as_table(names, [row.values for row in rows]),
+            self.sheet_of: names[:MOST_COLUMNS],
+            self.about_table: tag("p", w.t("reading_choices.more_columns", shown=MOST_COLUMNS, count=len(names)), class_="lg-quiet")
+            if len(names) > MOST_COLUMNS
+            else "",
+        }
+        for number, field in enumerate(self.columns):
+            if number >= len(names):
+                updates[field] = gr.update(visible=False)
+                continue
+            role = report.roles.get(names[number])
+            updates[field] = gr.update(visible=True, label=names[number], value=role or "ignore", info=guessed if role else "")
+        return updates
+
+    def _as_table(self, names: list[str], rows: list[Mapping[str, Any]]) -> Html:
+        """Reached and scrolled by keyboard, since a table may be wider than a phone."""
+        head = tag("tr", *(tag("th", name[:LONGEST_CELL], scope="col") for name in names))
+        body = (tag("tr", *(tag("td", _cell(row.get(name))) for name in names)) for row in rows)
+        table = tag("table", tag("thead", head), tag("tbody", *body), class_="lg-table")
+        title = self.w.t("reading_choices.first_rows", count=len(rows))
+        return join(
+            [
+                tag("p", tag("strong", self.w.t("reading_choices.columns"))),
+                tag("div", table, class_="lg-scroll", tabindex="0", role="region", aria_label=title),
+            ]
+        )
+
+
+def offered(file: Path, problem: DataError) -> dict[str, Role] | None:
+    """For a table none of whose columns can be guessed: roles that a person may correct. None where something else is wrong with it."""
+    if problem.message.key != "data.unknown_format":
+        return None
+    return likely([row for row in islice(read_rows(file), SAMPLE_ROWS) if isinstance(row, Row)])
+
+
+def _silences(chat: Chat) -> list[tuple[float, int]]:
+    """To choose from, and the one that is chosen."""
+    return sorted({*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])})
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else " ".join(str(value).split())
+    return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL].rstrip()}…"
