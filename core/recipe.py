@@ -107,6 +107,9 @@ class Data(_Section):
     drop_leaked: bool = Field(
         False, description="Leave rows out of training that also stand in the part kept apart for measuring; they are counted."
     )
+    drop_near_leaked: bool = Field(
+        False, description="Leave rows out of training that nearly say what a row kept apart for measuring says; they are counted."
+    )
 
 
 class Adapter(_Section):

@@ -11,7 +11,7 @@ from core.advice.family import Family, family_of
 from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
 from core.data.labels import LongExamples
-from core.data.repeats import Repeats
+from core.data.repeats import Repeats, wanted
 from core.data.selection import choose
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
@@ -165,8 +165,7 @@ class Grounds:
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """None where no row is left out for what it says, or that is not known."""
-        wanted = recipe.data.deduplicate or recipe.data.drop_leaked
-        repeats = self.repeats() if wanted and self.repeats else None
+        repeats = self.repeats() if wanted(recipe.data) and self.repeats else None
         return None if repeats is None else len(choose(len(repeats), recipe, repeats).training)
 
 

@@ -8,7 +8,7 @@ from core.messages import Message
 from core.recipe import Recipe
 from core.values import Frozen
 
-PlanFinding = Literal["few_rows", "duplicates", "leakage", "few_steps", "hot_plan"]
+PlanFinding = Literal["few_rows", "duplicates", "leakage", "near_leakage", "few_steps", "hot_plan"]
 RunFinding = Literal["hot_rate", "overfitting", "plateau"]
 LISTED = 5  # pairs of rows
 

@@ -43,14 +43,14 @@ class Planned:
         numbers = seen.rows
         return cls(recipe, len(numbers), advice.planned_steps, seen.repeats, advice.usual_rate, lambda i: numbers[i][0])
 
-    def pairs(self, positions: Iterable[tuple[int, int]]) -> list[Message]:
+    def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:
         """ "row 7 = row 2" """
-        return [msg("run_doctor.pair", row=self.number(row), first=self.number(first)) for row, first in positions]
+        return [msg(key, row=self.number(row), first=self.number(first)) for row, first in positions]
 
 
 def before(planned: Planned) -> list[Finding]:
     """What is wrong with a plan, in the order of its steps: the data first."""
-    rules = (few_rows, duplicates, leakage, few_steps, hot_plan)
+    rules = (few_rows, duplicates, leakage, near_leakage, few_steps, hot_plan)
     return [finding for rule in rules if (finding := rule(planned)) is not None]
 
 
@@ -117,6 +117,33 @@ def leakage(planned: Planned) -> Finding | None:
         remedy=msg("run_doctor.leakage_remedy", count=len(leaks)),
         fix={"data.drop_leaked": True},
         rows=tuple(planned.number(i) for i, _ in sorted(leaks)[:LISTED]),
+    )
+
+
+def near_leakage(planned: Planned) -> Finding | None:
+    """Rows that are trained and nearly say what a measured row says, but for those that say the same."""
+    repeats = planned.repeats
+    if repeats is None or repeats.near is None:
+        return None
+    chosen = choose(planned.rows, planned.recipe, repeats)
+    same = set(repeats.first[chosen.measuring].tolist())
+    measured = dict(zip(repeats.near[chosen.measuring].tolist(), chosen.measuring.tolist(), strict=True))
+    read = [(i, int(repeats.near[i])) for i in chosen.read.tolist() if int(repeats.first[i]) not in same]
+    leaks = sorted((i, measured[near]) for i, near in read if near in measured)
+    if not leaks:
+        return None
+    return Finding(
+        id="near_leakage",
+        evidence=msg(
+            "run_doctor.near_leakage",
+            leaked=len({held for _, held in leaks}),
+            measured=len(chosen.measuring),
+            pairs=listed(planned.pairs(leaks[:LISTED], "run_doctor.near_pair"), len(leaks)),
+        ),
+        meaning=msg("run_doctor.leakage_means"),
+        remedy=msg("run_doctor.leakage_remedy", count=len(leaks)),
+        fix={"data.drop_near_leaked": True},
+        rows=tuple(planned.number(i) for i, _ in leaks[:LISTED]),
     )
 
 

@@ -39,6 +39,7 @@ from core.recipe import Format
 
 MOST_ROWS = 1_000
 MOST_COMPARED = 200_000  # rows; about ten seconds once
+MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
 MOST_CHARACTERS = 4_000_000  # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
 KEPT_PREVIEWS = 4
 
@@ -222,7 +223,8 @@ class Preview:
     @cached_property
     def repeats(self) -> Repeats | None:
         """Which rows say what an earlier one says; None where there are too many to read them all for that."""
-        return Repeats.of(example for _, example in self.rows) if len(self.rows) <= MOST_COMPARED else None
+        examples, rows = (example for _, example in self.rows), len(self.rows)
+        return Repeats.of(examples, near=rows <= MOST_COMPARED_NEARLY) if rows <= MOST_COMPARED else None
 
     def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Message | None:
         """Why training must not be started: nothing would be learned. An estimate refuses nothing."""

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.data.findings.near import Near
+from core.data.findings.said import Said
 from core.data.formats import Example
 from core.data.sets.earliest import earliest
+from core.recipe import Data
 
 CHECK_EVERY = 1000  # rows
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
@@ -27,23 +30,28 @@ _MARKS = re.compile(r"[.,;:!?。、]+(?=[\s\"')\]\u3040-\u30ff\u3400-\u9fff]|$)"
 class Repeats:
     """first (R,): for each example the position of the earliest that says the same, its own where it is that one.
 
-    exact (R,): whether it says so word for word.
+    exact (R,): whether it says so word for word. near (R,): the earliest that says the same or nearly so (core/data/findings/near);
+    None where nobody asked for it.
     """
 
     first: np.ndarray
     exact: np.ndarray
+    near: np.ndarray | None = None
 
     @classmethod
-    def of(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None) -> Repeats:
-        """check: called each thousand rows, and may raise."""
+    def of(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None, near: bool = False) -> Repeats:
+        """check: called each thousand rows, and may raise. near: whether near ones are looked for too, which takes as long again."""
+        alike = Near() if near else None
         said_of, whole_of = array("q"), array("q")  # 64-bit hashes
         for i, example in enumerate(examples):
             if i % CHECK_EVERY == 0:
                 check()
             said_of.append(hash(said(example)))
             whole_of.append(hash(example))
+            if alike is not None:
+                alike.add(Said(i, example))
         first, whole = earliest(np.array(said_of, np.int64)), np.array(whole_of, np.int64)
-        return cls(first, whole == whole[first])
+        return cls(first, whole == whole[first], None if alike is None else _together(first, alike.first))
 
     def __len__(self) -> int:
         return len(self.first)
@@ -52,6 +60,18 @@ class Repeats:
     def later(self) -> np.ndarray:
         """Positions of the rows that say what an earlier one says."""
         return np.flatnonzero(self.first != np.arange(len(self.first)))
+
+
+def wanted(data: Data) -> bool:
+    """Whether a recipe leaves rows out for what others say."""
+    return data.deduplicate or data.drop_leaked or data.drop_near_leaked
+
+
+def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """near, with what differs in marks alone, and what came after the rows that were compared."""
+    found = first.copy()
+    found[: len(near)] = np.minimum(first[: len(near)], near)
+    return found[found]
 
 
 def said(example: Example) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class Chosen:
     """Which examples are trained and which are measured, by their positions, in the order in which they are read.
 
     enough: rows of training that the steps read, where those are fewer. repeated: left out, for saying what an earlier one
-    says. leaked: left out of training, for saying what one that is measured says.
+    says. leaked: left out of training, for saying, or nearly saying, what one that is measured says.
     """
 
     training: np.ndarray
@@ -55,6 +55,9 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])
         leaked, training = int(is_leaked.sum()), training[~is_leaked]
+    if data.drop_near_leaked and repeats is not None and repeats.near is not None:
+        is_near = np.isin(repeats.near[training], repeats.near[measuring])
+        leaked, training = leaked + int(is_near.sum()), training[~is_near]
     enough = needed(recipe)
     if enough is None or enough >= len(training):
         return Chosen(training, measuring, None, repeated, leaked)

@@ -17,7 +17,7 @@ import numpy as np
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import Encoded, Learning
-from core.data.repeats import Repeats
+from core.data.repeats import Repeats, wanted
 from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
 from core.data.sets.pieces import Pieces
@@ -102,8 +102,8 @@ def tokenize(
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
-    wants_repeats = data.deduplicate or data.drop_leaked
-    chosen = choose(len(examples), recipe, Repeats.of(examples, reporter.check) if wants_repeats else None)
+    repeats = Repeats.of(examples, reporter.check, data.drop_near_leaked) if wanted(data) else None
+    chosen = choose(len(examples), recipe, repeats)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
@@ -132,7 +132,7 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
     rows = given - chosen.repeated - chosen.leaked
     if recipe.data.deduplicate:
         reading.reporter.run.log_event("decision", message=msg("run.rows_repeated", rows=chosen.repeated, all=given))
-    if recipe.data.drop_leaked:
+    if recipe.data.drop_leaked or recipe.data.drop_near_leaked:
         reading.reporter.run.log_event(
             "decision", message=msg("run.rows_leaked", rows=chosen.leaked, measured=len(chosen.measuring))
         )

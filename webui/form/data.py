@@ -40,7 +40,7 @@ class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.reading = ReadingPart(services, wording)
-        self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage"))
+        self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
     def build(self) -> None:

@@ -9,6 +9,7 @@ import gradio as gr
 from core.advice.finding import Finding
 from core.data.formats import DataReport
 from core.data.preview import Preview
+from core.data.repeats import wanted
 from core.data.selection import choose
 from core.recipe import Recipe
 from webui.form.fields import key_of, shown_value
@@ -27,7 +28,7 @@ OTHER_DATA = """() => {
 def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
     """The rows that a remedy leaves out, as long as it does."""
     repeats, data = preview.repeats, recipe.data
-    if repeats is None or not (data.deduplicate or data.drop_leaked):
+    if repeats is None or not wanted(data):
         return Html("")
     chosen = choose(len(repeats), recipe, repeats)
     said = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,26 @@ def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space:
     leak = found["leakage"]
     assert (leak.evidence.params["leaked"], leak.evidence.params["measured"]) == (1, 5)
     assert f"row 1 = row {measured[1] + 1}" in str(leak.evidence)
+    assert after(space, data, leak) == {}
+
+
+def test_measured_rows_that_are_trained_in_nearly_the_same_words_are_named_and_can_be_left_out(space: Workspace) -> None:
+    from core.data.row_order import split
+
+    draw = random.Random(2)
+
+    def words(count: int) -> str:
+        return " ".join("".join(draw.choices("abdegiklmnorstu", k=draw.randint(2, 9))) for _ in range(count))
+
+    data = [{"question": f"What is known of {words(12)}?", "answer": f"It is {words(20)}."} for _ in range(100)]
+    training, measured = split(100, 0.05, 42)
+    near = data[measured[1]]
+    data[training[0]] = {"question": near["question"], "answer": near["answer"].replace("It is", "That is")}
+    found = looked_at(space, data)
+    assert set(found) == {"near_leakage"}
+    leak = found["near_leakage"]
+    assert (leak.evidence.params["leaked"], leak.evidence.params["measured"]) == (1, 5)
+    assert f"row {training[0] + 1} ≈ row {measured[1] + 1}" in str(leak.evidence)
     assert after(space, data, leak) == {}
 
 

@@ -188,6 +188,20 @@ def test_repeated_rows_are_left_out_and_counted(tokenizer: Tokenizer) -> None:
     assert len(both) == 82, "only where it was asked for"
 
 
+def test_near_copies_of_measured_rows_are_left_out_of_training_only_where_it_was_asked_for(tokenizer: Tokenizer) -> None:
+    letters = ["".join(chr(97 + (i * step) % 26) for step in range(1, 60)) for i in range(1, 61)]
+    examples = [Example(prompt=f"{word} is what {i}", completion=f"it is {word} of {i}") for i, word in enumerate(letters)]
+    examples += [Example(prompt=e.prompt, completion=f"{e.completion} now") for e in examples]
+    listener = Listener()
+    train, evaluation = tokenize(examples, recipe({"drop_near_leaked": True}), tokenizer, listener)
+    [said] = listener.said
+    trained, measured = tokenize(examples, recipe(), tokenizer, Listener())
+    assert measured == evaluation and said.params["rows"] == len(trained) - len(train) >= 8
+    assert len(tokenize(examples, recipe({"drop_leaked": True}), tokenizer, Listener())[0]) == len(trained), (
+        "none says quite the same"
+    )
+
+
 def test_rows_that_are_measured_are_left_out_of_training_and_counted(tokenizer: Tokenizer) -> None:
     examples = [*questions(60), *questions(60)]
     listener = Listener()
