@@ -34,7 +34,7 @@ from core.data import formats
 from core.data.formats import DataReport, Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import SUFFIXES, Source
+from core.data.reading.rows import SUFFIXES, WRITING, Source
 from core.data.sets import rows
 from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.data.shapes.left_out import LeftOut
@@ -160,7 +160,7 @@ class DatasetStore:
         for number, folder in enumerate(self._libraries, 1):
             try:
                 # Markdown can be added by hand; in a folder it is most often the description of what lies beside it.
-                paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES.keys() - {".md"})
+                paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES.keys() - WRITING)
             except OSError:  # a drive that is not plugged in
                 continue
             for path in paths:

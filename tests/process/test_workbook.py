@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.data.formats import inspect_file
-from core.data.reading import spreadsheets
+from core.data.reading import apart
 from core.errors import DataError
 from tests.kit.office import xlsx
 
@@ -32,7 +32,7 @@ def test_cells_at_opposite_corners_end_that_process_and_not_ours(tmp_path: Path)
 
 
 def test_a_sheet_that_takes_too_much_memory_is_refused_with_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spreadsheets, "MOST_MEMORY", 60 << 20)
-    monkeypatch.setattr(spreadsheets, "LOOK_S", 0.001)
+    monkeypatch.setattr(apart, "MOST_MEMORY", 60 << 20)
+    monkeypatch.setattr(apart, "LOOK_S", 0.001)
     with pytest.raises(DataError, match="needs more than 60 MiB of memory"):
         inspect_file(far(tmp_path, "J1048576"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ LIKELY = (
     "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r",
     "cp874", "mac_roman", "cp850",
 )  # fmt: skip
+_WIDE = 5  # of them have characters of several bytes
+_ALONE, _HIGH = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"), re.compile(rb"[\x80-\xff]")
 _UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 _AS_LIKELY = 0.01  # of charset-normalizer's measure of mess, which goes from 0 to 1
 _MOST_NAMED = 4
@@ -157,8 +160,11 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
     """Encodings, those that make the most sense first, each with the others that make as much, and another text."""
     import charset_normalizer
 
+    # Letters with accents stand alone among ASCII; characters of several bytes do not.
+    alone = 2 * len(_ALONE.findall(sample)) > len(_HIGH.findall(sample))
+    order = [*LIKELY[_WIDE:], *LIKELY[:_WIDE]] if alone else list(LIKELY)
     found = [
-        (match.chaos, LIKELY.index(name), name, str(match))
+        (match.chaos, order.index(name), name, str(match))
         for match in charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY))
         for name in match.could_be_from_charset
         if name in LIKELY

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.data.chats.rows import chat_rows
+from core.data.reading.documents import document_rows
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, Limits, Problem, Raw, Row, Source, checked, left_beside
+from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, Limits, Problem, Raw, Row, Source, checked, left_beside
 from core.data.reading.sniff import probe, translated
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
@@ -31,6 +32,8 @@ _READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "csv": csv_rows,
     "parquet": parquet_rows,
     "txt": txt_rows,
+    **dict.fromkeys(SPREADSHEETS, sheet_rows),
+    **dict.fromkeys(DOCUMENTS, document_rows),
 }
 
 
@@ -41,7 +44,7 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
     after some rows (a JSON array that is broken in its middle, a file with more than limits.rows rows).
     """
     source = path if isinstance(path, Source) else probe(path, limits)
-    reader = chat_rows if source.chat else sheet_rows if source.kind in SPREADSHEETS else _READERS[source.kind]
+    reader = chat_rows if source.chat else _READERS[source.kind]
     with translated(source.path):
         try:
             yield from _with_losses(reader(source, limits), source, limits)

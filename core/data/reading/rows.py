@@ -18,7 +18,9 @@ from core.messages import Message, msg
 from core.recipe import Format
 from core.values import MIB, Frozen
 
-FileKind = Literal["json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip"]
+FileKind = Literal[
+    "json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip", "docx", "pdf", "epub", "html", "srt"
+]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json",
     ".jsonl": "jsonl",
@@ -32,10 +34,21 @@ SUFFIXES: dict[str, FileKind] = {
     ".xlsb": "xlsb",
     ".ods": "ods",
     ".zip": "zip",
+    ".docx": "docx",
+    ".pdf": "pdf",
+    ".epub": "epub",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".srt": "srt",
+    ".vtt": "srt",
     ".txt": "txt",
     ".md": "txt",
 }
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
+DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
+# What lies in a folder to tell of the rest of it, more often than to be learned.
+WRITING = {".md"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
 
 
 class Limits(Frozen):

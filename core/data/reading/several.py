@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from core.data.chats import overview
 from core.data.reading import dataset_info, zips
 from core.data.reading.choices import Choices
-from core.data.reading.rows import SUFFIXES, Limits, Problem, Readable, Row, Source
+from core.data.reading.rows import SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
 from core.data.shapes.roles import Role
 from core.errors import DataError
 from core.messages import Message, msg
@@ -31,7 +31,6 @@ _OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _ABOUT = re.compile(
     r"(?:readme|license|licence|changelog|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)\b[^/]*$", re.IGNORECASE
 )
-_WRITING = (".md",)  # read where nothing else is
 Probe = Callable[[Readable, Limits, Choices], Source]
 
 
@@ -138,7 +137,7 @@ def _wanted(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.L
         if found:
             return found, layouts
     known = [part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)]
-    data = [part for part in known if part.suffix.lower() not in _WRITING]
+    data = [part for part in known if part.suffix.lower() not in WRITING]
     return data or known, {}
 
 

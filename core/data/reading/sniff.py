@@ -14,7 +14,7 @@ from pathlib import Path
 from core.data.chats import kinds
 from core.data.reading import encodings, several, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import DEFAULT_LIMITS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Readable, Source
+from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Readable, Source
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -25,7 +25,6 @@ _DELIMITERS = (",", ";", "\t")
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "zip": (b"PK\x03\x04", b"PK\x05\x06"),
     "office": (b"\xd0\xcf\x11\xe0",),
-    "pdf": (b"%PDF",),
     "program": (b"MZ", b"\x7fELF"),
     "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh"),
     "pickle": (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
@@ -35,6 +34,10 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
     "model": (b"GGUF",),
     "lfs": (b"version https://git-lfs",),
 }
+
+
+_WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
 
 # --- looking at the file ---------------------------------------------------------------------------------------------
@@ -51,6 +54,9 @@ def probe(path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choice
         packed = _zip_or_spreadsheet(path, head, limits)
         if packed == "zip" and isinstance(path, Path):
             return several.of_zip(path, limits, choices, probe, _digest(path))
+        if packed in DOCUMENTS or head.startswith(b"%PDF"):
+            document: FileKind = packed or "pdf"
+            return Source(path, document, size, _digest(path), "", notes=(msg("data.note_document"), *_other_kind(path, document)))
         if packed and packed != "zip":
             told = spreadsheets.look(path, choices.sheet, limits)
             said = (*told.notes(), *_other_kind(path, packed))
@@ -69,7 +75,9 @@ def probe(path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choice
             if delimiter != ",":
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
         chat = kinds.recognise(path, kind, encoding)
-        if kind == "txt" and not chat:
+        if kind in DOCUMENTS:
+            notes.append(msg("data.note_document"))
+        elif kind == "txt" and not chat:
             notes.append(msg("data.note_paragraphs"))
         notes += _other_kind(path, kind)
     return Source(path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, chat=chat, choices=choices)
@@ -136,7 +144,7 @@ def _refuse_what_is_not_data(path: Readable, head: bytes) -> None:
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
             raise DataError(f"data.is_{name}", file=path.name)
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)\b", head, re.IGNORECASE):
+    if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)
 
 
@@ -153,6 +161,10 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
             if sum(map(len, lines)) > limits.row_bytes:
                 break
     first = lines[0] if lines else ""
+    if by_suffix == "html" or first.startswith("WEBVTT") or any(_TIMES.match(line) for line in lines[:3]):
+        return "html" if by_suffix == "html" else "srt"
+    if by_suffix in DOCUMENTS:  # a text that is called so
+        by_suffix = "txt"
     if by_suffix == "txt" and not _is_object(first):
         return "txt"
     if by_suffix == "jsonl" and any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):

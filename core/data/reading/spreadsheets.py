@@ -1,35 +1,25 @@
 """Rows out of a sheet of .xlsx, .xls, .xlsb and .ods, read by core.data.reading.workbook in a process that is watched.
 
 The first row that is as wide as the table gives the names of the columns; what stands above it, such as a title, is named among what is left
-out. A sheet is held in memory as a whole, by that process: MOST_MEMORY at most.
+out. A sheet is held in memory as a whole, by that process: `apart.MOST_MEMORY` at most.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import psutil
-
+from core.data.reading import apart
 from core.data.reading.rows import Limits, Problem, Raw, Readable, Source, column_names, too_big
-from core.data.reading.zips import Member
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
-from core.system.processes import own_group, worker_environment
 from core.values import MIB
 
-MOST_MEMORY = 3 << 30  # bytes of the process that reads; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
-LOOK_S = 0.05
 LOOKED_AT = 30  # rows, to find the one with the names of the columns
 _WIDE = 0.5  # of the widest of them
 _MOST_NAMED = 8  # other sheets
@@ -124,47 +114,12 @@ def _without_end(path: Readable, lines: Iterator[Any]) -> Iterator[Any]:
 
 
 def _refusal(path: Readable, head: dict[str, Any]) -> DataError:
-    if head.get("error") == "memory":
-        return DataError("data.sheet_too_large", file=path.name, limit_mib=MOST_MEMORY // MIB)
+    if head.get("error") in ("memory", "slow"):
+        return DataError("data.sheet_too_large", file=path.name, limit_mib=apart.MOST_MEMORY // MIB)
     if head.get("error") == "password":
         return DataError("data.sheet_password", file=path.name)
     return DataError("data.broken_sheet", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))
 
 
 def listen(path: Readable, sheet: str, most_bytes: int) -> Generator[Any]:
-    """What the process says, line by line; {"error": "memory"} in the place of its first where it took too much of it. It ends with the iterator."""
-    where = (os.path.abspath(str(path.archive)), path.name) if isinstance(path, Member) else (os.path.abspath(str(path)), "")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "core.data.reading.workbook", *where, sheet, str(most_bytes)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=worker_environment(),
-        **own_group(),
-    )
-    assert process.stdout
-    done, grew = threading.Event(), threading.Event()
-    threading.Thread(target=_watch, args=(process, done, grew), name="workbook", daemon=True).start()
-    try:
-        for line in process.stdout:
-            if line.endswith(b"\n"):  # else it died while it wrote
-                yield json.loads(line)
-        if grew.is_set():
-            yield {"error": "memory"}
-        elif process.wait():
-            yield {"error": "broken"}
-    finally:
-        done.set()
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def _watch(process: subprocess.Popen[bytes], done: threading.Event, grew: threading.Event) -> None:
-    with contextlib.suppress(psutil.Error):
-        seen = psutil.Process(process.pid)
-        while not done.wait(LOOK_S):
-            if seen.memory_info().rss > MOST_MEMORY:
-                grew.set()
-                process.kill()
-                return
+    return apart.listen("core.data.reading.workbook", path, sheet, str(most_bytes))

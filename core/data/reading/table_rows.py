@@ -133,10 +133,10 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows (`_Paragraph`)."""
+    """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows (`Paragraph`)."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
-        paragraph = _Paragraph()
+        paragraph = Paragraph()
         number, goes_on = 1, False
         while line := file.readline(MOST_CHARACTERS):
             if line.isspace() and not goes_on:
@@ -153,7 +153,7 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             yield Raw(row, {"text": text}, begins)
 
 
-class _Paragraph:
+class Paragraph:
     """Lines of a paragraph as they come; what is longer than MOST_CHARACTERS goes out in parts, each ending with a line, a sentence or a word."""
 
     def __init__(self) -> None:

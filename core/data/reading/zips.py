@@ -22,8 +22,8 @@ _CHUNK = 64 << 10
 # What Python's zipfile raises for bytes that are no archive, or one of another kind than it knows.
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError)
 # Kinds that are zips, by a file in them.
-_KINDS: dict[str, FileKind] = {"xl/workbook.xml": "xlsx", "xl/workbook.bin": "xlsb"}
-_MIMETYPES: dict[bytes, FileKind] = {b"application/vnd.oasis.opendocument.spreadsheet": "ods"}
+_KINDS: dict[str, FileKind] = {"xl/workbook.xml": "xlsx", "xl/workbook.bin": "xlsb", "word/document.xml": "docx"}
+_MIMETYPES: dict[bytes, FileKind] = {b"application/vnd.oasis.opendocument.spreadsheet": "ods", b"application/epub+zip": "epub"}
 
 
 def seekable(path: Readable, limits: Limits) -> IO[bytes]:

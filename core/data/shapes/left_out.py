@@ -17,7 +17,21 @@ from core.values import Frozen
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
-    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside", "more"
+    "column",
+    "field",
+    "part",
+    "call",
+    "tool",
+    "answer",
+    "turn",
+    "row",
+    "branch",
+    "message",
+    "chat",
+    "above",
+    "beside",
+    "page",
+    "more",
 ]
 
 # Names under which files keep what no text holds, and worse answers.
@@ -48,7 +62,7 @@ class Loss(NamedTuple):
         name = self.name.lower()
         if self.place == "chat":
             return f"left_out.why_chat_{name}"
-        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above", "beside"):
+        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above", "beside", "page"):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"

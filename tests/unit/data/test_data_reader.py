@@ -150,7 +150,7 @@ DEEP = "[" * 5000 + "]" * 5000
         ("a.jsonl", b"\x7fELF\x02\x01\x01", "is a program"),
         ("a.jsonl", b"PK\x03\x04\x14\x00", "is damaged, or was not downloaded to its end"),
         ("a.xlsx", b"PK\x03\x04\x14\x00", "is damaged, or was not downloaded to its end"),
-        ("a.json", b"%PDF-1.7\n", "is a PDF"),
+        ("a.json", b"\x89PNG\r\n", "is a picture"),
         ("a.parquet", b"\x80\x04\x95\x10", "is a Python pickle"),
         ("a.csv", b"\x1f\x8b\x08\x00", "is compressed"),
         ("a.json", b"<!DOCTYPE html>\n<html>", "is a web page"),
@@ -188,7 +188,7 @@ def test_limits_are_said_with_both_numbers(tmp_path):
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     assert "no data file gone.json" in refused(tmp_path / "gone.json")
     assert "no data file" in refused("a\0b.json")
-    assert "folder or a device" in refused(tmp_path)
+    assert "holds no file of a kind that is read" in refused(tmp_path)
     assert "folder or a device" in refused("/dev/zero")
     assert refused(tmp_path / ("x" * 5000 + ".json"))
 

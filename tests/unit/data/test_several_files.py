@@ -75,9 +75,9 @@ def test_a_problem_names_the_file_that_it_stands_in(put) -> None:
 
 def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
     report = inspect_file(
-        put({"a.json": json.dumps(QA), "b.json": '[{"question": "a", "answer": "b"},', "c.csv": "x,y\n1,2\n", "d.json": b"%PDF"})
+        put({"a.json": json.dumps(QA), "b.json": '[{"question": "a", "answer": "b"},', "c.csv": "x,y\n1,2\n", "d.json": b"\x89PNG"})
     )
-    assert report.good_rows == 2 and "d.json is a PDF" in notes(report)
+    assert report.good_rows == 2 and "d.json is a picture" in notes(report)
     said = " ".join(str(problem.text) for problem in report.problems)
     assert "b.json is broken at row 2" in said and "The columns x, y fit no format" in said
 
@@ -85,8 +85,8 @@ def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
 def test_nothing_to_read_is_one_sentence(put) -> None:
     with pytest.raises(DataError, match="holds no file of a kind that is read"):
         inspect_file(put({"a.jpg": b"\xff\xd8\xff", "b": "x"}))
-    with pytest.raises(DataError, match="a.json is a PDF"):
-        inspect_file(put({"a.json": b"%PDF-1.7"}))
+    with pytest.raises(DataError, match="a.json is a picture"):
+        inspect_file(put({"a.json": b"\x89PNG"}))
 
 
 def test_writing_is_read_where_nothing_else_is(put) -> None:

@@ -1,0 +1,68 @@
+"""A reader that runs as a process of its own, since the library in it may take all memory, end its program, or never come to an end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from typing import Any
+
+import psutil
+
+from core.data.reading.rows import Readable
+from core.data.reading.zips import Member
+from core.system.processes import own_group, worker_environment
+
+MOST_MEMORY = 3 << 30  # bytes of the process; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
+LONGEST_SILENCE_S = 600  # seconds in which it says nothing; a workbook of 2 GiB takes a few minutes
+LOOK_S = 0.05
+
+
+def listen(module: str, path: Readable, *arguments: str) -> Generator[Any]:
+    """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good end. It ends with the iterator."""
+    where = (os.path.abspath(str(path.archive)), path.name) if isinstance(path, Member) else (os.path.abspath(str(path)), "")
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *where, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=worker_environment(),
+        **own_group(),
+    )
+    assert process.stdout
+    watch = _Watch(process)
+    try:
+        for line in process.stdout:
+            watch.heard_s = time.monotonic()
+            if line.endswith(b"\n"):  # else it died while it wrote
+                yield json.loads(line)
+        if watch.ended_it:
+            yield {"error": watch.ended_it}
+        elif process.wait():
+            yield {"error": "broken"}
+    finally:
+        watch.done.set()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+class _Watch:
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self._process, self.done, self.ended_it, self.heard_s = process, threading.Event(), "", time.monotonic()
+        threading.Thread(target=self._look, name="reader", daemon=True).start()
+
+    def _look(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            seen = psutil.Process(self._process.pid)
+            while not self.done.wait(LOOK_S):
+                too_large = seen.memory_info().rss > MOST_MEMORY
+                if too_large or time.monotonic() - self.heard_s > LONGEST_SILENCE_S:
+                    self.ended_it = "memory" if too_large else "slow"
+                    self._process.kill()
+                    return

@@ -1,0 +1,211 @@
+"""A process of its own that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`, told in JSON lines on its output.
+
+A line is a text, one block of the document each (a paragraph, a heading with "# ", a row of a table), "" between blocks; {"pages": n} for pages
+without any text; or {"error": ..., "reason": ...}. MEMBER: of a FILE that is a zip. ENCODING: of one that is a text. Libraries of the extra `documents` do
+the reading; they meet what strangers wrote, so neither their memory nor their end is the app's: whatever else they raise ends this process.
+Of ours this imports nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+from urllib.parse import unquote
+
+MOST_BYTES = 256 << 20  # of a document
+_BLOCKS = {"p", "div", "li", "tr", "pre", "blockquote", "section", "article", "header", "footer", "main", "aside", "dt", "dd", "figure", "figcaption", "ul", "ol", "table", "body", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6"}  # fmt: skip
+_UNSEEN = {"script", "style", "nav", "template", "noscript", "head", "svg", "math", "iframe", "button", "form", "select"}
+_SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")
+_ENDS = re.compile(r"[.!?:…。！？][\"'”’»)\]]*$")
+_SILENCE_MS = 4_000  # between subtitles, begins a paragraph
+_PARAGRAPH = 800  # characters of subtitles, from which the next sentence begins one
+
+
+def told(path: str, member: str, kind: str, encoding: str) -> Iterator[Any]:
+    try:
+        file = _bytes_of(path, member)
+        yield from _TEXTS[kind](file.read(MOST_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
+    except ModuleNotFoundError as error:
+        yield {"error": "missing", "reason": error.name}
+    except _Locked:
+        yield {"error": "password"}
+
+
+class _Locked(Exception):
+    pass
+
+
+def _bytes_of(path: str, member: str) -> IO[bytes]:
+    import io
+
+    if not member:
+        return open(path, "rb")
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        return io.BytesIO(file.read(MOST_BYTES))
+
+
+# ---- Word -------------------------------------------------------------------------------------------------------------
+def _docx(file: IO[bytes]) -> Iterator[Any]:
+    import docx
+    from docx.table import Table
+
+    for block in docx.Document(file).iter_inner_content():
+        if isinstance(block, Table):
+            for row in block.rows:
+                yield " | ".join(_SPACE.sub(" ", cell.text).strip() for cell in row.cells)
+            yield ""
+            continue
+        text, style = block.text.strip(), (block.style.name or "") if block.style is not None else ""
+        if not text:
+            continue
+        level = re.match(r"Heading (\d)", style)
+        if level or style == "Title":
+            yield f"{'#' * (int(level[1]) if level else 1)} {text}"
+        else:
+            yield f"- {text}" if style.startswith("List") else text
+            yield ""
+
+
+# ---- PDF --------------------------------------------------------------------------------------------------------------
+def _pdf(file: IO[bytes]) -> Iterator[Any]:
+    import pypdf
+
+    reader = pypdf.PdfReader(file)
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise _Locked
+    without = 0
+    for page in reader.pages:
+        lines = [line.strip() for line in page.extract_text().split("\n")]
+        lines = [line for line in lines if not line.isdecimal()]  # the page's number
+        without += not any(lines)
+        yield from _paragraphs(lines)
+    if without:
+        yield {"pages": without, "of": len(reader.pages)}
+
+
+def _paragraphs(lines: list[str]) -> Iterator[str]:
+    """Lines of a page, put together: a paragraph ends at an empty line, or with a sentence in a line that is shorter than most."""
+    longest = max(map(len, lines), default=0)
+    text = ""
+    for line in lines:
+        if text.endswith("-") and line[:1].islower():
+            text = text[:-1] + line
+        else:
+            text = f"{text} {line}".strip()
+        if text and (not line or (_ENDS.search(line) and len(line) < 0.8 * longest)):
+            yield from (text, "")
+            text = ""
+    if text:
+        yield from (text, "")
+
+
+# ---- web pages and books ----------------------------------------------------------------------------------------------
+def _html(text: str) -> Iterator[Any]:
+    yield from _blocks(text.encode("utf-8", "replace"))
+
+
+def _blocks(content: bytes) -> Iterator[str]:
+    """What a browser shows of a page, block by block. content: in UTF-8."""
+    import lxml.html
+
+    parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    body = lxml.html.document_fromstring(content, parser=parser).find("body") if content.strip() else None
+    words: list[str] = []
+    for kind, name, text in _walk(body) if body is not None else ():
+        if kind == "text":
+            words.append(text)
+        elif name in _BLOCKS:
+            said = _SPACE.sub(" ", "".join(words)).strip()
+            words = []
+            if said and kind == "end" and re.fullmatch(r"h[1-6]", name):
+                yield f"{'#' * int(name[1])} {said}"
+            elif said:
+                yield from (f"- {said}" if name == "li" and kind == "end" else said, "")
+        elif name in ("td", "th") and kind == "end":
+            words.append(" ")
+
+
+def _walk(top: Any) -> Iterator[tuple[str, str, str]]:
+    """(begin | text | end, name of the element, text), without recursion."""
+    stack: list[tuple[Any, bool]] = [(top, False)]
+    while stack:
+        element, is_done = stack.pop()
+        name = element.tag if isinstance(element.tag, str) else ""
+        if is_done:
+            yield "end", name, ""
+        elif name and name not in _UNSEEN:
+            yield "begin", name, ""
+            if element.text:
+                yield "text", name, element.text
+            stack.append((element, True))
+            stack += [(child, False) for child in reversed(element)]
+            continue
+        if element is not top and element.tail:
+            yield "text", "", element.tail
+
+
+def _epub(file: IO[bytes]) -> Iterator[Any]:
+    import lxml.etree
+
+    parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
+    with zipfile.ZipFile(file) as book:
+        named = lxml.etree.fromstring(book.read("META-INF/container.xml"), parser).find(".//{*}rootfile")
+        if named is None:
+            raise ValueError("no rootfile")
+        where = named.get("full-path")
+        package = lxml.etree.fromstring(book.read(where), parser)
+        files = {item.get("id"): item.get("href") for item in package.iterfind(".//{*}manifest/{*}item")}
+        chapters = [files.get(item.get("idref")) for item in package.iterfind(".//{*}spine/{*}itemref")]
+        names = [posixpath.normpath(posixpath.join(posixpath.dirname(where), unquote(chapter))) for chapter in chapters if chapter]
+        if _locked(book, names):
+            raise _Locked
+        for name in names:
+            yield from _blocks(book.read(name))
+
+
+def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
+    """Whether chapters are encrypted; fonts often are."""
+    try:
+        about = book.read("META-INF/encryption.xml").decode("utf-8", "replace")
+    except KeyError:
+        return False
+    return any(name in unquote(about) for name in names)
+
+
+# ---- subtitles --------------------------------------------------------------------------------------------------------
+def _subtitles(content: str) -> Iterator[Any]:
+    """What is said, without its times, in sentences."""
+    import pysubs2
+
+    text, before = "", 0
+    for event in pysubs2.SSAFile.from_string(content.lstrip("\ufeff")):
+        said = _SPACE.sub(" ", event.plaintext).strip()
+        if not said or event.is_comment:
+            continue
+        if text and (event.start - before > _SILENCE_MS or (len(text) > _PARAGRAPH and _ENDS.search(text))):
+            yield from (text, "")
+            text = ""
+        # Some repeat the line that was shown before, for it to roll up.
+        text = text if text.endswith(said) else f"{text} {said}".strip()
+        before = event.end
+    if text:
+        yield text
+
+
+_READERS: dict[str, Callable[[IO[bytes]], Iterator[Any]]] = {
+    "docx": _docx,
+    "pdf": _pdf,
+    "epub": _epub,
+}
+_TEXTS: dict[str, Callable[[str], Iterator[Any]]] = {"html": _html, "srt": _subtitles}
+
+if __name__ == "__main__":
+    # Some of the libraries write to the output, which belongs to the lines.
+    out, sys.stdout = sys.stdout, sys.stderr
+    for each in told(*sys.argv[1:5]):
+        out.write(json.dumps(each) + "\n")

@@ -1,0 +1,66 @@
+"""Word files, PDFs, web pages, books and subtitles as text, read by core.data.reading.document in a process of its own.
+
+They are plain text like a .txt: a row is a paragraph, headings stand above theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import tomllib
+from collections.abc import Generator, Iterator
+from itertools import chain
+from typing import Any
+
+from core.data.reading import apart
+from core.data.reading.rows import Limits, Problem, Raw, Readable, Source
+from core.data.reading.table_rows import Paragraph
+from core.data.shapes.left_out import Loss
+from core.errors import DataError
+from core.messages import msg
+from core.presets import PROJECT
+from core.values import MIB
+
+SIZE_MB = 5  # of the extra, to download
+
+
+def document_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
+    row = 0
+    paragraph = Paragraph()
+    with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:
+        for number, line in enumerate(chain(lines, [""]), 1):
+            if isinstance(line, dict):
+                yield from _about(source.path, line)
+                continue
+            # A heading has no empty line behind it, so it begins the row of what it stands above.
+            for _, text in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
+                row += 1
+                yield Raw(row, {"text": text})
+    if not row:
+        raise DataError("data.document_without_text", file=source.path.name)
+
+
+def _about(path: Readable, said: dict[str, Any]) -> Iterator[Loss]:
+    """What is no text of the document. Raises DataError where the reading ended in it."""
+    match said.get("error"):
+        case None:
+            yield from [Loss("page")] * said["pages"]
+        case "missing":
+            raise DataError("data.documents_missing", file=path.name, package=said["reason"], command=_command(), size_mb=SIZE_MB)
+        case "password":
+            raise DataError("data.sheet_password", file=path.name)
+        case "memory" | "slow":
+            raise DataError("data.document_too_large", file=path.name, limit_mib=apart.MOST_MEMORY // MIB)
+        case _:
+            raise DataError("data.broken_document", file=path.name, reason=said.get("reason") or msg("data.sheet_ended"))
+
+
+def _command() -> str:
+    with open(PROJECT / "pyproject.toml", "rb") as file:
+        needs = tomllib.load(file)["project"]["optional-dependencies"]["documents"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *needs])
+
+
+def listen(path: Readable, kind: str, encoding: str) -> Generator[Any]:
+    return apart.listen("core.data.reading.document", path, kind, encoding)
