@@ -41,7 +41,7 @@
 
     // The rows of the shelf are drawn when something is searched for; which of them is chosen may change at any time.
     mark(model) {
-      for (const row of document.querySelectorAll("button[data-model]")) row.ariaPressed = String(row.dataset.model === model);
+      for (const row of document.querySelectorAll("button.lg-pick")) row.ariaPressed = String(row.dataset.model === model);
     },
 
     // One look for all that asked for one in the same moment. A click is how a script starts an event of gradio.
