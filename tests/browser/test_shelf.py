@@ -29,12 +29,12 @@ ROWS = [
 ]  # fmt: skip
 WORDS = {
     "en": {
-        "ask": "small japanese that calls tools", "understood": "speaks Japanese", "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
+        "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese", "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
         "busy": "too many requests", "other": "is not the file that the hub named", "settings": "Settings",
         "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "are free again",
     },
     "zh": {
-        "ask": "日语小模型 能调用工具", "understood": "会日语", "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",
+        "ask": "日语小模型 能调用工具 8 GB 显卡", "understood": "会日语", "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",
         "busy": "请求过多", "other": "不是 Hub 所说的那个文件", "settings": "设置",
         "train": "训练", "steps": "2 个优化步", "tokens": "词元", "free": "释放",
     },
@@ -85,7 +85,7 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
 
 
 def choose_from_the_shelf(page: Page, words: dict[str, str]) -> None:
-    """What is understood, what the filter leaves, what a row says, and a press on it."""
+    """What is understood, what the filter leaves, what a row says, and a press on it. For a card: this PC's RAM is filled by others meanwhile."""
     rows = page.locator("#shelf li")
     page.locator("#shelf-words input").fill(words["ask"])
     kit.expect(page.locator("#shelf [role=status]")).to_contain_text(words["understood"])
