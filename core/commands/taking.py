@@ -9,7 +9,8 @@ import typer
 from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import RecipeError
-from core.export.exports import Exports, ExportStatus, read_result
+from core.export.exports import KINDS, Exports, ExportStatus, read_result
+from core.export.llamacpp import tools
 from core.messages import msg
 from core.runs.all import Runs
 from core.workspace.folder import Workspace, expand
@@ -54,7 +55,7 @@ def chat(
 def export(
     run: str,
     to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf or ollama")],
-    quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q8_0 or bf16.")] = None,
+    quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")] = None,
     checkpoint: str | None = None,
     keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
     workspace: WorkspaceOption = None,
@@ -71,6 +72,8 @@ def export(
     space = Workspace.open(workspace)
     exports = Exports(space)
     chosen = Runs(space).find(run)
+    if KINDS.get(to) == "gguf" and not as_json and (offer := tools.offer(space)):
+        say(offer)
     job = exports.start(chosen, to, quant, checkpoint, keep_unproven)
     try:
         status = job.wait(on_status=show)

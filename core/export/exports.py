@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from core import files
 from core.errors import BusyError, ExportError
+from core.export.llamacpp import tools
 from core.files import writing
 from core.messages import Message, msg
 from core.models import adapters
@@ -41,7 +42,8 @@ from core.workspace.folder import Workspace
 ExportKind = Literal["adapter", "merged", "gguf"]
 # What can be asked for; ollama is gguf: both come with a Modelfile.
 KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf"}
-QUANTS = ("q8_0", "bf16")
+QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
+WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
@@ -51,7 +53,7 @@ CANCEL_S = 5.0
 REPLACED = "replaced"
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
 STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
-                    "layers_of_adapter", "layers_of_export", "publishing"})  # fmt: skip
+                    "layers_of_adapter", "layers_of_export", "publishing", "converting_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 
 class ExportRequest(Frozen):
@@ -80,7 +82,7 @@ class Difference(Frozen):
     first_token_equal: bool
 
 
-Proof = Literal["bytes", "whole", "layers"]
+Proof = Literal["bytes", "whole", "layers", "llamacpp"]
 
 
 class ExportCheck(Frozen):
@@ -101,11 +103,19 @@ class ExportCheck(Frozen):
     own_prompts: bool  # rows of the run's data; else built-in questions
     passed: bool
     differences: tuple[Difference, ...] = ()
-    compute: str = ""  # device and dtype of both sides
+    compute: str = ""  # device and dtype of both sides, or the build of llama.cpp
+    quant: str | None = (
+        None  # of a proof in llama.cpp; with it the mean divergence (nats) of the file from the 16-bit file that it was
+    )
+    divergence: float | None = None  # made of, and of that one from the adapter
+    divergence_16: float | None = None
+    reasons: tuple[Message, ...] = ()  # why a proof in llama.cpp failed
 
     @property
     def found(self) -> Message:
         """Which proof was made and what it found, without the verdict."""
+        if self.proof == "llamacpp":
+            return msg("export.found", found=self._found_in_llamacpp())
         parts = []
         if self.tensors:
             key = "export.found_copy" if self.proof == "bytes" else "export.found_tensors"
@@ -120,6 +130,23 @@ class ExportCheck(Frozen):
         elif self.proof == "whole":
             parts.append(msg("export.found_differences", different=len(self.differences)))
         return msg("export.found", found=parts)
+
+    def _found_in_llamacpp(self) -> list[Message]:
+        """ "Q4_K_M: 19 of 20 first words as the adapter's; loss 0.04 higher"."""
+        more = more_loss(self)
+        values = {"quant": (self.quant or "").upper(), "equal": self.first_tokens_equal, "prompts": self.prompts}
+        parts = [msg("gguf.found_words", **values)]
+        parts.append(msg("gguf.found_higher" if more >= 0 else "gguf.found_lower", loss=f"{abs(more):.2f}"))
+        if self.tensors:
+            parts.append(msg("export.found_tensors", right=max(0, self.tensors - len(self.tensors_off)), tensors=self.tensors))
+        return [*parts, msg("gguf.found_where", compute=self.compute)]
+
+
+def more_loss(check: ExportCheck) -> float:
+    """Of a proof in llama.cpp: how much higher its loss is than the adapter's, on the answers where there are any."""
+    if check.mean_loss_adapter is not None and check.mean_loss_export is not None:
+        return check.mean_loss_export - check.mean_loss_adapter
+    return (check.mean_text_loss_export or 0.0) - (check.mean_text_loss_adapter or 0.0)
 
 
 def loss_text(loss: float | None) -> str:
@@ -316,7 +343,8 @@ class Exports:
     def _spawn(self, job: JobFolder, run: RunFolder) -> subprocess.Popen[bytes]:
         self._before_start()
         request, environment = str(job.path / "request.json"), run_process.environment_nearest(run.facts().wanted_device)
-        with open(job.path / "export.log", "wb") as log:
+        (job.path / "export.log").write_bytes(b"")
+        with open(job.path / "export.log", "ab") as log:  # llama.cpp's processes write into it too
             return start_worker("core.export.worker", request, log=log, cwd=self.workspace.root, **environment)
 
     def request(
@@ -335,10 +363,14 @@ class Exports:
             workspace=str(self.workspace.root),
             run=run.id,
             kind=kind,
-            quant=(quant or QUANTS[0]) if kind == "gguf" else None,
+            quant=(quant or self.usual_quant()) if kind == "gguf" else None,
             checkpoint=checkpoint,
             keep_unproven=keep_unproven,
         )
+
+    def usual_quant(self) -> str:
+        """What a GGUF file is written in where nothing was said."""
+        return QUANTS[0] if tools.why_none(self.workspace) is None else WITHOUT_TOOLS
 
     def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""

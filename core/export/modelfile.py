@@ -146,6 +146,9 @@ def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str)
     lines = [f"# {' '.join(run_name.split())}, made with LoRA Garage", f"FROM ./{gguf_name}"]
     if derived.template is not None:
         lines.append(f'TEMPLATE """{derived.template}"""')
+    else:
+        # Ollama since 0.30 renders the template in the file itself; earlier ones take the nearest that they know.
+        lines.append("REQUIRES 0.30.0")
     quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}
     lines += [f"PARAMETER stop {quote}{stop}{quote}" for stop, quote in quotes.items()]
     lines += [

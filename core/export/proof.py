@@ -133,9 +133,9 @@ class Method:
     by_layer: bool = False
 
 
-def choose(base: Base, adapter: Path, is_gguf: bool) -> Method:
+def choose(base: Base, adapter: Path, is_gguf: bool, in_float32: bool = False) -> Method:
     """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both numbers
-    where nothing is enough."""
+    where nothing is enough. in_float32: on a card too, where that is compared with llama.cpp's."""
     memory = psutil.virtual_memory().available
     whole = base.parameters * 2.3 + (600 << 20)
     # transformers reads a GGUF into float32 before it casts.
@@ -143,7 +143,7 @@ def choose(base: Base, adapter: Path, is_gguf: bool) -> Method:
     compute = device.choose()
     free = torch.cuda.mem_get_info()[0] if compute.on_card else 0
     # Numbers of a bfloat16 base may lie beyond the float16 in which cards before Ampere compute.
-    is_wide = compute.dtype == torch.float16 and base.dtype != torch.float16
+    is_wide = in_float32 or (compute.dtype == torch.float16 and base.dtype != torch.float16)
     if free > (2 * whole if is_wide else whole) and memory > read:
         return Method(replace(compute, dtype=torch.float32 if is_wide else base.dtype))
     exact = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
@@ -204,7 +204,7 @@ def prove(
     try:
         return _prove(kind, exported, base, adapter, work)
     finally:
-        _let_go()  # of what is mapped too: Windows moves no folder in which a file is open
+        let_go()  # of what is mapped too: Windows moves no folder in which a file is open
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,9 @@ class Work:
     own: bool
     progress: Report
     check: Check
+    keep: Callable[[ProofPrompt, torch.Tensor], None] = lambda probe, logits: (
+        None
+    )  # called with the adapter's and the export's logits
 
     def of(self, stage: str) -> Progress:
         """To be called with how far this stage is."""
@@ -228,7 +231,7 @@ class Work:
 def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
     found_pairs, compared = pairs.lora_pairs(base, adapter), None
     if work.method.by_layer:
-        work = replace(work, probes=_few(work.probes))
+        work = replace(work, probes=few(work.probes))
     progress = work.of("comparing")
     with ExitStack() as held:
         original = held.enter_context(tensors.Reader(base))
@@ -337,21 +340,22 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
     return [next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids) for ids in written]
 
 
-def _measure_all(
-    model: Any, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, check: Check
+def measure_all(
+    model: Any, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
     asked = []
     for probe, greedy in zip(probes, answers, strict=True):
-        check()
-        asked.append(_measure(model, probe, greedy))
+        work.check()
+        asked.append(_measure(model, probe, greedy, work))
         progress(len(asked) / len(probes))
     return asked
 
 
 @torch.inference_mode()
-def _measure(model: Any, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
+def _measure(model: Any, probe: ProofPrompt, greedy: list[int], work: Work) -> PromptResult:
     ids = torch.tensor([probe.ids], device=model.device)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
+    work.keep(probe, logits)
     return _result(logits, probe, greedy)
 
 
@@ -377,18 +381,18 @@ def _of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt
     model = _adapter_on_base(base, adapter, work.method.compute)
     answers = answer(model, work.probes, work.tokenizer, work.check)
     asked = [p if p.has_answer else p.answered(said) for p, said in zip(work.probes, answers, strict=True)]
-    return asked, _measure_all(model, asked, answers, progress, work.check)
+    return asked, measure_all(model, asked, answers, progress, work)
 
 
 def _of_export(kind: str, exported: Path, base: Base, work: Work) -> list[PromptResult]:
     progress = work.of("proving_export")
-    _let_go()
+    let_go()
     model = _exported(kind, exported, base, work.method.compute)
     answers = answer(model, work.probes, work.tokenizer, work.check)
-    return _measure_all(model, work.probes, answers, progress, work.check)
+    return measure_all(model, work.probes, answers, progress, work)
 
 
-def _let_go() -> None:
+def let_go() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -418,7 +422,7 @@ def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTra
 
 
 # ---- layer by layer ---------------------------------------------------------------------------------------------------
-def _few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
+def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
     """As many as go through in one batch; always one."""
     chosen: list[ProofPrompt] = []
     for probe in probes:
@@ -437,7 +441,7 @@ def _adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[P
         found = base.whole(names[name])
         return found.to(base.base.written_as(names[name])) if found.is_floating_point() else found  # first rounded as the export is
 
-    return _by_layer("layers_of_adapter", model, list(names), read, extra, work)
+    return forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
 
 
 def _export_by_layer(kind: str, exported: Path, written: tensors.Written, work: Work) -> list[PromptResult]:
@@ -446,15 +450,15 @@ def _export_by_layer(kind: str, exported: Path, written: tensors.Written, work: 
         model, names = empty(exported), read_base(exported).stored_names
     else:
         model, names = empty(exported.parent, gguf_file=exported.name), {name: name for name in written.names}
-    return _by_layer("layers_of_export", model, list(names), lambda name: written.whole(names[name]), {}, work)
+    return forward_by_layer("layers_of_export", model, list(names), lambda name: written.whole(names[name]), {}, work)
 
 
-def _by_layer(
+def forward_by_layer(
     stage: str, model: PreTrainedModel, names: Sequence[str], read: layers.Read, extra: dict[str, torch.Tensor], work: Work
 ) -> list[PromptResult]:
     """names: of what read can give."""
     progress, asked, on = work.of(stage), set[str](), work.method.compute.device
-    _let_go()
+    let_go()
 
     def noted(name: str) -> torch.Tensor:
         work.check()
@@ -464,6 +468,8 @@ def _by_layer(
 
     layers.read_by_layer(model, noted, names, on, extra)
     rows = layers.logits(model, [probe.ids for probe in work.probes], on)
+    for probe, found in zip(work.probes, rows, strict=True):
+        work.keep(probe, found)
     return [_result(found, probe, []) for found, probe in zip(rows, work.probes, strict=True)]
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import Timeout
 
 from core import files
-from core.errors import BusyError, ExportError, GarageError, StopRequested, first_line
+from core.errors import BusyError, ExportError, GarageError, RunError, StopRequested, first_line
 from core.export.exports import (
     QUANTS,
     REPLACED,
@@ -46,12 +46,16 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system.awake import KeepAwake
 from core.system.job import Job
+from core.system.processes import kill_children
 from core.workspace import lease, names, preferences
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from core.engine.device import Compute
     from core.export import gguf
+    from core.export.llamacpp.tools import Tools
+    from core.export.proof import Method
+    from core.export.stored import Base
 
 GRACE_S = 1.5  # how long the main thread may take to notice a cancel
 LEASE_WAIT_S = 3.0  # a chat that was just asked to give the device back
@@ -100,6 +104,7 @@ class ExportReporter(Job[ExportStatus]):
                 self._cancelled.set()
         elif now - self._asked_at > GRACE_S and self._status.stage != "publishing":
             try:
+                kill_children()
                 self.folder.clear()
                 self.end("cancelled", msg("export.cancelled"))
             finally:
@@ -152,6 +157,9 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
 
 def not_proven(result: ExportResult) -> Message:
     check = result.check
+    if check.proof == "llamacpp":
+        kept = "_kept" if result.name.endswith("-unproven") else ""
+        return msg(f"gguf.not_proven{kept}", quant=(check.quant or "").upper(), reasons=check.reasons, folder=result.name)
     reasons = []
     if check.tensors_off:
         key = "export.reason_bytes" if check.proof == "bytes" else "export.reason_tensors"
@@ -245,27 +253,29 @@ class Exporter:
         from core.export import merge, proof, stored
 
         base = stored.read_base(model_folder)
-        source = None
-        if request.kind == "gguf":
-            from core.export import gguf
-
-            source = gguf.examine(model_folder)  # what cannot be written is said before the work
-        method = proof.choose(base, adapter, request.kind == "gguf")
-        self._see_room(need_bytes(request, base.parameters))
-        notes: tuple[Message, ...] = ()
+        tools, source, notes = self._way_to_gguf(model_folder) if request.kind == "gguf" else (None, None, ())
+        method = proof.choose(base, adapter, source is not None, in_float32=tools is not None)
+        self._see_room(need_bytes(request, base, tools is not None))
         merged = out if request.kind == "merged" else job.folder.build / "merged"
         job.stage("merging", 0)
         merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
-        exported = out
-        if source:
-            exported, notes = self._write_gguf(source, merged, adapter, out)
+        exported, made = out, None
+        if tools:
+            exported = self._gguf_file(out)
+            made, more = self._make_gguf(tools, base, adapter, merged, exported, method)
+            notes += more
+        elif source:
+            exported = self._gguf_file(out)
+            self._write_gguf(source, merged, exported)
             shutil.rmtree(merged)
+        if request.kind == "gguf":
+            notes += self._write_modelfile(adapter, exported)
         card = model_card.of_export(recipe, base.folder, self.run_folder.name, self._form(base.dtype_name))
         (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
         if elsewhere := self._elsewhere(method.compute):
             notes = (*notes, elsewhere)
-        check = proof.prove(request.kind, exported, base, adapter, rows, method, job.stage, job.check)
+        check = made or proof.prove(request.kind, exported, base, adapter, rows, method, job.stage, job.check)
         return check, base.dtype_name, notes
 
     def _see_room(self, need: int) -> None:
@@ -277,31 +287,68 @@ class Exporter:
     def _ollama_name(self) -> str:
         return names.slug(self.run_folder.name, fallback="tuned")
 
-    def _write_gguf(self, source: gguf.ModelFiles, merged: Path, adapter: Path, out: Path) -> tuple[Path, tuple[Message, ...]]:
-        """The file and its Modelfile in out; returns the file and what the Modelfile cannot do."""
-        from core.data.tokenizer import Tokenizer
-        from core.export import gguf, modelfile, stored
+    def _way_to_gguf(self, model_folder: Path) -> tuple[Tools | None, gguf.ModelFiles | None, tuple[Message, ...]]:
+        """llama.cpp's own tools; where they cannot be had, our own writer for what it can, with the reason; what it cannot is said
+        before the work."""
+        from core.export.llamacpp import tools
 
-        job, quant = self.job, self.request.quant or QUANTS[0]
+        try:
+            return tools.obtain(self.workspace, self.job.stage, self.job.check), None, ()
+        except (ExportError, RunError) as error:
+            from core.export import gguf
+
+            quant = self.request.quant or ""
+            if quant not in gguf.TYPES:
+                raise ExportError("gguf.needs_tools", quant=quant.upper(), own=list(gguf.TYPES), reason=error.message) from error
+            return None, gguf.examine(model_folder), (msg("gguf.without_tools", reason=error.message),)
+
+    def _gguf_file(self, out: Path) -> Path:
         out.mkdir(parents=True)
-        file = out / f"{self._ollama_name()}-{quant}.gguf"
-        job.stage("writing_gguf", 0)
-        gguf.write(
-            source,
-            stored.read_base(merged),
-            file,
-            quant,
-            self.run_folder.name,
-            lambda fraction: job.stage("writing_gguf", fraction),
-            job.check,
+        return out / f"{self._ollama_name()}-{self.request.quant}.gguf"
+
+    def _make_gguf(
+        self, tools: Tools, base: Base, adapter: Path, merged: Path, target: Path, method: Method
+    ) -> tuple[ExportCheck, tuple[Message, ...]]:
+        from core.export.llamacpp import make
+
+        job = self.job
+        order = make.Order(
+            tools=tools,
+            quant=self.request.quant or QUANTS[0],
+            name=self.run_folder.name,
+            base=base,
+            adapter=adapter,
+            merged=merged,
+            target=target,
+            work=job.folder.build / "gguf",
+            log=job.folder.path / "export.log",
+            rows=self.run_folder.facts().probe_rows,
+            method=method,
+            stage=job.stage,
+            check=job.check,
         )
+        return make.make(order)
+
+    def _write_gguf(self, source: gguf.ModelFiles, merged: Path, file: Path) -> None:
+        """By our own writer."""
+        from core.export import gguf, stored
+
+        job, quant = self.job, self.request.quant or "q8_0"
+        job.stage("writing_gguf", 0)
+        told = self.run_folder.name, lambda fraction: job.stage("writing_gguf", fraction), job.check
+        gguf.write(source, stored.read_base(merged), file, quant, *told)
+
+    def _write_modelfile(self, adapter: Path, file: Path) -> tuple[Message, ...]:
+        """What Ollama needs beside the file; returns what it cannot do."""
+        from core.data.tokenizer import Tokenizer
+        from core.export import modelfile
+
         tokenizer = Tokenizer(adapter)
         derived = modelfile.derive(tokenizer.template)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        (out / "Modelfile").write_text(
-            modelfile.write(file.name, derived, list(stops), self.run_folder.name), "utf-8", newline="\n"
-        )
-        return file, derived.notes
+        words = modelfile.write(file.name, derived, list(stops), self.run_folder.name)
+        (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
+        return derived.notes
 
     def _form(self, dtype: str) -> str:
         if self.request.kind == "merged":
@@ -327,14 +374,19 @@ class Exporter:
         return result
 
 
-def need_bytes(request: ExportRequest, parameters: int) -> int:
+def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
     """Disk space while it works; a GGUF is written from a merged folder that lies beside it until then."""
-    merged = 2 * parameters
+    merged = 2 * base.parameters
     if request.kind == "merged":
         return merged
+    if with_tools:
+        from core.export.llamacpp.make import need_bytes
+
+        words = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
+        return need_bytes(request.quant or QUANTS[0], base.parameters, words)
     from core.export.gguf import BYTES_A_PARAMETER
 
-    return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * parameters)
+    return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)
 
 
 def folder_bytes(folder: Path) -> int:

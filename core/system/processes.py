@@ -102,6 +102,14 @@ def kill_tree(pid: int) -> None:
     psutil.wait_procs(processes, timeout=5)
 
 
+def kill_children() -> None:
+    """All that this process has started."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+
+
 LEAVE_S = 1.0  # of a look that takes long; one that never began is not waited for longer
 EVERY_S = 0.003  # a look costs half a percent of that; the work space of a layer lives for longer
 # Less free RAM than this and the system is about to end programs, or to move them to disk.

@@ -104,6 +104,7 @@ def train(workspace: Workspace, model_folder: Path, settings: dict, steps: int, 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Trained:
     workspace = Workspace.open(tmp_path_factory.mktemp("export"))
+    (workspace.root / "settings.yaml").write_text("llama_cpp: never\n", "utf-8")  # our own writer; tests/process/test_llamacpp.py
     target = starter.folder(workspace.models)
     target.mkdir()
     for file in starter_folder.iterdir():
@@ -124,7 +125,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
     with torch.no_grad():
         loud.get_input_embeddings().weight.mul_(5)
     loud.save_pretrained(model)
-    (root / "settings.yaml").write_text(json.dumps({"library_folders": [str(model.parent)]}), "utf-8")
+    (root / "settings.yaml").write_text(json.dumps({"library_folders": [str(model.parent)], "llama_cpp": "never"}), "utf-8")
     workspace = Workspace.open(root)
     return Trained(workspace, train(workspace, model, {}, **TINY), model)
 
@@ -255,6 +256,7 @@ def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(tra
     assert result.check.passed and result.check.own_prompts and result.check.prompts == 3
     assert (result.kind, result.quant, folder.name) == ("gguf", "q8_0", f"{trained.run.id}-gguf-q8_0")
     assert {"merging", "writing_gguf", "proving_export"} <= {status.stage for status in seen}
+    assert "gguf.without_tools" in [note.key for note in result.notes], "which proof it was, and why no other"
     assert exports.status(trained.run.id, "gguf").state == "done"
     assert exports.list(trained.run.id)[0] == result and exports.list("2026-01-01_other_aaaaaa") == []
     words = (folder / "Modelfile").read_text("utf-8")
@@ -289,7 +291,9 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     workspace = Workspace.open(tmp_path / "w")
-    (workspace.root / "settings.yaml").write_text(yaml.safe_dump({"library_folders": [str(tmp_path / "library")]}))
+    (workspace.root / "settings.yaml").write_text(
+        yaml.safe_dump({"library_folders": [str(tmp_path / "library")], "llama_cpp": "never"})
+    )
     folder = tmp_path / "library" / "tiny"
     config = Qwen2Config(
         vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -316,6 +320,14 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
     status, job = carry_out(workspace, run, "merged")
     assert status.state == "done", status.message
     assert (status.check.own_prompts, status.check.prompts) == (False, 3)
+
+
+def test_a_type_that_only_llama_cpp_writes_is_refused_before_the_work_where_it_is_not_wanted(tiny: Trained) -> None:
+    status, _ = carry_out(tiny.workspace, tiny.run, "gguf", quant="q4_k_m")
+    assert status.state == "failed" and status.message.key == "gguf.needs_tools"
+    for language in ("en", "zh"):
+        said = status.message.render(language)
+        assert "Q4_K_M" in said and "settings.yaml" in said and "{" not in said
 
 
 def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> tuple[ExportStatus, JobFolder]:
@@ -791,7 +803,8 @@ def test_the_go_template_renders_what_the_training_template_renders(trained: Tra
 def test_a_template_that_go_cannot_follow_is_left_out_with_a_reason(source: str) -> None:
     derived = modelfile.derive(ChatTemplate(source))
     assert derived.template is None and "{" not in derived.notes[0].render("en")
-    assert "TEMPLATE" not in modelfile.write("a.gguf", derived, ["</s>"], "Run")
+    words = modelfile.write("a.gguf", derived, ["</s>"], "Run")
+    assert "TEMPLATE" not in words and "REQUIRES 0.30.0" in words, "an older one would take the nearest template it knows"
 
 
 def test_every_sentence_exists_in_both_languages() -> None:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.export.exports import QUANTS, ExportCheck, ExportResult, ExportStatus
+from core.export.llamacpp import tools
 from core.messages import msg
 from core.runs.states import BUSY, may_resume
 from webui.form import further
@@ -76,7 +77,9 @@ class RunsPage:
         kinds = [(w.t(f"runs_page.kind_{kind}"), kind) for kind in KINDS]
         self.kind = gr.Radio(kinds, value="adapter", **w.named("runs_page.kind", "export-kind"))
         quants = [(w.t(f"runs_page.quant_{quant}"), quant) for quant in QUANTS]
-        self.quant = gr.Radio(quants, value=QUANTS[0], visible=False, **w.named("runs_page.quant", "export-quant"))
+        usual = self.services.exports.usual_quant()
+        self.quant = gr.Radio(quants, value=usual, visible=False, **w.named("runs_page.quant", "export-quant"))
+        self.tools = gr.HTML("", visible=False, elem_id="export-tools")
         with gr.Row(elem_classes="lg-tight"):
             self.export = gr.Button(w.t("runs_page.export_start"), elem_id="export-start")
             self.cancel = gr.Button(w.t("runs_page.export_cancel"), visible=False, elem_id="export-cancel")
@@ -223,7 +226,7 @@ class RunsPage:
         )
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        self.kind.change(lambda kind: gr.update(visible=kind == "gguf"), [self.kind], [self.quant], **AT_ONCE)
+        self.kind.change(self.choose_kind, [self.kind], [self.quant, self.tools], **AT_ONCE)
         pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **CONTROL))
         self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **AT_ONCE)
         self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
@@ -299,6 +302,15 @@ class RunsPage:
             shown(""),
             gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
         )
+
+    def choose_kind(self, kind: Any) -> list[Any]:
+        """Inputs: kind. Outputs: quant, tools. Before a GGUF file: what is fetched for it, or why that cannot be."""
+        try:
+            said = tools.offer(self.services.workspace) or tools.why_none(self.services.workspace)
+        except GarageError as error:  # settings.yaml is broken
+            said = error.message
+        is_gguf = kind == "gguf"
+        return [gr.update(visible=is_gguf), gr.update(value=muted(self.w.of(said)) if said else "", visible=is_gguf and bool(said))]
 
     def start_export(self, run_id: str | None, kind: Any, quant: Any) -> Any:
         """Inputs: opened, kind, quant. Outputs: export_notice. The chat gives up the device first, and its page says so."""

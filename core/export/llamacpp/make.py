@@ -1,0 +1,168 @@
+"""A GGUF file from a merged folder, by llama.cpp's own tools, proven on the way: converted to 16 bit, compared with the adapter, quantised, compared
+with the 16-bit file. What lies between is deleted as soon as it has served. Workers only (torch).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import files
+from core.errors import ExportError
+from core.export import gguf
+from core.export.exports import ExportCheck
+from core.export.llamacpp import child, proof
+from core.export.llamacpp.tools import Tools
+from core.export.merge import Check
+from core.export.proof import Method, Work
+from core.export.stored import Base
+from core.messages import Message, msg
+
+SIXTEEN = ("f16", "bf16")
+# Of the file, a parameter; quantised matrices and the vectors and embeddings that stay larger, as llama.cpp writes models of 1B up.
+BYTES_A_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.72, "q4_k_m": 0.62}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made. merged: a folder of ours, deleted once it is converted. target: the file. work: a folder beside it."""
+
+    tools: Tools
+    quant: str
+    name: str
+    base: Base
+    adapter: Path
+    merged: Path
+    target: Path
+    work: Path
+    log: Path
+    rows: Sequence[Any]
+    method: Method
+    stage: Callable[[str, float | None], None]
+    check: Check
+
+
+def need_bytes(quant: str, parameters: int, words: int) -> int:
+    """Disk at the most: merged and 16-bit beside each other, or 16-bit, quantised and the probabilities that are compared."""
+    kept = 2 * 4 * proof.MOST_POSITIONS * words
+    return int(max(4 * parameters, (2 + BYTES_A_PARAMETER[quant]) * parameters) + kept)
+
+
+def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
+    """The proven file in order.target, and notes. A check that has not passed says why; the file is then the person's to keep or not.
+
+    Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
+    """
+    from core.data.tokenizer import Tokenizer
+
+    order.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(order.adapter)
+    probes, own = proof.probes_of(order.rows, tokenizer, order.method.by_layer)
+    kept = proof.Kept(order.work / "adapter.logs", max(1, proof.MOST_POSITIONS // len(probes)))
+    work = Work(order.method, tokenizer, probes, own, order.stage, order.check)
+    sixteen = convert(order, tokenizer.template.stop)
+    work, expected, compared = proof.expect(order.base, order.adapter, order.merged, work, kept)
+    files.remove_tree(order.merged)
+    asking = proof.Asking(order.tools, order.work, order.log, order.check, work, kept)
+    texts = len(probes) + len(proof.AWKWARD)
+
+    order.stage("asking_llamacpp", None)
+    is_final = order.quant in SIXTEEN
+    answer = asking.ask(sixteen, "adapter.logs", None if is_final else "sixteen.logs", proof.ANSWERS if is_final else 0)
+    adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
+    of_sixteen = proof.judge(answer, most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0))
+    proof.refuse_other_ids(of_sixteen)
+    (order.work / "adapter.logs").unlink()
+    if is_final:
+        files.rename(sixteen, order.target)
+        return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_sixteen), ()
+
+    quantised, notes = quantise(order, sixteen)
+    sixteen.unlink()
+    order.stage("asking_llamacpp", None)
+    of_file = proof.judge(
+        asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS), proof.MOST_DIVERGENCE[order.quant], texts, None
+    )
+    files.rename(quantised, order.target)
+    return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_file), notes
+
+
+def most_of(order: Order, sixteen: Path) -> float:
+    """Divergence that the 16-bit file may have from the adapter on its base."""
+    is_exact = order.method.by_layer or order.method.compute.dtype == torch.float32
+    return proof.MOST_DIVERGENCE[sixteen.stem] if is_exact else proof.MOST_DIVERGENCE_IN_16_BIT
+
+
+def convert(order: Order, stop: str | None) -> Path:
+    """The 16-bit file. Raises ExportError with the reason that llama.cpp's converter gives."""
+    quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
+    target = order.work / f"{quant}.gguf"
+    complete_tokenizer(order.base.folder, order.merged)
+    request = {
+        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
+        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizer(order.base.folder),
+    }  # fmt: skip
+    expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
+    look = growing(order, "converting_gguf", target, expected)
+    child.ask("core.export.llamacpp.convert", request, order.work, order.log, look, target.name)
+    if not target.is_file():
+        raise ExportError("gguf.no_file")
+    return target
+
+
+def quantise(order: Order, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
+    target = order.work / f"{order.quant}.gguf"
+    request = {
+        "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name, "target": target.name,
+        "kind": order.quant, "threads": proof.threads(),
+    }  # fmt: skip
+    look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)
+    answer = child.ask("core.export.llamacpp.questions", request, order.work, order.log, look, target.name)
+    if not target.is_file():
+        raise ExportError("gguf.no_file")
+    if not answer["larger"]:
+        return target, ()
+    return target, (msg("gguf.larger_types", larger=answer["larger"], tensors=answer["tensors"], quant=order.quant.upper()),)
+
+
+def growing(order: Order, stage: str, file: Path, expected: float) -> Callable[[], None]:
+    """A check that also tells how far the stage is, by how large the file is by now."""
+
+    def look() -> None:
+        order.check()
+        try:
+            size = file.stat().st_size
+        except OSError:  # not begun
+            size = 0
+        order.stage(stage, min(1.0, size / expected))
+
+    return look
+
+
+def complete_tokenizer(base: Path, merged: Path) -> None:
+    """What the hub has of the base's tokenizer and an adapter's folder has not: the converter of Gemma 2, Phi-3 and Llama 2 reads
+    tokenizer.model, and transformers 5 writes another tokenizer_class than the hub's."""
+    for model in base.glob("tokenizer.model"):
+        if not (merged / model.name).exists():
+            (merged / model.name).write_bytes(model.read_bytes())
+    theirs, ours = (files.read_object(folder / "tokenizer_config.json") for folder in (base, merged))
+    if theirs.get("tokenizer_class") and theirs["tokenizer_class"] != ours.get("tokenizer_class"):
+        words = json.dumps(ours | {"tokenizer_class": theirs["tokenizer_class"]}, ensure_ascii=False, indent=1)
+        (merged / "tokenizer_config.json").write_text(words, "utf-8", newline="\n")
+
+
+def pre_tokenizer(base: Path) -> str | None:
+    """llama.cpp's name for how the tokenizer splits text, by its structure, for one whose hash the converter does not know; None where
+    the structure is of none that we know. It is proven by ids either way."""
+    tokenizer = files.read_json(base / "tokenizer.json")
+    if not isinstance(tokenizer, dict):
+        return None
+    try:
+        return gguf.pre_tokenizer(tokenizer, is_starter=(base / "starter.json").exists())
+    except (ExportError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,99 @@
+"""Real llama.cpp asked, in a process of its own that `child.ask` starts: quantise a file, or read texts with one and compare its
+probabilities with those of another. What is handed over are names in the current folder.
+
+    NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of another file
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.export.llamacpp import child
+from core.export.llamacpp.child import Refused
+from core.export.llamacpp.runtime import Library, LlamaError, Model
+
+FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
+
+
+def work(request: dict[str, Any]) -> dict[str, Any]:
+    os.chdir(request["folder"])
+    library = Library(Path(request["runtime"]))
+    try:
+        return quantise(library, request) if request["do"] == "quantise" else ask(library, request)
+    except LlamaError as error:
+        raise Refused("llama_error", reason=str(error)[:300]) from error
+
+
+def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+    """source, target, kind, threads. Returns larger, tensors: how many became a larger type than was asked for, of how many."""
+    library.quantise(request["source"], request["target"], request["kind"], request["threads"])
+    found = FALLBACK.search("".join(library.said))
+    return {"larger": int(found[1]) if found else 0, "tensors": int(found[2]) if found else 0}
+
+
+def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+    """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of .logs), length, threads."""
+    with Model(library, request["file"], request["length"], request["threads"], request.get("lora")) as model:
+        alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
+        found = compare(model, request)
+        if request.get("lora"):
+            model.use_lora(0.0)
+            found["moved"] = compare(model, request | {"keep": None})["divergence"]
+        return found | {
+            "alike": alike,
+            "ends": [model.ends(token) for token in request["stops"]],
+            "greedy": [model.greedy(ids, request["answer"]) for ids in request["prompts"][: request["answers"]]],
+        }
+
+
+def compare(model: Model, request: dict[str, Any]) -> dict[str, Any]:
+    """Mean Kullback-Leibler divergence from what request["against"] holds, losses and first words."""
+    words = request["words"]
+    if model.words < words:
+        raise LlamaError(f"{model.words} words in the file, {words} in the model")
+    rows, divergence, done = [], 0.0, 0
+    with open(request["against"], "rb") as expected, open(request["keep"] or os.devnull, "wb") as kept:
+        for row in request["rows"]:
+            logs = log_probabilities(model.logits(row["ids"])[:, :words])
+            chosen = logs[row["positions"]]
+            wanted = np.fromfile(expected, np.float32, chosen.size).reshape(chosen.shape).astype(np.float64)
+            divergence += float((np.exp(wanted) * (wanted - chosen)).sum())
+            kept.write(chosen.data)
+            done += len(chosen)
+            rows.append(measured(logs, row))
+    return {"divergence": divergence / done, "rows": rows}
+
+
+def measured(logs: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
+    """first, and how much likelier it is than the second choice; losses of the answer and of the whole row."""
+    ids, start = np.asarray(row["ids"]), row["start"]
+    losses = -logs[np.arange(len(ids) - 1), ids[1:]].astype(np.float64)
+    best = np.argsort(logs[start - 1])[-2:]
+    learned = np.asarray(row["learned"][1:], bool)
+    return {
+        "first": int(best[1]),
+        "first_log": float(logs[start - 1, best[1]]),
+        "expected_log": float(logs[start - 1, row["first"]]),
+        "answer_loss": float(losses[learned].sum()),
+        "answer_tokens": int(learned.sum()),
+        "text_loss": float(losses.sum()),
+        "text_tokens": len(losses),
+    }
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """float32, computed in float64: sums of 150,000 small numbers."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(-1, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(-1, keepdims=True))
+    return wide.astype(np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(child.answer(work))

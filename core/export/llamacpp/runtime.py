@@ -1,0 +1,162 @@
+"""llama.cpp's own library by the C bindings of llama-cpp-py-sync: quantise, load, every logit, a LoRA. In a process of its own only.
+
+A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the library opens
+by C++ streams would not find letters beyond ASCII on Windows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+# llama.h: enum llama_ftype
+FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
+MOST_SAID = 400  # lines of its log that are kept
+
+
+class LlamaError(Exception):
+    """With what llama.cpp said last about it."""
+
+
+class Library:
+    """Loaded once in a process. folder: the runtime's of `tools`."""
+
+    def __init__(self, folder: Path):
+        sys.path.insert(0, str(folder))
+        from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+
+        self.ffi: Any = get_ffi()
+        self.lib: Any = get_lib()
+        self.said: list[str] = []
+
+        def keep(level: int, words: Any, _: Any) -> None:
+            self.said.append(self.ffi.string(words).decode("utf-8", "replace"))
+            del self.said[:-MOST_SAID]
+
+        self._keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)  # C holds only its address
+        self.lib.llama_log_set(self._keep, self.ffi.NULL)
+        self.lib.llama_backend_init()
+
+    def error(self, what: str) -> LlamaError:
+        lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
+        return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
+
+    def quantise(self, source: str, target: str, kind: str, threads: int) -> dict[str, int]:
+        """kind -> how many tensors were written in another one, because their rows are no multiples of 256."""
+        params = self.lib.llama_model_quantize_default_params()
+        params.nthread, params.ftype = threads, FILE_TYPES[kind]
+        self.said.clear()
+        if self.lib.llama_model_quantize(source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)):
+            raise self.error(f"cannot quantise {source}")
+        return {}
+
+
+class Model:
+    """A file that is loaded, for rows of up to length tokens. lora: of an adapter for exactly this base. Use as a context manager."""
+
+    def __init__(self, library: Library, file: str, length: int, threads: int, lora: str | None = None):
+        self._library, self._ffi, self._lib = library, library.ffi, library.lib
+        library.said.clear()
+        params = self._lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model = self._lib.llama_model_load_from_file(file.encode(), params)
+        if self._model == self._ffi.NULL:
+            raise library.error(f"cannot load {file}")
+        self._vocabulary = self._lib.llama_model_get_vocab(self._model)
+        self.words = int(self._lib.llama_vocab_n_tokens(self._vocabulary))
+        self._context = self._lib.llama_init_from_model(self._model, self._settings(length, threads))
+        if self._context == self._ffi.NULL:
+            raise library.error(f"no context for {file}")
+        self._lora = self._ffi.NULL
+        if lora:
+            self._lora = self._lib.llama_adapter_lora_init(self._model, lora.encode())
+            if self._lora == self._ffi.NULL:
+                raise library.error(f"cannot load {lora}")
+            self.use_lora(1.0)
+
+    def _settings(self, length: int, threads: int) -> Any:
+        """What is measured is the file: cache and attention compute in float32 (flash attention alone moves logits by 0.3)."""
+        settings = self._lib.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = settings.n_ubatch = length
+        settings.n_threads = settings.n_threads_batch = threads
+        settings.no_perf, settings.swa_full = True, True
+        settings.type_k = settings.type_v = self._lib.GGML_TYPE_F32
+        settings.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        return settings
+
+    def use_lora(self, scale: float) -> None:
+        adapters, scales = self._ffi.new("struct llama_adapter_lora *[1]", [self._lora]), self._ffi.new("float[1]", [scale])
+        if self._lib.llama_set_adapters_lora(self._context, adapters, 1, scales):
+            raise self._library.error("cannot use the adapter")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def meta(self, key: str) -> str | None:
+        buffer = self._ffi.new("char[4096]")
+        found = self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 4096)
+        return self._ffi.string(buffer).decode("utf-8", "replace") if found >= 0 else None
+
+    def ends(self, token: int) -> bool:
+        """Whether an answer ends where the model says this."""
+        return bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
+
+    def tokenize(self, text: str) -> list[int]:
+        """As a program that uses the file reads a text which its template has made."""
+        raw = text.encode()
+        room = len(raw) + 16
+        tokens = self._ffi.new("llama_token[]", room)
+        count = self._lib.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, False, True)
+        if count < 0:
+            raise self._library.error("cannot read a text")
+        return list(tokens[0:count])
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """(T, words) float32."""
+        memory = self._lib.llama_get_memory(self._context)
+        if memory != self._ffi.NULL:
+            self._lib.llama_memory_clear(memory, True)
+        return self._decode(ids, 0)
+
+    def greedy(self, ids: Sequence[int], most: int) -> list[int]:
+        """What it answers, the likeliest token each time."""
+        said: list[int] = []
+        row = self.logits(ids)[-1]
+        while len(said) < most:
+            token = int(row.argmax())
+            said.append(token)
+            if self.ends(token):
+                break
+            row = self._decode([token], len(ids) + len(said) - 1)[-1]
+        return said
+
+    def _decode(self, ids: Sequence[int], first: int) -> np.ndarray:
+        with self._batch(ids, first) as batch:
+            if self._lib.llama_decode(self._context, batch):
+                raise self._library.error("cannot compute")
+        found = np.empty((len(ids), self.words), np.float32)
+        for i in range(len(ids)):
+            row = self._lib.llama_get_logits_ith(self._context, i)
+            found[i] = np.frombuffer(self._ffi.buffer(row, self.words * 4), np.float32)
+        return found
+
+    @contextmanager
+    def _batch(self, ids: Sequence[int], first: int) -> Iterator[Any]:
+        batch = self._lib.llama_batch_init(len(ids), 0, 1)
+        try:
+            batch.n_tokens = len(ids)
+            for i, token in enumerate(ids):
+                batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, first + i, 1, 0
+                batch.logits[i] = 1
+            yield batch
+        finally:
+            self._lib.llama_batch_free(batch)
