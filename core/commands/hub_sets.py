@@ -12,7 +12,7 @@ from core.commands.data import dataset_store
 from core.commands.models import to_its_end
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width
 from core.data.hub_sets import adding
-from core.data.hub_sets.head import Head, cell, head_of
+from core.data.hub_sets.head import Head, cell, head_of, is_recognised
 from core.data.shapes.roles import parse
 from core.errors import DataError
 from core.hub.answers import in_words as size_in_words
@@ -72,6 +72,8 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
             print()
         for note in head.notes:
             say(note)
+        if not is_recognised(head):
+            say(msg("hub_set.say_columns", columns=list(head.columns)[:20]))
     if failure is not None:
         say(failure)
 

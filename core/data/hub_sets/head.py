@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HTTPError
 
+from core.data.formats import inspect_file
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
 from core.errors import DataError, reason_of
@@ -58,6 +59,21 @@ def head_of(told: AboutSet, part: Part) -> Head:
     if any(cut):
         notes.append(msg("hub_set.cells_cut"))
     return Head(found.columns, rows, cut, tuple(notes))
+
+
+def is_recognised(head: Head) -> bool:
+    """Whether its rows are of a format that is known here without a word of what columns are for; where cells were cut, as if they were."""
+    if any(head.cut) or not head.rows:
+        return True
+    lines = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in head.rows)
+    with tempfile.TemporaryDirectory(prefix="lora-garage-head-") as folder:
+        path = Path(folder) / "head.jsonl"
+        path.write_text(lines, "utf-8", newline="\n")
+        try:
+            inspect_file(path)
+        except DataError as error:
+            return error.message.key != "data.unknown_format"
+    return True
 
 
 def _of_file(told: AboutSet, part: Part) -> FirstRows:

@@ -81,8 +81,10 @@ class SetTransfer(Transfer):
         try:
             if part.kind != "parquet":
                 self._rows.text(target)
+                self.total = self._rows.done  # it may have fewer than were asked for
                 return target
             pieces = self._rows.parquet(self.cached.cache / "rows" / part.listing.commit)
+            self.total = self._rows.done
             return joined(part, pieces, target)[0]
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

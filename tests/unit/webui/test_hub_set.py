@@ -67,7 +67,7 @@ def test_words_become_rows_and_a_name_becomes_the_set(hub: FakeHub, panel: HubSe
 
 def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
     told = panel.open(NAME)[4]
-    name, clock, progress, _ = panel.begin(0)(told, "en:train")
+    name, clock, progress, _ = panel.begin(0)(told, "en:train", None, None)
     assert name == f"datasets/{NAME}:en:train" and clock.active and NAME in value(progress)
     wait_until(lambda: services.downloads.row(name).state == "done")
     clock, progress, failure, arrived = panel.looked(name)
@@ -85,13 +85,32 @@ def test_another_part_shows_its_rows_and_what_is_too_large_only_its_first(hub: F
     splits = hub.viewed[f"size?{NAME}"]["size"]["splits"]
     splits[1]["num_rows"] = 9_000_000
     told = panel.open(NAME)[4]
-    head, said, add, take = panel.chosen(told, "en:train")
+    head, said, add, take, *_ = panel.chosen(told, "en:train")
     assert (value(said), add["visible"], take["visible"]) == ("", True, False), "150 rows are fewer than are offered"
-    head, said, add, take = panel.chosen(told, "de:train")
+    head, said, add, take, *_ = panel.chosen(told, "de:train")
     assert value(said) and (add["visible"], take["visible"]) == (False, True)
-    name, clock, _, failure = panel.begin(0)(told, "de:train")
+    name, clock, _, failure = panel.begin(0)(told, "de:train", "", "")
     assert name is None and not clock.active and "9,000,000" in value(failure)
     assert "en:train" in value(panel.chosen(told, "fr:train")[1])
+
+
+def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
+    hub: FakeHub, panel: HubSetPanel, services: Services
+) -> None:
+    rows = [{"alpha": row["question"], "beta": "x y z w", "gamma": row["answer"]} for row in kit.pirates(30)]
+    kit.put_converted(hub, "owner/odd", {"default/train": [rows]})
+    assert panel.open(NAME)[-3]["visible"] is False
+    answered = panel.open("owner/odd")
+    told, (columns, question, answer) = answered[4], answered[-3:]
+    assert columns["visible"] and question["choices"] == answer["choices"] == ["", "alpha", "beta", "gamma"]
+    name = panel.begin(0)(told, "default:train", "alpha", "gamma")[0]
+    wait_until(lambda: services.downloads.row(name).state == "done")
+    info = services.datasets.get(services.downloads.row(name).result)
+    assert info.choices.columns == {"alpha": "question", "gamma": "answer"} and info.good_rows == 30
+    name = panel.begin(20_000)(told, "default:train", "", "gamma")[0]
+    wait_until(lambda: services.downloads.row(name).state == "done")
+    row = services.downloads.row(name)
+    assert services.datasets.get(row.result).choices.columns == {"gamma": "text"} and (row.done, row.total) == (30, 30)
 
 
 def test_a_hub_that_refuses_is_a_sentence_at_each_press(hub: FakeHub, panel: HubSetPanel) -> None:
@@ -103,15 +122,15 @@ def test_a_hub_that_refuses_is_a_sentence_at_each_press(hub: FakeHub, panel: Hub
 def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, panel: HubSetPanel) -> None:
     hub.viewed[f"first-rows?{NAME}:de:train"]["features"] = [{"name": "image", "type": {"_type": "Image"}}]
     told = panel.open(NAME)[4]
-    assert [each["visible"] for each in panel.chosen(told, "de:train")[2:]] == [False, False]
+    assert [each["visible"] for each in panel.chosen(told, "de:train")[2:5]] == [False, False, False]
     hub.gated, hub.viewer_status = True, 401
-    assert [each["visible"] for each in panel.chosen(told, "en:train")[2:]] == [False, False]
+    assert [each["visible"] for each in panel.chosen(told, "en:train")[2:5]] == [False, False, False]
 
 
 def test_a_download_that_fails_or_is_cancelled_ends_the_clock(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
     told = panel.open(NAME)[4]
     hub.corrupt = True
-    name = panel.begin(0)(told, "en:train")[0]
+    name = panel.begin(0)(told, "en:train", None, None)[0]
     wait_until(lambda: services.downloads.row(name).state == "failed")
     clock, _, failure, arrived = panel.looked(name)
     assert not clock.active and "sha256" in value(failure)
@@ -126,7 +145,7 @@ def test_anything_from_a_browser_is_answered(hub: FakeHub, panel: HubSetPanel) -
             panel.asked(sent),
             panel.open(sent),
             panel.chosen(sent, sent),
-            panel.begin(0)(sent, sent),
+            panel.begin(0)(sent, sent, sent, sent),
             panel.looked(sent),
         ):
             assert answered

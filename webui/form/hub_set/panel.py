@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from core.data.hub_sets import adding
 from core.data.hub_sets.adding import FIRST_ROWS
-from core.data.hub_sets.head import head_of
+from core.data.hub_sets.head import head_of, is_recognised
 from core.errors import GarageError
 from core.hub.answers import host_of
 from core.hub.sets import search
@@ -23,7 +23,7 @@ from core.hub.sets.name import PartName, SetName
 from webui.form.handle import Filling, FormHandle, Given, Taken
 from webui.form.hub_set import view
 from webui.kit import samples
-from webui.kit.html import Html, notice
+from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, QUIET, Poller, Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -62,6 +62,11 @@ class HubSetPanel:
                 self.part = gr.Dropdown([], **w.named("hub_set_view.part", "hub-set-part"))
                 self.head = gr.HTML("", visible=False, elem_id="hub-set-head")
                 self.said = gr.HTML("", visible=False, elem_id="hub-set-said")
+                with gr.Column(visible=False, elem_id="hub-set-columns") as self.columns:
+                    gr.HTML(tag("p", w.t("hub_set_view.columns")))
+                    with gr.Row(elem_classes="lg-tight"):
+                        self.question = gr.Dropdown([], **w.named("hub_set_view.question", "hub-set-question"))
+                        self.answer = gr.Dropdown([], **w.named("hub_set_view.answer", "hub-set-answer"))
                 with gr.Row(elem_classes="lg-tight"):
                     self.add = gr.Button(w.t("hub_set_view.add"), size="sm", variant="primary", elem_id="hub-set-add")
                     self.take = gr.Button(w.t("hub_set_view.take", rows=f"{FIRST_ROWS:,}"), size="sm", elem_id="hub-set-take")
@@ -81,13 +86,13 @@ class HubSetPanel:
         self.part.input(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **ASKING)
         begun = [self.waited_for, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
-            pulse.after(button.click(self.begin(rows), [self.told, self.part], begun, **CONTROL))
+            pulse.after(button.click(self.begin(rows), [self.told, self.part, self.question, self.answer], begun, **CONTROL))
         self.clock.tick(self.looked, [self.waited_for], [self.clock, self.progress, self.failure, self.arrived], **QUIET)
         form.fills(self.arrived.change, self.taken, {self.arrived}, {data, self.one, self.failure}, **QUIET)
 
     @property
     def _of_part(self) -> list[Component]:
-        return [self.head, self.said, self.add, self.take]
+        return [self.head, self.said, self.add, self.take, self.columns, self.question, self.answer]
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def asked(self, words: Any) -> list[Any]:
@@ -116,22 +121,22 @@ class HubSetPanel:
         ]  # fmt: skip
 
     def chosen(self, told: Any, part: Any) -> list[Any]:
-        """Inputs: told, part. Outputs: head, said, add, take."""
+        """Inputs: told, part. Outputs: those of a part."""
         if not isinstance(told, AboutSet):
             return [gr.skip()] * len(self._of_part)
         try:
             return self._part(told, _part_of(told, part))
         except GarageError as error:
-            return [shown(""), shown(notice(self.w.of(error.message))), gr.update(visible=False), gr.update(visible=False)]
+            return self._not_to_be_had(error)
 
     def begin(self, rows: int) -> Any:
-        def begun(told: Any, part: Any) -> list[Any]:
-            """Inputs: told, part. Outputs: waited_for, clock, progress, failure."""
+        def begun(told: Any, part: Any, question: Any, answer: Any) -> list[Any]:
+            """Inputs: told, part, question, answer. Outputs: waited_for, clock, progress, failure."""
             if not isinstance(told, AboutSet):
                 return [gr.skip()] * 4
             try:
                 name = adding.part_of(told.repo, _part_of(told, part), rows)
-                row = self.services.downloads.start(str(name), said={})
+                row = self.services.downloads.start(str(name), said=_meant(question, answer))
             except GarageError as error:
                 return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.of(error.message)))]
             return [str(name), gr.Timer(active=True), shown(view.progress(row, self.w)), shown("")]
@@ -169,17 +174,32 @@ class HubSetPanel:
         return [shown(said), gr.update(visible=False), "", gr.skip(), None, *[gr.skip()] * len(self._of_part)]
 
     def _part(self, told: AboutSet, chosen: AboutPart) -> list[Update]:
-        large = adding.is_too_large(chosen)
+        is_large = adding.is_too_large(chosen)
         is_small = chosen.rows is not None and not chosen.at_least and chosen.rows <= FIRST_ROWS
-        said = view.too_large(self.w) if large else Html("")
+        said, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
         try:
-            head = view.head(head_of(told, chosen.part), self.w)
+            found = head_of(told, chosen.part)
+            head, names = view.head(found, self.w), [] if is_recognised(found) else list(found.columns)
         except GarageError as error:
-            can_be_had = error.message.key not in ("hub_set.no_text", "hub.gated", "hub.gated_token")
-            head, said = Html(""), notice(self.w.of(error.message), "warn" if can_be_had else "bad")
-            if not can_be_had:
-                return [shown(head), shown(said), gr.update(visible=False), gr.update(visible=False)]
-        return [shown(head), shown(said), gr.update(visible=not large), gr.update(visible=not is_small)]
+            if error.message.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
+                return self._not_to_be_had(error)
+            said = notice(self.w.of(error.message), "warn")
+        return [
+            shown(head), shown(said), gr.update(visible=not is_large), gr.update(visible=not is_small), gr.update(visible=bool(names)),
+            *[gr.update(choices=["", *names], value="")] * 2,
+        ]  # fmt: skip
+
+    def _not_to_be_had(self, why: GarageError) -> list[Update]:
+        none = gr.update(choices=[""], value="")
+        return [shown(""), shown(notice(self.w.of(why.message))), *[gr.update(visible=False)] * 3, none, none]
+
+
+def _meant(question: Any, answer: Any) -> dict[str, Any]:
+    """What two columns are for, as Choices have it: a question and its answer, or a text alone; nothing where nothing was said."""
+    asked, answered = (each if isinstance(each, str) else "" for each in (question, answer))
+    if not answered:
+        return {}
+    return {"columns": {asked: "question", answered: "answer"} if asked and asked != answered else {answered: "text"}}
 
 
 def _key(each: AboutPart) -> str:
