@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from core.data.formats import inspect_file
 from core.errors import DataError, GarageError
 from core.recipe import Recipe
+from tests.kit.office import zipped
 
 SHORT = settings(max_examples=120, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 LONG = settings(SHORT, max_examples=5000, derandomize=False)
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".yaml", ".exe", "")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".xls", ".zip", ".yaml", ".exe", "")
 KEYS = (
     "question",
     "answer",
@@ -49,7 +50,38 @@ broken = st.tuples(lines, st.binary(max_size=30), st.integers(0, 200)).map(lambd
 tables = (
     st.lists(st.lists(st.text('a,";\t\n\r\0=@é', max_size=6), max_size=4).map(",".join), max_size=6).map("\n".join).map(str.encode)
 )
-contents = st.binary(max_size=300) | lines | broken | tables | tables.map(lambda raw: raw.decode().encode("utf-16"))
+# A list of rows, an object around it, or one of columns, as JSON that may be cut or hurt anywhere.
+wholes = st.lists(anything, max_size=5) | st.dictionaries(st.sampled_from(("data", "rows", "version", *KEYS)), anything, max_size=4)
+arrays = st.tuples(
+    wholes.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")),
+    st.sampled_from((b"", b"NaN", b"\0", b",", b"}", b"]", b'"', b"9" * 5000, b"\\ud83d", b"[" * 3000)),
+    st.integers(0, 400),
+    st.integers(0, 3),
+).map(lambda t: t[0][: t[2]] + t[1] + t[0][t[2] + t[3] :])
+legacy = st.text("abc,;\n é天の가ж", min_size=2, max_size=40).flatmap(
+    lambda text: st.sampled_from(("gb18030", "cp932", "cp949", "cp1251", "cp1252", "utf-16-le")).map(
+        lambda name: text.encode(name, "replace")
+    )
+)
+contents = (
+    st.binary(max_size=300) | lines | broken | arrays | legacy | tables | tables.map(lambda raw: raw.decode().encode("utf-16"))
+)
+NAMES = (
+    "a.jsonl",
+    "b/c.json",
+    "conversations.json",
+    "_chat.txt",
+    "dataset_info.json",
+    "../x.csv",
+    "a.zip",
+    "mimetype",
+    "xl/workbook.xml",
+    "é.txt",
+)
+archives = st.dictionaries(st.sampled_from(NAMES), contents, max_size=4).map(zipped)
+hurt = st.tuples(archives, st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4), st.integers(0, 2000)).map(
+    lambda t: _flipped(*t)
+)
 sections = st.dictionaries(
     st.sampled_from(("name", "goal", "model", "data", "adapter", "train")),
     anything
@@ -59,6 +91,14 @@ sections = st.dictionaries(
         max_size=5,
     ),
 )
+
+
+def _flipped(content: bytes, flips: list[tuple[int, int]], cut: int) -> bytes:
+    hurt = bytearray(content)
+    for at, value in flips:
+        if hurt:
+            hurt[at % len(hurt)] = value
+    return bytes(hurt[: len(hurt) - cut if cut < 60 else len(hurt)])
 
 
 def read_data(content: bytes, ending: str) -> None:
@@ -105,6 +145,18 @@ def test_no_data_file_crashes_its_reader(content: bytes, ending: str) -> None:
 
 
 @SHORT
+@given(archives | hurt)
+def test_no_archive_crashes_its_reader(content: bytes) -> None:
+    read_data(content, ".zip")
+
+
+@SHORT
+@given(arrays)
+def test_no_json_crashes_its_reader(content: bytes) -> None:
+    read_data(content, ".json")
+
+
+@SHORT
 @given(recipes)
 def test_no_recipe_file_crashes_its_parser(content: bytes) -> None:
     read_recipe(content)
@@ -127,6 +179,7 @@ def test_a_recipe_that_means_harm_is_a_sentence(content: str, tmp_path: Path, mo
 def test_the_search_goes_on() -> None:
     for check, strategies in (
         (read_data, (contents, st.sampled_from(ENDINGS))),
+        (read_data, (archives | hurt, st.just(".zip"))),
         (read_recipe, (recipes,)),
         (parse_recipe, (anything,)),
     ):
