@@ -56,9 +56,9 @@ def shape_of(config: dict[str, Any]) -> ModelShape:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, PreTrainedConfig
 
-    from core.engine import parts
+    from core.engine import mended, parts
 
-    made = AutoConfig.for_model(**PreTrainedConfig._decode_special_floats(config))
+    made = mended.config(AutoConfig.for_model(**PreTrainedConfig._decode_special_floats(config)))
     with init_empty_weights():
         model = parts.auto_class(made).from_config(made)
     model.tie_weights()

@@ -16,7 +16,7 @@ from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.base import get_keys_to_not_convert
 
-from core.engine import device, parts
+from core.engine import device, mended, parts
 from core.engine.device import Compute
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
@@ -34,15 +34,14 @@ def load(
     (core/engine/parts), which nothing here computes with.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
-        _turn_by_half(config)
+        config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
         kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
         is_stored_so = bool(getattr(config, "quantization_config", None))  # and stays so, whatever is asked for
         quantised = None if is_stored_so else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
         if quantised and not own_code:
-            quantised.llm_int8_skip_modules = _not_quantised(kind, config)
+            quantised.llm_int8_skip_modules = _skipped(kind, config)
         places = {"": compute.device} if own_code else _places(kind, config, compute)
-        model = _load(kind, folder, config, compute, quantised, own_code, places)
+        model = mended.model(_load(kind, folder, config, compute, quantised, own_code, places))
         if "" not in places:
             look_up_in_ram(model)
         if not (whole or own_code):  # what lies beside the text is a guess in code of anywhere
@@ -83,17 +82,6 @@ def look_up_in_ram(model: Any) -> None:
     embedding.forward = forward
 
 
-def _turn_by_half(config: Any) -> None:
-    """LFM3 turns half of each head by its position, and its released config.json calls that rope_type "default" with a
-    partial_rotary_factor, which transformers 5.24 does not read: it turns all of it, and says nothing. The type that reads it is
-    "proportional", which transformers' own default for LFM3 names."""
-    text = config.get_text_config()
-    by_layer = getattr(text, "rope_parameters", None) if text.model_type == "lfm3" else None
-    for how in (by_layer or {}).values():
-        if isinstance(how, dict) and how.get("rope_type") == "default" and how.get("partial_rotary_factor", 1.0) != 1.0:
-            how["rope_type"] = "proportional"
-
-
 def bits(base: torch.nn.Module) -> int:
     """How its layers are held: 4, 8 or 16 (also where that is 32). A repository that is quantised already keeps its own."""
     return 4 if getattr(base, "is_loaded_in_4bit", False) else 8 if getattr(base, "is_loaded_in_8bit", False) else 16
@@ -122,13 +110,17 @@ def _is_finite(model: Any) -> bool:
     return bool(model(input_ids=ids.to(model.device), use_cache=False).logits.isfinite().all())
 
 
-def _not_quantised(kind: Any, config: Any) -> list[str] | None:
-    """Beside what transformers leaves out itself (the head), which it does only where nothing is named; None: that alone."""
-    named = _NOT_QUANTISED.get(config.get_text_config().model_type, ())
-    if not named and config.get_text_config() is config:
+def _skipped(kind: Any, config: Any) -> list[str] | None:
+    """None: what transformers leaves out itself (the head), which it does only where nothing is named."""
+    if config.get_text_config() is config and config.model_type not in _NOT_QUANTISED:
         return None
     with init_empty_weights():
-        model = kind.from_config(config)
+        return not_quantised(kind.from_config(config))
+
+
+def not_quantised(model: Any) -> list[str]:
+    """Names of what stays in 16 bit where the linear layers do not: the head, towers, and what a family's forward writes into."""
+    named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
     return [*get_keys_to_not_convert(model), *parts.beside(model), *named]
 
 

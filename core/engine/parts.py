@@ -79,7 +79,7 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
 
 
 # Gemma 3n looks there whether a token is one of a picture or a sound.
-_ASKED_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
+ASKED_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
 
 
 class Absent(nn.Module):
@@ -89,7 +89,7 @@ class Absent(nn.Module):
 def set_aside(model: Any) -> None:
     """Let go of what `beside` names, and of its memory."""
     for name in beside(model):
-        if name.rpartition(".")[2] in _ASKED_FOR_TEXT.get(model.config.model_type, ()):
+        if name.rpartition(".")[2] in ASKED_FOR_TEXT.get(model.config.model_type, ()):
             continue
         place, _, child = name.rpartition(".")
         setattr(model.get_submodule(place), child, Absent())

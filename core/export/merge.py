@@ -20,6 +20,7 @@ import torch
 
 from core import files
 from core.data.template import ChatTemplate
+from core.errors import ExportError
 from core.export.pairs import Pair, lora_pairs, scale_of
 from core.export.stored import FLOATS, INDEX, Base
 from core.models.adapters import TOKENIZER_FILES
@@ -119,7 +120,7 @@ def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]]
 
 # ---- through peft -----------------------------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
-    from core.engine import base_model
+    from core.engine import base_model, mended
     from core.engine.adapter import attach
     from core.engine.device import Compute
     from core.messages import msg
@@ -129,6 +130,8 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     model = base_model.load(
         base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False, whole=True
     )
+    if mended.lacks_tower(model):
+        raise ExportError("export.tower_lacking", model_type=model.config.model_type)
     check()
     merged = attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)
     check()

@@ -18,7 +18,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from core import files
-from core.engine import parts
+from core.engine import mended, parts
 from core.errors import ExportError
 from core.models import headers
 from core.models.weights import open_tensors
@@ -159,7 +159,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def empty(folder: Path, **where: str) -> PreTrainedModel:
     """The model that a folder describes, all of its weights on the meta device. where: gguf_file, to ask a file in it."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where)
+    config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where))
     config.use_cache = False
 
     def attempt(attention: str) -> Any:

@@ -256,7 +256,7 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     if setup.offloads:
         return 0.0
     if setup.gradient_checkpointing:
-        return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size
+        return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size * shape.streams
     kept_by_layers = setup.tokens * shape.num_hidden_layers * layer_kept(shape, setup)
     return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
 
@@ -369,6 +369,7 @@ def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
 def _values(shape: ModelShape, widths: Widths) -> float:
     """Numbers a token, where widths says how many times each."""
     sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
+    sizes |= {"routed": shape.experts_run * shape.hidden_size}
     return sum(times * sizes[name] for name, times in widths.items())
 
 

@@ -25,9 +25,9 @@ _BITS = {
     "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
 _EMBEDDING = re.compile(
-    r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions)\."
+    r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions|embeddings)\."
 )
-_WORDS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
+_WORDS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|embeddings)\.weight$")
 _OF_ITS_OWN_WIDTH = {"word_embed_proj_dim", "embedding_size"}  # config.json then has embeddings of another width than the layers
 _HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
 _OTHER_SENSES = re.compile(

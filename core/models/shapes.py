@@ -86,9 +86,14 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     "seed_oss": {"head_dim": 128},
     "starcoder2": {"num_key_value_heads": 2},
 }
+# Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or only later.
+TAKEN_PAST_THE_LAYER = {
+    **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
+    **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
+}
 # Linear layers that get no adapter (core/engine/parts): peft 0.21 takes these names for experts in these families (transformers'
-# conversion_mapping), and refuses the last ones.
-WITHOUT_ADAPTER = {
+# conversion_mapping), and refuses those of Mamba.
+_NOT_BY_PEFT = {
     **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("gate", "w1", "w2", "w3")),
     **dict.fromkeys(
         ("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo",
@@ -98,6 +103,11 @@ WITHOUT_ADAPTER = {
     ),
     **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj", "conv1d")),
 }  # fmt: skip
+WITHOUT_ADAPTER = {
+    family: (*_NOT_BY_PEFT.get(family, ()), *TAKEN_PAST_THE_LAYER.get(family, ()))
+    for family in {**_NOT_BY_PEFT, **TAKEN_PAST_THE_LAYER}
+}
+_EVERY_EXPERT_FOR_EACH_TOKEN = {"llama4_text"}
 _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 _KEYS = {
@@ -110,9 +120,10 @@ _KEYS = {
     "head_dim": ("head_dim",),
     "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len"),
     "num_experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
-    "experts_per_token": ("num_experts_per_tok", "moe_k", "moe_topk"),
+    "experts_per_token": ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts"),
     "expert_size": ("moe_intermediate_size",),
     "per_layer_size": ("hidden_size_per_layer_input",),
+    "streams": ("altup_num_inputs",),
     "per_layer_vocabulary": ("vocab_size_per_layer_input",),
 }
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
@@ -165,6 +176,7 @@ class ModelShape(BaseModel):
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     per_layer_vocabulary: _Optional = 0  # of that embedding, where it is another
     widest_mlp: _Optional = 0  # of layers that are wider than intermediate_size (Gemma 4 E2B: those that share keys and values)
+    streams: _Count = 1  # of hidden states that go through the layers side by side (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Message, ...] = ()
     source: Literal["headers", "config", "catalogue", "size"] = "config"
@@ -228,9 +240,14 @@ class ModelShape(BaseModel):
     @property
     def active_width(self) -> int:
         """Width of the MLP that one token passes through: with experts, those it is routed to and the shared one."""
-        routed = self.experts_per_token * self.expert_size + self.shared_expert_size
+        routed = self.experts_run * self.expert_size + self.shared_expert_size
         dense = self.intermediate_size if self.expert_layers < self.num_hidden_layers else 0
         return max(routed, dense, self.widest_mlp)
+
+    @property
+    def experts_run(self) -> int:
+        """Of a layer, for each token: those it is routed to, or all, weighed by what the router says."""
+        return self.num_experts if self.model_type in _EVERY_EXPERT_FOR_EACH_TOKEN else self.experts_per_token
 
     @property
     def attention_matrices(self) -> tuple[Matrix, ...]:
@@ -410,6 +427,9 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
     h, heads, layers = (values.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         values["num_key_value_heads"] = 1
+    listed_layers = config.get("layers_block_type")
+    if isinstance(listed_layers, list):
+        layers = values.setdefault("num_hidden_layers", len(listed_layers))  # Nemotron-H says it no other way
     values.setdefault("num_key_value_heads", heads)
     values.setdefault("head_dim", h // heads if heads else 0)
     if h and not _names(model_type).gated:
@@ -426,9 +446,28 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
         first = _number(config, "first_k_dense_replace") or _number(config, "num_dense_layers")
         dense = first + (len(listed) if isinstance(listed, list) else 0)
         values["expert_layers"] = max(0, layers - dense) // max(1, _number(config, "decoder_sparse_step"))
+        _told_otherwise(values, config)
     else:
         values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}
     return values
+
+
+def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Families that say in words of their own how wide experts are, and which layers have them."""
+    listed = config.get("layers_block_type")
+    if wide := _number(
+        config, "intermediate_size_mlp"
+    ):  # Llama 4: intermediate_size is an expert's, and a shared one is always there
+        values["expert_size"] = values["shared_expert_size"] = values["intermediate_size"]
+        values["intermediate_size"] = wide
+        values["expert_layers"] = values["num_hidden_layers"] // max(1, _number(config, "interleave_moe_layer_step"))
+    elif config.get("enable_moe_block"):  # Gemma 4: beside a dense one in every layer
+        values["shared_expert_size"] = values["intermediate_size"]
+    elif every := _number(config, "expert_layer_period"):  # Jamba
+        values["expert_layers"] = len(range(_number(config, "expert_layer_offset"), values["num_hidden_layers"], every))
+    elif isinstance(listed, list):  # Nemotron-H: a layer is one thing alone
+        values["expert_layers"] = listed.count("moe")
+        values["shared_expert_size"] = _number(config, "moe_shared_expert_intermediate_size")
 
 
 def _doubts(config: Mapping[str, Any], inner: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Message, ...]:

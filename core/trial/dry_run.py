@@ -22,7 +22,7 @@ import torch
 from transformers import AttentionInterface, AutoConfig, PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.engine import adapter, attention, base_model, parts
+from core.engine import adapter, attention, base_model, mended, parts
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
 from core.engine.loss import Head
@@ -84,7 +84,7 @@ def _config(values: Mapping[str, Any]) -> Any:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise ModelError("dry_run.quantised", method=str(method or "-")[:30])
     try:
-        config = AutoConfig.for_model(model_type, **rest)
+        config = mended.config(AutoConfig.for_model(model_type, **rest))
     except (ValueError, KeyError):
         raise ModelError("dry_run.unknown_family", model_type=str(model_type)[:60]) from None
     except Exception as error:  # a config.json of anywhere, in the code of a hundred families
@@ -142,7 +142,7 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
 
 def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
     try:
-        model = parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation)
+        model = mended.model(parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation))
         parts.set_aside(model)
         return model
     except ValueError as error:
@@ -160,10 +160,9 @@ def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
 
     settings = base_model.nf4(dtype, setup.double_quant)
-    replace_with_bnb_linear(model, [*get_keys_to_not_convert(model), *parts.beside(model)], quantization_config=settings)
+    replace_with_bnb_linear(model, base_model.not_quantised(model), quantization_config=settings)
     with META:
         for layer in model.modules():
             if not isinstance(layer, Linear4bit):
@@ -189,6 +188,7 @@ def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
             if layer.bias is not None:
                 layer.bias = torch.nn.Parameter(layer.bias.to(dtype), requires_grad=False)
     model.is_loaded_in_4bit = True  # peft asks for it
+    model.config._is_quantized = True  # and Jamba, before it takes a weight past its layer
     base_model.close_cpu_gradient_trap(model)
 
 

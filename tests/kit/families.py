@@ -12,10 +12,10 @@ import torch
 import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from core.data.labels import Encoded
-from core.engine import adapter
+from core.engine import adapter, mended
 from core.export import stored
 from core.recipe import Adapter
 
@@ -50,6 +50,10 @@ SIGLIP = {
 QWEN_EYE = {
     "depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64, "deepstack_visual_indexes": [],
 }  # fmt: skip
+GEMMA_EYE = {
+    "model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "head_dim": 16,
+}  # fmt: skip
 LATENT = {
     "q_lora_rank": 32, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16, "num_key_value_heads": 4,
 }  # fmt: skip
@@ -57,12 +61,14 @@ LATENT = {
 
 @dataclass(frozen=True)
 class Family:
-    """kind: the model_type of config.json. sees: of a model with a tower, its config; kind is then the whole's, text the text part's."""
+    """kind: the model_type of config.json. sees: of a model with a tower, its config; kind is then the whole's, text the text part's,
+    and around what the whole's config says besides."""
 
     kind: str
     more: dict[str, Any] = field(default_factory=dict)
     sees: dict[str, Any] | None = None
     text: str = ""
+    around: dict[str, Any] = field(default_factory=dict)
 
 
 # What is tuned most in autumn 2026 first.
@@ -75,8 +81,7 @@ FAMILIES = {
         "gemma4",
         {"head_dim": 16, "global_head_dim": 32, "sliding_window": 16, "layer_types": WINDOWS, "num_global_key_value_heads": 1,
          "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "attention_k_eq_v": True},
-        {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
-         "num_key_value_heads": 2, "head_dim": 16},
+        GEMMA_EYE,
         "gemma4_text",
     ),
     "gemma4_e": Family(
@@ -84,8 +89,7 @@ FAMILIES = {
         {"head_dim": 16, "global_head_dim": 32, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 3,
          "num_hidden_layers": 6, "num_global_key_value_heads": 1, "vocab_size_per_layer_input": VOCABULARY,
          "hidden_size_per_layer_input": 16, "num_kv_shared_layers": 2},
-        {"model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
-         "num_key_value_heads": 2, "head_dim": 16},
+        GEMMA_EYE,
         "gemma4_text",
     ),
     "gemma3": Family(
@@ -166,6 +170,65 @@ FAMILIES = {
     "seed_oss": Family("seed_oss", {"head_dim": 16, "attention_dropout": 0.0, "residual_dropout": 0.0}),
     "cohere2": Family("cohere2", {"sliding_window": 16, "layer_types": WINDOWS, "logit_scale": 0.25}),
     "mixtral": Family("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "gemma4_moe": Family(
+        "gemma4",
+        {"head_dim": 16, "global_head_dim": 32, "sliding_window": 16, "layer_types": WINDOWS, "num_global_key_value_heads": 1,
+         "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "attention_k_eq_v": True, "enable_moe_block": True,
+         "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
+        GEMMA_EYE,
+        "gemma4_text",
+    ),
+    "gemma4_unified": Family(
+        "gemma4_unified",
+        {"head_dim": 16, "global_head_dim": 32, "sliding_window": 16, "layer_types": WINDOWS, "num_global_key_value_heads": 1,
+         "attention_k_eq_v": True},
+        {"model_type": "gemma4_unified_vision", "mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32},
+        "gemma4_unified_text",
+        {"audio_config": {"model_type": "gemma4_unified_audio", "audio_embed_dim": 32}},
+    ),
+    "gemma3n": Family(
+        "gemma3n",
+        {"head_dim": 16, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 3, "num_hidden_layers": 6,
+         "intermediate_size": [96] * 6, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 16,
+         "num_kv_shared_layers": 2, "laurel_rank": 8, "altup_num_inputs": 2,
+         "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0, 0.0, 0.0]},
+        {"model_type": "gemma3n_vision", "hidden_size": 32, "vocab_size": 8, "vocab_offset": VOCABULARY},
+        "gemma3n_text",
+        {"audio_config": {"model_type": "gemma3n_audio", "hidden_size": 32, "vocab_size": 8, "vocab_offset": VOCABULARY + 8,
+                          "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1, "sscp_conv_channel_size": [8, 4]}},
+    ),
+    "llama4": Family(
+        "llama4",
+        {"head_dim": 16, "intermediate_size": 32, "intermediate_size_mlp": 96, "num_local_experts": 4, "num_experts_per_tok": 1,
+         "interleave_moe_layer_step": 2, "attention_chunk_size": 16},
+        {"model_type": "llama4_vision_model", "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32, "image_size": 28},
+        "llama4_text",
+    ),
+    "phimoe": Family(  # without its noise on the router, by which no two trainings are the same
+        "phimoe",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.0},
+    ),
+    "jamba": Family(
+        "jamba",
+        {"num_experts": 4, "num_experts_per_tok": 2, "attn_layer_period": 4, "attn_layer_offset": 2},
+    ),
+    "nemotron_h": Family(
+        "nemotron_h",
+        {"head_dim": 16, "layers_block_type": ["mamba", "moe", "attention", "mlp"], "ssm_state_size": 16, "mamba_num_heads": 8,
+         "mamba_head_dim": 16, "n_groups": 1, "n_routed_experts": 4, "moe_intermediate_size": 32,
+         "moe_shared_expert_intermediate_size": 32},
+    ),
+    "youtu": Family("youtu", LATENT),
+    "muse_glimmer": Family(
+        "muse_glimmer",
+        {"head_dim": 16, "sliding_window": 16},
+        {"model_type": "muse_glimmer_vision", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+         "num_attention_heads": 2},
+        "muse_glimmer_text",
+        {"out_hidden_size": 32, "projector_hidden_size": 32},
+    ),
+    "mistral": Family("mistral", {"sliding_window": None}),
 }  # fmt: skip
 
 
@@ -176,11 +239,28 @@ def config(name: str) -> Any:
         return AutoConfig.for_model(family.kind, **values)
     tied = values.get("tie_word_embeddings", False)
     text = values | {"model_type": family.text}
-    return AutoConfig.for_model(family.kind, text_config=text, vision_config=family.sees, tie_word_embeddings=tied)
+    return AutoConfig.for_model(family.kind, text_config=text, vision_config=family.sees, tie_word_embeddings=tied, **family.around)
+
+
+class Eyes(PreTrainedModel):
+    """Imitates Gemma 3n's, which transformers makes with timm: what is shipped has weights there."""
+
+    config_class = transformers.Gemma3nVisionConfig
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.patch = torch.nn.Linear(3, config.hidden_size)
+        self.post_init()
+
+
+def with_eyes() -> None:
+    """Until the program loads one, which it does without them."""
+    transformers.AutoModel.register(Eyes.config_class, Eyes, exist_ok=True)
 
 
 def make(name: str, folder: Path, starter: Path) -> Path:
     """folder with a model of the family as its makers would save it, in bfloat16, and the starter's tokenizer."""
+    with_eyes()
     torch.manual_seed(0)
     found = config(name)
     kind = AutoModelForImageTextToText if FAMILIES[name].sees else AutoModelForCausalLM
@@ -209,9 +289,11 @@ def tuned(base: Any, **settings: Any) -> PeftModel:
 
 
 def as_shipped(folder: Path) -> Any:
-    """By the class that config.json names, as anybody else would load it."""
+    """By the class that config.json names, as anybody else would load it; of Llama 4's, which ends in an error there, with what the
+    program mends."""
+    with_eyes()
     config = AutoConfig.from_pretrained(folder)
-    return getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype=torch.float32).eval()
+    return mended.model(getattr(transformers, config.architectures[0]).from_pretrained(folder, dtype=torch.float32).eval())
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

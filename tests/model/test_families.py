@@ -24,19 +24,19 @@ from core.advice import plan
 from core.chat.answer import Done, Sampling
 from core.chat.duel import Duel
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, fused_lora, parts
+from core.engine import adapter, attention, base_model, fused_lora, mended, parts
 from core.engine.batches import collate, collate_packed
 from core.engine.decode import keep_rows
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
-from core.errors import ModelError, RecipeError
+from core.errors import ExportError, ModelError, RecipeError
 from core.export import merge, pairs, stored
 from core.export import worker as export_worker
 from core.export.exports import Exports, JobFolder
 from core.memory.arithmetic import Setup, estimate
 from core.models import families as known_families
 from core.models import headers
-from core.models.shapes import WITHOUT_ADAPTER, ModelShape
+from core.models.shapes import TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER, ModelShape
 from core.presets import PROJECT
 from core.recipe import Adapter, Recipe
 from core.runs import frames
@@ -77,7 +77,12 @@ def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path])
     layers = {key.split(".lora_A")[0].removeprefix("base_model.model.") for key, _ in found.named_parameters() if ".lora_A." in key}
     assert layers == wanted and layers
     whole = base_model.load(folder, FP32, four_bit=False, whole=True)
-    assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and not parts.beside(base)
+    assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and parts.beside(base) == asked_for_text(base)
+
+
+def asked_for_text(base: Any) -> list[str]:
+    """What of its towers a family's text asks for."""
+    return [name for name in parts.beside(base) if name.rpartition(".")[2] in parts.ASKED_FOR_TEXT.get(base.config.model_type, ())]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -216,8 +221,8 @@ def test_parameters_are_counted_from_the_headers_of_the_files(family: tuple[str,
     shape = ModelShape.from_config(config)
     shape = shape.with_held(headers.held(headers.of_folder(folder), config, shape))
     base = base_model.load(folder, FP32, four_bit=False)
-    assert shape.params == numbers_in(base)
-    assert shape.in_files == numbers_in(base_model.load(folder, FP32, four_bit=False, whole=True))
+    assert shape.params == numbers_in(base) - sum(numbers_in(base.get_submodule(name)) for name in asked_for_text(base))
+    assert shape.in_files == numbers_in(as_shipped(folder))
     found = tuned(base)
     assert shape.lora_params(4, "all-linear") == sum(p.numel() for p in found.parameters() if p.requires_grad)
 
@@ -279,10 +284,24 @@ def test_lfm3_turns_half_of_each_head_as_it_is_released(tmp_path: Path, starter_
     assert len(full) == len(sliding) and full.count_nonzero() == len(full) // 2 and sliding.all()
 
 
+def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_without_its_eyes(
+    tmp_path: Path, starter_folder: Path
+) -> None:
+    folder = families.make("gemma3n", tmp_path / "gemma3n", starter_folder)
+    base = base_model.load(folder, FP32, four_bit=False, whole=True)
+    assert mended.lacks_tower(base) and not list(base.model.vision_tower.parameters())
+    assert any(name.startswith("model.vision_tower.") for name in weights(folder))
+    found = tuned(base)
+    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    with pytest.raises(ExportError, match="without the part that sees"):
+        merge._merge_with_peft(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda: None)
+
+
 def test_the_names_that_peft_takes_for_experts_are_known() -> None:
     pattern, names = peft_names._MODEL_TO_CONVERSION_PATTERN, peft_names._MOE_TARGET_MODULE_MAPPING
     expected = {family: set(names[pattern[family]]) for family in pattern if pattern[family] in names and family.islower()}
-    assert {family: set(known) for family, known in WITHOUT_ADAPTER.items() if "conv1d" not in known} == expected
+    known = {family: set(names) - set(TAKEN_PAST_THE_LAYER.get(family, ())) for family, names in WITHOUT_ADAPTER.items()}
+    assert {family: names for family, names in known.items() if names and "conv1d" not in names} == expected
 
 
 def test_the_families_that_transformers_knows_are_read_out_of_its_list() -> None:
