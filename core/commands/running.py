@@ -124,7 +124,7 @@ def prepared(
     source = dataset_id(space, wanted.data.source, relative_to, Choices.of(wanted.data))
     info = dataset_store(space).get(source)
     # Kept in the recipe, for a run that is repeated, whatever is chosen for the set later.
-    kept = dataset_store(space).choices(source, Choices.of(wanted.data)).said
+    kept = dataset_store(space).settled(source, Choices.of(wanted.data)).said
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source, **kept})})
     seen = preview_of(space, wanted)
     made = plan.make(wanted, grounds_of(space, wanted, seen, cpu), info.name)

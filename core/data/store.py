@@ -304,6 +304,15 @@ class DatasetStore:
         """How a set is to be read: as somebody says now, else as is kept with it."""
         return said.over(self.get(id).choices) if _IMPORTED.fullmatch(id) else said
 
+    def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
+        """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
+        choices = self.choices(id, said)
+        report = self._report_of(self.path(id), None, choices)
+        taken = Choices(columns=dict(report.roles) or None)
+        if chat := report.chat:
+            taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms)
+        return choices.over(taken)
+
     def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         return self._report_of(self.path(id), format, self.choices(id, choices))

@@ -120,13 +120,16 @@ def test_a_table_is_learned_by_the_columns_that_a_person_says(chrome: Browser, a
 def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, tmp_path: Path) -> None:
     page, watch = opened(chrome, app, "/?lang=zh", viewport=kit.PHONE)
     kit.set_dark(page, dark)
-    upload(page, tmp_path / "与 Maria 的聊天.txt", "\n".join(made_up(120)))
+    # Bytes of its own: what a person said of others stays with those.
+    upload(page, tmp_path / "与 Maria 的聊天.txt", "\n".join(made_up(130 + 10 * dark)))
     kit.expect(page.locator("#chat-about")).to_contain_text("没有指定学谁")
     pick(page, "#chat-voice", "Maria Lopez")
     kit.expect(page.locator("#chat-about")).not_to_contain_text("没有指定学谁")
     assert kit.overflow(page) == 0
     kit.nothing_found(page, f"chat-zh-{dark}")
-    upload(page, tmp_path / "anfragen.csv", TABLE)
+    upload(
+        page, tmp_path / "anfragen.csv", TABLE + f"2025-04-0{1 + dark};Wo ist Paket {30 + dark}?;Es kommt bald bei Ihnen an.;eilt\n"
+    )
     pick(page, "#column-4", "上下文")
     kit.expect(page.locator("#learned-row .lg-row-text")).to_contain_text("eilt")
     assert kit.overflow(page) == 0

@@ -484,7 +484,7 @@ class Wizard:
         return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
-        recipe, advice = plan.recipe, plan.advice
+        recipe, advice = self.planner.settled(plan.recipe), plan.advice
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -133,7 +132,7 @@ class Planner:
         elif not isinstance(form.model, str) or not form.model.strip():
             missing = msg("wizard.missing_model")
         try:
-            recipe = self._as_kept(recipe_of(form))
+            recipe = recipe_of(form)
             budgeted = self.budget(form.memory)
             recipe, other_base = self._continued(recipe, form)
         except GarageError as error:
@@ -163,14 +162,10 @@ class Planner:
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
 
-    def _as_kept(self, recipe: Recipe) -> Recipe:
-        """recipe with how its set is read, for a run that is repeated reads it so, whatever is chosen for the set later."""
-        if recipe.data.source == NO_DATA:
-            return recipe
-        with suppress(GarageError):  # a set that is gone, which the preview says
-            said = self.services.datasets.choices(recipe.data.source, Choices.of(recipe.data)).said
-            return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(said))})
-        return recipe
+    def settled(self, recipe: Recipe) -> Recipe:
+        """recipe with how its set is read, for a run that is repeated reads it so, whatever is chosen for the set later. Raises GarageError."""
+        kept = self.services.datasets.settled(recipe.data.source, Choices.of(recipe.data))
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(kept.said))})
 
     def _note(self, budgeted: Budget, choice: Any) -> Message | None:
         """Why a card will not be used that is planned for, or that a person expects to be."""

@@ -151,6 +151,17 @@ def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_trainin
     assert example.text == "x y z"
 
 
+def test_what_was_guessed_is_settled_for_a_run_that_is_repeated(tmp_path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("Frage;Antwort\na;b\n", "utf-8")
+    store = DatasetStore(tmp_path / "datasets", tmp_path)
+    info = store.import_file(file)
+    assert info.choices == Choices() and store.settled(info.id).columns == {"Frage": "question", "Antwort": "answer"}
+    (kept,) = store.rows(info.id, choices=store.settled(info.id)).examples
+    store.choose(info.id, Choices(columns={"Frage": "answer", "Antwort": "question"}))
+    assert store.rows(info.id).examples[0] != kept and store.settled(info.id).columns == {"Frage": "answer", "Antwort": "question"}
+
+
 def test_a_recipe_says_it_too() -> None:
     recipe = Recipe.parse({"data": {"source": "a", "columns": {"Frage": "question", "Antwort": "answer"}}})
     assert Recipe.parse(yaml.safe_load(recipe.dump())) == recipe and recipe.data.columns == {
