@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import RecipeError
+from core.export import lmstudio
 from core.export.exports import KINDS, Exports, ExportStatus, read_result
 from core.export.llamacpp import tools
 from core.messages import msg
@@ -54,7 +56,7 @@ def chat(
 @app.command()
 def export(
     run: str,
-    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf or ollama")],
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, ollama or lmstudio")],
     quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")] = None,
     checkpoint: str | None = None,
     keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
@@ -74,6 +76,7 @@ def export(
     chosen = Runs(space).find(run)
     if KINDS.get(to) == "gguf" and not as_json and (offer := tools.offer(space)):
         say(offer)
+    models = lmstudio.wanted_folder() if to == "lmstudio" else None
     job = exports.start(chosen, to, quant, checkpoint, keep_unproven)
     try:
         status = job.wait(on_status=show)
@@ -83,9 +86,14 @@ def export(
         raise typer.Exit(3) from None
     job.process.wait()
     result = read_result(job.folder) if status.state == "done" else None
+    placed = lmstudio.place(gguf_file(job.folder), chosen.name, models) if result and models else None
     if as_json:
         failed = {"passed": False, "message": status.message, "check": status.check}
-        value = result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder)} if result else failed
+        value = (
+            result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder), "lmstudio": placed and str(placed)}
+            if result
+            else failed
+        )
         print_json(in_words(plain(value)))
     elif result:
         check = result.check
@@ -95,8 +103,15 @@ def export(
         for note in result.notes:
             say(note)
         say(msg("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
-        if command := exports.ollama_command(result):
+        if placed:
+            say(msg("gguf.in_lmstudio", file=placed))
+        elif command := exports.ollama_command(result):
             say(msg("command.ollama", command=command))
     else:
         say(status.message or msg("export.went_away"))
     raise typer.Exit(0 if result else 1)
+
+
+def gguf_file(folder: Path) -> Path:
+    """Of a finished export as GGUF."""
+    return next(iter(sorted(folder.glob("*.gguf"))))

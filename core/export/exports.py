@@ -40,8 +40,8 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 ExportKind = Literal["adapter", "merged", "gguf"]
-# What can be asked for; ollama is gguf: both come with a Modelfile.
-KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf"}
+# What can be asked for; ollama is gguf: both come with a Modelfile. lmstudio is gguf too, and the file is then given to LM Studio.
+KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf", "lmstudio": "gguf"}
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
 WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
 State = Literal["starting", "running", "done", "failed", "cancelled"]
