@@ -85,6 +85,12 @@ class Data(_Section):
         "cut",
         description="What happens to a longer example: cut at its end, split into pieces, or left out. Plain text is not cut but split at paragraphs and sentences.",
     )
+    overlap: int = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="Tokens at the end of a piece of plain text with which the next piece begins; at most half of max_length. They are read again, not learned again.",
+    )
     packing: bool = Field(True, description="Lay examples end to end instead of padding them: faster, and no example sees another.")
     eval_fraction: float = Field(
         0.05, ge=0, le=0.5, description="Share of the rows kept apart to measure what was not simply memorised."

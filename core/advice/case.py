@@ -152,7 +152,7 @@ class Advice(Frozen):
 class Grounds:
     """What advice stands on. shape and data are None where they could not be had: the advice then says less.
 
-    corrections: what runs on this PC measured of this model. examples(max_length, long_examples): how many training makes
+    corrections: what runs on this PC measured of this model. examples(max_length, long_examples, overlap): how many training makes
     of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe leaves such rows out.
     """
 
@@ -160,7 +160,7 @@ class Grounds:
     shape: ModelShape | None = None
     data: DataFacts | None = None
     corrections: Corrections | None = None
-    examples: Callable[[int, LongExamples], int] | None = None
+    examples: Callable[[int, LongExamples, int], int] | None = None
     repeats: Callable[[], Repeats | None] | None = None
 
     def trained_rows(self, recipe: Recipe) -> int | None:
@@ -189,7 +189,9 @@ class Case:
     def of(cls, recipe: Recipe, grounds: Grounds) -> Case:
         """Raises RecipeError for a goal that there is not."""
         count, how = grounds.examples, recipe.data.long_examples
-        examples = partial(_examples, count, how) if count is not None and how != "cut" else None  # cut, a row stays one example
+        examples = (
+            partial(_examples, count, how, recipe.data.overlap) if count is not None and how != "cut" else None
+        )  # cut, a row stays one example
         return cls(
             grounds.shape,
             grounds.budget,
@@ -256,5 +258,5 @@ class Case:
         return {"needed": estimate.needed_gib if estimate else None, "free": self.budget.free_gib}
 
 
-def _examples(count: Callable[[int, LongExamples], int], how: LongExamples, max_length: int) -> int:
-    return count(max_length, how)
+def _examples(count: Callable[[int, LongExamples, int], int], how: LongExamples, overlap: int, max_length: int) -> int:
+    return count(max_length, how, overlap)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from core.data.text_pieces import borders, cuts
+from core.data.text_pieces import borders, cuts, shown_again
 from core.recipe import Data
 
 if TYPE_CHECKING:
@@ -80,10 +80,11 @@ def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
     return labels
 
 
-def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> list[Encoded]:
+def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> list[Encoded]:
     """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
 
-    Plain text is one stream: it is split whether cut or split is asked for, at paragraphs and sentences (core.data.text_pieces).
+    Plain text is one stream: it is split whether cut or split is asked for, at paragraphs and sentences (core.data.text_pieces), and a piece
+    shows overlap tokens of the one before again, without learning them again.
     cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
     before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
     """
@@ -93,8 +94,11 @@ def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut") -> l
     if long_examples == "drop":
         return []
     if whole.is_text:
-        found = cuts(borders(whole.text, whole.offsets), len(ids), max_length)
-        return [Encoded(ids[start:end], learned[start:end]) for start, end in found]
+        found, again = cuts(borders(whole.text, whole.offsets), len(ids), max_length, overlap), shown_again(max_length, overlap)
+        begin = [start + 1 + again if again and start else start for start, _ in found]
+        return [
+            Encoded(ids[start:end], [False] * (at - start) + learned[at:end]) for (start, end), at in zip(found, begin, strict=True)
+        ]
     if long_examples == "split":
         starts = range(0, len(ids) - 1, max_length - 1)
         return [Encoded(ids[start : start + max_length], learned[start : start + max_length]) for start in starts]

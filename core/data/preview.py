@@ -161,10 +161,10 @@ class Preview:
     def _projected(self, count: int | np.integer) -> int:
         return round(int(count) * len(self.rows) / self.counted)
 
-    def counts(self, max_length: int, long_examples: LongExamples = "cut") -> Counts:
+    def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
         """Of the very pieces that training makes of the counted rows."""
         limit = self.limit(max_length)
-        pieces = Pieces.of(self.tokens, limit, long_examples)
+        pieces = Pieces.of(self.tokens, limit, long_examples, overlap)
         dropped = np.flatnonzero(~pieces.is_kept)
         return Counts(
             max_length=limit,
@@ -203,9 +203,9 @@ class Preview:
         values = zip(edges, edges[1:], rows, cut, strict=False)
         return tuple(Bin(start, end, int(all_of_it), int(above)) for start, end, all_of_it, above in values)
 
-    def examples(self, max_length: int, long_examples: LongExamples) -> int:
+    def examples(self, max_length: int, long_examples: LongExamples, overlap: int = 0) -> int:
         """How many examples training makes of the rows."""
-        return self.counts(max_length, long_examples).pieces
+        return self.counts(max_length, long_examples, overlap).pieces
 
     def facts(self) -> DataFacts:
         _, start, end = self.tokens.runs.T
@@ -235,7 +235,7 @@ class Preview:
             return msg("preview.nothing_in_sample", counted=self.counted, rows=len(self.rows), max_length=limit)
         return msg("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
 
-    def row(self, index: int, max_length: int, long_examples: LongExamples = "cut") -> RowView | None:
+    def row(self, index: int, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> RowView | None:
         """Any row with its tokens marked; None where the tokenizer is not here. Raises DataError, TemplateError."""
         if not 0 <= index < len(self.rows):
             raise DataError("preview.no_such_row", row=index + 1, rows=len(self.rows))
@@ -247,7 +247,7 @@ class Preview:
         except TemplateError as error:
             raise TemplateError("template.row_refused", row=number, why=error.message) from None
         place, special = (index, len(self.rows), number), self.tokenizer.template.all_special
-        return RowView.made(wholes, place, self.limit(max_length), long_examples, special)
+        return RowView.made(wholes, place, (self.limit(max_length), long_examples, overlap), special)
 
 
 class Previews:

@@ -42,19 +42,26 @@ def borders(text: str, offsets: Sequence[tuple[int, int]]) -> Borders:
     return tuple(found)
 
 
-def cuts(borders: Borders, length: int, limit: int) -> list[tuple[int, int]]:
+def shown_again(limit: int, overlap: int) -> int:
+    """Tokens of the piece before that a piece begins with, besides its last: at most half of what fits."""
+    return min(overlap, max(0, limit // 2 - 1))
+
+
+def cuts(borders: Borders, length: int, limit: int, overlap: int = 0) -> list[tuple[int, int]]:
     """The pieces of a text of length tokens: (first token, after the last), at most limit tokens each.
 
-    A piece begins with the last token of the one before, so that every token but the very first is predicted once.
+    A piece begins with the last token of the one before, so that every token but the very first is predicted once; with an overlap it shows
+    so many more of it, which are not predicted again (`shown_again`).
     """
-    pieces, start = [], 0
+    pieces, start, again = list[tuple[int, int]](), 0, shown_again(limit, overlap)
     while length - start > limit:
-        least, end = start + max(1, limit // 2), start + limit
+        seen = again if pieces else 0
+        least, end = start + seen + max(1, (limit - seen) // 2), start + limit
         for tokens in borders:
             place = bisect_right(tokens, end) - 1
             if place >= 0 and tokens[place] > least:
                 end = tokens[place]
                 break
         pieces.append((start, end))
-        start = end - 1
+        start = end - 1 - again
     return [*pieces, (start, length)]

@@ -67,7 +67,7 @@ class _Reading:
 
     def _pieces(self, positions: np.ndarray) -> Pieces:
         tokens = self.tokenised.of(positions, self._tell, trains=True)
-        return Pieces.of(tokens, self.limit, self.data.long_examples)
+        return Pieces.of(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
     def _tell(self, ready: int) -> None:
         self.reporter.check()

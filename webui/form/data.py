@@ -158,12 +158,12 @@ class DataStep:
             *([tag("p", w.t("wizard.more_problems", count=more), class_="lg-quiet")] if more else []),
         ]
 
-    def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples) -> Html:
+    def counters_of(self, preview: Preview, max_length: int, long_examples: LongExamples, overlap: int = 0) -> Html:
         w = self.w
         return join(
             [
                 tag("h2", w.t("wizard.learned")),
-                learned_view.counters(preview.counts(max_length, long_examples), w),
+                learned_view.counters(preview.counts(max_length, long_examples, overlap), w),
                 *(notice(w.of(sentence), "warn") for sentence in preview.refused.said(preview.counted)),
                 *(tag("p", w.of(note), class_="lg-framing") for note in preview.notes),
                 learned_view.histogram(preview, max_length, w),
@@ -178,10 +178,10 @@ class DataStep:
         """Inputs: row_at, data. Outputs: row_at."""
         return data, self.row_shown(row_at, data) + way
 
-    def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples) -> Html:
+    def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0) -> Html:
         """One row with its tokens marked; before the first comes the last. "" where the model's tokenizer is not on this PC yet."""
         try:
-            return learned_view.row(preview.row(index % max(1, len(preview.rows)), max_length, long_examples), self.w)
+            return learned_view.row(preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w)
         except GarageError as error:
             return notice(self.w.of(error.message))
 

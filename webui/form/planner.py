@@ -18,7 +18,7 @@ from core.advice.finding import Finding
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
 from core.data.labels import Learning, LongExamples
-from core.data.preview import Preview
+from core.data.preview import Counts, Preview
 from core.data.reading.choices import Choices
 from core.data.row_order import SMALLEST_SPLIT
 from core.errors import GarageError
@@ -85,10 +85,10 @@ class FormResult:
         return self.measuring or bool(self.dry_run and self.dry_run.is_counting)
 
     @property
-    def limits(self) -> tuple[int, LongExamples]:
-        """max_length and what is done to longer rows, as the plan has them."""
+    def limits(self) -> tuple[int, LongExamples, int]:
+        """max_length, what is done to longer rows, and the overlap of pieces, as the plan has them."""
         data = self.plan.recipe.data if self.plan else Data(source=NO_DATA)
-        return data.max_length, data.long_examples
+        return data.max_length, data.long_examples, data.overlap
 
     @property
     def seconds(self) -> float | None:
@@ -98,9 +98,13 @@ class FormResult:
         return pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
 
 
+def counts_of(preview: Preview, data: Data) -> Counts:
+    return preview.counts(data.max_length, data.long_examples, data.overlap)
+
+
 def planned_tokens(made: Plan, preview: Preview) -> float:
     """Tokens that the planned steps read, after what max_length does to long rows."""
-    counts = preview.counts(made.recipe.data.max_length, made.recipe.data.long_examples)
+    counts = counts_of(preview, made.recipe.data)
     train = made.recipe.train
     examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
     return examples * counts.tokens / max(1, counts.pieces)
@@ -112,7 +116,7 @@ def measuring_share(made: Plan, preview: Preview) -> float:
     if len(preview.rows) < SMALLEST_SPLIT or not steps:
         return 0.0
     times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
-    tokens = preview.counts(recipe.data.max_length, recipe.data.long_examples).tokens * recipe.data.eval_fraction
+    tokens = counts_of(preview, recipe.data).tokens * recipe.data.eval_fraction
     return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
 
 
@@ -277,7 +281,7 @@ class Planner:
         found = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
         if found is not None or shape is None or recipe.adapter.trains_experts:  # what is timed has no experts
             return found
-        counts = preview.counts(recipe.data.max_length, recipe.data.long_examples)
+        counts = counts_of(preview, recipe.data)
         step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)
         speed = self.services.pace_probe.look(step)
         return None if speed is None else pace.from_step(speed, measuring_share(made, preview))

@@ -10,7 +10,7 @@ import numpy as np
 
 from core.data.labels import Encoded, LongExamples
 from core.data.sets.tokens import Tokens
-from core.data.text_pieces import cuts
+from core.data.text_pieces import cuts, shown_again
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,8 @@ class Pieces(Sequence[Encoded]):
     """Those in which something is learned, in order, as `core.data.labels.fit` makes them of each row.
 
     example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss counts. limit: most tokens
-    of a piece; how: what is done to longer examples. It holds some forty bytes a piece, and no ids.
+    of a piece; how: what is done to longer examples; again: tokens of the piece before that those of plain text begin with and do not learn
+    again, besides its last. It holds some forty bytes a piece, and no ids.
     """
 
     tokens: Tokens
@@ -28,9 +29,10 @@ class Pieces(Sequence[Encoded]):
     start: np.ndarray
     end: np.ndarray
     learned: np.ndarray
+    again: int = 0
 
     @classmethod
-    def of(cls, tokens: Tokens, limit: int, how: LongExamples) -> Pieces:
+    def of(cls, tokens: Tokens, limit: int, how: LongExamples, overlap: int = 0) -> Pieces:
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit
         counts = np.ones(len(lengths), np.int64)
@@ -41,7 +43,7 @@ class Pieces(Sequence[Encoded]):
             if how == "split":  # each begins with the last token of the one before
                 counts[is_long] = -(-(lengths[is_long] - 1) // (limit - 1))
             for number in np.flatnonzero(is_long & tokens.is_text).tolist():
-                cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit)
+                cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit, overlap)
                 counts[number] = len(cut[number])
         example = np.repeat(np.arange(len(lengths)), counts)
         first = np.cumsum(counts) - counts
@@ -50,9 +52,11 @@ class Pieces(Sequence[Encoded]):
         for number, found in cut.items():
             place = slice(first[number], first[number] + len(found))
             start[place], end[place] = np.array(found).T
-        learned = tokens.learned(example, start + 1, end)  # the first token of a piece has nothing before it
+        again = shown_again(limit, overlap)
+        shown = np.where(tokens.is_text[example] & (start > 0), again, 0)
+        learned = tokens.learned(example, start + 1 + shown, end)  # the first token of a piece has nothing before it
         kept = learned > 0
-        return cls(tokens, limit, how, example[kept], start[kept], end[kept], learned[kept])
+        return cls(tokens, limit, how, example[kept], start[kept], end[kept], learned[kept], again)
 
     def __len__(self) -> int:
         return len(self.example)
@@ -60,7 +64,8 @@ class Pieces(Sequence[Encoded]):
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
         example, start, end = int(self.example[index]), int(self.start[index]), int(self.end[index])
         cut = int(self.tokens.lengths[example]) - end if self._cuts[example] else 0
-        return Encoded(self.tokens.ids(example, start, end), self.tokens.flags(example, start, end), cut)
+        at = start + 1 + self.again if self.again and start and self.tokens.is_text[example] else start
+        return Encoded(self.tokens.ids(example, start, end), [False] * (at - start) + self.tokens.flags(example, at, end), cut)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
@@ -70,7 +75,7 @@ class Pieces(Sequence[Encoded]):
     def first(self, count: int | None) -> Pieces:
         """The first so many of them."""
         arrays = (self.example[:count], self.start[:count], self.end[:count], self.learned[:count])
-        return Pieces(self.tokens, self.limit, self.how, *arrays)
+        return Pieces(self.tokens, self.limit, self.how, *arrays, self.again)
 
     @property
     def lengths(self) -> np.ndarray:

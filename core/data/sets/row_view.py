@@ -48,15 +48,17 @@ class RowView:
 
     @classmethod
     def made(
-        cls, wholes: Sequence[Whole], place: tuple[int, int, int], limit: int, how: LongExamples, special: Iterable[str]
+        cls, wholes: Sequence[Whole], place: tuple[int, int, int], within: tuple[int, LongExamples, int], special: Iterable[str]
     ) -> RowView:
-        """wholes: what the template made of a row. place: its index, of how many, its number in the file. limit: most tokens of an example."""
+        """wholes: what the template made of a row. place: its index, of how many, its number in the file. within: most tokens of an example,
+        what is done to longer ones, and the overlap of their pieces."""
+        limit, how, overlap = within
         shown: list[Span] = []
         lengths = learned = cut = parts = 0
         for number, whole in enumerate(wholes, 1):
             length, end, pieces = len(whole.input_ids), limit, 1
             if length > limit and (how == "split" or (whole.is_text and how == "cut")):
-                pieces, end = len(fit(whole, limit, how)), length
+                pieces, end = len(fit(whole, limit, how, overlap)), length
             elif length > limit and how == "drop":
                 end = 0
             if len(wholes) > 1:

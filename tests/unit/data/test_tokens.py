@@ -93,9 +93,10 @@ def without_first(row: Encoded) -> tuple[list[int], list[bool], int]:
     ),
     limit=st.integers(2, 20),
     how=st.sampled_from(["cut", "split", "drop"]),
+    overlap=st.integers(0, 30),
 )
 def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
-    wholes: list[tuple[list[bool], bool]], limit: int, how: LongExamples
+    wholes: list[tuple[list[bool], bool]], limit: int, how: LongExamples, overlap: int
 ) -> None:
     """`fit` knows one row, `Pieces` arrays of all: neither is made of the other."""
     text = "a. b\n\nc, "
@@ -109,8 +110,8 @@ def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
         builder.add(number, 0, [counted(whole)])
     held = Tokenised([], None, ANSWERS)
     held._segments.append(builder.segment())
-    pieces = Pieces.of(held.of(np.arange(len(made))), limit, how)
-    expected = [[row for row in fit(whole, limit, how) if row.learned_count] for whole in made]
+    pieces = Pieces.of(held.of(np.arange(len(made))), limit, how, overlap)
+    expected = [[row for row in fit(whole, limit, how, overlap) if row.learned_count] for whole in made]
     assert [without_first(row) for row in pieces] == [without_first(row) for rows in expected for row in rows]
     assert list(pieces.per_example) == list(map(len, expected))
     assert list(lengths_of(pieces)) == list(lengths_of([*pieces])) and list(learned_of(pieces)) == list(learned_of([*pieces]))

@@ -9,6 +9,7 @@ import pytest
 
 from core.data.formats import Example
 from core.data.labels import Encoded, Learning, Whole, fit
+from core.data.preview import Preview
 from core.data.sets.tokens import TOLD_EACH
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
@@ -110,6 +111,23 @@ def test_a_book_is_split_at_its_sentences_and_none_of_it_is_lost(choice: str, li
         listener,
     )
     assert [(m.key, m.params["rows"]) for m in listener.said] == [("run.texts_split", 1)]
+
+
+@pytest.mark.parametrize(("limit", "overlap"), [(8, 2), (8, 100), (40, 1), (40, 10), (40, 19)])
+def test_pieces_that_overlap_read_some_tokens_again_and_learn_each_once(limit: int, overlap: int, tokenizer: Tokenizer) -> None:
+    book = "\n\n".join(f"Chapter {n}. " + f"It rained on day {n}. The cat slept. " * 4 for n in range(9))
+    (whole,) = tokenizer.encode_row(Example(text=book), Learning())
+    pieces = fit(whole, limit, "cut", overlap)
+    again = min(overlap, limit // 2 - 1)
+    assert learned_tokens(pieces) == whole.input_ids[1:] and all(len(piece.input_ids) <= limit for piece in pieces)
+    for before, piece in zip(pieces, pieces[1:], strict=False):
+        assert piece.input_ids[: again + 1] == before.input_ids[-again - 1 :] and not any(piece.learned[: again + 1])
+    assert len(pieces) <= 3 * len(fit(whole, limit, "cut")), "each goes on by half of what is left of it"
+    wanted = recipe({"max_length": limit, "overlap": overlap, "eval_fraction": 0})
+    train, _ = tokenize([Example(text=book)], wanted, tokenizer, Listener())
+    assert [(row.input_ids, row.learned[1:]) for row in train] == [(row.input_ids, row.learned[1:]) for row in pieces]
+    counts = Preview.measure([(1, Example(text=book))], tokenizer).counts(limit, "cut", overlap)
+    assert (counts.pieces, counts.learned) == (len(pieces), len(whole.input_ids) - 1)
 
 
 def test_a_book_that_is_to_be_left_out_for_its_length_is(tokenizer: Tokenizer) -> None:
