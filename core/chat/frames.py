@@ -19,6 +19,7 @@ _THOUGHT, _SAID, _TOOL, _CITY = "pondering", "replying", "get_weather", "Uppsala
 _TOOLS = [{"type": "function", "function": {"name": _TOOL, "description": "Weather", "parameters": {
     "type": "object", "properties": {"city": {"type": "string", "description": "its name"}}, "required": ["city"],
 }}}]  # fmt: skip
+_RECIPIENT, _CHANNEL = "to=functions.", "<|channel|>commentary "
 Marks = Mapping[str, str]  # what the family writes -> what is told
 
 
@@ -38,6 +39,22 @@ def marks_of(template: ChatTemplate) -> Marks:
     ends = [token for token in _specials(template, call.partition(_CITY)[2]) if begins and _bare(token) == _bare(begins[0])]
     if begins and ends and CALL not in call:
         found |= {begins[0]: CALL, ends[0]: CALLED}
+    if call.partition(_TOOL)[0].endswith(_RECIPIENT):
+        found |= _of_harmony(template, call)
+    return found
+
+
+def _of_harmony(template: ChatTemplate, call: str) -> dict[str, str]:
+    """Calls of gpt-oss, whose tool stands in the header of the answer: before its channel, as the template writes it, or after it, as
+    OpenAI's harmony format also allows. What ends the call most often ends the answer too, and is not seen."""
+    header, _, rest = call.partition(_TOOL)
+    found = {header: CALL, f"{_CHANNEL}{header}": CALL, rest.partition("{")[0]: " ", "<|constrain|>json<|message|>": ""}
+    found |= dict.fromkeys(_specials(template, rest.partition(_CITY)[2]), CALLED)
+    answer = {"content": "", "reasoning": _THOUGHT, "tool_calls": [{"name": _TOOL, "arguments": {"city": _CITY}}]}
+    between = _body(template, answer, tools=_TOOLS).partition(_THOUGHT)[2].partition(_TOOL)[0]
+    if turn := between.removesuffix(header).rstrip():
+        closed = CLOSE.lstrip() + CALL
+        found |= {between: closed, f"{turn}{_CHANNEL}{header}": closed}
     return found
 
 

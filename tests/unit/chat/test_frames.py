@@ -32,6 +32,18 @@ def template(name: str) -> ChatTemplate:
         ("lfm2_2_5", "<|tool_call_start|>[f(a=1)]<|tool_call_end|>", "<tool_call>[f(a=1)]</tool_call>"),
         ("gemma4_v5", "a < b and <|chan", "a < b and <|chan"),
         ("gptoss", "<|channel|>analysis<|message|>It never ends", "<think>\nIt never ends"),
+        ("gptoss", ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>', ' <tool_call>f {"a": 1}</tool_call>'),
+        ("gptoss", '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}', '<tool_call>f {"a": 1}'),
+        (
+            "gptoss",
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}",
+            "<think>\nHm.</think>\n\n<tool_call>f {}",
+        ),
+        (
+            "gptoss",
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}<|call|>",
+            "<think>\nHm.</think>\n\n<tool_call>f {}</tool_call>",
+        ),
     ],
 )
 def test_what_a_family_writes_is_told_in_common_words(name: str, written: str, told: str, size: int) -> None:
