@@ -257,7 +257,9 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
         return 0.0
     if setup.gradient_checkpointing:
         return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size * shape.streams
-    kept_by_layers = setup.tokens * shape.num_hidden_layers * layer_kept(shape, setup)
+    wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
+    kept_by_layers = setup.tokens * others * layer_kept(shape, setup)
+    kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0
     return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
 
 
@@ -293,6 +295,8 @@ def _expert_matrix(shape: ModelShape) -> int:
 def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product of
     gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
+    if wide := shape.wide:
+        return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
     constants = memory_constants()
     product = _values(shape, setup.trainer.moving) - shape.active_width * _readers(shape, setup)["down"]
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0

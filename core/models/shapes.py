@@ -176,6 +176,9 @@ class ModelShape(BaseModel):
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     per_layer_vocabulary: _Optional = 0  # of that embedding, where it is another
     widest_mlp: _Optional = 0  # of layers that are wider than intermediate_size (Gemma 4 E2B: those that share keys and values)
+    wide_layers: _Optional = 0  # that have heads of another width (Gemma 4: those that see all tokens), and those heads
+    wide_head_dim: _Optional = 0
+    wide_kv_heads: _Optional = 0
     streams: _Count = 1  # of hidden states that go through the layers side by side (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Message, ...] = ()
@@ -236,6 +239,13 @@ class ModelShape(BaseModel):
     @property
     def kv_width(self) -> int:
         return self.num_key_value_heads * self.head_dim
+
+    @property
+    def wide(self) -> ModelShape | None:
+        """The same where its heads are wide; None for a family whose layers all have the same."""
+        if not self.wide_layers:
+            return None
+        return self.model_copy(update={"head_dim": self.wide_head_dim, "num_key_value_heads": self.wide_kv_heads, "wide_layers": 0})
 
     @property
     def active_width(self) -> int:
@@ -434,6 +444,7 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
     values.setdefault("head_dim", h // heads if heads else 0)
     if h and not _names(model_type).gated:
         values.setdefault("intermediate_size", 4 * h)
+    _wide_heads(values, config)
     if config.get("use_double_wide_mlp") and _number(config, "num_kv_shared_layers"):
         values["widest_mlp"] = 2 * values.get("intermediate_size", 0)
     if experts := values.get("num_experts", 0):
@@ -450,6 +461,25 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
     else:
         values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}
     return values
+
+
+def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Gemma 4 says them by the words that its makers write, or by layer, as transformers writes them; every sixth layer and the last see
+    all tokens where it does not say which."""
+    kinds, listed, layers = config.get("layer_types"), config.get("per_layer_config"), values.get("num_hidden_layers", 0)
+    if isinstance(listed, dict) and listed:
+        found = [one for one in listed.values() if isinstance(one, dict)]
+        count, width, heads = (
+            len(found),
+            *(max((_number(one, key) for one in found), default=0) for key in ("head_dim", "num_key_value_heads")),
+        )
+    else:
+        count = kinds.count("full_attention") if isinstance(kinds, list) else -(-layers // 6)
+        width, heads = _number(config, "global_head_dim"), 0
+        if config.get("attention_k_eq_v"):
+            heads = _number(config, "num_global_key_value_heads")
+    if 0 < count <= layers and width and width != values.get("head_dim"):
+        values |= {"wide_layers": count, "wide_head_dim": width, "wide_kv_heads": heads or values["num_key_value_heads"]}
 
 
 def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
