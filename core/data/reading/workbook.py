@@ -1,7 +1,7 @@
 """A process of its own that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`, told in JSON lines on its output.
 
 The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows, "uncalculated": formulas
-without a stored value}, or {"error": ..., "reason": ...}. Then a line a row: [its number in the sheet, [its cells as text]], or
+without a stored value}, or {"error": ..., "reason": ...}. Then a line a row that has anything: [its number in the sheet, [its cells as text]], or
 [number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of a FILE that is a zip. SHEET "": the first that has rows, of the visible ones if any has.
 
 calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends its process; that must
@@ -66,7 +66,8 @@ def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:
     for number, cells in enumerate(sheet.iter_rows(), 1):
         texts = below.filled(number, [as_text(cell) for cell in cells])
         size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        yield [number, None, size] if size > most_bytes else [number, texts]
+        if size:  # many a sheet has a million empty rows in it
+            yield [number, None, size] if size > most_bytes else [number, texts]
 
 
 class _Merged:
