@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def start_two_steps(page: Page, app: kit.App) -> Any:
         box = page.locator(f"#setting-{setting} input")
         box.fill(value)
         box.blur()
-    kit.expect(page.locator("#plan-card")).to_contain_text("2")
+    kit.expect(page.locator("#plan-card")).to_contain_text(re.compile("(共 )?2 (optimizer steps|个优化步)"))
     runs = Runs(Workspace.open(app.workspace))
     before = len(runs.list())
     page.locator("#start").click()
