@@ -30,6 +30,7 @@ FEWEST_WINDOWS = 40  # that are not common: of a short question a word that is a
 MOST_BYTES = 1 << 16  # of a row: a book is told by its beginning
 BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19
 MOST_COMPARED = 1_000_000  # rows
+COMPARED_AT_ONCE = 50_000  # pairs: 12 MB
 QUOTED = 20_000  # rows whose first words are kept, in case that they repeat one
 _NO_FIGURES = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _EMPTY = np.uint32(0xFFFFFFFF)
@@ -87,13 +88,18 @@ class Near:
         first = np.arange(len(self._rows))
         if len(first) < 2:
             return first
-        signatures, figures = np.concatenate(self._signatures), np.frombuffer(self._figures, np.int64)
+        equal = self._equal
+        alone = np.delete(first, equal[1])  # what says the same as an earlier row is near to what that one is
+        signatures = np.concatenate(self._signatures)[alone]
+        self._signatures = []
+        figures = np.frombuffer(self._figures, np.int64)[alone]
         for earlier, later in _pairs(signatures):
-            same = signatures[earlier] == signatures[later]
-            alike = (same[:, :BINS].mean(1) >= NEAR) & (same[:, BINS:].mean(1) >= NEAR) & (figures[earlier] == figures[later])
-            np.minimum.at(first, later[alike], earlier[alike])
-        earlier, later = self._equal
-        np.minimum.at(first, later, earlier)
+            for at in range(0, len(later), COMPARED_AT_ONCE):
+                one, other = earlier[at : at + COMPARED_AT_ONCE], later[at : at + COMPARED_AT_ONCE]
+                same = signatures[one] == signatures[other]
+                alike = (same[:, :BINS].mean(1) >= NEAR) & (same[:, BINS:].mean(1) >= NEAR) & (figures[one] == figures[other])
+                np.minimum.at(first, alone[other[alike]], alone[one[alike]])
+        np.minimum.at(first, equal[1], equal[0])
         return first
 
     @cached_property
