@@ -3,6 +3,7 @@ docs/export.md. Long forms; what a tiny model shows is the plumbing (names, shap
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,9 @@ def said(answer: dict, quant: str, probes: int) -> str:
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_the_table_of_the_docs_says_how_a_family_leaves(name: str, tools: Tools, starter_folder: Path, tmp_path: Path) -> None:
     folder = families.make(name, tmp_path / name / "base", starter_folder)
+    if name == "phi3":  # as Phi-4 is on the hub, which has a byte-level tokenizer too
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"tokenizer_class": "GPT2Tokenizer"}), "utf-8")
     line = f"| {name} | `{families.FAMILIES[name].kind}` | {' | '.join(outcome(folder, tools, tmp_path))} |"
     print(f"LINE {line}")
     table = [row for row in (PROJECT / "docs" / "export.md").read_text("utf-8").splitlines() if row.startswith(f"| {name} |")]
