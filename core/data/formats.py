@@ -26,18 +26,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.conversation import ChatMessage, read_messages, split_thinking
 from core.data.findings.finding import Finding
-from core.data.findings.look import Look
 from core.data.reading import several, sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Flaw, Limits, Problem, Row, Source, type_name
-from core.data.sets.earliest import earliest
 from core.data.shapes.known import COLUMNS, FORMATS, OPTIONAL, SAMPLE_ROWS, recognise
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, LeftOut, Loss, Notes, Tally, needs_picture, says
@@ -322,6 +318,9 @@ def inspect_file(
     keep: is told what became of each row, in order; may raise to end it. Raises DataError where nothing can be said by row: it cannot be
     read, has no rows, or no known shape.
     """
+    # Here, as below: a chat's worker reads this file before its pipe is laid aside, and numpy asks Windows for that handle.
+    from core.data.findings.look import Look
+
     source, chosen, roles, items = _start(path, format, limits, choices)
     chat = overview.read_as(source) if source.chat else None
     names: dict[str, None] = dict.fromkeys(roles)
@@ -358,8 +357,7 @@ def inspect_file(
             hashes.append(hash(example))
             look.add(item.number, example)
             places.extend((item.number, item.line or 0))
-    repeated = _repeated(hashes, places, limits.problems)
-    duplicates = len(hashes) - len(np.unique(np.array(hashes)))
+    repeated, duplicates = _repeated(hashes, places, limits.problems)
     counts["warning"] += duplicates
     listed["warning"] = sorted(listed["warning"] + repeated, key=lambda problem: problem.row)
     room = limits.problems - len(listed["error"])
@@ -434,14 +432,18 @@ def _start(
     return source, chosen, roles, (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
 
 
-def _repeated(hashes: array[int], places: array[int], most: int) -> list[Problem]:
-    """The first rows that say what an earlier one says."""
+def _repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
+    """The first rows that say what an earlier one says, and how many there are."""
+    import numpy as np
+
+    from core.data.sets.earliest import earliest
+
     first = earliest(np.array(hashes))
-    later = np.flatnonzero(first != np.arange(len(first)))[:most]
+    later = np.flatnonzero(first != np.arange(len(first)))
     return [
         Problem(row=places[2 * i], line=places[2 * i + 1] or None, text=msg("data.duplicate", first=places[2 * first[i]]), severity="warning")
-        for i in map(int, later)
-    ]  # fmt: skip
+        for i in map(int, later[:most])
+    ], len(later)  # fmt: skip
 
 
 def _guessed(roles: Mapping[str, Role]) -> list[Message]:

@@ -72,7 +72,9 @@ def _convert(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     name = _plain_name(request["name"])
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         override = Path(scratch) / "metadata.json"
-        override.write_text(json.dumps({"general.name": name, "general.basename": name, "general.finetune": "LoRA"}), "utf-8")
+        override.write_text(
+            json.dumps({"general.name": name, "general.basename": name, "general.finetune": "LoRA"}), "utf-8", newline="\n"
+        )
         model = model_class(folder, kind, Path(request["out"]), metadata_override=override, model_name=name)
         _mark_the_end_of_a_turn(model, request["stop"])
         try:
