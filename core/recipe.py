@@ -78,6 +78,9 @@ class Data(_Section):
         None,
         description="Of an exported chat: replace names, numbers, addresses and links of the others by stand-ins; empty means yes where people write to each other.",
     )
+    version: int | None = Field(
+        None, ge=0, description="Which version of a set that was changed, 0 for the file as it was added; empty means the newest."
+    )
     max_length: int = Field(
         512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
     )

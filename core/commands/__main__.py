@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from core.commands import checkup, data, estimating, hub_sets, models, running, taking, tools, trust  # noqa: F401 - importing them adds their commands
+from core.commands import checkup, data, estimating, hub_sets, models, running, sets, taking, tools, trust  # noqa: F401 - importing them adds their commands
 from core.commands.terminal import app, say
 from core.errors import GarageError
 from core.messages import msg

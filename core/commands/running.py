@@ -123,9 +123,10 @@ def prepared(
         Models(space).library_folder(wanted.model.id)
     source = dataset_id(space, wanted.data.source, relative_to, Choices.of(wanted.data))
     info = dataset_store(space).get(source)
-    # Kept in the recipe, for a run that is repeated, whatever is chosen for the set later.
+    # Kept in the recipe, for a run that is repeated, whatever is chosen for the set, or changed in it, later.
     kept = dataset_store(space).settled(source, Choices.of(wanted.data)).said
-    wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"source": source, **kept})})
+    of_run = dataset_store(space).pinned(wanted.data.model_copy(update={"source": source, **kept}))
+    wanted = wanted.model_copy(update={"data": of_run})
     seen = preview_of(space, wanted)
     made = plan.make(wanted, grounds_of(space, wanted, seen, cpu), info.name)
     if not as_json:
@@ -135,7 +136,7 @@ def prepared(
         for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
             say_finding(finding)
     runs = Runs(space)
-    data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows)
+    data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows, version=of_run.version or 0)
     device = devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
     facts = RunFacts(data=data, advice=made.advice.as_json(), wanted_device=device)
     if parent:

@@ -274,7 +274,8 @@ class Previews:
             raise DataError("data.missing_file", file=path.name) from None
         folder = self._models.local_folder(model_id)
         choices = self._store.choices(dataset_id, choices)
-        key = (folder, path, status.st_size, status.st_mtime_ns, learning, format, choices.key)
+        version = self._store.version(dataset_id, format, choices)
+        key = (folder, path, status.st_size, status.st_mtime_ns, learning, format, choices.key, version)
         with self._lock:
             future = self._kept.pop(key, None)
             is_first = future is None

@@ -3,6 +3,7 @@
 <root>/<id>/source.<kind>   the file as it was given, byte for byte
 <root>/<id>/dataset.json    a DatasetInfo; written last, so a folder without it is an import that never finished
 <root>/<id>/rows-*.arrow     its rows as they were read (core/data/sets/rows), for each way of reading them; may be deleted at any time
+<root>/<id>/edits-*.jsonl, written-*.jsonl, edits.lock    its versions (core/data/sets/edits)
 <root>/<id>/importing       the process id of whoever is importing; gone when dataset.json is there
 <root>/.reports/<key>.json  what `inspect_file` said, by the file's sha256 and format; may be deleted at any time
 <root>/.rows/<key>.arrow    the same of samples and library files
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from core import files
@@ -36,10 +38,11 @@ from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES, WRITING, Source
 from core.data.sets import rows
+from core.data.sets.edits import Edits
 from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.data.shapes.left_out import LeftOut
 from core.errors import DataError
-from core.recipe import Format
+from core.recipe import Data, Format
 from core.values import MIB, Frozen
 from core.workspace.names import display_name, short_id, slug
 
@@ -47,6 +50,7 @@ _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 CHECK_EVERY = 1000  # rows
+LOCK_S = 10.0
 _REPORT_VERSION = 7  # raised where inspect_file would say something else about the same bytes
 
 
@@ -68,6 +72,7 @@ class DatasetInfo(Frozen):
     bytes: int = 0
     source_name: str = Field("", description="The file's own name.")
     imported: float | None = Field(None, description="Seconds since 1970, UTC.")
+    version: int = Field(0, description="Of a set that was changed; 0 is the file as it was added.")
     origin_name: str = Field(
         "", description="Of a hub's data set owner/name:configuration:split, with [:rows] where only the first were taken."
     )
@@ -306,8 +311,10 @@ class DatasetStore:
 
     def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
         """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
-        choices = self.choices(id, said)
-        report = self._report_of(self.path(id), None, choices)
+        return self._settled(self.path(id), self.choices(id, said))
+
+    def _settled(self, path: Path, choices: Choices) -> Choices:
+        report = self._report_of(path, None, choices)
         taken = Choices(columns=dict(report.roles) or None)
         if chat := report.chat:
             taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms)
@@ -315,7 +322,12 @@ class DatasetStore:
 
     def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
-        return self._report_of(self.path(id), format, self.choices(id, choices))
+        report = self._report_of(self.path(id), format, self.choices(id, choices))
+        info = self._read_info(self.root / id) if _IMPORTED.fullmatch(id) else None
+        if info is None or not info.version or format or choices.said:
+            return report
+        more = (info.good_rows or 0) - report.good_rows
+        return report.model_copy(update={"good_rows": report.good_rows + more, "rows": report.rows + more})
 
     def rows(
         self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
@@ -327,7 +339,7 @@ class DatasetStore:
         path = self.path(id)
         choices = self.choices(id, choices)
         file = self._rows_file(path, self._sha256(path), format, choices)
-        found = _opened(file)
+        found = rows.opened(file)
         if found is None:
             report, found = self._read_anew(path, file, format, choices, check)
         if not len(found):
@@ -336,8 +348,50 @@ class DatasetStore:
             if problem is None:
                 raise DataError("data.only_bad_answers", file=path.name, rows=report.rows)
             raise DataError("data.no_good_rows", file=path.name, problem=problem)
+        found = self._edits(path, format, choices).rows(found, choices.version)
         self._opened.add(found)
         return found
+
+    # --- versions -------------------------------------------------------------------------------------------------
+
+    def edits(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> Edits:
+        """The versions of a set, to be looked at."""
+        return self._edits(self.path(id), format, self.choices(id, choices))
+
+    def version(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> int:
+        """Which one is meant: as somebody says, else the newest."""
+        edits = self.edits(id, format, choices)
+        return edits.head if choices.version is None else choices.version
+
+    def pinned(self, data: Data) -> Data:
+        """With the version that is meant, where the set was changed: a run that is repeated finds it again."""
+        version = self.version(data.source, data.format, Choices.of(data))
+        return data.model_copy(update={"version": version}) if version else data
+
+    @contextlib.contextmanager
+    def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:
+        """An imported set to be changed by this program alone: its versions, and its rows as they were read. Raises DataError."""
+        path = self.path(id)
+        if not _IMPORTED.fullmatch(id):
+            raise DataError("sets.not_yours", id=id)
+        base = self.rows(id, choices=Choices(version=0))
+        try:
+            with FileLock(path.parent / "edits.lock").acquire(timeout=LOCK_S):
+                edits = self._edits(path, None, self.choices(id), writes=True)
+                yield edits, base
+                info, count = self.get(id), len(edits.rows(base))
+                changed = info.model_copy(update={"version": edits.head, "good_rows": count})
+                files.replace_json(path.parent / "dataset.json", changed.model_dump(mode="json"))
+        except Timeout:
+            raise DataError("sets.being_changed", name=id) from None
+        except OSError as error:
+            raise DataError("data.cannot_store", name=id, reason=error.strerror or str(error)) from error
+
+    def _edits(self, path: Path, format: Format | None, choices: Choices, writes: bool = False) -> Edits:
+        """What is taken where nothing was said is the same reading as where somebody, or a recipe, says just that."""
+        if path.parent.parent != self.root or not (writes or next(path.parent.glob("edits-*.jsonl"), None)):
+            return Edits(None, "")
+        return Edits(path.parent, f"{format}|{self._settled(path, choices).key}")
 
     def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
         """Beside a source of ours, so that it goes with it; those of others have a folder."""
@@ -350,7 +404,7 @@ class DatasetStore:
         """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
         try:
             report = _read(path, file, format, choices, check)
-            found = _opened(file)
+            found = rows.opened(file)
         except OSError as error:
             if path.stat().st_size > IN_MEMORY_BYTES:
                 raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
@@ -411,18 +465,6 @@ def _read(path: Path | Source, file: Path, format: Format | None, choices: Choic
             writer.add(read)
 
         return formats.inspect_file(path, format, choices=choices, keep=keep)
-
-
-def _opened(file: Path) -> Rows | None:
-    """None where it is missing, or damaged: then it is made again."""
-    try:
-        return Rows(file)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):  # pyarrow's are of both kinds
-        with contextlib.suppress(OSError):
-            file.unlink()
-        return None
 
 
 def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:

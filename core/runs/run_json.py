@@ -57,12 +57,14 @@ class _Part(BaseModel):
 
 
 class TrainedOn(_Part):
-    """The data set. sha256: of its file, which a run that goes on compares; rows: that can be read."""
+    """The data set. sha256: of its file, which a run that goes on compares; rows: that can be read; version: of a set that was changed since it
+    was added."""
 
     id: str = ""
     name: str = ""
     sha256: str = ""
     rows: int | None = None
+    version: int = 0
 
 
 class Parent(_Part):

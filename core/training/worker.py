@@ -278,7 +278,10 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    return store.rows(recipe.data.source, recipe.data.format, Choices.of(recipe.data), reporter.check).examples
+    said, trained_on = Choices.of(recipe.data), reporter.run.facts().data
+    if said.version is None and trained_on is not None:  # the set may have been changed since the run was begun
+        said = said.model_copy(update={"version": trained_on.version})
+    return store.rows(recipe.data.source, recipe.data.format, said, reporter.check).examples
 
 
 if __name__ == "__main__":

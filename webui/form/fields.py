@@ -33,6 +33,7 @@ ELSEWHERE: set[Key] = {
     ("data", "voice"),
     ("data", "gap_hours"),
     ("data", "pseudonyms"),
+    ("data", "version"),
     ("adapter", "method"),
     ("adapter", "r"),
 }  # asked in the steps

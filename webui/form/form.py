@@ -485,11 +485,12 @@ class Wizard:
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
         recipe, advice = self.planner.settled(plan.recipe), plan.advice
+        recipe = recipe.model_copy(update={"data": self.services.datasets.pinned(recipe.data)})
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id)
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
         facts = RunFacts(
-            data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows),
+            data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0),
             advice=advice.as_json(),
             wanted_device=self.planner.device(form.memory),
             predicted_seconds=seconds,

@@ -28,6 +28,9 @@ class Choices(Frozen):
     pseudonyms: bool | None = Field(
         None, description="Of a chat: whether stand-ins replace the others' names, numbers, addresses and links."
     )
+    version: int | None = Field(
+        None, description="Which version of a set that was changed; None: the newest. Every one is the same reading."
+    )
 
     @classmethod
     def of(cls, data: Data) -> Choices:
@@ -43,8 +46,9 @@ class Choices(Frozen):
 
     @property
     def key(self) -> str:
-        """The same for the same choices; "" where nothing was said."""
-        return hashlib.sha256(json.dumps(self.said, sort_keys=True).encode()).hexdigest() if self.said else ""
+        """The same for the same reading of the bytes; "" where nothing was said."""
+        said = {name: value for name, value in self.said.items() if name != "version"}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest() if said else ""
 
 
 NOTHING_SAID = Choices()

@@ -102,6 +102,9 @@ class Rows(Sequence[tuple[int, Example]]):
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
         if not 0 <= index < len(self):
             raise IndexError(index)
+        return self._of_file(index)
+
+    def _of_file(self, index: int) -> tuple[int, Example]:
         batch, at = self._batch(index if self._good is None else int(self._good[index]))
         return batch.column("row")[at].as_py(), example_of(batch.column("example")[at].as_py())
 
@@ -109,6 +112,20 @@ class Rows(Sequence[tuple[int, Example]]):
         """Of a row that can be learned from, in its file."""
         batch, at = self._batch(index if self._good is None else int(self._good[index]))
         return batch.column("row")[at].as_py()
+
+    def numbers(self) -> Any:
+        """(N,) of all of them."""
+        import numpy as np
+
+        with self._guard:
+            reader = self._open()
+            numbers = [reader.get_batch(i).column("row").to_numpy() for i in range(len(self._starts) - 1)]
+        found = np.concatenate([np.zeros(0, np.int64), *numbers])
+        return found if self._good is None else found[self._good]
+
+    def keys(self, positions: Any) -> Any:
+        """By what is kept of each row; the same for the same row in every version."""
+        return positions
 
     @property
     def examples(self) -> Examples:
@@ -125,6 +142,18 @@ class Rows(Sequence[tuple[int, Example]]):
             raise IndexError(position)
         batch, at = self._batch(position)
         return {name: batch.column(name)[at].as_py() for name in batch.schema.names}
+
+
+def opened(file: Path) -> Rows | None:
+    """None where it is missing, or damaged: then it is made again."""
+    try:
+        return Rows(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):  # pyarrow's are of both kinds
+        with contextlib.suppress(OSError):
+            file.unlink()
+        return None
 
 
 class Examples(Sequence[Example]):

@@ -151,7 +151,7 @@ class Tokenised:
 
     def _complete(self, positions: np.ndarray, tell: Callable[[int], None]) -> None:
         """Count those that nobody has."""
-        missing = positions[self._where(positions)[0] < 0]
+        missing = positions[self._where(self._keys(positions))[0] < 0]
         ready = len(positions) - len(missing)
         builder = Builder()
         try:
@@ -167,17 +167,21 @@ class Tokenised:
             if len(builder):
                 self._keep(builder)
 
+    def _keys(self, positions: np.ndarray) -> np.ndarray:
+        return self._rows.keys(positions) if isinstance(self._rows, Rows) else positions
+
     def _count(self, position: int, builder: Builder) -> None:
+        key = int(self._keys(np.array([position]))[0])
         example = self._rows[position][1]
         flags = THOUGHTS * any(message.reasoning for message in example.messages)
         flags |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system")
         if self._tokenizer is None:
-            builder.add(position, flags, [estimate.counted(example, self._learning)])
+            builder.add(key, flags, [estimate.counted(example, self._learning)])
             return
         try:
-            builder.add(position, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)])
+            builder.add(key, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)])
         except TemplateError as error:
-            builder.refuse(position, error.message)
+            builder.refuse(key, error.message)
 
     def _keep(self, builder: Builder) -> None:
         """On disk, where it takes them; then they are read from there, and no longer held."""
@@ -201,16 +205,17 @@ class Tokenised:
         for way in islice(ways, KEPT_WAYS - 1, None):
             shutil.rmtree(way, ignore_errors=True)
 
-    def _where(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) for each position the segment that has it, -1 where none does, and its row there."""
-        segment, row = np.full(len(positions), -1, np.int32), np.zeros(len(positions), np.int64)
+    def _where(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) for each key the segment that has it, -1 where none does, and its row there."""
+        segment, row = np.full(len(keys), -1, np.int32), np.zeros(len(keys), np.int64)
         for number, held in enumerate(self._segments):
-            found = held.find(positions)
+            found = held.find(keys)
             segment, row = np.where(found >= 0, number, segment).astype(np.int32), np.where(found >= 0, found, row)
         return segment, row
 
     def _gathered(self, positions: np.ndarray, trains: bool) -> Tokens:
-        of_row, row_there = self._where(positions)
+        keys = self._keys(positions)
+        of_row, row_there = self._where(keys)
         first, counts, row_flags = (np.zeros(len(positions), np.int64) for _ in range(3))
         refused: list[tuple[int, Message]] = []
         for held, chosen in self._hit(of_row):
@@ -219,7 +224,7 @@ class Tokenised:
             counts[chosen] = held["examples"][there + 1] - first[chosen]
             row_flags[chosen] = held["row_flags"][there]
             if held.refused:
-                refused += [(int(i), held.refused[int(positions[i])]) for i in chosen if int(positions[i]) in held.refused]
+                refused += [(int(i), held.refused[int(keys[i])]) for i in chosen if int(keys[i]) in held.refused]
         row, within = _spread_out(counts)
         segment, example = of_row[row], first[row] + within
         lengths, flags, unlearned = (np.zeros(len(row), np.int32) for _ in range(3))

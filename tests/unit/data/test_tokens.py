@@ -147,9 +147,12 @@ def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(store: Dat
     assert counting.encoded == 41, "another way to learn has other tokens that are learned"
 
 
-def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(store, tmp_path, tokenizer, starter_folder) -> None:
+def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(
+    store, tmp_path, tokenizer, starter_folder, monkeypatch
+) -> None:
+    monkeypatch.setattr(tokens_module, "KEPT_WAYS", 2)
     rows, folders = store.rows(added(store, tmp_path)), []
-    for number in range(6):
+    for number in range(3):
         folder = tmp_path / f"model-{number}"
         folder.mkdir()
         for file in starter_folder.glob("*.json"):

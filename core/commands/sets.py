@@ -1,0 +1,229 @@
+"""`data list`, `rows`, `change`, `fix`, `undo`, `redo`, `versions`, `export`, `join`, `split`: the sets of a workspace, worked on in a terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.commands.data import dataset_store
+from core.commands.hub_sets import data
+from core.commands.terminal import JsonOption, WorkspaceOption, columns, in_words, plain, print_json, say
+from core.data.reading.choices import Choices
+from core.data.sets import working
+from core.data.sets.edits import Change
+from core.data.sets.working import Shown
+from core.data.store import DatasetStore
+from core.errors import DataError
+from core.messages import msg, terminal_language
+from core.runs.all import Runs
+from core.workspace.folder import Workspace, expand
+
+IdArgument = Annotated[str, typer.Argument(help="A set, by the id that `data list` shows.")]
+VersionOption = Annotated[int | None, typer.Option(min=0, help="Of a set that was changed; left out: the newest.")]
+CELL = 70
+
+
+@data.command("list")
+def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """All sets: yours, the samples, and those in library folders, with their rows and the runs that learned from them."""
+    space = Workspace.open(workspace)
+    used = _used(space)
+    found = [info.model_dump(mode="json") | {"runs": used.get(info.id, [])} for info in dataset_store(space).list()]
+    if as_json:
+        print_json(in_words({"sets": found}))
+        return
+    language = terminal_language()
+    for info in found:
+        said = msg("sets.line", rows="?" if info["good_rows"] is None else f"{info['good_rows']:,}", runs=len(info["runs"]))
+        print(columns(info["id"], said.render(language)) + (f"  {info['name']}" if info["name"] != info["id"] else ""))
+
+
+def _used(space: Workspace) -> dict[str, list[str]]:
+    runs = Runs(space)
+    found: dict[str, list[str]] = {}
+    for run in runs.list():
+        if of_run := run.facts().data:
+            found.setdefault(of_run.id, []).append(run.id)
+    return found
+
+
+@data.command()
+def rows(
+    id: IdArgument,
+    begin: Annotated[int, typer.Option("--from", min=0, help="Where to begin; `next` of the answer goes on.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    search: Annotated[str, typer.Option(help="Only rows with these words in them.")] = "",
+    problems: Annotated[bool, typer.Option("--problems", help="Only rows that cannot be learned from, with the reason.")] = False,
+    version: VersionOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A page of a set's rows."""
+    found = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
+    shown = working.problems(found, begin, count) if problems else working.page(found, begin, count, search)
+    if as_json:
+        print_json(in_words({"rows": [_row(row) for row in shown.rows], "next": shown.next, "of": len(found)}))
+        return
+    for row in shown.rows:
+        print(f"{row.number:>8,}  {_cell(row)}")
+
+
+def _row(row: Shown) -> dict[str, Any]:
+    value = {"row": row.number} | (row.example.as_dict() if row.example else {"values": row.values})
+    return value | ({"problem": plain(row.problem)} if row.problem else {})
+
+
+def _cell(row: Shown) -> str:
+    text = (
+        working.text_of(row.example)
+        if row.example
+        else f"{row.problem.render(terminal_language()) if row.problem else ''} {row.values or ''}"
+    )
+    text = " ".join(text.split())
+    return text if len(text) <= CELL else text[: CELL - 1] + "…"
+
+
+@data.command()
+def change(
+    id: IdArgument,
+    remove: Annotated[list[int] | None, typer.Option(help="The number of a row that goes; may be given again.")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option("--set", help='5={"question": ..., "answer": ...}: what row 5 is to say.')
+    ] = None,
+    add: Annotated[list[str] | None, typer.Option(help="A new row, as JSON.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove, rewrite and add rows: together one new version, which `undo` takes back. The file that was added stays as it is."""
+    store = dataset_store(Workspace.open(workspace))
+    _told(store, id, working.changed(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json)
+
+
+@data.command()
+def fix(
+    id: IdArgument,
+    kind: Annotated[str, typer.Argument(help="A kind of problem that `inspect` names in `findings`, such as repeated.")],
+    value: Annotated[str, typer.Option(help="What a placeholder becomes.")] = "",
+    argument: Annotated[str, typer.Option(help="Which placeholder or kind of secret, where there are several.")] = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Mend a kind of problem in all rows."""
+    store = dataset_store(Workspace.open(workspace))
+    _told(store, id, working.mended(store, id, kind, value, argument), as_json)
+
+
+@data.command()
+def undo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Take the last change back."""
+    store = dataset_store(Workspace.open(workspace))
+    with store.editing(id) as (edits, _):
+        undone = edits.undo()
+    _told(store, id, undone, as_json)
+
+
+@data.command()
+def redo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Do again what was taken back last."""
+    store = dataset_store(Workspace.open(workspace))
+    with store.editing(id) as (edits, _):
+        again = edits.redo()
+    _told(store, id, again, as_json)
+
+
+@data.command()
+def versions(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """What was changed, and at which version the set is."""
+    edits = dataset_store(Workspace.open(workspace)).edits(id)
+    story = [
+        {"version": change.version, "parent": change.parent, "time": change.time, "what": plain(change.what)}
+        for change in edits.changes.values()
+    ]
+    if as_json:
+        print_json(in_words({"id": id, "version": edits.head, "versions": story}))
+        return
+    for change in edits.changes.values():
+        print(f"{'>' if change.version == edits.head else ' '} {change.version:>4}  {change.what.render(terminal_language())}")
+
+
+@data.command()
+def export(
+    id: IdArgument,
+    file: Annotated[Path, typer.Argument(help="Where the rows go, as JSONL.")],
+    version: VersionOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a set's rows to a file that any trainer reads."""
+    target = expand(str(file))
+    if target.exists():
+        raise DataError("sets.file_exists", file=str(target))
+    found = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
+    try:
+        count = working.write(found, target)
+    except OSError as error:
+        raise DataError("data.cannot_store", name=target.name, reason=error.strerror or str(error)) from error
+    if as_json:
+        print_json({"file": str(target), "rows": count})
+    else:
+        say(msg("sets.exported", rows=count, file=str(target)))
+
+
+@data.command()
+def join(
+    ids: Annotated[list[str], typer.Argument(help="Two sets or more.")],
+    name: Annotated[str, typer.Option(help="Of the new set.")] = "joined",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one new set of several; they stay."""
+    space = Workspace.open(workspace)
+    _made(as_json, working.joined(dataset_store(space), ids, name, space.cache / "sets"))
+
+
+@data.command()
+def split(
+    id: IdArgument,
+    share: Annotated[float, typer.Option(help="Of the rows, for the second set.")] = 0.1,
+    seed: int = 42,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make two new sets of one, the second with a share of the rows held out; it stays."""
+    space = Workspace.open(workspace)
+    store = dataset_store(space)
+    name = store.get(id).name
+    _made(as_json, *working.split(store, id, share, seed, (f"{name} 1", f"{name} 2"), space.cache / "sets"))
+
+
+def _made(as_json: bool, *made: Any) -> None:
+    if as_json:
+        print_json(in_words({"sets": [info.model_dump(mode="json") for info in made]}))
+        return
+    for info in made:
+        say(msg("sets.made", id=info.id, rows=info.good_rows))
+
+
+def _told(store: DatasetStore, id: str, change: Change, as_json: bool) -> None:
+    info = store.get(id)
+    if as_json:
+        print_json(in_words({"id": id, "version": info.version, "rows": info.good_rows, "what": plain(change.what)}))
+    else:
+        say(msg("sets.now", id=id, version=info.version, rows=info.good_rows))
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError("sets.no_json", found=text[:80]) from None
+
+
+def _set(text: str) -> tuple[int, Any]:
+    number, given, row = text.partition("=")
+    if not given or not number.strip().isdecimal():
+        raise DataError("sets.no_row_to_set", found=text[:80])
+    return int(number), _json(row)

@@ -1,0 +1,164 @@
+"""What a person does to a set: rows found, written, mended everywhere, taken out as a file, sets joined and split. No torch."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.data.findings.finding import Repair
+from core.data.findings.look import findings
+from core.data.findings.repairs import repaired
+from core.data.formats import Example, check
+from core.data.reading.rows import Row
+from core.data.sets.edits import Change, what
+from core.data.sets.rows import Rows, problem_of
+from core.data.shapes.known import recognise
+from core.data.store import DatasetInfo, DatasetStore
+from core.errors import DataError
+from core.messages import Message
+
+LOOKED_AT = 200_000  # rows that a search goes through before it answers with what it has
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row of a table. example: None where the row cannot be learned from, and problem says why; values: its columns then."""
+
+    number: int
+    example: Example | None
+    values: dict[str, Any] | None = None
+    problem: Message | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """next: where the rows after these begin, None at the end of the set."""
+
+    rows: list[Shown]
+    next: int | None
+
+
+def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
+    """Rows that can be learned from, from the one at `begin` on, those with `words` in them where some are given. Never more than a page is held."""
+    found: list[Shown] = []
+    sought = words.casefold()
+    for position in range(max(0, begin), len(rows)):
+        if len(found) == count or position - begin >= LOOKED_AT:
+            return Page(found, position)
+        number, example = rows[position]
+        if not sought or sought in text_of(example).casefold():
+            found.append(Shown(number, example))
+    return Page(found, None)
+
+
+def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
+    """Rows of the file that cannot be learned from, each with its reason. begin: among all rows of the file."""
+    found: list[Shown] = []
+    for position in range(max(0, begin), rows.stored):
+        if len(found) == count:
+            return Page(found, position)
+        entry = rows.entry(position)
+        if entry["example"] is None:
+            problem = problem_of(entry["problem"])
+            values = json.loads(entry["values"]) if entry["values"] else None
+            found.append(Shown(entry["row"], None, values, problem.text if problem else None))
+    return Page(found, None)
+
+
+def text_of(example: Example) -> str:
+    said = [part for message in example.messages for part in (message.content, message.reasoning)]
+    return "\n".join([*said, *(part for part in (example.prompt, example.completion, example.text) if part)])
+
+
+def example_of(values: Any) -> Example:
+    """A row that somebody wrote, in any shape that a file may have. Raises DataError with what is wrong with it."""
+    if not isinstance(values, dict):
+        raise DataError("sets.no_object")
+    row = Row(1, values)
+    example, found = check(row, recognise([row]))
+    if example is None:
+        raise DataError("sets.bad_row", problem=found[0].text if found else "")
+    return example
+
+
+def changed(
+    store: DatasetStore, id: str, remove: Iterable[int] = (), change: Iterable[tuple[int, Any]] = (), add: Iterable[Any] = ()
+) -> Change:
+    """A new version of a set. change, add: rows as somebody writes them. Raises DataError, with nothing changed."""
+    gone, new = list(remove), [example_of(values) for values in add]
+    other = [(row, example_of(values)) for row, values in change]
+    with store.editing(id) as (edits, base):
+        return edits.change(what(len(gone), len(other), len(new)), base, gone, other, new)
+
+
+def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "") -> Change:
+    """A new version without a kind of problem, in every row. value: what fills a placeholder. Raises DataError where there is none of that kind."""
+    with store.editing(id) as (edits, base):
+        now = edits.rows(base)
+        repair = _repair(now, kind, argument)
+        wanted = set(repair.rows)
+        if repair.action == "remove":
+            return edits.change(repair.label, base, remove=repair.rows)
+        new = ((number, repaired(example, repair, value)) for number, example in now if number in wanted)
+        return edits.change(repair.label, base, change=[(number, example) for number, example in new if example is not None])
+
+
+def _repair(rows: Rows, kind: str, argument: str) -> Repair:
+    found = {finding.id: finding for finding in findings(iter(rows))}
+    repairs = [repair for repair in found[kind].repairs if argument in ("", repair.argument)] if kind in found else []
+    if not repairs:
+        mendable = [finding.id for finding in found.values() if finding.repairs]
+        raise DataError("sets.no_such_problem", kind=kind, found=mendable or ["–"])
+    return repairs[0]
+
+
+def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
+    """As JSONL that any trainer reads, whole or not at all; how many rows. Raises OSError."""
+    aside = target.with_name(f".{target.name}.part")
+    count = 0
+    try:
+        with open(aside, "w", encoding="utf-8", newline="\n") as file:
+            for _, example in rows:
+                file.write(json.dumps(example.as_dict(), ensure_ascii=False) + "\n")
+                count += 1
+        files.rename(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return count
+
+
+def joined(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
+    """One new set of the rows of several, one after the other. folder: where its file is written first."""
+    return _added(store, (row for id in ids for row in store.rows(id)), name, folder)
+
+
+def split(
+    store: DatasetStore, id: str, share: float, seed: int, names: tuple[str, str], folder: Path
+) -> tuple[DatasetInfo, DatasetInfo]:
+    """Two new sets: most rows, and a share of them that the seed decides. Raises DataError where one would be empty."""
+    rows = store.rows(id)
+    held = set(random.Random(seed).sample(range(len(rows)), round(share * len(rows))))
+    if not 0 < len(held) < len(rows):
+        raise DataError("sets.empty_part", rows=len(rows), share=share)
+    parts: tuple[Callable[[int], bool], ...] = (lambda i: i not in held, lambda i: i in held)
+
+    def of(takes: Callable[[int], bool]) -> Iterator[tuple[int, Example]]:
+        return (rows[i] for i in range(len(rows)) if takes(i))
+
+    first, second = (_added(store, of(takes), name, folder) for takes, name in zip(parts, names, strict=True))
+    return first, second
+
+
+def _added(store: DatasetStore, rows: Iterable[tuple[int, Example]], name: str, folder: Path) -> DatasetInfo:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name or 'set'}.jsonl".replace("/", "-").replace("\\", "-")
+    try:
+        write(rows, file)
+        return store.import_file(file, name)
+    finally:
+        file.unlink(missing_ok=True)

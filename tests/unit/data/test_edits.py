@@ -1,0 +1,246 @@
+"""A set is changed without touching what was added: each change is a version, which can be undone, found again and learned from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.commands.__main__ import main as command
+from core.data.formats import ChatMessage, Example
+from core.data.labels import ANSWERS
+from core.data.reading.choices import Choices
+from core.data.sets import working
+from core.data.sets.tokens import Tokenised
+from core.data.store import DatasetStore
+from core.data.tokenizer import Tokenizer
+from core.errors import DataError
+from core.recipe import Recipe
+from core.runs.run_json import RunFacts, TrainedOn
+from core.training import worker
+from core.workspace.folder import Workspace
+from tests.unit.data.test_tokens import Counting, Silent
+
+
+def added(store: DatasetStore, tmp_path: Path, count: int = 12, **more: str) -> str:
+    rows = [{"question": f"q{i}", "answer": f"a{i}" if i != 5 else ""} | more for i in range(count)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return store.import_file(file).id
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStore:
+    return DatasetStore(tmp_path / "datasets", tmp_path)
+
+
+def said(store: DatasetStore, id: str, version: int | None = None) -> list[tuple[int, str]]:
+    rows = store.rows(id, choices=Choices(version=version))
+    assert [rows.number(i) for i in range(len(rows))] == [number for number, _ in rows] == rows.numbers().tolist()
+    return [(number, example.messages[-1].content) for number, example in rows]
+
+
+def row(answer: str) -> dict[str, str]:
+    return {"question": "Q", "answer": answer}
+
+
+def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, tmp_path: Path) -> None:
+    id = added(store, tmp_path)
+    at_first = said(store, id)
+    assert len(at_first) == 11 and at_first[5] == (7, "a6")
+    source = store.path(id).read_bytes()
+    working.changed(store, id, remove=[1, 3], change=[(7, row("new"))], add=[row("one"), row("two")])
+    second = said(store, id)
+    assert second == [(2, "a1"), *[(n, f"a{n - 1}") for n in (4, 5)], (7, "new"), *[(n, f"a{n - 1}") for n in range(8, 13)],
+                      (14, "one"), (15, "two")]  # fmt: skip
+    working.changed(store, id, change=[(14, row("better")), (7, row("newer"))], remove=[15])
+    third = said(store, id)
+    assert dict(third) == dict(second[:-1]) | {14: "better", 7: "newer"}
+    assert [said(store, id, version) for version in (0, 1, 2)] == [at_first, second, third]
+    assert store.get(id).version == 2 and store.get(id).good_rows == 10 == store.report(id).good_rows
+    assert store.path(id).read_bytes() == source
+    again = DatasetStore(store.root, tmp_path)
+    assert said(again, id) == third and [change.what.params["removed"] for change in again.edits(id).story()] == [2, 1]
+    with pytest.raises(DataError, match="no version 3: the newest is 2"):
+        said(store, id, 3)
+
+
+def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store: DatasetStore, tmp_path: Path) -> None:
+    id = added(store, tmp_path)
+    for number in (1, 2):
+        working.changed(store, id, remove=[number])
+    with store.editing(id) as (edits, _):
+        assert edits.undo().version == 2 and edits.undo().version == 1
+        with pytest.raises(DataError, match="nothing to undo"):
+            edits.undo()
+        assert edits.redo().version == 1
+    assert [number for number, _ in said(store, id)][:2] == [2, 3] and store.get(id).version == 1
+    made = working.changed(store, id, remove=[9])
+    assert (made.version, made.parent) == (3, 1)
+    with store.editing(id) as (edits, _), pytest.raises(DataError, match="Nothing was undone"):
+        edits.redo()
+    assert [len(said(store, id, version)) for version in range(4)] == [11, 10, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"remove": [99]}, "no row 99"),
+        ({"remove": [6]}, "no row 6"),  # cannot be learned from, so it is in no version
+        ({"change": [(3, row(""))]}, "the answer is empty"),
+        ({"add": ["text"]}, "a JSON object"),
+        ({"add": [{"what": 1}]}, "fit no format"),
+        ({}, "Nothing was named"),
+        ({"remove": [*range(1, 6), *range(7, 13)]}, "No row would be left"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence_and_changes_nothing(store, tmp_path, asked: dict[str, Any], told: str) -> None:
+    id = added(store, tmp_path)
+    with pytest.raises(DataError, match=told):
+        working.changed(store, id, **asked)
+    assert store.get(id).version == 0 and len(said(store, id)) == 11 and not list((store.root / id).glob("written-*"))
+
+
+def test_samples_are_not_changed(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "one.jsonl").write_text(json.dumps(row("a")), "utf-8")
+    store = DatasetStore(tmp_path / "datasets", tmp_path)
+    with pytest.raises(DataError, match="not changed here"):
+        working.changed(store, "sample:one", add=[row("b")])
+    assert len(store.rows("sample:one")) == 1
+
+
+def test_half_a_line_of_a_crash_is_no_row_and_no_version(store: DatasetStore, tmp_path: Path) -> None:
+    id = added(store, tmp_path)
+    working.changed(store, id, add=[row("kept")])
+    (pool,), (log,) = (store.root / id).glob("written-*"), (store.root / id).glob("edits-*")
+    for file in (pool, log):
+        file.write_bytes(file.read_bytes() + b'{"row": 0, "exam')
+    assert said(store, id)[-1][1] == "kept"
+    working.changed(store, id, add=[row("after")])
+    assert [words for _, words in said(store, id)][-2:] == ["kept", "after"]
+
+
+def test_a_change_costs_the_tokens_of_what_was_changed(store: DatasetStore, tmp_path: Path, starter_folder: Path) -> None:
+    id, counting = added(store, tmp_path), Counting(Tokenizer(starter_folder))
+    Tokenised(store.rows(id), counting, ANSWERS).of(np.arange(11))
+    working.changed(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
+    rows = store.rows(id)
+    found = Tokenised(rows, counting, ANSWERS).of(np.arange(len(rows)), trains=True)
+    assert counting.encoded == 11 + 2
+    fresh = [counting.encode_row(example, ANSWERS)[0].input_ids for _, example in rows]
+    assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == fresh
+
+
+def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    rows = [{"question": f"Who are you, {i}?", "answer": f"I am {{{{name}}}}, number {i}, and glad to help."} for i in range(9)]
+    file.write_text("\n".join(map(json.dumps, [*rows, *rows[:2]])), "utf-8")
+    id = store.import_file(file).id
+    working.mended(store, id, "placeholders", value="Ada")
+    assert said(store, id)[3] == (4, "I am Ada, number 3, and glad to help.")
+    working.mended(store, id, "repeated")
+    assert [number for number, _ in said(store, id)] == list(range(1, 10))
+    with pytest.raises(DataError, match="Nothing of the kind “markup”"):
+        working.mended(store, id, "markup")
+    with store.editing(id) as (edits, _):
+        edits.undo()
+    assert len(said(store, id)) == 11
+
+
+def test_a_run_learns_from_the_version_that_it_was_begun_with(make_workspace, tmp_path: Path) -> None:
+    space = make_workspace()
+    store = DatasetStore(space.datasets, tmp_path)
+    id = added(store, tmp_path)
+    before = Recipe.parse({"data": {"source": id}})
+    working.changed(store, id, remove=[1])
+    pinned = store.pinned(before.data)
+    assert pinned.version == 1
+    working.changed(store, id, remove=[2])
+
+    def read(recipe: Recipe, version: int | None) -> int:
+        reporter = Silent()
+        reporter.facts = lambda: RunFacts(data=TrainedOn(id=id, version=version) if version is not None else None)
+        return len(worker.read_examples(recipe, space, reporter))
+
+    assert read(before, 0) == 11, "begun before the set was changed"
+    assert read(before.model_copy(update={"data": pinned}), 1) == 10 and read(before, None) == 9
+
+
+def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(store: DatasetStore, tmp_path: Path) -> None:
+    """A run's recipe keeps what was guessed: it would have learned from the set as it was before it was changed."""
+    file = tmp_path / "mine.csv"
+    file.write_text("frage;antwort\n" + "".join(f"was {i}?;das {i}\n" for i in range(5)), "utf-8")
+    id = store.import_file(file).id
+    working.changed(store, id, remove=[1])
+    said = store.settled(id)
+    assert said.columns and len(store.rows(id, choices=said)) == len(store.rows(id)) == 4
+    recipe = Recipe.parse({"data": {"source": id, "columns": dict(said.columns)}})
+    assert store.pinned(recipe.data).version == 1
+
+
+def test_a_page_is_found_by_words_and_says_where_the_next_begins(store: DatasetStore, tmp_path: Path) -> None:
+    rows = store.rows(added(store, tmp_path, 12))
+    first = working.page(rows, 0, 4)
+    assert [shown.number for shown in first.rows] == [1, 2, 3, 4] and first.next == 4
+    assert [shown.number for shown in working.page(rows, 8, 4).rows] == [10, 11, 12] and working.page(rows, 8, 4).next is None
+    assert [shown.number for shown in working.page(rows, words="Q1").rows] == [2, 11, 12]
+    (bad,) = working.problems(rows).rows
+    assert (bad.number, bad.values, bad.problem.key) == (6, {"question": "q5", "answer": ""}, "data.empty_answer")
+
+
+def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) -> None:
+    id = added(store, tmp_path, 12)
+    assert working.write(store.rows(id), tmp_path / "out.jsonl") == 11
+    other = store.import_file(tmp_path / "out.jsonl", "other")
+    assert [example for _, example in store.rows(other.id)] == [example for _, example in store.rows(id)]
+    both = working.joined(store, [id, other.id], "both", tmp_path / "work")
+    assert both.good_rows == 22 and not list((tmp_path / "work").iterdir())
+    kept, held = working.split(store, id, 0.25, 1, ("kept", "held"), tmp_path / "work")
+    assert (kept.good_rows, held.good_rows) == (8, 3)
+    assert sorted(words for part in (kept, held) for _, words in said(store, part.id)) == sorted(
+        words for _, words in said(store, id)
+    )
+    with pytest.raises(DataError, match="leaves one of the two sets empty"):
+        working.split(store, id, 0.01, 1, ("a", "b"), tmp_path / "work")
+
+
+def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tmp_path: Path, capsys) -> None:
+    space: Workspace = make_workspace()
+    store = DatasetStore(space.datasets, tmp_path)
+    id = added(store, tmp_path)
+
+    def ask(*words: str) -> dict[str, Any]:
+        assert command(["data", *words, "--workspace", str(space.root), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert next(info for info in ask("list")["sets"] if info["id"] == id)["good_rows"] == 11
+    assert ask("change", id, "--remove", "1", "--set", f"2={json.dumps(row('b'))}", "--add", json.dumps(row("c")))["rows"] == 11
+    shown = ask("rows", id, "--count", "1")
+    assert shown["rows"][0]["row"] == 2 and shown["rows"][0]["messages"][1]["content"] == "b" and shown["next"] == 1
+    assert ask("rows", id, "--problems")["rows"][0]["problem"]["sentence"].startswith("the answer is empty")
+    assert ask("undo", id)["version"] == 0 and ask("redo", id)["version"] == 1
+    assert [change["what"]["sentence"] for change in ask("versions", id)["versions"]] == ["1 removed, 1 rewritten, 1 added"]
+    assert ask("export", id, str(tmp_path / "out.jsonl"), "--version", "0")["rows"] == 11
+    assert [info["good_rows"] for info in ask("split", id, "--share", "0.2")["sets"]] == [9, 2]
+    assert ask("join", id, id, "--name", "twice")["sets"][0]["good_rows"] == 22
+    for words, sentence in (
+        (("change", id, "--remove", "99"), "no row 99"),
+        (("change", id, "--set", "x"), "names no row"),
+        (("change", id, "--add", "{"), "is not JSON"),
+        (("export", id, str(tmp_path / "out.jsonl")), "is there already"),
+    ):
+        assert command(["data", *words, "--workspace", str(space.root)]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_an_example_is_written_in_any_shape_that_a_file_may_have() -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert working.example_of({"messages": turns}) == working.example_of(
+        {"prompt": "q", "completion": "a"} and {"instruction": "q", "output": "a"}
+    )
+    assert working.example_of({"text": "t"}) == Example(text="t")
+    assert working.example_of({"messages": turns}).messages == (ChatMessage("user", "q"), ChatMessage("assistant", "a"))
