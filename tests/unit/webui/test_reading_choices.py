@@ -50,11 +50,11 @@ def test_a_chat_shows_its_people_and_what_each_silence_gives(step: DataStep, tmp
     id, _ = added(step, tmp_path, "chat.txt", CHAT)
     part, drawn = step.reading, step.reading.draw(id)
     assert drawn[part.voice]["choices"] == [("<b>Maria — 3 messages", "<b>Maria"), ("Jo — 3 messages", "Jo")]
-    assert drawn[part.gap]["value"] == 6 and ("12 hours — 1 conversations", 12.0) in drawn[part.gap]["choices"]
+    assert drawn[part.gap]["value"] == 6 and ("12 h — conversations: 1", 12.0) in drawn[part.gap]["choices"]
     assert drawn[part.pseudonyms] is True and "so it is Jo" in drawn[part.about_chat]
     step.services.datasets.choose(id, Choices(gap_hours=5, pseudonyms=False))  # type: ignore[arg-type]
     drawn = part.draw(id)
-    assert ("5 hours — 2 conversations", 5.0) in drawn[part.gap]["choices"] and "Nothing is replaced" in drawn[part.about_chat]
+    assert ("5 h — conversations: 2", 5.0) in drawn[part.gap]["choices"] and "Nothing is replaced" in drawn[part.about_chat]
 
 
 @pytest.mark.parametrize("odd", [None, "", 7, [], {"x": 1}, -1.0, 1e300, "nobody"])
