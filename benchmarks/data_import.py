@@ -138,9 +138,9 @@ def cancelled(file: Path, folder: Path) -> dict[str, Any]:
     timer = threading.Timer(1.0, lambda: wished.append(time.perf_counter()))
     timer.start()
     try:
-        store_of(folder).import_file(file, "gone", check=check)
+        store_of(folder / "other").import_file(file, "gone", check=check)  # where it is not stored yet
     except Cancelled:
-        left = [path.name for path in (folder / "datasets").iterdir() if path.name != ".reports"]
+        left = [path.name for path in (folder / "other" / "datasets").iterdir() if path.name != ".reports"]
         return {"seconds": time.perf_counter() - wished[0], "left": left}
     timer.cancel()
     return {"seconds": None, "left": []}
