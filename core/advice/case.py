@@ -189,9 +189,8 @@ class Case:
     def of(cls, recipe: Recipe, grounds: Grounds) -> Case:
         """Raises RecipeError for a goal that there is not."""
         count, how = grounds.examples, recipe.data.long_examples
-        examples = (
-            partial(_examples, count, how, recipe.data.overlap) if count is not None and how != "cut" else None
-        )  # cut, a row stays one example
+        # Also where rows are cut: plain text is split all the same, and a row may be an example for each of its answers.
+        examples = partial(_examples, count, how, recipe.data.overlap) if count is not None else None
         return cls(
             grounds.shape,
             grounds.budget,
