@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.formats import Example, examples_of
+from core.data.formats import Example
 from core.data.labels import Encoded
+from core.data.sets.inspection import examples_of
 from core.data.tokenizer import Tokenizer, conversation
 from core.models.library import Models
 from core.workspace.folder import Workspace

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
-from core.data.formats import Example, examples_of, inspect_file
+from core.data.formats import Example
 from core.data.hub_sets import adding
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES
 from core.data.sets import gathered
+from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer

@@ -32,13 +32,13 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from core import files
-from core.data import formats
-from core.data.formats import DataReport, Read
+from core.data.formats import Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES, WRITING, Source
-from core.data.sets import rows
+from core.data.sets import inspection, rows
 from core.data.sets.edits import Edits
+from core.data.sets.inspection import DataReport
 from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.data.shapes.left_out import LeftOut
 from core.errors import DataError
@@ -414,7 +414,7 @@ class DatasetStore:
 
             sink = pyarrow.BufferOutputStream()
             writer = Writer(sink)
-            report = formats.inspect_file(path, format, choices=choices, keep=writer.add)
+            report = inspection.inspect_file(path, format, choices=choices, keep=writer.add)
             writer.close()
             found = Rows(sink.getvalue())
         self._keep(report, format, choices)
@@ -464,7 +464,7 @@ def _read(path: Path | Source, file: Path, format: Format | None, choices: Choic
                 check()
             writer.add(read)
 
-        return formats.inspect_file(path, format, choices=choices, keep=keep)
+        return inspection.inspect_file(path, format, choices=choices, keep=keep)
 
 
 def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:

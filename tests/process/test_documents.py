@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data.formats import inspect_file
 from core.data.reading import apart
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.formats import inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import ods, xlsx
 from tests.unit.data.test_documents import PAGE, SRT, epub, pdf

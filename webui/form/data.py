@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.formats import DataReport
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
 from core.data.sets import gathered
+from core.data.sets.inspection import DataReport
 from core.errors import DataError, GarageError
 from core.messages import msg
 from webui.form import goal as goal_step

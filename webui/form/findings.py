@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import gradio as gr
 
 from core.advice.finding import Finding
-from core.data.formats import DataReport
 from core.data.preview import Preview
 from core.data.repeats import wanted
 from core.data.selection import choose
+from core.data.sets.inspection import DataReport
 from core.recipe import Recipe
 from webui.form.fields import key_of, shown_value
 from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates

@@ -15,11 +15,11 @@ import gradio as gr
 from gradio.components import Component
 
 from core.data.chats.overview import Chat
-from core.data.formats import DataReport
 from core.data.reading import sniff
 from core.data.reading.choices import Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
+from core.data.sets.inspection import DataReport
 from core.data.shapes.known import SAMPLE_ROWS
 from core.data.shapes.roles import Role, likely
 from core.errors import DataError, GarageError

@@ -16,9 +16,9 @@ from typing import Any
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HTTPError
 
-from core.data.formats import inspect_file
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError, reason_of
 from core.hub import peek
 from core.hub.answers import NotAHub, TooSlow

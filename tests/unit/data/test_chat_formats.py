@@ -14,9 +14,9 @@ import pytest
 from core.data.chats.json_stream import HEAD
 from core.data.chats.kinds import KINDS
 from core.data.conversation import ChatMessage
-from core.data.formats import DataReport, examples_of, inspect_file
 from core.data.reading.choices import Choices
 from core.data.reading.sniff import probe
+from core.data.sets.inspection import DataReport, examples_of, inspect_file
 from core.errors import DataError
 
 AS_IT_IS = Choices(pseudonyms=False)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.data.formats import examples_of, inspect_file
 from core.data.reading.choices import Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
 from core.data.reading.sniff import probe
+from core.data.sets.inspection import examples_of, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
 

@@ -6,8 +6,11 @@ import sys
 import pytest
 
 from core.data import formats
-from core.data.formats import FORMATS, ChatMessage, Example, check, examples_of, inspect_file, recognise
+from core.data.conversation import ChatMessage
+from core.data.formats import Example, check
 from core.data.reading.rows import Limits, Row
+from core.data.sets.inspection import examples_of, inspect_file
+from core.data.shapes.known import FORMATS, recognise
 from core.errors import DataError
 
 U, A = "What is a crêpe?", "A thin pancake."

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from core import files
-from core.data import formats
-from core.data.formats import examples_of, inspect_file
+from core.data.sets import inspection
 from core.data.sets import rows as rows_module
+from core.data.sets.inspection import examples_of, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
 from tests.kit.waits import wait_until
@@ -199,7 +199,7 @@ def test_a_report_is_read_once_and_follows_the_bytes(store, tmp_path, monkeypatc
     report = store.report(id)
     assert report == inspect_file(path)
     with monkeypatch.context() as patch:
-        patch.setattr("core.data.formats.inspect_file", lambda *args, **more: pytest.fail("inspected again"))
+        patch.setattr("core.data.sets.inspection.inspect_file", lambda *args, **more: pytest.fail("inspected again"))
         assert store.report(id) == report
         fresh = DatasetStore(store.root, tmp_path / "presets", [tmp_path / "library"])
         assert fresh.report(id) == report
@@ -226,8 +226,8 @@ def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
 
 def test_a_file_is_read_once_when_it_is_added_and_never_again(store, tmp_path, monkeypatch):
     """Seen: six times in the life of a set."""
-    passes, whole = [], formats.read_rows
-    monkeypatch.setattr(formats, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits))
+    passes, whole = [], inspection.read_rows
+    monkeypatch.setattr(inspection, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits))
     info = store.import_file(data_file(tmp_path), "mine")
     assert passes == ["mine.jsonl", "mine.jsonl"], "the second to recognise it by its first rows"
     again = DatasetStore(store.root, tmp_path / "presets")
@@ -314,7 +314,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
     rows = [{"text": f"row {n} " + "x" * 20_000} for n in range(40)]
     data_file(tmp_path / "library", "many.jsonl", rows)
     monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 10)
-    two, done, calls, whole = threading.Event(), threading.Event(), [], formats.inspect_file
+    two, done, calls, whole = threading.Event(), threading.Event(), [], inspection.inspect_file
 
     def paused(path, format, choices, keep):
         calls.append(path)
@@ -328,7 +328,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
 
         return whole(path, format, choices=choices, keep=kept)
 
-    monkeypatch.setattr(formats, "inspect_file", paused)
+    monkeypatch.setattr(inspection, "inspect_file", paused)
     found = []
     first, second = (threading.Thread(target=lambda: found.append(len(store.rows("library:many.jsonl")))) for _ in range(2))
     first.start()

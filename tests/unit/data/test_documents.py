@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from core.data.formats import inspect_file
 from core.data.reading import document, documents
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
 from core.data.reading.sniff import probe
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
 

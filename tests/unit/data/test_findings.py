@@ -15,7 +15,8 @@ from core.data.findings.near import Near
 from core.data.findings.repairs import repaired
 from core.data.findings.said import Said
 from core.data.findings.secrets import masked, secrets, without
-from core.data.formats import Example, examples_of, inspect_file
+from core.data.formats import Example
+from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
 from core.presets import PRESETS
 

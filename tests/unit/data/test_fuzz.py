@@ -17,7 +17,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.data.formats import inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError, GarageError
 from core.recipe import Recipe
 from tests.kit.office import zipped

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.data.formats import Example, examples_of, inspect_file
+from core.data.formats import Example
+from core.data.sets.inspection import examples_of, inspect_file
 from core.messages import Message
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from core.data.conversation import ChatMessage
-from core.data.formats import Example, check, examples_of, inspect_file, recognise
+from core.data.formats import Example, check
 from core.data.reading.rows import Row
+from core.data.sets.inspection import examples_of, inspect_file
+from core.data.shapes.known import recognise
 from core.data.shapes.left_out import Tally
 
 Q, A, B = "What is a crêpe?", "A thin pancake.", "No idea."

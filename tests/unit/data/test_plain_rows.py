@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from core.data import formats
 from core.data.formats import check
 from core.data.reading.rows import Row
+from core.data.shapes.known import FORMATS
 from core.data.shapes.left_out import Tally
+from core.data.shapes.plain import plain
 from core.recipe import Format
 
 NAMES = ["question", "Question ", "answer", "q", "context", "instruction", "input", "output", "response", "text", "label", "system",
@@ -36,7 +38,7 @@ def said(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
 
 
 @settings(max_examples=400)
-@given(told=LIKELY | st.tuples(ROWS, st.sampled_from(formats.FORMATS)))
+@given(told=LIKELY | st.tuples(ROWS, st.sampled_from(FORMATS)))
 def test_the_short_way_says_what_the_long_one_says(told: tuple[dict[str, Any], Format]) -> None:
     row, format = told
     short = said(row, format)
@@ -55,5 +57,5 @@ def test_the_short_way_says_what_the_long_one_says(told: tuple[dict[str, Any], F
     ],
 )
 def test_ordinary_rows_go_the_short_way(row: dict[str, Any], format: Format) -> None:
-    question, answer = formats.plain(row, format)
+    question, answer = plain(row, format)
     assert [message.content for message in said(row, format)[0].messages] == [question, answer]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from core.data import preview as preview_module
-from core.data.formats import ChatMessage, Example, examples_of
+from core.data.formats import ChatMessage, Example
 from core.data.labels import Learning
 from core.data.preview import MOST_ROWS, Preview, Previews
+from core.data.sets.inspection import examples_of
 from core.data.sets.row_view import LONG_PIECE, SHOWN_CHARACTERS, RowView
 from core.data.shapes.refused import MOST_REASONS, Refused
 from core.data.store import DatasetStore
@@ -429,7 +430,7 @@ def test_a_preview_loads_no_torch(starter_folder: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from core.data.formats import examples_of
+from core.data.sets.inspection import examples_of
 from core.data.preview import Preview
 from core.data.tokenizer import Tokenizer
 rows = list(examples_of("presets/samples/pirate_answers.jsonl"))

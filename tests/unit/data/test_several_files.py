@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from core.data.formats import DataReport, examples_of, inspect_file
 from core.data.reading import spreadsheets, workbook
 from core.data.reading.choices import Choices
 from core.data.reading.rows import Limits
 from core.data.sets import gathered
+from core.data.sets.inspection import DataReport, examples_of, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
 from tests.kit.office import xlsx, zipped

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from core.data.formats import inspect_file
 from core.data.reading import spreadsheets, workbook
 from core.data.reading.choices import Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import ods, xlsx
 
