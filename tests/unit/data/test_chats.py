@@ -78,7 +78,7 @@ def test_a_chat_of_either_system_in_every_date_style_is_the_same_conversations(s
     assert report.chat is not None and (report.chat.app, report.chat.voice, report.chat.guessed) == ("WhatsApp", "Jo", True)
     assert [(one.name, one.messages) for one in report.chat.people] == [("Jo", 4), ("Maria", 3)]
     (note,) = report.notes
-    assert "learned to answer as Jo, since nobody said whose voice" in str(note) and "a model can repeat it" in str(note)
+    assert "learns to answer as Jo; nobody chose a voice" in str(note) and "a model can repeat it" in str(note)
 
 
 def test_what_is_no_message_is_counted_by_its_kind(tmp_path) -> None:
