@@ -84,7 +84,8 @@ def inspect(
         report = inspect_file(path, choices=choices)
     except DataError as error:
         if as_json and error.message.key == "data.unknown_format":  # what a person can still say, and the exit of an error
-            asked = {"id": "columns", "text": error.message, "columns": error.message.params["columns"]}
+            said = error.message.model_dump(mode="json")
+            asked = {"id": "columns", "text": said, "columns": said["params"]["columns"]}
             print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked]}))
         raise
     examples = list(examples_of(path, choices=choices)) if model is not None else []

@@ -11,7 +11,6 @@ then has taken it.
 
 from __future__ import annotations
 
-from core.data.store import DatasetStore
 from core.errors import RunError
 from core.messages import Message, msg
 from core.presets import PRESETS
@@ -85,6 +84,9 @@ def require_device(run: RunFolder) -> None:
 def require_data(run: RunFolder, workspace: Workspace) -> None:
     """Raises RunError where the data is not what the run began with: its steps would be others."""
     data, source = run.facts().data, run.recipe().data.source
+    # Here: a chat's worker reads this file before its pipe is laid aside, and the store brings numpy, which asks Windows for that handle.
+    from core.data.store import DatasetStore
+
     now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(source).sha256
     if data and data.sha256 and run.checkpoints() and now != data.sha256:
         raise RunError("run.data_changed", data=source)

@@ -82,7 +82,7 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     pick(page, "#chat-voice", "Maria Lopez")
     kit.expect(about).not_to_contain_text("Nobody said")
     kit.expect(row.locator("mark.lg-learned").first).not_to_contain_text("chief")
-    pick(page, "#chat-gap", "0.5 hours — ")
+    pick(page, "#chat-gap", "0.5 h — ")
     kit.expect(page.locator("#data-report")).to_contain_text("A silence of 0.5 hours")
     kit.nothing_found(page, "chat-choices")
     data = start_two_steps(page, app)

@@ -182,7 +182,9 @@ def test_a_pissa_run_leaves_a_plain_lora_for_the_untouched_base(ran: Ran) -> Non
     # What the run measured last on its own base, measured again by plain peft on the base as it is.
     folder, compute = Path(run.facts().model_folder), device.choose(run.facts().dtype)
     tuned = PeftModel.from_pretrained(base_model.load(folder, compute, four_bit=False), run.adapter).eval()
-    tokenizer, examples = Tokenizer(folder), worker.read_examples(run.recipe(), ran.space, Silent())
+    silent = Silent()
+    silent.run = run
+    tokenizer, examples = Tokenizer(folder), worker.read_examples(run.recipe(), ran.space, silent)
     kept = [tokenizer.encode_example(examples[i], 512) for i in split(len(examples), 0.04, 42)[1]]
     batch = collate(kept, tokenizer.pad_token_id, compute.device)
     with torch.no_grad():

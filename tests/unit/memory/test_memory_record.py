@@ -149,6 +149,6 @@ def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
         "long_examples": "split",
     }
     whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
-    pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length, how: 4 * 100)
+    pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length, how, overlap: 4 * 100)
     assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
     assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, vram_table(), 0.0), DRAFT) is not None
