@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 VIEWS = (
     ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone", True),
 )  # fmt: skip
-TABS = {"en": ("Train", "Chat", "Runs", "Settings"), "zh": ("训练", "对话", "记录", "设置")}
-TRAIN, CHAT, RUNS, SETTINGS = range(4)
+TABS = {"en": ("Train", "Chat", "Data", "Runs", "Settings"), "zh": ("训练", "对话", "数据", "记录", "设置")}
+TRAIN, CHAT, DATA, RUNS, SETTINGS = range(5)
 # Each step with something that is on the page only while the step is open.
 INSIDE = {"goal": "#goal", "model": "#model", "data": "#data", "plan": "#method", "train": "#run-name"}
 SEVEN_BILLION = "Qwen/Qwen2.5-7B-Instruct"
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
-    studio.shoot(app, [Shot("empty", tab) for tab in (TRAIN, CHAT, RUNS, SETTINGS)])
+    studio.shoot(app, [Shot("empty", tab) for tab in (TRAIN, CHAT, DATA, RUNS, SETTINGS)])
     studio.shoot(
         app,
         [

@@ -16,6 +16,7 @@ from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, WriteNotice
 from webui.pages.chat import ChatPage
+from webui.pages.data import DataPage
 from webui.pages.runs import RunsPage
 from webui.pages.settings import SettingsPage
 from webui.pages.train import TrainPage
@@ -26,6 +27,7 @@ from webui.server.gradio import behind, errors_to_log, half_characters, no_fetch
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor
 from webui.server.reach import Reach
+from webui.server.set_file import SetFile
 from webui.state.services import Services
 
 LARGEST_UPLOAD = "2gb"
@@ -56,7 +58,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     gr.Navbar(visible=False)
     opened, planning = gr.State(None), gr.State(False)
     train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)
-    settings = SettingsPage(services, w)
+    settings, data = SettingsPage(services, w), DataPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         status = gr.HTML(card.headline(services.snapshots.now().shown, w), elem_id="header-status")
@@ -70,6 +72,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
             train.build()
         with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat") as chat_tab:
             chat.build()
+        with gr.Tab(w.t("page.data"), id="data", elem_id="tab-data") as data_tab:
+            data.build()
         with gr.Tab(w.t("page.runs"), id="runs", elem_id="tab-runs"):
             runs.build()
         with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
@@ -94,6 +98,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target, chat.chosen)
     settings.wire(demo, settings_tab)
+    data.wire(demo, data_tab)
     train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
         None, [tabs, chat.target, chat.chosen], show_progress="hidden", queue=False, api_visibility="private",
@@ -147,6 +152,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         Middleware(Guard, hosts=reach.names),
         *([Middleware(Door, keeper=keeper)] if keeper else []),
         Middleware(LanguageDoor),
+        Middleware(SetFile, sets=services.datasets),
     ]
     with behind(layers):
         demo.launch(**options)

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE)]
-PAGES = {"en": ("/?lang=en", ("Train", "Chat", "Runs", "Settings")), "zh": ("/?lang=zh", ("训练", "对话", "记录", "设置"))}
+PAGES = {
+    "en": ("/?lang=en", ("Train", "Chat", "Data", "Runs", "Settings")),
+    "zh": ("/?lang=zh", ("训练", "对话", "数据", "记录", "设置")),
+}
 
 
 def curve(page: Page, chart: str = "#live-chart") -> str:

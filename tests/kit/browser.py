@@ -12,7 +12,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings: #when-alone
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan: few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
-  tabs          get_by_role("tab", name="Train" | "Chat" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-runs #tab-settings
+  tabs          get_by_role("tab", name="Train" | "Chat" | "Data" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-data #tab-runs #tab-settings
   Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
                 accordions whose first button tells their summary; what is folded is not in the page at all
                 goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
@@ -35,6 +35,10 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
                 #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed; details.lg-thought, details.lg-call in an answer
+  Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy, #data-undo, #data-redo, #data-add,
+                #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete, #data-row-close;
+                #data-table > #data-search, #data-problems, #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next;
+                #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
   Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
                 #details-chat, #details-settings, #details-story, #export-fold, #export-kind, #export-quant, #export-start,
                 #export-cancel, #export-notice, #export-status, #manage-fold, #rename-name, #rename, #delete, #delete-sure,

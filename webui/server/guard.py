@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MOST_BYTES = 8 << 20
 SERVED = re.compile(
-    r"/|/zh|/door|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
+    r"/|/zh|/door|/set\.jsonl|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
     r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
     r"startup-events|theme\.css)/?"
 )

@@ -70,6 +70,13 @@ def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     return Page(found, None)
 
 
+def row_of(rows: Rows, number: int) -> Example:
+    """By the number that names it. Raises DataError where the set has it no more."""
+    for place in (rows.numbers() == number).nonzero()[0][:1].tolist():
+        return rows[place][1]
+    raise DataError("sets.no_such_row", row=number, rows=len(rows))
+
+
 def text_of(example: Example) -> str:
     said = [part for message in example.messages for part in (message.content, message.reasoning)]
     return "\n".join([*said, *(part for part in (example.prompt, example.completion, example.text) if part)])

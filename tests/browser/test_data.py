@@ -1,0 +1,69 @@
+"""The Data page in a browser: a set is edited, mended by a button, undone, and taken home."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.data.store import DatasetStore
+from core.presets import PRESETS
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("path", "viewport", "tab", "next_rows", "edited"),
+    [
+        ("/?lang=en", kit.DESKTOP, "Data", "Page 2: 5 rows", "Version 2 was made"),
+        pytest.param("/?lang=zh", kit.PHONE, "数据", "第 2 页：5 行", "已生成版本 2", marks=pytest.mark.full),
+    ],
+    ids=["en-desktop", "zh-phone"],
+)
+def test_a_set_is_mended_edited_undone_and_taken_home(
+    chrome: Browser,
+    app: kit.App,
+    workspace: Workspace,
+    tmp_path: Path,
+    path: str,
+    viewport: dict,
+    tab: str,
+    next_rows: str,
+    edited: str,
+) -> None:
+    rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, 26)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:3]]), "utf-8")
+    DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).import_file(tmp_path / "mine.jsonl", "mine")
+    page, watch = kit.open_page(chrome, app, path, viewport=viewport)
+    kit.go_to_tab(page, tab)
+    kit.choose(page, "#data-sets", "mine")
+    kit.expect(page.locator("#data-rows label")).to_have_count(20)
+    page.locator("#data-mend-0", has_text="3").click()
+    page.locator("#data-next").click()
+    kit.expect(page.locator("#data-place")).to_contain_text(next_rows)  # 25 rows are left of 28
+    kit.choose(page, "#data-rows", "21")
+    kit.expect(page.locator("#data-row-first textarea")).to_have_value("What is number 21?")
+    page.locator("#data-row-second textarea").fill("Twenty-one <b>it</b> is.")
+    page.mouse.move(0, 0)  # the colour of a button under it is not asked for
+    kit.nothing_found(page)
+    page.locator("#data-row-save").click()
+    kit.expect(page.locator("#data-notice")).to_contain_text(edited)
+    kit.expect(page.locator("#data-rows label", has_text="<b>it</b>")).to_have_count(1)
+    with page.expect_download() as download:
+        page.locator("#data-export").click()
+    taken = Path(download.value.path()).read_text("utf-8").splitlines()
+    assert len(taken) == 25 and json.loads(taken[20])["messages"][1]["content"] == "Twenty-one <b>it</b> is."
+    page.locator("#data-undo").click()
+    kit.expect(page.locator("#data-rows label", has_text="<b>it</b>")).to_have_count(0)
+    page.locator("#data-undo").click()
+    kit.expect(page.locator("#data-undo")).to_be_disabled()
+    kit.expect(page.locator("#data-place")).to_contain_text("8")
+    watch.check()
+    page.context.close()

@@ -1,0 +1,122 @@
+"""What is wrong with the rows of a set, each with the button that mends it in every row; back and forth between versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from core.data.findings.finding import Finding, Repair
+from core.data.findings.look import findings
+from core.data.sets import working
+from core.data.sets.edits import Change
+from core.errors import GarageError
+from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.live import CONTROL, Update, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+BUTTONS = 6  # what else can be mended is offered when these were
+QUOTED = 3
+
+
+class Mending:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        self.offered = gr.State([])  # [kind, action, argument] of each button
+        with gr.Column(visible=False, elem_id="data-mending", elem_classes="lg-card") as self.column:
+            gr.HTML(tag("h2", w.t("data_page.found")))
+            self.said = gr.HTML("", elem_id="data-found")
+            self.value = gr.Textbox(visible=False, max_lines=1, **w.named("data_page.fill", "data-fill"))
+            self.buttons = [
+                gr.Button("", visible=False, size="sm", elem_id=f"data-mend-{i}", elem_classes="lg-remedy") for i in range(BUTTONS)
+            ]
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.offered, self.column, self.said, self.value, *self.buttons]
+
+    def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+        for number, button in enumerate(self.buttons):
+            redraw(button.click(self._mend(number), [chosen, self.offered, self.value], [notice_], **CONTROL))
+
+    def look(self, id: Any) -> list[Any]:
+        """Inputs: sets. Outputs: outputs. Reads the rows of a set that was changed, and the kept report of one that was not."""
+        hidden = [gr.update(visible=False)] * BUTTONS
+        try:
+            found, looked_at, rows = self._found(id)
+            may = self.services.datasets.get(id).origin == "imported"
+        except GarageError:  # said above already, by the head of the set
+            return [[], gr.update(visible=False), "", gr.update(visible=False), *hidden]
+        repairs = [repair for finding in found for repair in finding.repairs][:BUTTONS] if may else []
+        buttons = [gr.update(visible=True, value=self._label(repair)) for repair in repairs]
+        sampled = [muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows))] if looked_at < rows else []
+        return [
+            [[repair.kind, repair.action, repair.argument] for repair in repairs],
+            gr.update(visible=True),
+            join([*sampled, *map(self._told, found)]) if found else muted(self.w.t("data_page.nothing_found")),
+            gr.update(visible=any(repair.action == "fill" for repair in repairs)),
+            *buttons,
+            *hidden[len(buttons) :],
+        ]
+
+    def _found(self, id: Any) -> tuple[tuple[Finding, ...], int, int]:
+        """What was found, in how many rows that were looked at, of how many."""
+        store = self.services.datasets
+        info = store.get(id)
+        if info.version == 0:
+            report = store.report(id)
+            found, rows = report.findings, report.good_rows
+        else:
+            changed = store.rows(id)
+            found, rows = findings(iter(changed), every_row=False), len(changed)
+        return found, found[0].of if found else rows, rows
+
+    def _label(self, repair: Repair) -> str:
+        return self.w.t("data_page.mend", what=self.w.t(f"data_page.kind_{repair.kind}"), how=self.w.of(repair.label))
+
+    def _told(self, finding: Finding) -> Html:
+        w = self.w
+        return tag(
+            "details",
+            tag("summary", w.of(finding.said)),
+            tag("p", w.of(finding.meaning)),
+            tag("ul", *(tag("li", w.of(seen.said)) for seen in finding.examples[:QUOTED])),
+            class_="lg-fold lg-found",
+        )
+
+    def _mend(self, number: int) -> Callable[..., Update]:
+        def mend(id: Any, offered: Any, value: Any) -> Update:
+            """Inputs: sets, offered, value. Outputs: notice."""
+            if not isinstance(offered, list) or number >= len(offered):
+                return gr.skip()
+            kind, action, argument = offered[number]
+            filled = str(value or "") if action == "fill" else ""
+            return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument))
+
+        return mend
+
+    # ---- back and forth -------------------------------------------------------------------------------------------
+    def undo(self, id: Any) -> Update:
+        """Inputs: sets. Outputs: notice."""
+        return self.told(lambda: self._go(id, back=True), lambda change: self.w.t("data_page.undone", what=self.w.of(change.what)))
+
+    def redo(self, id: Any) -> Update:
+        """Inputs: sets. Outputs: notice."""
+        return self.told(lambda: self._go(id, back=False))
+
+    def _go(self, id: Any, back: bool) -> Change:
+        with self.services.datasets.editing(id) as (edits, _):
+            return edits.undo() if back else edits.redo()
+
+    def told(self, act: Callable[[], Change], words: Callable[[Change], str] | None = None) -> Update:
+        try:
+            change = act()
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message)))
+        said = words(change) if words else self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
+        return shown(notice(said, "ok"))
