@@ -187,7 +187,7 @@ def what_is_not_given(person: Wanting, hub: FakeHub) -> None:
     person.want(GOOD)
     person.is_told(GOOD, "hub.gated")
     tabs = person.page.get_by_role("tab")
-    tabs.nth(3).click()
+    tabs.last.click()
     person.page.locator("#hub-token input").fill("hf_without_the_right")
     person.page.locator("#hub-token-give").click()
     kit.expect(person.page.locator("#hub-token-forget")).to_be_visible()
@@ -265,7 +265,7 @@ def a_run_keeps_its_model(workspace: Workspace, person: Wanting) -> None:
     recipe = {"name": "keeps it", "model": {"id": GOOD}, "data": {"source": "sample:pirate_answers"}}
     run = Runs(workspace).create(Recipe.parse(recipe), "test")
     run.write_status(Status(state=State.PAUSED, since=time.time()))
-    person.page.get_by_role("tab").nth(3).click()
+    person.page.get_by_role("tab").last.click()
     row = person.page.locator("#disk-list li", has_text=GOOD)
     kit.expect(row).to_contain_text("keeps it")
     kit.expect(row.locator("button")).to_have_count(0)
