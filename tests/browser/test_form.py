@@ -256,3 +256,19 @@ def choose_preset(page: Page) -> None:
     kit.unfold(page, "#start-from")
     page.locator("#preset input").click()
     page.get_by_role("option").filter(has_text="Mine").click()
+
+
+def test_an_answer_between_a_click_and_what_is_told_of_it_leaves_the_choice(opened: Page) -> None:
+    """A button of choice is pressed in the page a moment before gradio tells of it; the look that arrives in between asked before."""
+    kit.unfold(opened, "#step-plan")
+    kit.choose(opened, "#method", "lora")
+    filled = opened.evaluate(
+        """() => {
+            const form = window.loraGarageForm, { revision } = form.sent({ explicit: {}, revision: 0 })[0];
+            document.querySelector("#method input[value=qlora]").click();
+            const answer = { is_look: true, revision, answers: {}, values: { method: "lora", rank: 7 } };
+            return form.take([["method", "method"], ["rank", "rank"]], answer, ["qlora", 8]).map((value) => value ?? "left");
+        }"""
+    )
+    assert filled == ["left", 7]
+    kit.expect(opened.locator("#method input[value=qlora]")).to_be_checked()

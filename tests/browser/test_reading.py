@@ -91,6 +91,7 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     page.context.close()
 
 
+@pytest.mark.full
 def test_a_table_is_learned_by_the_columns_that_a_person_says(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
     page, watch = opened(chrome, app)
     upload(page, tmp_path / "anfragen.csv", TABLE)

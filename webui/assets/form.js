@@ -10,11 +10,18 @@
   let pressed = 0;     // the last act that asked for the form to be filled
   let wanted;          // the model whose row was pressed
   let isAsked = false;
+  let clicked = { field: null, revision: -1 };  // the button of choice that was last clicked, of which gradio tells a moment later
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches?.("input[type=radio], input[type=checkbox]")) clicked = { field: event.target, revision: form.revision };
+  }, true);
 
   const isState = (value) => value !== null && typeof value === "object" && "explicit" in value && "revision" in value;
   const isEmpty = (value) => value === null || value === undefined || value === "";
   const isTyped = "input:not([type=radio]):not([type=checkbox]), textarea";
   const isTyping = (id) => document.activeElement?.matches(isTyped) && document.activeElement.closest("#" + id) !== null;
+
+  const isClicked = (id) => clicked.revision === form.revision && clicked.field.closest("#" + id) !== null;
 
   const touch = (name) => { touched[name] = ++form.revision; };
   const sent = (...values) => values.map((value) => (isState(value) ? JSON.parse(JSON.stringify(form)) : value));
@@ -67,14 +74,15 @@
         }
       }
       if (parent !== undefined) form.parent = parent;
-      if (!answer.is_look) form.revision++;  // looks that are on their way know nothing of it
-      return fields.map(([name, id], at) => {
+      const filled = fields.map(([name, id], at) => {
         const update = answer.values[name];
-        if (update === undefined || isKept(name) || (answer.is_look && isTyping(id))) return undefined;
+        if (update === undefined || isKept(name) || isClicked(id) || (answer.is_look && isTyping(id))) return undefined;
         const value = update !== null && typeof update === "object" ? update.value : update;
         if (value === now[at]) return undefined;
         return value === update ? update : { __type__: "update", ...update };
       });
+      if (!answer.is_look) form.revision++;  // looks that are on their way know nothing of it
+      return filled;
     },
   };
 })();
