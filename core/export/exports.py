@@ -171,6 +171,7 @@ class ExportResult(Frozen):
     ollama_name: str | None = None
     created: float
     seconds: float
+    phases: tuple[tuple[str, float], ...] = ()  # stages in their order, with their seconds
 
     @property
     def bytes(self) -> int:
@@ -178,7 +179,8 @@ class ExportResult(Frozen):
 
 
 class ExportStatus(Frozen):
-    """status.json: how far an export is. fraction: of this stage, or None where it cannot be told."""
+    """status.json: how far an export is. fraction: of this stage, or None where it cannot be told; phase: which stage that is, from 0, and
+    phase_since when it began."""
 
     v: int = 1
     state: State = "starting"
@@ -189,6 +191,8 @@ class ExportStatus(Frozen):
     check: ExportCheck | None = None  # the numbers, also of a proof that failed
     pid: int | None = None
     since: float = 0.0
+    phase: int = 0
+    phase_since: float = 0.0
     awake: Message | None = None  # whether this PC may fall asleep under it
 
     @property

@@ -35,6 +35,7 @@ from core.export.exports import (
     adapter_folder,
     loss_text,
 )
+from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.models.library import Models
@@ -71,6 +72,7 @@ class ExportReporter(Job[ExportStatus]):
         self.folder = folder
         self._cancelled = threading.Event()
         self._asked_at = 0.0
+        self._begun = [(self.status.stage, self.status.since)]
 
     def __enter__(self) -> Self:
         self._put()
@@ -80,7 +82,14 @@ class ExportReporter(Job[ExportStatus]):
         self.folder.write(status)
 
     def stage(self, stage: str, fraction: float | None = None) -> None:
-        self._progress(stage=stage, fraction=fraction)
+        if stage != self._begun[-1][0]:
+            self._begun.append((stage, time.time()))
+        self._progress(stage=stage, fraction=fraction, phase=len(self._begun) - 1, phase_since=self._begun[-1][1])
+
+    def phases(self) -> tuple[tuple[str, float], ...]:
+        """All until now, with their seconds."""
+        ends = [*(since for _, since in self._begun[1:]), time.time()]
+        return tuple((stage, round(end - since, 1)) for (stage, since), end in zip(self._begun, ends, strict=True))
 
     def counted(self, stage: str, progress: Progress | None) -> None:
         self.stage(stage, progress.done / progress.total if progress and progress.total else None)
@@ -222,6 +231,7 @@ class Exporter:
             ollama_name=self._ollama_name() if request.kind == "gguf" else None,
             created=time.time(),
             seconds=round(time.monotonic() - started, 1),
+            phases=job.phases(),
         )
         return self._publish(out, result)
 
@@ -376,14 +386,12 @@ class Exporter:
 
 def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
     """Disk space while it works; a GGUF is written from a merged folder that lies beside it until then."""
-    merged = 2 * base.parameters
+    merged = MERGED * base.parameters
     if request.kind == "merged":
         return merged
     if with_tools:
-        from core.export.llamacpp.make import need_bytes
-
         words = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
-        return need_bytes(request.quant or QUANTS[0], base.parameters, words)
+        return gguf_disk(request.quant or QUANTS[0], base.parameters, words)
     from core.export.gguf import BYTES_A_PARAMETER
 
     return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)

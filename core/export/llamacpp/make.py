@@ -20,12 +20,11 @@ from core.export.llamacpp import child, proof
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
 from core.export.proof import Method, Work
+from core.export.room import BYTES_A_PARAMETER, MOST_POSITIONS
 from core.export.stored import Base
 from core.messages import Message, msg
 
 SIXTEEN = ("f16", "bf16")
-# Of the file, a parameter; quantised matrices and the vectors and embeddings that stay larger, as llama.cpp writes models of 1B up.
-BYTES_A_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.72, "q4_k_m": 0.62}
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,6 @@ class Order:
     check: Check
 
 
-def need_bytes(quant: str, parameters: int, words: int) -> int:
-    """Disk at the most: merged and 16-bit beside each other, or 16-bit, quantised and the probabilities that are compared."""
-    kept = 2 * 4 * proof.MOST_POSITIONS * words
-    return int(max(4 * parameters, (2 + BYTES_A_PARAMETER[quant]) * parameters) + kept)
-
-
 def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     """The proven file in order.target, and notes. A check that has not passed says why; the file is then the person's to keep or not.
 
@@ -63,7 +56,7 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     order.work.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(order.adapter)
     probes, own = proof.probes_of(order.rows, tokenizer, order.method.by_layer)
-    kept = proof.Kept(order.work / "adapter.logs", max(1, proof.MOST_POSITIONS // len(probes)))
+    kept = proof.Kept(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
     work = Work(order.method, tokenizer, probes, own, order.stage, order.check)
     sixteen = convert(order, tokenizer.template.stop)
     work, expected, compared = proof.expect(order.base, order.adapter, order.merged, work, kept)

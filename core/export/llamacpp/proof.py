@@ -36,7 +36,6 @@ from core.export.stored import Base, empty, read_base
 from core.messages import Message, msg
 
 PROMPTS = 20
-MOST_POSITIONS = 384  # of the probabilities of all words: 230 MB at 150,000 words
 # Mean Kullback-Leibler divergence, nats. The tuned starter, 2026-11-26: f16 1e-6, bf16 7e-5, q8_0 0.003, q6_k 0.009, q5_k_m 0.16, q4_k_m 0.04;
 # one v_proj of zeros 0.07, rope theta 0.07, rms eps 0.0013, the base in place of the tuned model 1.5.
 MOST_DIVERGENCE = {"f16": 5e-4, "bf16": 5e-4, "q8_0": 0.02, "q6_k": 0.05, "q5_k_m": 0.25, "q4_k_m": 0.25}
