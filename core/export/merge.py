@@ -1,7 +1,7 @@
 """W + BA: an adapter merged into its freshly read 16-bit base, as an ordinary Hugging Face folder. Never into 4 bit.
 
 LoRA, rsLoRA and DoRA are merged tensor by tensor from file to file: each sum is formed in float32 and rounded once, and
-memory holds one tensor at a time. What an adapter has beyond those (trained embeddings, ranks by pattern, ...) goes through
+memory holds one tensor at a time. What an adapter has beyond those (trained embeddings, biases, ...) goes through
 peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers only (torch).
 """
 
@@ -21,7 +21,7 @@ import torch
 from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
-from core.export.pairs import Pair, lora_pairs, scale_of
+from core.export.pairs import Pair, lora_pairs
 from core.export.stored import FLOATS, INDEX, Base
 from core.models.adapters import TOKENIZER_FILES
 from core.models.weights import open_tensors
@@ -66,7 +66,7 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
 
 # ---- streaming --------------------------------------------------------------------------------------------------------
 def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check) -> None:
-    scale, done = scale_of(adapter), 0
+    done = 0
     weight_map: dict[str, str] = {}
     with open_tensors(adapter / "adapter_model.safetensors") as lora:
         for file in sorted({t.file for t in base.tensors.values()}):
@@ -83,7 +83,7 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
                         tensor = weights.get_tensor(name)
                         if pair := pairs.get(name):
                             a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
-                            tensor = torch.add(tensor.float(), pair.product(a, b, 0, len(tensor)), alpha=scale)
+                            tensor = torch.add(tensor.float(), pair.product(a, b, 0, len(tensor)), alpha=pair.scale)
                             if pair.magnitude:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
                                 lengths = torch.linalg.norm(tensor, dim=1, keepdim=True)
                                 tensor *= lora.get_tensor(pair.magnitude).float()[:, None] / lengths

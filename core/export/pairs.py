@@ -1,4 +1,4 @@
-"""Which factors of an adapter's file belong to which tensor of the base's files: W + scale * B @ A, tensor by tensor. Workers only (torch)."""
+"""Which factors of an adapter's file belong to which tensor of the base's files, and by which scale: W + scale * B @ A. Workers only (torch)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import get_pattern_key
 
 from core import files
 from core.export.stored import Base
@@ -32,10 +33,12 @@ class Experts:
 
 @dataclass(frozen=True)
 class Pair:
-    """Where an adapter's file has A and B of one tensor of the base, and DoRA's magnitudes (rows,) where it has them."""
+    """Where an adapter's file has A and B of one tensor of the base, what B @ A is multiplied by, and DoRA's magnitudes (rows,) where it
+    has them."""
 
     a: str
     b: str
+    scale: float
     magnitude: str | None = None
     experts: Experts | None = None
 
@@ -56,8 +59,8 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
     config = files.read_object(adapter / "adapter_config.json")
     plain = not any(
         config.get(name)
-        for name in ("modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
-                     "trainable_token_indices", "layer_replication", "megatron_config",
+        for name in ("modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices", "layer_replication",
+                     "megatron_config",
                      "alora_invocation_tokens", "use_bdlora", "arrow_config")
     )  # fmt: skip
     if not plain or config.get("bias", "none") != "none":
@@ -67,9 +70,11 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
     pairs: dict[str, Pair] = {}
     for key in (k for k, s in shapes.items() if k.endswith(".lora_A.weight") and len(s) == 2):
         if parameter := _parameter(base, key, config.get("target_parameters") or ()):
-            found = _of_experts(base, parameter, key, shapes)
+            if config.get("rank_pattern") or config.get("alpha_pattern"):
+                return None
+            found = _of_experts(base, parameter, key, shapes, scale_of(config, key))
         else:
-            found = _of_matrix(base, key, shapes, bool(config.get("use_dora")))
+            found = _of_matrix(base, key, shapes, bool(config.get("use_dora")), scale_of(config, key))
         if not found:
             return None  # no tensors of the files alone
         pairs |= found
@@ -77,12 +82,17 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
     return pairs if used == shapes.keys() else None
 
 
-def scale_of(adapter: Path) -> float:
-    config = files.read_object(adapter / "adapter_config.json")
-    return float(config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]))
+def scale_of(config: Mapping[str, Any], key: str) -> float:
+    """Of one factor: alpha / rank, or alpha / sqrt(rank), each as PEFT matches the patterns of its config (as regular expressions)."""
+    module = key.removeprefix(PREFIX).partition(".lora_")[0]
+    rank, alpha = (
+        (patterns := config.get(f"{name}_pattern") or {}).get(get_pattern_key(patterns, module), config[usual])
+        for name, usual in (("rank", "r"), ("alpha", "lora_alpha"))
+    )
+    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
-def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool) -> dict[str, Pair]:
+def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale: float) -> dict[str, Pair]:
     module = key.removesuffix(".lora_A.weight")
     other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
     if (name := parameter) not in base.tensors:
@@ -93,7 +103,7 @@ def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool) -> di
     magnitude = f"{module}.lora_magnitude_vector" if has_magnitudes else None
     if magnitude and shapes.get(magnitude) != stored.shape[:1]:
         return {}
-    return {name: Pair(key, other, magnitude)}
+    return {name: Pair(key, other, scale, magnitude)}
 
 
 # ---- experts: all of a layer in one parameter --------------------------------------------------------------------------
@@ -111,7 +121,7 @@ def _parameter(base: Base, key: str, targets: Any) -> str | None:
     return names[-1 - depth] if depth < len(names) else None
 
 
-def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes) -> dict[str, Pair]:
+def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: float) -> dict[str, Pair]:
     other, shape = key.replace(".lora_A.", ".lora_B."), base.model.get_parameter(parameter).shape
     if len(shape) != 3:
         return {}
@@ -120,7 +130,7 @@ def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes) -> dict[st
     wide, rows = sides if turned else reversed(sides)
     if other not in shapes or shapes[key][1] != wide or shapes[other] != (rows, shapes[key][0]) or shapes[key][0] % count:
         return {}
-    pair = Pair(key, other, experts=Experts(count, turned))
+    pair = Pair(key, other, scale, experts=Experts(count, turned))
     if name := base.stored_names.get(parameter):
         return {name: pair} if base.tensors[name].shape == (count, *sides) else {}
     parts = dict(_one_by_one(base, parameter, pair, wide))

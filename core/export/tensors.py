@@ -19,7 +19,7 @@ import torch
 
 from core.export.gguf import one_step
 from core.export.merge import Check, Progress
-from core.export.pairs import Pair, scale_of
+from core.export.pairs import Pair
 from core.export.stored import FLOATS, Base
 from core.models.weights import open_tensors
 
@@ -109,7 +109,7 @@ class Tuned:
     """W + s * B @ A of a base and its adapter, in float32, as many rows as are asked for."""
 
     def __init__(self, base: Reader, adapter: Path, pairs: dict[str, Pair]):
-        self.base, self._pairs, self._scale = base, pairs, scale_of(adapter)
+        self.base, self._pairs = base, pairs
         self.adapter = read_all(adapter / "adapter_model.safetensors")
 
     def changes(self, name: str) -> bool:
@@ -121,7 +121,7 @@ class Tuned:
             weight = weight.float()
         if (pair := self._pairs.get(name)) is None:
             return weight
-        tuned = weight + self._scale * pair.product(self.adapter[pair.a].float(), self.adapter[pair.b].float(), start, stop)
+        tuned = weight + pair.scale * pair.product(self.adapter[pair.a].float(), self.adapter[pair.b].float(), start, stop)
         if pair.magnitude is None:
             return tuned
         return tuned * (self.adapter[pair.magnitude][start:stop].float() / tuned.norm(dim=1))[:, None]
