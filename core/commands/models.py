@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from core import files
 from core.advice import shelf
 from core.advice.shelf import Shelf
 from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width, written_over
 from core.errors import ModelError
+from core.export.llamacpp.ways_out import WayOut, way_of, way_out
 from core.hub import search as hub_search
 from core.hub.answers import in_words as size_in_words
 from core.hub.downloads import Downloads
@@ -226,12 +228,20 @@ def hub_cells(row: Found) -> list[str]:
 
 def kept_json(row: Kept) -> dict[str, Any]:
     uses = [asdict(use) for use in row.uses]
-    said = {"store": row.store, "id": row.id, "folder": str(row.folder), "bytes": row.size, "last_used": row.last_used}
+    there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]  # GGUF files have none
+    config = next((found for file in there if (found := files.read_object(file))), None)
+    said: dict[str, Any] = {"leaves": leaves_json(way_out(config)) if config else None}
+    said |= {"store": row.store, "id": row.id, "folder": str(row.folder), "bytes": row.size, "last_used": row.last_used}
     return said | {"is_whole": row.is_whole, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
 
 
 def download_json(row: Download) -> dict[str, Any]:
     return row.model_dump(mode="json", exclude={"asked"}) | {"seconds_left": row.seconds_left}
+
+
+def leaves_json(way: WayOut) -> dict[str, Any]:
+    """As GGUF (and merged), or merged only, and why; beside its adapter, by which each leaves."""
+    return {"as": way.best, "why": plain(way.why) if way.why else None}
 
 
 def shelf_json(found: Shelf) -> dict[str, Any]:
@@ -241,6 +251,7 @@ def shelf_json(found: Shelf) -> dict[str, Any]:
             "verdict": row.verdict, "method": row.method, "needed_gib": row.needed_gib, "download_bytes": row.download_bytes,
             "licence": row.model.licence, "commercial": row.model.commercial, "gate": row.gate,
             "languages": list(row.model.languages), "thinking": row.model.thinking, "tools": row.model.tools, "note": row.model.note,
+            "leaves": leaves_json(way_of(row.model)),
         }
         for row in found.rows
     ]  # fmt: skip

@@ -259,6 +259,10 @@ class Exporter:
         if Trust(self.workspace).allows(recipe.model.id, model_folder):
             raise ExportError("trust.export")
         job.stage("starting")
+        if request.kind == "gguf":
+            from core.export.llamacpp.tools import see_family
+
+            see_family(self.workspace, model_folder)
 
         from core.export import merge, proof, stored
 

@@ -9,6 +9,7 @@ from typing import Any
 from core.advice.catalogue import Fit
 from core.advice.shelf import HubRow, Row, Shelf
 from core.advice.wish import Wish, language_name
+from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
 from core.models.known import KnownModel
 from core.models.shapes import ModelShape
@@ -88,7 +89,7 @@ def said(found: Shelf, controls: Wish, w: Wording) -> Html:
 
 def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
     """language: the one that was asked for, which is then named. The whole row is the button's to press (shelf.css)."""
-    model = each.model
+    model, way = each.model, way_of(each.model)
     facts = [
         w.t("shelf_view.billions", billions=billions(model)),
         needs(each, w),
@@ -97,6 +98,7 @@ def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
         spoken(model.languages, language, w),
         w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking != "never" else "",
         w.t("shelf_view.tools") if model.tools else "",
+        w.t(f"shelf_view.leaves_{way.best}"),
         model.released,
     ]
     return tag(
@@ -104,6 +106,7 @@ def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
         head(model.hub, model.title, verdict(each, w), marks, w),
         tag("p", model.note.get(w.language, model.note["en"])),
         tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
+        tag("p", w.of(way.why), class_="lg-quiet") if way.why else None,
         gate(each.gate, w),
     )
 

@@ -28,6 +28,7 @@ from filelock import FileLock
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child
+from core.export.llamacpp.ways_out import way_out
 from core.messages import Message, msg
 from core.presets import PRESETS
 from core.system import processor
@@ -83,6 +84,12 @@ def own_checkout(workspace: Workspace) -> Path | None:
         if not (checkout / part).is_file():
             raise ExportError("gguf.own_checkout", folder=checkout, missing=part, file=workspace.root / settings.NAME)
     return checkout
+
+
+def see_family(workspace: Workspace, model: Path) -> None:
+    """Before anything is fetched or merged. Raises ExportError for a model that llama.cpp's converter, ours or the person's own, does not know."""
+    if why := way_out(files.read_object(model / "config.json"), own_checkout(workspace)).why:
+        raise ExportError(why)
 
 
 def why_none(workspace: Workspace) -> Message | None:
