@@ -41,9 +41,10 @@ from core.messages import Message, msg
 from core.models.library import Models
 from core.models.trust import Trust
 from core.progress import Progress
-from core.runs import model_card
+from core.runs import best
 from core.runs import process as run_process
 from core.runs.all import Runs
+from core.runs.cards import model_card
 from core.runs.folder import RunFolder
 from core.system.awake import KeepAwake
 from core.system.job import Job
@@ -284,7 +285,7 @@ class Exporter:
             shutil.rmtree(merged)
         if request.kind == "gguf":
             notes += self._write_modelfile(adapter, exported)
-        card = model_card.of_export(recipe, base.folder, self.run_folder.name, self._form(base.dtype_name))
+        card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
         (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
         if elsewhere := self._elsewhere(method.compute):
@@ -364,11 +365,12 @@ class Exporter:
         (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
         return derived.notes
 
-    def _form(self, dtype: str) -> str:
-        if self.request.kind == "merged":
-            return f"The base with a LoRA adapter merged into its {dtype} weights; loads like any Hugging Face model."
-        command = f"ollama create {self._ollama_name()} -f Modelfile"
-        return f"A GGUF file ({self.request.quant}) for llama.cpp and Ollama. In this folder: `{command}`"
+    def _form(self, dtype: str) -> model_card.Form:
+        request = self.request
+        file = f"{self._ollama_name()}-{request.quant}.gguf" if request.kind == "gguf" else ""
+        return model_card.Form(
+            kind=request.kind, step=step_of(request.checkpoint), quant=request.quant or "", file=file, dtype=dtype
+        )
 
     def _publish(self, out: Path, result: ExportResult) -> ExportResult:
         """Put a finished export in its place; an earlier one of the same name is replaced only now."""
@@ -399,6 +401,10 @@ def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
     from core.export.gguf import BYTES_A_PARAMETER
 
     return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)
+
+
+def step_of(checkpoint: str | None) -> int | None:
+    return best.step_of(checkpoint) if checkpoint else None
 
 
 def folder_bytes(folder: Path) -> int:

@@ -35,14 +35,6 @@ from core.presets import PRESETS, load
 from core.workspace.folder import expand
 
 CATALOGUE = PRESETS / "models.yaml"
-# What a hub calls a licence, where that is not its SPDX name in lower case.
-LICENCES = {
-    "gemma": "Gemma Terms of Use", "lfm1.0": "LFM Open License v1.0", "llama2": "Llama 2 Community License",
-    "llama3": "Llama 3 Community License", "llama3.1": "Llama 3.1 Community License", "llama3.2": "Llama 3.2 Community License",
-    "llama3.3": "Llama 3.3 Community License", "qwen": "Qwen License", "qwen-research": "Qwen Research License",
-    "mrl": "Mistral Research License", "falcon-llm-license": "Falcon LLM License 2.0", "exaone": "EXAONE AI Model License 1.2 NC",
-    "nvidia-open-model-license": "NVIDIA Open Model License", "tencent-hunyuan-community": "Tencent Hunyuan Community License",
-}  # fmt: skip
 _CODE = re.compile(r"[a-z]{2}")
 _SIZE_IN_NAME = re.compile(r"[-_ ](?:[A-Z]?\d+(?:\.\d+)?[BM](?:-A\d+(?:\.\d+)?B)?)(?![\w.]).*", re.IGNORECASE)
 _NO_SIZE = ("_token_id", "_token_index", "use_cache", "quantization_config")  # keys of a config.json, or their ends
@@ -220,7 +212,7 @@ def _licence(told: str | None) -> str | None:
     if told is None:
         return None
     spdx = {model.licence.lower(): model.licence for model in known.known_models()}
-    return LICENCES.get(told) or spdx.get(told.lower()) or told
+    return known.LICENCES.get(told) or spdx.get(told.lower()) or told
 
 
 def _commercial(licence: str) -> str:

@@ -18,6 +18,14 @@ SMALLEST, LARGEST = 50e6, 500e9
 
 Commercial = Literal["allowed", "limited", "forbidden"]
 Thinking = Literal["never", "optional", "always"]
+# What a hub calls a licence, where that is not its SPDX name in lower case.
+LICENCES = {
+    "gemma": "Gemma Terms of Use", "lfm1.0": "LFM Open License v1.0", "llama2": "Llama 2 Community License",
+    "llama3": "Llama 3 Community License", "llama3.1": "Llama 3.1 Community License", "llama3.2": "Llama 3.2 Community License",
+    "llama3.3": "Llama 3.3 Community License", "qwen": "Qwen License", "qwen-research": "Qwen Research License",
+    "mrl": "Mistral Research License", "falcon-llm-license": "Falcon LLM License 2.0", "exaone": "EXAONE AI Model License 1.2 NC",
+    "nvidia-open-model-license": "NVIDIA Open Model License", "tencent-hunyuan-community": "Tencent Hunyuan Community License",
+}  # fmt: skip
 
 
 class KnownModel(BaseModel):

