@@ -32,6 +32,15 @@ from webui.state.services import Services
 
 LARGEST_UPLOAD = "2gb"
 NAMES = {"en": "English", "zh": "中文"}
+# The part of the Runs page that the button is about; the tab's own parts are drawn a moment later.
+SEE_WAY_OUT = """() => {
+  const see = (times) => {
+    const place = document.querySelector("#way-out");
+    if (place?.offsetParent) place.scrollIntoView({ block: "start" });
+    else if (times) requestAnimationFrame(() => see(times - 1));
+  };
+  see(200);
+}"""
 HTML_LANG = (
     """<script>document.documentElement.lang = location.pathname.replace(/\\/$/, '').endsWith('/zh') ? 'zh-CN' : 'en';</script>"""
 )
@@ -103,6 +112,12 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
         None, [tabs, chat.target, chat.chosen], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip
+    pulse.after(
+        train.run.take_out.click(
+            lambda: runs.to_way_out(shown.row.id if (shown := services.snapshots.now().shown) else None),
+            None, [tabs, runs.list, *runs.opening], show_progress="hidden", queue=False, api_visibility="private",
+        )
+    ).then(None, js=SEE_WAY_OUT)  # fmt: skip
     pulse.wire(demo, gr.Timer(TICK_S))
 
 

@@ -138,6 +138,14 @@ class Models:
         except ModelError as error:
             raise ModelError(with_nearest(wanted, error.message, [known.hub for known in known_models()])) from None
 
+    def shape_here(self, model_id: str) -> ModelShape | None:
+        """As `shape`, without ever asking the hub: None for a model that neither is here nor in the catalogue."""
+        try:
+            found = self._here(self.hub_id(model_id), None)
+            return _shape_in(found) if isinstance(found, Path) else found
+        except ModelError:
+            return None
+
     def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
         """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much as its
         shape says. Raises ModelError."""

@@ -76,7 +76,7 @@ def empty(workspace: Workspace) -> None:
     wait_until(lambda: all(runs.status(run).state not in BUSY for run in runs.folders()), 60)
     for run in runs.folders():
         runs.delete(run)
-    for folder in workspace.datasets.glob("[!.]*"):
+    for folder in (*workspace.datasets.glob("[!.]*"), *workspace.exports.iterdir()):
         shutil.rmtree(folder)
     for name in WRITTEN:
         path = workspace.root / name

@@ -40,9 +40,10 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #data-table > #data-search, #data-problems, #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next;
                 #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
   Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
-                #details-chat, #details-settings, #details-story, #export-fold, #export-kind, #export-quant, #export-start,
-                #export-cancel, #export-notice, #export-status, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
-                #delete-really, #delete-keep, #manage-notice
+                #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
+                #delete-really, #delete-keep, #manage-notice; #run-way-out (of Train) leads to #way-out > #export-where (radio), #export-about,
+                #export-forms-fold > #export-form (radio), #export-start, #export-cancel, #export-notice, #export-progress,
+                #export-status (.lg-export, button[data-act])
 A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `.lc-note`.
 """
 

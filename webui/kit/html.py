@@ -54,3 +54,11 @@ def notice(sentence: str, tone: str = "bad") -> Html:
     if not sentence:
         return Html("")
     return tag("p", sentence, class_=f"lg-notice lg-{tone}", role="alert" if tone == "bad" else "status")
+
+
+def bar(label: str, percent: int | None) -> Html:
+    """How far something is; None: it goes on, nobody knows how far."""
+    unknown = " lg-bar-unknown" if percent is None else ""
+    fill = tag("div", class_=f"lg-bar-fill{unknown}", style=f"width:{100 if percent is None else percent}%")
+    values = {"aria_valuemin": 0, "aria_valuemax": 100, "aria_valuenow": percent}
+    return tag("div", fill, class_="lg-bar", role="progressbar", aria_label=label, **values)

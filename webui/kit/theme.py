@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHEETS = ("page.css", "wizard.css", "learned.css", "shelf.css")
+SHEETS = ("page.css", "wizard.css", "learned.css", "shelf.css", "way_out.css")
 
 
 def styles() -> str:
@@ -74,7 +74,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_800",
         button_primary_text_color="#ffffff",
         button_secondary_background_fill="#eceae5",
         button_secondary_background_fill_dark="#34322e",

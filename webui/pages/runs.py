@@ -7,24 +7,21 @@ from typing import Any
 import gradio as gr
 
 from core.errors import GarageError
-from core.export.exports import QUANTS, ExportCheck, ExportResult, ExportStatus
-from core.export.llamacpp import tools
-from core.messages import msg
-from core.runs.states import BUSY, may_resume
+from core.runs.states import may_resume
 from webui.form import further
 from webui.kit import format
-from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
+from webui.kit.html import notice, placeholder, tag
 from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
+from webui.run.way_out import WayOut
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, RunView
 
 NARROW = "\u00a0"  # keeps "80 MB" together
-KINDS = ("adapter", "merged", "gguf")
 
 
 class RunsPage:
@@ -32,6 +29,7 @@ class RunsPage:
         """opened: the id of the run this page has open, kept by the server for each visitor."""
         self.services, self.w, self.opened = services, wording, opened
         self.finding = RunFinding(services, wording, "details", self._view)
+        self.way_out = WayOut(services, wording, opened)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -48,43 +46,31 @@ class RunsPage:
                     visible=bool(rows),
                     **w.named("runs_page.list", "runs-list"),
                 )
-            with gr.Column(scale=6, min_width=320, visible=bool(rows)) as self.side, gr.Column(elem_classes="lg-card"):
-                gr.HTML(tag("h2", w.t("runs_page.details")))
-                self.unopened = gr.HTML(placeholder(w.t("runs_page.unopened")), elem_id="runs-unopened")
-                self.card = gr.HTML("", visible=False, elem_id="details-card")
-                self.finding.build()
-                with gr.Column(visible=False, elem_id="details") as self.details:
-                    self.chart = live_chart(self.services, w, None, "details-chart")
-                    self.film = film_strip(self.services, w, None, "details-film")
-                    self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
-                    with gr.Row(elem_classes="lg-tight"):
-                        self.resume = gr.Button(
-                            w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume"
-                        )
-                        self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
-                        self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
-                    with gr.Accordion(w.t("train_page.run_settings"), open=False):
-                        self.settings = gr.HTML("", elem_id="details-settings")
-                    with gr.Accordion(w.t("train_page.story"), open=False):
-                        self.story = gr.HTML("", elem_id="details-story")
-                    with gr.Accordion(w.t("runs_page.export"), open=False, elem_id="export-fold"):
-                        self._build_export()
-                    with gr.Accordion(w.t("runs_page.manage"), open=False, elem_id="manage-fold"):
-                        self._build_manage()
+            with gr.Column(scale=6, min_width=320, visible=bool(rows), elem_id="runs-side") as self.side:
+                self._build_details()
+                self.way_out.build()
 
-    def _build_export(self) -> None:
+    def _build_details(self) -> None:
         w = self.w
-        kinds = [(w.t(f"runs_page.kind_{kind}"), kind) for kind in KINDS]
-        self.kind = gr.Radio(kinds, value="adapter", **w.named("runs_page.kind", "export-kind"))
-        quants = [(w.t(f"runs_page.quant_{quant}"), quant) for quant in QUANTS]
-        usual = self.services.exports.usual_quant()
-        self.quant = gr.Radio(quants, value=usual, visible=False, **w.named("runs_page.quant", "export-quant"))
-        self.tools = gr.HTML("", visible=False, elem_id="export-tools")
-        with gr.Row(elem_classes="lg-tight"):
-            self.export = gr.Button(w.t("runs_page.export_start"), elem_id="export-start")
-            self.cancel = gr.Button(w.t("runs_page.export_cancel"), visible=False, elem_id="export-cancel")
-        self.export_notice = gr.HTML("", visible=False, elem_id="export-notice")
-        self.exports = gr.HTML("", elem_id="export-status")
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("runs_page.details")))
+            self.unopened = gr.HTML(placeholder(w.t("runs_page.unopened")), elem_id="runs-unopened")
+            self.card = gr.HTML("", visible=False, elem_id="details-card")
+            self.finding.build()
+            with gr.Column(visible=False, elem_id="details") as self.details:
+                self.chart = live_chart(self.services, w, None, "details-chart")
+                self.film = film_strip(self.services, w, None, "details-film")
+                self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
+                with gr.Row(elem_classes="lg-tight"):
+                    self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume")
+                    self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
+                    self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
+                with gr.Accordion(w.t("train_page.run_settings"), open=False):
+                    self.settings = gr.HTML("", elem_id="details-settings")
+                with gr.Accordion(w.t("train_page.story"), open=False):
+                    self.story = gr.HTML("", elem_id="details-story")
+                with gr.Accordion(w.t("runs_page.manage"), open=False, elem_id="manage-fold"):
+                    self._build_manage()
 
     def _build_manage(self) -> None:
         w = self.w
@@ -120,9 +106,7 @@ class RunsPage:
                 self.further,
                 lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(self._row(look))),
             ),
-            LivePart(self.export, self._export_button),
-            LivePart(self.cancel, self._cancel_button),
-            LivePart(self.exports, self._exports),
+            *self.way_out.parts(),
         ]
 
     def _row(self, look: ViewContext) -> RunRow | None:
@@ -135,98 +119,18 @@ class RunsPage:
     def _view(self, look: ViewContext) -> RunView | None:
         return self.services.snapshots.view(look.opened) if self._row(look) else None
 
-    def _export_button(self, look: ViewContext) -> dict[str, Any]:
-        row = self._row(look)
-        return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
-
-    def _cancel_button(self, look: ViewContext) -> dict[str, Any]:
-        row = self._row(look)
-        attempts = self.services.snapshots.exports(row.id)[1] if row else {}
-        return gr.update(visible=any(status.active for status in attempts.values()))
-
-    def _exports(self, look: ViewContext) -> dict[str, Any]:
-        row = self._row(look)
-        if row is None:
-            return gr.update(value="")
-        w = self.w
-        if not row.status.has_adapter:
-            return gr.update(value=muted(w.t("runs_page.no_adapter")))
-        results, attempts = self.services.snapshots.exports(row.id)
-        parts = [self._attempt(kind, quant, status) for (kind, quant), status in attempts.items()]
-        parts += [self._result(result) for result in results]
-        return gr.update(value=join(parts) or muted(w.t("runs_page.no_exports")))
-
-    def _attempt(self, kind: str, quant: str | None, status: ExportStatus) -> Html:
-        w = self.w
-        name = self._kind(kind, quant)
-        if status.active:
-            percent = f" {round(100 * status.fraction)} %" if status.fraction is not None else ""
-            said = notice(f"{name}: {w.of(status.stage_text)}{percent}", "plain")
-            return join([said, muted(w.of(status.awake))]) if status.awake else said
-        return notice(f"{name}: {w.of(status.message)}", "plain" if status.state == "cancelled" else "bad")
-
-    def _result(self, result: ExportResult) -> Html:
-        """What was made, the proof's numbers, and where it lies."""
-        w = self.w
-        size = w.t("runs_page.export_size", files=len(result.files), size=format.bytes_used(result.bytes))
-        pairs = [(w.t("runs_page.folder"), tag("code", str(self.services.exports.folder(result)))), (w.t("runs_page.size"), size)]
-        pairs.append((w.t("runs_page.proof"), self._proof(result.check)))
-        command = self.services.exports.ollama_command(result)
-        if command:
-            pairs.append((w.t("runs_page.ollama"), tag("code", command)))
-        return tag(
-            "div",
-            tag(
-                "p",
-                tag("strong", self._kind(result.kind, result.quant)),
-                " ",
-                tag("span", format.moment(result.created), class_="lg-quiet"),
-            ),
-            facts(pairs),
-            *(muted(w.of(note)) for note in result.notes),
-            self._differences(result.check),
-            class_="lg-report",
-        )
-
-    def _kind(self, kind: str, quant: str | None) -> str:
-        return self.w.t(f"runs_page.short_{kind}") + (f" ({quant})" if quant else "")
-
-    def _proof(self, check: ExportCheck) -> str:
-        """Which proof was made, and what it found."""
-        w = self.w
-        verdict = w.t("runs_page.proof_passed" if check.passed else "runs_page.proof_failed")
-        return w.t("runs_page.proof_says", verdict=verdict, found=w.of(check.found))
-
-    def _differences(self, check: ExportCheck) -> Html | None:
-        """The answers that are not the same, side by side with what was asked; folded."""
-        if not check.differences:
-            return None
-        w = self.w
-        lines = [
-            tag(
-                "dl",
-                *(tag("dt", w.t("runs_page.asked")), tag("dd", item.prompt)),
-                *(tag("dt", w.t("runs_page.by_adapter")), tag("dd", item.adapter)),
-                *(tag("dt", w.t("runs_page.by_export")), tag("dd", item.export)),
-                class_="lg-facts",
-            )
-            for item in check.differences
-        ]
-        return tag("details", tag("summary", w.t("runs_page.differences", count=len(lines))), *lines)
-
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown, chat_chosen: gr.State) -> None:
         pulse.after(
             self.list.select(
                 self.open,
                 [self.list],
-                [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.export_notice, self.run_notice],
+                self.opening,
                 **AT_ONCE,
             )
         )
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        self.kind.change(self.choose_kind, [self.kind], [self.quant, self.tools], **AT_ONCE)
         pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **CONTROL))
         self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **AT_ONCE)
         self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
@@ -238,11 +142,15 @@ class RunsPage:
                 **CONTROL,
             )
         )
-        pulse.after(self.export.click(self.start_export, [self.opened, self.kind, self.quant], [self.export_notice], **CONTROL))
-        pulse.after(self.cancel.click(self.cancel_exports, [self.opened], [self.export_notice], **CONTROL))
+        self.way_out.wire(pulse)
+
+    @property
+    def opening(self) -> list[Any]:
+        """What opening a run changes."""
+        return [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.way_out.notice, self.run_notice]
 
     def open(self, run_id: Any) -> tuple[Any, ...]:
-        """Inputs: list. Outputs: opened, chart, new_name, sure, and the three notices (emptied)."""
+        """Inputs: list. Outputs: opening; the three notices are emptied."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         found = view.row.id if view else None
         return (
@@ -261,6 +169,10 @@ class RunsPage:
         if row is None or not row.can_chat:
             return gr.skip(), gr.skip(), gr.skip()
         return gr.update(selected="chat"), gr.update(value=f"run:{row.id}"), True
+
+    def to_way_out(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: the run. Outputs: tabs, list, opening."""
+        return gr.update(selected="runs"), gr.update(value=run_id), *self.open(run_id)
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the queue)."""
@@ -302,40 +214,6 @@ class RunsPage:
             shown(""),
             gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
         )
-
-    def choose_kind(self, kind: Any) -> list[Any]:
-        """Inputs: kind. Outputs: quant, tools. Before a GGUF file: what is fetched for it, or why that cannot be."""
-        try:
-            said = tools.offer(self.services.workspace) or tools.why_none(self.services.workspace)
-        except GarageError as error:  # settings.yaml is broken
-            said = error.message
-        is_gguf = kind == "gguf"
-        return [gr.update(visible=is_gguf), gr.update(value=muted(self.w.of(said)) if said else "", visible=is_gguf and bool(said))]
-
-    def start_export(self, run_id: str | None, kind: Any, quant: Any) -> Any:
-        """Inputs: opened, kind, quant. Outputs: export_notice. The chat gives up the device first, and its page says so."""
-        services = self.services
-        try:
-            run = services.runs.get(run_id or "")
-            busy = services.snapshots.now(fresh=True).busy
-            if busy is not None:
-                return shown(notice(self.w.t("runs_page.export_busy", name=busy.name), "warn"))
-            if services.chat.state().phase != "empty":
-                services.chat.unload(msg("chat.unloaded"))
-            services.exports.start(run, str(kind), str(quant) if kind == "gguf" else None)
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message)))
-        return shown("")
-
-    def cancel_exports(self, run_id: str | None) -> Any:
-        """Inputs: opened. Outputs: export_notice."""
-
-        def cancel() -> None:
-            for (kind, quant), status in self.services.snapshots.exports(run_id or "")[1].items():
-                if status.active:
-                    self.services.exports.cancel(run_id or "", kind, quant)
-
-        return outcome(self.w, cancel)
 
     # ---- words ----------------------------------------------------------------------------------------------------
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any, get_args
 
 import gradio as gr
@@ -17,6 +16,7 @@ from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, shown
+from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -168,7 +168,7 @@ class HubTokenCard:
     def take(self, token: Any, request: gr.Request) -> list[Any]:
         """Inputs: token. Outputs: token (emptied in any case), source, forget, notice."""
         try:
-            if not _is_loopback(request):
+            if not is_here(request):
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would travel as it is
             self.services.hub_token.give(token)
         except GarageError as error:
@@ -177,7 +177,7 @@ class HubTokenCard:
 
     def drop(self, request: gr.Request) -> list[Any]:
         """Outputs: token (emptied), source, forget, notice."""
-        if not _is_loopback(request):
+        if not is_here(request):
             return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
         self.services.hub_token.forget()
         return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))
@@ -190,13 +190,6 @@ class HubTokenCard:
 
     def _source(self) -> Html:
         return muted(self.w.t(f"hub_token_card.from_{self.services.hub_token.source() or 'nowhere'}"))
-
-
-def _is_loopback(request: gr.Request) -> bool:
-    try:
-        return ip_address(request.client.host).is_loopback
-    except (AttributeError, ValueError):
-        return False
 
 
 class MeasuredMemory:

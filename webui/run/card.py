@@ -11,7 +11,7 @@ from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
 from webui.kit import format
 from webui.kit.format import data_name, method_name, model_name
-from webui.kit.html import Html, facts, join, muted, placeholder, tag
+from webui.kit.html import Html, bar, facts, join, muted, placeholder, tag
 from webui.kit.wording import Wording, field_of
 from webui.run import guard, memory
 from webui.state.snapshot import RunRow, RunView
@@ -72,23 +72,9 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
     waited = format.duration(w, time.time() - status.since) if status.state == State.PAUSING else ""
     detail = [part for part in (numbers, waited or format.time_left(w, status.seconds_left)) if part]
     percent = None if fraction is None else round(100 * fraction)
-    bar = tag(
-        "div",
-        tag(
-            "div",
-            class_="lg-bar-fill" + (" lg-bar-unknown" if percent is None else ""),
-            style=f"width:{100 if percent is None else percent}%",
-        ),
-        class_="lg-bar",
-        role="progressbar",
-        aria_label=phase,
-        aria_valuemin=0,
-        aria_valuemax=100,
-        aria_valuenow=percent,
-    )
     return [
         tag("p", tag("strong", phase), tag("span", " · ".join(detail), class_="lg-numbers"), class_="lg-phase"),
-        bar,
+        bar(phase, percent),
         muted(w.t("train_page.may_close")),
     ]
 

@@ -37,6 +37,7 @@ class RunColumn:
                 self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
             with gr.Row(visible=False, elem_id="run-actions") as self.actions:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
+                self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
                 self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
             with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
                 self.chart = live_chart(self.services, w, "", "live-chart")
@@ -57,6 +58,7 @@ class RunColumn:
             LivePart(self.stop, self._stop_button),
             LivePart(self.chart_column, lambda look: gr.update(visible=look.snapshot.shown is not None)),
             LivePart(self.actions, lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat))),
+            LivePart(self.take_out, self._take_out_button),
             LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
             # While it is at work the left column shows them.
@@ -89,6 +91,10 @@ class RunColumn:
             return gr.update(visible=False, interactive=False)
         key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
+
+    def _take_out_button(self, look: ViewContext) -> dict[str, Any]:
+        row = look.snapshot.shown.row if look.snapshot.shown else None
+        return gr.update(visible=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
     def _may_continue(self, snapshot: Snapshot) -> bool:
         row = snapshot.shown.row if snapshot.shown else None

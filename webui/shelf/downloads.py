@@ -13,7 +13,7 @@ import gradio as gr
 from core.errors import GarageError, ModelError
 from core.hub.entry import ENDED, Download
 from webui.kit import format
-from webui.kit.html import Html, join, notice, tag
+from webui.kit.html import Html, bar, join, notice, tag
 from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -113,17 +113,13 @@ def row(each: Download, w: Wording) -> Html:
     )
     told = numbers(each, w)
     said = notice(w.of(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
-    return join([head, bar(each, w), tag("p", told, class_="lg-numbers") if told else None, said, buttons(each, w)])
+    return join([head, how_far(each), tag("p", told, class_="lg-numbers") if told else None, said, buttons(each, w)])
 
 
-def bar(each: Download, w: Wording) -> Html | None:
+def how_far(each: Download) -> Html | None:
     if each.state == "done" or not each.total:
         return None
-    percent = min(100, int(100 * each.done / each.total))
-    fill = tag("div", class_="lg-bar-fill", style=f"width:{percent}%")
-    return tag(
-        "div", fill, class_="lg-bar", role="progressbar", aria_valuenow=percent, aria_valuemin=0, aria_valuemax=100, aria_label=each.name
-    )  # fmt: skip
+    return bar(each.name, min(100, int(100 * each.done / each.total)))
 
 
 def numbers(each: Download, w: Wording) -> str:

@@ -382,33 +382,3 @@ def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert result.stdout.strip().splitlines()[-1:] == ["[]"], result.stderr
-
-
-@pytest.mark.parametrize("state", ["running", "cancelled"])
-def test_an_export_at_work_says_whether_the_pc_may_fall_asleep_under_it(state: str) -> None:
-    from core.export.exports import ExportStatus
-    from webui.pages.runs import RunsPage
-
-    status = ExportStatus(state=state, stage="merging", message=msg("export.cancelled"), awake=msg("awake.battery", percent=12))
-    shown = RunsPage(None, Wording("en"), None)._attempt("merged", None, status)
-    assert ("may fall asleep meanwhile" in shown and "12 %" in shown) is (state == "running")
-
-
-def test_answers_that_differ_after_an_export_are_shown_and_escaped(tmp_path: Path) -> None:
-    from core.export.exports import Difference, ExportCheck
-    from webui.pages.runs import RunsPage
-
-    differs = Difference(prompt="<b>Who?</b>", adapter="Arr, me!", export="Arr, you!", first_token_equal=True)
-    numbers = {
-        "mean_loss_adapter": 1.0,
-        "mean_loss_export": 1.01,
-        "mean_text_loss_adapter": 2.0,
-        "mean_text_loss_export": 2.0,
-        "first_tokens_equal": 1,
-        "prompts_read_alike": 1,
-        "prompts": 1,
-    }
-    check = ExportCheck(**numbers, own_prompts=True, passed=True, differences=(differs,))
-    shown = RunsPage(None, Wording("en"), None)._differences(check)
-    assert "Arr, me!" in shown and "Arr, you!" in shown and "&lt;b&gt;Who?" in shown and "<b>" not in shown
-    assert RunsPage(None, Wording("en"), None)._differences(check.model_copy(update={"differences": ()})) is None

@@ -17,7 +17,7 @@ from core.messages import Message
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
-from webui.shelf.downloads import bar, numbers
+from webui.shelf.downloads import how_far, numbers
 
 CELL = 100  # characters of a cell that are shown
 MOST_ROWS = 4
@@ -122,4 +122,4 @@ def progress(row: Download, w: Wording) -> Html:
     told = numbers(row, w)
     state = w.t(f"downloads_view.state_{row.state}")
     line = " · ".join(part for part in (row.name, state, told) if part)
-    return tag("div", bar(row, w), tag("p", line, class_="lg-numbers"), muted(w.t("hub_set_view.in_list")))
+    return tag("div", how_far(row), tag("p", line, class_="lg-numbers"), muted(w.t("hub_set_view.in_list")))

@@ -1,0 +1,30 @@
+"""A folder in the system's own window of files: Explorer, Finder, or whatever a Linux desktop opens folders with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+
+def opener() -> str | None:
+    """The program that shows a folder; None where nobody would see its window."""
+    if os.name == "nt":
+        return "explorer"
+    if sys.platform == "darwin":
+        return "open"
+    return shutil.which("xdg-open") if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else None
+
+
+def show(folder: Path) -> bool:
+    """Whether it was asked to: it is not waited for, and what it says is nobody's. Raises OSError where the program cannot be started."""
+    program = opener()
+    if program is None:
+        return False
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([program, str(folder)], **quiet, start_new_session=os.name != "nt")  # type: ignore[call-overload]  # three of a kind
+    threading.Thread(target=process.wait, daemon=True).start()  # else it stays a zombie until the app ends
+    return True

@@ -1,0 +1,93 @@
+"""Exports as the page tells them: at work, done, not proven; and the answers to where a run is to be used."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
+
+import pytest
+
+from core.export.exports import QUANTS, Difference, ExportCheck, ExportResult, ExportStatus
+from core.messages import msg
+from webui.kit.wording import Wording
+from webui.run import exported, way_out
+
+EN = Wording("en")
+CHECK = ExportCheck(
+    proof="llamacpp", quant="q4_k_m", first_tokens_equal=19, mean_text_loss_adapter=1.0, mean_text_loss_export=1.04, prompts_read_alike=20,
+    prompts=20, own_prompts=True, passed=True, compute="llama.cpp",
+)  # fmt: skip
+
+
+def done(kind: str = "gguf", quant: str | None = "q4_k_m", **more: object) -> ExportResult:
+    files = {"pirates-q4_k_m.gguf": 90_000_000, "Modelfile": 900}
+    values = {"name": f"pirates-{kind}", "run": "pirates", "run_name": "Pirates", "kind": kind, "quant": quant, "base": "starter"}
+    return ExportResult(
+        **values | {"dtype": "bfloat16", "files": files, "check": CHECK, "created": time.time(), "seconds": 60.0} | more
+    )
+
+
+@pytest.mark.parametrize("state", ["running", "cancelled"])
+def test_an_export_at_work_says_whether_the_pc_may_fall_asleep_under_it(state: str) -> None:
+    status = ExportStatus(state=state, stage="merging", message=msg("export.cancelled"), awake=msg("awake.battery", percent=12))
+    shown = exported.attempt("merged", status, (None, None), EN)
+    assert ("may fall asleep meanwhile" in shown and "12 %" in shown) is (state == "running")
+
+
+def test_an_export_at_work_tells_its_phase_and_the_time_left_of_all_or_else_of_this_part() -> None:
+    status = ExportStatus(state="running", stage="quantising", fraction=0.4)
+    assert "40 % · about 2 min left" in exported.attempt("gguf:q4_k_m", status, (10.0, 120.0), EN)
+    assert "this part: about 10 s left" in exported.attempt("gguf:q4_k_m", status, (10.0, None), EN)
+    assert " left" not in exported.attempt("gguf:q4_k_m", status, (None, None), EN), "nothing is guessed"
+
+
+def test_answers_that_differ_after_an_export_are_shown_and_escaped() -> None:
+    differs = Difference(prompt="<b>Who?</b>", adapter="Arr, me!", export="Arr, you!", first_token_equal=True)
+    shown = exported.differences(CHECK.model_copy(update={"differences": (differs,)}), EN)
+    assert shown and "Arr, me!" in shown and "Arr, you!" in shown and "&lt;b&gt;Who?" in shown and "<b>" not in shown
+    assert exported.differences(CHECK, EN) is None
+
+
+def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(tmp_path: Path) -> None:
+    for words in (EN, Wording("zh")):
+        shown = exported.result(done(notes=(msg("gguf.larger_types", larger=1, tensors=2, quant="Q4_K_M"),)), tmp_path, True, words)
+        for said in (
+            "Q4_K_M",
+            "19",
+            "0.04",
+            "llama-server -m",
+            "koboldcpp --model",
+            "ollama create",
+            "90 MB",
+            'data-act="lmstudio"',
+        ):
+            assert said in shown, said
+        assert 'data-act="delete" data-name="pirates-gguf"' in shown and "data-sure=" in shown
+    assert 'data-act="lmstudio"' not in exported.result(done("merged", None), tmp_path, True, EN)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged", "gguf"])
+def test_commands_hold_the_folder_as_each_program_reads_it(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "带 spaces and 'quotes'"
+    for _, words in exported.commands(done(kind, None), folder):
+        assert str(folder) in words or repr(str(folder)) in words
+    windows = PureWindowsPath("C:\\Users\\new")
+    loads = [words for key, words in exported.commands(done("merged", None), windows) if key == "in_transformers"]
+    assert "'C:\\\\Users\\\\new'" in loads[0], "a backslash of Python's"
+
+
+def test_every_place_and_every_form_has_its_sentences() -> None:
+    forms = {form for each in way_out.FORMS.values() for form in each}
+    assert {form.partition(":")[2] for form in forms} == {"", *QUANTS}
+    wanted = [f"way_out.{kind}_{place}" for place in way_out.FORMS for kind in ("where", "after")]
+    wanted += [f"way_out.{kind}_{form.replace(':', '_')}" for form in forms for kind in ("form", "costs")]
+    for words in (EN, Wording("zh")):
+        assert [key for key in wanted if not words.knows(key)] == []
+
+
+@pytest.mark.parametrize(("usual", "first"), [("q4_k_m", "gguf:q4_k_m"), ("q8_0", "gguf:q8_0")])
+def test_the_recommended_form_is_what_can_be_made_on_this_pc(usual: str, first: str) -> None:
+    page = way_out.WayOut(SimpleNamespace(exports=SimpleNamespace(usual_quant=lambda: usual)), EN, None)
+    assert page.forms("ollama")[0] == first and sorted(page.forms("ollama")) == sorted(way_out.GGUF)
+    assert page.forms("garage") == ("adapter",) and page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()

@@ -1,0 +1,157 @@
+"""Exports as people see them: one at work with its phase and the time left; one that is done with its proof, the commands that use it and its buttons.
+Pure functions of what core.export wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.export.exports import ExportCheck, ExportResult, ExportStatus
+from core.system import file_window
+from webui.kit import format
+from webui.kit.html import Html, bar, facts, join, muted, notice, tag
+from webui.kit.wording import Wording
+
+# A button's act and the export's name; copying needs no server. Where the browser gives no clipboard (a page over http from another PC)
+# the words are marked, to be copied by hand.
+PRESS = """
+element.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-act]");
+  if (!button) return;
+  if (button.dataset.act !== "copy") {
+    if (button.dataset.sure && !confirm(button.dataset.sure)) return;
+    window.loraGarageExport = button.dataset.act + " " + button.dataset.name;
+    trigger("select", { value: window.loraGarageExport });
+    return;
+  }
+  const words = button.parentElement.querySelector("code");
+  getSelection().selectAllChildren(words);
+  try { await navigator.clipboard.writeText(words.textContent); } catch { return; }
+  button.textContent = button.dataset.done;
+});
+"""
+PRESSED = """() => [window.loraGarageExport ?? ""]"""
+
+
+def form_of(kind: str, quant: str | None) -> str:
+    return f"{kind}:{quant}" if quant else kind
+
+
+def name_of(form: str, w: Wording) -> str:
+    """ "GGUF Q4_K_M", "Merged model"."""
+    kind, _, quant = form.partition(":")
+    return f"{w.t(f'way_out.short_{kind}')} {quant.upper()}".strip()
+
+
+def attempt(form: str, status: ExportStatus, left: tuple[float | None, float | None], w: Wording) -> Html:
+    """left: seconds of the phase, and of all."""
+    name = name_of(form, w)
+    if not status.active:
+        return notice(
+            w.t("way_out.ended", form=name, message=w.of(status.message)), "plain" if status.state == "cancelled" else "bad"
+        )
+    phase = w.of(status.stage_text)
+    percent = None if status.fraction is None else round(100 * status.fraction)
+    of_phase, of_all = left
+    time_left = format.time_left(w, of_all) or (w.t("way_out.this_part", left=format.time_left(w, of_phase)) if of_phase else "")
+    numbers = " · ".join(part for part in ("" if percent is None else f"{percent} %", time_left) if part)
+    return tag(
+        "div",
+        tag("p", tag("strong", name, ": ", phase), tag("span", numbers, class_="lg-numbers"), class_="lg-phase"),
+        bar(phase, percent),
+        muted(w.t("way_out.may_close")),
+        muted(w.of(status.awake)) if status.awake else None,
+        class_="lg-run",
+    )
+
+
+def result(done: ExportResult, folder: Path, has_lmstudio: bool, w: Wording) -> Html:
+    """What was made, the proof, where it lies, how it is used from there."""
+    size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(done.bytes))
+    first, *others = commands(done, folder)
+    return tag(
+        "div",
+        tag("div", tag("h3", name_of(form_of(done.kind, done.quant), w)), verdict(done.check, w), class_="lg-run-head"),
+        muted(" · ".join((format.moment(done.created), size, done.base))),
+        tag("p", w.of(done.check.found)),
+        _to_copy(first, w),
+        tag("details", tag("summary", w.t("way_out.other_programs")), *(_to_copy(each, w) for each in others), class_="lg-fold")
+        if others
+        else None,
+        facts([(w.t("way_out.folder"), _copied(str(folder), w))]),
+        *(muted(w.of(note)) for note in done.notes),
+        differences(done.check, w),
+        _buttons(done, has_lmstudio, w),
+        class_="lg-export",
+    )
+
+
+def verdict(check: ExportCheck, w: Wording) -> Html:
+    key, tone = ("proven", "ok") if check.passed else ("not_proven", "bad")
+    return tag("span", w.t(f"way_out.{key}"), class_=f"lg-badge lg-{tone}")
+
+
+def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
+    """For what, and what is typed there. The first is what it was most likely made for."""
+    if done.kind == "adapter":
+        return [
+            ("in_garage", f'python launch.py chat "{folder}" --prompt "Hello!"'),
+            ("in_peft", _python("peft", "AutoPeft", folder)),
+        ]
+    if done.kind == "merged":
+        return [("in_transformers", _python("transformers", "Auto", folder)), ("in_vllm", f'vllm serve "{folder}"')]
+    file = folder / next((name for name in done.files if name.endswith(".gguf")), "")
+    name = done.ollama_name or "tuned"
+    return [
+        ("in_ollama", f'ollama create {name} -f "{folder / "Modelfile"}"\nollama run {name}'),
+        ("in_lmstudio", f'lms import "{file}"'),
+        ("in_llamacpp", f'llama-server -m "{file}"'),
+        ("in_koboldcpp", f'koboldcpp --model "{file}"'),
+        ("in_jan", str(file)),
+    ]
+
+
+def _python(library: str, prefix: str, folder: Path) -> str:
+    kind = f"{prefix}ModelForCausalLM"
+    return f"from {library} import {kind}\nmodel = {kind}.from_pretrained({str(folder)!r})"
+
+
+def _to_copy(command: tuple[str, str], w: Wording) -> Html:
+    key, words = command
+    return join([tag("p", w.t(f"way_out.{key}"), class_="lg-quiet"), _copied(words, w)])
+
+
+def _copied(words: str, w: Wording) -> Html:
+    button = tag("button", w.t("way_out.copy"), type="button", data_act="copy", data_done=w.t("way_out.copied"), class_="lg-small")
+    return tag("div", tag("code", words), button, class_="lg-copy")
+
+
+def _buttons(done: ExportResult, has_lmstudio: bool, w: Wording) -> Html:
+    def button(act: str, **more: str) -> Html:
+        label = w.t(f"way_out.{act}")
+        return tag("button", label, type="button", data_act=act, data_name=done.name, class_="lg-small", **more)
+
+    sure = w.t("way_out.sure", name=done.name, size=format.bytes_used(done.bytes))
+    return tag(
+        "div",
+        button("lmstudio") if done.kind == "gguf" and has_lmstudio else None,
+        button("open") if file_window.opener() else None,
+        button("delete", data_sure=sure),
+        class_="lg-acts",
+    )
+
+
+def differences(check: ExportCheck, w: Wording) -> Html | None:
+    """The answers that are not the same, side by side with what was asked; folded."""
+    if not check.differences:
+        return None
+    pairs = [
+        facts(
+            [
+                (w.t("way_out.asked"), item.prompt),
+                (w.t("way_out.by_adapter"), item.adapter),
+                (w.t("way_out.by_export"), item.export),
+            ]
+        )
+        for item in check.differences
+    ]
+    return tag("details", tag("summary", w.t("way_out.differences", count=len(pairs))), *pairs, class_="lg-fold")

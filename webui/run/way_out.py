@@ -1,0 +1,284 @@
+"""Where a run is to be used, and the export that this needs: what it is, takes and costs is said before it is made. Of the run that the Runs page has open.
+
+Another place to use it: a line in FORMS, its sentences `where_` and `after_` in way_out.yaml, its commands in `exported`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+import psutil
+
+from core.errors import GarageError
+from core.export import lmstudio, room
+from core.export.exports import ExportResult, ExportStatus
+from core.export.llamacpp import tools
+from core.export.llamacpp.ways_out import way_out
+from core.messages import Message, msg
+from core.models.shapes import ModelShape
+from core.runs.states import BUSY
+from core.system import file_window
+from webui.kit import format
+from webui.kit.html import Html, facts, join, muted, notice, tag
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.visitor import is_here
+from webui.kit.wording import Wording
+from webui.run import exported
+from webui.run.exported import form_of
+from webui.state.services import Services
+from webui.state.snapshot import RunRow, Snapshot
+
+GGUF = ("gguf:q4_k_m", "gguf:q5_k_m", "gguf:q6_k", "gguf:q8_0", "gguf:f16", "gguf:bf16")
+# What each place reads, the recommended one first: kind, or kind:quant.
+FORMS: dict[str, tuple[str, ...]] = {
+    "ollama": GGUF,
+    "lmstudio": GGUF,
+    "programs": GGUF,
+    "garage": ("adapter",),
+    "python": ("merged", "adapter"),
+}
+Found = tuple[Sequence[ExportResult], dict[tuple[str, str | None], ExportStatus]]
+
+
+class WayOut:
+    def __init__(self, services: Services, wording: Wording, opened: gr.State):
+        self.services, self.w, self.opened = services, wording, opened
+        self._looked: tuple[Snapshot, str, Found] | None = None
+
+    # ---- widgets --------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(elem_classes="lg-card", visible=False, elem_id="way-out") as self.place:
+            gr.HTML(tag("h2", w.t("way_out.title")))
+            self.lacking = gr.HTML(muted(w.t("way_out.no_adapter")), visible=False, elem_id="export-lacking")
+            with gr.Column(visible=False) as self.asking:
+                places = [(w.t(f"way_out.where_{place}"), place) for place in FORMS]
+                self.where = gr.Radio(places, value=None, **w.named("way_out.where", "export-where"))
+                self.about = gr.HTML("", visible=False, elem_id="export-about")
+                with gr.Accordion(w.t("way_out.forms"), open=False, visible=False, elem_id="export-forms-fold") as self.fold:
+                    self.form = gr.Radio([], **w.named("way_out.form", "export-form"))
+                with gr.Row(elem_classes="lg-tight"):
+                    self.start = gr.Button(w.t("way_out.start"), variant="primary", visible=False, elem_id="export-start")
+                    self.cancel = gr.Button(w.t("way_out.cancel"), visible=False, elem_id="export-cancel")
+            self.notice = gr.HTML("", visible=False, elem_id="export-notice")
+            self.progress = gr.HTML("", visible=False, elem_id="export-progress")
+            self.results = gr.HTML("", visible=False, elem_id="export-status", js_on_load=exported.PRESS, apply_default_css=False)
+            self.pressed = gr.Textbox(visible=False)  # filled in by the browser
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.place, lambda look: gr.update(visible=self._row(look) is not None)),
+            LivePart(self.asking, lambda look: gr.update(visible=self._can(look))),
+            LivePart(self.lacking, lambda look: gr.update(visible=not self._can(look))),
+            LivePart(self.start, self._start_button),
+            LivePart(self.cancel, lambda look: gr.update(visible=any(status.active for status in self._found(look)[1].values()))),
+            LivePart(self.progress, self._progress),
+            LivePart(self.results, self._results),
+        ]
+
+    def _row(self, look: ViewContext) -> RunRow | None:
+        return next((row for row in look.snapshot.rows if row.id == look.opened), None)
+
+    def _can(self, look: ViewContext) -> bool:
+        return bool((row := self._row(look)) and row.status.has_adapter)
+
+    def _start_button(self, look: ViewContext) -> Update:
+        row = self._row(look)
+        return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
+
+    def _found(self, look: ViewContext) -> Found:
+        """Exports of the run that is open, read once for all parts of one look."""
+        row = self._row(look)
+        if row is None:
+            return (), {}
+        known = self._looked
+        if known is None or known[0] is not look.snapshot or known[1] != row.id:
+            self._looked = known = look.snapshot, row.id, self.services.snapshots.exports(row.id)
+        return known[2]
+
+    def _progress(self, look: ViewContext) -> Update:
+        row, attempts = self._row(look), self._found(look)[1]
+        if row is None or not attempts:
+            return shown("")
+        before = self.services.exports.list() if any(status.active for status in attempts.values()) else ()
+        told = []
+        for (kind, quant), status in attempts.items():
+            like = self._like(before, kind, quant, row.model) if status.active else None
+            left = room.seconds_left(status, like[0].phases if like else (), like[1] if like else 1.0)
+            told.append(exported.attempt(form_of(kind, quant), status, left, self.w))
+        return shown(join(told))
+
+    def _like(self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str) -> tuple[ExportResult, float] | None:
+        shape = self.services.models.shape_here(base)
+        return room.before(done, kind, quant, base, shape.params) if shape else None
+
+    def _results(self, look: ViewContext) -> Update:
+        exports = self.services.exports
+        given = lmstudio.models_folder() is not None
+        return shown(join(exported.result(each, exports.folder(each), given, self.w) for each in self._found(look)[0]))
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, pulse: Poller) -> None:
+        told = [self.about, self.form, self.fold, self.start]
+        self.where.input(self.choose, [self.opened, self.where], told, **AT_ONCE)
+        self.opened.change(self.choose, [self.opened, self.where], told, **AT_ONCE)
+        self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **AT_ONCE)
+        pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form], [self.notice], **CONTROL))
+        pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
+        pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
+
+    def forms(self, where: Any) -> tuple[str, ...]:
+        """The recommended one first; "" for what is no place."""
+        forms = FORMS.get(where, ()) if isinstance(where, str) else ()
+        usual = form_of("gguf", self.services.exports.usual_quant())
+        return (usual, *(form for form in forms if form != usual)) if usual in forms else forms
+
+    def choose(self, opened: str | None, where: Any) -> tuple[Any, ...]:
+        """Inputs: opened, where. Outputs: about, form, fold, start."""
+        forms = self.forms(where)
+        row = self._open(opened)
+        if not forms or row is None:
+            return shown(""), gr.update(choices=[], value=None), gr.update(visible=False), gr.update(visible=False)
+        shape, done = self.services.models.shape_here(row.model), self.services.exports.list()
+        sizes = [(self._form_line(form, self._room(row, form, shape, done)), form) for form in forms]
+        choice = gr.update(choices=sizes, value=forms[0])
+        can = gr.update(visible=_refusal(shape, forms[0]) is None)
+        return self.say(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can
+
+    def _open(self, opened: str | None) -> RunRow | None:
+        return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
+
+    def _form_line(self, form: str, told: room.Room | None) -> str:
+        name = self.w.t(f"way_out.form_{form.replace(':', '_')}")
+        return self.w.t("way_out.form_sized", form=name, size=format.bytes_used(told.size)) if told else name
+
+    def say(self, opened: str | None, where: Any, form: Any) -> Update:
+        """Inputs: opened, where, form. Output: about: what is made, what it takes and costs, what comes afterwards."""
+        w, row = self.w, self._open(opened)
+        if row is None or form not in self.forms(where):
+            return shown("")
+        shape = self.services.models.shape_here(row.model)
+        if refusal := _refusal(shape, form):
+            return shown(notice(w.of(refusal), "warn"))
+        told = self._room(row, form, shape, self.services.exports.list())
+        pairs = [(w.t("way_out.makes"), w.t(f"way_out.makes_{form.partition(':')[0]}", form=exported.name_of(form, w)))]
+        if told:
+            pairs += [(w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(told.size))), *self._needs(told)]
+        pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
+        pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{where}"))]
+        return shown(join([facts(pairs), *self._before(told, form, where)]))
+
+    def _needs(self, told: room.Room) -> list[tuple[str, str]]:
+        w = self.w
+        free = self._free()
+        parts = [w.t("way_out.disk", need=format.bytes_used(told.disk), free=format.bytes_used(free[0]))]
+        if told.memory:
+            parts.append(w.t("way_out.memory", need=format.gib(told.memory / 2**30), free=format.gib(free[1] / 2**30)))
+        takes = format.about(w, told.seconds)
+        takes = w.t("way_out.as_before", time=takes) if takes else w.t("way_out.not_measured")
+        return [(w.t("way_out.needs"), w.t("way_out.joined", parts=parts)), (w.t("way_out.takes"), takes)]
+
+    def _free(self) -> tuple[int, int]:
+        """Bytes of disk and of memory."""
+        return shutil.disk_usage(self.services.workspace.root).free, psutil.virtual_memory().available
+
+    def _before(self, told: room.Room | None, form: str, where: str) -> list[Html]:
+        """What stands against it or is fetched for it."""
+        said: list[Html] = []
+        disk, memory = self._free()
+        if told and told.disk > disk:
+            said.append(notice(self.w.t("way_out.little_disk"), "warn"))
+        if told and told.memory > memory:
+            said.append(notice(self.w.t("way_out.little_memory"), "warn"))
+        if form.startswith("gguf") and (fetched := self._tools()):
+            said.append(muted(self.w.of(fetched)))
+        if where == "lmstudio":
+            found = lmstudio.models_folder()
+            said.append(muted(self.w.t("way_out.lmstudio_found" if found else "way_out.lmstudio_none", folder=found)))
+        return said
+
+    def _tools(self) -> Message | None:
+        """Before a GGUF file: what is fetched for it, or why that cannot be."""
+        try:
+            return tools.offer(self.services.workspace) or tools.why_none(self.services.workspace)
+        except GarageError as error:  # settings.yaml is broken
+            return error.message
+
+    def _room(self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]) -> room.Room | None:
+        """None where the base, or the adapter, is not here to be counted."""
+        kind, _, quant = form.partition(":")
+        if kind == "adapter":
+            try:
+                held = list(self.services.runs.get(row.id).adapter.iterdir())
+                return room.of_adapter(sum(file.stat().st_size for file in held), done)
+            except (GarageError, OSError):  # deleted on another page
+                return None
+        return room.of_model("gguf" if quant else "merged", quant or None, row.model, shape, done) if shape else None
+
+    # ---- buttons --------------------------------------------------------------------------------------------------
+    def begin(self, opened: str | None, where: Any, form: Any) -> Update:
+        """Inputs: opened, where, form. Output: notice. The chat gives up the device first, and its page says so."""
+        services = self.services
+        if form not in self.forms(where):
+            return shown(notice(self.w.t("way_out.first_where"), "warn"))
+        kind, _, quant = form.partition(":")
+        try:
+            run = services.runs.get(opened or "")
+            busy = services.snapshots.now(fresh=True).busy
+            if busy is not None:
+                return shown(notice(self.w.t("way_out.busy", name=busy.name), "warn"))
+            if services.chat.state().phase != "empty":
+                services.chat.unload(msg("chat.unloaded"))
+            services.exports.start(run, kind, quant or None)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message)))
+        return shown("")
+
+    def cancel_all(self, opened: str | None) -> Update:
+        """Input: opened. Output: notice."""
+
+        def cancel() -> None:
+            for (kind, quant), status in self.services.snapshots.exports(opened or "")[1].items():
+                if status.active:
+                    self.services.exports.cancel(opened or "", kind, quant)
+
+        return outcome(self.w, cancel)
+
+    def act(self, pressed: Any, request: gr.Request) -> Update:
+        """Input: which button of which export. Output: notice."""
+        act, _, name = pressed.partition(" ") if isinstance(pressed, str) else ("", "", "")
+        exports = self.services.exports
+        result = next((each for each in exports.list() if each.name == name), None)
+        if result is None:
+            return shown("")
+        try:
+            if act == "delete":
+                exports.delete(result)
+                return shown(notice(self.w.t("way_out.deleted", size=format.bytes_used(result.bytes)), "ok"))
+            if act == "open":
+                return self._show(result, request)
+            if act == "lmstudio":
+                file = next(iter(sorted(exports.folder(result).glob("*.gguf"))))
+                placed = lmstudio.place(file, result.run_name, lmstudio.wanted_folder())
+                return shown(notice(self.w.t("gguf.in_lmstudio", file=placed), "ok"))
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message)))
+        return shown("")
+
+    def _show(self, result: ExportResult, request: gr.Request) -> Update:
+        folder = self.services.exports.folder(result)
+        try:
+            if is_here(request) and file_window.show(folder):
+                return shown("")
+        except OSError:
+            pass  # the program that opens folders does not start: the folder's path is there to be copied
+        return shown(notice(self.w.t("way_out.cannot_open", folder=folder), "warn"))
+
+
+def _refusal(shape: ModelShape | None, form: str) -> Message | None:
+    """Why a base cannot become a GGUF file, with what can be done instead."""
+    return way_out({"model_type": shape.model_type}).why if shape and form.startswith("gguf") else None
