@@ -4,6 +4,7 @@
 <root>/<id>/dataset.json    a DatasetInfo; written last, so a folder without it is an import that never finished
 <root>/<id>/rows-*.arrow     its rows as they were read (core/data/sets/rows), for each way of reading them; may be deleted at any time
 <root>/<id>/edits-*.jsonl, written-*.jsonl, edits.lock    its versions (core/data/sets/edits)
+<root>/<id>/report-*.json      of versions (core/data/sets/changed); may be deleted at any time
 <root>/<id>/importing       the process id of whoever is importing; gone when dataset.json is there
 <root>/.reports/<key>.json  what `inspect_file` said, by the file's sha256 and format; may be deleted at any time
 <root>/.rows/<key>.arrow    the same of samples and library files
@@ -36,7 +37,7 @@ from core.data.formats import Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES, WRITING, Source
-from core.data.sets import inspection, rows
+from core.data.sets import changed, inspection, rows
 from core.data.sets.edits import Edits
 from core.data.sets.inspection import DataReport
 from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
@@ -322,12 +323,14 @@ class DatasetStore:
 
     def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
-        report = self._report_of(self.path(id), format, self.choices(id, choices))
-        info = self._read_info(self.root / id) if _IMPORTED.fullmatch(id) else None
-        if info is None or not info.version or format or choices.said:
+        path, choices = self.path(id), self.choices(id, choices)
+        report = self._report_of(path, format, choices)
+        edits = self._edits(path, format, choices)
+        if not (version := edits.head if choices.version is None else choices.version):
             return report
-        more = (info.good_rows or 0) - report.good_rows
-        return report.model_copy(update={"good_rows": report.good_rows + more, "rows": report.rows + more})
+        kept = path.with_name(f"report-{_key(report.sha256, format, choices)[:24]}-{version}.json")
+        as_added = choices.model_copy(update={"version": 0})
+        return changed.report_of(kept, report, edits, version, lambda: self.rows(id, format, as_added))
 
     def rows(
         self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
@@ -364,9 +367,9 @@ class DatasetStore:
         return edits.head if choices.version is None else choices.version
 
     def pinned(self, data: Data) -> Data:
-        """With the version that is meant, where the set was changed: a run that is repeated finds it again."""
+        """With the version that is meant, of a set that can be changed: a run that is repeated finds it again."""
         version = self.version(data.source, data.format, Choices.of(data))
-        return data.model_copy(update={"version": version}) if version else data
+        return data.model_copy(update={"version": version}) if _IMPORTED.fullmatch(data.source) else data
 
     @contextlib.contextmanager
     def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:

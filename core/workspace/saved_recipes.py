@@ -19,6 +19,7 @@ from core.recipe import Recipe, read_yaml, to_yaml
 from core.workspace.names import display_name, short_id, slug
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+OF_ITS_DATA = {"source", "format", "columns", "encoding", "sheet", "voice", "gap_hours", "pseudonyms", "version"}
 NO_DATA = "-"  # data.source of a preset: a recipe must name one, a preset leaves it to the form
 
 
@@ -61,7 +62,7 @@ class UserPresets:
         value = recipe.model_dump(
             mode="json",
             exclude_unset=True,
-            exclude={"name": True, "data": {"source", "format", "columns", "voice", "gap_hours", "pseudonyms"}},
+            exclude={"name": True, "data": OF_ITS_DATA},
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

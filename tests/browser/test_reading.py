@@ -87,6 +87,15 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     kit.nothing_found(page, "chat-choices")
     data = start_two_steps(page, app)
     assert (data.voice, data.gap_hours, data.pseudonyms) == ("Maria Lopez", 0.5, True)
+    pick(page, "#chat-voice", "Finn")
+    kit.expect(page.locator("#data-report")).to_contain_text("answer as Finn")
+    recipe = Runs(Workspace.open(app.workspace)).list()[0].path / "recipe.yaml"
+    page.locator("#file input[type=file]").set_input_files(recipe)
+    kit.expect(page.locator("#data-report")).to_contain_text("answer as Maria Lopez")
+    kit.expect(page.locator("#chat-voice input")).to_have_value(re.compile("Maria Lopez"))
+    page.locator("#brought-kept").click()
+    kit.expect(page.locator("#chat-voice input")).to_have_value(re.compile("Finn"))
+    kit.expect(page.locator("#brought")).to_be_hidden()
     watch.check()
     page.context.close()
 

@@ -5,7 +5,7 @@
 // where anything was set since it was asked for: another look has been asked for by then. An answer to a press that fills the form
 // (a preset, a recipe, another run) is dropped where another was pressed since; else it fills all but what was set since.
 (() => {
-  const form = { explicit: {}, parent: null, revision: 0 };
+  const form = { explicit: {}, parent: null, reading: null, revision: 0 };
   const touched = {};  // field -> the act by which a person last set it
   let pressed = 0;     // the last act that asked for the form to be filled
   let wanted;          // the model whose row was pressed
@@ -64,7 +64,7 @@
       const isOld = !answer || (answer.is_look ? answer.revision !== form.revision : answer.revision < pressed);
       if (isOld) return fields.map(() => undefined);
       const isKept = (name) => (touched[name] ?? 0) > answer.revision;
-      const { explicit, parent } = answer.answers;
+      const { explicit, parent, reading } = answer.answers;
       if (explicit !== undefined) {
         const mine = form.explicit;
         form.explicit = JSON.parse(JSON.stringify(explicit));
@@ -74,6 +74,7 @@
         }
       }
       if (parent !== undefined) form.parent = parent;
+      if (reading !== undefined) form.reading = reading;
       const filled = fields.map(([name, id], at) => {
         const update = answer.values[name];
         if (update === undefined || isKept(name) || isClicked(id) || (answer.is_look && isTyping(id))) return undefined;

@@ -10,7 +10,7 @@ import gradio as gr
 
 from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.reading.choices import Choices
+from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.sample_sets import sample_of
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport
@@ -22,8 +22,10 @@ from webui.form.findings import PlanFindings, in_rows
 from webui.form.handle import FormHandle
 from webui.form.hub_set import view as hub_set
 from webui.form.hub_set.panel import HubSetPanel
-from webui.form.planner import FormResult
-from webui.form.reading import ReadingPart, offered
+from webui.form.planner import Form, FormResult
+from webui.form.reading.brought import choices_for
+from webui.form.reading.brought_part import BroughtPart
+from webui.form.reading.part import ReadingPart, offered
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
@@ -39,7 +41,7 @@ RECIPES = (".yaml", ".yml")
 class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self.reading = ReadingPart(services, wording)
+        self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
@@ -49,6 +51,7 @@ class DataStep:
         self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
         self.hub_set.build()
+        self.brought.build()
         self.reading.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
         self.findings.build()
@@ -65,6 +68,7 @@ class DataStep:
     def wire(self, form: FormHandle, pulse: Poller) -> None:
         self.findings.wire(form)
         self.hub_set.wire(form, self.data, pulse)
+        self.brought.wire(form, self.data)
         self.reading.wire(form, self.data, self.choices)
 
     def choices(self) -> list[tuple[str, str]]:
@@ -103,12 +107,13 @@ class DataStep:
             return self.w.t("wizard.next")
         return self.w.t("wizard.next_sample", title=title)
 
-    def summary(self, data: Any, result: FormResult) -> str:
+    def summary(self, form: Form, result: FormResult) -> str:
+        data = form.data
         if not isinstance(data, str) or not data:
             return self.w.t("wizard.no_data_yet")
         try:
             info = self.services.datasets.get(data)
-            report = self.services.datasets.report(data)
+            report = self.services.datasets.report(data, choices=choices_for(data, form.answers.reading))
         except GarageError as error:
             return self.w.of(error.message)
         good, rows = report.good_rows, report.rows
@@ -116,13 +121,13 @@ class DataStep:
         found = counted(result.findings, self.findings.ids, self.w)
         return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
 
-    def report_of(self, data: Any) -> Html:
+    def report_of(self, data: Any, choices: Choices = NOTHING_SAID) -> Html:
         """What is in a data set and what is wrong with it, by row."""
         w = self.w
         if not isinstance(data, str) or not data:
             return Html("")
         try:
-            report, info = self.services.datasets.report(data), self.services.datasets.get(data)
+            report, info = self.services.datasets.report(data, choices=choices), self.services.datasets.get(data)
         except DataError as error:
             return notice(w.of(error.message))
         sample = sample_of(data)

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from core.errors import GarageError
 from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
+from webui.form.reading.brought import Brought
 from webui.kit import format
 from webui.kit.wording import Wording, field_of
 
@@ -219,12 +220,14 @@ def _rules(key: Key) -> Sequence[Any]:
 class Answers:
     """What the person set, by "section.name". revision: the person's last act that it knows of (assets/form.js counts them).
 
-    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then.
+    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then. reading: how a recipe that was
+    opened reads its data set.
     """
 
     explicit: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     revision: int = 0
+    reading: Brought | None = None
 
     @classmethod
     def of_state(cls, state: Any) -> Answers:
@@ -235,10 +238,11 @@ class Answers:
         parent = parent if isinstance(parent, str) and parent else None
         if parent:
             explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
-        return cls(explicit, parent, revision if isinstance(revision, int) else 0)
+        return cls(explicit, parent, revision if isinstance(revision, int) else 0, Brought.of_state(state.get("reading")))
 
     def state(self) -> dict[str, Any]:
-        return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision}
+        reading = self.reading.state() if self.reading else None
+        return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """The person's settings as sections of a recipe. Raises FormError for one that cannot be."""

@@ -22,6 +22,7 @@ from gradio.events import Dependency
 
 from core.advice.goals import goals
 from core.advice.plan import Plan
+from core.data.reading.choices import Choices
 from core.errors import BusyError, GarageError
 from core.memory.documented import vram_table
 from core.messages import Message
@@ -43,6 +44,7 @@ from webui.form.handle import Filling, Given, Listen, Parts, Take, Taken, Update
 from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
 from webui.form.planner import HERE, Form, FormResult, Planner, parent_of, recipe_of
+from webui.form.reading.brought import Brought, choices_for
 from webui.kit import samples
 from webui.kit.findings import counted
 from webui.kit.format import at_time
@@ -139,7 +141,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
+            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
             self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
@@ -284,12 +286,13 @@ class Wizard:
     def _draw(self, form: Form, result: FormResult, row_at: Any) -> Updates:
         data, plan, w = self.data_step, self.plan_step, self.w
         preview, explicit = result.preview, form.answers.explicit
+        read_as = choices_for(form.data, form.answers.reading)
         titles = zip(STEPS, self._summaries(form, result), strict=True)
         return {
             **{self.folds[step]: gr.update(label=self._title(step, line)) for step, line in titles},
             self.goal_step.about: goal_step.about(goal_step.chosen(form.goal), w),
             self.model_step.about: model_step.about(form.model, result, self.services, w),
-            data.report: shown(data.report_of(form.data)),
+            data.report: shown(data.report_of(form.data, read_as)),
             data.learned: gr.update(visible=preview is not None),
             data.counters: data.counters_of(preview, *result.limits) if preview else "",
             data.row: data.row_of(preview, data.row_shown(row_at, form.data), *result.limits) if preview else "",
@@ -308,7 +311,8 @@ class Wizard:
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
             ),
             **self.further.draw(form.answers),
-            **data.reading.draw(form.data),
+            **data.reading.draw(form.data, read_as),
+            **data.brought.draw(form.data, form.answers.reading),
             **data.findings.draw(result.findings),
             **plan.findings.draw(result.findings),
         }
@@ -334,7 +338,7 @@ class Wizard:
         return [
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
             model_step.summary(form.model, result, self.w),
-            self.data_step.summary(form.data, result),
+            self.data_step.summary(form, result),
             " · ".join(
                 part
                 for part in (plan_view.summary(result, self.w), counted(result.findings, self.plan_step.findings.ids, self.w))
@@ -412,6 +416,7 @@ class Wizard:
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
         explicit = explicit_of(recipe)
         values: dict[str, Any] = {"model": recipe.model.id}
+        answers: dict[str, Any] = {"explicit": explicit, "parent": parent}
         updates: Updates = {}
         said, tone = self.w.t("wizard.filled", title=title, count=len(explicit)), "ok"
         if recipe.goal:
@@ -421,11 +426,13 @@ class Wizard:
         if recipe.data.source != NO_DATA:
             try:
                 values["data"] = self.services.datasets.get(recipe.data.source).id
+                brought = Brought.of(recipe.data, values["data"], title)
+                answers["reading"] = brought.state() if brought else None
                 updates[self.data_step.data] = gr.update(choices=self.data_step.choices())
             except GarageError:
                 said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
         values["notice"] = shown(notice(said, tone))
-        return Filling(values, {"explicit": explicit, "parent": parent}), updates
+        return Filling(values, answers), updates
 
     def save_preset(self, given: Given) -> Updates:
         plan, form = self.plan_step, self.read(given)
@@ -487,7 +494,7 @@ class Wizard:
         recipe, advice = self.planner.settled(plan.recipe), plan.advice
         recipe = recipe.model_copy(update={"data": self.services.datasets.pinned(recipe.data)})
         info = self.services.datasets.get(recipe.data.source)
-        report = self.services.datasets.report(info.id)
+        report = self.services.datasets.report(info.id, choices=Choices.of(recipe.data))
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
         facts = RunFacts(
             data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0),

@@ -22,7 +22,7 @@ Listen = Callable[..., Dependency]
 class Filling:
     """What is to be put into the form in answer to a press, but for what a person has set since (assets/form.js).
 
-    values: of goal, model, data, name, and the notice that says so. answers: of "explicit" and "parent" (fields.Answers) those that become others.
+    values: of goal, model, data, name, and the notice that says so. answers: of "explicit", "parent" and "reading" (fields.Answers) those that become others.
     """
 
     values: dict[str, Any] = field(default_factory=dict)

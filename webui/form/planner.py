@@ -39,6 +39,7 @@ from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.fields import Answers
+from webui.form.reading.brought import choices_for
 from webui.kit import samples
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -321,11 +322,13 @@ def recipe_of(form: Form) -> Recipe:
     model = form.model.strip() if isinstance(form.model, str) and form.model.strip() else "starter"
     ModelRef.parse(model)
     sections = form.answers.sections()
+    brought = choices_for(form.data, form.answers.reading).said
     value = {
         "name": form.name if isinstance(form.name, str) else "",
         "goal": form.goal if isinstance(form.goal, str) and form.goal else None,
         "model": sections.get("model", {}) | {"id": model},
-        "data": sections.get("data", {}) | {"source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
+        "data": sections.get("data", {})
+        | {**brought, "source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
         "adapter": sections.get("adapter", {}),
         "train": sections.get("train", {}),
     }

@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 
 from core.data.findings.finding import Finding, Repair
-from core.data.findings.look import findings
 from core.data.sets import working
 from core.data.sets.edits import Change
 from core.errors import GarageError
@@ -45,7 +44,7 @@ class Mending:
             redraw(button.click(self._mend(number), [chosen, self.offered, self.value], [notice_], **CONTROL))
 
     def look(self, id: Any) -> list[Any]:
-        """Inputs: sets. Outputs: outputs. Reads the rows of a set that was changed, and the kept report of one that was not."""
+        """Inputs: sets. Outputs: outputs. The report of a version is made once, when it is first asked for."""
         hidden = [gr.update(visible=False)] * BUTTONS
         try:
             found, looked_at, rows = self._found(id)
@@ -66,14 +65,8 @@ class Mending:
 
     def _found(self, id: Any) -> tuple[tuple[Finding, ...], int, int]:
         """What was found, in how many rows that were looked at, of how many."""
-        store = self.services.datasets
-        info = store.get(id)
-        if info.version == 0:
-            report = store.report(id)
-            found, rows = report.findings, report.good_rows
-        else:
-            changed = store.rows(id)
-            found, rows = findings(iter(changed), every_row=False), len(changed)
+        report = self.services.datasets.report(id)
+        found, rows = report.findings, report.good_rows
         return found, found[0].of if found else rows, rows
 
     def _label(self, repair: Repair) -> str:

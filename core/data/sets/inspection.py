@@ -140,9 +140,9 @@ def inspect_file(
             hashes.append(hash(example))
             look.add(item.number, example)
             places.extend((item.number, item.line or 0))
-    repeated, duplicates = _repeated(hashes, places, limits.problems)
+    again, duplicates = repeated(hashes, places, limits.problems)
     counts["warning"] += duplicates
-    listed["warning"] = sorted(listed["warning"] + repeated, key=lambda problem: problem.row)
+    listed["warning"] = sorted(listed["warning"] + again, key=lambda problem: problem.row)
     room = limits.problems - len(listed["error"])
     problems = sorted(listed["error"] + listed["warning"][:room], key=lambda problem: problem.row)
     return DataReport(
@@ -215,7 +215,7 @@ def _start(
     return source, chosen, roles, (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
 
 
-def _repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
+def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
     """The first rows that say what an earlier one says, and how many there are."""
     first = earliest(np.array(hashes))
     later = np.flatnonzero(first != np.arange(len(first)))

@@ -104,6 +104,21 @@ def test_what_cannot_be_is_a_sentence_and_changes_nothing(store, tmp_path, asked
     assert store.get(id).version == 0 and len(said(store, id)) == 11 and not list((store.root / id).glob("written-*"))
 
 
+def test_the_report_of_a_version_is_of_its_rows_and_goes_with_the_set(store: DatasetStore, tmp_path: Path) -> None:
+    """Seen: step 3 told of the file's eight repeated rows after they had been removed."""
+    id = added(store, tmp_path)
+    before = store.report(id)
+    working.changed(store, id, remove=[1], add=[row("a9, said again"), row("a9, said again")])
+    report = store.report(id)
+    assert (report.rows, report.good_rows, report.error_count) == (before.rows + 1, 12, 1)
+    assert [finding.id for finding in report.findings] == ["repeated"] and report.duplicates == 1
+    assert [problem.row for problem in report.problems] == [6, 14] and report.problem_count == 2
+    assert report.notes[-1].params["version"] == 1 and store.report(id, choices=Choices(version=0)) == before
+    with store.editing(id) as (edits, _):
+        edits.undo()
+    assert store.report(id) == before and list((store.root / id).glob("report-*-1.json"))
+
+
 def test_samples_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "one.jsonl").write_text(json.dumps(row("a")), "utf-8")

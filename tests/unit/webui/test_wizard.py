@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,9 @@ import pytest
 
 from core import files
 from core.chat.questions import target_of
-from core.recipe import Recipe
+from core.data.reading.choices import Choices
+from core.data.sets import working
+from core.recipe import Data, Recipe
 from core.runs.states import State
 from core.system import devices
 from core.system.devices import TorchBuild
@@ -44,7 +47,8 @@ from webui.form.fields import (
 from webui.form.form import Wizard
 from webui.form.handle import Filling
 from webui.form.plan import PlanStep
-from webui.form.planner import HERE, PROCESSOR, Form, Planner
+from webui.form.planner import HERE, PROCESSOR, Form, Planner, recipe_of
+from webui.form.reading.brought import Brought
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
@@ -345,7 +349,12 @@ def wizard(services: Services, planner: Planner) -> Wizard:
 
 
 def given(
-    wizard: Wizard, others: dict[Any, Any] | None = None, revision: int = 3, parent: str | None = None, **changes: Any
+    wizard: Wizard,
+    others: dict[Any, Any] | None = None,
+    revision: int = 3,
+    parent: str | None = None,
+    reading: Any = None,
+    **changes: Any,
 ) -> dict:
     """The form as it arrives, by component. others: components that are no part of it."""
     asked = form(**changes)
@@ -353,7 +362,8 @@ def given(
     return {
         wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data, step.row_at: None,
         wizard.plan_step.memory: asked.memory, wizard.name: asked.name,
-        wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision}, **(others or {}),
+        wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision, "reading": reading},
+        **(others or {}),
     }  # fmt: skip
 
 
@@ -437,6 +447,56 @@ def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, 
     assert filling.answers == {"explicit": {"adapter.r": 32}, "parent": None}
     assert "not on this PC" in notice and updates[wizard.goal_step.recipe] is None
     assert not file.exists(), "gradio's copy is removed"
+
+
+def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wizard: Wizard, tmp_path: Path) -> None:
+    """Seen: the page took the newest version, and whichever voice was chosen last."""
+    store, (file, recipe) = wizard.services.datasets, (tmp_path / "chat.txt", tmp_path / "recipe.yaml")
+    file.write_text(
+        "".join(f"12/03/2025, {hour}:00 - {who}: at {hour}\n" for hour in (10, 20) for who in ("Maria", "Jo", "Maria")), "utf-8"
+    )
+    store.import_file(file, choices=Choices(voice="Jo"))
+    recipe.write_text("data: {source: chat, voice: Maria, gap_hours: 1, version: 0}\n", "utf-8")
+    working.changed(store, "chat", add=[{"question": "Q", "answer": "A"}])
+
+    filling, _ = wizard.open_recipe({wizard.goal_step.recipe: str(recipe)})
+    assert filling.values["data"] == "chat" and json.dumps(filling.answers)
+    answers = Answers.of_state({"explicit": {}, "revision": 1, **filling.answers})
+    asked = form(data="chat")
+    asked = replace(asked, answers=answers)
+    assert recipe_of(asked).data == Data(source="chat", voice="Maria", gap_hours=1, version=0)
+    assert recipe_of(replace(asked, data=PIRATE)).data == Data(source=PIRATE), "of its own set alone"
+    reading, brought = wizard.data_step.reading, wizard.data_step.brought
+    drawn = {**reading.draw("chat", answers.reading.choices), **brought.draw("chat", answers.reading)}
+    assert drawn[reading.voice]["value"] == "Maria" and drawn[reading.gap]["value"] == 1
+    assert "not how it is kept" in drawn[brought.said]["value"] and drawn[brought.kept]["visible"]
+    assert store.choices("chat") == Choices(voice="Jo"), "the set is left as it is"
+    assert brought._take(wizard, wizard.data_step.data, False, given(wizard, reading=filling.answers["reading"]))[0].answers == {
+        "reading": None
+    }
+
+    as_kept = Brought(title="old", data="chat", choices=store.settled("chat", Choices(version=0)))
+    drawn = brought.draw("chat", as_kept)
+    assert "learned version 0 of the set; it is now at version 1" in drawn[brought.said]["value"]
+    assert drawn[brought.newest]["visible"] and not drawn[brought.kept]["visible"]
+    filling, _ = brought._take(wizard, wizard.data_step.data, True, given(wizard, data="chat", reading=as_kept.state()))
+    newest = Brought.of_state(filling.answers["reading"])
+    assert newest.choices.version is None and not brought.draw("chat", newest)[brought.said]["visible"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        3,
+        [],
+        {},
+        {"data": "x", "title": "t", "choices": {"version": -1}},
+        {"data": 1, "title": "t", "choices": {}},
+        {"data": "x", "title": "t", "choices": 4},
+    ],
+)
+def test_whatever_arrives_as_a_recipes_reading_is_one_or_none(odd: Any) -> None:
+    assert Answers.of_state({"explicit": {}, "reading": odd}).reading is None
 
 
 @pytest.mark.parametrize("content", ["[1]", "adapter: {r: 0}\ndata: {source: x}", "{{{", "\x00\x01"])

@@ -7,6 +7,7 @@ files of a library folder) are read as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from gradio.components import Component
 
 from core.data.chats.overview import Chat
 from core.data.reading import sniff
-from core.data.reading.choices import Choices
+from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
 from core.data.sets.inspection import DataReport
@@ -24,7 +25,9 @@ from core.data.shapes.known import SAMPLE_ROWS
 from core.data.shapes.roles import Role, likely
 from core.errors import DataError, GarageError
 from core.recipe import ColumnRole
-from webui.form.handle import FormHandle, Given, Parts, Updates
+from webui.form.fields import edited
+from webui.form.handle import Filling, FormHandle, Given, Parts, Take, Taken, Updates
+from webui.form.reading.brought import choices_for
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
@@ -73,25 +76,27 @@ class ReadingPart:
     def wire(self, form: FormHandle, data: Component, choices: Any) -> None:
         """data: the list of sets. choices: gives what is in it, since a set may have another number of rows now."""
 
-        def chosen(read: Any) -> Any:
-            def take(given: Given) -> Updates:
-                id = given[data]
+        def chosen(read: Any) -> Take:
+            def take(given: Given) -> Taken:
+                """What a recipe said of the set is kept with it from now on, with what was chosen; its versions were of another reading."""
+                id, store = given[data], self.services.datasets
+                said = choices_for(id, form.read(given).answers.reading).model_copy(update={"version": None})
                 try:
-                    self.services.datasets.choose(id, read(given, self.services.datasets.choices(id)))
+                    store.choose(id, read(given, store.choices(id, said)))
                 except GarageError as error:
-                    return {self.said: shown(notice(self.w.of(error.message))), data: gr.skip()}
-                return {self.said: shown(""), data: gr.update(choices=choices())}
+                    return None, {self.said: shown(notice(self.w.of(error.message)))}
+                return Filling(answers={"reading": None}), {self.said: shown(""), data: gr.update(choices=choices())}
 
             return take
 
         of_chat: Parts = {self.voice, self.gap, self.pseudonyms}
-        outputs: Parts = {self.said, data}
+        outputs: Parts = {self.said}
         options = {**QUIET, "trigger_mode": "always_last", "concurrency_id": "reading", "concurrency_limit": 1}
         for events, inputs, read in (
-            ([self.voice.input, self.gap.input, self.pseudonyms.input], of_chat, self._of_chat),
-            ([column.input for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
+            ([edited(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._of_chat),
+            ([edited(column) for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
         ):
-            form.redraw_after(gr.on(events, chosen(read), inputs | {data}, outputs, **options))
+            form.fills(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
 
     # ---- what was said --------------------------------------------------------------------------------------------
     def _of_chat(self, given: Given, kept: Choices) -> Choices:
@@ -111,7 +116,7 @@ class ReadingPart:
         return kept.model_copy(update={"columns": roles})
 
     # ---- what the set has -----------------------------------------------------------------------------------------
-    def draw(self, data: Any) -> Updates:
+    def draw(self, data: Any, choices: Choices = NOTHING_SAID) -> Updates:
         """For every look at the form."""
         updates: Updates = {self.chat: gr.update(visible=False), self.table: gr.update(visible=False)}
         if not isinstance(data, str) or not data:
@@ -119,11 +124,11 @@ class ReadingPart:
         try:
             if self.services.datasets.get(data).origin != "imported":
                 return updates
-            report = self.services.datasets.report(data)
+            report = self.services.datasets.report(data, choices=choices)
             if report.chat is not None:
                 updates |= self._drawn_chat(report.chat)
             elif report.roles:
-                updates |= self._drawn_table(self.first_rows(data), report)
+                updates |= self._drawn_table(self.first_rows(data, choices), report)
         except GarageError:  # the report beside it says so
             pass
         return updates
@@ -149,12 +154,13 @@ class ReadingPart:
             ),
         }
 
-    def first_rows(self, data: str) -> list[Row]:
+    def first_rows(self, data: str, choices: Choices) -> list[Row]:
         """Of a table, without rows that cannot be read. Raises DataError."""
         store = self.services.datasets
-        key = (data, store.choices(data).key)
+        choices = store.choices(data, choices)
+        key = (data, choices.key)
         if key not in self._first_rows:
-            source = sniff.probe(store.path(data), choices=store.choices(data))
+            source = sniff.probe(store.path(data), choices=choices)
             found = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))
             self._first_rows = {**dict(list(self._first_rows.items())[-7:]), key: found}
         return self._first_rows[key]

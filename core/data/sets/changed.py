@@ -1,0 +1,59 @@
+"""What is in a version of a set that was changed: the report of its file, with what the rows say by now. No torch.
+
+Costs one look at every row of the version, once: it is kept beside the set, and goes with it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from core import files
+from core.data.findings.look import Look
+from core.data.reading.rows import DEFAULT_LIMITS
+from core.data.sets.edits import Edits
+from core.data.sets.inspection import DataReport, repeated
+from core.data.sets.rows import Rows
+from core.messages import msg
+
+
+def report_of(file: Path, base: DataReport, edits: Edits, version: int, rows: Callable[[], Rows]) -> DataReport:
+    """file: where it is kept. base: of the set as it was added; rows: of that. Raises DataError."""
+    kept = files.read_model(DataReport, file)
+    if kept is None:
+        kept = _made(base, edits, version, rows())
+        with suppress(OSError):  # a full or read-only disk: the next time looks again
+            files.replace_json(file, kept.model_dump(mode="json"))
+    return kept
+
+
+def _made(base: DataReport, edits: Edits, version: int, as_added: Rows) -> DataReport:
+    rows, look = edits.rows(as_added, version), Look()
+    hashes, places = array("q"), array("q")
+    for number, example in rows:
+        hashes.append(hash(example))
+        places.extend((number, 0))
+        look.add(number, example)
+    again, duplicates = repeated(hashes, places, DEFAULT_LIMITS.problems)
+    untouched = set(rows.numbers()[rows.keys(np.arange(len(rows))) >= 0].tolist())
+    stay = [
+        problem
+        for problem in base.problems
+        if problem.severity == "error" or not problem.row or (problem.text.key != "data.duplicate" and problem.row in untouched)
+    ]
+    of_file = [problem for problem in base.problems if problem.text.key != "data.duplicate"]
+    return base.model_copy(
+        update={
+            "rows": base.rows - base.good_rows + len(rows),
+            "good_rows": len(rows),
+            "duplicates": duplicates,
+            "problems": tuple(sorted(stay + again, key=lambda problem: problem.row)[: DEFAULT_LIMITS.problems]),
+            "problem_count": base.problem_count - base.duplicates - len(of_file) + len(stay) + duplicates,
+            "findings": look.found(),
+            "notes": (*base.notes, msg("sets.note_version", version=version, what=edits.story(version)[-1].what)),
+        }
+    )
