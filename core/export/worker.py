@@ -284,7 +284,8 @@ class Exporter:
             self._write_gguf(source, merged, exported)
             shutil.rmtree(merged)
         if request.kind == "gguf":
-            notes += self._write_modelfile(adapter, exported)
+            model_type = files.read_object(base.folder / "config.json").get("model_type")
+            notes += self._write_modelfile(adapter, exported, str(model_type))
         card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
         (out / "README.md").write_text(card, "utf-8", newline="\n")
         job.check()
@@ -353,17 +354,18 @@ class Exporter:
         told = self.run_folder.name, lambda fraction: job.stage("writing_gguf", fraction), job.check
         gguf.write(source, stored.read_base(merged), file, quant, *told)
 
-    def _write_modelfile(self, adapter: Path, file: Path) -> tuple[Message, ...]:
+    def _write_modelfile(self, adapter: Path, file: Path, model_type: str) -> tuple[Message, ...]:
         """What Ollama needs beside the file; returns what it cannot do."""
         from core.data.tokenizer import Tokenizer
-        from core.export import modelfile
+        from core.export.ollama import deriving, modelfile
 
         tokenizer = Tokenizer(adapter)
-        derived = modelfile.derive(tokenizer.template)
+        bos = tokenizer.special.get("bos_token", "") if modelfile.begins(file) else ""
+        derived = deriving.derive(tokenizer.template, bos)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
         words = modelfile.write(file.name, derived, list(stops), self.run_folder.name)
         (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
-        return derived.notes
+        return modelfile.notes(derived, model_type)
 
     def _form(self, dtype: str) -> model_card.Form:
         request = self.request

@@ -32,7 +32,7 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import gguf, layers, merge, modelfile, pairs, proof, stored, worker
+from core.export import gguf, layers, merge, pairs, proof, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
@@ -764,47 +764,6 @@ def test_a_run_without_an_adapter_has_nothing_to_take_home(trained: Trained) -> 
     run = Runs(trained.workspace).create(Recipe.parse({"name": "Empty", "data": {"source": "rows"}}), "command")
     with pytest.raises((ExportError, ModelError), match="Empty"):
         trained.exports().start(run, "merged")
-
-
-# ---- Ollama -----------------------------------------------------------------------------------------------------------
-LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
-    "{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}{% for m in rest %}"
-    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
-)
-NO_SYSTEM = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
-    "{{ '<s>{{' + m['role'] + '}}\n' + m['content'] + '</s>\n' }}{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
-)
-
-
-@pytest.mark.parametrize("source", ["starter", PLAIN, LLAMA2, NO_SYSTEM])
-def test_the_go_template_renders_what_the_training_template_renders(trained: Trained, source: str) -> None:
-    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
-    template = Tokenizer(trained.model).template if source == "starter" else ChatTemplate(source, tokens)
-    derived = modelfile.derive(template)
-    talk = [{"role": "user" if i % 2 == 0 else "assistant", "content": f"word {i} {{{{ .x }}}}"} for i in range(7)]
-    assert modelfile.render(derived.template, talk) == template.render(talk, add_generation_prompt=True)
-    talk = [{"role": "system", "content": "Be short."}, *talk]
-    assert modelfile.render(derived.template, talk) == template.render(talk, add_generation_prompt=True)
-    assert derived.notes == (), "where a family has no system message it stands in the first question, as in the chat"
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ strftime_now('%d') }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
-        "{% for m in messages %}{{ loop.index ~ m['content'] }}{% endfor %}",
-        "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}",
-        "{% for m in messages %}{{ '\"\"\"' + m['content'] }}{% endfor %}",
-    ],
-)
-def test_a_template_that_go_cannot_follow_is_left_out_with_a_reason(source: str) -> None:
-    derived = modelfile.derive(ChatTemplate(source))
-    assert derived.template is None and "{" not in derived.notes[0].render("en")
-    words = modelfile.write("a.gguf", derived, ["</s>"], "Run")
-    assert "TEMPLATE" not in words and "REQUIRES 0.30.0" in words, "an older one would take the nearest template it knows"
 
 
 def test_every_sentence_exists_in_both_languages() -> None:
