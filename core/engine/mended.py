@@ -33,12 +33,22 @@ def config(found: Any) -> Any:
 
 
 def model(made: Any) -> Any:
-    """A model whose class ends a forward in an error, or calls the text with its head the decoder."""
+    """A model whose class ends a forward in an error, calls the text with its head the decoder, or keeps what nothing asks for."""
     if made.config.model_type in ("llama4", "llama4_text"):
         made.get_decoder = MethodType(_text_alone, made)
         if hasattr(made, "language_model"):
             made.language_model.register_forward_hook(_without_pictures)
+    if "reuse" not in (getattr(made.config.get_text_config(), "kv_sharing_modes", None) or ("reuse",)):
+        _share_nothing(made)
     return made
+
+
+def _share_nothing(made: Any) -> None:
+    """Gemma 4's last layer of each kind leaves its keys and values where a drafter would look for them. Computed again for a backward, they
+    hold all that they were made of until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run."""
+    for layer in made.modules():
+        if hasattr(layer, "store_full_length_kv"):
+            layer.store_full_length_kv = False
 
 
 def lacks_tower(made: Any) -> bool:

@@ -34,11 +34,6 @@ class Peak:
     def total(self) -> int:
         return sum(self.bytes.values())
 
-    @property
-    def where(self) -> tuple[str, str]:
-        """Whether two peaks are the same moment of a step, in whatever layer."""
-        return self.place.partition(" ")[0], self.operation
-
 
 class Allocations(TorchDispatchMode):
     """Counts while it is entered. What is made is of kind `activations`, or `logits` where its last dimension is the

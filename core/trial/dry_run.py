@@ -47,14 +47,16 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     began = time.perf_counter()
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
-    depths = _depths(config, layers)
+    kinds = _kinds(config, layers)
+    depths = _depths(kinds)
     family = _Family(config, question.packing, check)
 
     def run(depth: int) -> _Count:
         return _Model(_cut(config, depth), question.setup, family, check).run()
 
     runs = [run(depth) for depth in depths]
-    while len(runs) == 2 and runs[0].peak.where != runs[1].peak.where:  # of few layers the worst moment may be another
+    # Of few layers the worst moment may be another, or in a layer of another kind.
+    while len(runs) == 2 and _where(runs[0].peak, kinds) != _where(runs[1].peak, kinds):
         deeper = 2 * depths[1] - depths[0]
         if deeper >= layers:
             depths, runs = (layers,), [run(layers)]
@@ -107,9 +109,15 @@ def _cut(config: Any, depth: int) -> Any:
     return cut
 
 
-def _depths(config: Any, layers: int) -> tuple[int, ...]:
+def _where(peak: Peak, kinds: Sequence[Any]) -> tuple[Any, ...]:
+    """What two peaks have in common that are the same moment of a step, in like layers."""
+    phase, _, number = peak.place.partition(" ")
+    return phase, peak.operation, kinds[int(number)] if number else None
+
+
+def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
     """Numbers of layers to run: all of them, or two numbers, of which the larger has one more round of what repeats itself."""
-    kinds = _kinds(config, layers)
+    layers = len(kinds)
     for odd in range(min(layers, MOST_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]
         period = next((p for p in range(1, MOST_PERIOD + 1) if all(a == b for a, b in zip(tail, tail[p:], strict=False))), None)

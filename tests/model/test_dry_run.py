@@ -286,6 +286,16 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
 # ---- the process that counts --------------------------------------------------------------------------------------------
 
 
+def test_two_runs_are_compared_at_the_same_moment_of_like_layers():
+    """Gemma 4 12B's worst moment was in a sliding layer of 6 and in one that sees all of 12: 0.5 GiB too much for 48."""
+    from core.trial.allocations import Peak
+    from core.trial.dry_run import _where
+
+    kinds = ["sliding", "sliding", "full"] * 2
+    few, like, other = (_where(Peak(operation="mul", place=place), kinds) for place in ("backward 1", "backward 4", "backward 5"))
+    assert few == like != other and _where(Peak(operation="mul", place="head"), kinds) != like
+
+
 def test_looking_never_waits_and_a_newer_question_takes_the_place(dry_runs: DryRuns, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("core.trial.dry_runs.PATIENCE_S", 0.0)  # nobody looks at the first again
     first, second = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3)
