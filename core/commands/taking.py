@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from core.chat.questions import answer, opened, target_of, target_of_adapter
+from core.commands.publishing import Wish, to_hub
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import RecipeError
 from core.export import lmstudio
@@ -56,10 +57,17 @@ def chat(
 @app.command()
 def export(
     run: str,
-    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, ollama or lmstudio")],
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, ollama, lmstudio or hub")],
     quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")] = None,
     checkpoint: str | None = None,
     keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
+    repo: Annotated[str | None, typer.Option(help="With --to hub: owner/name.")] = None,
+    kind: Annotated[str, typer.Option(help="With --to hub: adapter, merged or gguf.")] = "adapter",
+    private: Annotated[bool, typer.Option("--private/--public", help="With --to hub: who sees it.")] = True,
+    film: Annotated[
+        bool, typer.Option("--film", help="With --to hub: the film's answers on the card, without rows of the data.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --to hub: send it. Without, the files are only listed.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,6 +82,8 @@ def export(
     space = Workspace.open(workspace)
     exports = Exports(space)
     chosen = Runs(space).find(run)
+    if to == "hub":
+        return to_hub(exports, chosen, Wish(repo or "", kind, quant, checkpoint, private, film, yes, as_json))
     if KINDS.get(to) == "gguf" and not as_json and (offer := tools.offer(space)):
         say(offer)
     models = lmstudio.wanted_folder() if to == "lmstudio" else None

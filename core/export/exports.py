@@ -53,7 +53,7 @@ CANCEL_S = 5.0
 REPLACED = "replaced"
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
 STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
-                    "layers_of_adapter", "layers_of_export", "publishing", "converting_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
+                    "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing", "converting_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 
 class ExportRequest(Frozen):
@@ -254,6 +254,30 @@ class JobFolder:
     def cancel_asked(self) -> bool:
         return (self.path / "control.json").exists()
 
+    def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
+        """Ask, wait, kill; what Windows refuses to delete even then is said, and goes with the next job. Takes CANCEL_S and a moment at most."""
+        if not (status := self.status(process)) or not status.active:
+            return status
+        self.ask_cancel()
+        deadline = time.monotonic() + CANCEL_S
+        while (status := self.status(process)) and status.active and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if status is None:
+            return None
+        while self.is_locked() and time.monotonic() < deadline:  # Windows deletes what it has mapped only once it has ended
+            time.sleep(0.05)
+        if process and process.poll() is None and (status.active or self.is_locked()):
+            kill_tree(process.pid)
+        elif status.pid and self.is_locked():
+            kill_tree(status.pid)
+        if status.active:
+            status = status.model_copy(update={"state": "cancelled", "message": cancelled})
+            self.write(status)
+        if not self.is_at_work() and not self.clear(files.MOMENT_S) and status.state == "cancelled":
+            status = status.model_copy(update={"message": msg("export.cancelled_left", folder=self.build)})
+            self.write(status)
+        return status
+
     def clear(self, patience_s: float = 0.0) -> bool:
         """Whether all that was half made is gone: Windows deletes no file that a process which is just ending has mapped, or a
         scanner open."""
@@ -382,31 +406,16 @@ class Exports:
         return self._job(name).status(self._started.get(name))
 
     def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
-        """Ask, wait, kill, from any process: an earlier finished export stays, and nothing of this one; what Windows refuses to
-        delete even then is said, and goes with the next export. Takes CANCEL_S and a moment at most."""
+        """From any process: an earlier finished export stays, and nothing of this one."""
         name = self.request(self.runs.get(run_id), to, quant, checkpoint).name
-        job, process = self._job(name), self._started.get(name)
-        if not (status := job.status(process)) or not status.active:
-            return status
-        job.ask_cancel()
-        deadline = time.monotonic() + CANCEL_S
-        while (status := job.status(process)) and status.active and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if status is None:
-            return None
-        while job.is_locked() and time.monotonic() < deadline:  # Windows deletes what it has mapped only once it has ended
-            time.sleep(0.05)
-        if process and process.poll() is None and (status.active or job.is_locked()):
-            kill_tree(process.pid)
-        elif status.pid and job.is_locked():
-            kill_tree(status.pid)
-        if status.active:
-            status = status.model_copy(update={"state": "cancelled", "message": msg("export.cancelled")})
-            job.write(status)
-        if not job.is_at_work() and not job.clear(files.MOMENT_S) and status.state == "cancelled":
-            status = status.model_copy(update={"message": msg("export.cancelled_left", folder=job.build)})
-            job.write(status)
-        return status
+        return self._job(name).end(self._started.get(name), msg("export.cancelled"))
+
+    def finished(self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportResult | None:
+        """One that is there and of the adapter as it is now. Raises as `request`."""
+        request = self.request(run, to, quant, checkpoint)
+        found = read_result(self.workspace.exports / request.name)
+        trained = (adapter_folder(run, checkpoint) / "adapter_model.safetensors").stat().st_mtime
+        return found if found and found.name == request.name and found.created >= trained else None
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
         """Finished exports, newest first; of one run, or of all."""

@@ -68,9 +68,9 @@ CANCELLED_EXIT = 3
 class ExportReporter(Job[ExportStatus]):
     """The worker's only way out (status.json) and the person's wish back in."""
 
-    def __init__(self, folder: JobFolder):
+    def __init__(self, folder: JobFolder, cancelled: Message | None = None):
         super().__init__(ExportStatus(state="running", pid=os.getpid(), since=time.time()))
-        self.folder = folder
+        self.folder, self._said = folder, cancelled or msg("export.cancelled")
         self._cancelled = threading.Event()
         self._asked_at = 0.0
         self._begun = [(self.status.stage, self.status.since)]
@@ -116,7 +116,7 @@ class ExportReporter(Job[ExportStatus]):
             try:
                 kill_children()
                 self.folder.clear()
-                self.end("cancelled", msg("export.cancelled"))
+                self.end("cancelled", self._said)
             finally:
                 os._exit(CANCELLED_EXIT)
 

@@ -99,7 +99,7 @@ def sentence(error: Exception, asked: HubRequest) -> ModelError:
 def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> ModelError:
     status = error.response.status_code
     if status == 429:
-        if (seconds := _wait_of(error)) is None:
+        if (seconds := wait_of(error)) is None:
             return ModelError("hub.rate_limit", repo=repo, host=host)
         return ModelError("hub.rate_limit_until", repo=repo, host=host, seconds=seconds)
     if status == 401 and get_token():
@@ -134,7 +134,7 @@ def sentence_of_search(error: Exception, asked: Asking) -> ModelError:
         case HfHubHTTPError():
             status = error.response.status_code
             if status == 429:
-                if (seconds := _wait_of(error)) is None:
+                if (seconds := wait_of(error)) is None:
                     return ModelError("hub_search.rate_limit", **said)
                 return ModelError("hub_search.rate_limit_until", seconds=seconds, **said)
             if status == 401 and get_token():
@@ -144,7 +144,7 @@ def sentence_of_search(error: Exception, asked: Asking) -> ModelError:
             return ModelError("hub_search.no_network", **said)
 
 
-def _wait_of(error: HfHubHTTPError) -> int | None:
+def wait_of(error: HfHubHTTPError) -> int | None:
     """Seconds that a hub wants a pause for; None where it does not say."""
     told, limit = error.response.headers.get("Retry-After", ""), parse_ratelimit_headers(error.response.headers)
     return int(told) if told.isdecimal() else limit.reset_in_seconds if limit else None

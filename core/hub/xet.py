@@ -38,7 +38,7 @@ class NoXet(Exception):
 
 
 @lru_cache(maxsize=1)
-def _session() -> Any:
+def session() -> Any:
     from hf_xet import XetConfig, XetSession
 
     config = XetConfig()
@@ -55,7 +55,7 @@ def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) ->
 
     try:
         connection = refresh_xet_connection_info(file_data=file, headers=headers)
-        group = _session().new_download_stream_group(
+        group = session().new_download_stream_group(
             endpoint=connection.endpoint,
             token=connection.access_token,
             token_expiry_unix_secs=connection.expiration_unix_epoch,

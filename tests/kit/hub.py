@@ -80,14 +80,12 @@ class FakeHub:
         self.xet_at = ""
         self.stalled = threading.Event()
         self.release = threading.Event()
-        hub = self
-
-        class Handler(_Handler):
-            fake = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (self.handler(),), {"fake": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return Handler
 
     @property
     def port(self) -> int:
@@ -113,7 +111,7 @@ class FakeHub:
         self._thread.join(5)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     fake: FakeHub
 

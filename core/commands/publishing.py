@@ -1,0 +1,116 @@
+"""`export RUN --to hub`: a finished export, made first where there is none, published. Without --yes it only says what would leave."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import typer
+
+from core.commands.terminal import in_words, plain, print_json, say, written_over
+from core.errors import ExportError
+from core.export.exports import ExportResult, Exports, ExportStatus
+from core.export.hub.parcel import Parcel, check_name
+from core.export.hub.publishing import Publishing
+from core.hub.answers import in_words as size_in_words
+from core.messages import Message, msg, terminal_language
+from core.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks to be published. kind: adapter, merged or gguf. yes: nothing leaves without it."""
+
+    repo: str
+    kind: str = "adapter"
+    quant: str | None = None
+    checkpoint: str | None = None
+    private: bool = True
+    with_film: bool = False
+    yes: bool = False
+    as_json: bool = False
+
+
+def to_hub(exports: Exports, run: RunFolder, wish: Wish) -> None:
+    """Says what would leave, and with wish.yes sends it. Raises GarageError, and typer.Exit with the status of the command."""
+    check_name(wish.repo, run.name)
+    if wish.kind not in ("adapter", "merged", "gguf"):
+        raise ExportError("export.unknown_target", found=wish.kind[:40], there=["adapter", "merged", "gguf"])
+    result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint) or _made(exports, run, wish)
+    publishing = Publishing(exports.workspace, exports.runs)
+    parcel = publishing.pack(result, wish.repo, wish.with_film)
+    if not wish.as_json:
+        _list(parcel, wish)
+    status = None
+    if wish.yes:
+        status = _send(publishing, result, wish)
+    elif not wish.as_json:
+        say(msg("publish.ask_yes"))
+    if wish.as_json:
+        _print(parcel, wish, status)
+    elif status:
+        say(_ending(status))
+    raise typer.Exit(0 if status is None or status.state == "done" else 3 if status.state == "cancelled" else 1)
+
+
+def _made(exports: Exports, run: RunFolder, wish: Wish) -> ExportResult:
+    """The export, made and proven as `export --to` makes it."""
+    job = exports.start(run, wish.kind, wish.quant, wish.checkpoint)
+    try:
+        status = job.wait(on_status=None if wish.as_json else _Stages().show)
+    except KeyboardInterrupt:
+        status = exports.cancel(run.id, wish.kind, wish.quant, wish.checkpoint) or job.status()
+        say(_ending(status))
+        raise typer.Exit(3) from None
+    job.process.wait()
+    result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint)
+    if status.state != "done" or result is None:
+        raise ExportError(_ending(status))
+    return result
+
+
+def _send(publishing: Publishing, result: ExportResult, wish: Wish) -> ExportStatus:
+    publishing.start(result, wish.repo, wish.private, wish.with_film)
+    try:
+        return publishing.wait(result.name, None if wish.as_json else _Stages().show)
+    except KeyboardInterrupt:
+        return publishing.cancel(result.name) or ExportStatus(state="cancelled")
+    finally:
+        if not wish.as_json and sys.stderr.isatty():
+            print(file=sys.stderr)
+
+
+class _Stages:
+    """Each stage once; on a terminal also how far it is, on one line."""
+
+    def __init__(self) -> None:
+        self._line, self._stage = "", ""
+
+    def show(self, status: ExportStatus) -> None:
+        percent = f" {round(100 * status.fraction)} %" if status.fraction is not None else ""
+        line = status.stage_text.render(terminal_language()) + percent
+        if sys.stderr.isatty():
+            print(written_over(self._line, line), end="", file=sys.stderr, flush=True)
+        elif status.stage != self._stage:
+            say(status.stage_text)
+        self._line, self._stage = line, status.stage
+
+
+def _list(parcel: Parcel, wish: Wish) -> None:
+    for piece in parcel.pieces:
+        print(f"{size_in_words(piece.size):>10}  {piece.name}")
+    key = "publish.leaves_private" if wish.private else "publish.leaves_public"
+    say(msg(key, files=len(parcel.pieces), size=size_in_words(parcel.size), repo=wish.repo))
+    for note in parcel.notes:
+        say(note)
+
+
+def _print(parcel: Parcel, wish: Wish, status: ExportStatus | None) -> None:
+    files = [{"name": piece.name, "bytes": piece.size} for piece in parcel.pieces]
+    said = {"repo": wish.repo, "kind": wish.kind, "private": wish.private, "files": files, "bytes": parcel.size}
+    state = {"published": bool(status and status.state == "done"), "message": status.message if status else msg("publish.ask_yes")}
+    print_json(in_words(plain(said | {"notes": [plain(note) for note in parcel.notes]} | state)))
+
+
+def _ending(status: ExportStatus) -> Message:
+    return status.message or msg("export.went_away")

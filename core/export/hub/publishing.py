@@ -1,0 +1,87 @@
+"""Publishing as a job in a process of its own: asked for, how far it is, cancelled; from the page and from a command. No torch.
+
+    <workspace>/exports/.jobs/<the export's name>-hub/     as core.export.exports has it; a crash leaves a job whose lock is free
+
+What was sent before a kill lies at the hub, unseen, until a commit names it: asked again, only what is missing is sent.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from core import files
+from core.errors import BusyError
+from core.export.exports import ExportResult, ExportStatus, JobFolder
+from core.export.hub.parcel import Parcel, pack
+from core.files import writing
+from core.messages import msg
+from core.runs.all import Runs
+from core.system.processes import start_worker
+from core.values import Frozen
+from core.workspace.folder import Workspace
+
+CANCELLED = msg("publish.cancelled")
+
+
+class PublishRequest(Frozen):
+    """request.json of such a job."""
+
+    v: int = 1
+    workspace: str
+    export: str
+    repo: str
+    private: bool
+    with_film: bool = False
+
+
+class Publishing:
+    """All of a workspace."""
+
+    def __init__(self, workspace: Workspace, runs: Runs | None = None):
+        self.workspace, self.runs = workspace, runs or Runs(workspace)
+        self._started: dict[str, subprocess.Popen[bytes]] = {}  # by export
+
+    def pack(self, result: ExportResult, repo: str, with_film: bool = False) -> Parcel:
+        """What would leave this PC. Asks nobody. Raises ExportError or RunError."""
+        return pack(self.runs.get(result.run), result, self.workspace.exports / result.name, repo, with_film)
+
+    def start(self, result: ExportResult, repo: str, private: bool = True, with_film: bool = False) -> None:
+        """Begin. Raises as `pack`, and BusyError while this export is being published."""
+        self.pack(result, repo, with_film)
+        request = PublishRequest(
+            workspace=str(self.workspace.root), export=result.name, repo=repo, private=private, with_film=with_film
+        )
+        job, status = self._job(result.name), self.status(result.name)
+        if job.is_locked() or (status and status.active):
+            raise BusyError("publish.at_work", name=result.name)
+        with writing(self.workspace.exports):
+            job.path.mkdir(parents=True, exist_ok=True)
+            job.clear()
+            files.replace(job.path / "request.json", request.model_dump_json(indent=1))
+            job.write(ExportStatus(since=time.time()))
+            with open(job.path / "export.log", "wb") as log:
+                file = str(job.path / "request.json")
+                self._started[result.name] = start_worker("core.export.hub.worker", file, log=log, cwd=self.workspace.root)
+
+    def status(self, export: str) -> ExportStatus | None:
+        """Of the newest attempt to publish this export; None where there never was one."""
+        return self._job(export).status(self._started.get(export))
+
+    def wait(self, export: str, on_status: object = None) -> ExportStatus:
+        """The status once it is over."""
+        while (status := self.status(export)) and status.active:
+            if callable(on_status):
+                on_status(status)
+            time.sleep(0.1)
+        return status or ExportStatus(state="failed", message=msg("export.went_away"))
+
+    def cancel(self, export: str) -> ExportStatus | None:
+        return self._job(export).end(self._started.get(export), CANCELLED)
+
+    def request(self, export: str) -> PublishRequest | None:
+        """What was asked for last."""
+        return files.read_model(PublishRequest, self._job(export).path / "request.json")
+
+    def _job(self, export: str) -> JobFolder:
+        return JobFolder(self.workspace.exports / ".jobs" / f"{export}-hub")
