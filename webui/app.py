@@ -27,6 +27,7 @@ from webui.server.gradio import behind, errors_to_log, half_characters, no_fetch
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor
 from webui.server.reach import Reach
+from webui.server.script import quick_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services
 
@@ -137,6 +138,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     no_fetching()
     half_characters()
+    quick_script()
     errors_to_log()
     demo = build(services)
     options: dict[str, Any] = {

@@ -1,0 +1,74 @@
+"""The two searches of gradio's script that are made quick (webui/server/script): found where they are, and the same in what they find."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from playwright._impl._driver import compute_driver_executable
+
+from webui.server import script
+
+TREE = """
+let next = 0;
+const grown = (depth) => ({id: next++, children: Array.from({length: depth ? 3 : 0}, () => grown(depth - 1)),
+                           props: {shared_props: {}}});
+const root = grown(4), ids = [...Array(next).keys(), null, -1, next];
+const events = Array.from({length: 50}, (_, i) => ({targets: [[i % 7, "click"], [i % 5, i % 3 ? "change" : null], [i % 7, "input"]]}));
+const look = () => [ids.map((id) => find(root, id)?.id ?? null), find(root, 5) === root.children[0].children[1]];
+const told = [look(), look()];
+root.children.reverse(); root.children[0].children = [grown(2)]; ids.push(next - 1);  // moved, gone, new
+told.push(look(), ids.slice(0, 9).map((id) => page.find_attached_events({id, props: {shared_props: {}}}, events).props.shared_props));
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.fixture(scope="module")
+def gradios() -> str:
+    import gradio
+
+    (file,) = [f for f in Path(gradio.__file__).parent.glob("templates/frontend/assets/core-*.js") if script.NAME.fullmatch(f.name)]
+    return file.read_text("utf-8")
+
+
+def test_both_searches_are_where_gradio_had_them(gradios: str) -> None:
+    found = [*script.SEARCH.finditer(gradios)]
+    assert len(found) == 1 and len(script.EVENTS.findall(gradios)) == 1, "gradio searches in another way: read script anew"
+    name = found[0][1]
+    assert gradios.count(f"{name}(this.root,") == 6, "not of one tree alone any more: places are kept for one"
+    assert not {"places", "attached"} & {*gradios.replace("=", " ").split()}, "the names are taken"
+
+
+def test_what_is_found_is_the_same(gradios: str) -> None:
+    """Moved, replaced, new, of no id: the places that were noted are looked at, never believed."""
+
+    method = re.compile(r"find_attached_events\(\w+,\w+\)\{.*?\}(?=traverse\()")
+    name = script.SEARCH.search(gradios)[1]
+    search = script.SEARCH.search(gradios)[0]
+
+    def told(text: str, search: str) -> object:
+        """By both functions alone, out of gradio's module."""
+        code = f"{search};const find={name};const page={{{method.search(text)[0]}}};{TREE}"
+        done = subprocess.run([compute_driver_executable()[0], "-e", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    assert told(script.quickened(gradios), script.quickened(search)) == told(gradios, search)
+
+
+def test_the_page_is_served_it(gradios: str) -> None:
+    from gradio import route_utils, routes
+    from gradio.routes import BUILD_PATH_LIB
+
+    before = routes.file_response
+    try:
+        script.quick_script()
+        (file,) = [f.name for f in Path(BUILD_PATH_LIB).glob("core-*.js")]
+        assert routes.file_response(BUILD_PATH_LIB, file).body.decode() == script.quickened(gradios) != gradios
+        other = routes.file_response(BUILD_PATH_LIB, next(Path(BUILD_PATH_LIB).glob("index-*.js")).name)
+        assert type(other) is type(route_utils.file_response(BUILD_PATH_LIB, file))
+    finally:
+        routes.file_response = before

@@ -1,0 +1,55 @@
+"""gradio's own script, served with two of its searches made quick (gradio 6.31, assets/core-*.js).
+
+Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of the page, over
+proxies, to find one by its id; while the page was built it went through all events for each component. That was half of what the
+page took of the processor: of a page of which nobody does anything 0.13 of a core, 0.08 since, beside a run that trains on the same
+processor (2 cores, headless Chromium, November 2026).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import Response
+
+NAME = re.compile(r"core-[\w-]+\.js")
+# function find(node, id): node itself, else the first below it
+SEARCH = re.compile(
+    r"function (\w+)\((\w+),(\w+)\)\{if\(\2\.id===\3\)return \2;if\(\2\.children\)for\(let (\w+) of \2\.children\)"
+    r"\{let \2=\1\(\4,\3\);if\(\2\)return \2\}return null\}"
+)
+# Where a component was found last is looked at first; what is not there any more is looked for by one walk that notes all places.
+# Components of no id are asked for too, two hundred times while a page is built.
+PLACES = (
+    "var places=new Map,attached=new WeakMap;function {name}(root,id){{let at=()=>{{let one=root;for(let i of places.get(id)??[-1])"
+    "one=one?.children?.[i];return one?.id===id?one:null}};let found=at();if(found||id==null)return found;places.clear();"
+    "let walk=(one,place)=>{{places.has(one.id)||places.set(one.id,place);one.children?.forEach((each,i)=>walk(each,[...place,i]))}};"
+    "walk(root,[]);return at()}}"
+)
+EVENTS = re.compile(r"find_attached_events\((\w+),(\w+)\)\{let (\w+)=\2\.filter\(.*?\)\.filter\(Boolean\);")
+# Of each event the first name by which a component triggers it; noted once for a list of events.
+NAMES = (
+    "find_attached_events({node},{events}){{let all=attached.get({events});if(!all){{attached.set({events},all=new Map);"
+    "for(let one of {events}){{let seen=new Set;for(let[id,name]of one.targets)if(!seen.has(id)){{seen.add(id);"
+    "if(name)all.has(id)?all.get(id).push(name):all.set(id,[name])}}}}}}let {names}=[...all.get({node}.id)??[]];"
+)
+
+
+def quickened(script: str) -> str:
+    """As it is where this gradio searches in another way (tests/unit/server/test_script.py says so)."""
+    script = SEARCH.sub(lambda found: PLACES.format(name=found[1]), script)
+    return EVENTS.sub(lambda found: NAMES.format(node=found[1], events=found[2], names=found[3]), script)
+
+
+def quick_script() -> None:
+    from gradio import route_utils, routes
+
+    def send(folder: Any, path: Any) -> Response:
+        response = route_utils.file_response(folder, path)
+        if not NAME.fullmatch(str(path)):
+            return response
+        return Response(quickened(Path(response.path).read_text("utf-8")), media_type="text/javascript")
+
+    routes.file_response = send
