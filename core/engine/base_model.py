@@ -20,6 +20,7 @@ from core.engine import device, mended, parts
 from core.engine.device import Compute
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
+from core.models.shapes import ROUTERS
 
 # Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
 _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
@@ -112,16 +113,16 @@ def _is_finite(model: Any) -> bool:
 
 def _skipped(kind: Any, config: Any) -> list[str] | None:
     """None: what transformers leaves out itself (the head), which it does only where nothing is named."""
-    if config.get_text_config() is config and config.model_type not in _NOT_QUANTISED:
+    if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
         return None
     with init_empty_weights():
         return not_quantised(kind.from_config(config))
 
 
 def not_quantised(model: Any) -> list[str]:
-    """Names of what stays in 16 bit where the linear layers do not: the head, towers, and what a family's forward writes into."""
+    """Names of what stays in 16 bit where the linear layers do not: the head, towers, routers, and what a family's forward writes into."""
     named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
-    return [*get_keys_to_not_convert(model), *parts.beside(model), *named]
+    return [*get_keys_to_not_convert(model), *parts.beside(model), *parts.routers(model), *named]
 
 
 def _load(

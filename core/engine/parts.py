@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from core.models.shapes import WITHOUT_ADAPTER
+from core.models.shapes import ROUTERS, WITHOUT_ADAPTER
 
 PER_LAYER = "embed_tokens_per_layer"
 
@@ -103,7 +103,7 @@ def absent(model: Any) -> str:
 
 def linear_layers(model: Any) -> list[str]:
     """Names of the layers that all-linear means: every linear layer of the text part that can have an adapter. Not the head; not a
-    router that is a class of its own; not experts that are one parameter, nor, where peft takes a dense layer of this family for such
+    router; not experts that are one parameter, nor, where peft takes a dense layer of this family for such
     experts by its name, that one."""
     decoder, kind = text(model), getattr(model.config, "model_type", "")
     passed_over = WITHOUT_ADAPTER.get(kind, ())
@@ -114,6 +114,13 @@ def linear_layers(model: Any) -> list[str]:
         for name, module in model.named_modules()
         if id(module) in inside and _is_linear(module) and name.rpartition(".")[2] not in passed_over
     ]
+
+
+def routers(model: Any) -> list[str]:
+    """Names of the linear layers that choose experts or weigh the shared one, of those that are no class of their own."""
+    names = ROUTERS.get(getattr(model.config, "model_type", ""), ())
+    inside = {id(module) for module in text(model).modules()}
+    return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
 
 
 def expert_parameters(model: Any) -> list[str]:

@@ -33,7 +33,7 @@ _HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
 _OTHER_SENSES = re.compile(
     r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)"
 )
-_ROUTER = re.compile(r"\.(gate|router)\.(weight|wg\.weight|layer\.weight)$")
+_ROUTER = re.compile(r"\.(gate|router|shared_expert_gate)\.(weight|wg\.weight|layer\.weight|proj\.weight)$")
 _EXPERTS = re.compile(r"\.experts(?:\.|_|$)")
 _FUSED_EXPERTS = re.compile(r"\.experts\.\w+(?:\.weight)?$|\.block_sparse_moe\.(?:input|output)_linear\.weight$")
 _ONE_EXPERT = re.compile(r"\.experts\.\d+\.\w+\.weight$")

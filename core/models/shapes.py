@@ -91,6 +91,13 @@ TAKEN_PAST_THE_LAYER = {
     **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
     **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
 }
+# Linear layers that say which experts are asked, or how much of a shared one is taken: no adapter, and 16 bit.
+ROUTERS = {
+    **dict.fromkeys(("gemma4", "gemma4_text"), ("proj",)),
+    **dict.fromkeys(("qwen2_moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next"), ("shared_expert_gate",)),
+    "hunyuan_v1_moe": ("wg",),
+    "jetmoe": ("layer",),
+}
 # Linear layers that get no adapter (core/engine/parts): peft 0.21 takes these names for experts in these families (transformers'
 # conversion_mapping), and refuses those of Mamba.
 _NOT_BY_PEFT = {
@@ -104,8 +111,8 @@ _NOT_BY_PEFT = {
     **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj", "conv1d")),
 }  # fmt: skip
 WITHOUT_ADAPTER = {
-    family: (*_NOT_BY_PEFT.get(family, ()), *TAKEN_PAST_THE_LAYER.get(family, ()))
-    for family in {**_NOT_BY_PEFT, **TAKEN_PAST_THE_LAYER}
+    family: tuple(name for names in (_NOT_BY_PEFT, TAKEN_PAST_THE_LAYER, ROUTERS) for name in names.get(family, ()))
+    for family in {**_NOT_BY_PEFT, **TAKEN_PAST_THE_LAYER, **ROUTERS}
 }
 _EVERY_EXPERT_FOR_EACH_TOKEN = {"llama4_text"}
 _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}

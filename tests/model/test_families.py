@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate import init_empty_weights
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.utils import transformers_weight_conversion as peft_names
 from torch.nn import functional
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -36,7 +38,7 @@ from core.export.exports import Exports, JobFolder
 from core.memory.arithmetic import Setup, estimate
 from core.models import families as known_families
 from core.models import headers
-from core.models.shapes import TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER, ModelShape
+from core.models.shapes import ROUTERS, TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER, ModelShape
 from core.presets import PROJECT
 from core.recipe import Adapter, Recipe
 from core.runs import frames
@@ -78,6 +80,25 @@ def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path])
     assert layers == wanted and layers
     whole = base_model.load(folder, FP32, four_bit=False, whole=True)
     assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and parts.beside(base) == asked_for_text(base)
+
+
+WITH_EXPERTS = [name for name, family in families.FAMILIES.items() if any("experts" in key for key in family.more)]
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_EXPERTS if name != "granite4_dense"])
+def test_what_chooses_among_experts_or_weighs_a_shared_one_gets_neither_adapter_nor_4_bit(name: str) -> None:
+    """Gemma 4 26B-A4B's router did, and the gate of Qwen's shared expert: a plain linear layer like others."""
+    config = families.config(name)
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if hasattr(config.get_text_config(), key):
+            setattr(config.get_text_config(), key, 5)  # no other width here is odd
+    with init_empty_weights():
+        model = parts.auto_class(mended.config(config)).from_config(config)
+    assert any(p.shape[0] == 5 for p in model.parameters())
+    adapted = [name for name in parts.linear_layers(model) if model.get_submodule(name).out_features in (1, 5)]
+    replace_with_bnb_linear(model, base_model.not_quantised(model), quantization_config=base_model.nf4(torch.bfloat16))
+    packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert packed and not adapted and not {1, 5}.intersection(layer.out_features for layer in packed)
 
 
 def asked_for_text(base: Any) -> list[str]:
@@ -309,7 +330,8 @@ def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_w
 def test_the_names_that_peft_takes_for_experts_are_known() -> None:
     pattern, names = peft_names._MODEL_TO_CONVERSION_PATTERN, peft_names._MOE_TARGET_MODULE_MAPPING
     expected = {family: set(names[pattern[family]]) for family in pattern if pattern[family] in names and family.islower()}
-    known = {family: set(names) - set(TAKEN_PAST_THE_LAYER.get(family, ())) for family, names in WITHOUT_ADAPTER.items()}
+    others = {family: {*TAKEN_PAST_THE_LAYER.get(family, ()), *ROUTERS.get(family, ())} for family in WITHOUT_ADAPTER}
+    known = {family: set(names) - others[family] for family, names in WITHOUT_ADAPTER.items()}
     assert {family: names for family, names in known.items() if names and "conv1d" not in names} == expected
 
 
