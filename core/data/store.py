@@ -36,6 +36,7 @@ from core import files
 from core.data.formats import Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.encodings import LIKELY
 from core.data.reading.rows import SUFFIXES, WRITING, Source
 from core.data.sets import changed, inspection, rows
 from core.data.sets.edits import Edits
@@ -52,7 +53,7 @@ _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 CHECK_EVERY = 1000  # rows
 LOCK_S = 10.0
-_REPORT_VERSION = 7  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 8  # raised where inspect_file would say something else about the same bytes
 
 
 class DatasetInfo(Frozen):
@@ -316,9 +317,16 @@ class DatasetStore:
 
     def _settled(self, path: Path, choices: Choices) -> Choices:
         report = self._report_of(path, None, choices)
-        taken = Choices(columns=dict(report.roles) or None)
+        of_file = (
+            {"sheet": report.sheet}
+            if len(report.sheets) > 1
+            else {"encoding": report.encoding}
+            if report.encoding in LIKELY
+            else {}
+        )
+        taken = Choices(columns=dict(report.roles) or None, **of_file)
         if chat := report.chat:
-            taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms)
+            taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **of_file)
         return choices.over(taken)
 
     def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:

@@ -134,6 +134,7 @@ class Source:
     # Byte offset of the first byte that is not UTF-8; only JSONL is read past it, leaving out the broken lines.
     first_bad_byte: int | None = None
     sheet: str = ""  # of a spreadsheet: the one that is read
+    sheets: tuple[str, ...] = ()  # all of its
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NOTHING_SAID
     parts: tuple[Source, ...] = ()  # of several files

@@ -60,7 +60,7 @@ def probe(path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choice
         if packed and packed != "zip":
             told = spreadsheets.look(path, choices.sheet, limits)
             said = (*told.notes(), *_other_kind(path, packed))
-            return Source(path, packed, size, _digest(path), "", notes=said, sheet=told.sheet or "")
+            return Source(path, packed, size, _digest(path), "", notes=said, sheet=told.sheet or "", sheets=(*told.sheets,))
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
             return Source(path, "parquet", size, _digest(path), "")

@@ -41,7 +41,7 @@ class DataReport(Frozen):
     rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
     there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
     what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for, where
-    their names are none of a format; guessed: nobody said so. chat: how an exported chat is read. findings: what is wrong with
+    their names are none of a format; guessed: nobody said so. chat: how an exported chat is read. sheet: of a workbook's sheets the one that is read. findings: what is wrong with
     the good rows as a set.
     """
 
@@ -57,6 +57,8 @@ class DataReport(Frozen):
     sha256: str
     bytes: int
     encoding: str
+    sheet: str = ""
+    sheets: tuple[str, ...] = ()
     notes: tuple[Message, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     roles: dict[str, Role] = {}
@@ -158,6 +160,8 @@ def inspect_file(
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
+        sheet=source.sheet,
+        sheets=source.sheets,
         notes=(
             *source.notes,
             *several.of_files(source, files),

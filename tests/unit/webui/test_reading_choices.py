@@ -9,7 +9,9 @@ import gradio as gr
 import pytest
 
 from core.data.reading.choices import Choices
+from core.errors import DataError
 from core.workspace.folder import Workspace
+from tests.kit.office import xlsx
 from webui.form.data import DataStep
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -57,6 +59,40 @@ def test_a_chat_shows_its_people_and_what_each_silence_gives(step: DataStep, tmp
     assert ("5 h — conversations: 2", 5.0) in drawn[part.gap]["choices"] and "Nothing is replaced" in drawn[part.about_chat]
 
 
+def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp_path: Path) -> None:
+    """Seen: only by a command. A sheet of which nothing is known comes with columns to correct."""
+    file, part = tmp_path / "book.xlsx", step.reading
+    named = [["Frage", "Antwort"], ["Wer bist du?", "Ich bin es, wie immer."]]
+    unknown = [["x1", "x2"], ["one two three", "one two three four five"]]
+    file.write_bytes(xlsx({"<b>Eins": named, "Zwei": unknown}))
+    id, _ = step.add([str(file)])
+    assert id is not None
+    drawn = part.draw(id)
+    assert (drawn[part.file.sheet]["choices"], drawn[part.file.sheet]["value"]) == (["<b>Eins", "Zwei"], "<b>Eins")
+    assert not drawn[part.file.encoding]["visible"]
+    assert step.services.datasets.settled(id).sheet == "<b>Eins", "a run says which, whatever is chosen later"
+    part._choose(id, part.file.of_sheet({part.file.sheet: "Zwei"}, step.services.datasets.choices(id)))
+    drawn = part.draw(id)
+    assert drawn[part.file.sheet]["value"] == "Zwei"
+    assert [drawn[field]["value"] for field in part.columns[:2]] == ["question", "answer"]
+    with pytest.raises(DataError, match="no sheet"):
+        part._choose(id, Choices(sheet="Drei"))
+
+
+def test_an_encoding_is_chosen_where_it_was_guessed(step: DataStep, tmp_path: Path) -> None:
+    text = "question,answer\n" + "".join(f"Kuş {i} nerede yaşar?,Güneşli bahçede ağaçta yaşar.\n" for i in range(9))
+    file, part = tmp_path / "sorular.csv", step.reading
+    file.write_bytes(text.encode("cp1254"))
+    id, _ = step.add([str(file)])
+    assert id is not None
+    drawn, first = part.draw(id), step.services.datasets.report(id).encoding
+    assert drawn[part.file.encoding] == gr.update(visible=True, value=first) and not drawn[part.file.sheet]["visible"]
+    other = "cp1252" if first == "cp1254" else "cp1254"
+    part._choose(id, part.file.of_encoding({part.file.encoding: other}, Choices()))
+    assert part.draw(id)[part.file.encoding]["value"] == other
+    assert part.file.of_encoding({part.file.encoding: "rot13"}, Choices()) == Choices()
+
+
 @pytest.mark.parametrize("odd", [None, "", 7, [], {"x": 1}, -1.0, 1e300, "nobody"])
 def test_whatever_arrives_from_a_page_is_a_choice_or_none(odd: Any, step: DataStep) -> None:
     part = step.reading
@@ -64,4 +100,5 @@ def test_whatever_arrives_from_a_page_is_a_choice_or_none(odd: Any, step: DataSt
     assert chat.gap_hours in (3, 7) and chat.pseudonyms is False and chat.voice in (None, "nobody")
     columns = part._of_columns({part.sheet_of: odd} | dict.fromkeys(part.columns, odd), Choices())
     assert columns.columns == {}
-    assert part.draw(odd) == {part.chat: gr.update(visible=False), part.table: gr.update(visible=False)}
+    hidden = {part.chat, part.table, *part.file.parts}
+    assert part.draw(odd) == dict.fromkeys(hidden, gr.update(visible=False))

@@ -19,7 +19,7 @@ from core.data.chats.overview import Chat
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import Row
+from core.data.reading.rows import Row, Source
 from core.data.sets.inspection import DataReport
 from core.data.shapes.known import SAMPLE_ROWS
 from core.data.shapes.roles import Role, likely
@@ -28,6 +28,7 @@ from core.recipe import ColumnRole
 from webui.form.fields import edited
 from webui.form.handle import Filling, FormHandle, Given, Parts, Take, Taken, Updates
 from webui.form.reading.brought import choices_for
+from webui.form.reading.file_part import FilePart
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
@@ -43,11 +44,13 @@ MOST_PEOPLE = 200  # to choose from
 class ReadingPart:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.file = FilePart(wording)
         self._first_rows: dict[tuple[str, str], list[Row]] = {}  # of the sets that were looked at last
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
         w = self.w
+        self.file.build()
         with gr.Column(visible=False, elem_id="chat-choices", elem_classes="lg-choices") as self.chat:
             self.voice = gr.Dropdown([], **w.named("reading_choices.voice", "chat-voice"))
             # No slider, whose keys tell gradio 6.31 nothing; and a list shows what each choice gives before it is made.
@@ -70,7 +73,7 @@ class ReadingPart:
     def parts(self) -> Parts:
         return {
             self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.rows, *self.columns, self.about_table,
-            self.sheet_of,
+            self.sheet_of, *self.file.parts,
         }  # fmt: skip
 
     def wire(self, form: FormHandle, data: Component, choices: Any) -> None:
@@ -82,7 +85,7 @@ class ReadingPart:
                 id, store = given[data], self.services.datasets
                 said = choices_for(id, form.read(given).answers.reading).model_copy(update={"version": None})
                 try:
-                    store.choose(id, read(given, store.choices(id, said)))
+                    self._choose(id, read(given, store.choices(id, said)))
                 except GarageError as error:
                     return None, {self.said: shown(notice(self.w.of(error.message)))}
                 return Filling(answers={"reading": None}), {self.said: shown(""), data: gr.update(choices=choices())}
@@ -95,8 +98,21 @@ class ReadingPart:
         for events, inputs, read in (
             ([edited(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._of_chat),
             ([edited(column) for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
+            ([edited(self.file.sheet)], {self.file.sheet}, self.file.of_sheet),
+            ([edited(self.file.encoding)], {self.file.encoding}, self.file.of_encoding),
         ):
             form.fills(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
+
+    def _choose(self, id: str, choices: Choices) -> None:
+        """A sheet of which nothing is known comes with columns to correct, as a table that is added does. Raises DataError."""
+        store = self.services.datasets
+        try:
+            store.choose(id, choices)
+        except DataError as error:
+            roles = offered(sniff.probe(store.path(id), choices=choices), error)
+            if roles is None:
+                raise
+            store.choose(id, choices.model_copy(update={"columns": roles}))
 
     # ---- what was said --------------------------------------------------------------------------------------------
     def _of_chat(self, given: Given, kept: Choices) -> Choices:
@@ -118,13 +134,14 @@ class ReadingPart:
     # ---- what the set has -----------------------------------------------------------------------------------------
     def draw(self, data: Any, choices: Choices = NOTHING_SAID) -> Updates:
         """For every look at the form."""
-        updates: Updates = {self.chat: gr.update(visible=False), self.table: gr.update(visible=False)}
+        updates: Updates = {self.chat: gr.update(visible=False), self.table: gr.update(visible=False), **self.file.draw(None)}
         if not isinstance(data, str) or not data:
             return updates
         try:
             if self.services.datasets.get(data).origin != "imported":
                 return updates
             report = self.services.datasets.report(data, choices=choices)
+            updates |= self.file.draw(report)
             if report.chat is not None:
                 updates |= self._drawn_chat(report.chat)
             elif report.roles:
@@ -199,7 +216,7 @@ class ReadingPart:
         )
 
 
-def offered(file: Path, problem: DataError) -> dict[str, Role] | None:
+def offered(file: Path | Source, problem: DataError) -> dict[str, Role] | None:
     """For a table none of whose columns can be guessed: roles that a person may correct. None where something else is wrong with it."""
     if problem.message.key != "data.unknown_format":
         return None

@@ -1,0 +1,45 @@
+"""Of the file itself: which sheet of a workbook is read, and in which encoding a text is read whose encoding had to be guessed."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from core.data.reading.choices import Choices
+from core.data.reading.encodings import LIKELY
+from core.data.sets.inspection import DataReport
+from webui.form.handle import Given, Parts, Updates
+from webui.kit.wording import Wording
+
+
+class FilePart:
+    def __init__(self, wording: Wording):
+        self.w = wording
+
+    def build(self) -> None:
+        w = self.w
+        encodings = [(w.t(f"data.encoding_{name}"), name) for name in LIKELY]
+        self.sheet = gr.Dropdown([], visible=False, **w.named("reading_choices.sheet", "file-sheet"))
+        self.encoding = gr.Dropdown(encodings, visible=False, **w.named("reading_choices.encoding", "file-encoding"))
+
+    @property
+    def parts(self) -> Parts:
+        return {self.sheet, self.encoding}
+
+    def of_sheet(self, given: Given, kept: Choices) -> Choices:
+        """Columns were said of another sheet."""
+        sheet = given[self.sheet]
+        return kept.model_copy(update={"sheet": sheet if isinstance(sheet, str) and sheet else None, "columns": None})
+
+    def of_encoding(self, given: Given, kept: Choices) -> Choices:
+        """Columns were said by their names as they were read before."""
+        encoding = given[self.encoding]
+        return kept.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
+
+    def draw(self, report: DataReport | None) -> Updates:
+        """For every look at the form. None: of a set that is read as it is."""
+        updates: Updates = {field: gr.update(visible=False) for field in self.parts}
+        if report and len(report.sheets) > 1:
+            updates[self.sheet] = gr.update(visible=True, choices=[*report.sheets], value=report.sheet)
+        if report and report.encoding in LIKELY:
+            updates[self.encoding] = gr.update(visible=True, value=report.encoding)
+        return updates
