@@ -30,7 +30,8 @@ Progress = Callable[[float], None]  # fraction of the work, 0 to 1
 Check = Callable[[], None]  # raises StopRequested
 # Everything a base folder may have that belongs to the merged one too; weights, cards and our own records do not.
 KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
-NOT_KEPT = {INDEX, "starter.json", "adapter_config.json"}
+# chat_template.json: an older place of the template, which would stand against ours.
+NOT_KEPT = {INDEX, "starter.json", "adapter_config.json", "chat_template.json"}
 STORED = {dtype: name for name, dtype in FLOATS.items()}
 
 

@@ -26,6 +26,8 @@ _SMALL = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "merges.txt", "README.md", *TOKENIZERS),
 )
+# Of a model that also sees or hears: what a merged one is to be asked with. A snapshot of before we fetched them is whole without.
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
 SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)  # a file of its own folder
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -110,7 +112,7 @@ class CachedRepo:
         except (CachedRepoTreeNotFoundError, OSError):
             return False
         weights = _local_weights(snapshot)
-        needed = [file for file in listing if is_small(file.path) or file.path in weights]
+        needed = [file for file in listing if (is_small(file.path) and file.path not in _PROCESSOR) or file.path in weights]
         return all(has(snapshot / file.path, file.size) for file in needed)
 
 
@@ -135,4 +137,4 @@ def has(path: Path, size: int | None) -> bool:
 
 
 def is_small(name: str) -> bool:
-    return name in _SMALL or bool(_LICENSE.fullmatch(name))
+    return name in _SMALL or name in _PROCESSOR or bool(_LICENSE.fullmatch(name))

@@ -191,6 +191,26 @@ def test_merged_folder_has_no_markers_and_renders_as_the_training_did(trained: T
     assert not (merged / "starter.json").exists()
 
 
+def test_a_merged_folder_loads_with_plain_transformers_offline_with_processor_generation_config_and_template(
+    tiny: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    shutil.copytree(tiny.model, tmp_path / "base")
+    beside = {"generation_config.json": b'{"top_k": 7}', "preprocessor_config.json": b'{"size": 8}', "processor_config.json": b"{}"}
+    for name, content in (beside | {"chat_template.json": b'{"chat_template": "the old place"}'}).items():
+        (tmp_path / "base" / name).write_bytes(content)
+    merge.merge(stored.read_base(tmp_path / "base"), tiny.run.adapter, tmp_path / "out", lambda fraction: None, lambda: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert model.generation_config.top_k == 7 and model.dtype == torch.bfloat16
+    for name, content in beside.items():
+        assert (tmp_path / "out" / name).read_bytes() == content
+    assert not (tmp_path / "out" / "chat_template.json").exists()
+    said = tokenizer.apply_chat_template(MESSAGES[0]["messages"], tokenize=False)
+    assert said == Tokenizer(tiny.run.adapter).template.render(MESSAGES[0]["messages"])
+
+
 def test_safetensors_written_piece_by_piece_are_what_the_library_reads(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(())}
     shapes = {"a": ("BF16", (2, 3)), "b": ("I64", (2,)), "c": ("F32", ())}

@@ -190,6 +190,16 @@ def test_another_tools_snapshot_is_completed_online_and_used_as_it_is_offline(ca
         assert len(server.file_requests("model.safetensors")) == 1
 
 
+def test_the_files_of_a_processor_come_too_and_a_snapshot_of_before_is_whole_without_them(cache):
+    """They were left behind: what was merged into a model that sees had no processor to be asked with."""
+    with FakeHub({REPO: tiny_model() | {"preprocessor_config.json": b"{}"}}) as server:
+        folder = get(server, cache)
+        assert (folder / "preprocessor_config.json").read_bytes() == b"{}"
+        (folder / "preprocessor_config.json").unlink()
+        _forget_listings()
+        assert get(f"http://127.0.0.1:{free_port()}", cache) == folder and not (folder / "preprocessor_config.json").exists()
+
+
 def _forget_listings() -> None:
     from huggingface_hub import _tree_cache
 
