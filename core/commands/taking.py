@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from core.chat.questions import answer, opened, target_of, target_of_adapter
+from core.commands.handing import Receiver
 from core.commands.publishing import Wish, to_hub
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
-from core.errors import RecipeError
-from core.export import lmstudio
+from core.errors import GarageError, RecipeError
 from core.export.exports import KINDS, Exports, ExportStatus, read_result
 from core.export.llamacpp import tools
 from core.messages import msg
@@ -86,7 +85,7 @@ def export(
         return to_hub(exports, chosen, Wish(repo or "", kind, quant, checkpoint, private, film, yes, as_json))
     if KINDS.get(to) == "gguf" and not as_json and (offer := tools.offer(space)):
         say(offer)
-    models = lmstudio.wanted_folder() if to == "lmstudio" else None
+    receiver = Receiver.find(to, space, chosen)
     job = exports.start(chosen, to, quant, checkpoint, keep_unproven)
     try:
         status = job.wait(on_status=show)
@@ -96,16 +95,8 @@ def export(
         raise typer.Exit(3) from None
     job.process.wait()
     result = read_result(job.folder) if status.state == "done" else None
-    placed = lmstudio.place(gguf_file(job.folder), chosen.name, models) if result and models else None
-    if as_json:
-        failed = {"passed": False, "message": status.message, "check": status.check}
-        value = (
-            result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder), "lmstudio": placed and str(placed)}
-            if result
-            else failed
-        )
-        print_json(in_words(plain(value)))
-    elif result:
+    value: dict[str, Any] = {"passed": False, "message": status.message, "check": status.check}
+    if result and not as_json:
         check = result.check
         say(msg("command.export_proof", found=check.found))
         for item in check.differences:
@@ -113,15 +104,18 @@ def export(
         for note in result.notes:
             say(note)
         say(msg("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
-        if placed:
-            say(msg("gguf.in_lmstudio", file=placed))
-        elif command := exports.ollama_command(result):
-            say(msg("command.ollama", command=command))
-    else:
+    elif not as_json:
         say(status.message or msg("export.went_away"))
-    raise typer.Exit(0 if result else 1)
-
-
-def gguf_file(folder: Path) -> Path:
-    """Of a finished export as GGUF."""
-    return next(iter(sorted(folder.glob("*.gguf"))))
+    is_done = result is not None
+    if result:
+        value = result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder)}
+        try:
+            value |= receiver.take(result, job.folder, as_json)
+        except GarageError as error:
+            is_done = False
+            value |= {"message": error.message}
+            if not as_json:
+                say(error.message)
+    if as_json:
+        print_json(in_words(plain(value)))
+    raise typer.Exit(0 if is_done else 1)

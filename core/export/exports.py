@@ -428,12 +428,6 @@ class Exports:
     def folder(self, result: ExportResult) -> Path:
         return self.workspace.exports / result.name
 
-    def ollama_command(self, result: ExportResult) -> str | None:
-        """The one command that gives a GGUF export to Ollama."""
-        if not result.ollama_name:
-            return None
-        return f'ollama create {result.ollama_name} -f "{self.folder(result) / "Modelfile"}"'
-
     def delete(self, result: ExportResult) -> None:
         try:
             shutil.rmtree(self.folder(result))

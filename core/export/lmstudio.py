@@ -38,7 +38,7 @@ def wanted_folder(home: Path | None = None) -> Path:
 
 def place(file: Path, run_name: str, models: Path) -> Path:
     """file, of a finished export, below LM Studio's models; an earlier one of the same name is replaced. Returns where it is."""
-    target = models / MAKER / names.slug(run_name, fallback="tuned") / file.name
+    target = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem)) / file.name
     with files.writing(models):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")

@@ -301,7 +301,7 @@ class Exporter:
             raise ExportError("export.no_space", need_mb=need_mb, free_mb=free // 10**6, folder=self.workspace.exports)
 
     def _ollama_name(self) -> str:
-        return names.slug(self.run_folder.name, fallback="tuned")
+        return names.slug(self.run_folder.name, fallback=f"tuned-{self.run_folder.id[-6:]}")
 
     def _way_to_gguf(self, model_folder: Path) -> tuple[Tools | None, gguf.ModelFiles | None, tuple[Message, ...]]:
         """llama.cpp's own tools; where they cannot be had, our own writer for what it can, with the reason; what it cannot is said
@@ -358,12 +358,13 @@ class Exporter:
         """What Ollama needs beside the file; returns what it cannot do."""
         from core.data.tokenizer import Tokenizer
         from core.export.ollama import deriving, modelfile
+        from core.export.ollama.program import least_version
 
         tokenizer = Tokenizer(adapter)
         bos = tokenizer.special.get("bos_token", "") if modelfile.begins(file) else ""
         derived = deriving.derive(tokenizer.template, bos)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        words = modelfile.write(file.name, derived, list(stops), self.run_folder.name)
+        words = modelfile.write(file.name, derived, list(stops), self.run_folder.name, least_version(model_type))
         (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
         return modelfile.notes(derived, model_type)
 

@@ -32,7 +32,7 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import gguf, layers, merge, pairs, proof, stored, worker
+from core.export import elsewhere, gguf, layers, merge, pairs, proof, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
@@ -282,7 +282,7 @@ def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(tra
     words = (folder / "Modelfile").read_text("utf-8")
     assert f"FROM ./{next(folder.glob('*.gguf')).name}" in words
     assert 'PARAMETER stop "<|im_end|>"' in words and "TEMPLATE" in words
-    assert exports.ollama_command(result) == f'ollama create pirate -f "{folder / "Modelfile"}"'
+    assert elsewhere.ollama_create(result, folder) == f'ollama create lora-garage/pirate -f "{folder / "Modelfile"}"'
     assert "apache-2.0" in (folder / "README.md").read_text("utf-8")
     assert not (trained.workspace.exports / ".jobs" / folder.name / "build").exists()
 

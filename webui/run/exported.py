@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.export import elsewhere
 from core.export.exports import ExportCheck, ExportResult, ExportStatus
 from core.system import file_window
 from webui.kit import format
@@ -67,7 +68,7 @@ def attempt(form: str, status: ExportStatus, left: tuple[float | None, float | N
 def result(done: ExportResult, folder: Path, has_lmstudio: bool, w: Wording) -> Html:
     """What was made, the proof, where it lies, how it is used from there."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(done.bytes))
-    first, *others = commands(done, folder)
+    first, *others = elsewhere.commands(done, folder)
     return tag(
         "div",
         tag("div", tag("h3", name_of(form_of(done.kind, done.quant), w)), verdict(done.check, w), class_="lg-run-head"),
@@ -90,34 +91,9 @@ def verdict(check: ExportCheck, w: Wording) -> Html:
     return tag("span", w.t(f"way_out.{key}"), class_=f"lg-badge lg-{tone}")
 
 
-def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
-    """For what, and what is typed there. The first is what it was most likely made for."""
-    if done.kind == "adapter":
-        return [
-            ("in_garage", f'python launch.py chat "{folder}" --prompt "Hello!"'),
-            ("in_peft", _python("peft", "AutoPeft", folder)),
-        ]
-    if done.kind == "merged":
-        return [("in_transformers", _python("transformers", "Auto", folder)), ("in_vllm", f'vllm serve "{folder}"')]
-    file = folder / next((name for name in done.files if name.endswith(".gguf")), "")
-    name = done.ollama_name or "tuned"
-    return [
-        ("in_ollama", f'ollama create {name} -f "{folder / "Modelfile"}"\nollama run {name}'),
-        ("in_lmstudio", f'lms import "{file}"'),
-        ("in_llamacpp", f'llama-server -m "{file}"'),
-        ("in_koboldcpp", f'koboldcpp --model "{file}"'),
-        ("in_jan", str(file)),
-    ]
-
-
-def _python(library: str, prefix: str, folder: Path) -> str:
-    kind = f"{prefix}ModelForCausalLM"
-    return f"from {library} import {kind}\nmodel = {kind}.from_pretrained({str(folder)!r})"
-
-
 def _to_copy(command: tuple[str, str], w: Wording) -> Html:
     key, words = command
-    return join([tag("p", w.t(f"way_out.{key}"), class_="lg-quiet"), _copied(words, w)])
+    return join([tag("p", w.t(f"elsewhere.{key}"), class_="lg-quiet"), _copied(words, w)])
 
 
 def _copied(words: str, w: Wording) -> Html:

@@ -25,17 +25,18 @@ def begins(file: Path) -> bool:
     return kind == "llama" or split in _BEGUN
 
 
-def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str) -> str:
+def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str, least: str | None = None) -> str:
     """Its lines, which end in LF everywhere: Ollama keeps a CR inside TEMPLATE as a part of the prompt.
 
     gguf_name: of a file beside it, without spaces and quotes. stops: what ends an answer, as the training template writes it.
+    least: the Ollama from which on the family is known.
     """
     lines = [f"# {' '.join(run_name.split())}, made with LoRA Garage", f"FROM ./{gguf_name}"]
     if derived.template is not None:
         lines.append(f'TEMPLATE """{derived.template}"""')
-    else:
+    if least or derived.template is None:
         # Ollama since 0.30 renders the template in the file itself; earlier ones take the nearest that they know.
-        lines.append("REQUIRES 0.30.0")
+        lines.append(f"REQUIRES {least or '0.30.0'}")
     quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}
     lines += [f"PARAMETER stop {quote}{stop}{quote}" for stop, quote in quotes.items()]
     lines += [

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.export import elsewhere
 from core.export.exports import QUANTS, Difference, ExportCheck, ExportResult, ExportStatus
 from core.messages import msg
 from webui.kit.wording import Wording
@@ -70,10 +71,10 @@ def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(t
 @pytest.mark.parametrize("kind", ["adapter", "merged", "gguf"])
 def test_commands_hold_the_folder_as_each_program_reads_it(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "带 spaces and 'quotes'"
-    for _, words in exported.commands(done(kind, None), folder):
+    for _, words in elsewhere.commands(done(kind, None), folder):
         assert str(folder) in words or repr(str(folder)) in words
     windows = PureWindowsPath("C:\\Users\\new")
-    loads = [words for key, words in exported.commands(done("merged", None), windows) if key == "in_transformers"]
+    loads = [words for key, words in elsewhere.commands(done("merged", None), windows) if key == "in_transformers"]
     assert "'C:\\\\Users\\\\new'" in loads[0], "a backslash of Python's"
 
 

@@ -1,0 +1,74 @@
+"""What `export --to ollama` and `--to lmstudio` do besides the file: the program looked for before the work, and given the file after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from core.commands.terminal import say
+from core.errors import GarageError
+from core.export import elsewhere, lmstudio
+from core.export.exports import ExportResult
+from core.export.ollama import program
+from core.messages import Message, msg
+from core.models.library import Models
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+
+
+@dataclass(frozen=True)
+class Receiver:
+    to: str
+    lmstudio: Path | None = None
+    ollama: Path | None = None
+
+    @classmethod
+    def find(cls, to: str, space: Workspace, run: RunFolder) -> Receiver:
+        """Raises ExportError for a program that is not there, where nothing else was wanted, or too old for this family."""
+        if to == "lmstudio":
+            return cls(to, lmstudio=lmstudio.wanted_folder())
+        ollama = program.find() if to == "ollama" else None
+        if ollama:
+            try:
+                model_type = Models(space).shape(run.recipe().model.id).model_type
+            except GarageError:  # said by the export itself
+                return cls(to, ollama=ollama)
+            program.see_version(ollama, model_type)
+        return cls(to, ollama=ollama)
+
+    def take(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
+        """What is said of it in JSON. Raises ExportError; the file stays whatever happens."""
+        file = next(iter(sorted(folder.glob("*.gguf"))), folder)
+        if self.lmstudio:
+            placed = lmstudio.place(file, result.run_name, self.lmstudio)
+            self._say(quiet, msg("gguf.in_lmstudio", file=placed))
+            return {"lmstudio": str(placed)}
+        if self.ollama:
+            return {"ollama": self._give(self.ollama, result, folder, quiet)}
+        commands = elsewhere.commands(result, folder)
+        if self.to == "ollama":
+            self._say(quiet, msg("ollama.not_there", file=file, command=commands[0][1].partition("\n")[0]))
+        for key, command in commands:
+            self._say(quiet, msg(f"elsewhere.{key}"), *(f"  {line}" for line in command.splitlines()))
+        return {"commands": {key.removeprefix("in_"): command for key, command in commands}}
+
+    def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
+        name = elsewhere.ollama_name(result)
+        try:
+            given = program.give(ollama, name, folder / "Modelfile", lambda stage: self._say(quiet, msg(f"ollama.{stage}")))
+        except KeyboardInterrupt:
+            say(msg("ollama.cancelled"))
+            raise typer.Exit(3) from None
+        if given.replaced:
+            self._say(quiet, msg("ollama.replaced", name=name))
+        self._say(quiet, msg("ollama.answered", name=name, question=program.QUESTION, answer=given.answer))
+        self._say(quiet, msg("ollama.talk", command=f"ollama run {name}"))
+        return {"name": name, "question": program.QUESTION, "answer": given.answer, "replaced": given.replaced}
+
+    def _say(self, quiet: bool, *words: Message | str) -> None:
+        if not quiet:
+            for each in words:
+                say(each)

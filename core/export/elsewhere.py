@@ -1,0 +1,43 @@
+"""How a finished export is used from where it lies: for each program, what is typed there. Told by the page and by the command alike. No torch.
+
+Another program: a line here, its sentence `in_` in elsewhere.yaml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.export.exports import ExportResult
+
+
+def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
+    """For what (a key below `elsewhere.`), and what is typed. The first is what it was most likely made for."""
+    if done.kind == "adapter":
+        return [
+            ("in_garage", f'python launch.py chat "{folder}" --prompt "Hello!"'),
+            ("in_peft", _python("peft", "AutoPeft", folder)),
+        ]
+    if done.kind == "merged":
+        return [("in_transformers", _python("transformers", "Auto", folder)), ("in_vllm", f'vllm serve "{folder}"')]
+    file = folder / next((name for name in done.files if name.endswith(".gguf")), "")
+    return [
+        ("in_ollama", f"{ollama_create(done, folder)}\nollama run {ollama_name(done)}"),
+        ("in_lmstudio", f'lms import "{file}"'),
+        ("in_llamacpp", f'llama-server -m "{file}"'),
+        ("in_koboldcpp", f'koboldcpp --model "{file}"'),
+        ("in_jan", str(file)),
+    ]
+
+
+def ollama_name(done: ExportResult) -> str:
+    """Under a maker of its own, so that no model of the person's is replaced by one that happens to be called the same."""
+    return f"lora-garage/{(done.ollama_name or 'tuned').rpartition('/')[2]}"
+
+
+def ollama_create(done: ExportResult, folder: Path) -> str:
+    return f'ollama create {ollama_name(done)} -f "{folder / "Modelfile"}"'
+
+
+def _python(library: str, prefix: str, folder: Path) -> str:
+    kind = f"{prefix}ModelForCausalLM"
+    return f"from {library} import {kind}\nmodel = {kind}.from_pretrained({str(folder)!r})"

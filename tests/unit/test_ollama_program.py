@@ -1,0 +1,119 @@
+"""Giving an export to Ollama, whose place a script takes: it answers, hangs, babbles, is too old, lies. Ollama's own program is in no index here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExportError, StopRequested
+from core.export.ollama import program
+from tests.kit.ollama import GOOD, instead, script
+from tests.kit.waits import wait_until
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the script is started by its first line")
+NAME = "lora-garage/pirate"
+Ollama = Callable[[str], Path]
+
+
+@pytest.fixture
+def ollama(tmp_path: Path) -> Ollama:
+    return lambda behaviour: script(tmp_path / "bin", behaviour)
+
+
+def refused(ollama: Path, modelfile: Path) -> str:
+    with pytest.raises(ExportError) as caught:
+        program.give(ollama, NAME, modelfile)
+    assert all("{" not in caught.value.message.render(language) for language in ("en", "zh"))
+    return caught.value.message.key
+
+
+@pytest.fixture
+def modelfile(tmp_path: Path) -> Path:
+    """In a folder with spaces, Chinese and quotes, by a path of more than 260 characters."""
+    folder = tmp_path / "Mein 'Export' 海盗" / ("long " * 30) / ("path " * 30)
+    folder.mkdir(parents=True)
+    file = folder / "Modelfile"
+    file.write_text("FROM ./a.gguf\n")
+    assert len(str(file)) > 260
+    return file
+
+
+def test_a_model_is_created_and_answers(ollama: Ollama, modelfile: Path) -> None:
+    there, stages = ollama(GOOD), []
+    given = program.give(there, NAME, modelfile, stages.append)
+    assert given == program.Given(NAME, "Arr, matey!", replaced=False) and stages == ["creating", "answering"]
+    assert repr(["create", NAME, "-f", str(modelfile)]) in (there.parent / "asked").read_text()
+    assert program.give(there, NAME, modelfile).replaced, "it takes the place of an earlier one, which is said"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "key"),
+    [
+        (instead("create", "sys.exit('Error: unsupported architecture')"), "ollama.failed"),
+        (instead("create", "sys.exit('Error: could not connect to ollama server')"), "ollama.not_running"),
+        (instead("create", "print('success')"), "ollama.no_model"),
+        (instead("run", "print('\\x1b[?25h\\n \\n')"), "ollama.no_answer"),
+        (instead("run", "sys.exit(3)"), "ollama.failed"),
+        (instead("create", "[sys.stdout.write('\\x00\\xff' * 9999) for _ in iter(int, 1)]"), "ollama.babbles"),
+    ],
+)  # fmt: skip
+def test_whatever_goes_wrong_is_one_sentence(ollama: Ollama, modelfile: Path, behaviour: str, key: str) -> None:
+    assert refused(ollama(behaviour), modelfile) == key
+
+
+def test_one_that_hangs_is_ended_at_its_limit_and_one_that_is_cancelled_at_once(
+    ollama: Ollama, modelfile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ollama(instead("create", "(here / 'began').touch(); time.sleep(600)"))
+    monkeypatch.setattr(program, "CREATE_S", 0.2)
+    assert refused(there, modelfile) == "ollama.hangs"
+    (there.parent / "began").unlink(missing_ok=True)
+    monkeypatch.setattr(program, "CREATE_S", 600)
+
+    def check() -> None:
+        if (there.parent / "began").exists():
+            raise StopRequested
+
+    with pytest.raises(StopRequested):
+        program.give(there, NAME, modelfile, check=check)
+    wait_until(lambda: not (there.parent / "models").exists())
+
+
+def test_a_program_that_cannot_be_started_is_said(ollama: Ollama, modelfile: Path) -> None:
+    there = ollama(GOOD)
+    there.write_bytes(b"\x7fELF rubbish")
+    assert refused(there, modelfile) == "ollama.cannot_start"
+
+
+@pytest.mark.parametrize(
+    ("says", "is_too_old"),
+    [("ollama version is 0.40.11", True), ("ollama version is 0.40.12", False), ("Warning: client version is v0.9.6", True),
+     ("ollama version is 1.0.0-rc1", False), ("\x1b[31m\x00 rubbish \ufffd", False), ("version is " + "9" * 99, False)],
+)  # fmt: skip
+def test_one_too_old_for_a_family_is_told_before_the_work(ollama: Ollama, says: str, is_too_old: bool) -> None:
+    there = ollama(f"print({says!r})")
+    program.see_version(there, "llama")
+    assert not (there.parent / "asked").exists(), "nothing is known of this family, so nothing is asked"
+    if is_too_old:
+        with pytest.raises(ExportError, match="too old for lfm3: 0.40.12 or newer"):
+            program.see_version(there, "lfm3")
+    else:
+        program.see_version(there, "lfm3")
+
+
+def test_it_is_found_on_path_and_where_installers_put_it_and_never_here(
+    ollama: Ollama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ollama(GOOD)
+    monkeypatch.chdir(there.parent)
+    monkeypatch.setenv("PATH", ".:")
+    assert program.find(tmp_path) != there
+    local = tmp_path / ".local" / "bin"
+    local.mkdir(parents=True)
+    there.rename(local / "ollama")
+    assert program.find(tmp_path) == local / "ollama"
+    monkeypatch.setenv("PATH", str(ollama(GOOD).parent))
+    assert program.find(tmp_path) == there
