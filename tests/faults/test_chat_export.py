@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.chat.answer import Piece, Sampling
@@ -425,6 +426,57 @@ def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultT
     finally:
         shutil.rmtree(run.path)
     faults.add("adapter for another base", "export")
+
+
+def unending(pid: Path, full: bool = False) -> str:
+    """For run_instead: llama.cpp's tools are there, and its converter is tests/faults/unending."""
+    return (
+        "from pathlib import Path\nimport core.export.llamacpp.tools as tools\nimport core.export.llamacpp.child as child\nreal = child.ask\n"
+        f"more = {{'pid': {str(pid)!r}, 'full': {full}}}\ntools.obtain = lambda *a: tools.Tools(Path(), Path())\n"
+        "child.ask = lambda module, asked, *rest: real('tests.faults.unending', asked | more, *rest)"
+    )
+
+
+@pytest.mark.parametrize("how", ["killed", "cancelled"])
+def test_llama_cpp_ends_with_the_export_that_started_it_and_leaves_nothing_half_made(
+    how: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
+) -> None:
+    """Of a worker that was killed its converter went on for minutes, with a model in memory that nobody knew of."""
+    exports, pid = Exports(place.workspace), tmp_path / "pid"
+    name = exports.request(place.run, "gguf", "q4_k_m").name
+    earlier = place.workspace.exports / name
+    earlier.mkdir()
+    (earlier / "export.json").write_text("{}", "utf-8")
+    run_instead(monkeypatch, "core.export.worker", unending(pid))
+    try:
+        job = exports.start(place.run, "gguf", "q4_k_m")
+        theirs = psutil.Process(int(wait_until(lambda: pid.exists() and pid.read_text("utf-8"), LOAD_S)))
+        assert job.status().stage == "converting_gguf" and list(job.job.build.rglob("*.gguf"))
+        if how == "killed":
+            job.process.kill()
+            job.process.wait()
+            wait_until(lambda: job.status().message == msg("export.went_away"))
+        else:
+            assert exports.cancel(place.run.id, "gguf", "q4_k_m").state == "cancelled"
+        theirs.wait(30)
+        Exports(place.workspace)  # as the app does when it is started again
+        assert not job.job.build.exists() and (earlier / "export.json").read_text("utf-8") == "{}"
+        wait_until(lambda: lease_is_free(place.workspace))
+    finally:
+        shutil.rmtree(earlier)
+    faults.add(f"{how} while llama.cpp converts", "export")
+
+
+def test_a_disk_that_is_full_for_llama_cpp_is_said_as_for_us(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
+) -> None:
+    """It was "llama.cpp ended without an answer"."""
+    run_instead(monkeypatch, "core.export.worker", unending(tmp_path / "pid", full=True))
+    job = Exports(place.workspace).start(place.run, "gguf", "q4_k_m")
+    status = job.wait(LOAD_S)
+    assert (status.state, status.message.key) == ("failed", "export.disk_full"), status
+    assert not job.job.build.exists()
+    faults.add("disk full while llama.cpp converts", "export")
 
 
 def begun(place: Place) -> ExportJob | None:

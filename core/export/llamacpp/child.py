@@ -1,11 +1,16 @@
-"""A process that may be ended at any moment, and that may end itself: pip, llama.cpp's converter, its quantiser and its runtime. No torch."""
+"""A process that may be ended at any moment, and that may end itself: pip, llama.cpp's converter, its quantiser and its runtime. No torch.
+
+Its standard input is a pipe to whoever started it: when that one is killed it ends too, and lets go of the model that it holds.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +31,7 @@ def run(
     with open(log, "ab") as out:
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=log.parent,
@@ -41,6 +46,8 @@ def run(
             if process.poll() is None:
                 kill_tree(process.pid)
                 process.wait()
+            assert process.stdin
+            process.stdin.close()
     return process.returncode, log.read_text("utf-8", "replace")[-LAST_WORDS:]
 
 
@@ -48,13 +55,16 @@ def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Call
     """A module of ours as a process that gets request as JSON and leaves its answer as JSON. work: a folder for both.
 
     Raises ExportError: what the process itself refused (`answer`), or that it ended without an answer, which a runtime that a damaged
-    file brings down does. what: which of the steps it was, for that sentence.
+    file brings down does; OSError where the disk was full. what: which of the steps it was, for that sentence.
     """
     asked, said = work / "request.json", work / "answer.json"
     said.unlink(missing_ok=True)
     files.replace_json(asked, request)
     code, words = run(["-m", module, str(asked), str(said)], log, check)
     answer = files.read_json(said)
+    fell = not isinstance(answer, dict) or "refused" in answer
+    if fell and (files.free_when_full(work) is not None or files.is_disk_full(OSError(words))):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if not isinstance(answer, dict):
         raise ExportError("gguf.died", what=what, code=code, reason=last_line(words))
     if refused := answer.get("refused"):
@@ -77,6 +87,7 @@ class Refused(Exception):
 
 def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     """The main function of such a process. Anything else that is raised ends it with its traceback and without an answer."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     asked, said = map(Path, sys.argv[1:3])
     try:
         found = work(json.loads(asked.read_text("utf-8")))
@@ -85,3 +96,9 @@ def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     files.replace_json(said, found)
     sys.stdout.flush()
     os._exit(0)  # libraries of a runtime have been seen to fall over at the end of Python
+
+
+def _end_with_parent() -> None:
+    """Nothing is ever written into the pipe: it only ends."""
+    sys.stdin.buffer.read()
+    os._exit(1)
