@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from core.data.preview import Bin, Counts, Preview
 from core.data.sets.row_view import RowView, Span
 from core.data.template import Part
+from webui.kit import format
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -53,7 +54,7 @@ def counters(counts: Counts, w: Wording) -> Html:
         "div",
         tag(
             "dl",
-            _counter(w.t("learned_view.learned_short"), number(counts.learned_percent) + " %", learned, "plain"),
+            _counter(w.t("learned_view.learned_short"), number(counts.learned_percent) + format.NARROW + "%", learned, "plain"),
             _counter(
                 w.t(
                     "learned_view.split_short" if counts.rows_split or counts.long_examples == "split" else "learned_view.cut_short"

@@ -13,6 +13,8 @@ from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunRow
 
+NARROW = "\u00a0"  # keeps "80 MB" together
+
 
 def bytes_used(count: float) -> str:
     """Decimal units, as disks are sold: 31 MB, 1.2 GB."""

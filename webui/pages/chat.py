@@ -170,7 +170,8 @@ class ChatPage:
         w = self.w
         if state.phase == "empty":
             training = w.t("chat_page.training", name=busy.name) if busy else ""
-            why = " ".join(filter(None, (w.of(state.why_unloaded), training)))
+            is_over = busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
+            why = "" if is_over else " ".join(filter(None, (w.of(state.why_unloaded), training)))
             return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
         label = state.target.label if state.target else ""
         if state.phase == "loading":

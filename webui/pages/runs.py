@@ -21,8 +21,6 @@ from webui.run.way_out import WayOut
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, RunView
 
-NARROW = "\u00a0"  # keeps "80 MB" together
-
 
 class RunsPage:
     def __init__(self, services: Services, wording: Wording, opened: gr.State):
@@ -228,4 +226,4 @@ class RunsPage:
         if row.last_loss is not None:
             facts.append(w.t("runs_page.loss", loss=format.loss(row.last_loss)))
         facts.append(format.bytes_used(row.bytes_used))
-        return f"{row.name}\n{' · '.join(fact.replace(' ', NARROW) for fact in facts)}"
+        return f"{row.name}\n{' · '.join(fact.replace(' ', format.NARROW) for fact in facts)}"

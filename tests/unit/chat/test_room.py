@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -80,3 +81,11 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
         client._take(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
     shown = page._status(client.state())
     assert client.state().phase == "ready" and "11.0" in shown and "warn" in shown
+
+
+def test_a_chat_that_was_closed_for_a_run_says_so_only_while_there_is_one() -> None:
+    """It went on to say "load it again when the run is over" of one that the Runs page called done."""
+    closed, page = ChatState(why_unloaded=msg("chat.unloaded_for_run", name="pirates")), ChatPage(None, Wording("en"))
+    busy = SimpleNamespace(name="pirates")
+    assert "make room" in page._status(closed, busy) and "pirates" not in page._status(closed)
+    assert "closed" in page._status(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=30)))

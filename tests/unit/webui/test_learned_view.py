@@ -15,6 +15,7 @@ from core.data.sets.row_view import RowView, Span
 from core.messages import msg
 from webui.form import learned_view
 from webui.form.data import DataStep
+from webui.kit.format import NARROW
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 
@@ -30,8 +31,8 @@ VIEW = RowView(
 
 
 def plain(html: str) -> str:
-    """What a person reads: the text without its tags."""
-    return unescape(re.sub(r"<[^>]+>", " ", html))
+    """What a person reads: the text without its tags, and where it breaks."""
+    return unescape(re.sub(r"<[^>]+>", " ", html)).replace(NARROW, " ")
 
 
 def preview(lengths: list[int]) -> Preview:
@@ -43,6 +44,7 @@ def preview(lengths: list[int]) -> Preview:
 @pytest.mark.parametrize("wording", [EN, ZH], ids=["en", "zh"])
 def test_counters_say_what_is_learned_cut_and_left_out(wording: Wording) -> None:
     said = plain(learned_view.counters(COUNTS, wording))
+    assert f"25.0{NARROW}%" in learned_view.counters(COUNTS, wording), "a tile broke between the number and its sign"
     for number in ("25.0 %", "10,000", "40,000", "30", "900", "1,200", "64", "17, 1,041"):
         assert number in said
     assert "about" not in said and "约" not in said and "{" not in said
