@@ -45,7 +45,10 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     kit.go_to_tab(page, tab)
     kit.choose(page, "#data-sets", "mine")
     kit.expect(page.locator("#data-rows label")).to_have_count(20)
+    kit.choose(page, "#data-show", "repeated")
+    kit.expect(page.locator("#data-rows label")).to_have_count(3)
     page.locator("#data-mend-0", has_text="3").click()
+    kit.expect(page.locator("#data-show input[value=all]")).to_be_checked()  # none is repeated any more
     page.locator("#data-next").click()
     kit.expect(page.locator("#data-place")).to_contain_text(next_rows)  # 25 rows are left of 28
     kit.choose(page, "#data-rows", "21")

@@ -37,7 +37,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed; details.lg-thought, details.lg-call in an answer
   Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy, #data-undo, #data-redo, #data-add,
                 #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete, #data-row-close;
-                #data-table > #data-search, #data-problems, #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next;
+                #data-table > #data-search, #data-show (radio: all, problems, a kind of finding), #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next;
                 #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
   Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
                 #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete, #delete-sure,

@@ -15,7 +15,7 @@ from webui.kit import format, samples
 from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, shown
 from webui.kit.wording import Wording
-from webui.pages.data_mending import Mending
+from webui.pages.data_mending import ALL, PROBLEMS, Mending
 from webui.pages.data_row import RowEditor
 from webui.server.set_file import address
 from webui.state.services import Services
@@ -58,7 +58,7 @@ class DataPage:
         w = self.w
         gr.HTML(tag("h2", w.t("data_page.rows_title")))
         self.words = gr.Textbox(max_lines=1, **w.named("data_page.search", "data-search"))
-        self.problems = gr.Checkbox(label=w.t("data_page.problems"), elem_id="data-problems")
+        self.mending.build_filter()
         self.place = gr.HTML("", elem_id="data-place")
         self.rows = gr.Radio([], value=None, **w.named("data_page.rows", "data-rows"))
         with gr.Row(elem_classes="lg-tight"):
@@ -67,10 +67,11 @@ class DataPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        shows = [self.sets, self.begins, self.words, self.problems]
+        show = self.mending.show
+        shows = [self.sets, self.begins, self.words, show]
         drawn = [
             self.sets, self.head, self.copy, self.tools, self.undo, self.redo, self.table, self.begins, self.next_begin,
-            self.place, self.rows, self.before, self.next,
+            self.place, self.rows, self.before, self.next, show,
         ]  # fmt: skip
 
         def redraw(event: Any) -> None:
@@ -79,16 +80,16 @@ class DataPage:
 
         for arrived in (page.load, tab.select):
             arrived(self.draw, shows, drawn, **AT_ONCE)
-        opened = [self.begins, self.words, self.problems, self.notice, *self.row.outputs]
+        opened = [self.begins, self.words, show, self.notice, *self.row.outputs]
         redraw(self.sets.input(self.opened, None, opened, **AT_ONCE))
         self.words.submit(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
-        self.problems.input(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
+        show.input(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
         self.next.click(self.further, [self.begins, self.next_begin], [self.begins], **AT_ONCE).then(
             self.draw, shows, drawn, **AT_ONCE
         )
         self.before.click(self.back, [self.begins], [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
         one = [self.notice, *self.row.outputs]
-        self.rows.input(self.open_row, [self.sets, self.rows, self.problems, self.begins], one, **AT_ONCE).then(
+        self.rows.input(self.open_row, [self.sets, self.rows, show, self.begins], one, **AT_ONCE).then(
             None, None, None, js=TO_THE_ROW, **QUIET
         )
         self.add.click(self.new_row, [self.sets], one, **AT_ONCE)
@@ -99,8 +100,8 @@ class DataPage:
         redraw(self.copy.click(self.copied, [self.sets], [self.notice, self.sets], **CONTROL))
 
     def opened(self) -> list[Any]:
-        """Outputs: begins, words, problems, notice, the row's outputs: another set was chosen."""
-        return [[0], "", False, shown(""), *self.row.closed()]
+        """Outputs: begins, words, show, notice, the row's outputs: another set was chosen."""
+        return [[0], "", ALL, shown(""), *self.row.closed()]
 
     def further(self, begins: list[int], next_begin: int | None) -> list[int]:
         return begins if next_begin is None else [*begins, next_begin]
@@ -108,12 +109,12 @@ class DataPage:
     def back(self, begins: list[int]) -> list[int]:
         return begins[:-1] or [0]
 
-    def open_row(self, id: Any, number: Any, problems: Any, begins: Any) -> list[Any]:
-        """Inputs: sets, rows, problems, begins. Outputs: notice, the row's outputs."""
+    def open_row(self, id: Any, number: Any, show: Any, begins: Any) -> list[Any]:
+        """Inputs: sets, rows, show, begins. Outputs: notice, the row's outputs."""
         try:
             found = (
                 self.row.open_problem(id, int(number), working.problems(self.services.datasets.rows(id), begins[-1], A_PAGE))
-                if problems
+                if show == PROBLEMS
                 else self.row.open_row(id, int(number))
             )
         except GarageError as error:
@@ -141,17 +142,18 @@ class DataPage:
         return [shown(said), gr.update(choices=self._choices(), value=made.id)]
 
     # ---- what is shown --------------------------------------------------------------------------------------------
-    def draw(self, id: Any, begins: Any, words: Any, problems: Any) -> list[Any]:
-        """Inputs: sets, begins, words, problems. Outputs: sets, head, copy, tools, undo, redo, table, begins, next_begin, place, rows,
-        before, next."""
+    def draw(self, id: Any, begins: Any, words: Any, show: Any) -> list[Any]:
+        """Inputs: sets, begins, words, show. Outputs: sets, head, copy, tools, undo, redo, table, begins, next_begin, place, rows,
+        before, next, show."""
         choices, hidden = self._choices(), gr.update(visible=False)
-        nothing: list[Any] = [hidden, hidden, gr.skip(), gr.skip(), hidden, [0], None, "", gr.update(choices=[], value=None), hidden, hidden]  # fmt: skip
+        nothing: list[Any] = [hidden, hidden, gr.skip(), gr.skip(), hidden, [0], None, "", gr.update(choices=[], value=None), hidden, hidden, ALL]  # fmt: skip
         if not isinstance(id, str) or not id:
             return [gr.update(choices=choices), placeholder(self.w.t("data_page.unopened")), *nothing]
         try:
             info, rows = self.services.datasets.get(id), self.services.datasets.rows(id)
             edits = self.services.datasets.edits(id)
             story = edits.story()
+            wanted = self.mending.rows_with(id, show)
         except GarageError as error:
             there = any(id == known for _, known in choices)
             listed = gr.update(choices=choices) if there else gr.update(choices=choices, value=None)
@@ -159,10 +161,20 @@ class DataPage:
             return [listed, notice(said, "warn"), *nothing]
         own = info.origin == "imported"
         begins = [begin for begin in begins if isinstance(begin, int)] or [0] if isinstance(begins, list) else [0]
-        page = self._page(rows, begins[-1], words, problems)
+        shown_now = show if wanted is not None or show == PROBLEMS else ALL  # the last of a kind was mended
+        sought = words.strip() if isinstance(words, str) else ""
+
+        def page_at(begin: int) -> Page:
+            if wanted is not None:
+                return working.picked(rows, wanted, begin, A_PAGE, sought)
+            if show == PROBLEMS:
+                return working.problems(rows, begin, A_PAGE)
+            return working.page(rows, begin, A_PAGE, sought)
+
+        page = page_at(begins[-1])
         while not page.rows and len(begins) > 1:  # what stood there was deleted
             begins = begins[:-1]
-            page = self._page(rows, begins[-1], words, problems)
+            page = page_at(begins[-1])
         may_redo = any(change.parent == edits.head for change in edits.changes.values())
         return [
             gr.update(choices=choices),
@@ -178,12 +190,8 @@ class DataPage:
             gr.update(choices=[(self._line(row), str(row.number)) for row in page.rows], value=None, visible=bool(page.rows)),
             gr.update(visible=len(begins) > 1),
             gr.update(visible=page.next is not None),
+            shown_now,
         ]
-
-    def _page(self, rows: Rows, begin: int, words: Any, problems: Any) -> Page:
-        if problems:
-            return working.problems(rows, begin, A_PAGE)
-        return working.page(rows, begin, A_PAGE, words.strip() if isinstance(words, str) else "")
 
     def _place(self, page: Page, rows: Rows, number: int) -> Html:
         said = self.w.t("data_page.place", page=number, shown=len(page.rows), rows=len(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,6 +18,7 @@ from webui.state.services import Services
 
 BUTTONS = 6  # what else can be mended is offered when these were
 QUOTED = 3
+ALL, PROBLEMS = "all", "problems"  # rows to show; else those with a kind of finding
 
 
 class Mending:
@@ -35,9 +36,24 @@ class Mending:
                 gr.Button("", visible=False, size="sm", elem_id=f"data-mend-{i}", elem_classes="lg-remedy") for i in range(BUTTONS)
             ]
 
+    def build_filter(self) -> None:
+        """Beside the rows: all of them, those that cannot be learned from, or those that have what was found."""
+        self.show = gr.Radio(self._filters(()), value=ALL, **self.w.named("data_page.show", "data-show"))
+
+    def _filters(self, found: Sequence[Finding]) -> list[tuple[str, str]]:
+        w = self.w
+        kinds = [(f"{w.t(f'data_page.kind_{finding.id}')} ({finding.count:,})", finding.id) for finding in found if finding.rows]
+        return [(w.t("data_page.show_all"), ALL), (w.t("data_page.problems"), PROBLEMS), *kinds]
+
+    def rows_with(self, id: str, kind: Any) -> set[int] | None:
+        """Numbers of the rows that have what was found; None where nothing of that kind is in the set (any more). Raises DataError."""
+        if kind in (ALL, PROBLEMS):
+            return None
+        return next((finding.rows for finding in self.services.datasets.report(id).findings if finding.id == kind), None)
+
     @property
     def outputs(self) -> list[Any]:
-        return [self.offered, self.column, self.said, self.value, *self.buttons]
+        return [self.offered, self.column, self.said, self.value, self.show, *self.buttons]
 
     def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
         for number, button in enumerate(self.buttons):
@@ -50,7 +66,7 @@ class Mending:
             found, looked_at, rows = self._found(id)
             may = self.services.datasets.get(id).origin == "imported"
         except GarageError:  # said above already, by the head of the set
-            return [[], gr.update(visible=False), "", gr.update(visible=False), *hidden]
+            return [[], gr.update(visible=False), "", gr.update(visible=False), gr.update(choices=self._filters(())), *hidden]
         repairs = [repair for finding in found for repair in finding.repairs][:BUTTONS] if may else []
         buttons = [gr.update(visible=True, value=self._label(repair)) for repair in repairs]
         sampled = [muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows))] if looked_at < rows else []
@@ -59,6 +75,7 @@ class Mending:
             gr.update(visible=True),
             join([*sampled, *map(self._told, found)]) if found else muted(self.w.t("data_page.nothing_found")),
             gr.update(visible=any(repair.action == "fill" for repair in repairs)),
+            gr.update(choices=self._filters(found)),
             *buttons,
             *hidden[len(buttons) :],
         ]

@@ -63,6 +63,11 @@ class Finding(Frozen):
     examples: tuple[Seen, ...]
     repairs: tuple[Repair, ...] = ()
 
+    @property
+    def rows(self) -> set[int]:
+        """Numbers of those that have it, as far as a repair names them."""
+        return {row for repair in self.repairs for row in repair.rows}
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def share(self) -> float:

@@ -19,7 +19,7 @@ from webui.server.guard import LOOPBACK, Guard
 from webui.server.set_file import SetFile, address
 from webui.state.services import Services
 
-SETS, HEAD, COPY, TOOLS, UNDO, REDO, TABLE, BEGINS, NEXT_BEGIN, PLACE, ROWS, BEFORE, NEXT = range(13)  # what `draw` gives
+SETS, HEAD, COPY, TOOLS, UNDO, REDO, TABLE, BEGINS, NEXT_BEGIN, PLACE, ROWS, BEFORE, NEXT, SHOW = range(14)  # what `draw` gives
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def said(update: Any) -> str:
     return update["value"]
 
 
-def draw(page: DataPage, id: str, begins: list[int] | None = None, words: str = "", problems: bool = False) -> list[Any]:
-    return page.draw(id, begins or [0], words, problems)
+def draw(page: DataPage, id: str, begins: list[int] | None = None, words: str = "", show: Any = "all") -> list[Any]:
+    return page.draw(id, begins or [0], words, show)
 
 
 def test_a_page_of_rows_follows_the_other_and_leads_back(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_page_of_rows_follows_the_other_and_leads_back(services: Services, pag
     assert numbers(last) == ["41", "42", "43", "44", "45"] and not last[NEXT]["visible"]
     assert numbers(draw(page, id, page.back(begins)))[0] == "21"
     for number in range(41, 46):
-        page.row.deleted(id, page.open_row(id, str(number), False, begins)[1])
+        page.row.deleted(id, page.open_row(id, str(number), "all", begins)[1])
     assert numbers(draw(page, id, begins))[0] == "21"  # the last page has gone
 
 
@@ -75,9 +75,9 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
 ) -> None:
     id = added(services, tmp_path, [*asked(12), {"question": "And this?", "answer": ""}])
     assert numbers(draw(page, id, words="NUMBER 7?")) == ["7"]
-    bad = draw(page, id, problems=True)
+    bad = draw(page, id, show="problems")
     assert numbers(bad) == ["13"] and "13 · " in bad[ROWS]["choices"][0][0]
-    opened = page.open_row(id, "13", True, [0])
+    opened = page.open_row(id, "13", "problems", [0])
     assert opened[1]["number"] == 0 and "And this?" in opened[5]["value"]  # as a new row, in JSON
     mended = page.row.saved(id, opened[1], "", '{"question": "And this?", "answer": "This."}')
     assert "Version 1 was made" in said(mended[0]) and len(services.datasets.rows(id)) == 13
@@ -85,12 +85,12 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
 
 def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
-    opened = page.open_row(id, "2", False, [0])
+    opened = page.open_row(id, "2", "all", [0])
     assert opened[4]["value"] == "What is number 2?"
     page.row.saved(id, opened[1], "Who?", "Me.")
     assert services.datasets.rows(id)[1][1].as_dict()["messages"][1]["content"] == "Me."
     page.row.saved(id, page.new_row(id)[1], "And?", "So.")
-    page.row.deleted(id, page.open_row(id, "1", False, [0])[1])
+    page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
     drawn = draw(page, id)
     assert numbers(drawn) == ["2", "3", "5"] and "3: 1 removed" in drawn[HEAD] and drawn[UNDO]["interactive"]
     page.mending.undo(id)
@@ -112,7 +112,7 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
     services: Services, page: DataPage, tmp_path: Path, row: dict[str, Any], kind: str
 ) -> None:
     id = added(services, tmp_path, [row])
-    opened = page.open_row(id, "1", False, [0])
+    opened = page.open_row(id, "1", "all", [0])
     was = services.datasets.rows(id)[0][1]
     assert opened[1]["kind"] == kind
     page.row.saved(id, opened[1], opened[4]["value"], opened[5]["value"])
@@ -121,7 +121,7 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
 
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(2))
-    opened = page.open_row(id, "1", False, [0])[1]
+    opened = page.open_row(id, "1", "all", [0])[1]
     assert "cannot be learned from" in said(page.row.saved(id, opened, "Who?", "")[0])
     assert "is not JSON" in said(page.row.saved(id, opened | {"kind": "json"}, "", "{")[0])
     assert "nothing to undo" in said(page.mending.undo(id))
@@ -130,14 +130,14 @@ def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: D
 
 def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
-    mine, other = (page.open_row(id, "2", False, [0])[1] for _ in range(2))
+    mine, other = (page.open_row(id, "2", "all", [0])[1] for _ in range(2))
     page.row.saved(id, other, "Theirs?", "Theirs.")
     told = page.row.saved(id, mine, "Mine?", "Mine.")
     assert "changed elsewhere" in said(told[0]) and told[4]["value"] == "Theirs?"
     assert services.datasets.get(id).version == 1
     page.row.deleted(id, told[1])
     assert "deleted elsewhere" in said(page.row.saved(id, told[1], "Mine?", "Mine.")[0])
-    assert "There is no row 2" in said(page.open_row(id, "2", False, [0])[0])
+    assert "There is no row 2" in said(page.open_row(id, "2", "all", [0])[0])
     services.datasets.delete(id)
     assert "no longer there" in draw(page, id)[HEAD]
     assert said(page.row.saved(id, told[1], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
@@ -146,7 +146,7 @@ def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, pa
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, [*asked(5), *asked(3)])
     looked = page.mending.look(id)
-    assert looked[0][0] == ["repeated", "remove", ""] and "(3)" in looked[4]["value"]
+    assert looked[0][0] == ["repeated", "remove", ""] and "(3)" in looked[5]["value"]
     assert "Remove these rows (3)" in said(page.mending._mend(0)(id, looked[0], ""))
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", ""] not in page.mending.look(id)[0]  # counted anew
@@ -156,7 +156,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
     drawn = draw(page, "sample:pirate_answers")
     assert drawn[COPY]["visible"] and not drawn[TOOLS]["visible"] and "Add a copy" in drawn[HEAD]
-    assert not page.open_row("sample:pirate_answers", "1", False, [0])[6]["visible"]
+    assert not page.open_row("sample:pirate_answers", "1", "all", [0])[6]["visible"]
     assert page.mending.look("sample:pirate_answers")[0] == []
     copy = page.copied("sample:pirate_answers")[1]["value"]
     assert draw(page, copy)[TOOLS]["visible"]
@@ -167,7 +167,7 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     id = added(services, tmp_path, asked(450))
-    page.row.deleted(id, page.open_row(id, "1", False, [0])[1])
+    page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
     layers = [Middleware(Guard, hosts=(*LOOPBACK, "testserver")), Middleware(SetFile, sets=services.datasets)]
     client = TestClient(Starlette(middleware=layers))
     answer = client.get(address(id, "en"))
@@ -176,3 +176,19 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     assert 'filename="mine.jsonl"' in answer.headers["content-disposition"]
     assert client.get(address("../secret", "zh")).status_code == 404
     assert client.get(address(id, "en"), headers={"origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, page: DataPage, tmp_path: Path) -> None:
+    rows = asked(30)
+    id = added(services, tmp_path, [*rows, *rows[:25], {"question": "", "answer": "nothing asked"}])
+    offered = page.mending.look(id)[page.mending.outputs.index(page.mending.show)]["choices"]
+    assert offered[2] == ("Repeated (25)", "repeated")
+    first = draw(page, id, show="repeated")
+    assert numbers(first) == [str(i) for i in range(31, 51)] and first[SHOW] == "repeated"
+    assert numbers(draw(page, id, [0, first[NEXT_BEGIN]], show="repeated")) == [str(i) for i in range(51, 56)]
+    assert numbers(draw(page, id, words="NUMBER 7?", show="repeated")) == ["37"]
+    page.mending._mend(0)(id, [["repeated", "remove", ""]], "")
+    mended = draw(page, id, show="repeated")
+    assert len(numbers(mended)) == 20 and mended[SHOW] == "all"
+    for odd in ([], 7, "near", None, {"a": 1}):
+        assert draw(page, id, show=odd)[SHOW] == "all"
