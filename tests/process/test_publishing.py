@@ -321,7 +321,7 @@ def test_a_cancel_and_a_kill_leave_nothing_to_see_and_what_had_arrived_is_not_se
     assert (status.state, status.message.key) == ("done", "publish.done_private"), status
     assert status.message.params["repo"] == REPO and hub.steps().count("put") == 1
     assert hub.repos[REPO]["model-00001-of-00002.safetensors"] == weights(5)
-    for file in workspace.root.rglob("*"):
+    for file in workspace.root.parent.rglob("*"):
         assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
 
 

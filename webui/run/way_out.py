@@ -28,6 +28,7 @@ from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.run import exported
 from webui.run.exported import form_of
+from webui.run.publish import PublishPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
@@ -39,6 +40,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "programs": GGUF,
     "garage": ("adapter",),
     "python": ("merged", "adapter"),
+    "hub": ("adapter", "merged", *GGUF),
 }
 Found = tuple[Sequence[ExportResult], dict[tuple[str, str | None], ExportStatus]]
 
@@ -46,6 +48,7 @@ Found = tuple[Sequence[ExportResult], dict[tuple[str, str | None], ExportStatus]
 class WayOut:
     def __init__(self, services: Services, wording: Wording, opened: gr.State):
         self.services, self.w, self.opened = services, wording, opened
+        self.hub = PublishPanel(services, wording, lambda look: self._found(look)[0])
         self._looked: tuple[Snapshot, str, Found] | None = None
 
     # ---- widgets --------------------------------------------------------------------------------------------------
@@ -65,6 +68,7 @@ class WayOut:
                     self.cancel = gr.Button(w.t("way_out.cancel"), visible=False, elem_id="export-cancel")
             self.notice = gr.HTML("", visible=False, elem_id="export-notice")
             self.progress = gr.HTML("", visible=False, elem_id="export-progress")
+            self.hub.build()
             self.results = gr.HTML("", visible=False, elem_id="export-status", js_on_load=exported.PRESS, apply_default_css=False)
             self.pressed = gr.Textbox(visible=False)  # filled in by the browser
 
@@ -78,6 +82,7 @@ class WayOut:
             LivePart(self.cancel, lambda look: gr.update(visible=any(status.active for status in self._found(look)[1].values()))),
             LivePart(self.progress, self._progress),
             LivePart(self.results, self._results),
+            *self.hub.parts(),
         ]
 
     def _row(self, look: ViewContext) -> RunRow | None:
@@ -126,6 +131,8 @@ class WayOut:
         told = [self.about, self.form, self.fold, self.start]
         self.where.input(self.choose, [self.opened, self.where], told, **AT_ONCE)
         self.opened.change(self.choose, [self.opened, self.where], told, **AT_ONCE)
+        self.where.input(lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **AT_ONCE)
+        self.hub.wire(pulse, self.opened)
         self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **AT_ONCE)
         pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form], [self.notice], **CONTROL))
         pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
@@ -135,7 +142,7 @@ class WayOut:
         """The recommended one first; "" for what is no place."""
         forms = FORMS.get(where, ()) if isinstance(where, str) else ()
         usual = form_of("gguf", self.services.exports.usual_quant())
-        return (usual, *(form for form in forms if form != usual)) if usual in forms else forms
+        return (usual, *(form for form in forms if form != usual)) if forms[:1] == GGUF[:1] else forms
 
     def choose(self, opened: str | None, where: Any) -> tuple[Any, ...]:
         """Inputs: opened, where. Outputs: about, form, fold, start."""

@@ -10,6 +10,7 @@ from core.data.hub_sets import adding
 from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
+from core.export.hub.publishing import Publishing
 from core.hub.downloads import Downloads
 from core.hub.token import HubToken
 from core.messages import msg
@@ -42,6 +43,7 @@ class Services:
     downloads: Downloads
     chat: ChatClient
     exports: Exports
+    publishing: Publishing
     curves: Curves
     snapshots: Snapshots
     previews: Previews
@@ -82,6 +84,7 @@ class Services:
             downloads=downloads,
             chat=chat,
             exports=exports,
+            publishing=Publishing(workspace, runs),
             curves=curves,
             diagnoses=Diagnoses(curves),
             snapshots=Snapshots(runs, chat, exports, downloads),

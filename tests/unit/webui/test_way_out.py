@@ -91,4 +91,5 @@ def test_every_place_and_every_form_has_its_sentences() -> None:
 def test_the_recommended_form_is_what_can_be_made_on_this_pc(usual: str, first: str) -> None:
     page = way_out.WayOut(SimpleNamespace(exports=SimpleNamespace(usual_quant=lambda: usual)), EN, None)
     assert page.forms("ollama")[0] == first and sorted(page.forms("ollama")) == sorted(way_out.GGUF)
-    assert page.forms("garage") == ("adapter",) and page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()
+    assert page.forms("garage") == ("adapter",) and page.forms("hub")[0] == "adapter"
+    assert page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()

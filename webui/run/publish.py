@@ -1,0 +1,150 @@
+"""A finished export published on the hub: which, as what, seen by whom; the files are shown before any of them leaves. Of the run that is open.
+
+Placed below the other answers to where a run is to be used (`way_out`). What is sent is packed anew on the server: nothing of it comes from the
+browser but the choices, and whoever changes one of those is shown the files again first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from core.errors import ExportError
+from core.export.exports import ExportResult, ExportStatus
+from webui.kit import format
+from webui.kit.html import Html, bar, join, muted, notice, tag
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.wording import Wording
+from webui.run.exported import form_of, name_of
+from webui.state.services import Services
+
+MOST_SHOWN = 200  # files
+Finished = Callable[[ViewContext], Any]
+
+
+class PublishPanel:
+    """finished(look): the finished exports of the run that is open, newest first."""
+
+    def __init__(self, services: Services, wording: Wording, finished: Finished):
+        self.services, self.w, self._finished = services, wording, finished
+
+    # ---- widgets --------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(visible=False, elem_id="publish") as self.place:
+            gr.HTML(muted(w.t("publish_panel.first_make")))
+            self.which = gr.Radio([], **w.named("publish_panel.which", "publish-which"))
+            self.repo = gr.Textbox(
+                max_lines=1, max_length=200, placeholder="anna/pirate", **w.named("publish_panel.repo", "publish-repo")
+            )
+            seen = [(w.t(f"publish_panel.{who}"), who) for who in ("private", "public")]
+            self.who = gr.Radio(seen, value="private", **w.named("publish_panel.who", "publish-who"))
+            self.film = gr.Checkbox(value=False, **w.named("publish_panel.film", "publish-film"))
+            with gr.Row(elem_classes="lg-tight"):
+                self.look = gr.Button(w.t("publish_panel.look"), elem_id="publish-look")
+            self.files = gr.HTML("", visible=False, elem_id="publish-files")
+            with gr.Row(elem_classes="lg-tight"):
+                self.send = gr.Button(w.t("publish_panel.send"), variant="primary", visible=False, elem_id="publish-send")
+                self.cancel = gr.Button(w.t("publish_panel.cancel"), visible=False, elem_id="publish-cancel")
+            self.notice = gr.HTML("", visible=False, elem_id="publish-notice")
+            self.status = gr.HTML("", visible=False, elem_id="publish-status")
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.which, self._which),
+            LivePart(self.status, self._status),
+            LivePart(self.cancel, lambda look: gr.update(visible=any(status.active for _, status in self._attempts(look)))),
+        ]
+
+    def _which(self, look: ViewContext) -> Update:
+        made = [
+            (f"{self._name(each)} · {format.bytes_used(each.bytes)}", each.name)
+            for each in self._finished(look)
+            if each.check.passed
+        ]
+        return gr.update(choices=made, visible=bool(made))
+
+    def _attempts(self, look: ViewContext) -> list[tuple[ExportResult, ExportStatus]]:
+        found = ((each, self.services.publishing.status(each.name)) for each in self._finished(look))
+        return [(each, status) for each, status in found if status]
+
+    def _status(self, look: ViewContext) -> Update:
+        return shown(join(self._told(each, status) for each, status in self._attempts(look)))
+
+    def _told(self, result: ExportResult, status: ExportStatus) -> Html:
+        w, name = self.w, self._name(result)
+        if not status.active:
+            tone = {"done": "ok", "cancelled": "plain"}.get(status.state, "bad")
+            return notice(w.t("publish_panel.ended", form=name, message=w.of(status.message)), tone)
+        percent = None if status.fraction is None else round(100 * status.fraction)
+        phase = w.of(status.stage_text)
+        numbers = tag("span", "" if percent is None else f"{percent} %", class_="lg-numbers")
+        return tag(
+            "div", tag("p", tag("strong", name, ": ", phase), numbers, class_="lg-phase"), bar(phase, percent), class_="lg-run"
+        )
+
+    def _name(self, result: ExportResult) -> str:
+        return name_of(form_of(result.kind, result.quant), self.w)
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, pulse: Poller, opened: gr.State) -> None:
+        given = [opened, self.which, self.repo, self.film]
+        shows = [self.files, self.send, self.notice]
+        self.look.click(self.list, [*given, self.who], shows, **AT_ONCE)
+        for part in (self.which, self.repo, self.who, self.film):
+            part.input(self.forget, None, shows, **AT_ONCE)
+        opened.change(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
+        pulse.after(self.send.click(self.begin, [*given, self.who], shows, **CONTROL))
+        pulse.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
+
+    def forget(self) -> tuple[Any, ...]:
+        """Outputs: files, send, notice."""
+        return shown(""), gr.update(visible=False), shown("")
+
+    def list(self, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
+        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice. Asks nobody."""
+        w, said = self.w, ""
+
+        def pack() -> None:
+            nonlocal said
+            parcel = self.services.publishing.pack(self._meant(opened, which), self._repo(repo), film is True)
+            rows = [tag("li", tag("code", piece.name), " ", format.bytes_used(piece.size)) for piece in parcel.pieces[:MOST_SHOWN]]
+            more = len(parcel.pieces) - len(rows)
+            key = "publish.leaves_public" if who == "public" else "publish.leaves_private"
+            head = w.t(key, files=len(parcel.pieces), size=format.bytes_used(parcel.size), repo=parcel.repo)
+            rest = [muted(w.t("publish_panel.more", more=more))] if more > 0 else []
+            said = join([tag("p", tag("strong", head)), tag("ul", *rows), *rest, *(muted(w.of(note)) for note in parcel.notes)])
+
+        told = outcome(w, pack)
+        return shown(said), gr.update(visible=bool(said)), told
+
+    def begin(self, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
+        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice."""
+
+        def start() -> None:
+            result = self._meant(opened, which)
+            self.services.publishing.start(result, self._repo(repo), private=who != "public", with_film=film is True)
+
+        return shown(""), gr.update(visible=False), outcome(self.w, start)
+
+    def stop(self, opened: str | None) -> Update:
+        """Input: opened. Output: notice."""
+
+        def cancel() -> None:
+            for result in self.services.exports.list(opened or ""):
+                self.services.publishing.cancel(result.name)
+
+        return outcome(self.w, cancel)
+
+    def _meant(self, opened: str | None, which: Any) -> ExportResult:
+        """Raises ExportError where it is no finished export of the run that is open."""
+        found = next((each for each in self.services.exports.list(opened or "") if each.name == which), None)
+        if found is None:
+            raise ExportError("publish.none_chosen")
+        return found
+
+    def _repo(self, repo: Any) -> str:
+        return repo.strip() if isinstance(repo, str) else ""
