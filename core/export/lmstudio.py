@@ -5,48 +5,55 @@ A hard link where both lie on one disk, so that the file takes its room once, an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 from core import files
 from core.errors import ExportError
+from core.models import on_disk
 from core.workspace import names
 
 MAKER = "lora-garage"
-POINTER = ".lmstudio-home-pointer"  # a file in the home folder with the path of LM Studio's own
+LONGEST = 259 if os.name == "nt" else 4000  # characters of a path that programs on Windows open
 
 
 def models_folder(home: Path | None = None) -> Path | None:
-    """Where it keeps models; None where it has never been started here."""
-    home = home or Path.home()
-    places = [home / ".lmstudio", home / ".cache" / "lm-studio"]
-    try:
-        if said := (home / POINTER).read_text("utf-8").strip():
-            places.insert(0, Path(said))
-    except (OSError, ValueError):
-        pass  # no such file, or one that holds no path
-    return next((place / "models" for place in places if place.is_dir()), None)
+    """Where it keeps models, as it or its settings say; None where it has never been started here."""
+    return next(iter(on_disk.lm_studio_models(home or Path.home())), None)
 
 
 def wanted_folder(home: Path | None = None) -> Path:
-    """As `models_folder`. Raises ExportError where there is none."""
+    """As `models_folder`. Raises ExportError where there is none, or where it lies on a disk that is not there now."""
     if (found := models_folder(home)) is None:
         raise ExportError("gguf.no_lmstudio", folder=(home or Path.home()) / ".lmstudio")
+    if not found.is_dir() and not found.parent.is_dir():
+        raise ExportError("gguf.lmstudio_moved", folder=found)
     return found
 
 
 def place(file: Path, run_name: str, models: Path) -> Path:
-    """file, of a finished export, below LM Studio's models; an earlier one of the same name is replaced. Returns where it is."""
+    """file, of a finished export, below LM Studio's models; an earlier one of the same name is replaced. Returns where it is.
+
+    Raises ExportError for a path that is too long, RunError for a disk that does not take it: nothing of it is left there then.
+    """
     target = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem)) / file.name
+    aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    if len(str(aside)) > LONGEST:
+        raise ExportError("gguf.lmstudio_too_long", file=target, found=len(str(aside)), limit=LONGEST)
     with files.writing(models):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+        there = [folder for folder in (target.parent, target.parent.parent, models) if folder.is_dir()]
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(file, aside)
             files.rename(aside, target)
         finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what was there before, or is not empty, stays
+                aside.unlink(missing_ok=True)
+                for folder in (target.parent, target.parent.parent):
+                    if folder not in there and not target.exists():
+                        folder.rmdir()
         files.sync_folder(target.parent)
     return target
 

@@ -3,7 +3,8 @@
 Of the hub's cache alone anything is deleted, and only a whole model: the cache is shared with every other tool, so a person does it,
 by name. The others' stores are read: a row of theirs says what is there and how large it is.
 
-LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else ~/.cache/lm-studio.
+LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else ~/.cache/lm-studio;
+its settings.json may name another folder of models (downloadsFolder).
 Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<model>/<tag> lists the blobs and their sizes.
 """
 
@@ -125,13 +126,21 @@ def _library(workspace: Workspace) -> Iterator[Kept]:
                 yield Kept("library", f"library:{folder.name}", folder, *_weighed(folder))
 
 
-def _lm_studio() -> Iterator[Kept]:
-    home = Path.home()
-    pointed: Path | None = None
+def lm_studio_models(home: Path) -> list[Path]:
+    """Where LM Studio keeps models, the folder first that it uses now: of each home of its that is there, or what its settings name instead."""
+    pointed = Path()
     with suppress(OSError, ValueError):
         pointed = Path((home / ".lmstudio-home-pointer").read_text("utf-8").strip())
-    homes = [pointed] if pointed and pointed.is_absolute() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
-    for publisher in (each for one in homes for each in _folders(one / "models")):
+    homes = [pointed] if pointed.is_absolute() and pointed.is_dir() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
+    found = []
+    for one in filter(Path.is_dir, homes):
+        moved = files.read_object(one / "settings.json").get("downloadsFolder")
+        found.append(Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else one / "models")
+    return found
+
+
+def _lm_studio() -> Iterator[Kept]:
+    for publisher in (each for models in lm_studio_models(Path.home()) for each in _folders(models)):
         for folder in _folders(publisher):
             size, last_used = _weighed(folder)
             if size:
