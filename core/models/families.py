@@ -21,7 +21,7 @@ _WRITING = re.compile(
     r"^MODEL_FOR_(?:CAUSAL_LM|IMAGE_TEXT_TO_TEXT|MULTIMODAL_LM)_MAPPING_NAMES = (.*?)^\)", re.MULTILINE | re.DOTALL
 )
 # In those lists, and yet: several models in one, whose class has no forward; a drafter of another model's tokens.
-_NOT_BY_ITSELF = {"qwen2_5_omni", "qwen3_omni_moe", "gemma4_assistant"}
+_NOT_BY_ITSELF = {"qwen2_5_omni", "qwen3_omni_moe", "gemma4_assistant", "gemma4_unified_assistant"}
 _OF_ANOTHER_USE = re.compile(
     r"\w+For(MaskedLM|\w*Classification|QuestionAnswering|MultipleChoice)"
 )  # a class: its files have no head

@@ -232,9 +232,10 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def config(name: str) -> Any:
+def config(name: str, **other: Any) -> Any:
+    """other: of the text part, in place of the family's."""
     family = FAMILIES[name]
-    values = COMMON | family.more
+    values = COMMON | family.more | other
     if family.sees is None:
         return AutoConfig.for_model(family.kind, **values)
     tied = values.get("tie_word_embeddings", False)
@@ -258,11 +259,11 @@ def with_eyes() -> None:
     transformers.AutoModel.register(Eyes.config_class, Eyes, exist_ok=True)
 
 
-def make(name: str, folder: Path, starter: Path) -> Path:
+def make(name: str, folder: Path, starter: Path, **other: Any) -> Path:
     """folder with a model of the family as its makers would save it, in bfloat16, and the starter's tokenizer."""
     with_eyes()
     torch.manual_seed(0)
-    found = config(name)
+    found = config(name, **other)
     kind = AutoModelForImageTextToText if FAMILIES[name].sees else AutoModelForCausalLM
     model = kind.from_config(found, dtype=torch.bfloat16)
     model.save_pretrained(folder)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from core import files
 from core.errors import ExportError
-from core.export.llamacpp import tools
+from core.export.llamacpp import child, convert, tools
+from core.export.llamacpp.hub_words import of_the_hub
 from core.export.llamacpp.ways_out import LISTS, way_of, way_out
 from core.messages import LANGUAGES
 from core.models.known import known_models
@@ -56,3 +58,29 @@ def test_what_llama_cpp_does_not_know_is_said_before_anything_is_fetched_or_merg
     with pytest.raises(ExportError) as error:
         tools.see_family(workspace, tmp_path)
     assert error.value.message.key == "gguf.newer" and not (workspace.root / "tools").exists()
+
+
+def test_a_config_that_transformers_5_has_read_is_said_in_the_hubs_words() -> None:
+    """Seen: Nemotron-H's state spaces were looked for in layers of attention, Command R7B and Gemma 4 12B ended in a KeyError."""
+    kinds = ["linear_attention", "moe", "full_attention", "mlp"]
+    assert of_the_hub({"model_type": "nemotron_h", "layers_block_type": kinds})["hybrid_override_pattern"] == "ME*-"
+    dense = of_the_hub({"model_type": "nemotron_h", "layers_block_type": ["linear_attention", "mlp"], "num_experts_per_tok": 2})
+    assert dense["hybrid_override_pattern"] == "M-" and "num_experts_per_tok" not in dense
+    granite = {"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "attention"]}
+    assert of_the_hub(granite)["layer_types"] == ["mamba", "attention"]
+    assert of_the_hub({"architectures": ["PhimoeForCausalLM"]})["architectures"] == ["PhiMoEForCausalLM"]
+    assert of_the_hub({"model_type": "cohere2"})["rotary_pct"] == 1.0
+    assert of_the_hub({"text_config": {"model_type": "gemma4_text"}})["text_config"]["moe_intermediate_size"] is None
+    assert of_the_hub({"model_type": "gemma4_text", "moe_intermediate_size": 32})["moe_intermediate_size"] == 32
+
+
+def test_code_that_a_config_names_and_that_is_not_there_is_taken_out_of_it(tmp_path: Path) -> None:
+    """Seen: Phi-4-mini, a family of transformers' own by now, was refused for the code that its config.json still names."""
+    (tmp_path / "config.json").write_text(
+        '{"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "model_type": "phi3"}', "utf-8"
+    )
+    convert._refuse_code(tmp_path)
+    assert files.read_object(tmp_path / "config.json") == {"model_type": "phi3"}
+    (tmp_path / "config.json").write_text('{"text_config": {"auto_map": {}}}', "utf-8")
+    with pytest.raises(child.Refused):
+        convert._refuse_code(tmp_path)

@@ -1,7 +1,7 @@
 """A merged Hugging Face folder as GGUF by llama.cpp's own converter, in a process of its own without network: `child.ask` starts it.
 
-The folder is ours, made for this: its config.json may be reworded. What upstream's script gets wrong with such folders is mended
-here, each where it says so; what it does not know is refused with the reason that it gives.
+The folder is ours, made for this: its files may be reworded. What upstream's script gets wrong with such folders is mended here and in
+`hub_words`, each where it says so; what it does not know is refused with the reason that it gives.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+from core import files
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
+from core.export.llamacpp.hub_words import of_the_hub
 
 KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
-# transformers 5 renames kinds of layers when it writes a config; the converter compares with the hub's words.
-LAYER_WORDS = {"granitemoehybrid": {"linear_attention": "mamba", "full_attention": "attention"}}
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None). Returns {}."""
+    """request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None), tower (what it
+    sees or hears by, in place of its text). Returns {}."""
     _offline()
     sys.path[:0] = [request["converter"], str(Path(request["converter"]) / "gguf-py"), request["runtime"]]
     folder = Path(request["model"])
     _refuse_code(folder)
-    _words_of_the_hub(folder)
-    return _convert(folder, request)
+    _words_of_the_hub()
+    _convert(folder, request)
+    return {}
 
 
 def _offline() -> None:
@@ -44,30 +46,37 @@ def _offline() -> None:
 
 
 def _refuse_code(folder: Path) -> None:
-    """The converter asks transformers for the tokenizer with trust_remote_code."""
+    """The converter asks transformers for the tokenizer with trust_remote_code. Families that transformers has made its own (Phi-4-mini) still
+    name the code that they once came with, which is not here, and would be looked for."""
     code = [file.name for file in sorted(folder.rglob("*.py"))]
-    code += [file.name for file in folder.glob("*.json") if file.stat().st_size < 10**6 and '"auto_map"' in file.read_text("utf-8")]
+    for file in folder.glob("*.json"):
+        if file.stat().st_size < 10**6 and '"auto_map"' in file.read_text("utf-8"):
+            said = files.read_object(file)
+            said.pop("auto_map", None)
+            files.replace_json(file, said)
+            code += [file.name] if '"auto_map"' in file.read_text("utf-8") else []
     if code:
         raise Refused("own_code", found=code[:3])
 
 
-def _words_of_the_hub(folder: Path) -> None:
-    file = folder / "config.json"
-    config = json.loads(file.read_text("utf-8"))
-    inner = config.get("text_config") or config
-    words = LAYER_WORDS.get(inner.get("model_type"), {})
-    if any(kind in words for kind in inner.get("layer_types") or ()):
-        inner["layer_types"] = [words.get(kind, kind) for kind in inner["layer_types"]]
-        file.write_text(json.dumps(config, indent=1), "utf-8", newline="\n")
+def _words_of_the_hub() -> None:
+    from conversion import ModelBase  # llama.cpp's, from the tools
+
+    theirs = ModelBase.load_hparams
+
+    def load_hparams(*arguments: Any, **more: Any) -> dict[str, Any]:
+        return of_the_hub(theirs(*arguments, **more))
+
+    ModelBase.load_hparams = staticmethod(load_hparams)
 
 
-def _convert(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _convert(folder: Path, request: dict[str, Any]) -> None:
     import gguf
     import torch
     from conversion import TextModel  # llama.cpp's, from the tools
 
     _name_the_pre_tokenizer(TextModel, request["pre"])
-    model_class = _class_of(folder)
+    model_class = _class_of(folder, request.get("tower", False))
     kind = gguf.LlamaFileType[KINDS[request["kind"]]]
     name = _plain_name(request["name"])
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
@@ -76,13 +85,17 @@ def _convert(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
             json.dumps({"general.name": name, "general.basename": name, "general.finetune": "LoRA"}), "utf-8", newline="\n"
         )
         model = model_class(folder, kind, Path(request["out"]), metadata_override=override, model_name=name)
-        _mark_the_end_of_a_turn(model, request["stop"])
+        if not request.get("tower"):
+            _mark_the_end_of_a_turn(model, request["stop"])
         try:
             model.write()
         except NotImplementedError as error:
             key = "pre_tokenizer" if "pre-tokenizer" in str(error) else "not_implemented"
             raise Refused(key, reason=str(error)[:200]) from error
-    return {"pre": request["pre"]}
+        except (
+            FileNotFoundError
+        ) as error:  # of a tokenizer: transformers 5 saves no tokenizer.model, which some families are read by
+            raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
 
 
 def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:
@@ -100,17 +113,33 @@ def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:
     text_model.get_vocab_base_pre = known_or_named
 
 
-def _class_of(folder: Path) -> Any:
+def _class_of(folder: Path, tower: bool) -> Any:
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
-    family = get_model_architecture(ModelBase.load_hparams(folder, False), ModelType.TEXT)
+    family = get_model_architecture(ModelBase.load_hparams(folder, False), ModelType.MMPROJ if tower else ModelType.TEXT)
     try:
-        found = get_model_class(family)
+        found = get_model_class(family, mmproj=tower)
     except NotImplementedError as error:
         raise Refused("other_family", family=family) from error
+    if tower:
+        _tensors_of_the_tower(found, family)
     if found.supports_mtp_export:
         found.no_mtp = True  # draft heads are not tuned, and a folder that lacks them would not convert
     return found
+
+
+def _tensors_of_the_tower(its_class: Any, family: str) -> None:
+    """A head that is no longer tied, which upstream takes for a part of some towers; and of Gemma 3's, names as the hub has them, of which
+    transformers 5 leaves a part out."""
+    theirs = its_class.filter_tensors
+
+    def filter_tensors(item: tuple[str, Any]) -> Any:
+        name, tensor = item
+        if family == "Gemma3ForConditionalGeneration":
+            name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
+        return None if name.startswith("lm_head.") else theirs((name, tensor))
+
+    its_class.filter_tensors = staticmethod(filter_tensors)
 
 
 def _plain_name(name: str) -> str:

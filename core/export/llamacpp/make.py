@@ -16,7 +16,7 @@ from core import files
 from core.errors import ExportError
 from core.export import gguf
 from core.export.exports import ExportCheck
-from core.export.llamacpp import child, proof
+from core.export.llamacpp import child, proof, tower
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
 from core.export.proof import Method, Work
@@ -59,6 +59,7 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     kept = proof.Kept(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
     work = Work(order.method, tokenizer, probes, own, order.stage, order.check)
     sixteen = convert(order, tokenizer.template.stop)
+    seeing, of_tower = tower.convert(order)
     work, expected, compared = proof.expect(order.base, order.adapter, order.merged, work, kept)
     files.remove_tree(order.merged)
     asking = proof.Asking(order.tools, order.work, order.log, order.check, work, kept)
@@ -72,8 +73,9 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     proof.refuse_other_ids(of_sixteen)
     (order.work / "adapter.logs").unlink()
     if is_final:
+        of_tower += tower.place(order, seeing, sixteen)
         files.rename(sixteen, order.target)
-        return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_sixteen), ()
+        return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_sixteen), of_tower
 
     quantised, notes = quantise(order, sixteen)
     sixteen.unlink()
@@ -81,8 +83,9 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     of_file = proof.judge(
         asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS), proof.MOST_DIVERGENCE[order.quant], texts, None
     )
+    of_tower += tower.place(order, seeing, quantised)
     files.rename(quantised, order.target)
-    return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_file), notes
+    return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_file), (*notes, *of_tower)
 
 
 def most_of(order: Order, sixteen: Path) -> float:
@@ -98,7 +101,7 @@ def convert(order: Order, stop: str | None) -> Path:
     complete_tokenizer(order.base.folder, order.merged)
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
-        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizer(order.base.folder),
+        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizer(order.base.folder), "tower": False,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
     look = growing(order, "converting_gguf", target, expected)

@@ -25,7 +25,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     try:
-        return quantise(library, request) if request["do"] == "quantise" else ask(library, request)
+        return {"quantise": quantise, "see": see, "ask": ask}[request["do"]](library, request)
     except LlamaError as error:
         raise Refused("llama_error", reason=str(error)[:300]) from error
 
@@ -35,6 +35,13 @@ def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
     library.quantise(request["source"], request["target"], request["kind"], request["threads"])
     found = FALLBACK.search("".join(library.said))
     return {"larger": int(found[1]) if found else 0, "tensors": int(found[2]) if found else 0}
+
+
+def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+    """file, tower, threads: whether both are of one model. Raises LlamaError where they are not."""
+    with Model(library, request["file"], 32, request["threads"]) as model:
+        model.load_tower(request["tower"], request["threads"])
+    return {}
 
 
 def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:

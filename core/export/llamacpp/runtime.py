@@ -38,8 +38,8 @@ class Library:
             self.said.append(self.ffi.string(words).decode("utf-8", "replace"))
             del self.said[:-MOST_SAID]
 
-        self._keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)  # C holds only its address
-        self.lib.llama_log_set(self._keep, self.ffi.NULL)
+        self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)  # C holds only its address
+        self.lib.llama_log_set(self.keep, self.ffi.NULL)
         self.lib.llama_backend_init()
 
     def error(self, what: str) -> LlamaError:
@@ -93,6 +93,19 @@ class Model:
         adapters, scales = self._ffi.new("struct llama_adapter_lora *[1]", [self._lora]), self._ffi.new("float[1]", [scale])
         if self._lib.llama_set_adapters_lora(self._context, adapters, 1, scales):
             raise self._library.error("cannot use the adapter")
+
+    def load_tower(self, file: str, threads: int) -> None:
+        """file: an mmproj. llama.cpp computes a picture or a sound once as it loads one, and lets it go again here."""
+        from llama_cpp_py_sync._cffi_bindings import get_mtmd_lib
+
+        towers: Any = get_mtmd_lib()
+        towers.mtmd_log_set(self._library.keep, self._ffi.NULL)
+        params = towers.mtmd_context_params_default()
+        params.use_gpu, params.n_threads, params.warmup = False, threads, True
+        context = towers.mtmd_init_from_file(file.encode(), self._model, params)
+        if context == self._ffi.NULL:
+            raise self._library.error(f"cannot load {file}")
+        towers.mtmd_free(context)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,32 @@
+"""config.json as the hub has it, where transformers 5 says it otherwise: llama.cpp's converter reads it by transformers, and compares with the
+words of the hub, or asks for what transformers no longer writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Kinds of layers that transformers 5 renames as it reads, and a class that it does.
+LAYERS = {"linear_attention": "mamba", "full_attention": "attention"}
+NEMOTRON_H = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "moe": "E", "mlp": "-"}
+CLASSES = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
+# Asked for, and not written where it is what a family always has: all of a head is turned; no experts.
+LACKING: dict[str, dict[str, Any]] = {
+    "cohere2": {"rotary_pct": 1.0},
+    **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), {"moe_intermediate_size": None}),
+}
+
+
+def of_the_hub(config: dict[str, Any]) -> dict[str, Any]:
+    """config, changed, as the converter expects it."""
+    config["architectures"] = [CLASSES.get(name, name) for name in config.get("architectures") or ()]
+    inner = config.get("text_config") or config
+    family = str(inner.get("model_type"))
+    for key, value in LACKING.get(family, {}).items():
+        inner.setdefault(key, value)
+    if family == "granitemoehybrid" and inner.get("layer_types"):
+        inner["layer_types"] = [LAYERS.get(kind, kind) for kind in inner["layer_types"]]
+    if family == "nemotron_h" and (kinds := inner.get("layers_block_type")):
+        inner["hybrid_override_pattern"] = "".join(NEMOTRON_H[kind] for kind in kinds)
+        if "moe" not in kinds:  # transformers tells a number of experts for each, and the converter takes it for one with experts
+            inner.pop("num_experts_per_tok", None)
+    return config
