@@ -52,6 +52,16 @@ def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
     patiently(lambda: os.replace(source, target), patience_s)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Another name of the same file where the disk has such; else a copy that lasts."""
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
+        with open(target, "rb+") as copied:
+            os.fsync(copied.fileno())
+
+
 def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
     """A folder with all in it; what is refused for longer than patience_s stays. Whether it is gone."""
     with contextlib.suppress(OSError):

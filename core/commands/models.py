@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from core.advice.shelf import Shelf
 from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width, written_over
 from core.errors import ModelError
+from core.export.llamacpp import base, tools
 from core.export.llamacpp.ways_out import WayOut, way_of, way_out
 from core.hub import search as hub_search
 from core.hub.answers import in_words as size_in_words
@@ -99,6 +101,35 @@ def download(name: str, revision: RevisionOption = None, workspace: WorkspaceOpt
         print_json(in_words(download_json(row)))
     else:
         say(msg("models.is_here", model=repo))
+
+
+@models.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="A GGUF file, such as one of LM Studio.")],
+    name: Annotated[str | None, typer.Option(help="What the model is called here; else the file's name.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a GGUF file into a base that can be trained, compared with real llama.cpp first. The file stays as it is."""
+    space, told = Workspace.open(workspace), ""
+
+    def show(stage: str, _: float | None) -> None:
+        nonlocal told
+        if not as_json and stage != told:
+            told = stage
+            say(msg(f"export.stage_{stage}"))
+
+    if not as_json and (offer := tools.offer(space)):
+        say(offer)
+    made = base.bring(space, file, name, show)
+    if as_json:
+        print_json(plain(asdict(made)))
+        return
+    told_of = {"megabytes": round(made.bytes / 1e6), "folder": made.folder, "texts": made.texts}
+    say(msg("gguf.base_is", id=made.id, divergence=f"{made.divergence:.1g}", **told_of))
+    for more in (base.warning(space, made.id), None if made.has_template else msg("gguf.base_no_template")):
+        if more:
+            say(more)
 
 
 def to_its_end(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:

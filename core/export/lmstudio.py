@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 
 from core import files
@@ -46,7 +45,7 @@ def place(file: Path, run_name: str, models: Path) -> Path:
         there = [folder for folder in (target.parent, target.parent.parent, models) if folder.is_dir()]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(file, aside)
+            files.link_or_copy(file, aside)
             files.rename(aside, target)
         finally:
             with contextlib.suppress(OSError):  # what was there before, or is not empty, stays
@@ -56,12 +55,3 @@ def place(file: Path, run_name: str, models: Path) -> Path:
                         folder.rmdir()
         files.sync_folder(target.parent)
     return target
-
-
-def _link_or_copy(file: Path, target: Path) -> None:
-    try:
-        os.link(file, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(file, target)
-        with open(target, "rb+") as copied:
-            os.fsync(copied.fileno())

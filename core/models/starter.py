@@ -139,10 +139,10 @@ def _convert(gguf: Path, target: Path) -> None:
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
-    _split_digits(target / "tokenizer.json")
+    split_digits(target / "tokenizer.json")
 
 
-def _split_digits(file: Path) -> None:
+def split_digits(file: Path) -> None:
     """Digits stand alone before the bytes are split, as in SmolLM2's own tokenizer and in llama.cpp's "smollm".
 
     transformers' GGUF reader leaves that step out, and two spaces before a digit would become other tokens than those

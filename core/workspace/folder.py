@@ -14,6 +14,7 @@ from core.presets import PROJECT
 from core.workspace import settings
 
 LOG = Path("logs", "app.log")
+FROM_GGUF = Path("models", "from-gguf")
 
 
 def expand(path: str | Path) -> Path:
@@ -43,7 +44,7 @@ class Workspace:
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error
-        return cls(root, _library_folders(root))
+        return cls(root, (*_library_folders(root), root / FROM_GGUF))
 
     @property
     def datasets(self) -> Path:
@@ -52,6 +53,11 @@ class Workspace:
     @property
     def models(self) -> Path:
         return self.root / "models"
+
+    @property
+    def from_gguf(self) -> Path:
+        """A library folder of the app's own: bases that were made of GGUF files (core.export.llamacpp.base)."""
+        return self.root / FROM_GGUF
 
     @property
     def runs(self) -> Path:

@@ -8,6 +8,7 @@ from core.advice import recommend
 from core.advice.case import Grounds, all_holes
 from core.advice.family import family_of
 from core.errors import GarageError
+from core.export.llamacpp import base
 from core.export.llamacpp.ways_out import way_out
 from core.memory.budget import Budget
 from core.models import starter
@@ -88,6 +89,8 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         family = family_of(result.shape.model_type)
         why = way_out({"model_type": result.shape.model_type}).why  # not as GGUF
         lines += [tag("p", w.of(told), class_="lg-quiet") for told in [*(family.told() if family else []), *([why] if why else [])]]
+    if rounded := base.warning(services.workspace, model_id):
+        lines.append(tag("p", w.of(rounded), class_="lg-quiet"))
     if result.shape_problem is not None:
         lines.append(notice(w.of(result.shape_problem), "warn"))
     if ref.kind == "hub" and services.models.local_folder(model_id) is None:

@@ -49,7 +49,7 @@ class Library:
     def quantise(self, source: str, target: str, kind: str, threads: int) -> dict[str, int]:
         """kind -> how many tensors were written in another one, because their rows are no multiples of 256."""
         params = self.lib.llama_model_quantize_default_params()
-        params.nthread, params.ftype = threads, FILE_TYPES[kind]
+        params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
         self.said.clear()
         if self.lib.llama_model_quantize(source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)):
             raise self.error(f"cannot quantise {source}")

@@ -1,0 +1,112 @@
+"""A GGUF file as an ordinary 16-bit folder, in a process of its own that `child.ask` starts: dequantised by transformers' reader, with what
+that reader leaves out of a file put back or refused, and asked a few texts for llama.cpp to be compared with.
+
+Left out by transformers 5.24: the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other scaled positions, and
+the digits that "smollm" takes one by one. What else it might read otherwise shows in the comparison (core.export.llamacpp.base).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from core.export.llamacpp import child
+from core.export.llamacpp.child import Refused
+from core.export.llamacpp.proof import AWKWARD, QUESTIONS, Kept
+from core.export.proof import ProofPrompt
+from core.models.starter import split_digits
+
+POSITIONS = 16  # of each question at which all probabilities are compared
+# transformers' `llama3` positions but for the factor, as every Llama of 3.1, 3.2 and 3.3 has them.
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+CLOSE = 1e-3  # of a factor that a file holds in float32
+
+
+def work(request: dict[str, Any]) -> dict[str, Any]:
+    """request: file, out (a folder that is made), logs (a file), exact (whether the comparison has room for float32). Returns what
+    `questions.ask` takes, and architecture, tensors."""
+    file, out = Path(request["file"]), Path(request["out"])
+    reader = gguf.GGUFReader(file)
+    if len(kinds := [field for field in reader.fields if field.endswith("split.count")]) and reader.fields[kinds[0]].contents() > 1:
+        raise Refused("base_split", file=file.name)
+    unpack(file, reader, out)
+    return {"tensors": len(reader.tensors)} | asked(out, Path(request["logs"]), bool(request["exact"]))
+
+
+def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
+    architecture = str(reader.fields["general.architecture"].contents())
+    try:
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        if scaled := positions(reader, architecture, config):
+            config.rope_parameters = dict(config.rope_parameters) | scaled
+        # Without GgufConfig(dequantize=True) the model calls itself quantised: neither saving nor training is allowed.
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, config=config, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError) as error:
+        raise Refused("base_unreadable", architecture=architecture, reason=str(error).strip().split("\n")[0][:200]) from error
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    pre = reader.fields.get("tokenizer.ggml.pre")
+    if pre is not None and pre.contents() == "smollm":
+        split_digits(out / "tokenizer.json")
+
+
+def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> dict[str, Any]:
+    """What transformers' rope_parameters lack; {} where positions are plain, or read by transformers itself. Refuses what cannot be known."""
+    kind = reader.fields.get(f"{architecture}.rope.scaling.type")
+    said = kind.contents() if kind else "none"
+    long = any(tensor.name.startswith("rope_factors_") for tensor in reader.tensors)
+    if (said != "none" and architecture != "gpt-oss") or long:
+        raise Refused("base_positions", kind="longrope" if long else said)
+    table = next((tensor for tensor in reader.tensors if tensor.name == "rope_freqs.weight"), None)
+    if table is None:
+        return {}
+    found = [float(value) for value in table.data.reshape(-1)]
+    theta, factor = float(config.rope_parameters["rope_theta"]), max(found)
+    expected = [llama3_factor(theta ** (2 * i / (2 * len(found))), factor) for i in range(len(found))]
+    if not all(math.isclose(a, b, rel_tol=CLOSE) for a, b in zip(found, expected, strict=True)):
+        raise Refused("base_positions", kind="rope_freqs")
+    return LLAMA3 | {"rope_type": "llama3", "factor": factor}
+
+
+def llama3_factor(period: float, factor: float) -> float:
+    """What the frequency of a pair of dimensions is divided by. period: theta^(2i/d), in radians a token.
+
+    As transformers' _compute_llama3_parameters: long waves by factor, short ones not, between them smoothly.
+    """
+    wave, context = 2 * math.pi * period, LLAMA3["original_max_position_embeddings"]
+    low, high = context / LLAMA3["low_freq_factor"], context / LLAMA3["high_freq_factor"]
+    if wave < high:
+        return 1.0
+    if wave > low:
+        return factor
+    smooth = (context / wave - LLAMA3["low_freq_factor"]) / (LLAMA3["high_freq_factor"] - LLAMA3["low_freq_factor"])
+    return 1 / ((1 - smooth) / factor + smooth)
+
+
+@torch.no_grad()
+def asked(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
+    """What the folder, as it was written, makes of the texts."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if exact else torch.bfloat16).eval()
+    kept = Kept(logs, POSITIONS)
+    for question in QUESTIONS:
+        ids = tokenizer(question).input_ids
+        probe = ProofPrompt(({"role": "user", "content": question},), ids, [False] * len(ids), len(ids))
+        kept(probe, model(torch.tensor([ids])).logits[0].float())
+    kept.close()
+    texts = [*QUESTIONS, *AWKWARD]
+    plain = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    return {"texts": texts, "prompts": plain, "rows": kept.rows, "words": kept.words, "has_template": bool(tokenizer.chat_template)}
+
+
+if __name__ == "__main__":
+    sys.exit(child.answer(work))
