@@ -125,8 +125,7 @@ def add(
     if as_json:
         print_json(plain(asdict(made)))
         return
-    told_of = {"megabytes": round(made.bytes / 1e6), "folder": made.folder, "texts": made.texts}
-    say(msg("gguf.base_is", id=made.id, divergence=f"{made.divergence:.1g}", **told_of))
+    say(base.told(made))
     for more in (base.warning(space, made.id), None if made.has_template else msg("gguf.base_no_template")):
         if more:
             say(more)
@@ -213,13 +212,13 @@ def delete(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model of the hub's cache, which other programs use too; not while a run needs it."""
+    """Delete a model of the hub's cache, which other programs use too, or one made of a GGUF file; not while a run needs it."""
     space = Workspace.open(workspace)
     repo = Models(space).hub_id(name)
     if not yes and not asked_whether(repo):
         say(msg("models.not_deleted", model=repo))
         raise typer.Exit(1)
-    freed = on_disk.delete(repo, Runs(space).uses())
+    freed = on_disk.delete(space, repo, Runs(space).uses())
     if as_json:
         print_json({"deleted": repo, "freed_bytes": freed})
     else:

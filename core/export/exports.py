@@ -53,7 +53,7 @@ CANCEL_S = 5.0
 REPLACED = "replaced"
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
 STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
-                    "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing", "converting_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
+                    "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing", "converting_gguf", "unpacking_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 
 class ExportRequest(Frozen):

@@ -1,7 +1,7 @@
 """Which model of the catalogue a GGUF file on this PC was made from, by what its store calls it. No file is opened.
 
 Why not by its metadata: `general.base_model` names what the model itself was tuned from (Qwen3-4B-Base of a Qwen3-4B), not what was
-converted. Why a GGUF file is no base here: docs/families.md.
+converted. How a GGUF file itself becomes a base: docs/families.md.
 """
 
 from __future__ import annotations

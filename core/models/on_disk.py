@@ -1,7 +1,7 @@
 """What models lie on this PC: the hub's cache, the starter, the library folders, and what LM Studio and Ollama have. No network.
 
-Of the hub's cache alone anything is deleted, and only a whole model: the cache is shared with every other tool, so a person does it,
-by name. The others' stores are read: a row of theirs says what is there and how large it is.
+Of the hub's cache and of what the app made itself of GGUF files anything is deleted, and only a whole model: the cache is shared with every
+other tool, so a person does it, by name. The others' stores are read: a row of theirs says what is there and how large it is.
 
 LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else ~/.cache/lm-studio;
 its settings.json may name another folder of models (downloadsFolder).
@@ -11,11 +11,12 @@ Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<mode
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock
@@ -29,6 +30,9 @@ from core.workspace.folder import Workspace
 Store = Literal["hub", "starter", "library", "lm_studio", "ollama"]
 MOST = 1000  # rows of a store; files of a model
 MANIFEST = 1 << 20  # bytes; Ollama's are some kilobytes
+WEIGHTS = "application/vnd.ollama.image.model"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Use:
 class Kept:
     """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look at or change of
     one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of the hub's, whether it loads.
-    made_from: of GGUF files, the model of the catalogue that is trained instead, where their name tells."""
+    made_from: of GGUF files, the model of the catalogue that they were made from, where their name tells. gguf: such a file itself, where it is
+    one whole model. is_ours: made here of a GGUF file (core.export.llamacpp.base)."""
 
     store: Store
     id: str
@@ -53,10 +58,12 @@ class Kept:
     is_whole: bool = True
     uses: tuple[Use, ...] = ()
     made_from: str | None = None
+    gguf: Path | None = None
+    is_ours: bool = False
 
     @property
     def can_delete(self) -> bool:
-        return self.store == "hub" and not any(use.needs_it for use in self.uses)
+        return (self.store == "hub" or self.is_ours) and not any(use.needs_it for use in self.uses)
 
 
 def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[Kept]:
@@ -68,8 +75,16 @@ def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = Non
     )
 
 
-def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
-    """A model of the hub's cache with all its revisions; the bytes that were freed. Raises ModelError, naming the run that uses it."""
+def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
+    """A model of the hub's cache with all its revisions, or one of ours that a GGUF file became; the bytes that were freed. Raises ModelError,
+    naming the run that uses it."""
+    ours = {row.id: row for row in _library(workspace) if row.is_ours}.get(repo_id)
+    if ours:
+        if runs := [use.run for use in uses.get(repo_id, ()) if use.needs_it]:
+            raise ModelError("on_disk.used", model=repo_id, runs=runs[:5])
+        if not files.remove_tree(ours.folder, files.MOMENT_S):
+            raise ModelError("on_disk.in_use", model=repo_id, folder=ours.folder)
+        return ours.size
     if not REPO_ID.fullmatch(repo_id):
         raise ModelError("on_disk.not_of_the_hub", model=repo_id[:100])
     cached = CachedRepo(repo_id, cache_folder(None))
@@ -123,7 +138,13 @@ def _library(workspace: Workspace) -> Iterator[Kept]:
         for folder in [root, *_folders(root)] if root.is_dir() else []:
             if (folder / "config.json").is_file() and folder.name not in seen:
                 seen.add(folder.name)
-                yield Kept("library", f"library:{folder.name}", folder, *_weighed(folder))
+                is_ours = folder.parent == workspace.from_gguf
+                yield Kept("library", f"library:{folder.name}", folder, *_weighed(folder), is_ours=is_ours)
+        for file in _files(root):
+            if file.suffix == ".gguf" and not _is_part(file):
+                stat = file.stat()
+                made_from = gguf_names.made_from(file.stem)
+                yield Kept("library", file.name, file, stat.st_size, stat.st_atime, made_from=made_from, gguf=file)
 
 
 def lm_studio_models(home: Path) -> list[Path]:
@@ -145,7 +166,9 @@ def _lm_studio() -> Iterator[Kept]:
             size, last_used = _weighed(folder)
             if size:
                 made_from = gguf_names.made_from(folder.name)
-                yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used, made_from=made_from)
+                whole = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
+                best = max(whole, key=lambda file: file.stat().st_size, default=None)  # of several the least rounded
+                yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used, made_from=made_from, gguf=best)
 
 
 def _ollama() -> Iterator[Kept]:
@@ -162,7 +185,23 @@ def _ollama() -> Iterator[Kept]:
                     space = model.parent.name
                     name = f"{model.name}:{manifest.name}" if space == "library" else f"{space}/{model.name}:{manifest.name}"
                     made_from = gguf_names.made_from(f"{model.name}:{manifest.name}")
-                    yield Kept("ollama", name, manifest, size, manifest.stat().st_mtime, made_from=made_from)
+                    blobs = [_blob(root, layer) for layer in listed or () if isinstance(layer, dict)]
+                    gguf = next((blob for blob in blobs if blob), None)
+                    yield Kept("ollama", name, manifest, size, manifest.stat().st_mtime, made_from=made_from, gguf=gguf)
+
+
+def _blob(root: Path, layer: dict[str, Any]) -> Path | None:
+    """The file of a model's weights; None of any other layer."""
+    digest = layer.get("digest")
+    if layer.get("mediaType") != WEIGHTS or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        return None
+    blob = root / "blobs" / digest.replace(":", "-")
+    return blob if blob.is_file() else None
+
+
+def _is_part(file: Path) -> bool:
+    """One of several files of a model, or the part that sees (mmproj)."""
+    return bool(PART.search(file.name)) or "mmproj" in file.name.lower()
 
 
 def _folders(root: Path) -> list[Path]:

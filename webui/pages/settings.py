@@ -77,6 +77,7 @@ class SettingsPage:
         return [
             LivePart(self.hardware, lambda look: gr.update(value=self._hardware())),
             *self.alone.parts(),
+            *self.disk.parts(),
             *self.hub_token.parts(),
         ]
 
@@ -89,7 +90,9 @@ class SettingsPage:
             free = format.bytes_used(shutil.disk_usage(workspace.root).free)
         except OSError:
             free = w.t("settings_page.unknown")
-        libraries = join(tag("div", str(folder)) for folder in workspace.library_folders) or w.t("settings_page.no_library")
+        libraries = join(tag("div", str(folder)) for folder in workspace.library_folders if folder != workspace.from_gguf) or w.t(
+            "settings_page.no_library"
+        )
         pairs = [
             (w.t("settings_page.workspace"), str(workspace.root)),
             (w.t("settings_page.disk_free"), free),

@@ -1,4 +1,5 @@
-"""What models lie on this PC, on the Settings page: size, last use, by which runs; those of the hub's cache can be deleted.
+"""What models lie on this PC, on the Settings page: size, last use, by which runs; those of the hub's cache can be deleted, and a GGUF file
+of LM Studio or Ollama can become a base.
 
 The disk is looked at when the page or its tab is opened, and after a deletion: never by the clock.
 """
@@ -15,19 +16,23 @@ from core.errors import GarageError
 from core.models.on_disk import Kept, delete, on_disk
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import CONTROL, QUIET, Update, shown
+from webui.kit.live import CONTROL, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
+from webui.state.gguf_bases import Making
 from webui.state.services import Services
 
 PRESS = """
 element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-kept]");
+  const button = event.target.closest("button[data-act]");
   if (!button) return;
-  window.loraGarageKept = button.dataset.kept;
-  trigger("select", { value: button.dataset.kept });
+  window.loraGarageKept = { ...button.dataset };
+  trigger("select", { value: button.dataset.act });
 });
 """
-PRESSED = """() => [confirm($sure.replace("{model}", window.loraGarageKept)) ? window.loraGarageKept : ""]"""
+PRESSED = """() => {
+  const { act, kept } = window.loraGarageKept;
+  return act !== "delete" || confirm($sure.replace("{model}", kept)) ? [act, kept] : ["", ""];
+}"""
 OPEN_ROWS, RUNS = 8, 3
 
 
@@ -41,29 +46,45 @@ class DiskCard:
             self.list = gr.HTML(
                 muted(self.w.t("disk_view.looking")), elem_id="disk-list", js_on_load=PRESS, apply_default_css=False
             )
-            self.pressed = gr.Textbox(visible=False)  # filled in by the browser
+            self.pressed = gr.Textbox(visible=False), gr.Textbox(visible=False)  # filled in by the browser
+            self.making = gr.HTML("", visible=False, elem_id="gguf-base", js_on_load=PRESS, apply_default_css=False)
             self.notice = gr.HTML("", visible=False, elem_id="disk-notice")
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.drawn, None, [self.list], **QUIET)
         sure = json.dumps(self.w.raw("disk_view.sure"), ensure_ascii=False)
-        self.list.select(self.forget, [self.pressed], [self.list, self.notice], js=PRESSED.replace("$sure", sure), **CONTROL)
+        for pressed in (self.list, self.making):
+            pressed.select(self.act, [*self.pressed], [self.list, self.notice], js=PRESSED.replace("$sure", sure), **CONTROL)
+
+    def parts(self) -> list[LivePart]:
+        return [LivePart(self.making, lambda look: shown(making(self.services.gguf_bases.now(), self.w)))]
 
     def drawn(self) -> Html:
         """Outputs: list."""
         return rows(on_disk(self.services.workspace, self.services.runs.uses()), self.w)
 
-    def forget(self, pressed: Any) -> tuple[Html | Update, Update]:
-        """Input: the model whose button was pressed, "" where the person thought better of it. Outputs: list, notice."""
-        if not isinstance(pressed, str) or not pressed:
+    def act(self, act: Any, pressed: Any) -> tuple[Html | Update, Update]:
+        """Inputs: which button, "" where the person thought better of it, and the model of its row. Outputs: list, notice."""
+        if not isinstance(act, str) or not isinstance(pressed, str) or not act:
             return gr.skip(), shown("")
         try:
-            freed = delete(pressed, self.services.runs.uses())
-            row = self.services.downloads.row(pressed)
-            if row is not None and row.state == "done":
-                self.services.downloads.cancel(pressed)  # the list says that it is here
+            if act == "delete":
+                return self._delete(pressed)
+            if act == "base":
+                there = {each.id: each.gguf for each in on_disk(self.services.workspace)}
+                if gguf := there.get(pressed):
+                    self.services.gguf_bases.begin(pressed, gguf)
+            elif act == "cancel":
+                self.services.gguf_bases.cancel()
         except GarageError as error:
             return self.drawn(), shown(notice(self.w.of(error.message)))
+        return self.drawn(), shown("")
+
+    def _delete(self, pressed: str) -> tuple[Html, Update]:
+        freed = delete(self.services.workspace, pressed, self.services.runs.uses())
+        row = self.services.downloads.row(pressed)
+        if row is not None and row.state == "done":
+            self.services.downloads.cancel(pressed)  # the list says that it is here
         said = self.w.t("disk_view.deleted", model=pressed, size=format.bytes_used(freed))
         return self.drawn(), shown(notice(said, "ok"))
 
@@ -91,12 +112,35 @@ def row(each: Kept, w: Wording) -> Html:
         used(each, w),
         w.t("disk_view.trained_as", model=each.made_from) if each.made_from else "",
     ]
-    button = None
-    if each.can_delete:
-        label = w.t("disk_view.delete_one", model=each.id)
-        button = tag("button", w.t("disk_view.delete"), type="button", data_kept=each.id, aria_label=label, class_="lg-small")
     name = tag("strong", format.model_name(each.id, w))
-    return join([name, tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"), button])
+    acts = [
+        tag("button", w.t(f"disk_view.{key}"), type="button", data_act=act, data_kept=each.id,
+            aria_label=w.t(f"disk_view.{named}", model=each.id), class_="lg-small")
+        for act, key, named, can in (("delete", "delete", "delete_one", each.can_delete), ("base", "use_as_base", "use_one_as_base", each.gguf))
+        if can
+    ]  # fmt: skip
+    return join([name, tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"), *acts])
+
+
+def making(each: Making | None, w: Wording) -> Html | str:
+    """A GGUF file on its way to become a base, and what came of it."""
+    if each is None:
+        return ""
+    is_over = each.state != "working"
+    tone = {"failed": "bad", "done": "ok"}.get(each.state, "plain")
+    head = tag(
+        "div", tag("strong", w.t("disk_view.making", file=each.file)), tag("span", w.t(f"disk_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
+        class_="lg-shelf-head",
+    )  # fmt: skip
+    button = tag(
+        "button",
+        w.t("disk_view.remove" if is_over else "disk_view.cancel"),
+        type="button",
+        data_act="cancel",
+        data_kept="-",
+        class_="lg-small",
+    )
+    return join([head, notice(w.of(each.message), tone), button])
 
 
 def used(each: Kept, w: Wording) -> str:

@@ -30,6 +30,7 @@ from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
+from webui.state.gguf_bases import GgufBases
 from webui.state.snapshot import Snapshots
 
 
@@ -56,6 +57,7 @@ class Services:
     write_watch: WriteWatch
     diagnoses: Diagnoses
     hub_token: HubToken
+    gguf_bases: GgufBases
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
@@ -97,6 +99,7 @@ class Services:
             queue=supervisor.queue,
             write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
+            gguf_bases=GgufBases(workspace),
         )
 
     def begin(self) -> None:
@@ -109,6 +112,7 @@ class Services:
         """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
         self.monitor.close()
         self.downloads.close()
+        self.gguf_bases.close()
         self.supervisor.close()
         self.dry_runs.rest()
         self.pace_probe.rest()

@@ -49,9 +49,16 @@ class Brought:
 
 
 def bring(
-    workspace: Workspace, file: Path, name: str | None, report: Report = lambda *_: None, check: Callable[[], None] = lambda: None
+    workspace: Workspace,
+    file: Path,
+    name: str | None,
+    report: Report = lambda *_: None,
+    check: Callable[[], None] = lambda: None,
+    source: str | None = None,
 ) -> Brought:
-    """Raises ExportError or ModelError with what was found; nothing is left then, and the file stays as it is."""
+    """name: of the base, else after the file. source: what a person calls the file where its name says nothing (Ollama's).
+
+    Raises ExportError or ModelError with what was found; nothing is left then, and the file stays as it is."""
     file = file.expanduser().absolute()
     if not file.is_file():
         raise ExportError("gguf.base_no_file", file=file)
@@ -69,7 +76,7 @@ def bring(
                     raise ExportError("gguf.base_exists", name=called, folder=target)
                 exact = room_for(shape.params, workspace.from_gguf)
                 try:
-                    return _made(workspace, file, scratch, target, exact, report, check)
+                    return _made(workspace, file, source or file.name, scratch, target, exact, report, check)
                 finally:
                     files.remove_tree(scratch, files.MOMENT_S)
         except Timeout:
@@ -89,7 +96,14 @@ def room_for(parameters: int, folder: Path) -> bool:
 
 
 def _made(
-    workspace: Workspace, file: Path, scratch: Path, target: Path, exact: bool, report: Report, check: Callable[[], None]
+    workspace: Workspace,
+    file: Path,
+    source: str,
+    scratch: Path,
+    target: Path,
+    exact: bool,
+    report: Report,
+    check: Callable[[], None],
 ) -> Brought:
     there = tools.obtain(workspace, report, check)
     files.remove_tree(scratch, files.MOMENT_S)
@@ -108,7 +122,7 @@ def _made(
     most = MOST_DIVERGENCE if exact else MOST_IN_16_BIT
     if not found["divergence"] <= most:  # also where it is not a number
         raise ExportError("gguf.base_not_alike", found=f"{found['divergence']:.2g}", most=f"{most:g}")
-    record = {"file": file.name, "bytes": file.stat().st_size, "divergence": found["divergence"], "texts": len(asked["texts"])}
+    record = {"file": source, "bytes": file.stat().st_size, "divergence": found["divergence"], "texts": len(asked["texts"])}
     files.replace_json(out / RECORD, record | {"llama_cpp": tools.RUNTIME_BUILD})
     files.sync_tree(out)
     files.rename(out, target)
@@ -129,6 +143,11 @@ def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, ch
         "length": longest + 1, **{key: asked[key] for key in ("texts", "prompts", "rows", "words")},
     }  # fmt: skip
     return child.ask("core.export.llamacpp.questions", common | question, scratch, log, check, "sixteen.gguf")
+
+
+def told(made: Brought) -> Message:
+    values = {"megabytes": round(made.bytes / 1e6), "folder": made.folder, "texts": made.texts}
+    return msg("gguf.base_is", id=made.id, divergence=f"{made.divergence:.1g}", **values)
 
 
 def warning(workspace: Workspace, model_id: str) -> Message | None:

@@ -88,8 +88,11 @@ def test_lm_studios_models_are_found_in_its_home_and_where_it_was_moved(space: W
     model = home / ".lmstudio" / "models" / "maker" / "Model-GGUF"
     model.mkdir(parents=True)
     (model / "model-Q4_K_M.gguf").write_bytes(bytes(700))
+    for more in ("model-Q8_0.gguf", "mmproj-model-f16.gguf", "big-00001-of-00002.gguf"):
+        (model / more).write_bytes(bytes(900 if "Q8" in more else 999))
     (row,) = by_store(space)["lm_studio"]
-    assert (row.id, row.size, row.can_delete) == ("maker/Model-GGUF", 700, False)
+    assert (row.id, row.can_delete) == ("maker/Model-GGUF", False) and row.size == 700 + 900 + 2 * 999
+    assert row.gguf == model / "model-Q8_0.gguf"  # the least rounded one that is whole
     moved = tmp_path / "moved"
     (moved / "models" / "other" / "Model").mkdir(parents=True)
     (moved / "models" / "other" / "Model" / "m.gguf").write_bytes(bytes(10))
@@ -115,6 +118,13 @@ def test_ollamas_models_are_read_from_its_manifests(space: Workspace, home: Path
         manifest(root, "its.host", "library", name, "latest", content=broken)
     assert [(row.id, row.size) for row in by_store(space)["ollama"]] == [("llama3.2:1b", 900), ("me/tuned:latest", 900)]
     assert [row.made_from for row in by_store(space)["ollama"]] == ["meta-llama/Llama-3.2-1B-Instruct", None]
+    assert all(row.gguf is None for row in by_store(space)["ollama"])  # no such blob
+    blob = root / "blobs" / f"sha256-{'a' * 64}"
+    blob.parent.mkdir()
+    blob.write_bytes(b"GGUF")
+    layers["layers"][0]["digest"] = f"sha256:{'a' * 64}"
+    manifest(root, "its.host", "library", "llama3.2", "1b", content=layers)
+    assert [row.gguf for row in by_store(space)["ollama"]] == [blob, None]
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "elsewhere"))
     assert "ollama" not in by_store(space)
 
@@ -134,10 +144,10 @@ def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Wo
     other = here.parent / "models--owner--other" / "blobs"
     other.mkdir(parents=True)
     told = by_store(space)["hub"][0].size
-    assert delete(REPO, {}) == told
+    assert delete(space, REPO, {}) == told
     assert not here.exists() and other.is_dir() and cached.installed() == []
     with pytest.raises(ModelError) as caught:
-        delete(REPO, {})
+        delete(space, REPO, {})
     assert caught.value.message.key == "on_disk.not_there"
 
 
@@ -156,23 +166,35 @@ def test_a_model_that_a_run_still_needs_is_not_deleted_and_the_run_is_named(
     (row,) = [row for row in on_disk(space, runs.uses()) if row.store == "hub"]
     assert row.uses == (Use("Pirate", needed),) and row.can_delete is not needed
     if not needed:
-        delete(REPO, runs.uses())
+        delete(space, REPO, runs.uses())
         assert not here.exists()
         return
     with pytest.raises(ModelError) as caught:
-        delete(REPO, runs.uses())
+        delete(space, REPO, runs.uses())
     assert caught.value.message.key == "on_disk.used" and "Pirate" in str(caught.value) and cached.installed() == [REPO]
 
 
-def test_a_model_on_its_way_is_not_deleted(here: Path) -> None:
+def test_what_was_made_of_a_gguf_file_is_ours_to_delete(space: Workspace) -> None:
+    space = Workspace.open(space.root)
+    made = space.from_gguf / "mine2"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    (row,) = [row for row in on_disk(space) if row.id == "library:mine2"]
+    assert row.is_ours and row.can_delete
+    with pytest.raises(ModelError, match="Night"):
+        delete(space, row.id, {row.id: (Use("Night", True),)})
+    assert delete(space, row.id, {}) == 2 and not made.exists()
+
+
+def test_a_model_on_its_way_is_not_deleted(space: Workspace, here: Path) -> None:
     lock = cached.CachedRepo(REPO, here.parent).lock
     with WeakFileLock(lock), pytest.raises(ModelError) as caught:
-        delete(REPO, {})
+        delete(space, REPO, {})
     assert caught.value.message.key == "on_disk.downloading" and cached.installed() == [REPO]
 
 
 @pytest.mark.parametrize("name", ["starter", "library:mine", "../..", "owner", "a/b/c", ""])
 def test_nothing_but_a_model_of_the_hub_is_deleted(space: Workspace, name: str) -> None:
     with pytest.raises(ModelError) as caught:
-        delete(name, {})
+        delete(space, name, {})
     assert caught.value.message.key == "on_disk.not_of_the_hub"

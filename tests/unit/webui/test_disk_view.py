@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
+from core.errors import ExportError
+from core.export.llamacpp import base
 from core.models.on_disk import Kept, Store, Use
 from core.recipe import Recipe
 from core.workspace.folder import Workspace
@@ -46,9 +49,49 @@ def test_what_a_run_needs_has_no_button_and_names_it() -> None:
     assert "8.1 GB" in drawn and "used by one" in disk.row(replace(KEPT, uses=uses[:1]), EN)
 
 
-def test_a_gguf_file_names_what_is_trained_instead() -> None:
+def test_a_gguf_file_names_what_it_was_made_from() -> None:
     kept = replace(KEPT, store="ollama", id="gemma3:4b", made_from="google/gemma-3-4b-it")
-    assert "to train it choose google/gemma-3-4b-it" in disk.row(kept, EN) and "data-kept" not in disk.row(kept, EN)
+    assert "made from google/gemma-3-4b-it" in disk.row(kept, EN) and "data-kept" not in disk.row(kept, EN)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_gguf_file_can_become_a_base_one_at_a_time(
+    card: DiskCard, language: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bring that waits, is cancelled, fails and ends, each with its words."""
+    w, there = Wording(language), replace(KEPT, store="ollama", id="gemma3:4b", gguf=tmp_path / "sha256-0")
+    assert 'data-act="base"' in disk.row(there, w)
+    monkeypatch.setattr(disk, "on_disk", lambda *_: [there])
+    bases, begun, may_end = card.services.gguf_bases, threading.Event(), threading.Event()
+    ends: list[Exception] = [ExportError("gguf.base_split", file="x"), OSError(28, "No space left on device")]
+
+    def bring(workspace: Workspace, file: Path, name: str, told: Any, check: Any, source: str) -> base.Brought:
+        assert (file.name, name, source) == ("sha256-0", "gemma3-4b", "gemma3:4b")
+        told("unpacking_gguf", None)
+        begun.set()
+        while not may_end.wait(0.01):
+            check()
+        if ends:
+            raise ends.pop()
+        return base.Brought("library:gemma3-4b", tmp_path, 10**9, 1e-5, 32, True)
+
+    monkeypatch.setattr(base, "bring", bring)
+    card.act("base", "gemma3:4b")
+    assert begun.wait(20) and "gemma3:4b" in disk.making(bases.now(), w)
+    assert "gemma3:4b" in card.act("base", "gemma3:4b")[1]["value"]  # busy
+    card.act("cancel", "-")
+    seen = []
+    for _ in range(4):
+        bases._thread.join(20)
+        seen.append(bases.now().state)
+        drawn = disk.making(bases.now(), w)
+        assert "disk_view." not in drawn and "{" not in drawn
+        may_end.set()
+        card.act("base", "gemma3:4b")
+    assert seen == ["cancelled", "failed", "failed", "done"]
+    bases.close()
+    card.act("cancel", "-")
+    assert disk.making(bases.now(), w) == ""
 
 
 def test_many_stay_in_a_fold() -> None:
@@ -58,15 +101,17 @@ def test_many_stay_in_a_fold() -> None:
 
 def test_a_model_is_deleted_and_leaves_the_list_of_downloads(card: DiskCard, tmp_path: Path) -> None:
     assert "o/m" in card.drawn()
-    list_, said = card.forget("o/m")
+    list_, said = card.act("delete", "o/m")
     assert isinstance(said, dict) and "5 kB are free again" in said["value"]
     assert "o/m" not in list_ and not (tmp_path / "cache" / "models--o--m").exists()
-    assert "nothing to delete" in card.forget("o/m")[1]["value"]
+    assert "nothing to delete" in card.act("delete", "o/m")[1]["value"]
 
 
 @pytest.mark.parametrize("junk", [None, "", 7, [], "../..", "library:x"])
 def test_any_json_of_a_browser_deletes_nothing(card: DiskCard, junk: object) -> None:
-    card.forget(junk)
+    card.act("delete", junk)
+    card.act(junk, "o/m")
+    card.act("base", junk)
     assert "o/m" in card.drawn()
 
 
@@ -74,4 +119,4 @@ def test_what_a_waiting_run_needs_is_refused_by_its_name(card: DiskCard) -> None
     recipe = {"name": "Night run", "model": {"id": "o/m"}, "data": {"source": "sample:pirate_answers"}}
     card.services.runs.create(Recipe.parse(recipe), "test")
     assert "needed by Night run" in card.drawn() and "data-kept" not in card.drawn()
-    assert "Night run" in card.forget("o/m")[1]["value"] and "o/m" in card.drawn()
+    assert "Night run" in card.act("delete", "o/m")[1]["value"] and "o/m" in card.drawn()
