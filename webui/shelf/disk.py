@@ -140,7 +140,7 @@ def making(each: Making | None, w: Wording) -> Html | str:
         data_kept="-",
         class_="lg-small",
     )
-    return join([head, notice(w.of(each.message), tone), button])
+    return tag("ul", tag("li", join([head, notice(w.of(each.message), tone), tag("p", button)])), class_="lg-downloads")
 
 
 def used(each: Kept, w: Wording) -> str:
