@@ -11,6 +11,8 @@ import gradio as gr
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.rows import DEFAULT_LIMITS
+from core.data.reading.yaml_rows import is_set
 from core.data.sample_sets import sample_of
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport
@@ -36,6 +38,11 @@ from webui.state.services import Services
 SHOWN_PROBLEMS = 8
 FALLBACK_SAMPLE = "sample:pirate_answers"
 RECIPES = (".yaml", ".yml")
+
+
+def is_recipe(path: str) -> bool:
+    """A YAML file that holds rows is a data set, any other is meant as a recipe."""
+    return path.lower().endswith(RECIPES) and not is_set(Path(path), DEFAULT_LIMITS)
 
 
 class DataStep:

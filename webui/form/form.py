@@ -372,7 +372,7 @@ class Wizard:
         data, paths = self.data_step, given[self.data_step.file]
         if not paths:
             return None, {}
-        if len(paths) == 1 and paths[0].lower().endswith(data_step.RECIPES):
+        if len(paths) == 1 and data_step.is_recipe(paths[0]):
             filling, updates = self._opened(paths[0])
             filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
             return filling, {data.file: None, **updates}

@@ -1,4 +1,4 @@
-"""Talks with assistants and characters: the archives of ChatGPT and Claude, SillyTavern's JSONL. Each talk is a thread of its own.
+"""Talks with assistants and characters: the archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. Each talk is a thread of its own.
 
 ChatGPT keeps a tree (`mapping`) in which an answer that was asked for again is a branch: the newest is taken. What is no text of the person
 or the assistant (pictures, tools, hidden instructions) is named among what is left out.
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.data.chats import dates
+from core.data.chats.json_stream import objects
 from core.data.chats.said import Said, left_of
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.rows import Limits, Problem, Source, left_beside
@@ -173,3 +174,31 @@ def _sent(written: Any) -> float | None:
         except ValueError:
             continue
     return dates.iso(written)
+
+
+# ---- Character.AI -----------------------------------------------------------------------------------------------------
+def character_ai(source: Source, limits: Limits) -> Iterator[Said]:
+    """The turns of a chat as its server gives them, newest first, each with the answers that were asked for (`candidates`), or the older
+    histories. Of several answers the chosen one is taken."""
+    turns = [
+        turn for place in ("turns.item", "item") for _, turn in objects(source, place) if isinstance(turn.get("candidates"), list)
+    ]
+    for turn in sorted(turns, key=lambda turn: dates.iso(turn.get("create_time")) or 0.0):
+        author = turn["author"] if isinstance(turn.get("author"), dict) else {}
+        answers = [one for one in turn["candidates"] if isinstance(one, dict)]
+        chosen = next((one for one in answers if one.get("candidate_id") == turn.get("primary_candidate_id")), (answers or [{}])[0])
+        name, text, when = (
+            str(author.get("name") or "?"),
+            str(chosen.get("raw_content") or "").strip(),
+            dates.iso(turn.get("create_time")),
+        )
+        yield Said(name, text, when, left=left_of(text), is_model=author.get("is_human") is not True)
+        if len(answers) > 1:
+            yield Said(name, "", when, left=Loss("branch"))
+    for number, (_, history) in enumerate(objects(source, "histories.histories.item"), 1):
+        messages = history.get("msgs")
+        for message in messages if isinstance(messages, list) else ():
+            if isinstance(message, dict) and isinstance(by := message.get("src"), dict):
+                text = str(message.get("text") or "").strip()
+                said = Said(str(by.get("name") or "?"), text, dates.iso(message.get("created")), str(number), left_of(text))
+                yield said._replace(is_model=by.get("is_human") is not True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from core.data.chats import assistants, messengers, whatsapp
+from core.data.chats import assistants, mail, messengers, whatsapp
 from core.data.chats.json_stream import HEAD, keys_in
 from core.data.chats.said import Said
 from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
@@ -33,6 +33,8 @@ KINDS = {
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
+    "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
+    "mbox": Kind("e-mail (mbox)", mail.mbox, False),
 }
 
 
@@ -52,6 +54,8 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
+            if mail.is_mbox(lines):
+                return "mbox"
             return "whatsapp" if whatsapp.is_chat(line for line in lines if line.strip()) else ""
         head = file.read(HEAD)
     if kind == "csv":
@@ -75,6 +79,8 @@ def _of_keys(keys: set[str]) -> str:
         return "claude"
     if has("mes", "is_user"):
         return "tavern"
+    if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")) or has("histories.histories.item.msgs"):
+        return "character_ai"
     if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
         return "discord"
     for place in ("messages.item", "chats.list.item.messages.item"):

@@ -25,7 +25,7 @@ from core.values import MIB
 
 # A list under one of these is a conversation, so the object around it is a row and no wrapper of rows.
 _CONVERSATIONS = {"messages", "conversations", "conversation"}
-_PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt", "chat_messages"}
+_PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt", "chat_messages", "worldinfo"}
 _TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
 _CHUNK = 64 << 10  # characters

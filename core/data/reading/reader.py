@@ -22,6 +22,7 @@ from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, Limi
 from core.data.reading.sniff import probe, translated
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
+from core.data.reading.yaml_rows import yaml_rows
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 
@@ -32,6 +33,7 @@ _READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "csv": csv_rows,
     "parquet": parquet_rows,
     "txt": txt_rows,
+    "yaml": yaml_rows,
     **dict.fromkeys(SPREADSHEETS, sheet_rows),
     **dict.fromkeys(DOCUMENTS, document_rows),
 }

@@ -19,7 +19,7 @@ from core.recipe import Format
 from core.values import MIB, Frozen
 
 FileKind = Literal[
-    "json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip", "docx", "pdf", "epub", "html", "srt"
+    "json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip", "docx", "pdf", "epub", "html", "srt", "yaml"
 ]
 SUFFIXES: dict[str, FileKind] = {
     ".json": "json",
@@ -43,12 +43,15 @@ SUFFIXES: dict[str, FileKind] = {
     ".srt": "srt",
     ".vtt": "srt",
     ".txt": "txt",
+    ".mbox": "txt",
+    ".yaml": "yaml",
+    ".yml": "yaml",
     ".md": "txt",
 }
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # What lies in a folder to tell of the rest of it, more often than to be learned.
-WRITING = {".md"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
+WRITING = {".md", ".yaml", ".yml"} | {ending for ending, kind in SUFFIXES.items() if kind in DOCUMENTS}
 
 
 class Limits(Frozen):

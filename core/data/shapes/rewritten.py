@@ -18,6 +18,7 @@ from typing import Any
 from core.data.reading.rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
+from core.data.shapes.stories import kobold
 
 TURNS = ("dialog", "dialogue", "turns", "utterances", "messages", "conversations", "conversation")
 _ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
@@ -116,5 +117,6 @@ _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
     _squad,
     evals,
     label_studio,
+    kobold,
     _alternating,
 )

@@ -225,7 +225,8 @@ def test_whatever_stands_where_a_text_or_a_date_is_expected_is_rows_or_a_sentenc
 
 
 def test_every_app_is_shown_here() -> None:
-    shown = Path(__file__).read_text("utf-8") + Path(__file__).with_name("test_chats.py").read_text("utf-8")
+    files = ("test_chat_formats.py", "test_chats.py", "test_other_exports.py")
+    shown = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in files)
     assert all(kind.name in shown for kind in KINDS.values())
 
 

@@ -1,0 +1,90 @@
+"""Rows out of YAML: a list of objects, or an object around one, as bots keep what can be said to them (ChatterBot, Rasa).
+
+A file is held in memory as a whole, some thirty times its size, so it may have MOST_BYTES. An alias, which can stand for a thousand others,
+is refused before anything is made of it; nothing but plain values is made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from core.data.reading.rows import Limits, Raw, Readable, Source
+from core.data.shapes.labelled import several
+from core.data.shapes.left_out import Loss, says
+from core.errors import DataError
+from core.values import MIB
+
+MOST_BYTES = 8 * MIB
+_OPENS = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
+_CLOSES = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
+_ITEM = "- "  # Rasa writes a list of texts as one text
+
+
+def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
+    value = _loaded(source.path, source.encoding, limits)
+    items = value
+    if isinstance(value, dict):
+        name = _of_rows(value)
+        items = value.get(name)
+        yield from (Loss("beside", str(other)) for other in value if other != name and says(value[other]))
+    if not isinstance(items, list) or not items:
+        raise DataError("data.yaml_no_list", file=source.path.name)
+    row = 0
+    for item in items:
+        for one in several(_plain(item)):
+            row += 1
+            yield Raw(row, one)
+
+
+def is_set(file: Readable, limits: Limits) -> bool:
+    """Whether a YAML file holds rows, and no recipe."""
+    try:
+        value = _loaded(file, "utf-8-sig", limits)
+    except (DataError, OSError, UnicodeDecodeError):
+        return False
+    if isinstance(value, dict):
+        return not {"data", "model"} & value.keys() and _of_rows(value) is not None
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
+
+
+def _of_rows(value: dict[str, Any]) -> str | None:
+    """The first list of objects, or of lists, which are conversations."""
+    return next((key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict | list)), None)
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, list):
+        return {"turns": item}
+    if isinstance(item, dict) and isinstance(examples := item.get("examples"), str) and examples.lstrip().startswith(_ITEM):
+        said = [line.strip().removeprefix(_ITEM).strip() for line in examples.splitlines()]
+        return item | {"examples": [text for text in said if text]}
+    return item
+
+
+def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:
+    """What JSON could hold too. Raises DataError."""
+    with file.open(encoding=encoding) as opened:
+        text = opened.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise DataError("data.yaml_too_large", file=file.name, limit_mib=MOST_BYTES // MIB)
+    try:
+        _check(file, text, limits)
+        value = yaml.load(text, Loader=yaml.CSafeLoader)  # noqa: S506 - it makes plain values alone
+        return json.loads(json.dumps(value, default=str))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise DataError("data.broken_yaml", file=file.name, line=mark.line + 1 if mark else 1) from None
+
+
+def _check(file: Readable, text: str, limits: Limits) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise DataError("data.yaml_alias", file=file.name, line=event.start_mark.line + 1 if event.start_mark else 1)
+        depth += isinstance(event, _OPENS) - isinstance(event, _CLOSES)
+        if depth > limits.depth:
+            raise DataError("data.yaml_too_deep", file=file.name, limit=limits.depth)

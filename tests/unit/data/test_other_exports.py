@@ -1,0 +1,148 @@
+"""Exports of Character.AI, KoboldAI, mbox and YAML sets, each in its real shape: known by content, nothing wrong in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.data.reading.choices import Choices
+from core.data.reading.yaml_rows import MOST_BYTES
+from core.data.sets.inspection import examples_of, inspect_file
+from core.errors import DataError
+from tests.unit.data.test_chat_formats import left, turns, with_each_value_odd, written
+
+
+def turn(who: str, human: bool, minute: int, *answers: str, chosen: int = 0) -> dict[str, Any]:
+    candidates = [
+        {"candidate_id": f"c{i}", "raw_content": text, "is_final": True, "create_time": "x"} for i, text in enumerate(answers)
+    ]
+    author = {"author_id": "1", "name": who} | ({"is_human": True} if human else {})
+    when = f"2024-03-01T10:{minute:02}:00.123456Z"
+    return {"turn_key": {"chat_id": "a", "turn_id": str(minute)}, "create_time": when, "state": "STATE_OK", "author": author,
+            "candidates": candidates, "primary_candidate_id": f"c{chosen}"}  # fmt: skip
+
+
+def test_character_ai_gives_the_characters_chosen_answers_in_the_order_of_time(tmp_path: Path) -> None:
+    newest_first = [turn("Mia", True, 3, "Bye"), turn("Holmes", False, 2, "No.", "Elementary.", chosen=1),
+                    turn("Mia", True, 1, "Who did it?"), turn("Holmes", False, 0, "Good evening.")]  # fmt: skip
+    for content in ({"turns": newest_first, "meta": {"next_token": ""}}, newest_first):
+        file = written(tmp_path, "chat.json", content)
+        assert turns(file) == [["u Who did it?", "a Elementary."]]
+        report = inspect_file(file)
+        assert report.chat and (report.chat.app, report.chat.voice) == ("Character.AI", "Holmes")
+        assert left(report) == {"unasked": 1, "unanswered": 1, "left_out.branch": 1}
+    message = [
+        {"src": {"name": "Mia", "is_human": True}, "text": "Hi", "created": "x"},
+        {"src": {"name": "Holmes"}, "text": "Well?"},
+    ]
+    old = {"info": {"character": {"name": "Holmes"}}, "histories": {"histories": [{"external_id": "1", "msgs": message}]}}
+    assert turns(written(tmp_path, "old.json", old)) == [["u Hi", "a Well?"]]
+
+
+def test_a_story_of_koboldai_is_a_text_and_its_chat_a_chat(tmp_path: Path) -> None:
+    """Seen: of a save with world info the notes of the world were the rows."""
+    save = {"gamestarted": True, "prompt": "It rained.", "memory": "Genre: noir", "authorsnote": "short", "anotetemplate": "[<|>]",
+            "actions": [" He ran.", " Nobody saw."], "actions_metadata": {}, "worldinfo": [{"key": "rain", "content": "wet"}]}  # fmt: skip
+    file = written(tmp_path, "story.json", save)
+    [(_, example)] = examples_of(file)
+    assert example.text == "It rained. He ran. Nobody saw."
+    assert {str(one.what.params["name"]) for one in inspect_file(file).left_out} == {"memory", "authorsnote", "worldinfo"}
+    chat = save | {"prompt": "", "actions": ["{{[INPUT]}}Hi{{[OUTPUT]}}", "Hello.", "{{[INPUT]}}Bye{{[OUTPUT]}}See you."]}
+    assert turns(written(tmp_path, "chat.json", chat)) == [["s Genre: noir", "u Hi", "a Hello.", "u Bye", "a See you."]]
+
+
+HISTORIES = {
+    "histories": {
+        "histories": [
+            {
+                "msgs": [
+                    {"src": {"name": "Mia", "is_human": True}, "text": "Hi", "created": "x"},
+                    {"src": {"name": "H"}, "text": "A"},
+                ]
+            }
+        ]
+    }
+}
+STORY = {
+    "gamestarted": True,
+    "prompt": "{{[INPUT]}}Hi{{[OUTPUT]}}",
+    "memory": "m",
+    "actions": ["Hello."],
+    "worldinfo": [{"key": "k"}],
+}
+
+
+@pytest.mark.parametrize("content", [{"turns": [turn("H", False, 1, "a", "b"), turn("M", True, 0, "c")]}, HISTORIES, STORY])
+def test_whatever_stands_in_such_a_file_is_rows_or_a_sentence(content: Any, tmp_path: Path) -> None:
+    for odd in with_each_value_odd(content):
+        with contextlib.suppress(DataError):
+            inspect_file(written(tmp_path, "a.json", odd))
+
+
+def letter(who: str, number: int, text: str, answers: int | None = None, **headers: str) -> str:
+    head = {"From": who, "To": "x@example.org", "Date": f"Mon, {number + 1:02} Jan 2024 10:00:00 +0100", "Subject": "Re: bikes",
+            "Message-ID": f"<{number}@example.org>"} | ({"In-Reply-To": f"<{answers}@example.org>"} if answers is not None else {}) | headers  # fmt: skip
+    lines = "\n".join(f"{name.replace('_', '-')}: {value}" for name, value in head.items())
+    return f"From x@example.org Mon Jan  1 10:00:0{number} 2024\n{lines}\n\n{text}\n\n"
+
+
+def test_an_mbox_is_letters_in_threads_without_what_they_quote(tmp_path: Path) -> None:
+    maria, jo = "Maria =?utf-8?q?L=C3=B3pez?= <maria@example.org>", "Jo <jo@example.org>"
+    file = written(
+        tmp_path,
+        "Inbox.mbox",
+        letter(maria, 0, "May I have your bike?\n>From here on it is mine.")
+        + letter(maria, 1, "Another thing: soup?", Subject="soup")
+        + letter(jo, 2, "Yes.\n\nOn Mon, 1 Jan 2024 at 10:00, Maria L\n<maria@example.org> wrote:\n> May I have your bike?", 0)
+        + letter(jo, 3, "Always.\n-- \nJo, 12 Long Road", 1)
+        + letter(maria, 4, "<b>Thanks</b>", 2, Content_Type="text/html")
+        + letter(jo, 5, "VGhlIGVuZC4=", 4, Content_Type="text/plain; charset=utf-8", Content_Transfer_Encoding="base64"),
+    )
+    found = turns(file, Choices(voice="Jo", pseudonyms=False))
+    assert found == [["u May I have your bike?", "a Yes.\nThe end."], ["u Another thing: soup?", "a Always."]]
+    report = inspect_file(file, choices=Choices(voice="Jo"))
+    assert report.chat and report.chat.app == "e-mail (mbox)"
+    assert {person.name for person in report.chat.people} == {"Jo", "Maria López"} and left(report) == {"html": 1}
+    assert turns(written(tmp_path, "renamed.txt", file.read_text("utf-8")), Choices(voice="Jo", pseudonyms=False)) == found
+
+
+CHATTERBOT = "categories:\n- jokes\nconversations:\n- - Tell me a joke\n  - Why did it cross the road?\n- - Hi\n  - Hello\n  - Bye\n  - See you\n"
+RASA = 'version: "3.1"\nnlu:\n- intent: greet\n  examples: |\n    - hey\n    - good morning\n- intent: bye\n  examples: |\n    - see you\n'
+
+
+def test_yaml_of_bots_is_conversations_and_intents(tmp_path: Path) -> None:
+    """Seen: refused, with the endings that are read."""
+    file = written(tmp_path, "conversations.yml", CHATTERBOT)
+    assert turns(file) == [["u Tell me a joke", "a Why did it cross the road?"], ["u Hi", "a Hello", "u Bye", "a See you"]]
+    rasa = written(tmp_path, "nlu.yml", RASA)
+    assert turns(rasa) == [["u hey", "a greet"], ["u good morning", "a greet"], ["u see you", "a bye"]]
+    rows = written(tmp_path, "rows.yaml", "- question: When?\n  answer: 2024-01-02\n- question: Who?\n  answer: Me\n")
+    assert turns(rows) == [["u When?", "a 2024-01-02"], ["u Who?", "a Me"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a]\n", "an alias"),
+        ("[" * 100 + "]" * 100, "deeper than 64"),
+        ("a: {b: c}\n", "no list of rows"),
+        ("- a: [\n", "not YAML"),
+        ("- !!python/object/apply:os.system [echo]\n", "not YAML"),
+        ("- " + "a" * MOST_BYTES, "larger than 8 MiB"),
+    ],
+)
+def test_yaml_that_cannot_be_is_one_sentence(tmp_path: Path, content: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        inspect_file(written(tmp_path, "x.yaml", content))
+
+
+def test_rows_in_yaml_are_no_recipe(tmp_path: Path) -> None:
+    from webui.form.data import is_recipe
+
+    assert not is_recipe(str(written(tmp_path, "a.yml", CHATTERBOT))) and not is_recipe(str(written(tmp_path, "b.yml", RASA)))
+    recipe = json.dumps({"data": {"source": "x"}, "train": {"sample_prompts": ["Hi"]}})
+    assert is_recipe(str(written(tmp_path, "c.yaml", recipe))) and is_recipe(str(written(tmp_path, "d.yaml", "{{{")))
