@@ -308,7 +308,9 @@ class DatasetStore:
         return self.get(id)
 
     def choices(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
-        """How a set is to be read: as somebody says now, else as is kept with it."""
+        """How a set is to be read: as somebody says now, else as is kept with it. Raises DataError."""
+        if not isinstance(id, str):
+            raise _unknown(id)
         return said.over(self.get(id).choices) if _IMPORTED.fullmatch(id) else said
 
     def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:

@@ -99,6 +99,14 @@ def test_the_same_name_gets_a_suffix_and_the_same_bytes_are_stored_once(store, t
     assert len([info for info in store.list() if info.origin == "imported"]) == 2
 
 
+@pytest.mark.parametrize("id", [None, 7, ["a"], {"a": 1}])
+def test_what_is_no_id_is_a_sentence_wherever_it_is_asked(store, id):
+    """Step 3 asked how None is to be read, and a traceback stood in the log."""
+    for ask in (store.choices, store.path, store.report):
+        with pytest.raises(DataError):
+            ask(id)
+
+
 def test_a_bad_file_leaves_nothing_behind(store, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"MZ\x90\x00")
