@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -41,11 +42,9 @@ KINDS = {
     "web": ("webui",),
     "commands": ("core.commands",),
 }  # fmt: skip
-# What libraries read as they load. An app sets gradio's, which its workers do not know.
-READ_EARLY = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")
+# What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not know.
+READ_EARLY = ("TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")
 READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
-ALIKE = {"HF_HUB_DISABLE_TELEMETRY"}  # gradio says True, the page 1: read by no library in another way
-LATE = {"core.trial.dry_run_worker": ("HF_HUB_OFFLINE",)}  # of those, what a module is told once it is forked
 MEASURED, SAID = "core.trial.pace_probe", "tests.kit.pace"  # an app is told a pace: a page shows it whatever it is
 MOST = 1 << 20  # bytes of a message
 ROOM = "." * 4000  # in a server's command line, for that of its children
@@ -79,7 +78,7 @@ class Warm:
         """Whether libraries would have read the same settings; None: this process's own environment."""
         given = os.environ if environment is None else environment
         read = READ_EARLY_BY_PAGES if module in KINDS["web"] else READ_EARLY
-        early = {name for name in {*given, *self.environment} if name.startswith(read)} - ALIKE - {*LATE.get(module, ())}
+        early = {name for name in {*given, *self.environment} if name.startswith(read)}
         return all(given.get(name) == self.environment.get(name) for name in early)
 
     def ask(self, message: dict[str, Any], files: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -371,6 +370,28 @@ def reap(codes: dict[int, int]) -> None:
         codes[pid] = os.waitstatus_to_exitcode(status)
 
 
+def read_hub_again() -> None:
+    """Which hub, where its files lie, and the other HF_ variables: huggingface_hub's constants, and who has taken one as it loaded."""
+    import importlib
+
+    hub = sys.modules.get("huggingface_hub.constants")
+    if hub is None:
+        return
+    before = {name: value for name, value in vars(hub).items() if name.isupper()}
+    importlib.reload(hub)
+    changed = {name: value for name, value in before.items() if getattr(hub, name) != value}
+    if changed:
+        home, now = before["HF_HOME"], hub.HF_HOME
+        for module in [*sys.modules.values()]:
+            for name, value in [*vars(module).items()] if isinstance(module, types.ModuleType) else ():
+                if name in changed and value == changed[name]:
+                    setattr(module, name, getattr(hub, name))
+                elif type(value) is str and value.startswith(
+                    home + os.sep
+                ):  # made of it: where transformers keeps a model's modules
+                    setattr(module, name, now + value.removeprefix(home))
+
+
 def call_yourself(command: list[str]) -> None:
     """What this process's command line is for others: who looks for a worker by its run's id finds it. Linux."""
     if not sys.platform.startswith("linux"):
@@ -403,8 +424,8 @@ def child(asked: dict[str, Any], files: list[int]) -> None:
                 os.close(file)
         os.environ.clear()
         os.environ.update(asked["env"])
-        if hub := sys.modules.get("huggingface_hub.constants"):
-            hub.HF_HUB_OFFLINE = hub._is_true(os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE"))
+        tempfile.tempdir = None
+        read_hub_again()
         os.chdir(asked["cwd"])
         random.seed()
         sys.argv = list(asked["argv"])
