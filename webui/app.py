@@ -23,7 +23,7 @@ from webui.pages.train import TrainPage
 from webui.run import card
 from webui.run.chart import uplot_head
 from webui.server.door import Door, Doorkeeper
-from webui.server.gradio import behind, errors_to_log, half_characters, no_fetching, one_app
+from webui.server.gradio import behind, errors_to_log, half_characters, no_fetching, one_app, skips_for_nothing
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor
 from webui.server.reach import Reach
@@ -139,6 +139,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     no_fetching()
     half_characters()
     quick_script()
+    skips_for_nothing()
     errors_to_log()
     demo = build(services)
     options: dict[str, Any] = {

@@ -35,12 +35,12 @@ def gradio():
 @pytest.fixture
 def as_before(gradio) -> Iterator[None]:
     """What a patch replaces for good is put back."""
-    from gradio import processing_utils, queueing, routes
+    from gradio import blocks, processing_utils, queueing, routes
     from gradio.components import json_component
 
     places = [(processing_utils, name) for name in ("async_ssrf_protected_get", "async_ssrf_protected_download")]
     places += [(routes, "orjson"), (json_component, "orjson"), (queueing, "traceback"), (routes, "traceback")]
-    places += [(routes, "JSONResponse")]
+    places += [(routes, "JSONResponse"), (blocks.Blocks, "postprocess_data")]
     before = [(place, name, getattr(place, name)) for place, name in places]
     yield
     for place, name, value in before:
@@ -109,6 +109,40 @@ def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before
         assert module.orjson.dumps({"whole": "😀"}) == '{"whole":"😀"}'.encode() and module.orjson.OPT_SERIALIZE_NUMPY
     refused = routes.JSONResponse(content={"error": "Value: \ud800 is not in the list"}, status_code=500)  # ended in a traceback
     assert json.loads(refused.body) == {"error": "Value: � is not in the list"}
+
+
+def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, monkeypatch) -> None:
+    """skips_for_nothing: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. What is told is the same."""
+    from gradio.state_holder import SessionState
+
+    with gradio.Blocks(analytics_enabled=False) as demo:
+        texts, kept, button = [gradio.Textbox(f"text {i}") for i in range(3)], gradio.State("before"), gradio.Button("go")
+        button.click(lambda: None, None, [texts[0], kept, texts[1], texts[2]])
+        button.click(lambda: None, None, [texts[0], kept])
+    many, few = demo.fns.values()
+    skip = gradio.skip()
+    given = [
+        (many, (skip, skip, skip, skip)),
+        (many, (skip, "now", "new", skip)),
+        (many, (gradio.update(label="other"), skip, skip, skip)),
+        (many, skip),
+        (many, {texts[2]: "by name"}),
+        (few, (skip, "alone")),
+        (few, ({"a": 1}, skip)),
+    ]
+
+    def told() -> list[object]:
+        state = SessionState(demo)
+        return [[asyncio.run(demo.postprocess_data(fn, given, state)), state[kept._id]] for fn, given in given]
+
+    before, built = told(), []
+    real = gradio.Textbox.__init__
+    monkeypatch.setattr(gradio.Textbox, "__init__", lambda *arguments, **options: (built.append(1), real(*arguments, **options))[1])
+    assert told() == before and len(built) > 5, "gradio builds none anew any more: skips_for_nothing may go"
+    patches.skips_for_nothing()
+    patches.skips_for_nothing()
+    built.clear()
+    assert told() == before and len(built) == 1, "the one whose label changed"
 
 
 def test_what_gradio_catches_of_a_handler_is_printed_by_a_name_that_we_replace(gradio, as_before) -> None:
