@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from core.errors import ExportError, StopRequested
+from core.errors import BusyError, ExportError, GarageError, StopRequested
 from core.export.ollama import program
+from core.export.ollama.giving import Gift, Giving
+from core.messages import msg
 from tests.kit.ollama import GOOD, instead, script
 from tests.kit.waits import wait_until
 
@@ -86,6 +89,29 @@ def test_a_program_that_cannot_be_started_is_said(ollama: Ollama, modelfile: Pat
     there = ollama(GOOD)
     there.write_bytes(b"\x7fELF rubbish")
     assert refused(there, modelfile) == "ollama.cannot_start"
+
+
+def test_a_page_looks_on_while_one_at_a_time_is_given_and_it_can_be_cancelled(ollama: Ollama, modelfile: Path) -> None:
+    there = ollama(instead("create", "(here / 'began').touch(); time.sleep(600)"))
+    giving, result = Giving(lambda: there), SimpleNamespace(run="r", ollama_name="pirate")
+    giving.start(result, modelfile.parent, "llama")
+    wait_until((there.parent / "began").exists)
+    assert giving.now("other") is None and giving.now("r") == Gift("r", msg("ollama.creating"))
+    with pytest.raises(BusyError):
+        giving.start(result, modelfile.parent, "llama")
+    giving.cancel()
+    wait_until(lambda: not giving.now("r").active)
+    assert giving.now("r").said.key == "ollama.cancelled"
+    ollama(GOOD)
+    giving.start(result, modelfile.parent, "lfm3")
+    wait_until(lambda: not giving.now("r").active)
+    assert giving.now("r").answered and "Arr, matey!" in str(giving.now("r").said)
+    ollama("print('version is 0.1.2')")
+    giving.start(result, modelfile.parent, "lfm3")
+    wait_until(lambda: not giving.now("r").active)
+    assert giving.now("r").said.key == "ollama.too_old" and not giving.now("r").answered
+    with pytest.raises(GarageError, match="Ollama was not found"):
+        Giving(lambda: None).start(result, modelfile.parent, "llama")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@ Pure functions of what core.export wrote."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from core.export import elsewhere
 from core.export.exports import ExportCheck, ExportResult, ExportStatus
+from core.export.ollama.giving import Gift
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, bar, facts, join, muted, notice, tag
@@ -65,8 +67,8 @@ def attempt(form: str, status: ExportStatus, left: tuple[float | None, float | N
     )
 
 
-def result(done: ExportResult, folder: Path, has_lmstudio: bool, w: Wording) -> Html:
-    """What was made, the proof, where it lies, how it is used from there."""
+def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wording) -> Html:
+    """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on this PC."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(done.bytes))
     first, *others = elsewhere.commands(done, folder)
     return tag(
@@ -81,9 +83,16 @@ def result(done: ExportResult, folder: Path, has_lmstudio: bool, w: Wording) -> 
         facts([(w.t("way_out.folder"), _copied(str(folder), w))]),
         *(muted(w.of(note)) for note in done.notes),
         differences(done.check, w),
-        _buttons(done, has_lmstudio, w),
+        _buttons(done, programs, w),
         class_="lg-export",
     )
+
+
+def gift(given: Gift | None, w: Wording) -> Html:
+    """How far an export is on its way into Ollama, or what it said there."""
+    if given is None:
+        return join([])
+    return notice(w.of(given.said), "plain" if given.active else "ok" if given.answered else "bad")
 
 
 def verdict(check: ExportCheck, w: Wording) -> Html:
@@ -101,7 +110,7 @@ def _copied(words: str, w: Wording) -> Html:
     return tag("div", tag("code", words), button, class_="lg-copy")
 
 
-def _buttons(done: ExportResult, has_lmstudio: bool, w: Wording) -> Html:
+def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
     def button(act: str, **more: str) -> Html:
         label = w.t(f"way_out.{act}")
         return tag("button", label, type="button", data_act=act, data_name=done.name, class_="lg-small", **more)
@@ -109,7 +118,7 @@ def _buttons(done: ExportResult, has_lmstudio: bool, w: Wording) -> Html:
     sure = w.t("way_out.sure", name=done.name, size=format.bytes_used(done.bytes))
     return tag(
         "div",
-        button("lmstudio") if done.kind == "gguf" and has_lmstudio else None,
+        *(button(each) for each in ("ollama", "lmstudio") if done.kind == "gguf" and each in programs),
         button("open") if file_window.opener() else None,
         button("delete", data_sure=sure),
         class_="lg-acts",

@@ -17,6 +17,7 @@ from core.export import lmstudio, room
 from core.export.exports import ExportResult, ExportStatus
 from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
+from core.export.ollama.giving import Gift
 from core.messages import Message, msg
 from core.models.shapes import ModelShape
 from core.runs.states import BUSY
@@ -69,6 +70,7 @@ class WayOut:
             self.notice = gr.HTML("", visible=False, elem_id="export-notice")
             self.progress = gr.HTML("", visible=False, elem_id="export-progress")
             self.hub.build()
+            self.given = gr.HTML("", visible=False, elem_id="export-given")
             self.results = gr.HTML("", visible=False, elem_id="export-status", js_on_load=exported.PRESS, apply_default_css=False)
             self.pressed = gr.Textbox(visible=False)  # filled in by the browser
 
@@ -79,7 +81,8 @@ class WayOut:
             LivePart(self.asking, lambda look: gr.update(visible=self._can(look))),
             LivePart(self.lacking, lambda look: gr.update(visible=not self._can(look))),
             LivePart(self.start, self._start_button),
-            LivePart(self.cancel, lambda look: gr.update(visible=any(status.active for status in self._found(look)[1].values()))),
+            LivePart(self.cancel, lambda look: gr.update(visible=self._at_work(look))),
+            LivePart(self.given, lambda look: shown(exported.gift(self._gift(look), self.w))),
             LivePart(self.progress, self._progress),
             LivePart(self.results, self._results),
             *self.hub.parts(),
@@ -105,6 +108,13 @@ class WayOut:
             self._looked = known = look.snapshot, row.id, self.services.snapshots.exports(row.id)
         return known[2]
 
+    def _gift(self, look: ViewContext) -> Gift | None:
+        return self.services.ollama.now(look.opened) if look.opened else None
+
+    def _at_work(self, look: ViewContext) -> bool:
+        given = self._gift(look)
+        return bool(given and given.active) or any(status.active for status in self._found(look)[1].values())
+
     def _progress(self, look: ViewContext) -> Update:
         row, attempts = self._row(look), self._found(look)[1]
         if row is None or not attempts:
@@ -123,8 +133,10 @@ class WayOut:
 
     def _results(self, look: ViewContext) -> Update:
         exports = self.services.exports
-        given = lmstudio.models_folder() is not None
-        return shown(join(exported.result(each, exports.folder(each), given, self.w) for each in self._found(look)[0]))
+        found = self._found(look)[0]
+        there = {"ollama": self.services.ollama.find, "lmstudio": lmstudio.models_folder}
+        programs = {name for name, find in there.items() if found and find() is not None}
+        return shown(join(exported.result(each, exports.folder(each), programs, self.w) for each in found))
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller) -> None:
@@ -206,6 +218,8 @@ class WayOut:
         if where == "lmstudio":
             found = lmstudio.models_folder()
             said.append(muted(self.w.t("way_out.lmstudio_found" if found else "way_out.lmstudio_none", folder=found)))
+        if where == "ollama" and self.services.ollama.find() is None:
+            said.append(muted(self.w.t("way_out.ollama_none")))
         return said
 
     def _tools(self) -> Message | None:
@@ -249,6 +263,7 @@ class WayOut:
         """Input: opened. Output: notice."""
 
         def cancel() -> None:
+            self.services.ollama.cancel()
             for (kind, quant), status in self.services.snapshots.exports(opened or "")[1].items():
                 if status.active:
                     self.services.exports.cancel(opened or "", kind, quant)
@@ -268,6 +283,8 @@ class WayOut:
                 return shown(notice(self.w.t("way_out.deleted", size=format.bytes_used(result.bytes)), "ok"))
             if act == "open":
                 return self._show(result, request)
+            if act == "ollama":
+                self.services.ollama.start(result, exports.folder(result), self._model_type(result.base))
             if act == "lmstudio":
                 file = next(iter(sorted(exports.folder(result).glob("*.gguf"))))
                 placed = lmstudio.place(file, result.run_name, lmstudio.wanted_folder())
@@ -275,6 +292,13 @@ class WayOut:
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))
         return shown("")
+
+    def _model_type(self, base: str) -> str:
+        """ "" where the base is not here any more."""
+        try:
+            return self.services.models.shape(base).model_type
+        except GarageError:
+            return ""
 
     def _show(self, result: ExportResult, request: gr.Request) -> Update:
         folder = self.services.exports.folder(result)

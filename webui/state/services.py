@@ -11,6 +11,7 @@ from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
 from core.export.hub.publishing import Publishing
+from core.export.ollama.giving import Giving
 from core.hub.downloads import Downloads
 from core.hub.token import HubToken
 from core.messages import msg
@@ -44,6 +45,7 @@ class Services:
     downloads: Downloads
     chat: ChatClient
     exports: Exports
+    ollama: Giving
     publishing: Publishing
     curves: Curves
     snapshots: Snapshots
@@ -86,6 +88,7 @@ class Services:
             downloads=downloads,
             chat=chat,
             exports=exports,
+            ollama=Giving(),
             publishing=Publishing(workspace, runs),
             curves=curves,
             diagnoses=Diagnoses(curves),
@@ -111,6 +114,7 @@ class Services:
     def close(self) -> None:
         """For Ctrl-C: ask what trains to pause, wait for it, free the device."""
         self.monitor.close()
+        self.ollama.cancel()
         self.downloads.close()
         self.gguf_bases.close()
         self.supervisor.close()

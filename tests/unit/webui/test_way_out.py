@@ -52,7 +52,9 @@ def test_answers_that_differ_after_an_export_are_shown_and_escaped() -> None:
 
 def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(tmp_path: Path) -> None:
     for words in (EN, Wording("zh")):
-        shown = exported.result(done(notes=(msg("gguf.larger_types", larger=1, tensors=2, quant="Q4_K_M"),)), tmp_path, True, words)
+        shown = exported.result(
+            done(notes=(msg("gguf.larger_types", larger=1, tensors=2, quant="Q4_K_M"),)), tmp_path, {"lmstudio"}, words
+        )
         for said in (
             "Q4_K_M",
             "19",
@@ -65,7 +67,10 @@ def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(t
         ):
             assert said in shown, said
         assert 'data-act="delete" data-name="pirates-gguf"' in shown and "data-sure=" in shown
-    assert 'data-act="lmstudio"' not in exported.result(done("merged", None), tmp_path, True, EN)
+        assert 'data-act="ollama"' not in shown, "it is not on this PC"
+    both = {"ollama", "lmstudio"}
+    assert 'data-act="ollama"' in exported.result(done(), tmp_path, both, EN)
+    assert 'data-act="lmstudio"' not in exported.result(done("merged", None), tmp_path, both, EN)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged", "gguf"])
