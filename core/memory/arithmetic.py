@@ -235,6 +235,7 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
     for more in (
         constants.kept_besides.get(shape.model_type),
         constants.kept_whole.widths if whole and setup.trainer.by_transformers else None,
+        constants.kept_with_per_layer_inputs if shape.per_layer_size and setup.trainer.counted else None,
         setup.trainer.kept_4bit if setup.method == "qlora" else None,
     ):
         for width, times in (more or {}).items():
@@ -243,12 +244,32 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
     found["hidden"] += readers["attention"] + readers["up"]
     found["query"] += readers["output"]
     found["mlp"] += readers["down"]
+    if shape.num_experts and setup.trainer.counted:
+        # Of each expert that a token passes what comes out, weighed; what flows into its last product is kept by nothing trained.
+        found["routed"] = found.get("routed", 0) + 1
+        found["expert"] = -readers["down"]
+        found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
     return found
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps for its backward, a token; section 1.4."""
+    """Bytes that one layer keeps for its backward, a token, without what some layers keep besides (`windows`, `scans`); section 1.4."""
     return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
+
+
+def windows(shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token of the mask that a layer keeps which sees a window only, where a row is longer: a number for each pair of tokens."""
+    cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted
+    return setup.base_bytes * setup.max_length if cuts and not _bends_scores(shape, setup) else 0.0
+
+
+def scans(shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token that Mamba 2's scan keeps in a layer, mostly in fp32. Section 1.4."""
+    if not (shape.scan_layers and setup.trainer.counted):
+        return 0.0
+    states = shape.scan_state * shape.scan_head_dim / max(1, shape.scan_chunk)
+    sizes = {"chunk": shape.scan_chunk, "state": shape.scan_state, "head": shape.scan_head_dim, "states": states}
+    return shape.scan_heads * sum(times * sizes[name] for name, times in memory_constants().scan.items())
 
 
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
@@ -260,6 +281,7 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
     kept_by_layers = setup.tokens * others * layer_kept(shape, setup)
     kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0
+    kept_by_layers += setup.tokens * (shape.window_layers * windows(shape, setup) + shape.scan_layers * scans(shape, setup))
     return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
 
 
@@ -302,7 +324,8 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     constants = memory_constants()
     product = _values(shape, setup.trainer.moving) - shape.active_width * _readers(shape, setup)["down"]
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
-    again = layer_kept(shape, setup) if setup.gradient_checkpointing else 0.0
+    besides = windows(shape, setup) + scans(shape, setup)
+    again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0
     at_mlp, scores = again + setup.base_bytes * max(product, norm), _scores("moving", shape, setup)
     if not _bends_scores(shape, setup):
         return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
@@ -375,7 +398,8 @@ def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
 def _values(shape: ModelShape, widths: Widths) -> float:
     """Numbers a token, where widths says how many times each."""
     sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
-    sizes |= {"routed": shape.experts_run * shape.hidden_size}
+    sizes |= {"routed": shape.experts_run * shape.hidden_size, "expert": shape.experts_run * shape.expert_size}
+    sizes |= {"per_layer": shape.per_layer_size}
     return sum(times * sizes[name] for name, times in widths.items())
 
 

@@ -64,6 +64,8 @@ class MemoryConstants(_Part):
     trainer: Stack
     kept_besides: dict[str, dict[str, float]]
     per_layer_inputs: dict[str, float]
+    kept_with_per_layer_inputs: dict[str, float]
+    scan: dict[str, float]
     norm_after_mlp: NormAfterMlp
     eager: dict[str, float]
     eager_families: dict[str, dict[str, float]]

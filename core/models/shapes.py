@@ -186,6 +186,13 @@ class ModelShape(BaseModel):
     wide_layers: _Optional = 0  # that have heads of another width (Gemma 4: those that see all tokens), and those heads
     wide_head_dim: _Optional = 0
     wide_kv_heads: _Optional = 0
+    window: _Optional = 0  # tokens that layers with sliding attention see, and how many such layers there are
+    window_layers: _Optional = 0
+    scan_layers: _Optional = 0  # with Mamba 2's chunked scan: its heads, how wide each is, its states and tokens of a chunk
+    scan_heads: _Optional = 0
+    scan_head_dim: _Optional = 0
+    scan_state: _Optional = 0
+    scan_chunk: _Optional = 0
     streams: _Count = 1  # of hidden states that go through the layers side by side (Gemma 3n)
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
     low_confidence: tuple[Message, ...] = ()
@@ -452,6 +459,7 @@ def _derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str)
     if h and not _names(model_type).gated:
         values.setdefault("intermediate_size", 4 * h)
     _wide_heads(values, config)
+    _kinds_of_layers(values, config)
     if config.get("use_double_wide_mlp") and _number(config, "num_kv_shared_layers"):
         values["widest_mlp"] = 2 * values.get("intermediate_size", 0)
     if experts := values.get("num_experts", 0):
@@ -487,6 +495,28 @@ def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
             heads = _number(config, "num_global_key_value_heads")
     if 0 < count <= layers and width and width != values.get("head_dim"):
         values |= {"wide_layers": count, "wide_head_dim": width, "wide_kv_heads": heads or values["num_key_value_heads"]}
+
+
+def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Layers that see a window, and those with Mamba 2's scan, where config.json lists them; of Falcon-H1 every layer has one."""
+    listed = config.get("layer_types") or config.get("layers_block_type") or ()
+    kinds = [str(kind) for kind in listed] if isinstance(listed, list) else []
+    if window := _number(config, "sliding_window"):
+        see_all = values.get("wide_layers", 0)
+        some = kinds.count("sliding_attention") if kinds or not see_all else values["num_hidden_layers"] - see_all
+        values |= {"window": window, "window_layers": some}
+    heads = _number(config, "mamba_n_heads") or _number(config, "mamba_num_heads")
+    if not heads:
+        return
+    scans = kinds.count("mamba") + kinds.count("linear_attention")  # as transformers writes it since 5.24
+    width = _number(config, "mamba_d_head") or _number(config, "mamba_head_dim")
+    values |= {
+        "scan_layers": scans or values.get("num_hidden_layers", 0),
+        "scan_heads": heads,
+        "scan_head_dim": width or (_number(config, "mamba_expand") or 2) * values.get("hidden_size", 0) // heads,
+        "scan_state": _number(config, "mamba_d_state") or _number(config, "ssm_state_size"),
+        "scan_chunk": _number(config, "mamba_chunk_size") or _number(config, "chunk_size") or 256,
+    }
 
 
 def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
