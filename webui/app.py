@@ -37,8 +37,11 @@ NAMES = {"en": "English", "zh": "中文"}
 SEE_WAY_OUT = """() => {
   const see = (times) => {
     const place = document.querySelector("#way-out");
-    if (place?.offsetParent) place.scrollIntoView({ block: "start" });
-    else if (times) requestAnimationFrame(() => see(times - 1));
+    if (!place?.offsetParent) return times && requestAnimationFrame(() => see(times - 1));
+    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));  // at once, and as charts above it are drawn
+    keep.observe(document.body);
+    const leave = () => keep.disconnect();  // from then on it is the person who scrolls
+    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => addEventListener(act, leave, { once: true, passive: true }));
   };
   see(200);
 }"""
