@@ -41,7 +41,7 @@ class Receiver:
 
     def take(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
         """What is said of it in JSON. Raises ExportError; the file stays whatever happens."""
-        file = next(iter(sorted(folder.glob("*.gguf"))), folder)
+        file = folder / result.gguf
         if self.lmstudio:
             placed = lmstudio.place(file, result.run_name, self.lmstudio)
             self._say(quiet, msg("gguf.in_lmstudio", file=placed))

@@ -19,12 +19,13 @@ def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
         ]
     if done.kind == "merged":
         return [("in_transformers", _python("transformers", "Auto", folder)), ("in_vllm", f'vllm serve "{folder}"')]
-    file = folder / next((name for name in done.files if name.endswith(".gguf")), "")
+    file = folder / done.gguf
+    seeing = f' --mmproj "{folder / done.mmproj}"' if done.mmproj else ""
     return [
         ("in_ollama", f"{ollama_create(done, folder)}\nollama run {ollama_name(done)}"),
         ("in_lmstudio", f'lms import "{file}"'),
-        ("in_llamacpp", f'llama-server -m "{file}"'),
-        ("in_koboldcpp", f'koboldcpp --model "{file}"'),
+        ("in_llamacpp", f'llama-server -m "{file}"{seeing}'),
+        ("in_koboldcpp", f'koboldcpp --model "{file}"{seeing}'),
         ("in_jan", str(file)),
     ]
 

@@ -43,6 +43,9 @@ ExportKind = Literal["adapter", "merged", "gguf"]
 # What can be asked for; ollama is gguf: both come with a Modelfile. lmstudio is gguf too, and the file is then given to LM Studio.
 KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf", "lmstudio": "gguf"}
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
+MMPROJ = (
+    "mmproj-"  # how the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that
+)
 WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
@@ -176,6 +179,15 @@ class ExportResult(Frozen):
     @property
     def bytes(self) -> int:
         return sum(self.files.values())
+
+    @property
+    def gguf(self) -> str:
+        """The file that a program opens, "" where there is none; what the model sees by lies beside it."""
+        return next((name for name in self.files if name.endswith(".gguf") and not name.startswith(MMPROJ)), "")
+
+    @property
+    def mmproj(self) -> str:
+        return next((name for name in self.files if name.startswith(MMPROJ)), "")
 
 
 class ExportStatus(Frozen):

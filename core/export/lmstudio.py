@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core import files
 from core.errors import ExportError
+from core.export.exports import MMPROJ
 from core.models import on_disk
 from core.workspace import names
 
@@ -33,11 +34,18 @@ def wanted_folder(home: Path | None = None) -> Path:
 
 
 def place(file: Path, run_name: str, models: Path) -> Path:
-    """file, of a finished export, below LM Studio's models; an earlier one of the same name is replaced. Returns where it is.
+    """file, of a finished export, below LM Studio's models, with what it sees by; an earlier one of the same name is replaced. Returns
+    where it is.
 
     Raises ExportError for a path that is too long, RunError for a disk that does not take it: nothing of it is left there then.
     """
-    target = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem)) / file.name
+    home = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem))
+    for beside in file.parent.glob(f"{MMPROJ}*.gguf"):
+        _place(beside, home / beside.name, models)
+    return _place(file, home / file.name, models)
+
+
+def _place(file: Path, target: Path, models: Path) -> Path:
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     if len(str(aside)) > LONGEST:
         raise ExportError("gguf.lmstudio_too_long", file=target, found=len(str(aside)), limit=LONGEST)

@@ -266,6 +266,16 @@ def test_a_verdict_names_each_reason(changes: dict, losses: tuple[float, float] 
     assert not any("{" in reason.render(language) for reason in verdict.reasons for language in ("en", "zh"))
 
 
+def test_awkward_text_that_llama_cpp_splits_otherwise_is_a_note_for_what_it_knows_and_a_refusal_for_what_we_named() -> None:
+    """Seen: Mistral's and gpt-oss's tokenizers, which llama.cpp knows, would have been refused for one text in Hindi."""
+    hindi = next(i for i, text in enumerate(proof.AWKWARD) if "हि" in text)
+    texts = 2 + len(proof.AWKWARD)
+    for wrong, named, keys in ((2 + hindi, False, []), (2 + hindi, True, ["gguf.reason_ids"]), (0, False, ["gguf.reason_ids"])):
+        answer = answer_of(alike=[i != wrong for i in range(texts)], named=named)
+        verdict = proof.judge(answer, 1.0, texts, None)
+        assert [reason.key for reason in verdict.reasons] == keys and bool(verdict.notes) == (not keys)
+
+
 def test_a_near_tie_of_first_words_is_no_other_word() -> None:
     """Seen: a q8_0 file was refused for three first words of eight that were as likely as the others."""
     kept = SimpleNamespace(rows=[{"first": 5}] * 3)

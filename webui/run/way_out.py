@@ -286,7 +286,7 @@ class WayOut:
             if act == "ollama":
                 self.services.ollama.start(result, exports.folder(result), self._model_type(result.base))
             if act == "lmstudio":
-                file = next(iter(sorted(exports.folder(result).glob("*.gguf"))))
+                file = exports.folder(result) / result.gguf
                 placed = lmstudio.place(file, result.run_name, lmstudio.wanted_folder())
                 return shown(notice(self.w.t("gguf.in_lmstudio", file=placed), "ok"))
         except GarageError as error:

@@ -66,7 +66,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         kind=result.kind,
         step=step_of(result.checkpoint) if result.checkpoint else None,
         quant=result.quant or "",
-        file=next((name for name in result.files if name.endswith(".gguf")), ""),
+        file=result.gguf,
         dtype=result.dtype,
         proof=result.check.found,
         repo=repo,

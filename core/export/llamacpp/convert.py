@@ -20,6 +20,8 @@ from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.hub_words import of_the_hub
 
+# In a file whose tokenizer llama.cpp did not know: what it was taken for, by its structure.
+NAMED = "lora_garage.pre_tokenizer"
 KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 
@@ -108,6 +110,7 @@ def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:
         except NotImplementedError:
             if pre is None:
                 raise
+            self.gguf_writer.add_string(NAMED, pre)
             return pre
 
     text_model.get_vocab_base_pre = known_or_named
@@ -129,15 +132,15 @@ def _class_of(folder: Path, tower: bool) -> Any:
 
 
 def _tensors_of_the_tower(its_class: Any, family: str) -> None:
-    """A head that is no longer tied, which upstream takes for a part of some towers; and of Gemma 3's, names as the hub has them, of which
-    transformers 5 leaves a part out."""
+    """A head that is no longer tied, which upstream takes for a part of some towers, is none. Of Gemma 3's the names are as the hub has them,
+    of which transformers 5 leaves a part out, and what gathers a picture in one vector is not used."""
     theirs = its_class.filter_tensors
 
     def filter_tensors(item: tuple[str, Any]) -> Any:
         name, tensor = item
         if family == "Gemma3ForConditionalGeneration":
             name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
-        return None if name.startswith("lm_head.") else theirs((name, tensor))
+        return None if name.startswith("lm_head.") or "vision_tower.head." in name else theirs((name, tensor))
 
     its_class.filter_tensors = staticmethod(filter_tensors)
 

@@ -14,9 +14,8 @@ import torch
 
 from core import files
 from core.errors import ExportError
-from core.export import gguf
 from core.export.exports import ExportCheck
-from core.export.llamacpp import child, proof, tower
+from core.export.llamacpp import child, pre_tokenizers, proof, tower
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
 from core.export.proof import Method, Work
@@ -71,6 +70,7 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
     of_sixteen = proof.judge(answer, most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0))
     proof.refuse_other_ids(of_sixteen)
+    of_tower += of_sixteen.notes
     (order.work / "adapter.logs").unlink()
     if is_final:
         of_tower += tower.place(order, seeing, sixteen)
@@ -101,7 +101,7 @@ def convert(order: Order, stop: str | None) -> Path:
     complete_tokenizer(order.base.folder, order.merged)
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
-        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizer(order.base.folder), "tower": False,
+        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizers.name_of(order.base.folder), "tower": False,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
     look = growing(order, "converting_gguf", target, expected)
@@ -150,15 +150,3 @@ def complete_tokenizer(base: Path, merged: Path) -> None:
     if theirs.get("tokenizer_class") and theirs["tokenizer_class"] != ours.get("tokenizer_class"):
         words = json.dumps(ours | {"tokenizer_class": theirs["tokenizer_class"]}, ensure_ascii=False, indent=1)
         (merged / "tokenizer_config.json").write_text(words, "utf-8", newline="\n")
-
-
-def pre_tokenizer(base: Path) -> str | None:
-    """llama.cpp's name for how the tokenizer splits text, by its structure, for one whose hash the converter does not know; None where
-    the structure is of none that we know. It is proven by ids either way."""
-    tokenizer = files.read_json(base / "tokenizer.json")
-    if not isinstance(tokenizer, dict):
-        return None
-    try:
-        return gguf.pre_tokenizer(tokenizer, is_starter=(base / "starter.json").exists())
-    except (ExportError, KeyError, TypeError, AttributeError):
-        return None

@@ -16,6 +16,7 @@ import numpy as np
 
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
+from core.export.llamacpp.convert import NAMED
 from core.export.llamacpp.runtime import Library, LlamaError, Model
 
 FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
@@ -54,6 +55,7 @@ def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
             found["moved"] = compare(model, request | {"keep": None})["divergence"]
         return found | {
             "alike": alike,
+            "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
             "greedy": [model.greedy(ids, request["answer"]) for ids in request["prompts"][: request["answers"]]],
         }

@@ -11,12 +11,12 @@ from typing import Any
 
 from core import files
 from core.errors import ExportError
+from core.export.exports import MMPROJ
 from core.export.llamacpp import child
 from core.export.llamacpp.ways_out import way_out
 from core.messages import Message, msg
 
 KIND = "f16"  # as those that are published for download; a tower is small beside its text
-PREFIX = "mmproj-"  # by which LM Studio and llama.cpp know it
 SENSES = ("vision_config", "audio_config")
 
 
@@ -28,7 +28,7 @@ def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
     own = order.tools.converter if order.tools.own else None
     if not way_out(config, own).tower:
         return None, (msg("gguf.text_alone", reason=msg("gguf.tower_unknown")),)
-    target = order.work / f"{PREFIX}{KIND}.gguf"
+    target = order.work / f"{MMPROJ}{KIND}.gguf"
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
         "kind": KIND, "name": order.name, "stop": "", "pre": None, "tower": True,
@@ -53,6 +53,6 @@ def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
     except ExportError as error:
         tower.unlink()
         return (msg("gguf.text_alone", reason=error.message),)
-    target = order.target.with_name(f"{PREFIX}{order.target.stem.removesuffix(order.quant)}{KIND}.gguf")
+    target = order.target.with_name(f"{MMPROJ}{order.target.stem.removesuffix(order.quant)}{KIND}.gguf")
     files.rename(tower, target)
     return (msg("gguf.tower", file=target.name, text=order.target.name),)

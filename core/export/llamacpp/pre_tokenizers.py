@@ -1,0 +1,49 @@
+"""How llama.cpp calls the way in which a byte-level tokenizer splits text, by the structure of tokenizer.json: for one whose hash its converter
+does not know, as of a vocabulary that was changed. Nothing is guessed: a structure that is none of these has no name, and what a name is
+worth the ids of awkward text show (core.export.llamacpp.proof)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.errors import ExportError
+from core.export import gguf
+
+_ENDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BY_CASE = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
+# llama.cpp's name -> the pattern by which Hugging Face's splits (llama.cpp src/llama-vocab.cpp), and whether a whole word that is in the
+# vocabulary is taken without merging. Beside those of the app's own writer (core.export.gguf).
+NAMES = {
+    "qwen2": (_ENDS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES, False),
+    "qwen35": (_ENDS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + _SPACES, False),
+    "dbrx": (_ENDS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES, False),
+    "tekken": ("|".join(_BY_CASE) + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _SPACES, True),
+    "gpt-4o": ("|".join(each + _ENDS + "?" for each in _BY_CASE) + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _SPACES, False),
+}
+
+
+def name_of(folder: Path) -> str | None:
+    """folder: of the base."""
+    tokenizer = files.read_json(folder / "tokenizer.json")
+    if not isinstance(tokenizer, dict):
+        return None
+    try:
+        return gguf.pre_tokenizer(tokenizer, is_starter=(folder / "starter.json").exists())
+    except (ExportError, KeyError, TypeError, AttributeError):
+        return by_structure(tokenizer)
+
+
+def by_structure(tokenizer: dict[str, Any]) -> str | None:
+    """A text's accents are put together by Qwen's tokenizers (NFC) and not by llama.cpp: nearly all text has them so."""
+    steps: list[dict[str, Any]] = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    if len(steps) != 2 or (tokenizer.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
+        return None
+    split, bytes_of = steps
+    if split.get("behavior") != "Isolated" or split.get("invert") or bytes_of.get("use_regex") or bytes_of.get("add_prefix_space"):
+        return None
+    found = (split.get("pattern") or {}).get("Regex"), bool(tokenizer["model"].get("ignore_merges"))
+    return next((name for name, known in NAMES.items() if known == found), None)
