@@ -49,8 +49,8 @@ class DataPage:
                         self.undo = gr.Button(w.t("data_page.undo"), elem_id="data-undo")
                         self.redo = gr.Button(w.t("data_page.redo"), elem_id="data-redo")
                         self.add = gr.Button(w.t("data_page.add"), elem_id="data-add")
+                self.row.build()  # above what is drawn later, so that its buttons stay where a finger is about to touch them
                 self.mending.build()
-                self.row.build()
                 with gr.Column(visible=False, elem_id="data-table", elem_classes="lg-card") as self.table:
                     self._build_table()
 
