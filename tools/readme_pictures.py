@@ -1,8 +1,9 @@
-"""`python -m tools.readme_pictures [own|shelf]`: the pictures of README and docs/guide.md, of real runs on the starter model.
+"""`python -m tools.readme_pictures [own|shelf|chats]`: the pictures of README, docs/guide.md and docs/my-chats.md, of real runs on the starter model.
 
 One run on a sample set, with Next and Start alone; one on a file of somebody's own, the guide's chess club, with a row that
 cannot be learned from (`own`: this one alone). And the shelf of models, for a card of 8 GB that a fake driver library shows (needs a C
-compiler; `shelf`: this one alone, in seconds). Takes about six minutes on two cores.
+compiler; `shelf`: this one alone, in seconds). And step 3 of a chat, in both languages (`chats`: this one alone). Takes about six minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit import nvml
+from tools.made_up_chat import made_up
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -80,15 +82,20 @@ CLUB_QUESTIONS = ("Which day is the chess evening?", "How is the club's cat name
 def main() -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, kit.browser() as chrome:
-        if sys.argv[1:] != ["own"]:
+        only = sys.argv[1:]
+        if only not in (["own"], ["chats"]):
             the_shelf(chrome, Path(folder))
-        if sys.argv[1:] == ["shelf"]:
+        if only == ["shelf"]:
             return 0
         space = Workspace.open(Path(folder) / "workspace")
         starter.ensure(space.models, lambda stage, progress: None, lambda: None)
         app = kit.start_app(space.root)
         try:
-            if sys.argv[1:] != ["own"]:
+            if only != ["own"]:
+                a_chat(chrome, app, Path(folder))
+            if only == ["chats"]:
+                return 0
+            if only != ["own"]:
                 page, _ = kit.open_page(chrome, app)
                 a_sample_set(page, space)
                 page.context.close()
@@ -114,6 +121,24 @@ def the_shelf(chrome: Browser, folder: Path) -> None:
         shoot(page, "shelf", "#step-model")
     finally:
         app.stop()
+
+
+def a_chat(chrome: Browser, app: kit.App, folder: Path) -> None:
+    """As docs/my-chats.md tells it, in each language."""
+    file = folder / "WhatsApp Chat with Maria.txt"
+    file.write_text("\n".join(made_up(4000)), "utf-8")
+    for language, ending in (("en", ""), ("zh", ".zh")):
+        page, _ = kit.open_page(chrome, app, f"/?lang={language}")
+        page.locator("#file input[type=file]").set_input_files(file)
+        page.locator("#chat-choices").wait_for(timeout=120_000)
+        for field, option in (("voice", "Finn"), ("gap", "1 ")):
+            page.locator(f"#chat-{field} input").click()
+            page.get_by_role("option", name=re.compile(f"^{option}")).first.click()
+        page.locator("#learned-row", has_text="471").wait_for(timeout=120_000)  # conversations that a silence of an hour gives
+        page.wait_for_function("document.querySelector('#chat-gap input').value.includes('471')", timeout=120_000)
+        shoot(page, f"my-chats-choices{ending}", "#chat-choices")
+        shoot(page, f"my-chats-row{ending}", "#learned-row")
+        page.context.close()
 
 
 def a_sample_set(page: Page, space: Workspace) -> None:
