@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from core.workspace.folder import Workspace
+from webui.kit import samples
 from webui.kit.wording import Wording
 from webui.pages.data import A_PAGE, DataPage
 from webui.server.guard import LOOPBACK, Guard
@@ -93,6 +94,9 @@ def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Se
     page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
     drawn = draw(page, id)
     assert numbers(drawn) == ["2", "3", "5"] and "3: 1 removed" in drawn[HEAD] and drawn[UNDO]["interactive"]
+    page.row.saved(id, page.new_row(id)[1], "More?", "More.")
+    assert "4 rows" in samples.choice(services.datasets.get(id), Wording("en"))[0], "seen in step 3: the rows of the file"
+    page.mending.undo(id)
     page.mending.undo(id)
     assert numbers(draw(page, id)) == ["1", "2", "3", "5"] and draw(page, id)[REDO]["interactive"]
     page.mending.redo(id)
