@@ -256,6 +256,7 @@ def test_an_export_that_was_changed_or_did_not_prove_itself_does_not_leave(works
         assert caught.value.message.key == key
 
 
+@pytest.mark.full
 def test_where_xet_takes_nothing_the_file_goes_over_http(
     hub: TakingHub, workspace: Workspace, adapter: ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
