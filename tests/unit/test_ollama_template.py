@@ -19,7 +19,7 @@ import gguf
 import pytest
 
 from core.data.template import PLAIN, ChatTemplate
-from core.export.ollama import modelfile
+from core.export.ollama import deriving, modelfile
 from core.export.ollama.deriving import Derived, conversations, derive, without_tools
 from core.export.ollama.go_template import Asked
 from core.messages import msg
@@ -169,6 +169,15 @@ def test_a_template_that_go_cannot_follow_is_left_out_with_a_reason(jinja: str, 
     assert derived.template is None and derived.notes == (msg("export.no_template", reason=msg(reason)),)
     words = modelfile.write("a.gguf", derived, ["</s>"], "Run")
     assert "TEMPLATE" not in words and "REQUIRES 0.30.0" in words, "an older one would take the nearest template it knows"
+
+
+def test_one_that_takes_long_or_nests_without_end_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    nested = ChatTemplate("{% for m in messages %}{{ m['content'] }}{% endfor %}" + "{{ '{\"a\":[' * 20000 }}")
+    assert derive(nested).template is not None, "no JSON of a tool is looked for where there are none"
+    with_tools = ChatTemplate("{{ '{\"a\":[' * 3000 }}" + source("qwen2_5"), {"eos_token": "<eos>"})
+    assert not derive(with_tools).tools or derive(with_tools).template
+    monkeypatch.setattr(deriving, "MOST_S", -1.0)
+    assert derive(template("llama3")).notes == (msg("export.no_template", reason=msg("export.template_slow")),)
 
 
 def test_a_modelfile_has_line_feeds_alone_and_no_name_breaks_out_of_it() -> None:

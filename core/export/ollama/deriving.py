@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os.path
+import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from core.errors import TemplateError
 from core.export.ollama.go_template import BEGIN, Asked, Each, If, Many, Messages, Node, Text, Value
 from core.messages import Message, msg
 
+MOST_S = 60.0  # of the processor; a family's own template takes half a second
 _SYSTEM, _THOUGHT = "sys7QZ", "tho7QZ"
 _CALL = {"name": "tool7QZ", "arguments": {"a7QZ": "v7QZ", "b7QZ": 7}}
 
@@ -31,6 +34,7 @@ def _tool(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "description": "What it is for", "parameters": described}}
 
 
+_BEGINS = re.compile(r'\{\s*"(?:type|function|name|description|parameters)"')  # of a tool as JSON, or of its function
 _TOOLS = [_tool("tool7QZ"), _tool("other7QZ")]
 
 
@@ -61,20 +65,21 @@ def derive(template: ChatTemplate, bos: str = "") -> Derived:
     dialect = template.dialect
     can_think = dialect.thinks or (dialect.switch is None and dialect.reasoning not in (None, INLINE))
     has_tools = dialect.calls and dialect.tools
+    until = time.thread_time() + MOST_S
     tried = [(thinking, tools) for tools in (True, False) for thinking in (True, False)]
     for thinking, tools in tried:
         if (thinking and not can_think) or (tools and not has_tools):
             continue
         try:
-            tree = _Form(template, thinking, tools, bos).tree()
-        except (_Unlike, TemplateError, ValueError):
+            tree = _Form(template, thinking, tools, bos, until).tree()
+        except (_Unlike, TemplateError, ValueError, RecursionError):
             continue
         if '"""' in (source := tree.source()):
             return _without("export.template_quotes")
         left = [msg("export.template_no_thinking")] if can_think and not thinking else []
         left += [msg("export.template_no_tools")] if has_tools and not tools else []
         return Derived(source, tuple(left), thinking, tools, tree)
-    return _without("export.template_varies")
+    return _without("export.template_slow" if time.thread_time() > until else "export.template_varies")
 
 
 def _without(key: str) -> Derived:
@@ -106,8 +111,8 @@ class _Frames:
 class _Form:
     """One attempt, with or without thinking and tools."""
 
-    def __init__(self, template: ChatTemplate, thinking: bool, tools: bool, bos: str):
-        self.template, self.thinking, self.tools, self.bos = template, thinking, tools, bos
+    def __init__(self, template: ChatTemplate, thinking: bool, tools: bool, bos: str, until: float):
+        self.template, self.thinking, self.tools, self.bos, self.until = template, thinking, tools, bos, until
         self.modes: tuple[bool | None, ...] = (True, False) if template.dialect.switch and thinking else (None,)
 
     def tree(self) -> Node:
@@ -139,6 +144,8 @@ class _Form:
         return _by(frames.end)
 
     def _render(self, turns: Sequence[Turn], tools: Sequence[Any], mode: bool | None, prompt: bool = True) -> str:
+        if time.thread_time() > self.until:
+            raise _Unlike
         return self.template.render(turns, prompt, list(tools) or None, mode).removeprefix(self.bos)
 
     def _between(self, turns: Sequence[Turn], mode: bool | None, tools: Sequence[Any] = (), prompt: bool = True) -> list[str]:
@@ -256,17 +263,16 @@ def _listed(text: str, tools: Sequence[Any]) -> Node:
 
 def _tools_in(text: str, tools: Sequence[Any]) -> Iterator[tuple[int, int, Any, str]]:
     """(start, end, tool, how Go writes it) of each tool that stands in text as JSON."""
-    decoder, at = json.JSONDecoder(), text.find("{")
-    while at >= 0:
+    decoder, past = json.JSONDecoder(), 0
+    for begun in _BEGINS.finditer(text):
         try:
-            value, end = decoder.raw_decode(text, at)
-        except ValueError:
-            value, end = None, at + 1
-        form = {True: "json .", False: "json .Function"}
+            value, end = decoder.raw_decode(text, begun.start())
+        except (ValueError, RecursionError):
+            continue
         tool = next((tool for tool in tools if value in (tool, tool["function"])), None)
-        if tool is not None:
-            yield at, end, tool, form[value == tool]
-        at = text.find("{", end if tool is not None else at + 1)
+        if tool is not None and begun.start() >= past:  # not the function within the tool
+            past = end
+            yield begun.start(), end, tool, "json ." if value == tool else "json .Function"
 
 
 def _arguments(text: str) -> tuple[str, Node, str]:

@@ -60,6 +60,8 @@ class Giving:
             program.see_version(ollama, model_type, self._check)
             given = program.give(ollama, name, folder / "Modelfile", self._tell, self._check)
             said = msg("ollama.answered", name=name, question=program.QUESTION, answer=given.answer)
+            if given.replaced:
+                said = msg("ollama.both", first=said, second=msg("ollama.replaced", name=name))
             ended = replace(ended, said=said, answered=True)
         except GarageError as error:
             ended = replace(ended, said=error.message)
