@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,9 +57,15 @@ def chat(
 @app.command()
 def export(
     run: str,
-    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, ollama, lmstudio or hub")],
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, gguf-lora, ollama, lmstudio or hub")],
     quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")] = None,
     checkpoint: str | None = None,
+    strength: Annotated[
+        float, typer.Option(help="How much of the adapter the base takes; 1 is all of it, as it was trained.")
+    ] = 1.0,
+    base_gguf: Annotated[
+        Path | None, typer.Option(help="With gguf-lora: your own GGUF file of the base, beside which the adapter is proven.")
+    ] = None,
     keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
     repo: Annotated[str | None, typer.Option(help="With --to hub: owner/name.")] = None,
     kind: Annotated[str, typer.Option(help="With --to hub: adapter, merged or gguf.")] = "adapter",
@@ -83,14 +90,14 @@ def export(
     chosen = Runs(space).find(run)
     if to == "hub":
         return to_hub(exports, chosen, Wish(repo or "", kind, quant, checkpoint, private, film, yes, as_json))
-    if KINDS.get(to) == "gguf" and not as_json and (offer := tools.offer(space)):
+    if (KINDS.get(to) or "").startswith("gguf") and not as_json and (offer := tools.offer(space)):
         say(offer)
     receiver = Receiver.find(to, space, chosen)
-    job = exports.start(chosen, to, quant, checkpoint, keep_unproven)
+    job = exports.start(chosen, to, quant, checkpoint, keep_unproven, strength, base_gguf)
     try:
         status = job.wait(on_status=show)
     except KeyboardInterrupt:
-        status = exports.cancel(chosen.id, to, quant, checkpoint) or job.status()
+        status = exports.cancel(chosen.id, to, quant, checkpoint, strength) or job.status()
         say(status.message or msg("export.cancelled"))
         raise typer.Exit(3) from None
     job.process.wait()

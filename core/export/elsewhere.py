@@ -19,6 +19,13 @@ def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
         ]
     if done.kind == "merged":
         return [("in_transformers", _python("transformers", "Auto", folder)), ("in_vllm", f'vllm serve "{folder}"')]
+    if done.kind == "gguf-lora":
+        lora = folder / next((name for name in done.files if name.endswith("-lora.gguf")), "")
+        base = next((str(folder / name) for name in done.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf")
+        return [
+            ("in_llamacpp", f'llama-server -m "{base}" --lora "{lora}"'),
+            ("in_koboldcpp", f'koboldcpp --model "{base}" --lora "{lora}"'),
+        ]
     file = folder / done.gguf
     seeing = f' --mmproj "{folder / done.mmproj}"' if done.mmproj else ""
     return [

@@ -28,7 +28,7 @@ from filelock import FileLock
 
 from core import files
 from core.errors import BusyError, ExportError
-from core.export.llamacpp import tools
+from core.export.llamacpp import lora_kinds, tools
 from core.files import writing
 from core.messages import Message, msg
 from core.models import adapters
@@ -39,14 +39,17 @@ from core.system.processes import kill_tree, start_worker
 from core.values import Frozen
 from core.workspace.folder import Workspace
 
-ExportKind = Literal["adapter", "merged", "gguf"]
+ExportKind = Literal["adapter", "merged", "gguf", "gguf-lora"]
 # What can be asked for; ollama is gguf: both come with a Modelfile. lmstudio is gguf too, and the file is then given to LM Studio.
-KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf", "lmstudio": "gguf"}
+KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf", "lmstudio": "gguf",
+                                "gguf-lora": "gguf-lora"}  # fmt: skip
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
 MMPROJ = (
     "mmproj-"  # how the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that
 )
 WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
+GGUF_KINDS = ("gguf", "gguf-lora")
+MOST_STRENGTH = 4.0
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
@@ -55,7 +58,7 @@ CANCEL_S = 5.0
 # folder here has the name of the export once more: paths of more than 260 characters are refused by many programs on Windows.
 REPLACED = "replaced"
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
-STAGES = frozenset({"starting", "copying", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
+STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
                     "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing", "converting_gguf", "unpacking_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 
@@ -69,11 +72,14 @@ class ExportRequest(Frozen):
     quant: str | None = None
     checkpoint: str | None = None
     keep_unproven: bool = False
+    strength: float = 1.0
+    base_gguf: str | None = None  # of a LoRA in GGUF: the person's own file of the base, which it is to go with
 
     @property
     def name(self) -> str:
-        """The folder's name. A checkpoint is part of it, so that it never replaces the export of the whole run."""
-        return "-".join(filter(None, (self.run, self.checkpoint, self.kind, self.quant)))
+        """The folder's name. A checkpoint is part of it, so that it never replaces the export of the whole run; so is a strength."""
+        strength = f"x{self.strength:g}" if self.strength != 1 else None
+        return "-".join(filter(None, (self.run, self.checkpoint, self.kind, self.quant, strength)))
 
 
 class Difference(Frozen):
@@ -134,10 +140,14 @@ class ExportCheck(Frozen):
             parts.append(msg("export.found_differences", different=len(self.differences)))
         return msg("export.found", found=parts)
 
+    @property
+    def type_text(self) -> str:
+        return {"lora": "LoRA"}.get(self.quant or "", (self.quant or "").upper())
+
     def _found_in_llamacpp(self) -> list[Message]:
         """ "Q4_K_M: 19 of 20 first words as the adapter's; loss 0.04 higher"."""
         more = more_loss(self)
-        values = {"quant": (self.quant or "").upper(), "equal": self.first_tokens_equal, "prompts": self.prompts}
+        values = {"quant": self.type_text, "equal": self.first_tokens_equal, "prompts": self.prompts}
         parts = [msg("gguf.found_words", **values)]
         parts.append(msg("gguf.found_higher" if more >= 0 else "gguf.found_lower", loss=f"{abs(more):.2f}"))
         if self.tensors:
@@ -166,6 +176,7 @@ class ExportResult(Frozen):
     kind: ExportKind
     quant: str | None = None
     checkpoint: str | None = None
+    strength: float = 1.0
     base: str
     dtype: str
     files: dict[str, int]  # name: bytes
@@ -359,9 +370,11 @@ class Exports:
         quant: str | None = None,
         checkpoint: str | None = None,
         keep_unproven: bool = False,
+        strength: float = 1.0,
+        base_gguf: Path | None = None,
     ) -> ExportJob:
         """Begin an export in a child process. Raises ExportError for what cannot be, BusyError while it is at work."""
-        request = self.request(run, to, quant, checkpoint, keep_unproven)
+        request = self.request(run, to, quant, checkpoint, keep_unproven, strength, base_gguf)
         job = self._job(request.name)
         with writing(self.workspace.exports):
             job.path.mkdir(parents=True, exist_ok=True)
@@ -388,38 +401,59 @@ class Exports:
             return start_worker("core.export.worker", request, log=log, cwd=self.workspace.root, **environment)
 
     def request(
-        self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, keep_unproven: bool = False
+        self,
+        run: RunFolder,
+        to: str,
+        quant: str | None = None,
+        checkpoint: str | None = None,
+        keep_unproven: bool = False,
+        strength: float = 1.0,
+        base_gguf: Path | None = None,
     ) -> ExportRequest:
         """What a person asks for as what the worker needs. Raises ExportError, RunError or ModelError."""
         if to not in KINDS:
             raise ExportError("export.unknown_target", found=str(to)[:40], there=list(KINDS))
         kind = KINDS[to]
-        if quant is not None and (kind != "gguf" or quant not in QUANTS):
+        if quant is not None and (kind not in GGUF_KINDS or quant not in QUANTS):
             raise ExportError("export.unknown_quant", found=str(quant)[:40], there=list(QUANTS))
         folder = adapter_folder(run, checkpoint)
         adapters.describe(folder)
         adapters.check_whole(folder)
+        if not 0 < strength <= MOST_STRENGTH:
+            raise ExportError("export.strength", found=f"{strength:g}", most=f"{MOST_STRENGTH:g}")
+        if base_gguf is not None and (kind != "gguf-lora" or quant is not None):
+            raise ExportError("export.base_gguf")
+        if kind == "gguf-lora":
+            lora_kinds.refuse(folder, {})
+            if reason := tools.why_none(self.workspace):
+                raise ExportError("gguf.lora_needs_tools", reason=reason)
         return ExportRequest(
             workspace=str(self.workspace.root),
             run=run.id,
             kind=kind,
-            quant=(quant or self.usual_quant()) if kind == "gguf" else None,
+            quant=(quant or self.usual_quant()) if kind == "gguf" else quant,
             checkpoint=checkpoint,
             keep_unproven=keep_unproven,
+            strength=strength,
+            base_gguf=str(base_gguf.absolute()) if base_gguf else None,
         )
 
     def usual_quant(self) -> str:
         """What a GGUF file is written in where nothing was said."""
         return QUANTS[0] if tools.why_none(self.workspace) is None else WITHOUT_TOOLS
 
-    def status(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
+    def status(
+        self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
+    ) -> ExportStatus | None:
         """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
-        name = self.request(self.runs.get(run_id), to, quant, checkpoint).name
+        name = self.request(self.runs.get(run_id), to, quant, checkpoint, strength=strength).name
         return self._job(name).status(self._started.get(name))
 
-    def cancel(self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportStatus | None:
+    def cancel(
+        self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
+    ) -> ExportStatus | None:
         """From any process: an earlier finished export stays, and nothing of this one."""
-        name = self.request(self.runs.get(run_id), to, quant, checkpoint).name
+        name = self.request(self.runs.get(run_id), to, quant, checkpoint, strength=strength).name
         return self._job(name).end(self._started.get(name), msg("export.cancelled"))
 
     def finished(self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportResult | None:

@@ -46,6 +46,13 @@ def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Ch
         _merge_streaming(base, adapter, pairs, target, progress, check)
 
 
+def copy(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
+    """The base as it is, in a folder of ours, with the adapter's tokenizer and template."""
+    target.mkdir(parents=True)
+    copy_companions(base, adapter, target)
+    _merge_streaming(base, adapter, {}, target, progress, check)
+
+
 def copy_companions(base: Base, adapter: Path, target: Path) -> None:
     for pattern in KEPT:
         for file in base.folder.glob(pattern):

@@ -244,10 +244,10 @@ def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> 
             compared = tensors.compare(tensors.Tuned(original, adapter, found_pairs), written, progress, work.check)
         alike = sum(_reads_alike(kind, exported, work.probes, work.tokenizer))
         if work.method.by_layer:
-            expected = _adapter_by_layer(original, adapter, work)
+            expected = adapter_by_layer(original, adapter, work)
             found = _export_by_layer(kind, exported, written, work)
     if not work.method.by_layer:
-        probes, expected = _of_adapter(base, adapter, work)
+        probes, expected = of_adapter(base, adapter, work)
         work = replace(work, probes=probes)
         found = _of_export(kind, exported, base, work)
     return judge(work, expected, found, alike, compared)
@@ -375,7 +375,7 @@ def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> Prom
 
 # ---- whole models -----------------------------------------------------------------------------------------------------
 # Each in a function of its own, which no name of a model outlives: two of them do not fit where one does.
-def _of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], list[PromptResult]]:
+def of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], list[PromptResult]]:
     """Its own answer to each question becomes what a question without one is measured on."""
     progress = work.of("proving_adapter")
     model = _adapter_on_base(base, adapter, work.method.compute)
@@ -432,7 +432,7 @@ def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
     return chosen
 
 
-def _adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[PromptResult]:
+def adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[PromptResult]:
     model, names = empty(base.base.folder), base.base.stored_names
     layers.add_adapter(model, adapter)
     extra = layers.adapter_tensors(model, tensors.read_all(adapter / "adapter_model.safetensors"))

@@ -48,11 +48,17 @@ def of_adapter(size: int, done: Iterable[ExportResult]) -> Room:
     return Room(size, size, 0, before.seconds if before else None)
 
 
-def of_model(kind: ExportKind, quant: str | None, base: str, shape: ModelShape, done: Iterable[ExportResult]) -> Room:
-    """Of a merged folder or a GGUF file. base: as recipes name it; done: what was exported on this PC, newest first."""
+def of_model(
+    kind: ExportKind, quant: str | None, base: str, shape: ModelShape, done: Iterable[ExportResult], adapter: int = 0
+) -> Room:
+    """Of a merged folder or a GGUF file. base: as recipes name it; done: what was exported on this PC, newest first; adapter: bytes of its
+    weights, which a LoRA in GGUF has in half as many, and to prove it the base becomes a file of 16 bit."""
     parameters = shape.params
-    size = int(bytes_a_parameter(quant) * parameters)
-    disk = gguf_disk(quant or QUANTS[0], parameters, shape.vocab_size) if kind == "gguf" else MERGED * parameters
+    size, disk = int(bytes_a_parameter(quant) * parameters), MERGED * parameters
+    if kind == "gguf":
+        disk = gguf_disk(quant or QUANTS[0], parameters, shape.vocab_size)
+    elif kind == "gguf-lora":
+        size, disk = adapter // 2, gguf_disk("bf16", parameters, shape.vocab_size)
     largest = max(shape.vocab_size * shape.hidden_size, parameters // max(1, shape.num_hidden_layers))
     layered = LAYER_A_PARAMETER * largest + LOGITS_A_WORD * shape.vocab_size + WORKER_BYTES
     memory = int(min(layered, WHOLE_A_PARAMETER * parameters + WORKER_BYTES))

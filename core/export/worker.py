@@ -24,6 +24,7 @@ from filelock import Timeout
 from core import files
 from core.errors import BusyError, ExportError, GarageError, RunError, StopRequested, first_line
 from core.export.exports import (
+    GGUF_KINDS,
     QUANTS,
     REPLACED,
     ExportCheck,
@@ -35,10 +36,13 @@ from core.export.exports import (
     adapter_folder,
     loss_text,
 )
+from core.export.llamacpp import lora_kinds
 from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
+from core.models import adapters, headers
 from core.models.library import Models
+from core.models.shapes import ModelShape
 from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import best
@@ -55,6 +59,7 @@ from core.workspace.folder import Workspace
 if TYPE_CHECKING:
     from core.engine.device import Compute
     from core.export import gguf
+    from core.export.llamacpp.make import Order
     from core.export.llamacpp.tools import Tools
     from core.export.proof import Method
     from core.export.stored import Base
@@ -169,7 +174,7 @@ def not_proven(result: ExportResult) -> Message:
     check = result.check
     if check.proof == "llamacpp":
         kept = "_kept" if result.name.endswith("-unproven") else ""
-        return msg(f"gguf.not_proven{kept}", quant=(check.quant or "").upper(), reasons=check.reasons, folder=result.name)
+        return msg(f"gguf.not_proven{kept}", quant=check.type_text, reasons=check.reasons, folder=result.name)
     reasons = []
     if check.tensors_off:
         key = "export.reason_bytes" if check.proof == "bytes" else "export.reason_tensors"
@@ -209,14 +214,19 @@ class Exporter:
         started = time.monotonic()
         job, request, recipe = self.job, self.request, self.run_folder.recipe()
         adapter = adapter_folder(self.run_folder, request.checkpoint)
+        if request.strength != 1:
+            adapter = adapters.at_strength(adapter, request.strength, job.folder.build / "adapter")
         out = job.folder.build / "out"  # not the export's name once more: Windows counts 260 characters of a path
         rows = self.run_folder.facts().probe_rows
         notes: tuple[Message, ...] = ()
+        if request.strength != 1:
+            notes = (msg("export.at_strength", strength=f"{request.strength:g}"),)
         if request.kind == "adapter":
             self._see_room(folder_bytes(adapter))
             check, dtype = self._copy(adapter, out, rows)
         else:
-            check, dtype, notes = self._build(adapter, out, rows)
+            check, dtype, more = self._build(adapter, out, rows)
+            notes += more
         result = ExportResult(
             name=request.name if check.passed else f"{request.name}-unproven",
             run=request.run,
@@ -224,6 +234,7 @@ class Exporter:
             kind=request.kind,
             quant=request.quant,
             checkpoint=request.checkpoint,
+            strength=request.strength,
             base=recipe.model.id,
             dtype=dtype,
             files={file.relative_to(out).as_posix(): file.stat().st_size for file in sorted(out.rglob("*")) if file.is_file()},
@@ -260,24 +271,30 @@ class Exporter:
         if Trust(self.workspace).allows(recipe.model.id, model_folder):
             raise ExportError("trust.export")
         job.stage("starting")
-        if request.kind == "gguf":
+        if request.kind in GGUF_KINDS:
             from core.export.llamacpp.tools import see_family
 
             see_family(self.workspace, model_folder)
+        if request.kind == "gguf-lora":
+            self._see_lora(adapter, model_folder)
 
         from core.export import merge, proof, stored
 
         base = stored.read_base(model_folder)
-        tools, source, notes = self._way_to_gguf(model_folder) if request.kind == "gguf" else (None, None, ())
+        tools, source, notes = self._way_to_gguf(model_folder) if request.kind in GGUF_KINDS else (None, None, ())
         method = proof.choose(base, adapter, source is not None, in_float32=tools is not None)
         self._see_room(need_bytes(request, base, tools is not None))
         merged = out if request.kind == "merged" else job.folder.build / "merged"
-        job.stage("merging", 0)
-        merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
         exported, made = out, None
+        if request.kind != "gguf-lora":
+            job.stage("merging", 0)
+            merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
         if tools:
+            from core.export.llamacpp import make
+
             exported = self._gguf_file(out)
-            made, more = self._make_gguf(tools, base, adapter, merged, exported, method)
+            order = self._order(tools, base, adapter, merged, exported, method)
+            made, more = self._make_lora(order) if request.kind == "gguf-lora" else make.make(order)
             notes += more
         elif source:
             exported = self._gguf_file(out)
@@ -313,6 +330,8 @@ class Exporter:
         except (ExportError, RunError) as error:
             from core.export import gguf
 
+            if self.request.kind == "gguf-lora":
+                raise ExportError("gguf.lora_needs_tools", reason=error.message) from error
             quant = self.request.quant or ""
             if quant not in gguf.TYPES:
                 raise ExportError("gguf.needs_tools", quant=quant.upper(), own=list(gguf.TYPES), reason=error.message) from error
@@ -320,17 +339,40 @@ class Exporter:
 
     def _gguf_file(self, out: Path) -> Path:
         out.mkdir(parents=True)
-        return out / f"{self._ollama_name()}-{self.request.quant}.gguf"
+        return out / self._gguf_name()
 
-    def _make_gguf(
-        self, tools: Tools, base: Base, adapter: Path, merged: Path, target: Path, method: Method
-    ) -> tuple[ExportCheck, tuple[Message, ...]]:
+    def _gguf_name(self) -> str:
+        return f"{self._ollama_name()}-{'lora' if self.request.kind == 'gguf-lora' else self.request.quant}.gguf"
+
+    def _see_lora(self, adapter: Path, model_folder: Path) -> None:
+        """Raises ExportError for an adapter that cannot be a LoRA in GGUF, and for a file that is none of its base."""
+        config = files.read_object(model_folder / "config.json")
+        lora_kinds.refuse(adapter, config)
+        if self.request.base_gguf:
+            theirs, ours = headers.of_gguf(Path(self.request.base_gguf)), ModelShape.from_config(config)
+            if theirs.hidden_size != ours.hidden_size:
+                found = {"found": theirs.hidden_size, "expected": ours.hidden_size}
+                raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **found)
+
+    def _make_lora(self, order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
+        from core.export.llamacpp import lora
+
+        model, quant, own = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
+        name = names.slug(model.rpartition("/")[2].rpartition(":")[2], fallback="base")
+        made = order.target.with_name(f"{name}-{quant}.gguf") if quant else None
+        check, notes = lora.make_lora(order, lora.Beside(made, Path(own) if own else None))
+        known = {"base": model, "file": order.target.name}
+        beside = made.name if made else own
+        where = msg("gguf.lora_beside", beside=beside, **known) if beside else msg("gguf.lora_any", **known)
+        return check, (*notes, where, msg("gguf.lora_readers"))
+
+    def _order(self, tools: Tools, base: Base, adapter: Path, merged: Path, target: Path, method: Method) -> Order:
         from core.export.llamacpp import make
 
         job = self.job
-        order = make.Order(
+        return make.Order(
             tools=tools,
-            quant=self.request.quant or QUANTS[0],
+            quant=self.request.quant or ("" if self.request.kind == "gguf-lora" else QUANTS[0]),
             name=self.run_folder.name,
             base=base,
             adapter=adapter,
@@ -343,7 +385,6 @@ class Exporter:
             stage=job.stage,
             check=job.check,
         )
-        return make.make(order)
 
     def _write_gguf(self, source: gguf.ModelFiles, merged: Path, file: Path) -> None:
         """By our own writer."""
@@ -370,7 +411,7 @@ class Exporter:
 
     def _form(self, dtype: str) -> model_card.Form:
         request = self.request
-        file = f"{self._ollama_name()}-{request.quant}.gguf" if request.kind == "gguf" else ""
+        file = self._gguf_name() if request.kind in GGUF_KINDS else ""
         return model_card.Form(
             kind=request.kind, step=step_of(request.checkpoint), quant=request.quant or "", file=file, dtype=dtype
         )
@@ -400,7 +441,7 @@ def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
         return merged
     if with_tools:
         words = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
-        return gguf_disk(request.quant or QUANTS[0], base.parameters, words)
+        return gguf_disk(request.quant or ("bf16" if request.kind == "gguf-lora" else QUANTS[0]), base.parameters, words)
     from core.export.gguf import BYTES_A_PARAMETER
 
     return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,24 @@ def fit(config: Any, layers: Collection[str]) -> None:
         config.target_parameters = sorted(f"{name_in(layers, module)}{dot}{own}" for module, dot, own in parts)
     for pattern in ("rank_pattern", "alpha_pattern"):
         setattr(config, pattern, {name_in(layers, name): value for name, value in getattr(config, pattern).items()})
+
+
+# What an adapter may hold beyond B A, which is not made weaker by another alpha.
+WHOLE_OR_NOT = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
+
+
+def at_strength(folder: Path, strength: float, target: Path) -> Path:
+    """target, made new: the same adapter, of which the base takes strength times as much. Raises ModelError where that is not all of it."""
+    config = files.read_object(folder / "adapter_config.json")
+    found = [name for name in WHOLE_OR_NOT if config.get(name)]
+    if found or config.get("bias", "none") != "none":
+        raise ModelError("adapter.one_strength", folder=folder.name, found=found or ["bias"])
+    shutil.copytree(folder, target)
+    config["lora_alpha"] *= strength
+    if patterns := config.get("alpha_pattern"):
+        config["alpha_pattern"] = {name: alpha * strength for name, alpha in patterns.items()}
+    files.replace_json(target / "adapter_config.json", config)
+    return target
 
 
 def check_whole(folder: Path) -> None:

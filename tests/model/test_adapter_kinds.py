@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from core.engine import adapter, base_model
+from core.errors import ExportError, ModelError
 from core.export import merge, pairs, stored
+from core.export.llamacpp import lora, lora_kinds
+from core.models import adapters
 from tests.kit.trainer import FP32
 
 PATTERNED = {
@@ -48,3 +52,69 @@ def test_ranks_and_scales_by_pattern_are_merged_tensor_by_tensor_as_peft_does(
     theirs = whole.to(base.dtype).state_dict()
     for name, tensor in load_file(tmp_path / "ours" / "model.safetensors").items():
         torch.testing.assert_close(tensor, theirs[name], msg=name)
+
+
+def test_scales_are_folded_into_b_for_llama_cpp_which_knows_one_for_all(tiny_model: Path, patterned: Path, tmp_path: Path) -> None:
+    base = stored.read_base(tiny_model)
+    found = pairs.lora_pairs(base, patterned)
+    assert found
+    lora.fold(patterned, found, tmp_path / "folded")
+    factors = load_file(tmp_path / "folded" / "adapter_model.safetensors")
+    whole = PeftModel.from_pretrained(base_model.load(tiny_model, FP32, four_bit=False), patterned)
+    layers = {name: module for name, module in whole.named_modules() if hasattr(module, "get_delta_weight")}
+    assert len(layers) == len(factors) / 2 == 6
+    for name, layer in layers.items():
+        torch.testing.assert_close(
+            factors[f"{name}.lora_B.weight"] @ factors[f"{name}.lora_A.weight"], layer.get_delta_weight("default")
+        )
+
+
+def test_an_adapter_of_half_the_strength_adds_half(tiny_model: Path, patterned: Path, tmp_path: Path) -> None:
+    base = stored.read_base(tiny_model)
+    half = adapters.at_strength(patterned, 0.5, tmp_path / "half")
+    whole_pairs, half_pairs = pairs.lora_pairs(base, patterned), pairs.lora_pairs(base, half)
+    assert whole_pairs and half_pairs
+    assert {name: pair.scale for name, pair in half_pairs.items()} == {name: pair.scale / 2 for name, pair in whole_pairs.items()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"use_dora": True}, "dora"),
+        ({"modules_to_save": ["lm_head"]}, "modules"),
+        ({"bias": "lora_only"}, "bias"),
+        ({"lora_bias": True}, "bias"),
+        ({"trainable_token_indices": [1, 2]}, "tokens"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, "experts"),
+        ({"alora_invocation_tokens": [1]}, "variant"),
+    ],
+)
+def test_what_cannot_be_a_lora_in_gguf_is_refused_before_any_work(
+    tiny_model: Path, patterned: Path, settings: dict, reason: str
+) -> None:
+    file = patterned / "adapter_config.json"
+    lora_kinds.refuse(patterned, {})
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | settings), "utf-8")
+    with pytest.raises(ExportError) as refused:
+        lora_kinds.refuse(patterned, {})
+    inner = refused.value.message.params["reason"]
+    assert inner["key"] == f"gguf.lora_{reason}"
+    assert not any("{" in refused.value.message.render(language) for language in ("en", "zh"))
+    if reason in ("dora", "modules", "bias", "tokens"):
+        with pytest.raises(ModelError, match="strength"):
+            adapters.at_strength(patterned, 0.5, patterned.with_name("half"))
+
+
+def test_matrices_that_llama_cpp_never_asks_an_adapter_for_are_named() -> None:
+    def why(module: str, **base: object) -> str | None:
+        found = lora_kinds.why_not({}, [f"base_model.model.model.{module}.lora_A.weight"], base)
+        return found and found.key
+
+    assert why("layers.0.self_attn.q_proj") is None and why("lm_head", tie_word_embeddings=False) is None
+    assert why("per_layer_model_projection") == "gguf.lora_not_asked"
+    assert (
+        why("lm_head", tie_word_embeddings=True)
+        == why("lm_head", text_config={"tie_word_embeddings": True})
+        == "gguf.lora_tied_head"
+    )
+    assert lora_kinds.why_not({}, ["base_model.model.model.embed_tokens.lora_embedding_A"], {}).key == "gguf.lora_variant"

@@ -137,6 +137,31 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
     assert sum(proof.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
 
 
+# ---- the adapter by itself --------------------------------------------------------------------------------------------
+def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_scale_does_not(made: Made) -> None:
+    workspace = made.tuned.workspace
+    os.symlink(cache() / "tools", workspace.root / "tools")
+    status, _ = carry_out(workspace, made.tuned.run, "bf16", "gguf-lora")
+    assert status.state == "done", status.message
+    (result,) = Exports(workspace).list(made.tuned.run.id)
+    assert sorted(result.files) == ["README.md", "pirate-lora.gguf", "starter-bf16.gguf"]
+    assert result.files["pirate-lora.gguf"] < 0.02 * result.files["starter-bf16.gguf"] and result.ollama_name is None
+    check = result.check
+    assert check.divergence == check.divergence_16 < proof.MOST_DIVERGENCE["bf16"] and "LoRA: 4 " in check.found.render("en")
+    assert not check.differences, "three answers, word by word"
+    assert [note.key for note in result.notes] == ["gguf.lora_beside", "gguf.lora_readers"]
+
+    folder = Exports(workspace).folder(result)
+    reader = gguf.GGUFReader(folder / "pirate-lora.gguf", "r+")
+    for tensor in reader.tensors:
+        if tensor.name.endswith(".lora_b"):
+            tensor.data[:] *= 2
+    reader.data.flush()
+    del reader
+    answer = made.asking.ask(folder / "starter-bf16.gguf", "adapter.logs", None, lora=str(folder / "pirate-lora.gguf"))
+    assert answer["divergence"] > 10 * proof.MOST_DIVERGENCE["bf16"] and answer["moved"] > 1
+
+
 # ---- damage -----------------------------------------------------------------------------------------------------------
 def zeroed(name: str) -> Callable[[gguf.GGUFReader, Made], None]:
     def damage(reader: gguf.GGUFReader, made: Made) -> None:
@@ -205,8 +230,10 @@ def test_a_file_that_is_cut_short_is_said_and_ends_nothing_else(made: Made) -> N
 
 
 # ---- by the worker ----------------------------------------------------------------------------------------------------
-def carry_out(workspace: Workspace, run: RunFolder, quant: str) -> tuple[ExportStatus, JobFolder]:
-    request: ExportRequest = Exports(workspace).request(run, "gguf", quant)
+def carry_out(
+    workspace: Workspace, run: RunFolder, quant: str | None, to: str = "gguf", **more: Any
+) -> tuple[ExportStatus, JobFolder]:
+    request: ExportRequest = Exports(workspace).request(run, to, quant, **more)
     folder = JobFolder(workspace.exports / ".jobs" / request.name)
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.lock(), worker.ExportReporter(folder) as job:
@@ -243,6 +270,37 @@ def test_a_file_that_does_not_prove_itself_is_removed(
     status, job = carry_out(workspace, run, "bf16")
     assert status.state == "failed" and status.message.key == "gguf.not_proven" and "BF16" in status.message.render("zh")
     assert not list(workspace.exports.glob("*gguf*")) and not job.build.exists()
+
+
+@pytest.mark.full
+def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base_and_a_file_of_another_model_is_said(
+    tools: Tools, tiny_model: Path, tmp_path: Path
+) -> None:
+    workspace = with_tools(tmp_path / "w", tiny_model.parent)
+    run = train(workspace, tiny_model, {"use_rslora": True}, steps=3, rate=1e-2)
+    assert carry_out(workspace, run, "q4_k_m", "gguf-lora")[0].state == "done"
+    (made,) = Exports(workspace).list(run.id)
+    own = (workspace.exports / made.name / "tiny-q4_k_m.gguf").rename(tmp_path / "自己的 base.gguf")
+    status, _ = carry_out(workspace, run, None, "gguf-lora", base_gguf=own, strength=0.5)
+    assert status.state == "done", status.message
+    newest = Exports(workspace).list(run.id)[0]
+    assert newest.name == f"{run.id}-gguf-lora-x0.5" and sorted(newest.files) == ["README.md", "pirate-lora.gguf"]
+    assert [note.key for note in newest.notes] == ["export.at_strength", "gguf.lora_beside", "gguf.lora_readers"]
+    wider = tmp_path / "wider.gguf"
+    writer = gguf.GGUFWriter(wider, "llama")
+    for add, value in (
+        ("block_count", 2),
+        ("embedding_length", 64),
+        ("head_count", 4),
+        ("feed_forward_length", 64),
+        ("vocab_size", 99),
+    ):
+        getattr(writer, f"add_{add}")(value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    status, _ = carry_out(workspace, run, None, "gguf-lora", base_gguf=wider)
+    assert status.state == "failed" and status.message.key == "gguf.lora_other_base", status.message
 
 
 # ---- sentences, without llama.cpp -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import psutil
 
 from core.errors import GarageError
 from core.export import lmstudio, room
-from core.export.exports import ExportResult, ExportStatus
+from core.export.exports import KINDS, ExportResult, ExportStatus
 from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
 from core.export.ollama.giving import Gift
@@ -38,7 +38,7 @@ GGUF = ("gguf:q4_k_m", "gguf:q5_k_m", "gguf:q6_k", "gguf:q8_0", "gguf:f16", "ggu
 FORMS: dict[str, tuple[str, ...]] = {
     "ollama": GGUF,
     "lmstudio": GGUF,
-    "programs": GGUF,
+    "programs": (*GGUF, "gguf-lora"),
     "garage": ("adapter",),
     "python": ("merged", "adapter"),
     "hub": ("adapter", "merged", *GGUF),
@@ -232,13 +232,14 @@ class WayOut:
     def _room(self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]) -> room.Room | None:
         """None where the base, or the adapter, is not here to be counted."""
         kind, _, quant = form.partition(":")
+        try:
+            held = {file.name: file.stat().st_size for file in self.services.runs.get(row.id).adapter.iterdir()}
+        except (GarageError, OSError):  # deleted on another page
+            return None
         if kind == "adapter":
-            try:
-                held = list(self.services.runs.get(row.id).adapter.iterdir())
-                return room.of_adapter(sum(file.stat().st_size for file in held), done)
-            except (GarageError, OSError):  # deleted on another page
-                return None
-        return room.of_model("gguf" if quant else "merged", quant or None, row.model, shape, done) if shape else None
+            return room.of_adapter(sum(held.values()), done)
+        adapter = held.get("adapter_model.safetensors", 0)
+        return room.of_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: Any, form: Any) -> Update:

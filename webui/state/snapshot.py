@@ -29,7 +29,9 @@ from core.runs.states import ACTIVE, BUSY, State
 FRESH_S = 0.5
 LOG_LINES = 40
 KEPT_EVENTS = 8  # runs
-EXPORTS: tuple[tuple[str, str | None], ...] = (("adapter", None), ("merged", None), *(("gguf", quant) for quant in QUANTS))
+EXPORTS: tuple[tuple[str, str | None], ...] = (
+    ("adapter", None), ("merged", None), ("gguf-lora", None), *(("gguf", quant) for quant in QUANTS)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

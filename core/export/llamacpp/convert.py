@@ -1,4 +1,4 @@
-"""A merged Hugging Face folder as GGUF by llama.cpp's own converter, in a process of its own without network: `child.ask` starts it.
+"""A merged Hugging Face folder, or an adapter, as GGUF by llama.cpp's own converter, in a process of its own without network: `child.ask` starts it.
 
 The folder is ours, made for this: its files may be reworded. What upstream's script gets wrong with such folders is mended here and in
 `hub_words`, each where it says so; what it does not know is refused with the reason that it gives.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import socket
 import sys
 import tempfile
@@ -27,12 +28,14 @@ KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
     """request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None), tower (what it
-    sees or hears by, in place of its text). Returns {}."""
+    sees or hears by, in place of its text), tuned; or, for an adapter, its folder, model, out. Returns {}, or how many tensors an adapter became."""
     _offline()
     sys.path[:0] = [request["converter"], str(Path(request["converter"]) / "gguf-py"), request["runtime"]]
     folder = Path(request["model"])
     _refuse_code(folder)
     _words_of_the_hub()
+    if request.get("adapter"):
+        return _convert_adapter(folder, request)
     _convert(folder, request)
     return {}
 
@@ -83,9 +86,10 @@ def _convert(folder: Path, request: dict[str, Any]) -> None:
     name = _plain_name(request["name"])
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         override = Path(scratch) / "metadata.json"
-        override.write_text(
-            json.dumps({"general.name": name, "general.basename": name, "general.finetune": "LoRA"}), "utf-8", newline="\n"
+        said = {"general.name": name, "general.basename": name} | (
+            {"general.finetune": "LoRA"} if request.get("tuned", True) else {}
         )
+        override.write_text(json.dumps(said), "utf-8", newline="\n")
         model = model_class(folder, kind, Path(request["out"]), metadata_override=override, model_name=name)
         if not request.get("tower"):
             _mark_the_end_of_a_turn(model, request["stop"])
@@ -98,6 +102,45 @@ def _convert(folder: Path, request: dict[str, Any]) -> None:
             FileNotFoundError
         ) as error:  # of a tokenizer: transformers 5 saves no tokenizer.model, which some families are read by
             raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
+
+
+def _convert_adapter(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """By upstream's own script, which is a program and takes its wishes as one."""
+    import conversion  # llama.cpp's
+    import gguf
+
+    model_class = _class_of(folder, tower=False)
+    # Ministral's class is a wrapper that hands a base's weights to another one: with it the script writes the base's own.
+    config = conversion.ModelBase.load_hparams(folder, False)
+    kind = (config.get("text_config") or config).get("model_type")
+    model_class = getattr(model_class, "Mistral4Model" if kind == "mistral4" else "Ministral3Model", model_class)
+    conversion.get_model_class = lambda *_, **__: model_class
+    _turn_columns_in_a()
+    script = Path(request["converter"]) / "convert_lora_to_gguf.py"
+    sys.argv = [script.name, request["adapter"], "--base", str(folder), "--outfile", request["out"], "--outtype", "f16"]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except (NotImplementedError, ValueError, SystemExit) as error:
+        raise Refused("not_implemented", reason=str(error)[:200] or type(error).__name__) from error
+    return {"tensors": len(gguf.GGUFReader(request["out"]).tensors)}
+
+
+def _turn_columns_in_a() -> None:
+    """Qwen3.5's converter puts the columns of out_proj into another order; those of B A are A's, and upstream's script cannot do that."""
+    from conversion import qwen
+
+    family = getattr(qwen, "_LinearAttentionVReorderBase", None)
+    if family is None:  # another checkout's
+        return
+    theirs = family._reorder_v_heads
+
+    def reorder(tensor: Any, dim: int, *heads: int) -> Any:
+        if dim == 1 and hasattr(tensor, "get_lora_A_B"):
+            a, b = tensor.get_lora_A_B()
+            return type(tensor)(theirs(a, 1, *heads), b)
+        return theirs(tensor, dim, *heads)
+
+    family._reorder_v_heads = staticmethod(reorder)
 
 
 def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:

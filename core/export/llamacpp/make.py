@@ -50,19 +50,13 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
 
     Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
     """
-    from core.data.tokenizer import Tokenizer
-
-    order.work.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(order.adapter)
-    probes, own = proof.probes_of(order.rows, tokenizer, order.method.by_layer)
-    kept = proof.Kept(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
-    work = Work(order.method, tokenizer, probes, own, order.stage, order.check)
-    sixteen = convert(order, tokenizer.template.stop)
+    work, kept = begin(order)
+    sixteen = convert(order, work.tokenizer.template.stop)
     seeing, of_tower = tower.convert(order)
     work, expected, compared = proof.expect(order.base, order.adapter, order.merged, work, kept)
     files.remove_tree(order.merged)
     asking = proof.Asking(order.tools, order.work, order.log, order.check, work, kept)
-    texts = len(probes) + len(proof.AWKWARD)
+    texts = len(work.probes) + len(proof.AWKWARD)
 
     order.stage("asking_llamacpp", None)
     is_final = order.quant in SIXTEEN
@@ -88,20 +82,32 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_file), (*notes, *of_tower)
 
 
+def begin(order: Order) -> tuple[Work, proof.Kept]:
+    """What is asked, and where what the adapter says is kept."""
+    from core.data.tokenizer import Tokenizer
+
+    order.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(order.adapter)
+    probes, own = proof.probes_of(order.rows, tokenizer, order.method.by_layer)
+    kept = proof.Kept(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
+    return Work(order.method, tokenizer, probes, own, order.stage, order.check), kept
+
+
 def most_of(order: Order, sixteen: Path) -> float:
     """Divergence that the 16-bit file may have from the adapter on its base."""
     is_exact = order.method.by_layer or order.method.compute.dtype == torch.float32
     return proof.MOST_DIVERGENCE[sixteen.stem] if is_exact else proof.MOST_DIVERGENCE_IN_16_BIT
 
 
-def convert(order: Order, stop: str | None) -> Path:
-    """The 16-bit file. Raises ExportError with the reason that llama.cpp's converter gives."""
+def convert(order: Order, stop: str | None, is_tuned: bool = True) -> Path:
+    """The 16-bit file of order.merged, which is the tuned model or its base. Raises ExportError with the reason that llama.cpp's converter gives."""
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
         "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizers.name_of(order.base.folder), "tower": False,
+        "tuned": is_tuned,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
     look = growing(order, "converting_gguf", target, expected)

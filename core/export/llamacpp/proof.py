@@ -100,7 +100,7 @@ class Asking:
         prompts = [tokenizer.encode(text) for text in texts]
         longest = max(len(row["ids"]) for row in self.kept.rows)
         request = {
-            "do": "ask", "runtime": str(self.tools.runtime), "folder": str(self.folder), "file": file.name, "lora": lora,
+            "do": "ask", "runtime": str(self.tools.runtime), "folder": str(self.folder), "file": file.name if file.parent == self.folder else str(file), "lora": lora,
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],

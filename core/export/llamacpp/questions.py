@@ -49,16 +49,16 @@ def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
     """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of .logs), length, threads."""
     with Model(library, request["file"], request["length"], request["threads"], request.get("lora")) as model:
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
-        found = compare(model, request)
-        if request.get("lora"):
-            model.use_lora(0.0)
-            found["moved"] = compare(model, request | {"keep": None})["divergence"]
-        return found | {
+        found = compare(model, request) | {
             "alike": alike,
             "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
             "greedy": [model.greedy(ids, request["answer"]) for ids in request["prompts"][: request["answers"]]],
         }
+        if request.get("lora"):
+            model.use_lora(0.0)
+            found["moved"] = compare(model, request | {"keep": None})["divergence"]
+        return found
 
 
 def compare(model: Model, request: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from core.runs.cards.licence import Licence
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 
-LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
+LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
 SMALLER = ("q",)  # how the types of a GGUF file begin that are quantised; f16 and bf16 hold the tuned weights themselves
 
 
@@ -31,7 +31,7 @@ class Form:
     """What the card lies beside. step: of the adapter it was made from, None for the run's own; file: of a GGUF; dtype: of a merged model;
     proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked its answers."""
 
-    kind: Literal["adapter", "merged", "gguf"] = "adapter"
+    kind: Literal["adapter", "merged", "gguf", "gguf-lora"] = "adapter"
     step: int | None = None
     quant: str = ""
     file: str = ""
@@ -90,7 +90,7 @@ def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
 def _header(recipe: Recipe, base: Licence, form: Form) -> dict[str, Any]:
     """A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
-    relation = "adapter" if form.kind == "adapter" else "quantized" if is_smaller else "finetune"
+    relation = "adapter" if form.kind in ("adapter", "gguf-lora") else "quantized" if is_smaller else "finetune"
     named = {"base_model": base_id, "base_model_relation": relation} if REPO_ID.fullmatch(base_id) else {}
     about = {
         "library_name": LIBRARIES[form.kind],
@@ -106,6 +106,8 @@ def _what(form: Form) -> str:
             return "A LoRA adapter,"
         case "merged":
             return f"The base with a LoRA adapter merged into its {form.dtype or '16-bit'} weights,"
+        case "gguf-lora":
+            return "A LoRA adapter as a GGUF file, to go with the base as one,"
     return f"A GGUF file ({form.quant.upper()}) of the base with a LoRA adapter merged into it,"
 
 
@@ -192,6 +194,8 @@ def _loading(form: Form) -> str:
             library, called = "peft", "AutoPeftModelForCausalLM"
         case "merged":
             library, called = "transformers", "AutoModelForCausalLM"
+        case "gguf-lora":
+            return f"`llama-server -m BASE.gguf --lora {form.file}`, or KoboldCpp with both files; Ollama and LM Studio take no adapters."
         case _:
             return f"`llama-server -m {form.file}`; Ollama, LM Studio, Jan and KoboldCpp open the file too."
     return (

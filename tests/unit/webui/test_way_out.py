@@ -98,3 +98,13 @@ def test_the_recommended_form_is_what_can_be_made_on_this_pc(usual: str, first: 
     assert page.forms("ollama")[0] == first and sorted(page.forms("ollama")) == sorted(way_out.GGUF)
     assert page.forms("garage") == ("adapter",) and page.forms("hub")[0] == "adapter"
     assert page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()
+
+
+def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_lm_studio(tmp_path: Path) -> None:
+    files = {"pirates-lora.gguf": 9_000_000, "README.md": 900}
+    for more, base in ({}, "BASE.gguf"), ({"a-base-q4_k_m.gguf": 90_000_000}, str(tmp_path / "a-base-q4_k_m.gguf")):
+        commands = elsewhere.commands(done("gguf-lora", None, files=files | more), tmp_path)
+        assert [where for where, _ in commands] == ["in_llamacpp", "in_koboldcpp"]
+        assert commands[0][1] == f'llama-server -m "{base}" --lora "{tmp_path / "pirates-lora.gguf"}"'
+    assert 'data-act="lmstudio"' not in exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)
+    assert "gguf-lora" in way_out.FORMS["programs"] and not {"gguf-lora"} & {*way_out.FORMS["ollama"], *way_out.FORMS["lmstudio"]}

@@ -1,0 +1,54 @@
+"""Which adapters can leave as a LoRA in GGUF, told before any work. No torch.
+
+llama.cpp computes W x + B A x for matrices that it multiplies with an adapter in mind, and knows nothing else of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.errors import ExportError
+from core.messages import Message, msg
+from core.models.adapters import layer_of
+from core.models.weights import open_tensors
+
+# Settings of PEFT's config under which there is more to an adapter than A and B -> why that cannot be: a key below `gguf.lora_`.
+MORE_THAN_FACTORS = {
+    "use_dora": "dora", "modules_to_save": "modules", "lora_bias": "bias", "trainable_token_indices": "tokens",
+    "target_parameters": "experts", "layer_replication": "variant", "use_qalora": "variant", "alora_invocation_tokens": "variant",
+    "use_bdlora": "variant", "arrow_config": "variant", "kasa_config": "variant", "monteclora_config": "variant",
+    "fan_in_fan_out": "variant",
+}  # fmt: skip
+# Matrices that llama.cpp multiplies without asking for an adapter (src/models/gemma4.cpp, b11549).
+NOT_ASKED = {"per_layer_model_projection"}
+
+
+def refuse(adapter: Path, base: Mapping[str, Any]) -> None:
+    """base: its config.json, as far as it is known. Raises ExportError with the reason, and with what works instead."""
+    if reason := why_not(files.read_object(adapter / "adapter_config.json"), names_in(adapter), base):
+        raise ExportError("gguf.lora_cannot", reason=reason)
+
+
+def names_in(adapter: Path) -> list[str]:
+    with open_tensors(adapter / "adapter_model.safetensors", "np") as file:
+        return list(file.keys())
+
+
+def why_not(config: Mapping[str, Any], names: list[str], base: Mapping[str, Any]) -> Message | None:
+    for setting, reason in MORE_THAN_FACTORS.items():
+        if config.get(setting):
+            return msg(f"gguf.lora_{reason}", found=setting)
+    if config.get("bias", "none") != "none":
+        return msg("gguf.lora_bias", found="bias")
+    modules = {layer_of(name).rpartition(".")[2] for name in names}
+    if found := sorted(modules & NOT_ASKED):
+        return msg("gguf.lora_not_asked", found=found)
+    tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
+    if "lm_head" in modules and tied:
+        return msg("gguf.lora_tied_head")
+    if others := sorted(name for name in names if not name.endswith((".lora_A.weight", ".lora_B.weight"))):
+        return msg("gguf.lora_variant", found=others[0])
+    return None
