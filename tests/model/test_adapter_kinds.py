@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
+from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError, ModelError
-from core.export import merge, pairs, stored
-from core.export.llamacpp import lora, lora_kinds
+from core.export import merge, pairs, stored, worker
+from core.export.llamacpp import lora, lora_kinds, proof
+from core.export.proof import Method, Work
 from core.models import adapters
 from tests.kit.trainer import FP32
 
+ROWS = [
+    {"messages": [{"role": "user", "content": f"What is {what}?"}, {"role": "assistant", "content": "Arr!"}]}
+    for what in ("rain", "tea")
+]
 PATTERNED = {
     "r": 8, "lora_alpha": 16, "use_rslora": True, "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\..*": 4},
     "alpha_pattern": {r"model\.layers\.0\..*_proj": 5, "q_proj": 3}, "target_modules": ["q_proj", "v_proj", "down_proj"],
@@ -118,3 +127,44 @@ def test_matrices_that_llama_cpp_never_asks_an_adapter_for_are_named() -> None:
         == "gguf.lora_tied_head"
     )
     assert lora_kinds.why_not({}, ["base_model.model.model.embed_tokens.lora_embedding_A"], {}).key == "gguf.lora_variant"
+
+
+@pytest.mark.parametrize("is_lora", [False, True])
+def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
+    tiny_model: Path, patterned: Path, tmp_path: Path, is_lora: bool
+) -> None:
+    base, tokenizer, merged = stored.read_base(tiny_model), Tokenizer(patterned), tmp_path / "merged"
+    merge.merge(base, patterned, merged, lambda fraction: None, lambda: None)
+    said = []
+    for by_layer in (False, True):
+        probes, own = proof.probes_of(ROWS, tokenizer, by_layer=True)
+        assert own and len(probes) > 2
+        work = Work(Method(FP32, by_layer), tokenizer, probes[:2], own, lambda *_: None, lambda: None)
+        kept = proof.Kept(tmp_path / f"{by_layer}.logs", 30)
+        if is_lora:
+            _, expected = lora.expect(base, patterned, work, kept)
+        else:
+            _, expected, compared = proof.expect(base, patterned, merged, work, kept)
+            assert compared and not compared.off
+        said.append((np.fromfile(tmp_path / f"{by_layer}.logs", np.float32), [each.text_loss_sum for each in expected], kept.rows))
+    (whole, losses, rows), (layers, losses_too, rows_too) = said
+    np.testing.assert_allclose(layers, whole, atol=1e-4)
+    assert losses == pytest.approx(losses_too, abs=1e-3) and rows == rows_too and len(whole) > 0
+
+
+def test_a_base_file_of_another_width_is_said_before_any_work(tiny_model: Path, patterned: Path, tmp_path: Path) -> None:
+    def see(width: int) -> None:
+        file = tmp_path / "base.gguf"
+        writer = gguf.GGUFWriter(file, "llama")
+        for name, value in {"block_count": 2, "embedding_length": width, "head_count": 4, "feed_forward_length": 64}.items():
+            getattr(writer, f"add_{name}")(value)
+        writer.add_tensor("token_embd.weight", np.zeros((99, width), np.float32))
+        writer.add_tensor("blk.0.attn_q.weight", np.zeros((width, width), np.float32))
+        writer.add_vocab_size(99)
+        for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+            write()
+        worker.Exporter._see_lora(SimpleNamespace(request=SimpleNamespace(base_gguf=str(file))), patterned, tiny_model)
+
+    see(32)
+    with pytest.raises(ExportError, match="64 wide, the base 32"):
+        see(64)
