@@ -17,6 +17,7 @@ from accelerate import init_empty_weights
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.utils import transformers_weight_conversion as peft_names
+from safetensors.torch import save_file
 from torch.nn import functional
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.models.auto import modeling_auto
@@ -206,6 +207,23 @@ def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(fam
         exported = as_shipped(tmp_path / "merged")(input_ids=ids).logits
     off, moved = (exported - expected).norm(), (expected - untuned).norm()
     assert off < 0.15 * moved, f"{float(off)} of {float(moved)}"
+
+
+def test_heads_that_guess_ahead_are_passed_over_and_stay_in_what_is_merged(tmp_path: Path, starter_folder: Path) -> None:
+    """As Qwen3.5 ships them, for which transformers has no place: named as layers are that get an adapter."""
+    folder = families.make("qwen3_5", tmp_path / "base", starter_folder)
+    ahead = {f"mtp.{name}.weight": torch.randn(64, 64) for name in ("fc", "layers.0.self_attn.o_proj")}
+    save_file(
+        {name: kept.clone() for name, kept in weights(folder).items()} | ahead,
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    assert not [layer for layer in layers_of(found) if "mtp" in layer]
+    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    merge.merge(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None)
+    after = weights(tmp_path / "merged")
+    assert after.keys() == weights(folder).keys() and all(torch.equal(after[name], kept) for name, kept in ahead.items())
 
 
 def layers_of(found: PeftModel) -> list[str]:
