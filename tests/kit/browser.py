@@ -260,10 +260,13 @@ def violations(page: Page) -> list[str]:
     dark = page.evaluate("document.body.classList.contains('dark')")
     rules = {"type": "rule", "values": ["color-contrast"]} if dark else {"type": "tag", "values": AXE_TAGS}
     # What passes need not be told of: on a long page a third of axe's time, and a megabyte of an answer.
-    result = Axe().run(page, options={"runOnly": rules, "resultTypes": ["violations"]}).response
+    options = {"runOnly": rules, "resultTypes": ["violations"]}
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(Axe().axe_script)
+    violated = page.evaluate("options => axe.run(options).then(result => result.violations)", options)
     return [
         f"{found['id']} ({found['impact']}): {node['html'][:160]} | {' '.join((node.get('failureSummary') or '').split())[:200]}"
-        for found in result["violations"]
+        for found in violated
         for node in found["nodes"][:4]
     ]
 
@@ -312,4 +315,8 @@ def set_dark(page: Page, dark: bool) -> None:
 
 def without_transitions(page: Page) -> None:
     """In the middle of one, axe would measure a colour that nobody reads."""
-    page.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
+    page.evaluate("""() => {
+        if (document.getElementById("without-transitions")) return;
+        const style = document.head.appendChild(Object.assign(document.createElement("style"), {id: "without-transitions"}));
+        style.textContent = "*, *::before, *::after { transition: none !important; }";
+    }""")
