@@ -33,7 +33,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     sys.path[:0] = [request["converter"], str(Path(request["converter"]) / "gguf-py"), request["runtime"]]
     folder = Path(request["model"])
     _refuse_code(folder)
-    _words_of_the_hub()
+    _words_of_the_hub(folder)
     if request.get("adapter"):
         return _convert_adapter(folder, request)
     _convert(folder, request)
@@ -64,9 +64,12 @@ def _refuse_code(folder: Path) -> None:
         raise Refused("own_code", found=code[:3])
 
 
-def _words_of_the_hub() -> None:
+def _words_of_the_hub(folder: Path) -> None:
+    """Upstream reads config.json by transformers, and of some families (Granite's) as it is."""
     from conversion import ModelBase  # llama.cpp's, from the tools
 
+    file = folder / "config.json"
+    files.replace_json(file, of_the_hub(files.read_object(file)))
     theirs = ModelBase.load_hparams
 
     def load_hparams(*arguments: Any, **more: Any) -> dict[str, Any]:
