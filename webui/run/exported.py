@@ -70,13 +70,14 @@ def attempt(form: str, status: ExportStatus, left: tuple[float | None, float | N
 def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wording) -> Html:
     """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on this PC."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(done.bytes))
-    first, *others = elsewhere.commands(done, folder)
+    told, shown = elsewhere.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
+    first, others = told[:shown], told[shown:]
     return tag(
         "div",
         tag("div", tag("h3", name_of(form_of(done.kind, done.quant), w)), verdict(done.check, w), class_="lg-run-head"),
         muted(" · ".join((format.moment(done.created), size, done.base))),
         tag("p", w.of(done.check.found)),
-        _to_copy(first, w),
+        *(_to_copy(each, w) for each in first),
         tag("details", tag("summary", w.t("way_out.other_programs")), *(_to_copy(each, w) for each in others), class_="lg-fold")
         if others
         else None,

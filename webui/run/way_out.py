@@ -188,7 +188,7 @@ class WayOut:
         if told:
             pairs += [(w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(told.size))), *self._needs(told)]
         pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
-        pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{where}"))]
+        pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{form if form == 'gguf-lora' else where}"))]
         return shown(join([facts(pairs), *self._before(told, form, where)]))
 
     def _needs(self, told: room.Room) -> list[tuple[str, str]]:

@@ -106,5 +106,6 @@ def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_
         commands = elsewhere.commands(done("gguf-lora", None, files=files | more), tmp_path)
         assert [where for where, _ in commands] == ["in_llamacpp", "in_koboldcpp"]
         assert commands[0][1] == f'llama-server -m "{base}" --lora "{tmp_path / "pirates-lora.gguf"}"'
-    assert 'data-act="lmstudio"' not in exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)
+    shown = exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)
+    assert 'data-act="lmstudio"' not in shown and EN.t("way_out.other_programs") not in shown and "koboldcpp --model" in shown
     assert "gguf-lora" in way_out.FORMS["programs"] and not {"gguf-lora"} & {*way_out.FORMS["ollama"], *way_out.FORMS["lmstudio"]}
