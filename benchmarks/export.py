@@ -1,0 +1,155 @@
+"""How long an export takes to write, beside copying the same bytes and beside llama.cpp's own script.
+
+    .venv/bin/python -m benchmarks.export RUN [--workspace DIR] [--repeats 3]
+
+RUN: a run with an adapter; its base is on this PC. In turns, so that what else is at work meets all alike: the base's weights copied (and synced);
+the same merged with the adapter; the merged folder converted by us, and by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file
+quantised. Copies are of the base's own bytes: a base in float32 is halved by a merge. The proof is not in it: `export.json` has each phase.
+Seconds by the clock, and MB/s of 16-bit bytes a core while quantising: by the clock over all cores, and by the processor's own count,
+which other programs do not touch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from benchmarks import machine
+from benchmarks.child import ratio, spread
+from core import files
+from core.data.tokenizer import Tokenizer
+from core.engine import device
+from core.export import merge, proof, stored
+from core.export.exports import adapter_folder
+from core.export.llamacpp import make
+from core.export.llamacpp import tools as gguf_tools
+from core.export.llamacpp.proof import threads
+from core.export.stored import Base
+from core.models.library import Models
+from core.runs.all import Runs
+from core.system.processes import worker_environment
+from core.workspace.folder import Workspace
+
+QUANTS = ("q8_0", "q4_k_m")
+MEGABYTE = 1e6
+
+
+def timed(act: Callable[[], object]) -> tuple[float, float]:
+    """(seconds by the clock, seconds of all processors in this process and those it waited for)."""
+    before, started = os.times(), time.monotonic()
+    act()
+    after = os.times()
+    return time.monotonic() - started, sum(after[:4]) - sum(before[:4])
+
+
+def copied(base: Base, target: Path) -> None:
+    target.mkdir()
+    for file in stored.weight_files(base.folder):
+        shutil.copyfile(file, target / file.name)
+    files.sync_tree(target)
+
+
+def merged(base: Base, adapter: Path, target: Path) -> None:
+    merge.merge(base, adapter, target, lambda fraction: None, lambda: None)
+    files.sync_tree(target)
+
+
+def bare(tools: gguf_tools.Tools, folder: Path, kind: str, target: Path) -> None:
+    """llama.cpp's own script as its authors start it; raises RuntimeError with its last words."""
+    script = [
+        sys.executable,
+        str(tools.converter / "convert_hf_to_gguf.py"),
+        str(folder),
+        "--outtype",
+        kind,
+        "--outfile",
+        str(target),
+    ]
+    environment = worker_environment()
+    environment["PYTHONPATH"] = os.pathsep.join(
+        (str(tools.converter), str(tools.runtime))
+    )  # its own folder is not looked in: PYTHONSAFEPATH
+    done = subprocess.run(script, env=environment | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False)
+    if done.returncode or not target.is_file():
+        raise RuntimeError(f"convert_hf_to_gguf.py ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+class Round:
+    """Everything once, in a folder that is deleted afterwards. seconds, processor_s: by what was done."""
+
+    def __init__(self, tools: gguf_tools.Tools, base: Base, adapter: Path, folder: Path):
+        self.seconds: dict[str, float] = {}
+        self.processor_s: dict[str, float] = {}
+        self._take("copy", lambda: copied(base, folder / "copy"))
+        self._take("merge", lambda: merged(base, adapter, folder / "merged"))
+        kind = {"float16": "f16"}.get(base.dtype_name, "bf16")
+        stop = Tokenizer(adapter).template.stop
+        self._take("bare", lambda: bare(tools, folder / "merged", kind, folder / "bare.gguf"))
+        found: dict[str, Path] = {}
+        for quant in (kind, *QUANTS):
+            order = make.Order(
+                tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter, merged=folder / "merged", target=folder / "out",
+                work=folder / "work", log=folder / "log", rows=[], method=proof.Method(device.on_cpu()),
+                stage=lambda stage, fraction: None, check=lambda: None,
+            )  # fmt: skip
+            order.work.mkdir(exist_ok=True)
+            if quant == kind:
+                self._take("convert", lambda order=order: found.update(sixteen=make.convert(order, stop)))  # type: ignore[misc]
+            else:
+                self._take(quant, lambda order=order: make.quantise(order, found["sixteen"]))  # type: ignore[misc]
+        self.sixteen_bytes = found["sixteen"].stat().st_size
+        self.copied_bytes = sum(file.stat().st_size for file in stored.weight_files(base.folder))
+
+    def _take(self, what: str, act: Callable[[], object]) -> None:
+        self.seconds[what], self.processor_s[what] = timed(act)
+
+
+def report(rounds: list[Round], cores: int) -> str:
+    def of(what: str) -> list[float]:
+        return [each.seconds[what] for each in rounds]
+
+    megabytes = rounds[0].copied_bytes / MEGABYTE, rounds[0].sixteen_bytes / MEGABYTE
+    lines = [f"{megabytes[0]:,.0f} MB copied, {megabytes[1]:,.0f} MB of 16-bit GGUF; {len(rounds)} rounds; median (range)"]
+    lines += [f"{what:8} {spread(of(what), ',.2f')} s" for what in ("copy", "merge", "bare", "convert", *QUANTS)]
+    lines.append(f"merge over copy      {ratio(of('merge'), of('copy'))}")
+    lines.append(f"convert over copy    {ratio(of('convert'), of('copy'))}")
+    lines.append(f"convert over bare    {ratio(of('convert'), of('bare'))}")
+    for quant in QUANTS:
+        clock = [each.sixteen_bytes / MEGABYTE / each.seconds[quant] / cores for each in rounds]
+        own = [each.sixteen_bytes / MEGABYTE / max(1e-9, each.processor_s[quant]) for each in rounds]
+        lines.append(f"{quant}: {spread(clock)} MB/s a core by the clock, {spread(own)} by the processor's own count")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("run")
+    asked.add_argument("--workspace", default=None)
+    asked.add_argument("--repeats", type=int, default=3)
+    options = asked.parse_args()
+    workspace = Workspace.open(options.workspace)
+    run = Runs(workspace).find(options.run)
+    tools, model = gguf_tools.obtain(workspace), run.recipe().model
+    base = stored.read_base(Models(workspace).obtain(model.id, model.revision, lambda *_: None, lambda: None, to_train=False))
+    print(machine.line("torch", "transformers"))
+    print(f"llama.cpp {tools.builds}; load of the last minute: {psutil.getloadavg()[0]:.1f}")
+    rounds = []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory(dir=workspace.cache) as folder:
+            rounds.append(Round(tools, base, adapter_folder(run, None), Path(folder)))
+    print(report(rounds, threads()))
+    print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
