@@ -232,15 +232,17 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def config(name: str, **other: Any) -> Any:
-    """other: of the text part, in place of the family's."""
+def config(name: str, sees: dict[str, Any] | None = None, **other: Any) -> Any:
+    """sees, other: of the tower and of the text part, in place of the family's."""
     family = FAMILIES[name]
     values = COMMON | family.more | other
     if family.sees is None:
         return AutoConfig.for_model(family.kind, **values)
     tied = values.get("tie_word_embeddings", False)
     text = values | {"model_type": family.text}
-    return AutoConfig.for_model(family.kind, text_config=text, vision_config=family.sees, tie_word_embeddings=tied, **family.around)
+    return AutoConfig.for_model(
+        family.kind, text_config=text, vision_config=family.sees | (sees or {}), tie_word_embeddings=tied, **family.around
+    )
 
 
 class Eyes(PreTrainedModel):

@@ -186,6 +186,8 @@ def _tensors_of_the_tower(its_class: Any, family: str) -> None:
         name, tensor = item
         if family == "Gemma3ForConditionalGeneration":
             name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
+        if family == "Mistral3ForConditionalGeneration" and name.endswith("embed_tokens.weight"):
+            return name, tensor  # it takes one row of them, and upstream leaves out all of the text's before
         return None if name.startswith("lm_head.") or "vision_tower.head." in name else theirs((name, tensor))
 
     its_class.filter_tensors = staticmethod(filter_tensors)
@@ -203,16 +205,9 @@ def _mark_the_end_of_a_turn(model: Any, stop: str) -> None:
     def prepare_metadata(*arguments: Any, **more: Any) -> None:
         theirs(*arguments, **more)
         there = {key for values in model.gguf_writer.kv_data for key in values}
-        tokens = (
-            json.loads((model.dir_model / "tokenizer.json").read_text("utf-8"))
-            if (model.dir_model / "tokenizer.json").exists()
-            else {}
-        )
-        ids = (
-            dict((tokens.get("model") or {}).get("vocab") or {})
-            if isinstance((tokens.get("model") or {}).get("vocab"), dict)
-            else {}
-        )
+        tokens = files.read_json(model.dir_model / "tokenizer.json") or {}
+        words = (tokens.get("model") or {}).get("vocab")
+        ids = dict(words) if isinstance(words, dict) else {}
         ids |= {token["content"]: token["id"] for token in tokens.get("added_tokens") or ()}
         if "tokenizer.ggml.eot_token_id" not in there and stop in ids:
             model.gguf_writer.add_eot_token_id(ids[stop])
