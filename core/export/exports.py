@@ -137,7 +137,8 @@ class ExportCheck(Frozen):
         if self.proof == "layers":
             parts.append(msg("export.found_by_layer"))
         elif self.proof == "whole":
-            parts.append(msg("export.found_differences", different=len(self.differences)))
+            key = "export.found_difference" if len(self.differences) == 1 else "export.found_differences"
+            parts.append(msg(key, different=len(self.differences)))
         return msg("export.found", found=parts)
 
     @property

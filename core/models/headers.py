@@ -233,7 +233,8 @@ def of_gguf(path: Path) -> ModelShape:
     words = settings.get("tokenizer.ggml.tokens") or settings.get(f"{family}.vocab_size")
     config |= {"vocab_size": words, "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in tensors)}
     shape = ModelShape.from_config(config)
-    params = sum(tensor.count for tensor in tensors)
+    if not (params := sum(tensor.count for tensor in tensors)):  # a vocabulary alone
+        raise ModelError("shape.bad_header", file=path.name)
     kept = [t for t in tensors if len(t.shape) != 2 or t.name in ("token_embd.weight", "output.weight") or "gate_inp" in t.name]
     return shape.with_held(Held(params=params, four_bit=params - sum(tensor.count for tensor in kept)))
 

@@ -141,6 +141,7 @@ def know_pace(workspace: Path) -> None:
 
 
 def keep_pace(workspace: Path) -> None:
+    known_pace().parent.mkdir(parents=True, exist_ok=True)
     files.replace_json(known_pace(), files.read_object(known_pace()) | files.read_object(workspace / "cache" / "pace.json"))
 
 

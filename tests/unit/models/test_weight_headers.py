@@ -237,6 +237,14 @@ def test_a_broken_gguf_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     assert caught.value.message.key == "shape.bad_header"
 
 
+def test_a_gguf_of_words_alone_is_one_sentence(tmp_path: Path) -> None:
+    """As llama.cpp's own test vocabularies: no tensor."""
+    whole = gguf(tmp_path / "m.gguf", tied=True).read_bytes()
+    (tmp_path / "words.gguf").write_bytes(whole[:8] + bytes(8) + whole[16:])  # the count of tensors
+    with pytest.raises(ModelError, match="words.gguf"):
+        headers.of_gguf(tmp_path / "words.gguf")
+
+
 # ---- the hub ----------------------------------------------------------------------------------------------------------
 
 
