@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from benchmarks.memory_stacks import OthersSetup
 from core.errors import GarageError
 from core.memory.arithmetic import Estimate, estimate
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.values import GIB
 
 Counter = Literal["idle", "allocated", "on_card"]

@@ -13,7 +13,7 @@ import yaml
 from core.memory.arithmetic import Setup, estimate
 from core.models.headers import Tensor, held
 from core.models.known import known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 SHAPES = yaml.safe_load(Path(__file__).with_name("published_shapes.yaml").read_text("utf-8"))
 

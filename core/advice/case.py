@@ -19,7 +19,7 @@ from core.memory.budget import Budget
 from core.memory.documented import SizeClass, VramTable, vram_table
 from core.memory.record import Correction, Corrections
 from core.messages import Message
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe, Train
 from core.values import Frozen
 from core.workspace.saved_recipes import NO_DATA

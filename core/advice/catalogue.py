@@ -19,7 +19,7 @@ from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, vram_table
 from core.models.known import KnownModel, known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 
 METHODS: tuple[TableMethod, ...] = ("lora", "qlora", "full")

@@ -14,7 +14,7 @@ from core.data.facts import DataFacts
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Adapter, Data, Recipe, Train
 
 USUAL_RANK: int = Adapter.model_fields["r"].default

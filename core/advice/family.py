@@ -62,5 +62,5 @@ def families() -> tuple[Family, ...]:
 
 
 def family_of(model_type: str) -> Family | None:
-    """By the model_type of the text part (core.models.shapes.ModelShape)."""
+    """By the model_type of the text part (core.models.shapes.shape.ModelShape)."""
     return next((family for family in families() if model_type in family.model_types), None)

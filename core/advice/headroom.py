@@ -19,7 +19,7 @@ from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
 from core.models.known import KnownModel, known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 CARDS_GB = (6, 8, 10, 11, 12, 16, 20, 24, 32, 48, 80)  # as sold
 RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)

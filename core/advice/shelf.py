@@ -35,7 +35,7 @@ from core.memory import budget as budgets
 from core.memory.budget import Budget
 from core.messages import Message, msg
 from core.models.known import KnownModel, known_models, shape_of_size
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 RowVerdict = Literal["lora", "qlora", "tight", "unknown", "no"]
 RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}

@@ -16,7 +16,7 @@ from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.system.processes import top_by_ram
 from core.values import GIB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.memory.arithmetic import Setup, weights
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.values import GIB
 
 # Of both columns together: a talk of some pages, well below what a chat may hold at most.

@@ -24,7 +24,7 @@ from core.memory.documented import vram_table
 from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg, terminal_language
 from core.models.library import ModelRef, Models, config_of, shape_of
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.queue.turns import busy
 from core.recipe import Adapter, clashes
 from core.runs.all import Runs

@@ -12,7 +12,7 @@ from core import files
 from core.errors import ModelError, reason_of
 from core.files import is_out_of_memory
 from core.models.adapters import PREFIX, TOKENIZER_FILES, check_whole, describe, fit, layer_of, renamed
-from core.models.shapes import WITHOUT_ADAPTER
+from core.models.shapes.matrices import WITHOUT_ADAPTER
 from core.models.weights import backend
 from core.recipe import Adapter
 

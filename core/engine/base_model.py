@@ -20,7 +20,7 @@ from core.engine import device, mended, parts
 from core.engine.device import Compute
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
-from core.models.shapes import ROUTERS
+from core.models.shapes.matrices import ROUTERS
 
 # Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
 _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from core.models.shapes import ROUTERS, WITHOUT_ADAPTER
+from core.models.shapes.matrices import ROUTERS, WITHOUT_ADAPTER
 
 PER_LAYER = "embed_tokens_per_layer"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.export.exports import QUANTS, ExportKind, ExportResult, ExportStatus
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 # Of the file, a parameter; quantised matrices and the vectors and embeddings that stay larger, as llama.cpp writes models of 1B up.
 BYTES_A_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.72, "q4_k_m": 0.62}

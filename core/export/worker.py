@@ -42,7 +42,7 @@ from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.models import adapters, headers
 from core.models.library import Models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import best

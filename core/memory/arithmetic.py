@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.memory.constants import Stack, memory_constants
 from core.messages import Message
-from core.models.shapes import HEAD, ModelShape
+from core.models.shapes.shape import HEAD, ModelShape
 from core.recipe import Adapter, Data, Recipe
 from core.values import GIB, MIB, Frozen
 

@@ -30,7 +30,7 @@ from core.hub.info import Told
 from core.messages import Message, msg, terminal_language
 from core.models import checked, entry_text, headers, hub_shapes, known
 from core.models.known import KnownModel
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.presets import PRESETS, load
 from core.workspace.folder import expand
 

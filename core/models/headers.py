@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from core import files
 from core.errors import ModelError
-from core.models.shapes import WITHOUT_ADAPTER, Held, ModelShape
+from core.models.shapes.matrices import WITHOUT_ADAPTER
+from core.models.shapes.shape import Held, ModelShape
 
 LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
 _BITS = {

@@ -17,7 +17,7 @@ from core.errors import ModelError
 from core.hub import cached, peek
 from core.models import headers
 from core.models.headers import Tensor
-from core.models.shapes import Held, ModelShape
+from core.models.shapes.shape import Held, ModelShape
 
 START = 32 << 10  # bytes of a file that are asked for first: the header of a usual shard
 MOST_FILES = 8  # whose headers are read one and all; of more, the index and the first file answer

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import ModelError
-from core.models.shapes import Held, ModelShape
+from core.models.shapes.shape import Held, ModelShape
 from core.presets import load
 
 SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)

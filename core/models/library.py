@@ -22,7 +22,7 @@ from core.hub.downloads import Bring, Downloads, with_nearest
 from core.messages import Message
 from core.models import adapters, families, gguf_names, headers, hub_shapes, quantised, starter
 from core.models.known import SIZE, known_models, shape_of_size
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.models.starter import Check, Report
 from core.models.trust import Trust
 from core.workspace.folder import Workspace, expand

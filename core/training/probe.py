@@ -33,7 +33,7 @@ from core.memory import budget
 from core.memory.arithmetic import Setup, estimate
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter

@@ -18,7 +18,7 @@ from core import files
 from core.errors import GarageError
 from core.memory.budget import Budget
 from core.models.known import known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State

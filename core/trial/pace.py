@@ -21,7 +21,7 @@ from pathlib import Path
 from core import files
 from core.errors import GarageError
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder

@@ -11,7 +11,7 @@ from core.advice.goals import Goal
 from core.data.facts import DataFacts
 from core.memory.budget import Budget
 from core.memory.record import Corrections
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 
 

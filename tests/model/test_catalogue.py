@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from core.engine import parts
 from core.models.headers import Tensor, held
 from core.models.known import KnownModel, known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 BY_CLASS = [model for model in known_models() if model.config]
 IN_THE_GATE = {"qwen3.5-4b", "gemma-4-e2b", "lfm2.5-1.2b"}

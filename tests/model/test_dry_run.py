@@ -15,7 +15,7 @@ from core.memory.arithmetic import Estimate, Setup, estimate
 from core.memory.documented import vram_table
 from core.messages import msg
 from core.models.known import known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.runs.run_json import RunFacts
 from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, takes_processor
 from core.workspace.folder import Workspace

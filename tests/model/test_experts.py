@@ -31,7 +31,7 @@ from core.memory.arithmetic import Setup, estimate
 from core.messages import LANGUAGES
 from core.models import headers
 from core.models.known import known_models, shape_of_size
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Adapter, Recipe
 from core.runs import frames, further
 from core.runs.all import Runs

@@ -39,7 +39,8 @@ from core.export.exports import Exports, JobFolder
 from core.memory.arithmetic import Setup, estimate
 from core.models import families as known_families
 from core.models import headers
-from core.models.shapes import ROUTERS, TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER, ModelShape
+from core.models.shapes.matrices import ROUTERS, TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER
+from core.models.shapes.shape import ModelShape
 from core.presets import PROJECT
 from core.recipe import Adapter, Recipe
 from core.runs import frames

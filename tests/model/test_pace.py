@@ -15,7 +15,7 @@ from core import files
 from core.memory.budget import Budget
 from core.messages import msg
 from core.models.known import known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status

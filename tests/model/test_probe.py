@@ -21,7 +21,7 @@ import torch
 from core.advice import plan
 from core.errors import DoesNotFitError, PauseRequested
 from core.memory.record import MemoryRecord, Rig
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
@@ -201,7 +201,7 @@ import psutil
 from tests.kit import trainer as kit
 from core.errors import DoesNotFitError
 from core.training.probe import Probe
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
 
 kit.rows = lambda count: [kit.Encoded([5 + i % 90 for i in range(8_000)], [True] * 8_000)] * count

@@ -26,7 +26,7 @@ from core.engine.out_of_memory import CHECKPOINTING, HALVE, OFFLOAD, NothingLeft
 from core.engine.step import LongestBatch, stop_inside_layers
 from core.errors import PauseRequested
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import best, further

@@ -11,7 +11,7 @@ from core.advice.stopped import Stopped
 from core.engine import device
 from core.errors import DoesNotFitError
 from core.messages import msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.runs.run_json import RunFacts
 from core.system.gpu import Card
 from core.training import probe

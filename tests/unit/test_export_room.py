@@ -8,7 +8,7 @@ import pytest
 
 from core.export import room
 from core.export.exports import ExportCheck, ExportResult, ExportStatus
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 CHECK = ExportCheck(prompts_read_alike=1, prompts=1, own_prompts=True, passed=True)
 # Qwen3-8B as its config.json says: 8.19 billion parameters.

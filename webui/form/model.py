@@ -14,7 +14,7 @@ from core.memory.budget import Budget
 from core.models import starter
 from core.models.known import KnownModel, known_models
 from core.models.library import ModelRef
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from webui.form.planner import FormResult, Planner
 from webui.kit import format
 from webui.kit.format import METHODS

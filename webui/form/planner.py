@@ -28,7 +28,7 @@ from core.memory.record import Corrections, MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models import quantised
 from core.models.library import ModelRef
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder

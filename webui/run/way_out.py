@@ -19,7 +19,7 @@ from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
 from core.export.ollama.giving import Gift
 from core.messages import Message, msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format

@@ -12,7 +12,7 @@ from core.advice.wish import Wish, language_name
 from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
 from core.models.known import KnownModel
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.trial.known_paces import Paces
 from webui.kit import format
 from webui.kit.format import METHODS, gib, where

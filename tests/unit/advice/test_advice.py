@@ -19,7 +19,7 @@ from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget, planned
 from core.messages import LANGUAGES, Message
 from core.models.known import known_models, shape_of_size
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from tests.kit.advice import recommend
 

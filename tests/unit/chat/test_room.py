@@ -12,7 +12,7 @@ from core.chat.client import ChatClient, ChatState, ChatTarget
 from core.chat.room import needed_bytes, too_little
 from core.memory.arithmetic import Setup
 from core.messages import msg
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.values import GIB
 from core.workspace.folder import Workspace
 from tests.kit.shapes import LLAMA

@@ -15,7 +15,7 @@ from core.memory.arithmetic import Estimate, Setup, estimate
 from core.memory.constants import memory_constants
 from core.messages import core_catalogue
 from core.models.known import known_models, shape_of_size
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from tests.kit.shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)

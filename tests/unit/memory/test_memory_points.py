@@ -27,7 +27,7 @@ from benchmarks.memory_stacks import OthersSetup
 from core.commands import __main__ as commands
 from core.memory.arithmetic import Setup, estimate
 from core.models.known import shape_of_size
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.presets import PROJECT
 
 POINTS = PROJECT / "tests" / "data" / "memory_points.csv"

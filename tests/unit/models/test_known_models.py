@@ -16,7 +16,7 @@ from core.messages import LANGUAGES
 from core.models import families
 from core.models.checked import disagreements
 from core.models.known import KnownModel, known_models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 
 FOUND = known_models()
 BY_ID = {model.id: model for model in FOUND}

@@ -12,7 +12,7 @@ from core.hub import cached, download, peek
 from core.messages import LANGUAGES
 from core.models import quantised
 from core.models.library import Models
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
 from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model

@@ -12,7 +12,7 @@ from core.errors import ModelError, RecipeError
 from core.hub import download, peek
 from core.models.known import known_models, shape_of_size, typical_shapes
 from core.models.library import Models, shape_of
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
 from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model

@@ -16,7 +16,7 @@ from core.memory.arithmetic import Setup, estimate
 from core.models import headers, hub_shapes
 from core.models.known import known_models
 from core.models.library import Models, shape_of
-from core.models.shapes import ModelShape
+from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
 from tests.kit.hub import FakeHub
 from tests.kit.shapes import GEMMA_3_4B, LLAMA, MIXTRAL

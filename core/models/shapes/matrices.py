@@ -1,0 +1,112 @@
+"""What the families call their linear layers, how wide each is, and which of them get no adapter. No torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+
+class Matrix(NamedTuple):
+    """One linear layer (d_in -> d_out), `count` times in the model."""
+
+    name: str
+    d_in: int
+    d_out: int
+    count: int  # type: ignore[assignment]  # nobody counts in a matrix as in a tuple
+
+    @property
+    def params(self) -> int:
+        return self.d_in * self.d_out * self.count
+
+
+class Names(NamedTuple):
+    """What a family calls its linear layers. One attention name: query, key and value are a single matrix.
+
+    mlp: (gate, up, down); (gate_up, down) where gated and joined; (up, down) where plain.
+    """
+
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    output: str = "o_proj"
+    mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    gated: bool = True
+
+
+def _plain(up: str, down: str, attention: tuple[str, ...] = Names().attention, output: str = "o_proj") -> Names:
+    return Names(attention, output, (up, down), gated=False)
+
+
+_NEOX = _plain("dense_h_to_4h", "dense_4h_to_h", ("query_key_value",), "dense")
+_GPT2 = _plain("c_fc", "c_proj", ("c_attn",), "c_proj")
+_FAMILIES = {
+    "phi3": Names(("qkv_proj",), mlp=("gate_up_proj", "down_proj")),
+    "glm": Names(mlp=("gate_up_proj", "down_proj")),
+    "glm4": Names(mlp=("gate_up_proj", "down_proj")),
+    **dict.fromkeys(("gpt_neox", "falcon", "bloom", "persimmon"), _NEOX),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), _GPT2),
+    **dict.fromkeys(("nemotron", "apertus", "arcee"), _plain("up_proj", "down_proj")),
+    "starcoder2": _plain("c_fc", "c_proj"),
+    "phi": _plain("fc1", "fc2", output="dense"),
+    "opt": _plain("fc1", "fc2", output="out_proj"),
+    "gpt_neo": _plain("c_fc", "c_proj", output="out_proj"),
+    "gptj": _plain("fc_in", "fc_out", output="out_proj"),
+    "codegen": _plain("fc_in", "fc_out", ("qkv_proj",), "out_proj"),
+    "mpt": _plain("up_proj", "down_proj", ("Wqkv",), "out_proj"),
+}
+
+# Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or only later.
+TAKEN_PAST_THE_LAYER = {
+    **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
+    **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
+}
+# Linear layers that say which experts are asked, or how much of a shared one is taken: no adapter, and 16 bit.
+ROUTERS = {
+    **dict.fromkeys(("gemma4", "gemma4_text"), ("proj",)),
+    **dict.fromkeys(("qwen2_moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next"), ("shared_expert_gate",)),
+    "hunyuan_v1_moe": ("wg",),
+    "jetmoe": ("layer",),
+}
+# Linear layers that get no adapter (core/engine/parts): peft 0.21 takes these names for experts in these families (transformers'
+# conversion_mapping), and refuses those of Mamba.
+_NOT_BY_PEFT = {
+    **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("gate", "w1", "w2", "w3")),
+    **dict.fromkeys(
+        ("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo",
+         "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe",
+         "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker", "sarvam_mla", "solar_open"),
+        ("gate", "gate_proj", "up_proj", "down_proj"),
+    ),
+    **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj", "conv1d")),
+}  # fmt: skip
+WITHOUT_ADAPTER = {
+    family: tuple(name for names in (_NOT_BY_PEFT, TAKEN_PAST_THE_LAYER, ROUTERS) for name in names.get(family, ()))
+    for family in {**_NOT_BY_PEFT, **TAKEN_PAST_THE_LAYER, **ROUTERS}
+}
+
+
+def names_in(target_modules: str) -> set[str]:
+    return {name.strip() for name in target_modules.split(",") if name.strip()}
+
+
+def names_of(model_type: str) -> Names:
+    return _FAMILIES.get(model_type, Names())
+
+
+# Cached: advice asks for the same few models some hundred times.
+@lru_cache(maxsize=512)
+def attention_of(model_type: str, h: int, layers: int, query: int, key_value: int) -> tuple[Matrix, ...]:
+    names = names_of(model_type)
+    widths = (query, key_value, key_value) if len(names.attention) == 3 else (query + 2 * key_value,)
+    inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]
+    return (*inputs, Matrix(names.output, query, h, layers))
+
+
+@lru_cache(maxsize=512)
+def mlp_of(model_type: str, kind: str, h: int, parts: tuple[tuple[int, int], ...]) -> tuple[Matrix, ...]:
+    """parts: width and number of layers that have it."""
+    names, found = names_of(model_type), []
+    joined = kind == "gated" and len(names.mlp) == 2
+    for width, count in parts:
+        if width and count:
+            found += [Matrix(name, h, 2 * width if joined else width, count) for name in names.mlp[:-1]]
+            found.append(Matrix(names.mlp[-1], width, h, count))
+    return tuple(found)
