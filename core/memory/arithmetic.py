@@ -326,7 +326,11 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
     besides = windows(shape, setup) + scans(shape, setup)
     again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0
-    at_mlp, scores = again + setup.base_bytes * max(product, norm), _scores("moving", shape, setup)
+    # An embedding in every layer comes in behind the MLP: what it kept has gone when backward is there.
+    behind = (
+        _values(shape, constants.kept_with_per_layer_inputs) if again and shape.per_layer_size and setup.trainer.counted else 0.0
+    )
+    at_mlp, scores = again + setup.base_bytes * (max(product, norm) - behind), _scores("moving", shape, setup)
     if not _bends_scores(shape, setup):
         return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
     done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward

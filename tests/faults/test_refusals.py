@@ -175,7 +175,7 @@ class Cancelled:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, ends_by_itself: bool = True):
         self.exports = Exports(Workspace.open(folder))
         request = ExportRequest(workspace=str(folder), run="run", kind="gguf", quant="q8_0")
-        monkeypatch.setattr(self.exports, "request", lambda *asked: request)
+        monkeypatch.setattr(self.exports, "request", lambda *asked, **more: request)
         monkeypatch.setattr(self.exports, "runs", SimpleNamespace(get=lambda run_id: SimpleNamespace(id=run_id, name="Pirate")))
         monkeypatch.setattr(exports, "CANCEL_S", 0.3)
         monkeypatch.setattr(exports, "kill_tree", self._kill)

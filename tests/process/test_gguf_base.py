@@ -15,10 +15,9 @@ from transformers import AutoConfig, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from core.errors import ExportError, ModelError
-from core.export.llamacpp import base, child, unpack
+from core.export.llamacpp import base, child, pre_tokenizers, unpack
 from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.child import Refused
-from core.export.llamacpp.make import pre_tokenizer
 from core.export.llamacpp.tools import Tools
 from core.models.library import Models
 from core.workspace.folder import Workspace
@@ -64,7 +63,7 @@ def as_gguf(folder: Path, tools: Tools, work: Path, kind: str = "bf16") -> Path:
     """folder by llama.cpp's own converter."""
     out = work / f"{folder.name}.gguf"
     request = {"converter": str(tools.converter), "runtime": str(tools.runtime), "model": str(folder), "out": str(out), "kind": kind,
-               "name": folder.name, "stop": "", "pre": pre_tokenizer(folder)}  # fmt: skip
+               "name": folder.name, "stop": "", "pre": pre_tokenizers.name_of(folder)}  # fmt: skip
     child.ask("core.export.llamacpp.convert", request, work, work / "log", lambda: None, out.name)
     return out
 

@@ -79,7 +79,7 @@ def test_what_cannot_be_placed_leaves_nothing_and_the_earlier_one_stays(tmp_path
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(lmstudio, "_link_or_copy", full)
+        broken.setattr(lmstudio.files, "link_or_copy", full)
         with pytest.raises(RunError, match="full|free"):
             lmstudio.place(file, "Run", models)
         assert list(models.rglob("*")) == []
