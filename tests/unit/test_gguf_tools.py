@@ -215,3 +215,17 @@ def test_every_wheel_is_pinned_by_version_and_hash() -> None:
     assert len(wanted) == 5 and all("==" in line for line in wanted)
     assert len([line for line in lines if "--hash=sha256:" in line and len(line.split("sha256:")[1].strip(" \\")) == 64]) == 23
     assert sys.version_info[:2] <= (3, 13) and platform.system()
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        ("Traceback (most recent call last):\nKeyError: 'x'\nFailed to load CPU gemm_4bit_forward: No module named 'kernels'.\n", "KeyError: 'x'"),
+        ("torch.OutOfMemoryError: no room\nTraceback\n  File x\nnumpy.exceptions.AxisError: axis\n", "numpy.exceptions.AxisError: axis"),
+        ("ERROR: no such option\n\n", "ERROR: no such option"),
+        ("", "-"),
+    ],
+)  # fmt: skip
+def test_a_process_that_died_says_the_error_that_ended_it(words: str, last: str) -> None:
+    """Not what a library said behind it: bitsandbytes, of kernels that it looks for."""
+    assert child.last_line(words) == last

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from core.system.processes import kill_tree, own_group, worker_environment
 
 POLL_S = 0.1
 LAST_WORDS = 2000
+ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt)\b")
 
 
 def run(
@@ -73,8 +75,10 @@ def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Call
 
 
 def last_line(words: str) -> str:
+    """The error that Python ended with, where there is one: libraries say their own things behind it, and before."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "-"
+    errors = [line for line in lines if ERROR.match(line)]
+    return (errors or lines)[-1][:300] if lines else "-"
 
 
 class Refused(Exception):
