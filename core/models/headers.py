@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from core import files
 from core.errors import ModelError
-from core.models.shapes.matrices import WITHOUT_ADAPTER
+from core.models.shapes.matrices import CALLED_IN_FILES, WITHOUT_ADAPTER
 from core.models.shapes.shape import Held, ModelShape
 
 LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
@@ -143,6 +143,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
     params = four_bit = stored = beside = of_experts = 0
     widths: dict[str, int] = {}
     passed_over = WITHOUT_ADAPTER.get(str(config.get("model_type")), ())
+    called = CALLED_IN_FILES.get(str(config.get("model_type")), {})
     for tensor in tensors:
         if _is_left_out(tensor.name, shape):
             continue
@@ -159,6 +160,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
         params += count
         four_bit += count if is_packed or _is_linear(tensor) else 0
         if _is_linear(tensor) and (name := tensor.name.split(".")[-2]) not in passed_over:
+            name = called.get(name, name)
             widths[name] = widths.get(name, 0) + sum(tensor.shape)
         of_experts += _expert_width(tensor)
     if not params:

@@ -53,6 +53,8 @@ _FAMILIES = {
     "mpt": _plain("up_proj", "down_proj", ("Wqkv",), "out_proj"),
 }
 
+# Layers that files call otherwise than the class that loads them (transformers' conversion_mapping).
+CALLED_IN_FILES = {"lfm3": {"gate_proj": "g_proj"}}
 # Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or only later.
 TAKEN_PAST_THE_LAYER = {
     **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
