@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
+from core.advice import plan
 from core.data.tokenizer import Tokenizer
 from core.engine import base_model
 from core.errors import ModelError
 from core.models.library import Models
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.process import Launcher
+from core.runs.reporter import Reporter
+from core.runs.states import State
+from core.training import worker
 from core.workspace.folder import Workspace
 from tests.kit import families
 from tests.kit.trainer import FP32
@@ -92,3 +99,16 @@ def test_a_tokenizer_without_a_template_speaks_in_a_plain_one(base: Path) -> Non
     config.pop("chat_template", None)
     (base / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
     assert Tokenizer(obtain(base)).prompt([{"role": "user", "content": "Hi"}])
+
+
+def test_a_template_that_writes_nothing_ends_a_run_before_its_weights_are_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "chat_template.jinja").write_text("{# nothing #}", "utf-8")
+    monkeypatch.setattr(base_model, "load_finite", lambda *_, **__: pytest.fail("weights were read"))
+    space = models(base).workspace
+    value = {"model": {"id": "library:base"}, "data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 1}}
+    run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
+    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, space)) as reporter:
+        worker.carry_out(run, space, reporter)
+    status = run.status()
+    assert status.state == State.FAILED and status.message is not None and "template" in status.message.render("en")
+    assert status.message.key == "template.renders_nothing"
