@@ -26,7 +26,7 @@ from tests.kit.durations import cache
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, **unpack.LLAMA3}
 # What came of the others at bf16, 2026-11-28 (--full): refused by transformers' reader or by the comparison, each with its sentence.
-COME_BACK = ("llama",)
+COME_BACK = ("lfm2", "llama", "mixtral")
 
 
 @pytest.fixture

@@ -50,8 +50,10 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
             file.parent, gguf_file=file.name, config=config, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError) as error:
-        raise Refused("base_unreadable", architecture=architecture, reason=str(error).strip().split("\n")[0][:200]) from error
+    except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
+        raise Refused(
+            "base_unreadable", architecture=architecture, reason=str(error).strip().split("\n")[0][:200].rstrip(".")
+        ) from error
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     pre = reader.fields.get("tokenizer.ggml.pre")
