@@ -79,15 +79,11 @@ class Parent:
     """The end of the process that was started. To be made before any import that is slow.
 
     From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and print to the
-    other. On Windows it must not be the pipe: the runtime of numpy's Fortran library asks for the standard handles when it is
-    loaded, and waits for the pending read of the thread that listens there (numpy issue 24290).
+    other.
     """
 
     def __init__(self) -> None:
-        self._source = os.fdopen(os.dup(0), "rb")
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
+        self._source = _stdin_laid_aside()
         self._output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
         os.dup2(2, 1)
 
@@ -103,6 +99,27 @@ class Parent:
             gone()
 
         threading.Thread(target=read, name="lines", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """For a process that is told nothing: it ends when its stdin does, at whatever it is, since whoever started it is gone."""
+    source = _stdin_laid_aside()
+
+    def wait() -> None:
+        source.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def _stdin_laid_aside() -> IO[bytes]:
+    """The pipe, in whose place descriptor 0 is the null device. On Windows it must not be the pipe: the runtime of numpy's Fortran library
+    asks for the standard handles when it is loaded, and waits for the pending read of the thread that listens there (numpy issue 24290)."""
+    source = os.fdopen(os.dup(0), "rb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return source
 
 
 def _each_line(source: IO[bytes], hear: Callable[[Any], None]) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from core import files
 from core.errors import ExportError
+from core.system.lines import end_with_parent
 from core.system.processes import kill_tree, own_group, worker_environment
 
 POLL_S = 0.1
@@ -91,7 +91,7 @@ class Refused(Exception):
 
 def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     """The main function of such a process. Anything else that is raised ends it with its traceback and without an answer."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     asked, said = map(Path, sys.argv[1:3])
     try:
         found = work(json.loads(asked.read_text("utf-8")))
@@ -100,9 +100,3 @@ def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     files.replace_json(said, found)
     sys.stdout.flush()
     os._exit(0)  # libraries of a runtime have been seen to fall over at the end of Python
-
-
-def _end_with_parent() -> None:
-    """Nothing is ever written into the pipe: it only ends."""
-    sys.stdin.buffer.read()
-    os._exit(1)

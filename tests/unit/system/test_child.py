@@ -70,14 +70,25 @@ def test_the_dry_run_worker_leaves_no_pipe_as_stdin_when_torch_is_imported() -> 
     assert first_heavy_import(["core.trial.dry_run_worker"], {"id": 1, "question": {}}) == 0
 
 
+def test_what_converts_to_gguf_leaves_no_pipe_as_stdin_when_torch_is_imported(tmp_path: Path) -> None:
+    """It listens for the end of whoever started it, and torch comes with llama.cpp's converter."""
+    (tmp_path / "conversion").mkdir()
+    (tmp_path / "model").mkdir()  # apart: a model's folder with Python in it is refused
+    (tmp_path / "conversion" / "__init__.py").write_text("import torch")
+    request = {"converter": str(tmp_path), "runtime": str(tmp_path), "model": str(tmp_path / "model")}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    arguments = ["core.export.llamacpp.convert", str(tmp_path / "request.json"), str(tmp_path / "answer.json")]
+    assert first_heavy_import(arguments, {}) == 0
+
+
 def test_the_look_at_stdin_can_fail() -> None:
     assert first_heavy_import(["torch"], {}) == 9
 
 
 def test_no_worker_reads_stdin_by_its_name() -> None:
     """It would hold the handle that libraries ask for; `core.system.lines` gives it a source of its own."""
-    workers = sorted((PROJECT / "core").rglob("*worker.py"))
-    assert workers
+    workers = sorted([*(PROJECT / "core").rglob("*worker.py"), *(PROJECT / "core" / "export" / "llamacpp").glob("*.py")])
+    assert len(workers) > 15
     assert [file.name for file in workers if "sys.stdin" in file.read_text("utf-8")] == []
 
 
