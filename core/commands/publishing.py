@@ -25,6 +25,7 @@ class Wish:
     kind: str = "adapter"
     quant: str | None = None
     checkpoint: str | None = None
+    strength: float = 1.0
     private: bool = True
     with_film: bool = False
     yes: bool = False
@@ -36,7 +37,7 @@ def to_hub(exports: Exports, run: RunFolder, wish: Wish) -> None:
     check_name(wish.repo, run.name)
     if wish.kind not in ("adapter", "merged", "gguf"):
         raise ExportError("export.unknown_target", found=wish.kind[:40], there=["adapter", "merged", "gguf"])
-    result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint) or _made(exports, run, wish)
+    result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint, wish.strength) or _made(exports, run, wish)
     publishing = Publishing(exports.workspace, exports.runs)
     parcel = publishing.pack(result, wish.repo, wish.with_film)
     if not wish.as_json:
@@ -55,15 +56,15 @@ def to_hub(exports: Exports, run: RunFolder, wish: Wish) -> None:
 
 def _made(exports: Exports, run: RunFolder, wish: Wish) -> ExportResult:
     """The export, made and proven as `export --to` makes it."""
-    job = exports.start(run, wish.kind, wish.quant, wish.checkpoint)
+    job = exports.start(run, wish.kind, wish.quant, wish.checkpoint, strength=wish.strength)
     try:
         status = job.wait(on_status=None if wish.as_json else _Stages().show)
     except KeyboardInterrupt:
-        status = exports.cancel(run.id, wish.kind, wish.quant, wish.checkpoint) or job.status()
+        status = exports.cancel(run.id, wish.kind, wish.quant, wish.checkpoint, wish.strength) or job.status()
         say(_ending(status))
         raise typer.Exit(3) from None
     job.process.wait()
-    result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint)
+    result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint, wish.strength)
     if status.state != "done" or result is None:
         raise ExportError(_ending(status))
     return result

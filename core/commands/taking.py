@@ -11,7 +11,7 @@ from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.handing import Receiver
 from core.commands.publishing import Wish, to_hub
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
-from core.errors import GarageError, RecipeError
+from core.errors import ExportError, GarageError, RecipeError
 from core.export.exports import KINDS, Exports, ExportStatus, read_result
 from core.export.llamacpp import tools
 from core.messages import msg
@@ -89,7 +89,9 @@ def export(
     exports = Exports(space)
     chosen = Runs(space).find(run)
     if to == "hub":
-        return to_hub(exports, chosen, Wish(repo or "", kind, quant, checkpoint, private, film, yes, as_json))
+        if base_gguf is not None:
+            raise ExportError("export.base_gguf")
+        return to_hub(exports, chosen, Wish(repo or "", kind, quant, checkpoint, strength, private, film, yes, as_json))
     if (KINDS.get(to) or "").startswith("gguf") and not as_json and (offer := tools.offer(space)):
         say(offer)
     receiver = Receiver.find(to, space, chosen)

@@ -44,9 +44,8 @@ ExportKind = Literal["adapter", "merged", "gguf", "gguf-lora"]
 KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf", "lmstudio": "gguf",
                                 "gguf-lora": "gguf-lora"}  # fmt: skip
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
-MMPROJ = (
-    "mmproj-"  # how the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that
-)
+# How the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that.
+MMPROJ = "mmproj-"
 WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
 GGUF_KINDS = ("gguf", "gguf-lora")
 MOST_STRENGTH = 4.0
@@ -457,9 +456,11 @@ class Exports:
         name = self.request(self.runs.get(run_id), to, quant, checkpoint, strength=strength).name
         return self._job(name).end(self._started.get(name), msg("export.cancelled"))
 
-    def finished(self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None) -> ExportResult | None:
+    def finished(
+        self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
+    ) -> ExportResult | None:
         """One that is there and of the adapter as it is now. Raises as `request`."""
-        request = self.request(run, to, quant, checkpoint)
+        request = self.request(run, to, quant, checkpoint, strength=strength)
         found = read_result(self.workspace.exports / request.name)
         trained = (adapter_folder(run, checkpoint) / "adapter_model.safetensors").stat().st_mtime
         return found if found and found.name == request.name and found.created >= trained else None

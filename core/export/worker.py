@@ -413,7 +413,12 @@ class Exporter:
         request = self.request
         file = self._gguf_name() if request.kind in GGUF_KINDS else ""
         return model_card.Form(
-            kind=request.kind, step=step_of(request.checkpoint), quant=request.quant or "", file=file, dtype=dtype
+            kind=request.kind,
+            step=best.step_of(request.checkpoint) if request.checkpoint else None,
+            strength=request.strength,
+            quant=request.quant or "",
+            file=file,
+            dtype=dtype,
         )
 
     def _publish(self, out: Path, result: ExportResult) -> ExportResult:
@@ -445,10 +450,6 @@ def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
     from core.export.gguf import BYTES_A_PARAMETER
 
     return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)
-
-
-def step_of(checkpoint: str | None) -> int | None:
-    return best.step_of(checkpoint) if checkpoint else None
 
 
 def folder_bytes(folder: Path) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from core.commands.__main__ import main
 from core.errors import BusyError, ExportError, StopRequested
-from core.export.exports import ExportCheck, ExportResult, ExportStatus
+from core.export.exports import ExportCheck, ExportResult, Exports, ExportStatus
 from core.export.hub import parcel, sending
 from core.export.hub.publishing import Publishing
 from core.export.hub.sending import Sender
@@ -284,6 +284,11 @@ def test_the_command_lists_what_would_leave_and_sends_it_with_yes(
     assert said["published"] and said["message"]["key"] == "publish.done_public" and hub.rows == [{"id": REPO, "private": False}]
     assert main([*asked, "--repo", REPO, "--yes"]) == 1
     assert "everybody can see it" in capsys.readouterr().err
+    assert main([*asked, "--repo", REPO, "--base-gguf", "base.gguf"]) == 2
+    assert "--base-gguf" in capsys.readouterr().err
+    wanted: list[float] = []
+    monkeypatch.setattr(Exports, "finished", lambda _, *asked: wanted.append(asked[-1]) or adapter)
+    assert main([*asked, "--repo", REPO, "--strength", "0.5"]) == 0 and wanted == [0.5], "it was left out without a word"
 
 
 @pytest.mark.spawn

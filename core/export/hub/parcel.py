@@ -65,6 +65,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
     form = model_card.Form(
         kind=result.kind,
         step=step_of(result.checkpoint) if result.checkpoint else None,
+        strength=result.strength,
         quant=result.quant or "",
         file=result.gguf,
         dtype=result.dtype,

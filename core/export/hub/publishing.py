@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 
 from core import files
 from core.errors import BusyError
@@ -68,10 +69,10 @@ class Publishing:
         """Of the newest attempt to publish this export; None where there never was one."""
         return self._job(export).status(self._started.get(export))
 
-    def wait(self, export: str, on_status: object = None) -> ExportStatus:
+    def wait(self, export: str, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
         """The status once it is over."""
         while (status := self.status(export)) and status.active:
-            if callable(on_status):
+            if on_status:
                 on_status(status)
             time.sleep(0.1)
         return status or ExportStatus(state="failed", message=msg("export.went_away"))

@@ -28,11 +28,12 @@ SMALLER = ("q",)  # how the types of a GGUF file begin that are quantised; f16 a
 
 @dataclass(frozen=True)
 class Form:
-    """What the card lies beside. step: of the adapter it was made from, None for the run's own; file: of a GGUF; dtype: of a merged model;
+    """What the card lies beside. step: of the adapter it was made from, None for the run's own; strength: how much of it the base takes; file: of a GGUF; dtype: of a merged model;
     proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked its answers."""
 
     kind: Literal["adapter", "merged", "gguf", "gguf-lora"] = "adapter"
     step: int | None = None
+    strength: float = 1.0
     quant: str = ""
     file: str = ""
     dtype: str = ""
@@ -70,7 +71,7 @@ def write(
         f"**Data:** {_data(facts)} This card holds no row of it, and no name of a file.",
         *_continues(facts),
         *([f"**Compared with the adapter before it was passed on:** {form.proof.render('en')}."] if form.proof else []),
-        f"## Settings and figures\n\n{_table(_settings(recipe) + _figures(facts, metrics, form))}",
+        f"## Settings and figures\n\n{_table(_settings(recipe, form) + _figures(facts, metrics, form))}",
         *(more or []),
         f"## How to load it\n\n{_loading(form)}",
         *([f"## Versions\n\n{_table(sorted(facts.versions.items()))}"] if facts.versions else []),
@@ -135,10 +136,11 @@ def _continues(facts: RunFacts) -> list[str]:
     return [f"{named}; the steps below are those of this run alone."]
 
 
-def _settings(recipe: Recipe) -> list[tuple[str, Any]]:
+def _settings(recipe: Recipe, form: Form) -> list[tuple[str, Any]]:
     adapter, train = recipe.adapter, recipe.train
     return [
-        ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha), ("target_modules", adapter.target_modules),
+        ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
+        *([("strength", f"{form.strength:g} of the adapter as it was trained")] if form.strength != 1 else []), ("target_modules", adapter.target_modules),
         ("learning_rate", train.learning_rate), ("batch", f"{train.per_device_train_batch_size} x {train.gradient_accumulation_steps}"),
         ("max_length", recipe.data.max_length), ("seed", train.seed),
     ]  # fmt: skip

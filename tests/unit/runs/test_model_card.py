@@ -93,6 +93,11 @@ def test_a_card_of_a_checkpoint_tells_the_figures_until_its_step(run: RunFolder)
     assert "| last loss | 2.5000 |" in card and "| tokens seen | 2,000 |" in card and "best measured" not in card
 
 
+def test_a_card_says_how_much_of_the_adapter_was_taken_where_it_is_not_all(run: RunFolder) -> None:
+    assert "| strength | 0.5 of the adapter as it was trained |" in model_card.of_run(run, Form(kind="merged", strength=0.5))
+    assert "strength" not in model_card.of_run(run, Form(kind="merged"))
+
+
 @pytest.mark.parametrize(
     ("card", "expected", "key"),
     [
