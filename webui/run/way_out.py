@@ -14,7 +14,7 @@ import psutil
 
 from core.errors import GarageError
 from core.export import lmstudio, room
-from core.export.exports import KINDS, ExportResult, ExportStatus
+from core.export.exports import KINDS, QUANTS, ExportResult, ExportStatus
 from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
 from core.export.ollama.giving import Gift
@@ -33,7 +33,7 @@ from webui.run.publish import PublishPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
-GGUF = ("gguf:q4_k_m", "gguf:q5_k_m", "gguf:q6_k", "gguf:q8_0", "gguf:f16", "gguf:bf16")
+GGUF = tuple(form_of("gguf", quant) for quant in QUANTS)
 # What each place reads, the recommended one first: kind, or kind:quant.
 FORMS: dict[str, tuple[str, ...]] = {
     "ollama": GGUF,
@@ -165,7 +165,7 @@ class WayOut:
         shape, done = self.services.models.shape_here(row.model), self.services.exports.list()
         sizes = [(self._form_line(form, self._room(row, form, shape, done)), form) for form in forms]
         choice = gr.update(choices=sizes, value=forms[0])
-        can = gr.update(visible=_refusal(shape, forms[0]) is None)
+        can = gr.update(visible=self._refusal(shape, forms[0]) is None)
         return self.say(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can
 
     def _open(self, opened: str | None) -> RunRow | None:
@@ -181,7 +181,7 @@ class WayOut:
         if row is None or form not in self.forms(where):
             return shown("")
         shape = self.services.models.shape_here(row.model)
-        if refusal := _refusal(shape, form):
+        if refusal := self._refusal(shape, form):
             return shown(notice(w.of(refusal), "warn"))
         told = self._room(row, form, shape, self.services.exports.list())
         pairs = [(w.t("way_out.makes"), w.t(f"way_out.makes_{form.partition(':')[0]}", form=exported.name_of(form, w)))]
@@ -190,6 +190,17 @@ class WayOut:
         pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
         pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{form if form == 'gguf-lora' else where}"))]
         return shown(join([facts(pairs), *self._before(told, form, where)]))
+
+    def _refusal(self, shape: ModelShape | None, form: str) -> Message | None:
+        """Why a base cannot become a GGUF file, with what can be done instead. A llama.cpp of the person's own is asked by the export."""
+        if shape is None or not form.startswith("gguf"):
+            return None
+        try:
+            if tools.own_checkout(self.services.workspace):
+                return None
+        except GarageError as error:  # settings.yaml names a folder that is none
+            return error.message
+        return way_out({"model_type": shape.model_type}).why
 
     def _needs(self, told: room.Room) -> list[tuple[str, str]]:
         w = self.w
@@ -309,8 +320,3 @@ class WayOut:
         except OSError:
             pass  # the program that opens folders does not start: the folder's path is there to be copied
         return shown(notice(self.w.t("way_out.cannot_open", folder=folder), "warn"))
-
-
-def _refusal(shape: ModelShape | None, form: str) -> Message | None:
-    """Why a base cannot become a GGUF file, with what can be done instead."""
-    return way_out({"model_type": shape.model_type}).why if shape and form.startswith("gguf") else None

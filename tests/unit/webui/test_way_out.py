@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from core.export import elsewhere
 from core.export.exports import QUANTS, Difference, ExportCheck, ExportResult, ExportStatus
 from core.messages import msg
+from core.workspace.folder import Workspace
 from webui.kit.wording import Wording
 from webui.run import exported, way_out
 
@@ -98,6 +100,23 @@ def test_the_recommended_form_is_what_can_be_made_on_this_pc(usual: str, first: 
     assert page.forms("ollama")[0] == first and sorted(page.forms("ollama")) == sorted(way_out.GGUF)
     assert page.forms("garage") == ("adapter",) and page.forms("hub")[0] == "adapter"
     assert page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()
+
+
+def test_a_family_is_refused_before_the_button_but_for_who_has_a_llama_cpp_of_their_own(tmp_path: Path) -> None:
+    """That is asked by the export itself: its lists know families that ours do not."""
+    shape = SimpleNamespace(model_type="lfm3")
+    page = way_out.WayOut(SimpleNamespace(workspace=Workspace.open(tmp_path / "w")), EN, None)
+    refused = page._refusal(shape, "gguf:q4_k_m")
+    assert refused is not None and "b11960" in refused.render("en")
+    assert page._refusal(shape, "merged") is None and page._refusal(None, "gguf:q4_k_m") is None
+    for part in ("conversion/__init__.py", "gguf-py/gguf/__init__.py", "convert_lora_to_gguf.py"):
+        (tmp_path / "own" / part).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own" / part).touch()
+    (tmp_path / "w" / "settings.yaml").write_text(json.dumps({"llama_cpp": str(tmp_path / "own")}))
+    assert page._refusal(shape, "gguf:q4_k_m") is None
+    (tmp_path / "own" / "convert_lora_to_gguf.py").unlink()
+    broken = page._refusal(shape, "gguf:q4_k_m")
+    assert broken is not None and "convert_lora_to_gguf.py" in broken.render("en")
 
 
 def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_lm_studio(tmp_path: Path) -> None:
