@@ -32,7 +32,7 @@ from core.export import merge, proof, stored
 from core.export.exports import adapter_folder
 from core.export.llamacpp import make
 from core.export.llamacpp import tools as gguf_tools
-from core.export.llamacpp.proof import threads
+from core.export.llamacpp.child import threads
 from core.export.stored import Base
 from core.models.library import Models
 from core.runs.all import Runs

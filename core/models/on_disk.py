@@ -142,9 +142,8 @@ def _library(workspace: Workspace) -> Iterator[Kept]:
                 yield Kept("library", f"library:{folder.name}", folder, *_weighed(folder), is_ours=is_ours)
         for file in _files(root):
             if file.suffix == ".gguf" and not _is_part(file):
-                stat = file.stat()
                 made_from = gguf_names.made_from(file.stem)
-                yield Kept("library", file.name, file, stat.st_size, stat.st_atime, made_from=made_from, gguf=file)
+                yield Kept("library", file.name, file, *_weighed_one(file), made_from=made_from, gguf=file)
 
 
 def lm_studio_models(home: Path) -> list[Path]:
@@ -167,7 +166,7 @@ def _lm_studio() -> Iterator[Kept]:
             if size:
                 made_from = gguf_names.made_from(folder.name)
                 whole = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
-                best = max(whole, key=lambda file: file.stat().st_size, default=None)  # of several the least rounded
+                best = max(whole, key=_weighed_one, default=None)  # of several the least rounded
                 yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used, made_from=made_from, gguf=best)
 
 
@@ -218,6 +217,14 @@ def _entries(root: Path) -> list[Path]:
         return sorted(root.iterdir())[:MOST]
     except OSError:
         return []
+
+
+def _weighed_one(file: Path) -> tuple[int, float]:
+    """As `_weighed`, of a file; nothing of one that has gone."""
+    with suppress(OSError):
+        stat = file.stat()
+        return stat.st_size, max(stat.st_atime, stat.st_mtime)
+    return 0, 0.0
 
 
 def _weighed(folder: Path) -> tuple[int, float]:

@@ -16,7 +16,6 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from core.errors import ExportError, ModelError
 from core.export.llamacpp import base, child, pre_tokenizers, unpack
-from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.tools import Tools
 from core.models.library import Models
@@ -43,14 +42,6 @@ def unpacked_here(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ExportError(f"gguf.{refused.answer['refused']}", **refused.answer["found"]) from refused
 
     monkeypatch.setattr(child, "ask", here)
-
-
-@pytest.fixture(scope="session")
-def tools() -> Tools:
-    try:
-        return gguf_tools.obtain(Workspace.open(cache()))
-    except ExportError as error:
-        pytest.skip(str(error))
 
 
 def workspace_at(folder: Path) -> Workspace:
@@ -149,8 +140,9 @@ def test_what_is_wrong_before_anything_is_made(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ModelError):
         base.bring(space, tmp_path / "text.gguf", None)
     file = written(tmp_path / "模型 1.gguf", llama__vocab_size=4)
-    with pytest.raises(ExportError, match="cannot be the name"):
-        base.bring(space, file, "../out")
+    for name in ("../out", "ends with a dot.", " begins", "a" * 200, ""):
+        with pytest.raises(ExportError, match="cannot be the name"):
+            base.bring(space, file, name or " ")
     monkeypatch.setattr(base.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**6})())
     with pytest.raises(ExportError, match="of memory"):
         base.bring(space, file, None)

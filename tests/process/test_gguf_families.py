@@ -17,14 +17,11 @@ from core.engine import adapter, base_model
 from core.errors import ExportError
 from core.export import merge, stored
 from core.export.llamacpp import hub_words, make, proof, tower, ways_out
-from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.tools import Tools
 from core.export.proof import Method, Work
 from core.models.families import that_write
 from core.presets import PROJECT
-from core.workspace.folder import Workspace
 from tests.kit import families, gguf_tokenizers
-from tests.kit.durations import cache
 from tests.kit.trainer import FP32
 
 QUANTISED = ("q8_0", "q4_k_m")
@@ -60,14 +57,6 @@ PICTURES = {
     "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 3136, "longest_edge": 50176}, "min_pixels": 3136,
     "max_pixels": 50176, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def tools() -> Tools:
-    try:
-        return gguf_tools.obtain(Workspace.open(cache()))
-    except ExportError as error:
-        pytest.skip(str(error))
 
 
 def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str] = QUANTISED) -> list[str]:

@@ -21,7 +21,6 @@ from core.export import merge, worker
 from core.export import proof as exports_proof
 from core.export.exports import QUANTS, ExportRequest, Exports, ExportStatus, JobFolder
 from core.export.llamacpp import child, make, proof
-from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.tools import Tools
 from core.export.proof import Method, Work
 from core.models import starter
@@ -32,14 +31,6 @@ from tests.kit.files import link_or_copy
 from tests.process.test_export import FLOAT32, MESSAGES, Trained, train
 
 PROBES = 4  # three rows of the run and a question
-
-
-@pytest.fixture(scope="session")
-def tools() -> Tools:
-    try:
-        return gguf_tools.obtain(Workspace.open(cache()))
-    except ExportError as error:
-        pytest.skip(str(error))
 
 
 def with_tools(root: Path, library: Path | None = None) -> Workspace:

@@ -90,9 +90,8 @@ class SettingsPage:
             free = format.bytes_used(shutil.disk_usage(workspace.root).free)
         except OSError:
             free = w.t("settings_page.unknown")
-        libraries = join(tag("div", str(folder)) for folder in workspace.library_folders if folder != workspace.from_gguf) or w.t(
-            "settings_page.no_library"
-        )
+        named = [folder for folder in workspace.library_folders if folder != workspace.from_gguf]
+        libraries = join(tag("div", str(folder)) for folder in named) or w.t("settings_page.no_library")
         pairs = [
             (w.t("settings_page.workspace"), str(workspace.root)),
             (w.t("settings_page.disk_free"), free),

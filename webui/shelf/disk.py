@@ -132,14 +132,8 @@ def making(each: Making | None, w: Wording) -> Html | str:
         "div", tag("strong", w.t("disk_view.making", file=each.file)), tag("span", w.t(f"disk_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
         class_="lg-shelf-head",
     )  # fmt: skip
-    button = tag(
-        "button",
-        w.t("disk_view.remove" if is_over else "disk_view.cancel"),
-        type="button",
-        data_act="cancel",
-        data_kept="-",
-        class_="lg-small",
-    )
+    label = w.t("disk_view.remove" if is_over else "disk_view.cancel")
+    button = tag("button", label, type="button", data_act="cancel", data_kept="-", class_="lg-small")
     return tag("ul", tag("li", join([head, notice(w.of(each.message), tone), tag("p", button)])), class_="lg-downloads")
 
 

@@ -187,11 +187,8 @@ def character_ai(source: Source, limits: Limits) -> Iterator[Said]:
         author = turn["author"] if isinstance(turn.get("author"), dict) else {}
         answers = [one for one in turn["candidates"] if isinstance(one, dict)]
         chosen = next((one for one in answers if one.get("candidate_id") == turn.get("primary_candidate_id")), (answers or [{}])[0])
-        name, text, when = (
-            str(author.get("name") or "?"),
-            str(chosen.get("raw_content") or "").strip(),
-            dates.iso(turn.get("create_time")),
-        )
+        name, when = str(author.get("name") or "?"), dates.iso(turn.get("create_time"))
+        text = str(chosen.get("raw_content") or "").strip()
         yield Said(name, text, when, left=left_of(text), is_model=author.get("is_human") is not True)
         if len(answers) > 1:
             yield Said(name, "", when, left=Loss("branch"))

@@ -29,11 +29,10 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 RECORD = "from_gguf.json"
-WHOLE = ("F32", "F16", "BF16")  # types of tensors that llama.cpp reads as exactly as we do
 MOST_DIVERGENCE, MOST_IN_16_BIT = 5e-4, 0.02  # nats, as of an export (core.export.llamacpp.proof)
 SPARE_BYTES = 1_000_000_000  # of a process with torch in it
 Report = Callable[[str, float | None], None]
-NAME = re.compile(r"[\w][\w .-]{0,80}")
+NAME = re.compile(r"\w(?:[\w .-]{0,78}\w)?")  # Windows drops a dot or a space at the end
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def bring(
             with FileLock(workspace.from_gguf / f".{called}.lock", timeout=0):
                 if target.exists():
                     raise ExportError("gguf.base_exists", name=called, folder=target)
-                exact = room_for(shape.params, workspace.from_gguf)
+                exact = room_for(shape.params, workspace.from_gguf, file.stat().st_size)
                 try:
                     return _made(workspace, file, source or file.name, scratch, target, exact, report, check)
                 finally:
@@ -83,10 +82,10 @@ def bring(
             raise ExportError("gguf.base_at_work", name=called) from None
 
 
-def room_for(parameters: int, folder: Path) -> bool:
-    """Whether the comparison has room for float32. Raises ExportError where disk or memory do not do: the folder and llama.cpp's 16-bit copy
-    on the disk, the model in 16 bit in memory."""
-    free, need = shutil.disk_usage(folder).free, 4 * parameters + SPARE_BYTES
+def room_for(parameters: int, folder: Path, file_bytes: int) -> bool:
+    """Whether the comparison has room for float32. Raises ExportError where disk or memory do not do: the folder, llama.cpp's 16-bit copy
+    and, from another disk, the file on the disk, the model in 16 bit in memory."""
+    free, need = shutil.disk_usage(folder).free, 4 * parameters + file_bytes + SPARE_BYTES
     if free < need:
         raise ExportError("gguf.base_no_disk", free_gb=round(free / 1e9, 1), need_gb=round(need / 1e9, 1), folder=folder)
     free, need = psutil.virtual_memory().available, 2 * parameters + SPARE_BYTES
@@ -133,7 +132,7 @@ def _made(
 
 def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, check: Callable[[], None]) -> dict[str, Any]:
     """llama.cpp's answer, from 16-bit weights that it unpacked itself."""
-    common = {"runtime": str(there.runtime), "folder": str(scratch), "threads": psutil.cpu_count(logical=False) or 2}
+    common = {"runtime": str(there.runtime), "folder": str(scratch), "threads": child.threads()}
     unpacked = {"do": "quantise", "source": "file.gguf", "target": "sixteen.gguf", "kind": "f16"}
     child.ask("core.export.llamacpp.questions", common | unpacked, scratch, log, check, "sixteen.gguf")
     (scratch / "file.gguf").unlink()
@@ -152,9 +151,6 @@ def told(made: Brought) -> Message:
 
 def warning(workspace: Workspace, model_id: str) -> Message | None:
     """What is to be known of a base that was made of a GGUF file; None for any other."""
-    record = (
-        files.read_object(workspace.from_gguf / model_id.removeprefix("library:") / RECORD)
-        if model_id.startswith("library:")
-        else {}
-    )
+    folder = workspace.from_gguf / model_id.removeprefix("library:")
+    record = files.read_object(folder / RECORD) if model_id.startswith("library:") else {}
     return msg("gguf.base_was_rounded", file=record["file"]) if record.get("file") else None

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from core import files
 from core.errors import ExportError
 from core.system.lines import end_with_parent
@@ -72,6 +74,10 @@ def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Call
     if refused := answer.get("refused"):
         raise ExportError(f"gguf.{refused}", **answer.get("found", {}))
     return answer
+
+
+def threads() -> int:
+    return psutil.cpu_count(logical=False) or 2
 
 
 def last_line(words: str) -> str:

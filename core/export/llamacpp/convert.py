@@ -101,9 +101,7 @@ def _convert(folder: Path, request: dict[str, Any]) -> None:
         except NotImplementedError as error:
             key = "pre_tokenizer" if "pre-tokenizer" in str(error) else "not_implemented"
             raise Refused(key, reason=str(error)[:200]) from error
-        except (
-            FileNotFoundError
-        ) as error:  # of a tokenizer: transformers 5 saves no tokenizer.model, which some families are read by
+        except FileNotFoundError as error:  # tokenizer.model, which transformers 5 does not save and some families are read by
             raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
 
 

@@ -121,7 +121,7 @@ def quantise(order: Order, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
     target = order.work / f"{order.quant}.gguf"
     request = {
         "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name, "target": target.name,
-        "kind": order.quant, "threads": proof.threads(),
+        "kind": order.quant, "threads": child.threads(),
     }  # fmt: skip
     look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)
     answer = child.ask("core.export.llamacpp.questions", request, order.work, order.log, look, target.name)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import GenerationConfig
 
@@ -104,13 +103,9 @@ class Asking:
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],
-            "length": longest + proof.ANSWER_TOKENS, "answer": proof.ANSWER_TOKENS, "answers": answers, "threads": threads(),
+            "length": longest + proof.ANSWER_TOKENS, "answer": proof.ANSWER_TOKENS, "answers": answers, "threads": child.threads(),
         }  # fmt: skip
         return child.ask("core.export.llamacpp.questions", request, self.folder, self.log, self.check, file.name)
-
-
-def threads() -> int:
-    return psutil.cpu_count(logical=False) or 2
 
 
 def stop_of(tokenizer: Any) -> int | None:

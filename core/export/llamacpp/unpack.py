@@ -30,13 +30,14 @@ CLOSE = 1e-3  # of a factor that a file holds in float32
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
     """request: file, out (a folder that is made), logs (a file), exact (whether the comparison has room for float32). Returns what
-    `questions.ask` takes, and architecture, tensors."""
+    `questions.ask` takes, and has_template."""
     file, out = Path(request["file"]), Path(request["out"])
     reader = gguf.GGUFReader(file)
-    if len(kinds := [field for field in reader.fields if field.endswith("split.count")]) and reader.fields[kinds[0]].contents() > 1:
+    parts = reader.fields.get("split.count")
+    if parts is not None and parts.contents() > 1:
         raise Refused("base_split", file=file.name)
     unpack(file, reader, out)
-    return {"tensors": len(reader.tensors)} | asked(out, Path(request["logs"]), bool(request["exact"]))
+    return asked(out, Path(request["logs"]), bool(request["exact"]))
 
 
 def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
@@ -51,9 +52,8 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
-        raise Refused(
-            "base_unreadable", architecture=architecture, reason=str(error).strip().split("\n")[0][:200].rstrip(".")
-        ) from error
+        reason = str(error).strip().split("\n")[0][:200].rstrip(".")
+        raise Refused("base_unreadable", architecture=architecture, reason=reason) from error
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     pre = reader.fields.get("tokenizer.ggml.pre")
@@ -73,7 +73,7 @@ def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> dict[s
         return {}
     found = [float(value) for value in table.data.reshape(-1)]
     theta, factor = float(config.rope_parameters["rope_theta"]), max(found)
-    expected = [llama3_factor(theta ** (2 * i / (2 * len(found))), factor) for i in range(len(found))]
+    expected = [llama3_factor(theta ** (i / len(found)), factor) for i in range(len(found))]
     if not all(math.isclose(a, b, rel_tol=CLOSE) for a, b in zip(found, expected, strict=True)):
         raise Refused("base_positions", kind="rope_freqs")
     return LLAMA3 | {"rope_type": "llama3", "factor": factor}

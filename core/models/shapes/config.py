@@ -137,9 +137,7 @@ def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
 def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
     """Families that say in words of their own how wide experts are, and which layers have them."""
     listed = config.get("layers_block_type")
-    if wide := _number(
-        config, "intermediate_size_mlp"
-    ):  # Llama 4: intermediate_size is an expert's, and a shared one is always there
+    if wide := _number(config, "intermediate_size_mlp"):  # Llama 4: intermediate_size is an expert's, a shared one is always there
         values["expert_size"] = values["shared_expert_size"] = values["intermediate_size"]
         values["intermediate_size"] = wide
         values["expert_layers"] = values["num_hidden_layers"] // max(1, _number(config, "interleave_moe_layer_step"))
