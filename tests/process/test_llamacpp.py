@@ -80,7 +80,7 @@ def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFa
     order = order_of(tuned, tools, merged, work)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof, "PROMPTS", PROBES)
-        patch.setattr(proof, "threads", lambda: 1)  # two of llama.cpp's wait for each other where a PC is busy
+        patch.setattr(child, "threads", lambda: 1)  # two of llama.cpp's wait for each other where a PC is busy
         tokenizer = tokenizer_of(tuned.run)
         probes, own = proof.probes_of(MESSAGES, tokenizer, by_layer=False)
         kept = proof.Kept(work / "adapter.logs", 60)
