@@ -2,12 +2,10 @@
 
 <root>/<id>/source.<kind>   the file as it was given, byte for byte
 <root>/<id>/dataset.json    a DatasetInfo; written last, so a folder without it is an import that never finished
-<root>/<id>/rows-*.arrow     its rows as they were read (core/data/sets/rows), for each way of reading them; may be deleted at any time
 <root>/<id>/edits-*.jsonl, written-*.jsonl, edits.lock    its versions (core/data/sets/edits)
 <root>/<id>/report-*.json      of versions (core/data/sets/changed); may be deleted at any time
 <root>/<id>/importing       the process id of whoever is importing; gone when dataset.json is there
-<root>/.reports/<key>.json  what `inspect_file` said, by the file's sha256 and format; may be deleted at any time
-<root>/.rows/<key>.arrow    the same of samples and library files
+rows-*.arrow, .rows, .reports    what was read of them (core/data/sets/readings); may be deleted at any time
 <root>/.trash-*             deleted, but a program still had a file open
 
 One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are
@@ -27,70 +25,28 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
 
 from core import files
-from core.data.formats import Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.encodings import LIKELY
-from core.data.reading.rows import SUFFIXES, WRITING, Source
-from core.data.sets import changed, inspection, rows
+from core.data.reading.rows import SUFFIXES, WRITING
+from core.data.sets import changed
 from core.data.sets.edits import Edits
+from core.data.sets.info import OWN, DatasetInfo, Origin, facts_of, read_info
 from core.data.sets.inspection import DataReport
-from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
-from core.data.shapes.left_out import LeftOut
+from core.data.sets.readings import Readings, reading_key
+from core.data.sets.rows import Rows
 from core.errors import DataError
 from core.recipe import Data, Format
-from core.values import MIB, Frozen
+from core.values import MIB
 from core.workspace.names import display_name, short_id, slug
 
 _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
-CHECK_EVERY = 1000  # rows
 LOCK_S = 10.0
-_REPORT_VERSION = 8  # raised where inspect_file would say something else about the same bytes
-
-
-class DatasetInfo(Frozen):
-    """dataset.json, and what the page lists. For samples and library files rows and format are None until inspected."""
-
-    v: int = 1
-    id: str
-    origin: Literal["imported", "sample", "library"] = "imported"
-    name: str = Field(description="As the person wrote it, made safe for one line on a screen.")
-    format: Format | None = None
-    columns: tuple[str, ...] = ()
-    choices: Choices = Field(NOTHING_SAID, description="What somebody said of how it is to be read.")
-    rows: int | None = None
-    good_rows: int | None = None
-    problems: int | None = Field(None, description="Errors and warnings, counted.")
-    left_out: tuple[LeftOut, ...] = Field((), description="What nothing reads in its rows, with the number of rows.")
-    sha256: str | None = None
-    bytes: int = 0
-    source_name: str = Field("", description="The file's own name.")
-    imported: float | None = Field(None, description="Seconds since 1970, UTC.")
-    version: int = Field(0, description="Of a set that was changed; 0 is the file as it was added.")
-    origin_name: str = Field(
-        "", description="Of a hub's data set owner/name:configuration:split, with [:rows] where only the first were taken."
-    )
-    revision: str = Field("", description="The commit of the hub that its files are of.")
-    licence: str = Field("", description='As the hub\'s card names it; "" where it does not say.')
-
-
-class Origin(Frozen):
-    """Where a set of a hub is from, as DatasetInfo keeps it."""
-
-    origin_name: str = ""
-    revision: str = ""
-    licence: str = ""
-
-
-OWN = Origin()
 
 
 class DatasetStore:
@@ -99,8 +55,7 @@ class DatasetStore:
     def __init__(self, root: Path, presets: Path, library_folders: Sequence[Path] = ()):
         self.root, self._samples, self._libraries = Path(root), Path(presets) / "samples", tuple(map(Path, library_folders))
         self._importing = threading.Lock()
-        # (path, size, mtime_ns) -> sha256, so that listing does not read files again; lost with the process.
-        self._hashes: dict[tuple[str, int, int], str] = {}
+        self._readings = Readings(self.root)
         self._opened: weakref.WeakSet[Rows] = weakref.WeakSet()
 
     # --- listing ------------------------------------------------------------------------------------------------
@@ -114,7 +69,7 @@ class DatasetStore:
     def get(self, id: str) -> DatasetInfo:
         """Raises DataError for an id that is not in the list."""
         path = self.path(id)
-        info = self._read_info(path.parent) if _IMPORTED.fullmatch(id) else self._info(id, path)
+        info = read_info(path.parent) if _IMPORTED.fullmatch(id) else self._info(id, path)
         if info is None:
             raise _unknown(id)
         return info
@@ -131,7 +86,7 @@ class DatasetStore:
             raise _unknown(id)
         if _IMPORTED.fullmatch(id):
             folder = self.root / id
-            found = next(iter(sorted(folder.glob("source.*"))), None) if self._read_info(folder) else None
+            found = next(iter(sorted(folder.glob("source.*"))), None) if read_info(folder) else None
             found = found if found and _inside(found, self.root) else None
         else:
             found = (self._sample_files() if id.startswith("sample:") else self._library_files()).get(id)
@@ -143,17 +98,9 @@ class DatasetStore:
         if self.root.is_dir():
             for folder in sorted(self.root.iterdir()):
                 if _IMPORTED.fullmatch(folder.name):
-                    info = self._read_info(folder)
+                    info = read_info(folder)
                     if info is not None:
                         yield info
-
-    def _read_info(self, folder: Path) -> DatasetInfo | None:
-        """None where the import never finished, or dataset.json was damaged."""
-        value = files.read_object(folder / "dataset.json")
-        try:
-            return DatasetInfo.model_validate(value | {"id": folder.name, "origin": "imported"})
-        except ValidationError:
-            return None
 
     def _sample_files(self) -> dict[str, Path]:
         if not self._samples.is_dir():
@@ -181,13 +128,13 @@ class DatasetStore:
         origin = "sample" if id.startswith("sample:") else "library"
         try:
             size = path.stat().st_size
-            report = self._report_of(path) if size <= MIB else self._known_report(path)
+            report = self._readings.report(path) if size <= MIB else self._readings.known_report(path)
         except OSError:
             return None
         except DataError:
             report = None
         name = path.stem if origin == "sample" else display_name(path.name)
-        facts = _facts(report) if report else {"bytes": size}
+        facts = facts_of(report) if report else {"bytes": size}
         return DatasetInfo(id=id, origin=origin, name=name, source_name=path.name, **facts)
 
     # --- importing and deleting ---------------------------------------------------------------------------------
@@ -218,7 +165,7 @@ class DatasetStore:
                 with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too
                     folder = self._new_folder(shown)
                     undo.callback(shutil.rmtree, folder, ignore_errors=True)
-                    report = _read(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
+                    report = self._readings.read_into(folder, source, choices, check)
                     digest = _copy(path, folder / f"source.{source.stored_as or source.kind}", check)
                     if digest != report.sha256:
                         raise DataError("data.changed_while_reading", file=path.name)
@@ -228,7 +175,7 @@ class DatasetStore:
                         source_name=display_name(path.name, 200),
                         imported=round(time.time(), 3),
                         choices=choices,
-                        **_facts(report),
+                        **facts_of(report),
                         **origin.model_dump(),
                     )
                     files.replace_json(folder / "dataset.json", info.model_dump(mode="json"))
@@ -236,7 +183,7 @@ class DatasetStore:
                     undo.pop_all()
             except OSError as error:
                 raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
-        self._keep(report, None, choices)
+        self._readings.keep(report, None, choices)
         return info
 
     def _new_folder(self, name: str) -> Path:
@@ -298,7 +245,7 @@ class DatasetStore:
         path, info = self.path(id), self.get(id)
         if not _IMPORTED.fullmatch(id):
             raise DataError("data.cannot_choose", id=id)
-        facts = _facts(self._report_of(path, None, choices))
+        facts = facts_of(self._readings.report(path, None, choices))
         info = DatasetInfo.model_validate(info.model_dump() | {"choices": choices, **facts})
         try:
             with self._importing:
@@ -315,30 +262,16 @@ class DatasetStore:
 
     def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
         """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
-        return self._settled(self.path(id), self.choices(id, said))
-
-    def _settled(self, path: Path, choices: Choices) -> Choices:
-        report = self._report_of(path, None, choices)
-        of_file = (
-            {"sheet": report.sheet}
-            if len(report.sheets) > 1
-            else {"encoding": report.encoding}
-            if report.encoding in LIKELY
-            else {}
-        )
-        taken = Choices(columns=dict(report.roles) or None, **of_file)
-        if chat := report.chat:
-            taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **of_file)
-        return choices.over(taken)
+        return self._readings.settled(self.path(id), self.choices(id, said))
 
     def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         path, choices = self.path(id), self.choices(id, choices)
-        report = self._report_of(path, format, choices)
+        report = self._readings.report(path, format, choices)
         edits = self._edits(path, format, choices)
         if not (version := edits.head if choices.version is None else choices.version):
             return report
-        kept = path.with_name(f"report-{_key(report.sha256, format, choices)[:24]}-{version}.json")
+        kept = path.with_name(f"report-{reading_key(report.sha256, format, choices)[:24]}-{version}.json")
         as_added = choices.model_copy(update={"version": 0})
         return changed.report_of(kept, report, edits, version, lambda: self.rows(id, format, as_added))
 
@@ -351,16 +284,7 @@ class DatasetStore:
         """
         path = self.path(id)
         choices = self.choices(id, choices)
-        file = self._rows_file(path, self._sha256(path), format, choices)
-        found = rows.opened(file)
-        if found is None:
-            report, found = self._read_anew(path, file, format, choices, check)
-        if not len(found):
-            report = self._report_of(path, format, choices)
-            problem = next((problem.sentence for problem in report.problems if problem.severity == "error"), None)
-            if problem is None:
-                raise DataError("data.only_bad_answers", file=path.name, rows=report.rows)
-            raise DataError("data.no_good_rows", file=path.name, problem=problem)
+        found = self._readings.rows(path, format, choices, check)
         found = self._edits(path, format, choices).rows(found, choices.version)
         self._opened.add(found)
         return found
@@ -404,98 +328,7 @@ class DatasetStore:
         """What is taken where nothing was said is the same reading as where somebody, or a recipe, says just that."""
         if path.parent.parent != self.root or not (writes or next(path.parent.glob("edits-*.jsonl"), None)):
             return Edits(None, "")
-        return Edits(path.parent, f"{format}|{self._settled(path, choices).key}")
-
-    def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
-        """Beside a source of ours, so that it goes with it; those of others have a folder."""
-        own = path.parent.parent == self.root
-        return (path.parent if own else self.root / ".rows") / _rows_name(sha256, format, choices)
-
-    def _read_anew(
-        self, path: Path, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]
-    ) -> tuple[DataReport, Rows]:
-        """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
-        try:
-            report = _read(path, file, format, choices, check)
-            found = rows.opened(file)
-        except OSError as error:
-            if path.stat().st_size > IN_MEMORY_BYTES:
-                raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
-            found = None
-        if found is None:
-            import pyarrow
-
-            sink = pyarrow.BufferOutputStream()
-            writer = Writer(sink)
-            report = inspection.inspect_file(path, format, choices=choices, keep=writer.add)
-            writer.close()
-            found = Rows(sink.getvalue())
-        self._keep(report, format, choices)
-        return report, found
-
-    # --- reports ------------------------------------------------------------------------------------------------
-
-    def _sha256(self, path: Path) -> str:
-        """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a process."""
-        info = self._read_info(path.parent) if path.parent.parent == self.root else None
-        if info and info.sha256 and info.bytes == path.stat().st_size:
-            return info.sha256
-        stamp = _stamp(path)
-        if stamp not in self._hashes:
-            self._hashes[stamp] = sniff.probe(path).sha256
-        return self._hashes[stamp]
-
-    def _report_of(self, path: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
-        known = self._read_report(self._sha256(path), format, choices)
-        if known is None:
-            file = self._rows_file(path, self._sha256(path), format, choices)
-            known, _ = self._read_anew(path, file, format, choices, lambda: None)
-        return known
-
-    def _known_report(self, path: Path) -> DataReport | None:
-        sha256 = self._hashes.get(_stamp(path))
-        return self._read_report(sha256, None) if sha256 else None
-
-    def _read_report(self, sha256: str, format: Format | None, choices: Choices = NOTHING_SAID) -> DataReport | None:
-        return files.read_model(DataReport, self.root / ".reports" / f"{_key(sha256, format, choices)}.json")
-
-    def _keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:
-        folder = self.root / ".reports"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            files.replace_json(folder / f"{_key(report.sha256, format, choices)}.json", report.model_dump(mode="json"))
-        except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
-            pass
-
-
-def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> DataReport:
-    """One pass over a file: what is in it, and its rows in `file`. Raises DataError, OSError."""
-    with rows.writing(file) as writer:
-
-        def keep(read: Read) -> None:
-            if read.number % CHECK_EVERY == 0:
-                check()
-            writer.add(read)
-
-        return inspection.inspect_file(path, format, choices=choices, keep=keep)
-
-
-def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:
-    return f"rows-{_REPORT_VERSION}-{_key(sha256, format, choices)[:24]}.arrow"
-
-
-def _key(sha256: str, format: Format | None, choices: Choices) -> str:
-    return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}|{choices.key}".encode()).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
-
-
-def _facts(report: DataReport) -> dict[str, Any]:
-    same = report.model_dump(include={"format", "columns", "rows", "good_rows", "sha256", "bytes", "left_out"})
-    return same | {"problems": report.problem_count}
+        return Edits(path.parent, f"{format}|{self._readings.settled(path, choices).key}")
 
 
 def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.data.sample_sets import sample_of
-from core.data.store import DatasetInfo
+from core.data.sets.info import DatasetInfo
 from webui.kit import format
 from webui.kit.wording import Wording
 

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from core.data.sets import working
+from core.data.sets.info import DatasetInfo
 from core.data.sets.rows import Rows
 from core.data.sets.working import Page, Shown
-from core.data.store import DatasetInfo
 from core.errors import GarageError
 from webui.kit import format, samples
 from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag

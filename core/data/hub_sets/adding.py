@@ -11,7 +11,8 @@ from core import files
 from core.data.reading.choices import Choices
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, Row
-from core.data.store import DatasetInfo, DatasetStore, Origin
+from core.data.sets.info import DatasetInfo, Origin
+from core.data.store import DatasetStore
 from core.errors import DataError
 from core.hub.answers import in_words
 from core.hub.sets.about import AboutPart

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from core.data.reading import dataset_info, several, sniff, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.store import DatasetInfo, DatasetStore
+from core.data.sets.info import DatasetInfo
+from core.data.store import DatasetStore
 from core.errors import DataError
 
 _PREFIX = ".packing-"

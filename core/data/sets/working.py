@@ -18,9 +18,10 @@ from core.data.findings.repairs import repaired
 from core.data.formats import Example, check
 from core.data.reading.rows import Row
 from core.data.sets.edits import Change, what
+from core.data.sets.info import DatasetInfo
 from core.data.sets.rows import Rows, problem_of
 from core.data.shapes.known import recognise
-from core.data.store import DatasetInfo, DatasetStore
+from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import Message
 

@@ -298,11 +298,11 @@ def test_reading_that_breaks_off_leaves_nothing_to_be_taken_for_whole(store, tmp
     path = tmp_path / "library" / "数据.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr("core.data.sets.rows.os.fsync", full)
-        patch.setattr("core.data.store.IN_MEMORY_BYTES", 10)
+        patch.setattr("core.data.sets.readings.IN_MEMORY_BYTES", 10)
         with pytest.raises(DataError, match="No space left"):
             store.rows("library:数据.jsonl")
         assert not list((store.root / ".rows").iterdir())
-        patch.setattr("core.data.store.IN_MEMORY_BYTES", 10_000)
+        patch.setattr("core.data.sets.readings.IN_MEMORY_BYTES", 10_000)
         assert list(store.rows("library:数据.jsonl")) == list(examples_of(path)), "few rows need no disk"
         assert not list((store.root / ".rows").iterdir())
     assert len(store.rows("library:数据.jsonl")) == 3 and list((store.root / ".rows").iterdir())

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from core.data.hub_sets.adding import FIRST_ROWS
 from core.data.hub_sets.head import Head, cell
-from core.data.store import DatasetInfo
+from core.data.sets.info import DatasetInfo
 from core.hub.answers import host_of
 from core.hub.entry import Download
 from core.hub.sets.about import AboutPart, AboutSet

@@ -1,0 +1,155 @@
+"""What was read of the files of a workspace, kept by their bytes and by how they were read: reports, and rows mapped from disk.
+
+<root>/<id>/rows-*.arrow    rows of an imported set as they were read, for each way of reading them; beside its source, so that they go with it
+<root>/.rows/<key>.arrow    the same of samples and library files
+<root>/.reports/<key>.json  what `inspect_file` said
+All of it may be deleted at any time: the next time reads the file again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from core import files
+from core.data.formats import Read
+from core.data.reading import sniff
+from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.encodings import LIKELY
+from core.data.reading.rows import Source
+from core.data.sets import inspection, rows
+from core.data.sets.info import read_info
+from core.data.sets.inspection import DataReport
+from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
+from core.errors import DataError
+from core.recipe import Format
+
+CHECK_EVERY = 1000  # rows
+_REPORT_VERSION = 8  # raised where inspect_file would say something else about the same bytes
+
+
+class Readings:
+    """root: <workspace>/datasets. Paths are those of data files that were looked up, never what a browser sent."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        # (path, size, mtime_ns) -> sha256, so that listing does not read files again; lost with the process.
+        self._hashes: dict[tuple[str, int, int], str] = {}
+
+    def _sha256(self, path: Path) -> str:
+        """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a process."""
+        info = read_info(path.parent) if path.parent.parent == self.root else None
+        if info and info.sha256 and info.bytes == path.stat().st_size:
+            return info.sha256
+        stamp = _stamp(path)
+        if stamp not in self._hashes:
+            self._hashes[stamp] = sniff.probe(path).sha256
+        return self._hashes[stamp]
+
+    def report(self, path: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
+        known = self._read_report(self._sha256(path), format, choices)
+        if known is None:
+            file = self._rows_file(path, self._sha256(path), format, choices)
+            known, _ = self._read_anew(path, file, format, choices, lambda: None)
+        return known
+
+    def known_report(self, path: Path) -> DataReport | None:
+        sha256 = self._hashes.get(_stamp(path))
+        return self._read_report(sha256, None) if sha256 else None
+
+    def _read_report(self, sha256: str, format: Format | None, choices: Choices = NOTHING_SAID) -> DataReport | None:
+        return files.read_model(DataReport, self.root / ".reports" / f"{reading_key(sha256, format, choices)}.json")
+
+    def keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:
+        folder = self.root / ".reports"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files.replace_json(folder / f"{reading_key(report.sha256, format, choices)}.json", report.model_dump(mode="json"))
+        except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
+            pass
+
+    def settled(self, path: Path, choices: Choices) -> Choices:
+        """With what is taken where nothing was said."""
+        report = self.report(path, None, choices)
+        of_file = (
+            {"sheet": report.sheet}
+            if len(report.sheets) > 1
+            else {"encoding": report.encoding}
+            if report.encoding in LIKELY
+            else {}
+        )
+        taken = Choices(columns=dict(report.roles) or None, **of_file)
+        if chat := report.chat:
+            taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **of_file)
+        return choices.over(taken)
+
+    def rows(self, path: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> Rows:
+        """Mapped from disk where the same bytes were read in this way. Raises DataError where no row can be learned from."""
+        file = self._rows_file(path, self._sha256(path), format, choices)
+        found = rows.opened(file)
+        if found is None:
+            _, found = self._read_anew(path, file, format, choices, check)
+        if not len(found):
+            report = self.report(path, format, choices)
+            problem = next((problem.sentence for problem in report.problems if problem.severity == "error"), None)
+            if problem is None:
+                raise DataError("data.only_bad_answers", file=path.name, rows=report.rows)
+            raise DataError("data.no_good_rows", file=path.name, problem=problem)
+        return found
+
+    def read_into(self, folder: Path, source: Source, choices: Choices, check: Callable[[], None]) -> DataReport:
+        """Of a file that is being imported: its rows in its folder. Raises DataError, OSError."""
+        return _read(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
+
+    def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
+        """Beside a source of ours, so that it goes with it; those of others have a folder."""
+        own = path.parent.parent == self.root
+        return (path.parent if own else self.root / ".rows") / _rows_name(sha256, format, choices)
+
+    def _read_anew(
+        self, path: Path, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]
+    ) -> tuple[DataReport, Rows]:
+        """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
+        try:
+            report = _read(path, file, format, choices, check)
+            found = rows.opened(file)
+        except OSError as error:
+            if path.stat().st_size > IN_MEMORY_BYTES:
+                raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
+            found = None
+        if found is None:
+            import pyarrow
+
+            sink = pyarrow.BufferOutputStream()
+            writer = Writer(sink)
+            report = inspection.inspect_file(path, format, choices=choices, keep=writer.add)
+            writer.close()
+            found = Rows(sink.getvalue())
+        self.keep(report, format, choices)
+        return report, found
+
+
+def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> DataReport:
+    """One pass over a file: what is in it, and its rows in `file`. Raises DataError, OSError."""
+    with rows.writing(file) as writer:
+
+        def keep(read: Read) -> None:
+            if read.number % CHECK_EVERY == 0:
+                check()
+            writer.add(read)
+
+        return inspection.inspect_file(path, format, choices=choices, keep=keep)
+
+
+def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:
+    return f"rows-{_REPORT_VERSION}-{reading_key(sha256, format, choices)[:24]}.arrow"
+
+
+def reading_key(sha256: str, format: Format | None, choices: Choices) -> str:
+    return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}|{choices.key}".encode()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
