@@ -34,6 +34,7 @@ from core.export.llamacpp import make
 from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.child import threads
 from core.export.stored import Base
+from core.models import weights
 from core.models.library import Models
 from core.runs.all import Runs
 from core.system.processes import worker_environment
@@ -53,7 +54,7 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
 
 def copied(base: Base, target: Path) -> None:
     target.mkdir()
-    for file in stored.weight_files(base.folder):
+    for file in weights.weight_files(base.folder):
         shutil.copyfile(file, target / file.name)
     files.sync_tree(target)
 
@@ -107,7 +108,7 @@ class Round:
             else:
                 self._take(quant, lambda order=order: make.quantise(order, found["sixteen"]))  # type: ignore[misc]
         self.sixteen_bytes = found["sixteen"].stat().st_size
-        self.copied_bytes = sum(file.stat().st_size for file in stored.weight_files(base.folder))
+        self.copied_bytes = sum(file.stat().st_size for file in weights.weight_files(base.folder))
 
     def _take(self, what: str, act: Callable[[], object]) -> None:
         self.seconds[what], self.processor_s[what] = timed(act)

@@ -22,9 +22,9 @@ from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
 from core.export.pairs import Pair, lora_pairs
-from core.export.stored import FLOATS, INDEX, Base
+from core.export.stored import FLOATS, Base
 from core.models.adapters import TOKENIZER_FILES
-from core.models.weights import open_tensors
+from core.models.weights import INDEX, open_tensors
 
 Progress = Callable[[float], None]  # fraction of the work, 0 to 1
 Check = Callable[[], None]  # raises StopRequested

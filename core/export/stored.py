@@ -21,9 +21,8 @@ from core import files
 from core.engine import mended, parts
 from core.errors import ExportError
 from core.models import headers
-from core.models.weights import open_tensors
+from core.models.weights import open_tensors, weight_files
 
-INDEX = "model.safetensors.index.json"
 _OF_ONE = re.compile(r"\.experts\.(\d+)\.")
 SIXTEEN_BIT = {"BF16": torch.bfloat16, "F16": torch.float16}
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -146,15 +145,6 @@ def read_base(folder: Path) -> Base:
                 part = opened.get_slice(name)
                 tensors[name] = Stored(file, tuple(part.get_shape()), part.get_dtype())
     return Base(folder, tensors)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load; a hub folder may hold a second copy under other names."""
-    index = files.read_json(folder / INDEX)
-    if isinstance(index, dict) and index.get("weight_map"):
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
-    one = folder / "model.safetensors"
-    return [one] if one.exists() else sorted(folder.glob("*.safetensors"))
 
 
 def empty(folder: Path, **where: str) -> PreTrainedModel:

@@ -40,7 +40,7 @@ from core.export.llamacpp import lora_kinds
 from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
-from core.models import adapters, headers
+from core.models import adapters, headers, weights
 from core.models.library import Models
 from core.models.shapes.shape import ModelShape
 from core.models.trust import Trust
@@ -271,6 +271,9 @@ class Exporter:
         if Trust(self.workspace).allows(recipe.model.id, model_folder):
             raise ExportError("trust.export")
         job.stage("starting")
+        trained_on = self.run_folder.facts().base_weights
+        if trained_on and trained_on != weights.sampled(model_folder):
+            raise ExportError("export.base_changed", model=model.id, folder=model_folder)
         if request.kind in GGUF_KINDS:
             from core.export.llamacpp.tools import see_family
 

@@ -27,6 +27,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter
 from core.errors import GarageError, ModelError, PauseRequested, RunError, StopRequested
 from core.messages import msg
+from core.models import weights
 from core.models.library import Models
 from core.models.trust import Trust
 from core.presets import PRESETS
@@ -170,7 +171,8 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
         _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     run.add_facts(RunFacts(
-        trainable_params=trainable, model_folder=str(model_folder), template=tokenizer.template.fingerprint,
+        trainable_params=trainable, model_folder=str(model_folder),
+        base_weights=run.facts().base_weights or weights.sampled(model_folder), template=tokenizer.template.fingerprint,
         rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(), python=platform.python_version(),
     ))  # fmt: skip
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.asked.template.source)

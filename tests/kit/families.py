@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from core.data.labels import Encoded
 from core.engine import adapter, mended
-from core.export import stored
+from core.models.weights import weight_files
 from core.recipe import Adapter
 
 VOCABULARY = 49152  # the starter's tokenizer
@@ -300,4 +300,4 @@ def as_shipped(folder: Path) -> Any:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in stored.weight_files(folder) for name, tensor in load_file(file).items()}
+    return {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}

@@ -37,7 +37,7 @@ from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
 from core.messages import CORE_LOCALES, msg
-from core.models import adapters, starter
+from core.models import adapters, starter, weights
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
@@ -687,6 +687,22 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(tiny: 
     status, job = carry_out(tiny.workspace, tiny.run, "adapter")
     assert status.message.key == "export.disk_full" and not job.build.exists()
     assert (folder / "export.json").read_bytes() == before
+
+
+def test_a_base_that_was_replaced_since_the_training_is_refused_and_the_adapter_alone_leaves(tiny: Trained) -> None:
+    """Seen: another fine-tune of the same shape was merged, and proved itself, being compared with itself."""
+    file = tiny.model / "model.safetensors"
+    tiny.run.add_facts(RunFacts(base_weights=weights.sampled(tiny.model)))
+    whole = file.read_bytes()
+    try:
+        save_file({name: weight * 1.001 for name, weight in load(whole).items()}, file, {"format": "pt"})
+        status, job = carry_out(tiny.workspace, tiny.run, "merged")
+        assert status.state == "failed" and status.message.key == "export.base_changed" and not job.build.exists()
+        assert str(tiny.model) in status.message.render("en") and "{" not in status.message.render("zh")
+        assert carry_out(tiny.workspace, tiny.run, "adapter")[0].state == "done"
+    finally:
+        file.write_bytes(whole)
+    assert carry_out(tiny.workspace, tiny.run, "merged")[0].state == "done"
 
 
 def test_too_little_disk_is_said_with_both_numbers_before_the_work(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from core import __version__
 from core.advice import plan
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
-from core.models import adapters
+from core.models import adapters, weights
 from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.queue.turns import busy
@@ -92,6 +92,7 @@ def test_a_run_leaves_everything_that_the_interface_promises(
     assert facts.dtype in ("bfloat16", "float32") and facts.dtype_reason.key.startswith("device.")
     assert (facts.rows_trained, facts.rows_measured) == (8 * 4, 3) and facts.versions["torch"]
     assert facts.versions["lora_garage"] == __version__
+    assert facts.base_weights == weights.sampled(workspace.library_folders[0] / "tiny") != ""
     assert not run.is_locked()
     assert status.awake.key == "awake.held" and "--what=idle:sleep" in inhibitor.asked and not inhibitor.runs
     recipe = run.recipe()
