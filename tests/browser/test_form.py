@@ -51,7 +51,8 @@ def opened(chrome: Browser, app: kit.App, request: pytest.FixtureRequest) -> Ite
     context.close()
 
 
-from_the_first = pytest.mark.parametrize("opened", [("look",)], indirect=True, ids=["held"])
+def held(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("opened", [(name,)], indirect=True, ids=["held"])
 
 
 def setting(page: Page, name: str) -> Locator:
@@ -75,7 +76,7 @@ def option(page: Page, group: str, value: object) -> Locator:
     return page.locator(f"{group} input[value='{value}']")
 
 
-@from_the_first
+@held("look")
 def test_choices_of_the_first_second_stand(opened: Page) -> None:
     """Seen: "changed by you: 4" on a new page, and 16 rows a step for 5."""
     gate.wait(opened, "look")
@@ -114,6 +115,18 @@ def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
     opened.locator("#reset-settings").click()
     kit.expect(option(opened, "#rank", 8)).to_be_checked()
     edits(opened, 0)
+
+
+@held("load")
+def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
+    """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that was meant."""
+    option(opened, "#data", PIRATE).click()
+    kit.expect(plan(opened)).to_contain_text("80 steps")
+    gate.open(opened, "load")
+    gate.answered(opened, "load")
+    option(opened, "#data", SHOP).click()
+    kit.expect(plan(opened)).to_contain_text("102 steps")
+    assert opened.evaluate("gate.asked('look')") == 2
 
 
 def test_the_last_of_two_data_sets_brings_its_goal(opened: Page) -> None:

@@ -3,8 +3,8 @@
     context.add_init_script(gate.SCRIPT)
     gate.close(page, "look"); kit.choose(page, ...); gate.wait(page, "look"); ...; gate.open(page, "look")
 
-A call is named by the elem_id of what triggered it, or by its kind where it has none ("timer"). What it carries was gathered when it
-was triggered, so an answer that is let through late is an answer to what the form was then.
+A call is named by the elem_id of what triggered it, by its kind where it has none ("timer"), or "load" where the page itself did. What
+it carries was gathered when it was triggered, so an answer that is let through late is an answer to what the form was then.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ if TYPE_CHECKING:
 
 SCRIPT = """
 (() => {
-  const through = window.fetch, held = {}, closed = new Set(CLOSED);
+  const through = window.fetch, held = {}, asked = {}, answered = {}, closed = new Set(CLOSED);
   const nameOf = (id) => {
     const component = window.gradio_config?.components.find((one) => one.id === id);
-    return component?.props.elem_id || component?.type;
+    return component?.props.elem_id || component?.type || "load";
   };
+  const count = (calls, name) => { calls[name] = (calls[name] ?? 0) + 1; };
   window.fetch = async (url, options) => {
-    if (/queue.join|run.predict/.test(String(url))) {
-      const name = nameOf(JSON.parse(options.body).trigger_id);
-      if (closed.has(name)) await new Promise((let_go) => (held[name] ??= []).push(let_go));
-    }
-    return through(url, options);
+    if (!/queue.join|run.predict/.test(String(url))) return through(url, options);
+    const name = nameOf(JSON.parse(options.body).trigger_id);
+    count(asked, name);
+    if (closed.has(name)) await new Promise((let_go) => (held[name] ??= []).push(let_go));
+    const answer = await through(url, options);
+    count(answered, name);
+    return answer;
   };
   window.gate = {
     close: (name) => closed.add(name),
+    asked: (name) => asked[name] ?? 0,
+    isQuiet: (name) => asked[name] === answered[name],
     held: (name) => held[name]?.length ?? 0,
     letOne: (name) => held[name].shift()(),
     open: (name) => { closed.delete(name); (held[name] ?? []).splice(0).forEach((let_go) => let_go()); },
@@ -50,6 +55,11 @@ def close(page: Page, name: str) -> None:
 def wait(page: Page, name: str, count: int = 1) -> None:
     """Until so many calls of name wait."""
     page.wait_for_function("([name, count]) => gate.held(name) === count", arg=[name, count])
+
+
+def answered(page: Page, name: str) -> None:
+    """Until none of the calls of name is on its way."""
+    page.wait_for_function("name => gate.isQuiet(name)", arg=name)
 
 
 def let_one(page: Page, name: str) -> None:

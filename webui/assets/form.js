@@ -9,7 +9,7 @@
   const touched = {};  // field -> the act by which a person last set it
   let pressed = 0;     // the last act that asked for the form to be filled
   let wanted;          // the model whose row was pressed
-  let isAsked = false;
+  let isAsked = false, hasLooked = false;
   let clicked = { field: null, revision: -1 };  // the button of choice that was last clicked, of which gradio tells a moment later
 
   document.addEventListener("change", (event) => {
@@ -55,8 +55,16 @@
     look() {
       if (isAsked) return;
       isAsked = true;
-      setTimeout(() => { isAsked = false; document.querySelector("#look")?.click(); }, 0);
+      setTimeout(() => {
+        isAsked = false;
+        const asking = document.querySelector("#look");
+        hasLooked ||= asking !== null;
+        asking?.click();
+      }, 0);
     },
+
+    // The choices are here, and none was taken from the form: a look that a quick hand asked for meanwhile is the same one.
+    arrived() { if (!hasLooked) this.look(); },
 
     // fields: [name, elem_id] of each component that may be filled, in the order of now, which has their values.
     // Gives what each of them is to become; undefined leaves it as it is.

@@ -61,6 +61,7 @@ FOCUS = "() => setTimeout(() => document.querySelector('#step-$step button')?.fo
 LOOK = "() => loraGarageForm.look()"
 SENT = "(...values) => loraGarageForm.sent(...values)"
 PRESS = "(...values) => loraGarageForm.press(...values)"
+ARRIVED = "() => loraGarageForm.arrived()"
 LOOK_IF = "(memory) => { if (memory?.has_moved) loraGarageForm.look(); }"
 FORGET = "() => { loraGarageForm.forget(); loraGarageForm.look(); }"
 ACT = "(value) => loraGarageForm.act('$name', value, $is_setting, $is_typed)"
@@ -182,7 +183,7 @@ class Wizard:
         )  # fmt: skip
         pulse.after(begun)
         arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, self.folds["goal"]}, **AT_ONCE)
-        self.redraw_after(arrived)
+        arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
         """One listener for all looks, so that no two are on their way at once, and the last one that is asked for comes last."""
