@@ -21,7 +21,7 @@ from core.export.llamacpp.tools import Tools
 from core.models.library import Models
 from core.workspace.folder import Workspace
 from tests.kit import families
-from tests.kit.durations import cache
+from tests.kit.files import tools_of_cache
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, **unpack.LLAMA3}
 # What came of the others at bf16, 2026-11-28 (--full): refused by transformers' reader or by the comparison, each with its sentence.
@@ -45,9 +45,11 @@ def unpacked_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workspace_at(folder: Path) -> Workspace:
-    (folder / "w").mkdir()
-    (folder / "w" / "tools").symlink_to(cache() / "tools")
-    return Workspace.open(folder / "w")
+    """In a folder whose letters no code page of Windows has together."""
+    root = folder / "Zürich – 中"
+    root.mkdir()
+    tools_of_cache(root)
+    return Workspace.open(root)
 
 
 def as_gguf(folder: Path, tools: Tools, work: Path, kind: str = "bf16") -> Path:

@@ -3,7 +3,6 @@ reached, these tests are skipped with pip's reason. The starter is tuned for a f
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,8 +25,7 @@ from core.export.proof import Method, Work
 from core.models import starter
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
-from tests.kit.durations import cache
-from tests.kit.files import link_or_copy
+from tests.kit.files import link_or_copy, tools_of_cache
 from tests.process.test_export import FLOAT32, MESSAGES, Trained, train
 
 PROBES = 4  # three rows of the run and a question
@@ -36,7 +34,7 @@ PROBES = 4  # three rows of the run and a question
 def with_tools(root: Path, library: Path | None = None) -> Workspace:
     """A workspace in which the tools of the cache are."""
     workspace = Workspace.open(root)
-    os.symlink(cache() / "tools", root / "tools")
+    tools_of_cache(root)
     if library:
         (root / "settings.yaml").write_text(yaml.safe_dump({"library_folders": [str(library)]}), "utf-8")
         workspace = Workspace.open(root)
@@ -132,7 +130,7 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
 # ---- the adapter by itself --------------------------------------------------------------------------------------------
 def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_scale_does_not(made: Made) -> None:
     workspace = made.tuned.workspace
-    os.symlink(cache() / "tools", workspace.root / "tools")
+    tools_of_cache(workspace.root)
     status, _ = carry_out(workspace, made.tuned.run, "bf16", "gguf-lora")
     assert status.state == "done", status.message
     (result,) = Exports(workspace).list(made.tuned.run.id)
@@ -237,7 +235,8 @@ def carry_out(
 
 
 def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(tools: Tools, tiny_model: Path, tmp_path: Path) -> None:
-    workspace = with_tools(tmp_path / "w", tiny_model.parent)
+    """In a folder whose letters no code page of Windows has together."""
+    workspace = with_tools(tmp_path / "Zürich – 中", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     assert Exports(workspace).usual_quant() == QUANTS[0] == "q4_k_m"
     status, job = carry_out(workspace, run, "q4_k_m")
