@@ -8,11 +8,9 @@ with each call; the server keeps nothing of a visitor. Handlers take what arrive
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -21,40 +19,30 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from core.advice.goals import goals
-from core.advice.plan import Plan
-from core.data.reading.choices import Choices
-from core.errors import BusyError, GarageError
+from core.errors import GarageError
 from core.memory.documented import vram_table
-from core.messages import Message
-from core.queue.queue import time_of_day
 from core.recipe import Recipe
-from core.runs.folder import RunFolder
-from core.runs.further import facts_of
-from core.runs.run_json import RunFacts, TrainedOn
-from core.workspace.saved_recipes import NO_DATA
 from webui.form import data as data_step
 from webui.form import findings, memory_view, plan_view
 from webui.form import goal as goal_step
 from webui.form import model as model_step
 from webui.form.data import DataStep
-from webui.form.fields import FIELDS, Answers, edited, explicit_of, name_of, shown_in
+from webui.form.fields import FIELDS, Answers, edited, name_of, shown_in
+from webui.form.filling import Fillings
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
-from webui.form.handle import Filling, Given, Listen, Parts, Take, Taken, Updates
+from webui.form.handle import Filling, Given, Listen, Parts, Take, Updates
 from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
-from webui.form.planner import HERE, Form, FormResult, Planner, parent_of, recipe_of
-from webui.form.reading.brought import Brought, choices_for
-from webui.kit import samples
+from webui.form.planner import HERE, Form, FormResult, Planner
+from webui.form.reading.brought import choices_for
+from webui.form.start import StartStep
 from webui.kit.findings import counted
-from webui.kit.format import at_time
-from webui.kit.html import notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, Poller, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
 STEPS = ("goal", "model", "data", "plan", "train")
-MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_model": "model"}
 FOCUS = "() => setTimeout(() => document.querySelector('#step-$step button')?.focus(), 120)"
 
 # Of assets/form.js, where each is explained.
@@ -82,11 +70,12 @@ class Wizard:
         self.model_step = ModelStep(services, self.planner, wording)
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
+        self.start_step = StartStep(services, self.planner, wording)
+        self.fillings = Fillings(services, self.goal_step, self.data_step, self.plan_step, wording)
         self.further = FurtherForm(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
-        w = self.w
         self.folds: dict[str, gr.Accordion] = {}
         self.further.build()
         with self._step("goal"):
@@ -98,17 +87,8 @@ class Wizard:
         with self._step("plan"):
             self.plan_step.build()
         with self._step("train"):
-            self.name = gr.Textbox(
-                label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
-            )
-            self.start_at = gr.Textbox(
-                label=w.t("queue_panel.start_at"), info=w.t("queue_panel.start_at_info"), placeholder="23:00", max_lines=1,
-                max_length=8, elem_id="start-at",
-            )  # fmt: skip
-            gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
-        with gr.Column(elem_id="start-bar"):
-            self.start_notice = gr.HTML("", elem_id="start-notice", visible=False)
-            self.start = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
+            self.start_step.build()
+        self.start_step.build_bar()
         self.state = gr.JSON(Answers().state(), visible=False)  # stands for what the browser keeps
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
@@ -124,13 +104,13 @@ class Wizard:
     # ---- wires ----------------------------------------------------------------------------------------------------
     @property
     def inputs(self) -> Parts:
-        data = self.data_step
-        return {self.goal_step.goal, self.model_step.model, data.data, data.row_at, self.plan_step.memory, self.name, self.state}
+        return {*self._asked.values(), self.data_step.row_at, self.plan_step.memory, self.state}
 
     @property
     def _asked(self) -> dict[str, Component]:
         """What is asked in the steps and may be filled by a recipe, a preset or a run, by the name that form.js knows it by."""
-        return {"goal": self.goal_step.goal, "model": self.model_step.model, "data": self.data_step.data, "name": self.name}
+        goal, name = self.goal_step.goal, self.start_step.name
+        return {"goal": goal, "model": self.model_step.model, "data": self.data_step.data, "name": name}
 
     @property
     def _settings(self) -> dict[str, Component]:
@@ -142,13 +122,14 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start,
+            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button,
             self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
         """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
-        goal, model, data, plan = self.goal_step, self.model_step, self.data_step, self.plan_step
+        goal, model, data, plan, start = self.goal_step, self.model_step, self.data_step, self.plan_step, self.start_step
+        fillings = self.fillings
         self._wire_look()
         self._wire_acts()
         for pressed in model.shelf.wire(page, plan.memory, model.model):
@@ -164,22 +145,22 @@ class Wizard:
         ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
         self.fills(
-            data.file.upload, self.add_file, {data.file}, {data.file, data.notice},
+            data.file.upload, fillings.add_file, {data.file}, {data.file, data.notice},
             show_progress="minimal", concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
-        self.fills(goal.recipe.upload, self.open_recipe, {goal.recipe}, {goal.recipe}, **QUIET)
-        self.fills(goal.preset.select, self.take_preset, {goal.preset}, set(), trigger_mode="always_last", **QUIET)
+        self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **QUIET)
+        self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), trigger_mode="always_last", **QUIET)
         plan.reset.click(None, None, None, js=FORGET, **QUIET)
         plan.save.click(
-            self.save_preset, self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name}, js=SENT, **QUIET
-        )
+            fillings.saving(self), self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name}, js=SENT, **QUIET
+        )  # fmt: skip
         for step, button in zip(STEPS, (goal.next, model.next, data.next, plan.next), strict=False):
             self._wire_next(step, button)
         for button, way in ((data.before, -1), (data.after, 1)):
             self.redraw_after(button.click(partial(data.turned, way), [data.row_at, data.data], [data.row_at], **QUIET))
         begun = self.fills(
-            self.start.click, self.begin(run_notice, planning), self.inputs | {self.start_at},
-            {self.start_at, planning, self.start_notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
+            start.button.click, start.begin(self, self.folds, run_notice, planning), self.inputs | {start.start_at},
+            {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
         arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, self.folds["goal"]}, **AT_ONCE)
@@ -202,7 +183,7 @@ class Wizard:
                 kind = [json.dumps(claim) for claim in (name in self._settings, hasattr(field, "submit"))]
                 js = Template(ACT).substitute(name=name, is_setting=kind[0], is_typed=kind[1])
                 edited(field)(None, [field], None, js=js, **QUIET)
-        typed = [self.name, *self._settings.values()]
+        typed = [self.start_step.name, *self._settings.values()]
         left = [getattr(field, event) for field in typed for event in ("blur", "submit") if hasattr(field, event)]
         gr.on(left, None, None, None, js=LOOK, **QUIET)
         data, goal = self.data_step.data, self.goal_step.goal
@@ -306,7 +287,7 @@ class Wizard:
             plan.drawn_from: memory_view.mark(result),
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
-            self.start: self._start_button(result),
+            self.start_step.button: self.start_step.label(result),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
@@ -333,9 +314,11 @@ class Wizard:
     def result_of(self, form: Form) -> FormResult:
         return self.planner.look(form, self.w)
 
+    def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
+        return self.fillings.of(recipe, title, parent)
+
     def _summaries(self, form: Form, result: FormResult) -> list[str]:
         goal = goal_step.chosen(form.goal)
-        name = form.name.strip() if isinstance(form.name, str) else ""
         return [
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
             model_step.summary(form.model, result, self.w),
@@ -345,20 +328,8 @@ class Wizard:
                 for part in (plan_view.summary(result, self.w), counted(result.findings, self.plan_step.findings.ids, self.w))
                 if part
             ),
-            name or self.w.t("wizard.named_after_data"),
+            self.start_step.summary(form.name),
         ]
-
-    def _start_button(self, result: FormResult) -> dict[str, Any]:
-        """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
-        if result.missing is not None:
-            key = f"start_missing_{MISSING_IN[result.missing.key]}"
-        elif result.problem is not None:
-            key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
-        else:
-            key = "start"
-        snapshot = self.services.snapshots.now()
-        label = "queue_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
-        return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     def download(self, given: Given) -> Updates:
         """Begin to download the chosen model, in the revision that is set."""
@@ -366,143 +337,3 @@ class Wizard:
         revision = Answers.of_state(given[self.state]).explicit.get("model.revision")
         said = part.begin(model, revision if isinstance(revision, str) and revision else None)
         return {part.notice: said, part.button: part.draw(model, None)[part.button]}
-
-    # ---- filling the form from a file ------------------------------------------------------------------------------
-    def add_file(self, given: Given) -> Taken:
-        """What is dropped becomes a data set, several files one; a dropped recipe fills the form."""
-        data, paths = self.data_step, given[self.data_step.file]
-        if not paths:
-            return None, {}
-        if len(paths) == 1 and data_step.is_recipe(paths[0]):
-            filling, updates = self._opened(paths[0])
-            filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
-            return filling, {data.file: None, **updates}
-        added, problem = data.add(paths)
-        said: Updates = {data.file: None, data.notice: shown(problem)}
-        if added is None:
-            return None, said
-        return Filling({"data": added}), {**said, data.data: gr.update(choices=data.choices())}
-
-    def open_recipe(self, given: Given) -> Taken:
-        file = self.goal_step.recipe
-        if not given[file]:
-            return None, {}
-        filling, updates = self._opened(given[file])
-        return filling, {file: None, **updates}
-
-    def _opened(self, path: str) -> tuple[Filling, Updates]:
-        file = Path(path)
-        try:
-            return self.filling(Recipe.read(file), file.name)
-        except GarageError as error:
-            return self._refused(error.message)
-        finally:
-            file.unlink(missing_ok=True)  # gradio's own copy
-
-    def take_preset(self, given: Given) -> Taken:
-        preset_id = given[self.goal_step.preset]
-        if not preset_id:
-            return Filling({"notice": shown("")}), {}
-        try:
-            preset = self.services.presets.get(preset_id)
-        except GarageError as error:
-            return self._refused(error.message)
-        if preset.recipe is None:
-            return self._refused(preset.problem)
-        return self.filling(preset.recipe, preset.title)
-
-    def _refused(self, why: Message | None) -> tuple[Filling, Updates]:
-        return Filling({"notice": shown(notice(self.w.of(why)))}), {}
-
-    def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
-        explicit = explicit_of(recipe)
-        values: dict[str, Any] = {"model": recipe.model.id}
-        answers: dict[str, Any] = {"explicit": explicit, "parent": parent}
-        updates: Updates = {}
-        said, tone = self.w.t("wizard.filled", title=title, count=len(explicit)), "ok"
-        if recipe.goal:
-            values["goal"] = recipe.goal
-        if recipe.name:
-            values["name"] = recipe.name[:60]
-        if recipe.data.source != NO_DATA:
-            try:
-                values["data"] = self.services.datasets.get(recipe.data.source).id
-                brought = Brought.of(recipe.data, values["data"], title)
-                answers["reading"] = brought.state() if brought else None
-                updates[self.data_step.data] = gr.update(choices=self.data_step.choices())
-            except GarageError:
-                said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
-        values["notice"] = shown(notice(said, tone))
-        return Filling(values, answers), updates
-
-    def save_preset(self, given: Given) -> Updates:
-        plan, form = self.plan_step, self.read(given)
-        title = given[plan.preset_name]
-        try:
-            saved = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(form))
-        except GarageError as error:
-            return {plan.save_notice: shown(notice(self.w.of(error.message)))}
-        said = self.w.t("wizard.saved", title=saved.title, count=len(form.answers.explicit))
-        return {
-            plan.save_notice: shown(notice(said, "ok")),
-            self.goal_step.preset: gr.update(choices=self.goal_step.preset_choices()),
-            plan.preset_name: "",
-        }
-
-    # ---- Start ----------------------------------------------------------------------------------------------------
-    def begin(self, run_notice: Component, planning: Component) -> Take:
-        """Start: two at once give one run. Once it was made, the form has no name and continues nothing any more."""
-
-        def begun(given: Given) -> Taken:
-            try:
-                said = given[self.start_at]
-                not_before = time_of_day(said if isinstance(said, str) else None, time.time())
-            except GarageError as error:
-                return None, self._not_begun(error.message, "train")
-            form = self.read(given)
-            result = self.result_of(form)
-            why = result.missing or result.problem
-            if why is not None or result.plan is None:
-                return None, self._not_begun(why, MISSING_IN.get(why.key) if why else None)
-            try:
-                run = self._submit(result.plan, result.seconds, form, not_before)
-            except BusyError as error:
-                said = notice(self.w.of(error.message), "warn")
-                return None, {self.start_notice: shown(said), run_notice: shown(said)}
-            except GarageError as error:
-                return None, self._not_begun(error.message)
-            waits = shown(notice(self._waits(run), "ok"))
-            updates: Updates = {self.start_notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
-            return Filling({"name": ""}, {"parent": None}), updates
-
-        return begun
-
-    def _not_begun(self, why: Message | None, step: str | None = None) -> Updates:
-        """step: the one that is meant, which opens."""
-        opened = {self.folds[step]: gr.update(open=True)} if step else {}
-        return {self.start_notice: shown(notice(self.w.of(why))), **opened}
-
-    def _waits(self, run: RunFolder) -> str:
-        """Where the run is now, if it did not just begin: that is seen."""
-        entry = next((entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None)
-        if entry is None:
-            return ""
-        if entry.not_before:
-            return self.w.t("queue_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
-        return self.w.t("queue_panel.added", name=run.name)
-
-    def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
-        recipe, advice = self.planner.settled(plan.recipe), plan.advice
-        recipe = recipe.model_copy(update={"data": self.services.datasets.pinned(recipe.data)})
-        info = self.services.datasets.get(recipe.data.source)
-        report = self.services.datasets.report(info.id, choices=Choices.of(recipe.data))
-        name = info.id if info.origin == "sample" else samples.title(info, self.w)
-        facts = RunFacts(
-            data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0),
-            advice=advice.as_json(),
-            wanted_device=self.planner.device(form.memory),
-            predicted_seconds=seconds,
-        )
-        if parent := parent_of(self.services, form.answers):
-            facts = facts.model_copy(update={"parent": facts_of(parent).parent})
-        return self.services.supervisor.submit(recipe, facts, not_before)

@@ -342,7 +342,7 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
 @pytest.fixture
 def wizard(services: Services, planner: Planner) -> Wizard:
     made = Wizard(services, EN)
-    made.planner = planner
+    made.planner = made.start_step.planner = planner
     with gr.Blocks():
         made.build()
     return made
@@ -361,7 +361,7 @@ def given(
     step = wizard.data_step
     return {
         wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data, step.row_at: None,
-        wizard.plan_step.memory: asked.memory, wizard.name: asked.name,
+        wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name,
         wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision, "reading": reading},
         **(others or {}),
     }  # fmt: skip
@@ -416,15 +416,19 @@ def test_another_row_is_of_the_data_that_are_chosen(wizard: Wizard) -> None:
 
 
 def start(wizard: Wizard, **changes: Any) -> tuple[Filling | None, dict]:
-    return wizard.begin("run notice", "planning")(given(wizard, {wizard.start_at: changes.pop("start_at", "")}, **changes))
+    return wizard.start_step.begin(wizard, wizard.folds, "run notice", "planning")(
+        given(wizard, {wizard.start_step.start_at: changes.pop("start_at", "")}, **changes)
+    )
 
 
 def test_an_unfinished_form_starts_nothing_and_opens_the_step_that_is_meant(wizard: Wizard, services: Services) -> None:
     filling, updates = start(wizard, data=None)
-    assert "Choose a data set first" in updates[wizard.start_notice]["value"] and updates[wizard.folds["data"]]["open"] is True
+    assert "Choose a data set first" in updates[wizard.start_step.notice]["value"] and updates[wizard.folds["data"]]["open"] is True
     assert filling is None and not services.runs.list()
     filling, updates = start(wizard, start_at="soon")
-    assert filling is None and updates[wizard.folds["train"]]["open"] is True and "soon" in updates[wizard.start_notice]["value"]
+    assert (
+        filling is None and updates[wizard.folds["train"]]["open"] is True and "soon" in updates[wizard.start_step.notice]["value"]
+    )
     assert not services.runs.list()
 
 
@@ -435,13 +439,13 @@ def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, service
     assert (run.name, recipe.goal, recipe.adapter.r, recipe.train.max_steps) == ("海盗", "style", 4, 80)
     assert facts.advice["verdict"] == "fits" and facts.advice["planned_steps"] == 80 and facts.data.rows == 68
     assert filling == Filling({"name": ""}, {"parent": None}), "the next one has no name yet, and continues nothing"
-    assert updates["planning"] is False and updates[wizard.start_notice]["visible"] is False
+    assert updates["planning"] is False and updates[wizard.start_step.notice]["visible"] is False
 
 
 def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("name: Mine\ngoal: writing\nmodel: {id: Qwen/Qwen3-4B}\ndata: {source: gone}\nadapter: {r: 32}\n", "utf-8")
-    filling, updates = wizard.open_recipe({wizard.goal_step.recipe: str(file)})
+    filling, updates = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(file)})
     notice = filling.values.pop("notice")["value"]
     assert filling.values == {"goal": "writing", "model": "Qwen/Qwen3-4B", "name": "Mine"}, "no data that are not here"
     assert filling.answers == {"explicit": {"adapter.r": 32}, "parent": None}
@@ -459,7 +463,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     recipe.write_text("data: {source: chat, voice: Maria, gap_hours: 1, version: 0}\n", "utf-8")
     working.changed(store, "chat", add=[{"question": "Q", "answer": "A"}])
 
-    filling, _ = wizard.open_recipe({wizard.goal_step.recipe: str(recipe)})
+    filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe)})
     assert filling.values["data"] == "chat" and json.dumps(filling.answers)
     answers = Answers.of_state({"explicit": {}, "revision": 1, **filling.answers})
     asked = form(data="chat")
@@ -502,14 +506,14 @@ def test_whatever_arrives_as_a_recipes_reading_is_one_or_none(odd: Any) -> None:
 @pytest.mark.parametrize("content", ["[1]", "adapter: {r: 0}\ndata: {source: x}", "{{{", "\x00\x01"])
 def test_a_file_that_is_no_recipe_changes_nothing_and_is_said(wizard: Wizard, tmp_path: Path, content: str) -> None:
     (tmp_path / "recipe.yml").write_text(content, "utf-8")
-    filling, updates = wizard.add_file({wizard.data_step.file: [str(tmp_path / "recipe.yml")]})
+    filling, updates = wizard.fillings.add_file({wizard.data_step.file: [str(tmp_path / "recipe.yml")]})
     assert set(filling.values) == {"file_notice"} and not filling.answers, "said where it was dropped"
     assert "lg-bad" in filling.values["file_notice"]["value"] and updates == {wizard.data_step.file: None}
 
 
 def test_a_dropped_file_becomes_the_data_set_that_is_chosen(wizard: Wizard, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
-    filling, updates = wizard.add_file({wizard.data_step.file: [str(tmp_path / "mine.jsonl")]})
+    filling, updates = wizard.fillings.add_file({wizard.data_step.file: [str(tmp_path / "mine.jsonl")]})
     assert filling == Filling({"data": "mine"}) and "mine" in dict(map(reversed, updates[wizard.data_step.data]["choices"]))
 
 
@@ -517,7 +521,7 @@ def test_several_dropped_files_become_one_set_and_gradios_copies_go(wizard: Wiza
     files = [tmp_path / "a.jsonl", tmp_path / "b.csv"]
     files[0].write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     files[1].write_text("question,answer\nWhere?,Here.\n", "utf-8")
-    filling, _ = wizard.add_file({wizard.data_step.file: [str(file) for file in files]})
+    filling, _ = wizard.fillings.add_file({wizard.data_step.file: [str(file) for file in files]})
     report = wizard.services.datasets.report(filling.values["data"])
     assert report.good_rows == 2 and not any(file.exists() for file in files)
 
@@ -532,14 +536,14 @@ def test_a_sample_set_brings_its_own_goal_and_next_offers_the_sample_of_a_goal(w
 
 def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None:
     mine = given(wizard, {wizard.plan_step.preset_name: "Mine"}, goal="writing", settings={"train.seed": 7})
-    updates = wizard.save_preset(mine)
+    updates = wizard.fillings.saving(wizard)(mine)
     assert "1 settings" in updates[wizard.plan_step.save_notice]["value"]
     assert ("Mine", "mine") in updates[wizard.goal_step.preset]["choices"]
-    filling, _ = wizard.take_preset({wizard.goal_step.preset: "mine"})
+    filling, _ = wizard.fillings.take_preset({wizard.goal_step.preset: "mine"})
     assert "Mine" in filling.values.pop("notice")["value"]
     assert filling == Filling({"goal": "writing", "model": "starter"}, {"explicit": {"train.seed": 7}, "parent": None})
     for none in ("", "gone"):
-        filling, _ = wizard.take_preset({wizard.goal_step.preset: none})
+        filling, _ = wizard.fillings.take_preset({wizard.goal_step.preset: none})
         assert set(filling.values) == {"notice"} and not filling.answers
 
 

@@ -1,0 +1,115 @@
+"""What fills the form in one go: a recipe that is opened or dropped, a preset, a run; and the form kept as a preset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.messages import Message
+from core.recipe import Recipe
+from core.workspace.saved_recipes import NO_DATA
+from webui.form.data import DataStep, is_recipe
+from webui.form.fields import explicit_of
+from webui.form.goal import GoalStep
+from webui.form.handle import Filling, FormHandle, Given, Taken, Updates
+from webui.form.plan import PlanStep
+from webui.form.planner import recipe_of
+from webui.form.reading.brought import Brought
+from webui.kit.html import notice
+from webui.kit.live import shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+
+class Fillings:
+    def __init__(self, services: Services, goal: GoalStep, data: DataStep, plan: PlanStep, wording: Wording):
+        self.services, self.goal, self.data, self.plan, self.w = services, goal, data, plan, wording
+
+    def add_file(self, given: Given) -> Taken:
+        """What is dropped becomes a data set, several files one; a dropped recipe fills the form."""
+        data, paths = self.data, given[self.data.file]
+        if not paths:
+            return None, {}
+        if len(paths) == 1 and is_recipe(paths[0]):
+            filling, updates = self._opened(paths[0])
+            filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
+            return filling, {data.file: None, **updates}
+        added, problem = data.add(paths)
+        said: Updates = {data.file: None, data.notice: shown(problem)}
+        if added is None:
+            return None, said
+        return Filling({"data": added}), {**said, data.data: gr.update(choices=data.choices())}
+
+    def open_recipe(self, given: Given) -> Taken:
+        file = self.goal.recipe
+        if not given[file]:
+            return None, {}
+        filling, updates = self._opened(given[file])
+        return filling, {file: None, **updates}
+
+    def _opened(self, path: str) -> tuple[Filling, Updates]:
+        file = Path(path)
+        try:
+            return self.of(Recipe.read(file), file.name)
+        except GarageError as error:
+            return self._refused(error.message)
+        finally:
+            file.unlink(missing_ok=True)  # gradio's own copy
+
+    def take_preset(self, given: Given) -> Taken:
+        preset_id = given[self.goal.preset]
+        if not preset_id:
+            return Filling({"notice": shown("")}), {}
+        try:
+            preset = self.services.presets.get(preset_id)
+        except GarageError as error:
+            return self._refused(error.message)
+        if preset.recipe is None:
+            return self._refused(preset.problem)
+        return self.of(preset.recipe, preset.title)
+
+    def _refused(self, why: Message | None) -> tuple[Filling, Updates]:
+        return Filling({"notice": shown(notice(self.w.of(why)))}), {}
+
+    def of(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
+        explicit = explicit_of(recipe)
+        values: dict[str, Any] = {"model": recipe.model.id}
+        answers: dict[str, Any] = {"explicit": explicit, "parent": parent}
+        updates: Updates = {}
+        said, tone = self.w.t("wizard.filled", title=title, count=len(explicit)), "ok"
+        if recipe.goal:
+            values["goal"] = recipe.goal
+        if recipe.name:
+            values["name"] = recipe.name[:60]
+        if recipe.data.source != NO_DATA:
+            try:
+                values["data"] = self.services.datasets.get(recipe.data.source).id
+                brought = Brought.of(recipe.data, values["data"], title)
+                answers["reading"] = brought.state() if brought else None
+                updates[self.data.data] = gr.update(choices=self.data.choices())
+            except GarageError:
+                said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
+        values["notice"] = shown(notice(said, tone))
+        return Filling(values, answers), updates
+
+    def saving(self, form: FormHandle) -> Callable[[Given], Updates]:
+        plan = self.plan
+
+        def saved(given: Given) -> Updates:
+            asked, title = form.read(given), given[plan.preset_name]
+            try:
+                preset = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(asked))
+            except GarageError as error:
+                return {plan.save_notice: shown(notice(self.w.of(error.message)))}
+            said = self.w.t("wizard.saved", title=preset.title, count=len(asked.answers.explicit))
+            return {
+                plan.save_notice: shown(notice(said, "ok")),
+                self.goal.preset: gr.update(choices=self.goal.preset_choices()),
+                plan.preset_name: "",
+            }
+
+        return saved

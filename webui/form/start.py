@@ -1,0 +1,123 @@
+"""Step 5 and the bar below it: what the run is called, when it may begin, and Start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.advice.plan import Plan
+from core.data.reading.choices import Choices
+from core.errors import BusyError, GarageError
+from core.messages import Message
+from core.queue.queue import time_of_day
+from core.runs.folder import RunFolder
+from core.runs.further import facts_of
+from core.runs.run_json import RunFacts, TrainedOn
+from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
+from webui.form.planner import Form, FormResult, Planner, parent_of
+from webui.kit import samples
+from webui.kit.format import at_time
+from webui.kit.html import notice, tag
+from webui.kit.live import shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_model": "model"}
+
+
+class StartStep:
+    def __init__(self, services: Services, planner: Planner, wording: Wording):
+        self.services, self.planner, self.w = services, planner, wording
+
+    def build(self) -> None:
+        w = self.w
+        self.name = gr.Textbox(
+            label=w.t("wizard.name"), info=w.t("wizard.name_info"), max_lines=1, max_length=60, elem_id="run-name"
+        )
+        self.start_at = gr.Textbox(
+            label=w.t("queue_panel.start_at"), info=w.t("queue_panel.start_at_info"), placeholder="23:00", max_lines=1,
+            max_length=8, elem_id="start-at",
+        )  # fmt: skip
+        gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
+
+    def build_bar(self) -> None:
+        w = self.w
+        with gr.Column(elem_id="start-bar"):
+            self.notice = gr.HTML("", elem_id="start-notice", visible=False)
+            self.button = gr.Button(w.t("wizard.start_missing_data"), variant="primary", size="lg", elem_id="start")
+
+    def summary(self, name: Any) -> str:
+        return (name.strip() if isinstance(name, str) else "") or self.w.t("wizard.named_after_data")
+
+    def label(self, result: FormResult) -> dict[str, Any]:
+        """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
+        if result.missing is not None:
+            key = f"start_missing_{MISSING_IN[result.missing.key]}"
+        elif result.problem is not None:
+            key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
+        else:
+            key = "start"
+        snapshot = self.services.snapshots.now()
+        label = "queue_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
+        return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
+
+    def begin(self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component) -> Take:
+        """Start: two at once give one run. Once it was made, the form has no name and continues nothing any more."""
+
+        def not_begun(why: Message | None, step: str | None = None) -> Taken:
+            """step: the one that is meant, which opens."""
+            opened = {folds[step]: gr.update(open=True)} if step else {}
+            return None, {self.notice: shown(notice(self.w.of(why))), **opened}
+
+        def begun(given: Given) -> Taken:
+            try:
+                said = given[self.start_at]
+                not_before = time_of_day(said if isinstance(said, str) else None, time.time())
+            except GarageError as error:
+                return not_begun(error.message, "train")
+            asked = form.read(given)
+            result = form.result_of(asked)
+            why = result.missing or result.problem
+            if why is not None or result.plan is None:
+                return not_begun(why, MISSING_IN.get(why.key) if why else None)
+            try:
+                run = self._submit(result.plan, result.seconds, asked, not_before)
+            except BusyError as error:
+                said = notice(self.w.of(error.message), "warn")
+                return None, {self.notice: shown(said), run_notice: shown(said)}
+            except GarageError as error:
+                return not_begun(error.message)
+            waits = shown(notice(self._waits(run), "ok"))
+            updates: Updates = {self.notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
+            return Filling({"name": ""}, {"parent": None}), updates
+
+        return begun
+
+    def _waits(self, run: RunFolder) -> str:
+        """Where the run is now, if it did not just begin: that is seen."""
+        entry = next((entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None)
+        if entry is None:
+            return ""
+        if entry.not_before:
+            return self.w.t("queue_panel.added_at", name=run.name, time=at_time(self.w, entry.not_before))
+        return self.w.t("queue_panel.added", name=run.name)
+
+    def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
+        recipe, advice = self.planner.settled(plan.recipe), plan.advice
+        recipe = recipe.model_copy(update={"data": self.services.datasets.pinned(recipe.data)})
+        info = self.services.datasets.get(recipe.data.source)
+        report = self.services.datasets.report(info.id, choices=Choices.of(recipe.data))
+        name = info.id if info.origin == "sample" else samples.title(info, self.w)
+        facts = RunFacts(
+            data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0),
+            advice=advice.as_json(),
+            wanted_device=self.planner.device(form.memory),
+            predicted_seconds=seconds,
+        )
+        if parent := parent_of(self.services, form.answers):
+            facts = facts.model_copy(update={"parent": facts_of(parent).parent})
+        return self.services.supervisor.submit(recipe, facts, not_before)
