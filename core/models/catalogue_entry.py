@@ -113,8 +113,8 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
         "gated": seen.told.gated if seen.told.commit else kept.get("gated", False),
         "languages": _languages(seen, kept.get("languages")),
         "thinking": kept.get("thinking") or _thinking(seen.template),
-        "tools": kept["tools"] if "tools" in kept else bool(seen.template and re.search(r"\btools\b", seen.template)),
-        "flags": kept.get("flags") if "tools" in kept else "its chat template" if seen.template else None,
+        "tools": kept["tools"] if "tools" in kept else seen.template and bool(re.search(r"\btools\b", seen.template)),
+        "flags": _flags(seen.template, kept),
         "note": dict(note) or kept["note"],
         **_shape(seen),
         "source": seen.source,
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "held" in entry:
         _say(msg("catalogue_entry.by_class"))
     if not kept:
-        _say(msg("catalogue_entry.look", thinking=entry["thinking"], commercial=entry["commercial"], family=entry["family"]))
+        _say(msg("catalogue_entry.look", thinking=entry["thinking"] or "?", commercial=entry["commercial"], family=entry["family"]))
     return 0
 
 
@@ -225,13 +225,19 @@ def _languages(seen: Seen, kept: Any) -> Any:
     return kept if isinstance(kept, str) or not told else told
 
 
-def _thinking(template: str | None) -> str:
-    """By its chat template: a switch makes it optional; without one, thoughts that the prompt begins are always there."""
+def _thinking(template: str | None) -> str | None:
+    """By its chat template: a switch makes it optional; without one, thoughts that the prompt begins are always there. None without one."""
     if not template:
-        return "never"
+        return None
     if "enable_thinking" in template or re.search(r"\bthinking\b", template):
         return "optional"
     return "always" if "<think>" in template else "never"
+
+
+def _flags(template: str | None, kept: Mapping[str, Any]) -> str | None:
+    """Where thinking and tools were read: of what is kept as it stands there, of the rest its template."""
+    read = "its chat template" if template and not {"thinking", "tools"} <= kept.keys() else None
+    return "; ".join(filter(None, (kept.get("flags"), read))) or None
 
 
 def _template_on_hub(hub: str, commit: str | None) -> str | None:

@@ -36,7 +36,8 @@ class KnownModel(BaseModel):
     part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead). released: the month, 2026-02.
     commercial: whether one may sell what one makes of it; limited by revenue, users, country or use as its licence says. gated: the hub
     gives it only to people who accepted its licence. languages: codes, as its makers name them. thinking: before it answers.
-    tools: whether its template calls them. flags: where those two were read, None where no table or template is at hand. note: by language, why one would take it. source: where its shape was read.
+    tools: whether its template calls them; each None where nothing at hand says it. flags: where those two were read. note: by
+    language, why one would take it. source: where its shape was read.
     config: as much of its config.json as its class needs, where its size does not follow from widths alone.
     """
 
@@ -54,8 +55,8 @@ class KnownModel(BaseModel):
     commercial: Commercial
     gated: bool
     languages: tuple[str, ...]
-    thinking: Thinking
-    tools: bool
+    thinking: Thinking | None = None
+    tools: bool | None = None
     flags: str | None = None
     note: dict[str, str]
     source: str

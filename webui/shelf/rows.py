@@ -96,7 +96,7 @@ def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
         minutes(each, model.hub, model.shape, marks, w),
         licence(model, w),
         spoken(model.languages, language, w),
-        w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking != "never" else "",
+        w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking in ("optional", "always") else "",
         w.t("shelf_view.tools") if model.tools else "",
         w.t(f"shelf_view.leaves_{way.best}"),
         model.released,

@@ -164,17 +164,20 @@ TEMPLATES = [
     (b"{{ enable_thinking }}", "optional", False),
     (b"<think>{% for tool in tools %}", "always", True),
     (b"plain", "never", False),
+    (None, None, None),
 ]
 
 
 @pytest.mark.parametrize(("template", "thinking", "tools"), TEMPLATES)
 def test_thinking_and_tools_are_guessed_from_the_template(
-    template: bytes, thinking: str, tools: bool, hub: FakeHub, capsys: pytest.CaptureFixture[str]
+    template: bytes | None, thinking: str | None, tools: bool | None, hub: FakeHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hub.repos[NEW] |= {"chat_template.jinja": template}
+    """Without a template they are unknown, and absent: it was taken for one that never thinks."""
+    del hub.repos[NEW]["tokenizer_config.json"]
+    hub.repos[NEW] |= {"chat_template.jinja": template} if template else {}
     assert main([NEW, *WHY]) == 0
     entry = entry_text.read(capsys.readouterr().out)
-    assert (entry["thinking"], entry["tools"]) == (thinking, tools)
+    assert (entry.get("thinking"), entry.get("tools"), entry.get("flags")) == (thinking, tools, template and "its chat template")
 
 
 def spoil(hub: FakeHub, how: str) -> list[str]:
