@@ -21,9 +21,11 @@ Turn = Mapping[str, Any]  # a message as JSON values: `ChatMessage.as_dict`
 
 _ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "function_call": "assistant", "tool": "tool", "function": "tool",
+    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "ai": "assistant", "agent": "assistant", "prompter": "user", "customer": "user", "function_call": "assistant", "tool": "tool", "function": "tool",
     "observation": "tool", "ipython": "tool",
 }  # fmt: skip
+SPEAKS = ("role", "from", "speaker", "sender", "author")
+HOLDS = ("content", "value", "text", "message", "parts")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _SAID = ("text", "value", "content", "thinking", "reasoning")  # under which of these a part keeps its words
 _TEXT_PARTS = ("text", "input_text", "output_text")
@@ -142,8 +144,8 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
     speaks, holds, called = (
-        _first(turn, "role", "from"),
-        _first(turn, "content", "value"),
+        _first(turn, *SPEAKS),
+        _first(turn, *HOLDS),
         _first(turn, "tool_calls", "function_call"),
     )
     said, content, calls = turn.get(speaks), turn.get(holds), turn.get(called)

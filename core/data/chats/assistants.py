@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.data.chats import dates
-from core.data.chats.json_stream import objects
+from core.data.chats.json_stream import objects, text_at
 from core.data.chats.said import Said, left_of
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.rows import Limits, Problem, Source, left_beside
@@ -174,6 +174,20 @@ def _sent(written: Any) -> float | None:
         except ValueError:
             continue
     return dates.iso(written)
+
+
+# ---- one talk, a message in each place of a list ------------------------------------------------------------------------
+def turns(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+    for item in _objects(source, limits):
+        if isinstance(item, Problem):
+            yield item
+            continue
+        _, message = item
+        role, text, notes = text_at(message, "role"), text_at(message, "content"), Notes()
+        notes.leave_unread("field", message, ("role", "content") if text else ("role",))
+        is_person = role in ("user", "human", "assistant", "model", "ai")
+        yield Said(role, text, left=left_of(text) if is_person else Loss("message", role), is_model=role not in ("user", "human"))
+        yield from _losses(notes, "")
 
 
 # ---- Character.AI -----------------------------------------------------------------------------------------------------

@@ -29,11 +29,13 @@ KINDS = {
     "telegram": Kind("Telegram", messengers.telegram),
     "discord": Kind("Discord", messengers.discord),
     "discord_csv": Kind("Discord", messengers.discord_csv),
+    "meta": Kind("Instagram, Facebook", messengers.meta),
     "slack": Kind("Slack", messengers.slack),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
+    "turns": Kind("OpenAI messages", assistants.turns, False, False),
     "mbox": Kind("e-mail (mbox)", mail.mbox, False),
 }
 
@@ -63,16 +65,19 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
             name.strip('" \r\ufeff').lower() for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
         }
         return "discord_csv" if set(messengers.DISCORD_COLUMNS[:4]) <= names else ""
-    return _of_keys(keys_in(head, is_lines=kind == "jsonl"))
+    return _of_keys(keys_in(head, is_lines := kind == "jsonl"), is_lines)
 
 
-def _of_keys(keys: set[str]) -> str:
+def _of_keys(keys: set[str], is_lines: bool) -> str:
     def has(*names: str) -> bool:
         return keys.issuperset(names)
 
     def any_of(names: Iterable[str]) -> bool:
         return not keys.isdisjoint(names)
 
+    place = "" if is_lines else "item."
+    if has(f"{place}role", f"{place}content") and not any_of(f"{place}{name}" for name in ("messages", "conversations", "prompt")):
+        return "turns"
     if any_of(("item.mapping", "mapping")):
         return "chatgpt"
     if any_of(("item.chat_messages", "chat_messages")):
@@ -83,6 +88,8 @@ def _of_keys(keys: set[str]) -> str:
         return "character_ai"
     if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
         return "discord"
+    if has("messages.item.sender_name", "messages.item.timestamp_ms"):
+        return "meta"
     for place in ("messages.item", "chats.list.item.messages.item"):
         if has(f"{place}.date") and any_of(f"{place}.{name}" for name in ("from_id", "actor_id", "date_unixtime")):
             return "telegram"

@@ -1,4 +1,5 @@
-"""What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON."""
+"""What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
+Facebook's message_1.json."""
 
 from __future__ import annotations
 
@@ -106,6 +107,34 @@ def _numbers(written: str) -> dates.Numbers | None:
         return None
     first, second, third, hour, minute, second_of, half = found.groups()
     return int(first), int(second), int(third), dates.hour_of(int(hour), half), int(minute), int(second_of or 0)
+
+
+# ---- Instagram, Facebook ----------------------------------------------------------------------------------------------
+_META_MEDIA = ("photos", "videos", "audio_files", "gifs", "sticker", "files", "share")
+
+
+def meta(source: Source, limits: Limits) -> Iterator[Said]:
+    """Newest first, and each byte of UTF-8 written as a character of Latin-1."""
+    found = [message for _, message in objects(source, "messages.item")]
+    for message in sorted(found, key=lambda message: _at(message) or 0.0):
+        person, text, when = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content")), _at(message)
+        has_media = any(says(message.get(name)) for name in _META_MEDIA)
+        if has_media:
+            yield Said(person, "", when, left=MEDIA)
+        if text or not has_media:
+            yield Said(person, text, when, left=left_of(text) if person else APP)
+
+
+def _at(message: dict[str, Any]) -> float | None:
+    stamp = message.get("timestamp_ms")
+    return stamp / 1000 if isinstance(stamp, int | float) else None
+
+
+def _unmangled(text: str) -> str:
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 # ---- Slack ------------------------------------------------------------------------------------------------------------

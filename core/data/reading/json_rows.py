@@ -28,6 +28,7 @@ _CONVERSATIONS = {"messages", "conversations", "conversation"}
 _PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt", "chat_messages", "worldinfo"}
 _TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
+_QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # of several words, as no column is called
 _CHUNK = 64 << 10  # characters
 _ENDS = re.compile(rb"[\[\]},\n]")
 _SEPARATOR, _SEPARATED = re.compile(rb"[ \t\r\n,]*"), re.compile(r"[ \t\r\n,]*")
@@ -404,10 +405,15 @@ def _parser(context: bytes) -> tuple[list[Event], Any]:
 
 
 def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of an object that holds columns, each a list of as many values, or as pandas writes it {"0": ..., "1": ...}."""
+    """The rows of an object that holds columns, each a list of as many values, or as pandas writes it {"0": ..., "1": ...}; rows by a key of
+    theirs; or answers by their questions."""
     columns = list(value.values())
     if not columns or any(name.lower() in _TURNS for name in value):
         return None
+    if len(value) > 1 and all(isinstance(said, str) and _QUESTION.search(name) for name, said in value.items()):
+        return [{"question": name, "answer": said} for name, said in value.items()]
+    if len(value) > 1 and all(isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns):
+        return [{"key": name, **row} for name, row in value.items()]
     if all(isinstance(column, dict) and "0" in column for column in columns):
         if any(column.keys() != columns[0].keys() for column in columns):
             return None

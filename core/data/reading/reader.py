@@ -24,6 +24,7 @@ from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
 from core.data.reading.yaml_rows import yaml_rows
 from core.data.shapes.left_out import Loss
+from core.data.shapes.unfolded import unfolded
 from core.errors import DataError
 
 Items = Iterator[Raw | Problem | Loss]
@@ -81,4 +82,7 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
 
 
 def _laid_out(raw: Raw, source: Source) -> Raw:
-    return replace(raw, value=source.layout.of(raw.value)) if source.layout and isinstance(raw.value, dict) else raw
+    if source.layout:
+        return replace(raw, value=source.layout.of(raw.value)) if isinstance(raw.value, dict) else raw
+    value, left = unfolded(raw.value)
+    return raw if value is raw.value else replace(raw, value=value, left=raw.left + left)

@@ -167,8 +167,10 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return "yaml"
     if by_suffix in DOCUMENTS:  # a text that is called so
         by_suffix = "txt"
-    if by_suffix == "txt" and not _is_object(first):
+    if by_suffix == "txt" and not _is(dict, first):
         return "txt"
+    if by_suffix == "jsonl" and len(lines) > 1 and all(line.startswith("[") for line in lines[:2]) and _is(list, first):
+        return "jsonl"
     if by_suffix == "jsonl" and any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):
         return "jsonl"
     if not first.startswith(("[", "{")):
@@ -178,12 +180,12 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         if by_suffix == "parquet":
             raise DataError("data.not_parquet", file=path.name, start=start)
         raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=start)
-    return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is_object(first) else "json"
+    return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is(dict, first) else "json"
 
 
-def _is_object(line: str) -> bool:
+def _is(kind: type, line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(line), kind)
     except (ValueError, RecursionError):
         return False
 

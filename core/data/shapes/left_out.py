@@ -36,7 +36,7 @@ Place = Literal[
 
 # Names under which files keep what no text holds, and worse answers.
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments", "image_url", "pixel_values")  # fmt: skip
-WORSE = ("rejected", "rejected_response", "reject", "rejected_messages")
+WORSE = ("rejected", "rejected_response", "reject", "rejected_messages", "non_preferred_output")
 _PICTURE = re.compile(r"<\|?(?:image|img|video|audio)(?:_pad|_?\d+)?\|?>", re.IGNORECASE)
 
 

@@ -4,6 +4,7 @@ preference          prompt | messages | instruction, chosen, rejected     messag
 TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
+turns, Gemini       turns | contents | ...: a list of objects             messages
 
 Those of annotation tools are in core/data/shapes/labelled. Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
 """
@@ -15,13 +16,16 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+from core.data.conversation import HOLDS, SPEAKS
 from core.data.reading.rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
 from core.data.shapes.stories import kobold
 
-TURNS = ("dialog", "dialogue", "turns", "utterances", "messages", "conversations", "conversation")
+TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
+_CONVERSATIONS = TURNS[-3:]
+_RANKED = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))  # the second as OpenAI has it
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -36,9 +40,10 @@ def rewritten(values: Columns, notes: Notes) -> Columns:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    if "chosen" not in values or "rejected" not in values:
+    better = next((ours for ours, worse in _RANKED if ours in values and worse in values), None)
+    if better is None:
         return None
-    chosen = values["chosen"]
+    chosen = values[better]
     if not says(chosen):
         raise Flaw("data.empty_answer")
     name = next((name for name in _ASKED if says(values.peek(name))), None)
@@ -66,7 +71,7 @@ def _turns(value: Any, role: str) -> list[Any]:
     if isinstance(value, list):
         return list(value)
     if isinstance(value, dict):
-        return [value]
+        return list(value["messages"]) if isinstance(value.get("messages"), list) else [value]
     parts = _HUMAN.split(value) if isinstance(value, str) else []
     if len(parts) < 3 or parts[0].strip():
         return [{"role": role, "content": value}]
@@ -103,12 +108,27 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
     said = values.peek(name) if name else []
     if name and name == said_of_intent(values.peek):  # all of them mean the same
         return None
+    if name and all(isinstance(turn, dict) for turn in said):
+        if all(turn.keys() == {"input", "output"} for turn in said):
+            said = [[turn["input"], turn["output"]] for turn in said]
+        elif not any(other in values for other in _CONVERSATIONS) and all(map(_is_turn, said)):
+            values.take(name)
+            return {"messages": [*_gemini_system(values), *said]}
     if all(isinstance(pair, list) and len(pair) == 2 for pair in said):
         said = list(chain.from_iterable(said))
     if name is None or not all(isinstance(turn, str) for turn in said) or len(said) < 2:
         return None
     values.take(name)
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(said)]}
+
+
+def _is_turn(turn: dict[str, Any]) -> bool:
+    return any(name in turn for name in SPEAKS) and any(name in turn for name in HOLDS)
+
+
+def _gemini_system(values: Columns) -> list[dict[str, Any]]:
+    told = next((name for name in ("systeminstruction", "system_instruction") if isinstance(values.peek(name), dict)), None)
+    return [{**values[told], "role": "system"}] if told else []
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (

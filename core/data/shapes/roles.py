@@ -36,6 +36,26 @@ _WRITTEN: dict[Role, str] = {
         text content body story article document poem lyrics chapter paragraph markdown inhalt texto contenido texte contenu testo conteúdo
         текст 文本 内容 正文 文章 本文 본문 텍스트 نص""",
 }
+# A last word of a name that says of what a column tells, and not what it says.
+_ABOUT = frozenset(
+    [
+        "id",
+        "ids",
+        "date",
+        "time",
+        "type",
+        "lang",
+        "language",
+        "name",
+        "model",
+        "count",
+        "length",
+        "tokens",
+        "score",
+        "rating",
+        "url",
+    ]
+)
 _NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
 _WORDS = re.compile(r"[^\W_]+")
 _WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\d_]+")
@@ -55,7 +75,7 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
             found[about] = "question"
     if {"question", "answer"} <= set(found.values()):
         return found
-    long = [name for name, words in texts.items() if words >= LEAST_WORDS]
+    long = [name for name, words in texts.items() if words >= LEAST_WORDS and found.get(name) not in ("system", "context")]
     if len(long) == 2:  # the longer one is the answer
         asked, answered = sorted(long, key=lambda name: texts[name])
         return {asked: "question", answered: "answer"}
@@ -90,7 +110,10 @@ def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str |
 
 
 def _last_meaning(name: str) -> Role | None:
-    for word in reversed(_WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())):
+    parts = _WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    if parts and parts[-1] in _ABOUT:
+        return None
+    for word in reversed([part for part in parts if part not in ("q", "a")]):
         for role, words in _NAMES.items():
             if word in words:
                 return role

@@ -200,6 +200,8 @@ FUZZED = {
     "slack": [{"type": "message", "user": "U1", "user_profile": {"name": "a"}, "text": "<@U2>", "ts": "1.5", "files": []}] * 2,
     "chatgpt": [{"mapping": {"a": {"id": "a", "parent": None, "children": [], "message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["x"]}, "create_time": 1}}}}],
     "claude": [{"chat_messages": [{"sender": "human", "text": "a", "content": [{"type": "text", "text": "a"}]}]}],
+    "Instagram, Facebook": {"messages": [{"sender_name": "A", "timestamp_ms": 1, "content": "\u00c3\u00bc", "photos": []}]},
+    "OpenAI messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
     "tavern": {"name": "A", "is_user": False, "mes": "x", "send_date": "2024-3-12", "swipes": ["a", "b"]},
 }  # fmt: skip
 

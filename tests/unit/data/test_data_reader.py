@@ -219,7 +219,7 @@ GOOD = '{"text": "good"}'
         ('{"text": a}', "expected a value"),
         ('{"text": "a\tb"}', r"must be written as \\n or \\t"),
         (GOOD + GOOD, "a second value begins at character 17"),
-        ('["a", "b"]', "found a list, expected an object"),
+        ('["a", 1]', "found a list, expected an object"),
         ('"a"', "found text, expected an object"),
         ("null", r"found nothing \(null\), expected an object"),
         ("7", "found a number, expected an object"),
