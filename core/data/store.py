@@ -40,6 +40,7 @@ from core.data.sets.readings import Readings, reading_key
 from core.data.sets.rows import Rows
 from core.errors import DataError
 from core.recipe import Data, Format
+from core.system import path_length
 from core.values import MIB
 from core.workspace.names import display_name, short_id, slug
 
@@ -153,6 +154,7 @@ class DatasetStore:
         name: for the screen, any characters. choices: kept with the set. check: called often, and may raise. origin: of a set of a hub.
         Raises DataError where the file cannot be used, leaving nothing behind.
         """
+        path_length.refuse(self.root.parent, DataError)
         path = Path(path)
         source = sniff.probe(path, choices=choices)
         shown = display_name(name) or display_name(path.stem) or "data"

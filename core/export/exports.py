@@ -35,8 +35,10 @@ from core.models import adapters
 from core.runs import process as run_process
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.system import path_length
 from core.system.processes import kill_tree, start_worker
 from core.values import Frozen
+from core.workspace import names
 from core.workspace.folder import Workspace
 
 ExportKind = Literal["adapter", "merged", "gguf", "gguf-lora"]
@@ -49,6 +51,7 @@ MMPROJ = "mmproj-"
 WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
 GGUF_KINDS = ("gguf", "gguf-lora")
 MOST_STRENGTH = 4.0
+LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
@@ -376,6 +379,8 @@ class Exports:
         """Begin an export in a child process. Raises ExportError for what cannot be, BusyError while it is at work."""
         request = self.request(run, to, quant, checkpoint, keep_unproven, strength, base_gguf)
         job = self._job(request.name)
+        longest = f"out/{MMPROJ}{names.slug(run.name)}-q4_k_m.gguf" if request.kind in GGUF_KINDS else LONGEST_MERGED
+        path_length.refuse(job.build, ExportError, len(longest))
         with writing(self.workspace.exports):
             job.path.mkdir(parents=True, exist_ok=True)
         status = job.status(self._started.get(request.name))

@@ -25,7 +25,7 @@ from core.runs.ended import Left, ending
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.run_json import Parent, RunFacts
 from core.runs.states import ACTIVE, BUSY, TERMINAL, State, may_pause, may_resume
-from core.system import devices
+from core.system import devices, path_length
 from core.system.processes import process_lives
 from core.workspace import names
 from core.workspace.folder import Workspace
@@ -39,6 +39,7 @@ class Runs:
 
     def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
         """A queued run. launcher: "app" (its supervisor starts it) or "command" (the command that made it does)."""
+        path_length.refuse(self.workspace.root, RunError)
         folder = f"{time.strftime('%Y-%m-%d')}_{names.slug(recipe.name)}_{names.short_id()}"
         aside = self.workspace.runs / f".{folder}.part"
         try:

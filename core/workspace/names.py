@@ -14,7 +14,12 @@ def slug(name: str, fallback: str = "run") -> str:
     """Lower-case ASCII letters, digits and single hyphens, at most MOST_SLUG characters, never reserved on Windows."""
     ascii_name = unicodedata.normalize("NFKD", name[:1000]).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:MOST_SLUG].strip("-")
-    return fallback if not plain or plain in _WINDOWS_RESERVED else plain
+    return fallback if not plain or is_reserved(plain) else plain
+
+
+def is_reserved(name: str) -> bool:
+    """Whether Windows takes it for a device, as it does CON and con.txt."""
+    return name.partition(".")[0].rstrip().lower() in _WINDOWS_RESERVED
 
 
 def short_id() -> str:

@@ -63,7 +63,7 @@ def bring(
         raise ExportError("gguf.base_no_file", file=file)
     shape = headers.of_gguf(file)
     called = name or names.slug(file.stem, fallback="model")
-    if not NAME.fullmatch(called):
+    if not NAME.fullmatch(called) or names.is_reserved(called):
         raise ExportError("gguf.base_name", found=called[:100])
     target = workspace.from_gguf / called
     scratch = workspace.from_gguf / f".{called}.part"

@@ -12,10 +12,16 @@ from typing import Any
 
 import pytest
 
-from core.export.exports import ExportRequest
+from core import files
+from core.data.store import DatasetStore
+from core.errors import DataError, ExportError, GarageError, RunError
+from core.export.exports import ExportRequest, Exports
 from core.presets import PROJECT
+from core.recipe import Recipe
+from core.runs.all import Runs
 from core.system import machine, windows
-from core.workspace.names import short_id, slug
+from core.workspace.folder import Workspace
+from core.workspace.names import is_reserved, short_id, slug
 
 FILES = "SYSTEM\\CurrentControlSet\\Control\\FileSystem"
 MEMORY = "SYSTEM\\CurrentControlSet\\Control\\Session Manager\\Memory Management"
@@ -149,3 +155,65 @@ def test_the_longest_names_below_a_workspace_leave_some_room() -> None:
     )
     assert 140 < max(map(len, names)) <= windows.LONGEST_IN_WORKSPACE
     assert windows.MOST_ROOT + len("/workspace/") + windows.LONGEST_IN_WORKSPACE <= windows.MOST_PATH
+
+
+def begin_run(space: Workspace) -> object:
+    return Runs(space).create(Recipe(name="x", data={"source": "sample:pirate_answers"}), launcher="command")
+
+
+def begin_import(space: Workspace) -> object:
+    (space.root.parent / "a.txt").write_text("Hello", "utf-8")
+    return DatasetStore(space.datasets, space.root.parent).import_file(space.root.parent / "a.txt")
+
+
+def begin_export(space: Workspace) -> object:
+    """Of a run whose name fills what a name may have, from a checkpoint: 53 characters more than a run's longest."""
+    return Exports(space).start(
+        SimpleNamespace(name="x" * 60, id=f"2026-11-27_{'x' * 40}_abcdef"), "gguf", None, "checkpoint-000200"
+    )
+
+
+@pytest.mark.parametrize(
+    ("begin", "error", "least"), [(begin_run, RunError, 109), (begin_import, DataError, 109), (begin_export, ExportError, 100)]
+)
+def test_what_would_end_in_a_path_too_long_for_windows_is_not_begun(
+    begin: Any, error: type[GarageError], least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the doctor said it: the first checkpoint, or hours later the export, ended with "No such file or directory"."""
+    monkeypatch.setattr(files, "ON_WINDOWS", True)
+    monkeypatch.setattr(windows, "long_paths", lambda: False)
+    monkeypatch.setattr(
+        Exports,
+        "request",
+        lambda self, run, *more: ExportRequest(workspace="", run=run.id, kind="gguf", quant="q4_k_m", checkpoint=more[2]),
+    )
+    monkeypatch.setattr(Exports, "_spawn", lambda self, job, run: pytest.fail("begun"))
+    space = Workspace.open(tmp_path / ("w" * max(1, least - 1 - len(str(tmp_path)))))
+    with pytest.raises(error) as caught:
+        begin(space)
+    assert caught.value.message.key == "faults.path_too_long"
+    for language in ("en", "zh"):
+        assert " 259 " in caught.value.message.render(language) and str(caught.value.message.params["found"]) in str(caught.value)
+    assert [each for each in space.root.rglob("*") if each.is_file()] == []
+    monkeypatch.setattr(windows, "long_paths", lambda: True)
+    if begin is not begin_export:
+        begin(space)
+
+
+@pytest.mark.parametrize(
+    "name", ["海盗 🏴\u200d☠️", "ends with dots...", "CON", "lpt1 ", "a:b\\c/../d", "Übung\u202e.exe", "", "e\u0301" * 300]
+)
+def test_what_people_call_things_becomes_a_folder_that_windows_takes(name: str) -> None:
+    """Runs, exports and their files, sets, saved recipes and LM Studio's folders are named by it."""
+    made = slug(name)
+    assert made.isascii() and 0 < len(made) <= 40 and set(made) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert not is_reserved(made) and made[0] != "-" != made[-1]
+
+
+def test_a_device_of_windows_is_known_with_an_ending_too() -> None:
+    assert [name for name in ("CON", "con.txt", "Nul .gguf", "console", "com10", "lpt9") if is_reserved(name)] == [
+        "CON",
+        "con.txt",
+        "Nul .gguf",
+        "lpt9",
+    ]

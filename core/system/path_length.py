@@ -1,0 +1,16 @@
+"""Paths that Windows does not take for their length, said before anything is begun that would end in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import files
+from core.errors import GarageError
+from core.system import windows
+
+
+def refuse(folder: Path, error: type[GarageError], inside: int = windows.LONGEST_IN_WORKSPACE) -> None:
+    """inside: characters of the longest name that is made below folder. Raises error with both numbers."""
+    found = len(str(folder.absolute())) + 1 + inside
+    if files.ON_WINDOWS and found > windows.MOST_PATH and windows.long_paths() is False:
+        raise error("faults.path_too_long", folder=folder, found=found, most=windows.MOST_PATH)
