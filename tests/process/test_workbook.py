@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from core import files
 from core.data.reading import apart
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
@@ -31,7 +34,19 @@ def test_cells_at_opposite_corners_end_that_process_and_not_ours(tmp_path: Path)
         inspect_file(far(tmp_path, "XFD1048576"))
 
 
-def test_a_sheet_that_takes_too_much_memory_is_refused_with_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "is_venv_on_windows", [False, pytest.param(True, marks=pytest.mark.skipif(os.name == "nt", reason="it is one"))]
+)
+def test_a_sheet_that_takes_too_much_memory_is_refused_with_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_venv_on_windows: bool
+) -> None:
+    """On Windows the program of a venv starts the interpreter, whose memory nobody looked at."""
+    if is_venv_on_windows:
+        starts = tmp_path / "python.exe"
+        starts.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
+        starts.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(starts))
+        monkeypatch.setattr(files, "ON_WINDOWS", True)
     monkeypatch.setattr(apart, "MOST_MEMORY", 60 << 20)
     monkeypatch.setattr(apart, "LOOK_S", 0.001)
     with pytest.raises(DataError, match="needs more than 60 MiB of memory"):

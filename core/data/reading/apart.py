@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 
+from core import files
 from core.data.reading.rows import Readable
 from core.data.reading.zips import Member
-from core.system.processes import own_group, worker_environment
+from core.system.processes import kill_tree, own_group, worker_environment
 
 MOST_MEMORY = 3 << 30  # bytes of the process; a table of 1,000,000 rows and 10 columns of numbers takes 0.3 GiB
 LONGEST_SILENCE_S = 600  # seconds in which it says nothing; a workbook of 2 GiB takes a few minutes
@@ -47,7 +48,7 @@ def listen(module: str, path: Readable, *arguments: str) -> Generator[Any]:
             yield {"error": "broken"}
     finally:
         watch.done.set()
-        process.kill()
+        kill_tree(process.pid)
         process.wait()
         process.stdout.close()
 
@@ -59,10 +60,12 @@ class _Watch:
 
     def _look(self) -> None:
         with contextlib.suppress(psutil.Error):
-            seen = psutil.Process(self._process.pid)
+            seen = [psutil.Process(self._process.pid)]
             while not self.done.wait(LOOK_S):
-                too_large = seen.memory_info().rss > MOST_MEMORY
+                if files.ON_WINDOWS and len(seen) == 1:  # there a venv's python.exe is a small program that starts the interpreter
+                    seen += seen[0].children()
+                too_large = sum(each.memory_info().rss for each in seen) > MOST_MEMORY
                 if too_large or time.monotonic() - self.heard_s > LONGEST_SILENCE_S:
                     self.ended_it = "memory" if too_large else "slow"
-                    self._process.kill()
+                    kill_tree(self._process.pid)
                     return
