@@ -27,13 +27,14 @@ from core.data.reading.rows import Flaw, Problem, Row, type_name
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, Loss, Notes, Tally, needs_picture, says
-from core.data.shapes.plain import plain
+from core.data.shapes.plain import Turns, plain
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
 from core.messages import msg
 from core.recipe import Format
 
 _GOOD_OR_BAD = ("label", "kto_tag")
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one for each row
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,13 @@ class Example:
             return {"text": self.text}
         return {"prompt": self.prompt, "completion": self.completion}
 
+    def as_json(self) -> str:
+        return _ENCODE(self.as_dict())
+
+    @classmethod
+    def of(cls, turns: Turns) -> Example:
+        return cls(messages=tuple(ChatMessage(speaker, content) for speaker, content in turns))
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
         if "messages" in value:
@@ -67,13 +75,13 @@ class Example:
         return cls(**value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Read:
-    """What became of one row. values: its columns; None where it is no row at all. problems: warnings, where it has an example."""
+    """What became of one row. example: the JSON of one. values: its columns; None where it is no row at all. problems: warnings, where it has an example."""
 
     number: int
     line: int | None
-    example: Example | None
+    example: str | None
     values: Mapping[str, Any] | None
     problems: Sequence[Problem] = ()
 
@@ -86,10 +94,17 @@ def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example 
 
     left: counts what was left out of the row.
     """
+    if said := plain(row.values, format):
+        if left is not None and row.left:
+            left.add_each(row.left)
+        return Example.of(said), []
+    return check_closely(row, format, left)
+
+
+def check_closely(row: Row, format: Format, left: Tally | None = None) -> tuple[Example | None, list[Problem]]:
+    """The same of a row that is not `plain`."""
     if left is not None:
         left.add_each(row.left)
-    if said := plain(row.values, format):
-        return Example(messages=(ChatMessage("user", said[0]), ChatMessage("assistant", said[1]))), []
     notes, values = Notes(), Columns(row.values)
     try:
         if not any(says(value) or isinstance(value, list | dict) for value in row.values.values()):

@@ -33,13 +33,16 @@ class Look:
         )  # fmt: skip
         self._rows = self._looked_at = 0
 
-    def add(self, row: int, example: Words) -> None:
-        if self._every_row or self._rows < EVERY_ROW or self._rows % ONE_IN == 0:
-            self._looked_at += 1
-            said = Said(row, example)
-            for look in self._looks:
-                look.add(said)
+    def is_next(self) -> bool:
+        """Whether the next row is one that is looked at; asked once of each."""
         self._rows += 1
+        return self._every_row or self._rows <= EVERY_ROW or self._rows % ONE_IN == 1
+
+    def add(self, row: int, example: Words) -> None:
+        self._looked_at += 1
+        said = Said(row, example)
+        for look in self._looks:
+            look.add(said)
 
     def found(self) -> tuple[Finding, ...]:
         """What concerns the most rows first."""
@@ -51,5 +54,6 @@ def findings(rows: Iterable[tuple[int, Words]], every_row: bool = True, most: in
     """Of every row, with all numbers."""
     look = Look(every_row, most)
     for row, example in rows:
-        look.add(row, example)
+        if look.is_next():
+            look.add(row, example)
     return look.found()

@@ -58,15 +58,24 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
             if not line:
                 continue
             row += 1
-            if broken and not line.isascii() and lone_surrogate(line):
+            if broken and lone_surrogate(line):
                 yield Problem(row=row, line=number, text=msg("data.line_not_utf8"))
                 continue
             try:
-                yield Raw(row, json.loads(line), number)
+                yield Raw(row, decoded(line), number)
             except RecursionError:
                 yield Problem(row=row, line=number, text=msg("data.too_deep", limit=limits.depth))
             except ValueError as error:
                 yield Problem(row=row, line=number, text=_why_not_json(error, line))
+
+
+def decoded(line: str) -> Any:
+    """As `json.loads` does, which looks for blanks around it, and takes twice as long for that."""
+    try:
+        value, end = _DECODER.raw_decode(line)
+    except json.JSONDecodeError:
+        end = -1
+    return value if end == len(line) else json.loads(line)
 
 
 def _why_not_json(error: ValueError, line: str) -> Message:

@@ -68,7 +68,7 @@ class Limits(Frozen):
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One row as it stands in the file. number counts from 1; line is the physical line it begins on, where it has one."""
 
@@ -151,7 +151,7 @@ def left_beside(loss: Loss, count: int) -> Problem:
     return Problem(row=0, severity="warning", text=msg("left_out.line", what=said.what, count=said.count, why=said.why))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Raw:
     row: int
     value: Any
@@ -162,10 +162,18 @@ class Raw:
 def checked(raw: Raw, limits: Limits) -> Row | Problem:
     if not isinstance(raw.value, dict):
         return Problem(row=raw.row, line=raw.line, text=msg("data.not_an_object", found=type_name(raw.value)))
-    flaw = _flaw(raw.value, limits.depth)
+    flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
     return Row(raw.row, raw.value, raw.line, raw.left)
+
+
+def is_plain(value: dict[str, Any]) -> bool:
+    """Whether all of it is texts with nothing wrong about them, as in most rows."""
+    for key, item in value.items():
+        if type(item) is not str or "\0" in item or lone_surrogate(item) or type(key) is not str or lone_surrogate(key):
+            return False
+    return True
 
 
 def _flaw(value: dict[str, Any], limit: int) -> Message | None:
@@ -180,14 +188,14 @@ def _flaw(value: dict[str, Any], limit: int) -> Message | None:
         for container in level:
             if isinstance(container, dict):
                 for key in container:
-                    if isinstance(key, str) and not key.isascii() and lone_surrogate(key):
+                    if isinstance(key, str) and lone_surrogate(key):
                         return msg("data.lone_surrogate", column=key.encode("ascii", "backslashreplace").decode())
                 items = container.values()
             else:
                 items = container
             for item in items:
                 if isinstance(item, str):
-                    if not item.isascii() and lone_surrogate(item):
+                    if lone_surrogate(item):
                         return msg("data.lone_surrogate", column=_column_of(value, item))
                     if "\0" in item:
                         return msg("data.nul")
@@ -200,6 +208,8 @@ def _flaw(value: dict[str, Any], limit: int) -> Message | None:
 
 
 def lone_surrogate(value: str) -> bool:
+    if value.isascii():
+        return False
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

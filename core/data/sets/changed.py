@@ -37,7 +37,8 @@ def _made(base: DataReport, edits: Edits, version: int, as_added: Rows) -> DataR
     for number, example in rows:
         hashes.append(hash(example))
         places.extend((number, 0))
-        look.add(number, example)
+        if look.is_next():
+            look.add(number, example)
     again, duplicates = repeated(hashes, places, DEFAULT_LIMITS.problems)
     untouched = set(rows.numbers()[rows.keys(np.arange(len(rows))) >= 0].tolist())
     stay = [

@@ -20,7 +20,7 @@ from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.findings.finding import Finding
 from core.data.findings.look import Look
-from core.data.formats import Example, Read, check
+from core.data.formats import Example, Read, check, check_closely
 from core.data.reading import several, sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
@@ -28,6 +28,7 @@ from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Ro
 from core.data.sets.earliest import earliest
 from core.data.shapes.known import FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
+from core.data.shapes.plain import as_json, plain
 from core.data.shapes.roles import Role, guess, renamed, require
 from core.errors import DataError
 from core.messages import Message, msg
@@ -134,13 +135,22 @@ def inspect_file(
             names.update(dict.fromkeys(name for name in map(str, given) if name not in roles.values()))
             before = given
         files[item.file] += 1
-        example, problems = check(item, item.format or chosen, left)
-        for problem in problems:
-            note(problem)
-        keep(Read(item.number, item.line, example, item.values, problems))
-        if example is not None:
-            hashes.append(hash(example))
-            look.add(item.number, example)
+        example: Example | None = None
+        problems: list[Problem] = []
+        if turns := plain(item.values, item.format or chosen):  # most rows: no more is made of one than is needed
+            stored: str | None = as_json(turns)
+            if item.left:
+                left.add_each(item.left)
+        else:
+            example, problems = check_closely(item, item.format or chosen, left)
+            stored = example.as_json() if example else None
+            for problem in problems:
+                note(problem)
+        keep(Read(item.number, item.line, stored, item.values, problems))
+        if stored is not None:
+            hashes.append(hash(stored))
+            if look.is_next():
+                look.add(item.number, example or Example.of(turns or []))
             places.extend((item.number, item.line or 0))
     again, duplicates = repeated(hashes, places, limits.problems)
     counts["warning"] += duplicates

@@ -31,7 +31,6 @@ ROWS_A_BATCH = 1000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
 IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
 _STALE_S = 3600
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one for each row
 
 
 class Rows(Sequence[tuple[int, Example]]):
@@ -193,10 +192,8 @@ class Writer:
         self._size = 0
 
     def add(self, read: Read) -> None:
-        example = values = problem = None
-        if read.example is not None:
-            example = _ENCODE(read.example.as_dict())
-        else:
+        example, values, problem = read.example, None, None
+        if example is None:
             values = None if read.values is None else json.dumps(read.values, ensure_ascii=False, default=str)
             problem = read.problems[0].model_dump_json() if read.problems else None
         for column, value in zip(self._columns, (read.number, read.line, example, values, problem), strict=True):
