@@ -55,7 +55,8 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
     assert source.delimiter is not None
     # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
-    with source.path.open(encoding=source.encoding, newline="") as file:
+    # Every end of a line as \n, in cells too: what Windows wrote would else be learned as other tokens than the same text from elsewhere.
+    with source.path.open(encoding=source.encoding) as file:
         lines = _CsvLines(file, limits.row_bytes)
         records = csv.reader(lines, delimiter=source.delimiter, strict=True)
         header: list[str] | None = None

@@ -26,7 +26,7 @@ from core.errors import DataError
 from core.recipe import Format
 
 CHECK_EVERY = 1000  # rows
-_REPORT_VERSION = 9  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 10  # raised where inspect_file would say something else about the same bytes
 
 
 class Readings:

@@ -123,6 +123,14 @@ def test_plain_text_is_one_example_a_paragraph_and_says_so(tmp_path):
     assert problems == []
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_a_line_inside_a_cell_ends_as_everywhere(tmp_path, end):
+    """Seen on Windows: a cell of two lines kept its carriage return, which is another token."""
+    written = 'text,label\n"a\nb",x\nc,y\n'
+    rows, problems = read(write(tmp_path, "a.csv", written.replace("\n", end)))
+    assert rows == read(write(tmp_path, "b.csv", written))[0] and not problems
+
+
 def test_a_chinese_excel_csv_is_read_as_gb18030_with_a_note(tmp_path):
     rows = [{"question": "天空是什么颜色？", "answer": "蓝色。"}, {"question": "一年有几个季节？", "answer": "四个：春夏秋冬。"}]
     path = write(tmp_path, "a.csv", as_csv(rows).encode("gb18030"))
