@@ -75,29 +75,32 @@ class DataStep:
     def wire(self, form: FormHandle, pulse: Poller) -> None:
         self.findings.wire(form)
         self.hub_set.wire(form, self.data, pulse)
-        self.brought.wire(form, self.data)
+        self.brought.wire(form, self.data, self.choices)
         self.reading.wire(form, self.data, self.choices)
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
-    def add(self, paths: Sequence[str]) -> tuple[str | None, Html]:
-        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it)."""
+    def add(self, paths: Sequence[str], choices: Choices = NOTHING_SAID) -> tuple[str | None, Html]:
+        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that names the file."""
         given = [Path(path) for path in paths]
         try:
-            return self._added(given)
+            return self._added(given, choices)
         except DataError as error:
             return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
         finally:
             for path in given:
                 path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
 
-    def _added(self, given: Sequence[Path]) -> tuple[str, Html]:
+    def _added(self, given: Sequence[Path], choices: Choices = NOTHING_SAID) -> tuple[str, Html]:
         """A table of which nothing is known is added with columns that the person may correct. Raises DataError."""
         store = self.services.datasets
         try:
-            return gathered.add(store, given).id, Html("")
+            return gathered.add(store, given, choices=choices).id, Html("")
         except DataError as error:
+            if choices.said:  # which this file cannot be read by
+                added, said = self._added(given)
+                return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
             roles = offered(given[0], error) if len(given) == 1 else None
             if roles is None:
                 raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from core.data.reading.choices import NOTHING_SAID
 from core.errors import GarageError
 from core.messages import Message
 from core.recipe import Recipe
@@ -15,7 +16,7 @@ from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_of
 from webui.form.goal import GoalStep
-from webui.form.handle import Filling, FormHandle, Given, Taken, Updates
+from webui.form.handle import IS_HERE, READING, Filling, FormHandle, Given, Taken, Updates
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
 from webui.form.reading.brought import Brought
@@ -35,10 +36,13 @@ class Fillings:
         if not paths:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
-            filling, updates = self._opened(paths[0])
+            filling, updates = self._opened(paths[0], given)
             filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
             return filling, {data.file: None, **updates}
-        added, problem = data.add(paths)
+        reading = given.get(READING)
+        added, problem = data.add(
+            paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NOTHING_SAID
+        )
         said: Updates = {data.file: None, data.notice: shown(problem)}
         if added is None:
             return None, said
@@ -48,13 +52,13 @@ class Fillings:
         file = self.goal.recipe
         if not given[file]:
             return None, {}
-        filling, updates = self._opened(given[file])
+        filling, updates = self._opened(given[file], given)
         return filling, {file: None, **updates}
 
-    def _opened(self, path: str) -> tuple[Filling, Updates]:
+    def _opened(self, path: str, given: Given) -> tuple[Filling, Updates]:
         file = Path(path)
         try:
-            return self.of(Recipe.read(file), file.name)
+            return self.of(Recipe.read(file), file.name, is_here=given.get(IS_HERE) is True)
         except GarageError as error:
             return self._refused(error.message)
         finally:
@@ -75,7 +79,7 @@ class Fillings:
     def _refused(self, why: Message | None) -> tuple[Filling, Updates]:
         return Filling({"notice": shown(notice(self.w.of(why)))}), {}
 
-    def of(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
+    def of(self, recipe: Recipe, title: str, parent: str | None = None, is_here: bool = False) -> tuple[Filling, Updates]:
         explicit = explicit_of(recipe)
         values: dict[str, Any] = {"model": recipe.model.id}
         answers: dict[str, Any] = {"explicit": explicit, "parent": parent}
@@ -92,6 +96,8 @@ class Fillings:
                 answers["reading"] = brought.state() if brought else None
                 updates[self.data.data] = gr.update(choices=self.data.choices())
             except GarageError:
+                values["data"] = None
+                answers["reading"] = Brought.missing(recipe.data, title, is_here).state()
                 said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
         values["notice"] = shown(notice(said, tone))
         return Filling(values, answers), updates

@@ -31,7 +31,7 @@ from webui.form.fields import FIELDS, Answers, edited, name_of, shown_in
 from webui.form.filling import Fillings
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
-from webui.form.handle import Filling, Given, Listen, Parts, Take, Updates
+from webui.form.handle import IS_HERE, READING, Filling, Given, Listen, Parts, Take, Updates
 from webui.form.model import ModelStep
 from webui.form.plan import PlanStep, rank_choices
 from webui.form.planner import HERE, Form, FormResult, Planner
@@ -39,6 +39,7 @@ from webui.form.reading.brought import choices_for
 from webui.form.start import StartStep
 from webui.kit.findings import counted
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, Poller, shown
+from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -213,12 +214,12 @@ class Wizard:
         """As handle.FormHandle says. Each has an answer of its own, so that none is written over before it was taken."""
         answer = gr.JSON(None, visible=False)
 
-        def taken(given: Given) -> Updates:
-            filling, updates = take(given)
+        def taken(given: Given, request: gr.Request) -> Updates:
+            answers = Answers.of_state(given[self.state])
+            filling, updates = take({**given, IS_HERE: is_here(request), READING: answers.reading})
             if filling is None:
                 return {answer: gr.skip(), **updates}
-            revision = Answers.of_state(given[self.state]).revision
-            return {answer: {"revision": revision, **vars(filling)}, **updates}
+            return {answer: {"revision": answers.revision, **vars(filling)}, **updates}
 
         outputs = outputs | {answer, self.data_step.data}
         event = listen(taken, inputs | {self.state}, outputs, js=js, **options)

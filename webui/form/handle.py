@@ -12,7 +12,9 @@ from gradio.events import Dependency
 from core.recipe import Recipe
 from webui.form.planner import Form, FormResult
 
-Given = Mapping[Any, Any]  # what arrived, by component
+Given = Mapping[Any, Any]  # what arrived, by component; of `fills` these two beside
+IS_HERE = "is_here"  # whether the browser is on this PC
+READING = "reading"  # fields.Answers.reading
 Updates = dict[Any, Any]  # what is to be shown, by component
 Parts = set[Component]
 Listen = Callable[..., Dependency]

@@ -45,7 +45,7 @@ from webui.form.fields import (
     shown_value,
 )  # fmt: skip
 from webui.form.form import Wizard
-from webui.form.handle import Filling
+from webui.form.handle import IS_HERE, READING, Filling
 from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, Planner, recipe_of
 from webui.form.reading.brought import Brought
@@ -447,18 +447,52 @@ def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, 
     file.write_text("name: Mine\ngoal: writing\nmodel: {id: Qwen/Qwen3-4B}\ndata: {source: gone}\nadapter: {r: 32}\n", "utf-8")
     filling, updates = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(file)})
     notice = filling.values.pop("notice")["value"]
-    assert filling.values == {"goal": "writing", "model": "Qwen/Qwen3-4B", "name": "Mine"}, "no data that are not here"
-    assert filling.answers == {"explicit": {"adapter.r": 32}, "parent": None}
-    assert "not on this PC" in notice and updates[wizard.goal_step.recipe] is None
+    assert filling.values == {"goal": "writing", "model": "Qwen/Qwen3-4B", "name": "Mine", "data": None}, (
+        "no data that are not here"
+    )
+    assert (filling.answers["explicit"], filling.answers["parent"]) == ({"adapter.r": 32}, None)
+    assert "not among the sets here" in notice and updates[wizard.goal_step.recipe] is None
     assert not file.exists(), "gradio's copy is removed"
+
+
+CHAT = "".join(f"12/03/2025, {hour}:00 - {who}: at {hour}\n" for hour in (10, 20) for who in ("Maria", "Jo", "Maria"))
+
+
+def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_as_it_says(wizard: Wizard, tmp_path: Path) -> None:
+    """Seen: how the recipe reads it was lost, and no file was named in step 3. A path is a matter of who sits at this PC alone."""
+    (chat := tmp_path / "my chat.txt").write_text(CHAT, "utf-8")
+    step, store = wizard.data_step, wizard.services.datasets
+
+    def opened(is_here: bool, source: Path | str = chat, voice: str = "Jo") -> Brought:
+        (recipe := tmp_path / "recipe.yaml").write_text(
+            json.dumps({"data": {"source": str(source), "voice": voice, "version": 3}}), "utf-8"
+        )
+        filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe), IS_HERE: is_here})
+        return Brought.of_state(json.loads(json.dumps(filling.answers["reading"])))
+
+    here, elsewhere = opened(True), opened(False)
+    for brought, is_offered in ((here, True), (elsewhere, False), (opened(True, "gone.txt"), False)):
+        drawn = step.brought.draw(None, brought)
+        assert brought.file in drawn[step.brought.said]["value"] and drawn[step.brought.add]["visible"] is is_offered
+    assert not step.brought.draw(PIRATE, here)[step.brought.said]["visible"], "another set was chosen"
+    assert "of the hub" in step.brought.draw(None, opened(True, "somebody/poems"))[step.brought.said]["value"]
+
+    forged = {READING: elsewhere, IS_HERE: False}
+    assert step.brought._add(step.data, step.choices, forged)[0] is None and not store.knows("my-chat")
+    filling, _ = step.brought._add(step.data, step.choices, {READING: here, IS_HERE: True})
+    assert filling.answers == {"reading": None} and store.choices(filling.values["data"]) == Choices(voice="Jo")
+    for brought, voice in ((elsewhere, "Jo"), (opened(True, voice="Nobody"), None), (opened(True, "b.txt"), None)):
+        (dropped := tmp_path / "up" / "my chat.txt").parent.mkdir(exist_ok=True)
+        dropped.write_text(CHAT + brought.file * (voice is None), "utf-8")  # the same bytes would be the set that is here
+        filling, updates = wizard.fillings.add_file({step.file: [str(dropped)], READING: brought, IS_HERE: False})
+        assert store.choices(filling.values["data"]).voice == voice
+        assert updates[step.notice]["visible"] is (brought.choices.voice == "Nobody"), "why it is not read so"
 
 
 def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wizard: Wizard, tmp_path: Path) -> None:
     """Seen: the page took the newest version, and whichever voice was chosen last."""
     store, (file, recipe) = wizard.services.datasets, (tmp_path / "chat.txt", tmp_path / "recipe.yaml")
-    file.write_text(
-        "".join(f"12/03/2025, {hour}:00 - {who}: at {hour}\n" for hour in (10, 20) for who in ("Maria", "Jo", "Maria")), "utf-8"
-    )
+    file.write_text(CHAT, "utf-8")
     store.import_file(file, choices=Choices(voice="Jo"))
     recipe.write_text("data: {source: chat, voice: Maria, gap_hours: 1, version: 0}\n", "utf-8")
     working.changed(store, "chat", add=[{"question": "Q", "answer": "A"}])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
+from core.data.sets import gathered
 from core.errors import GarageError
-from webui.form.handle import Filling, FormHandle, Given, Taken, Updates
+from core.hub.sets.name import SetName
+from core.workspace.folder import expand
+from webui.form.handle import IS_HERE, READING, Filling, FormHandle, Given, Taken, Updates
 from webui.form.reading.brought import Brought
 from webui.kit.html import Html, join, notice
 from webui.kit.live import QUIET, shown
@@ -25,9 +30,12 @@ class BroughtPart:
         self.said = gr.HTML("", visible=False, elem_id="brought")
         with gr.Row(elem_classes="lg-tight", visible=False) as self.ways:
             self.newest = gr.Button("", size="sm", elem_id="brought-newest")
+            self.add = gr.Button("", size="sm", elem_id="brought-add")
             self.kept = gr.Button(self.w.t("brought.take_kept"), size="sm", elem_id="brought-kept")
 
-    def wire(self, form: FormHandle, data: Component) -> None:
+    def wire(self, form: FormHandle, data: Component, choices: Callable[[], Any]) -> None:
+        """data: the list of sets. choices: gives what is in it."""
+        form.fills(self.add.click, partial(self._add, data, choices), set(), {self.said, data}, **QUIET)
         for button, is_newest in ((self.newest, True), (self.kept, False)):
             form.fills(button.click, partial(self._take, form, data, is_newest), form.inputs, set(), **QUIET)
 
@@ -37,11 +45,25 @@ class BroughtPart:
             brought = brought.model_copy(update={"choices": brought.choices.model_copy(update={"version": None})})
         return Filling(answers={"reading": brought.state() if brought and is_newest else None}), {}
 
+    def _add(self, data: Component, choices: Callable[[], Any], given: Given) -> Taken:
+        """By its path, which only somebody at this PC may say."""
+        brought = given[READING]
+        if not brought or not given[IS_HERE]:
+            return None, {}
+        try:
+            added = gathered.add(self.services.datasets, [expand(brought.data)], choices=brought.choices)
+        except GarageError as error:
+            return None, {self.said: shown(notice(self.w.of(error.message)))}
+        return Filling({"data": added.id}, {"reading": None}), {data: gr.update(choices=choices())}
+
     def draw(self, data: Any, brought: Brought | None) -> Updates:
         """For every look at the form."""
         said: list[Html] = []
         newest: int | None = None
         is_other = False
+        missing = brought if brought and not data and not self.services.datasets.knows(brought.data) else None
+        if missing:
+            said.append(notice(self._missing(missing), "warn"))
         if brought and brought.data == data:
             store, choices = self.services.datasets, brought.choices
             try:
@@ -58,7 +80,18 @@ class BroughtPart:
                 said.append(notice(words, "warn"))
         return {
             self.said: shown(join(said)),
-            self.ways: gr.update(visible=bool(said)),
+            self.ways: gr.update(visible=is_other or newest is not None or bool(missing and missing.found)),
+            self.add: gr.update(
+                visible=bool(missing and missing.found), value=self.w.t("brought.add", file=missing.data if missing else "")
+            ),
             self.newest: gr.update(visible=newest is not None, value=self.w.t("brought.take_newest", newest=newest or 0)),
             self.kept: gr.update(visible=is_other),
         }
+
+    def _missing(self, brought: Brought) -> str:
+        is_hubs = not Path(brought.file).suffix and SetName.looks_like(brought.data)
+        return self.w.t(
+            "brought.missing_hub" if is_hubs else "brought.missing",
+            title=brought.title,
+            file=brought.data if is_hubs else brought.file,
+        )
