@@ -39,7 +39,7 @@ KINDS = {
         "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pace",
     ),
-    "web": ("webui",),
+    "web": ("webui", "tests.kit.hostile_app"),
     "commands": ("core.commands",),
 }  # fmt: skip
 # What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not know.
