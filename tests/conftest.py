@@ -21,7 +21,7 @@ from tests.faults.table import FaultTable
 from tests.kit import browser as kit
 from tests.kit.durations import Durations, cache
 from tests.kit.files import link_or_copy
-from tests.kit.warm import Popen, Servers
+from tests.kit.warm import KINDS, Elsewhere, Popen, Servers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -44,17 +44,37 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def environments() -> dict[str, dict[str, str]]:
+    return {"torch": worker_environment(), "web": dict(os.environ), "commands": dict(os.environ)}
+
+
 @pytest.fixture(scope="session", autouse=True)
-def forked() -> Iterator[None]:
+def forked(pytestconfig: pytest.Config) -> Iterator[None]:
     """Workers and apps are forked from warm processes (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""
     if not hasattr(os, "fork"):
         yield
         return
-    Popen.servers = Servers({"torch": worker_environment(), "web": dict(os.environ), "commands": dict(os.environ)})
+    warm = getattr(pytestconfig, "workerinput", {}).get("warm")
+    Popen.servers = Elsewhere(warm, environments()) if warm else Servers(environments())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", Popen)
         yield
-    Popen.servers.close()
+    if isinstance(Popen.servers, Servers):
+        Popen.servers.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The processes of xdist fork from the same ones, which the process that prints has begun."""
+    if hasattr(os, "fork"):
+        if SERVERS not in node.config.stash:
+            node.config.stash[SERVERS] = Servers(environments())
+        node.workerinput["warm"] = {kind: node.config.stash[SERVERS].begin(kind) for kind in KINDS}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if servers := config.stash.get(SERVERS, None):
+        servers.close()
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +148,7 @@ def full(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--full"))
 
 
-TABLE = pytest.StashKey[FaultTable]()
+TABLE, SERVERS = pytest.StashKey[FaultTable](), pytest.StashKey[Servers]()
 HERE = Path(__file__).parent
 FOLDERS = ("unit", "model", "process", "faults", "browser", "windows")
 

@@ -141,7 +141,7 @@ class Servers:
 
 
 class Elsewhere:
-    """The servers of another process, by their addresses: for an app that was forked."""
+    """The servers of another process, by their addresses: for an app that was forked, and for each process of xdist."""
 
     def __init__(self, addresses: Mapping[str, str], environments: Mapping[str, Mapping[str, str]]):
         self.addresses, self.environments = addresses, environments
@@ -162,9 +162,10 @@ class Popen(subprocess.Popen):
     """subprocess.Popen, but a command that one of `servers` takes is forked by it."""
 
     servers: Servers | Elsewhere
+    in_an_app = False
 
     def __init__(self, args: Any, *rest: Any, **options: Any):
-        if isinstance(self.servers, Elsewhere) and kind_of(args) and args[2] == MEASURED:
+        if self.in_an_app and kind_of(args) and args[2] == MEASURED:
             args = [*args[:2], SAID, *args[3:]]
         kind = None if rest else kind_of(args)
         self.warm = self.servers.get(kind) if kind else None
@@ -430,7 +431,7 @@ def child(asked: dict[str, Any], files: list[int]) -> None:
         random.seed()
         sys.argv = list(asked["argv"])
         if "servers" in asked:
-            Popen.servers = Elsewhere(*asked["servers"])
+            Popen.servers, Popen.in_an_app = Elsewhere(*asked["servers"]), True
             subprocess.Popen = Popen
         call_yourself([sys.executable, "-m", *sys.argv])
         try:
