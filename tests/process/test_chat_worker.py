@@ -339,10 +339,10 @@ def test_an_idle_chat_leaves_and_says_why(workspace, client):
     wait_until(lambda: lease_is_free(workspace), 10)
 
 
-def start_worker(workspace: Workspace, code: str | None = None) -> subprocess.Popen:
-    program = ["-c", code] if code else ["-m", "core.chat.worker"]
+def start_worker(workspace: Workspace, before: str | None = None) -> subprocess.Popen:
+    module = ["tests.faults.instead", "core.chat.worker", before] if before else ["core.chat.worker"]
     return subprocess.Popen(
-        [sys.executable, *program, "--workspace", str(workspace.root), "--idle-minutes", "30"],
+        [sys.executable, "-m", *module, "--workspace", str(workspace.root), "--idle-minutes", "30"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -367,7 +367,7 @@ def test_what_a_library_prints_does_not_get_into_the_protocol(workspace):
         "import os, core.chat.worker as w\n"
         "def serve(self, minutes):\n"
         "    print('noise'); os.write(1, b'native noise'); self._emit('idle', minutes=1); return 0\n"
-        "w.ChatWorker.serve = serve; w.main()"
+        "w.ChatWorker.serve = serve"
     )
     output, _ = start_worker(workspace, noisy).communicate(timeout=30)
     assert json.loads(output) == {"event": "idle", "minutes": 1}

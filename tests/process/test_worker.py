@@ -352,14 +352,14 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
     assert losses(run)[0] > 2, "the first answers are the base's"
 
 
-@pytest.mark.spawn
 def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits_for(workspace: Workspace) -> None:
     """Once a worker was seen that had said so and then did not end. Here what a library left for the end of Python never returns."""
     run = Runs(workspace).create(tiny_recipe(train={"max_steps": 1}), "command")
     waits = "import atexit, runpy, threading; atexit.register(threading.Event().wait)"
-    code = f"{waits}; runpy.run_module('core.training.worker', run_name='__main__', alter_sys=True)"
+    waits += "; runpy.run_module('core.training.worker', run_name='__main__', alter_sys=True)"
     with open(run.path / "train.log", "ab") as log:
-        command = [sys.executable, "-c", code, "--workspace", str(workspace.root), run.id]
+        command = [sys.executable, "-m", "tests.faults.instead", "core.training.worker", waits, "--workspace", str(workspace.root)]
+        command += [run.id]
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace.root, env=worker_environment())
     assert finish(process, run, 60) == 0, run.log_tail()
     assert run.status().state == State.COMPLETED and not run.is_locked()
