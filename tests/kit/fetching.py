@@ -7,6 +7,7 @@ What a kill does is not shown here (tests/process/test_fetching.py): `end` only 
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -21,6 +22,8 @@ import pytest
 from core.hub import download, transfer
 from core.hub.fetch_worker import FetchWorker
 from tests.kit.hub import CHUNK
+
+here_holds_its_file = pytest.mark.skipif(os.name == "nt", reason="the thread of these tests has it open; a process is killed")
 
 
 class Here:

@@ -96,6 +96,7 @@ class Segment:
             try:
                 self._arrays[name] = self._read(name, *self._places[name])
             except (OSError, ValueError) as error:
+                self._arrays.clear()  # Windows removes no file that is mapped
                 raise DamagedError(self) from error
         return self._arrays[name]
 
@@ -109,6 +110,7 @@ class Segment:
                 file.seek(place)
                 found = np.frombuffer(file.read(size), kind)
         if zlib.crc32(found.data) != crc:
+            del found  # the error would hold it
             raise ValueError("damaged")
         return found
 

@@ -18,7 +18,7 @@ from core.hub import cached, download, growing, work
 from core.hub.downloads import Downloads, nearest
 from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
-from tests.kit.fetching import fetch_here, incomplete
+from tests.kit.fetching import fetch_here, here_holds_its_file, incomplete
 from tests.kit.hub import CHUNK, FakeHub, tiny_model
 from tests.kit.waits import wait_until
 
@@ -173,9 +173,6 @@ def test_a_pause_in_the_list_ends_what_waits_for_it_with_a_sentence(hub: FakeHub
     with pytest.raises(ModelError) as caught:
         Downloads(space).fetch(REPO, None, lambda progress: None, check, lambda folder: None)
     assert caught.value.message.key == "downloads.left"
-
-
-here_holds_its_file = pytest.mark.skipif(os.name == "nt", reason="the thread of these tests has it open; a process is killed")
 
 
 @here_holds_its_file

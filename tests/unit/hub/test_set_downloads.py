@@ -26,7 +26,7 @@ from core.hub.sets.name import PartName, SetName
 from core.presets import PRESETS
 from core.workspace.folder import Workspace
 from tests.kit import hub_sets as kit
-from tests.kit.fetching import fetch_here, incomplete
+from tests.kit.fetching import fetch_here, here_holds_its_file, incomplete
 from tests.kit.hub import CHUNK, FakeHub
 from tests.kit.waits import wait_until
 
@@ -122,6 +122,7 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
         second.close()
 
 
+@here_holds_its_file
 def test_a_cancelled_one_leaves_nothing(hub, app, store):
     kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)]})
     hub.stall_after = CHUNK
