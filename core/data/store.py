@@ -156,7 +156,7 @@ class DatasetStore:
         """
         path_length.refuse(self.root.parent, DataError)
         path = Path(path)
-        source = sniff.probe(path, choices=choices)
+        source = sniff.probe(path, choices=choices, check=check)
         shown = display_name(name) or display_name(path.stem) or "data"
         with self._importing:
             self._clean()

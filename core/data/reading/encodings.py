@@ -10,7 +10,7 @@ import codecs
 import difflib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from core.data.reading.rows import Readable
@@ -43,10 +43,10 @@ class Found:
     notes: tuple[Message, ...] = ()
 
 
-def find(path: Readable, head: bytes, said: str | None) -> Found:
-    """Reads the whole file. said: by a person; it is not questioned. Raises DataError for what is no text, or has none in it."""
+def find(path: Readable, head: bytes, said: str | None, check: Callable[[], None]) -> Found:
+    """Reads the whole file. said: by a person; it is not questioned. check: called often, and may raise. Raises DataError for what is no text, or has none in it."""
     encoding = _checked(said, head) if said else _by_first_bytes(path, head)
-    sha256, first_bad, blank = _scan(path, encoding)
+    sha256, first_bad, blank = _scan(path, encoding, check)
     if blank:
         raise DataError("data.only_whitespace", file=path.name)
     if first_bad is None or said or not encoding.startswith("utf-8"):
@@ -104,20 +104,21 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _chunks(path: Readable) -> Iterator[bytes]:
+def chunks(path: Readable, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
+            check()
             yield chunk
 
 
-def _scan(path: Readable, encoding: str) -> tuple[str, int | None, bool]:
+def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: None) -> tuple[str, int | None, bool]:
     """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
     # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
     decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()
-    chunks = _chunks(path)
+    rest = chunks(path, check)
     while True:
-        chunk = next(chunks, b"")
+        chunk = next(rest, b"")
         digest.update(chunk)
         if first_bad is None:
             held = len(decoder.getstate()[0])
@@ -135,7 +136,7 @@ def _is_damaged(path: Readable) -> bool:
     """Whether most of what is not ASCII is UTF-8."""
     good = bad = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    for chunk in _chunks(path):
+    for chunk in chunks(path):
         text = decoder.decode(chunk)
         if not text.isascii():
             escaped = sum("\udc80" <= character <= "\udcff" for character in text)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,8 +41,10 @@ _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
 
 # --- looking at the file ---------------------------------------------------------------------------------------------
-def probe(path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID) -> Source:
-    """Read the whole file once and say what it is. Raises DataError for a file with no rows in it that can be read."""
+def probe(
+    path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
+) -> Source:
+    """Read the whole file once and say what it is. check: called often, and may raise. Raises DataError for a file with no rows in it that can be read."""
     path = Path(path) if isinstance(path, str) else path
     if isinstance(path, Path) and _is_folder(path):
         with translated(path):
@@ -53,18 +55,20 @@ def probe(path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choice
             head = file.read(_HEAD)
         packed = _zip_or_spreadsheet(path, head, limits)
         if packed == "zip" and isinstance(path, Path):
-            return several.of_zip(path, limits, choices, probe, _digest(path))
+            return several.of_zip(path, limits, choices, probe, _digest(path, check))
         if packed in DOCUMENTS or head.startswith(b"%PDF"):
             document: FileKind = packed or "pdf"
-            return Source(path, document, size, _digest(path), "", notes=(msg("data.note_document"), *_other_kind(path, document)))
+            return Source(
+                path, document, size, _digest(path, check), "", notes=(msg("data.note_document"), *_other_kind(path, document))
+            )
         if packed and packed != "zip":
             told = spreadsheets.look(path, choices.sheet, limits)
             said = (*told.notes(), *_other_kind(path, packed))
-            return Source(path, packed, size, _digest(path), "", notes=said, sheet=told.sheet or "", sheets=(*told.sheets,))
+            return Source(path, packed, size, _digest(path, check), "", notes=said, sheet=told.sheet or "", sheets=(*told.sheets,))
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
-            return Source(path, "parquet", size, _digest(path), "")
-        found = encodings.find(path, head, choices.encoding)
+            return Source(path, "parquet", size, _digest(path, check), "")
+        found = encodings.find(path, head, choices.encoding, check)
         encoding, first_bad, notes = found.encoding, found.first_bad, list(found.notes)
         kind = _kind(path, encoding, limits)
         if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
@@ -124,9 +128,11 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _digest(path: Readable) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Readable, check: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    for chunk in encodings.chunks(path, check):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind | None:

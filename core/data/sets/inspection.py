@@ -35,6 +35,8 @@ from core.messages import Message, msg
 from core.recipe import Format
 from core.values import Frozen
 
+CHECK_EVERY = 20  # rows, of up to 4 MiB
+
 
 class DataReport(Frozen):
     """All that was found in a data file before anything is trained on it.
@@ -101,13 +103,14 @@ def inspect_file(
     limits: Limits = DEFAULT_LIMITS,
     choices: Choices = NOTHING_SAID,
     keep: Callable[[Read], None] = lambda read: None,
+    check: Callable[[], None] = lambda: None,
 ) -> DataReport:
     """Read all of a file, once, and say what is in it and what is wrong with it.
 
-    keep: is told what became of each row, in order; may raise to end it. Raises DataError where nothing can be said by row: it cannot be
+    keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it. Raises DataError where nothing can be said by row: it cannot be
     read, has no rows, or no known shape.
     """
-    source, chosen, roles, items = _start(path, format, limits, choices)
+    source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source) if source.chat else None
     names: dict[str, None] = dict.fromkeys(roles)
     hashes, places = array("q"), array("q")  # of good rows; their numbers and lines
@@ -124,6 +127,8 @@ def inspect_file(
             listed[problem.severity].append(problem)
 
     for item in items:
+        if rows % CHECK_EVERY == 0:
+            check()
         if isinstance(item, Problem):
             rows += item.row > 0
             note(item)
@@ -187,7 +192,7 @@ def inspect_file(
 
 
 def _start(
-    path: str | Path | Source, format: Format | None, limits: Limits, choices: Choices
+    path: str | Path | Source, format: Format | None, limits: Limits, choices: Choices, check: Callable[[], None] = lambda: None
 ) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
     """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
@@ -197,13 +202,15 @@ def _start(
         source = replace(source, choices=choices)
         return source, "messages", {}, read_rows(source, limits)
     if source.parts:
-        return several.start_each(source, lambda part: _start(part, format, limits, choices), limits)
+        return several.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
     # Read from the beginning again afterwards: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None
-    for item in read_rows(source, limits):
+    for number, item in enumerate(read_rows(source, limits)):
+        if number % CHECK_EVERY == 0:
+            check()
         if isinstance(item, Row):
             rows.append(item)
         elif problem is None and item.severity == "error":

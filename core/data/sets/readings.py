@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import files
-from core.data.formats import Read
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.encodings import LIKELY
@@ -25,7 +24,6 @@ from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.errors import DataError
 from core.recipe import Format
 
-CHECK_EVERY = 1000  # rows
 _REPORT_VERSION = 10  # raised where inspect_file would say something else about the same bytes
 
 
@@ -133,13 +131,7 @@ class Readings:
 def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> DataReport:
     """One pass over a file: what is in it, and its rows in `file`. Raises DataError, OSError."""
     with rows.writing(file) as writer:
-
-        def keep(read: Read) -> None:
-            if read.number % CHECK_EVERY == 0:
-                check()
-            writer.add(read)
-
-        return inspection.inspect_file(path, format, choices=choices, keep=keep)
+        return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)
 
 
 def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:

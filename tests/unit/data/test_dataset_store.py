@@ -9,6 +9,7 @@ import time
 import pytest
 
 from core import files
+from core.data.reading import encodings, json_rows
 from core.data.sets import inspection
 from core.data.sets import rows as rows_module
 from core.data.sets.inspection import examples_of, inspect_file
@@ -273,24 +274,6 @@ def test_the_names_of_rows_are_short_wherever_the_workspace_lies(store, tmp_path
     assert len(names) == 1 and len(names[0]) <= 40
 
 
-def test_an_import_that_breaks_off_leaves_nothing(store, tmp_path):
-    class Stopped(Exception): ...
-
-    many = data_file(tmp_path, rows=ROWS * 201)
-    for most in (0, 1):  # while rows are read, and while the file is copied
-        checks = []
-
-        def check(most=most, checks=checks):
-            checks.append(1)
-            if len(checks) > most:
-                raise Stopped
-
-        with pytest.raises(Stopped):
-            store.import_file(many, "mine", check=check)
-        assert not list(store.root.iterdir())
-    assert store.import_file(many, "mine").rows == 1005
-
-
 def test_reading_that_breaks_off_leaves_nothing_to_be_taken_for_whole(store, tmp_path, monkeypatch):
     def full(*args, **more):
         raise OSError(28, "No space left on device")
@@ -324,7 +307,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
     monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 10)
     two, done, calls, whole = threading.Event(), threading.Event(), [], inspection.inspect_file
 
-    def paused(path, format, choices, keep):
+    def paused(path, format, choices, keep, check):
         calls.append(path)
         stop, until = ((25, two), (5, done))[len(calls) - 1]
 
@@ -334,7 +317,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
                 assert until.wait(10)
             keep(read)
 
-        return whole(path, format, choices=choices, keep=kept)
+        return whole(path, format, choices=choices, keep=kept, check=check)
 
     monkeypatch.setattr(inspection, "inspect_file", paused)
     found = []
@@ -382,3 +365,57 @@ def test_a_set_is_deleted_though_its_rows_were_looked_at(store, tmp_path, monkey
     assert found[4][1].messages[1].content == "a4", "who asks again opens it again"
     store.delete(info.id)
     assert found._reader is None
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize("line", ['{"question": "a", "answer": "b"}', '{"question": '])
+def test_an_import_that_is_cancelled_reads_few_rows_more_good_or_bad_and_leaves_nothing(store, tmp_path, monkeypatch, line):
+    """By the rows that are read after the wish, of up to 4 MiB each. Lines before the first good one were read to their end."""
+    file, read, wished = tmp_path / "many.jsonl", [], []
+    file.write_text("\n".join([line] * 1000 + ['{"question": "c", "answer": "d"}']), "utf-8")
+    decode = json_rows.decoded
+
+    def decoded(line):
+        read.append(line)
+        wished.extend([len(read)] if len(read) == 500 else [])
+        return decode(line)
+
+    def check():
+        if wished:
+            raise Cancelled
+
+    monkeypatch.setattr(json_rows, "decoded", decoded)
+    with pytest.raises(Cancelled):
+        store.import_file(file, "gone", check=check)
+    assert 500 <= len(read) <= 500 + inspection.CHECK_EVERY
+    assert [path.name for path in store.root.iterdir()] == []
+
+
+def test_an_import_is_cancelled_while_the_file_is_looked_over_and_while_it_is_copied(store, tmp_path, monkeypatch):
+    """Two GiB take more than a second for each."""
+    file = data_file(tmp_path, "many.jsonl", [{"question": str(n), "answer": "b" * 100} for n in range(100)])
+    monkeypatch.setattr(encodings, "_CHUNK", 1000)
+    pieces, rows = [], []
+    monkeypatch.setattr(rows_module.Writer, "add", lambda self, read: rows.append(read))
+
+    def check():
+        pieces.append(len(rows))
+        if len(pieces) == 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        store.import_file(file, "gone", check=check)
+    assert pieces == [0] * 5 and not rows and not store.root.exists()
+    monkeypatch.undo()
+
+    def check_copy():
+        if any(store.root.glob("*/source.*")):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        store.import_file(file, "gone", check=check_copy)
+    assert [path.name for path in store.root.iterdir()] == []
+    assert store.import_file(file, "here").rows == 100
