@@ -42,7 +42,7 @@ class Near:
 
     def __init__(self) -> None:
         self._rows, self._same, self._figures = array("q"), array("q"), array("q")
-        self._signatures: list[np.ndarray] = []  # (rows, 2 BINS) of what was asked, then of what was answered
+        self._signatures = bytearray()  # (rows, 2 BINS) of what was asked, then of what was answered
         self._waiting: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self._common: np.ndarray | None = None
@@ -78,7 +78,7 @@ class Near:
                     hash(self._waiting[row][place]).to_bytes(8, "little", signed=True) * (BINS // 8), np.uint8
                 )
             signed.append(signatures)
-        self._signatures.append(np.concatenate(signed, axis=1))
+        self._signatures += np.concatenate(signed, axis=1).tobytes()
         self._waiting, self._bytes = [], 0
 
     @cached_property
@@ -90,15 +90,16 @@ class Near:
             return first
         equal = self._equal
         alone = np.delete(first, equal[1])  # what says the same as an earlier row is near to what that one is
-        signatures = np.concatenate(self._signatures)[alone]
-        self._signatures = []
-        figures = np.frombuffer(self._figures, np.int64)[alone]
-        for earlier, later in _pairs(signatures):
+        signatures = np.frombuffer(self._signatures, np.uint8).reshape(-1, 2 * BINS)  # no copy: it is most of the memory
+        figures = np.frombuffer(self._figures, np.int64)
+        for earlier, later in _pairs(signatures, alone):
             for at in range(0, len(later), COMPARED_AT_ONCE):
                 one, other = earlier[at : at + COMPARED_AT_ONCE], later[at : at + COMPARED_AT_ONCE]
                 same = signatures[one] == signatures[other]
                 alike = (same[:, :BINS].mean(1) >= NEAR) & (same[:, BINS:].mean(1) >= NEAR) & (figures[one] == figures[other])
-                np.minimum.at(first, alone[other[alike]], alone[one[alike]])
+                np.minimum.at(first, other[alike], one[alike])
+        del signatures
+        self._signatures = bytearray()
         np.minimum.at(first, equal[1], equal[0])
         return first
 
@@ -186,20 +187,20 @@ def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np
     return (table & np.uint32(0xFF)).astype(np.uint8), np.bincount(text_of, minlength=texts)
 
 
-def _pairs(signatures: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each band (earlier, later) positions of rows that agree in it: each with the first that does, and with the one before it.
+def _pairs(signatures: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each band (earlier, later) of some rows that agree in it: each with the first that does, and with the one before it.
 
     A band holds bytes of both sides, or one long answer that many rows share would make all of them candidates."""
     sides, width = signatures.reshape(len(signatures), 2, BINS), BINS // BANDS
     for band in range(BANDS):
         keys = (
-            np.ascontiguousarray(sides[:, :, band * width : (band + 1) * width])
-            .reshape(len(signatures), 2 * width)
+            np.ascontiguousarray(sides[rows, :, band * width : (band + 1) * width])
+            .reshape(len(rows), 2 * width)
             .view(np.uint32)[:, 0]
         )
         order = np.argsort(keys, kind="stable")
         begins = np.ones(len(order), bool)
         begins[1:] = keys[order][1:] != keys[order][:-1]
         first = order[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
-        yield first[~begins], order[~begins]
-        yield order[np.flatnonzero(~begins) - 1], order[~begins]
+        yield rows[first[~begins]], rows[order[~begins]]
+        yield rows[order[np.flatnonzero(~begins) - 1]], rows[order[~begins]]

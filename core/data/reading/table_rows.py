@@ -78,10 +78,10 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 else:
                     yield Problem(row=row, line=begins, text=msg("data.csv_stray_quote"))
                 continue
-            while record and not record[-1].strip() and (header is None or len(record) > len(header)):
-                record.pop()  # Excel pads rows with empty cells
-            if not any(cell.strip() for cell in record):
-                if header is None or not record:
+            if not record or not record[-1].strip():
+                while record and not record[-1].strip() and (header is None or len(record) > len(header)):
+                    record.pop()  # Excel pads rows with empty cells
+                if not any(cell.strip() for cell in record) and (header is None or not record):
                     continue
             if header is None:
                 if len(record) == 1 and begins == 1 and record[0].lower().startswith("sep="):

@@ -34,11 +34,11 @@ def report_of(file: Path, base: DataReport, edits: Edits, version: int, rows: Ca
 def _made(base: DataReport, edits: Edits, version: int, as_added: Rows) -> DataReport:
     rows, look = edits.rows(as_added, version), Look()
     hashes, places = array("q"), array("q")
-    for number, example in rows:
-        hashes.append(hash(example))
+    for index, number in enumerate(rows.numbers().tolist()):
+        hashes.append(hash(rows.as_json(index)))
         places.extend((number, 0))
         if look.is_next():
-            look.add(number, example)
+            look.add(*rows[index])
     again, duplicates = repeated(hashes, places, DEFAULT_LIMITS.problems)
     untouched = set(rows.numbers()[rows.keys(np.arange(len(rows))) >= 0].tolist())
     stay = [

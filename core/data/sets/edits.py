@@ -61,6 +61,11 @@ class Edited(Rows):
             return self.number(index), self._written[source]
         return self._of_file(int(self._places[index]))
 
+    def as_json(self, index: int) -> str:
+        if (source := int(self._says[index])) >= 0:
+            return self._written[source].as_json()
+        return super().as_json(int(self._places[index]))
+
     def number(self, index: int) -> int:
         return int(self._numbers[index])
 

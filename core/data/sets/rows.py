@@ -107,6 +107,11 @@ class Rows(Sequence[tuple[int, Example]]):
         batch, at = self._batch(index if self._good is None else int(self._good[index]))
         return batch.column("row")[at].as_py(), example_of(batch.column("example")[at].as_py())
 
+    def as_json(self, index: int) -> str:
+        """What a row says, as `Example.as_json` writes it, in a tenth of the time that an example takes."""
+        batch, at = self._batch(index if self._good is None else int(self._good[index]))
+        return batch.column("example")[at].as_py()
+
     def number(self, index: int) -> int:
         """Of a row that can be learned from, in its file."""
         batch, at = self._batch(index if self._good is None else int(self._good[index]))
@@ -134,6 +139,13 @@ class Rows(Sequence[tuple[int, Example]]):
     def stored(self) -> int:
         """All rows of the file, those with an error among them."""
         return self._starts[-1]
+
+    @property
+    def flawed(self) -> Any:
+        """(F,) positions, among all rows of the file, of those that cannot be learned from."""
+        import numpy as np
+
+        return np.delete(np.arange(self.stored), slice(None) if self._good is None else self._good)
 
     def entry(self, position: int) -> dict[str, Any]:
         """Of all rows, as it is kept: row, line, example, values, problem."""

@@ -21,6 +21,7 @@ from core.data.sets.edits import Change, what
 from core.data.sets.info import DatasetInfo
 from core.data.sets.rows import Rows, problem_of
 from core.data.shapes.known import recognise
+from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import Message
@@ -49,42 +50,42 @@ class Page:
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
     """Rows that can be learned from, from the one at `begin` on, those with `words` in them where some are given. Never more than a page is held."""
     found: list[Shown] = []
-    sought = words.casefold()
     for position in range(max(0, begin), len(rows)):
         if len(found) == count or position - begin >= LOOKED_AT:
             return Page(found, position)
-        number, example = rows[position]
-        if not sought or sought in text_of(example).casefold():
-            found.append(Shown(number, example))
+        found += _with(words, rows, position)
     return Page(found, None)
+
+
+def _with(words: str, rows: Rows, position: int) -> list[Shown]:
+    """The row there, if it has the words; one without them is told by its JSON, where only what words do not begin or end with is escaped."""
+    sought = words.casefold()
+    if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
+        return []
+    number, example = rows[position]
+    return [Shown(number, example)] if sought in text_of(example).casefold() else []
 
 
 def picked(rows: Rows, numbers: Iterable[int], begin: int = 0, count: int = 50, words: str = "") -> Page:
     """Rows by their numbers, in the order of the set, those with `words` in them where some are given. begin: among them."""
     places = np.flatnonzero(np.isin(rows.numbers(), np.fromiter(numbers, np.int64)))
     found: list[Shown] = []
-    sought = words.casefold()
     for at in range(max(0, begin), len(places)):
         if len(found) == count:
             return Page(found, at)
-        number, example = rows[int(places[at])]
-        if not sought or sought in text_of(example).casefold():
-            found.append(Shown(number, example))
+        found += _with(words, rows, int(places[at]))
     return Page(found, None)
 
 
 def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     """Rows of the file that cannot be learned from, each with its reason. begin: among all rows of the file."""
     found: list[Shown] = []
-    for position in range(max(0, begin), rows.stored):
-        if len(found) == count:
-            return Page(found, position)
-        entry = rows.entry(position)
-        if entry["example"] is None:
-            problem = problem_of(entry["problem"])
-            values = json.loads(entry["values"]) if entry["values"] else None
-            found.append(Shown(entry["row"], None, values, problem.text if problem else None))
-    return Page(found, None)
+    places = rows.flawed[np.searchsorted(rows.flawed, begin) :][: count + 1].tolist()
+    for entry in map(rows.entry, places[:count]):
+        problem = problem_of(entry["problem"])
+        values = json.loads(entry["values"]) if entry["values"] else None
+        found.append(Shown(entry["row"], None, values, problem.text if problem else None))
+    return Page(found, places[count] if len(places) > count else None)
 
 
 def row_of(rows: Rows, number: int) -> Example:
@@ -133,9 +134,10 @@ def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: s
 
 
 def _repair(rows: Rows, kind: str, argument: str) -> Repair:
-    found = {finding.id: finding for finding in findings(iter(rows))}
+    found = {finding.id: finding for finding in findings(iter(rows), kind)}
     repairs = [repair for repair in found[kind].repairs if argument in ("", repair.argument)] if kind in found else []
     if not repairs:
+        found = {finding.id: finding for finding in findings(iter(rows))}
         mendable = [finding.id for finding in found.values() if finding.repairs]
         raise DataError("sets.no_such_problem", kind=kind, found=mendable or ["–"])
     return repairs[0]

@@ -207,6 +207,37 @@ def test_a_page_is_found_by_words_and_says_where_the_next_begins(store: DatasetS
     assert (bad.number, bad.values, bad.problem.key) == (6, {"question": "q5", "answer": ""}, "data.empty_answer")
 
 
+def test_words_are_found_whatever_signs_are_in_them_in_rows_of_the_file_and_in_written_ones(
+    store: DatasetStore, tmp_path: Path
+) -> None:
+    """Most rows are passed over by the JSON that is kept of them, in which some signs are written as two."""
+    texts = ['He said "so".', "a\\b", "Straße", "two\nlines", "tab\there", "汉字", "İstanbul", "role", "content"]
+    file = tmp_path / "signs.jsonl"
+    file.write_text("\n".join(json.dumps(row(text)) for text in texts), "utf-8")
+    id = store.import_file(file).id
+    working.changed(store, id, change=[(3, row("Changed Straße"))], add=[row("Added"), row('"')])
+    rows = store.rows(id)
+    for words in ['"', 'D "S', "\\", "A\\B", "STRASSE", "o\nl", "\t", "字", "i̇", "messages", "Role", "{", "added", "no such", "q"]:
+        expected = [number for number, example in rows if words.casefold() in working.text_of(example).casefold()]
+        assert [shown.number for shown in working.page(rows, words=words).rows] == expected, words
+        assert [shown.number for shown in working.picked(rows, rows.numbers(), words=words).rows] == expected, words
+
+
+def test_rows_that_cannot_be_learned_from_are_gone_to_without_reading_the_others(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million rows each was read, to find the few."""
+    file = tmp_path / "some.jsonl"
+    file.write_text("\n".join(json.dumps(row("" if i % 100 == 7 else "A")) for i in range(500)), "utf-8")
+    rows, read = store.rows(store.import_file(file).id), []
+    entry = rows.entry
+    monkeypatch.setattr(rows, "entry", lambda position: read.append(position) or entry(position))
+    first = working.problems(rows, 0, 2)
+    second = working.problems(rows, first.next or 0, 3)
+    assert [shown.number for shown in (*first.rows, *second.rows)] == [8, 108, 208, 308, 408] and second.next is None
+    assert read == [7, 107, 207, 307, 407]
+
+
 def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) -> None:
     id = added(store, tmp_path, 12)
     assert working.write(store.rows(id), tmp_path / "out.jsonl") == 11

@@ -352,6 +352,17 @@ def test_of_a_large_set_the_first_rows_and_then_some_are_looked_at_and_all_where
     assert (look(True).count, look(True).of) == (200, 300)
 
 
+def test_one_kind_is_looked_for_alone_and_found_as_among_the_others() -> None:
+    rows = [
+        *enumerate(plain_rows(40), 1),
+        *((41 + i, pair("Who?", said)) for i, said in enumerate(("I am {{name}}.", "I am {{name}}."))),
+    ]
+    everything = findings(rows)
+    assert {"placeholders", "repeated"} <= {finding.id for finding in everything}
+    for finding in everything:
+        assert finding in findings(rows, finding.id) and len(findings(rows, finding.id)) < len(everything)
+
+
 def test_inspect_says_what_was_found(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     rows = [
