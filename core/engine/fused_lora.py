@@ -1,7 +1,7 @@
 """A faster product for PEFT's LoRA layers: same parameters, same files, same mathematics, fewer passes. Workers only.
 
 PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each of them a pass over (tokens, out)
-numbers. Here one autograd node makes base(x) + s x A^T B^T for all layers that read the same x (q, k, v; gate, up): the
+numbers. Here base(x) + s x A^T B^T is made at once for all layers that read the same x (q, k, v; gate, up): the
 factors are cast to x's type, not x to theirs; x @ A^T is one product for all of them; what is added is added in place;
 and the input gradient of all is summed inside the products. Kept for the backward: x once (PEFT: an fp32 copy for each
 layer) and x A^T. Plain PyTorch, no compiler; runs on any device.
@@ -154,8 +154,7 @@ class _Group:
         if self.given is not x or index not in self.ready:
             # Only the first member starts for all: one that comes with a tensor of its own is computed alone.
             members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
-            factors = [m.A for m in members] + [m.B for m in members]
-            outputs = _Product.apply(x, members, *factors)
+            outputs = _product(x, members)
             if len(members) == 1:
                 return outputs[0]
             self.given, self.ready = x, dict(enumerate(outputs))
@@ -204,30 +203,36 @@ class _Member:
         return dequantize_4bit(weight, weight.quant_state).to(dtype)
 
 
-class _Product(torch.autograd.Function):
+def _product(x: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:
     """(base_i(x) + s_i x A_i^T B_i^T for each member i) of x (..., in), with A_i (r_i, in) and B_i (out_i, r_i).
 
-    Products run in x's type with the sums inside them in fp32; the gradients of A and B are returned in theirs.
+    Products run in x's type with the sums inside them in fp32; the gradients of A and B are returned in theirs. Two nodes: what the
+    way back needs is kept before the large products are made. Gradient checkpointing ends its second computing of a layer at the last
+    tensor that is kept, so that what nobody reads there (in most families the base product of down_proj) is not made again.
     """
+    hidden, *ways_back = _Kept.apply(x, members, *(m.A for m in members), *(m.B for m in members))
+    return _Made.apply((x, hidden), members, *ways_back)
+
+
+class _Kept(torch.autograd.Function):
+    """x A^T (tokens, sum of r), and for each member a tensor (..., out) without numbers of its own, whose gradient is that of the output."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, members: Sequence[_Member], *factors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        a, scaled_b = _cast(members, factors, x.dtype)
-        outputs = tuple(member.layer.get_base_layer()(x) for member in members)
-        hidden = x.reshape(-1, x.shape[-1]) @ a.t()
-        for y, b, h in zip(outputs, scaled_b, _by_member(hidden, members), strict=True):
-            y.view(-1, y.shape[-1]).addmm_(h, b.t())
+        hidden = x.reshape(-1, x.shape[-1]) @ _all_a(factors[: len(members)], x.dtype).t()
+        ctx.mark_non_differentiable(hidden)
+        ctx.set_materialize_grads(False)  # no zeros for hidden; those of the outputs always come
         ctx.members = members
         ctx.save_for_backward(x, hidden, *factors)
-        return outputs
+        return hidden, *(x.new_empty(()).expand(*x.shape[:-1], member.B.shape[0]) for member in members)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         members = ctx.members
         x, hidden, *factors = ctx.saved_tensors
+        all_a, scaled_b = _all_a(factors[: len(members)], x.dtype), _scaled_b(members, factors[len(members) :], x.dtype)
         rows = x.reshape(-1, x.shape[-1])
-        a, scaled_b = _cast(members, factors, x.dtype)
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
         grad_hidden = torch.cat([g @ b for g, b in zip(grads, scaled_b, strict=True)], dim=1)
         grad_a = (grad_hidden.t() @ rows).split([m.A.shape[0] for m in members])
@@ -236,21 +241,41 @@ class _Product(torch.autograd.Function):
         ]
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad_hidden @ a
+            grad_x = grad_hidden @ all_a
             for member, g in zip(members, grads, strict=True):
                 grad_x.addmm_(g, member.base_weight(x.dtype))
             grad_x = grad_x.view_as(x)
         return grad_x, None, *(g.to(m.A.dtype) for m, g in zip(members, grad_a, strict=True)), *grad_b
 
 
-def _cast(
-    members: Sequence[_Member], factors: Sequence[torch.Tensor], dtype: torch.dtype
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """All A as one (sum of r, in), and each s B (out, r), in dtype. Made at each use: an optimizer that writes past
-    PyTorch's version counters (bitsandbytes) would leave a kept copy stale."""
-    count = len(members)
-    a = torch.cat([factor.to(dtype) for factor in factors[:count]])
-    return a, [(b * member.scaling).to(dtype) for member, b in zip(members, factors[count:], strict=True)]
+class _Made(torch.autograd.Function):
+    """The outputs. Keeps nothing: what comes back for them is handed to `_Kept` as it is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], members: Sequence[_Member], *ways_back: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        x, hidden = inputs
+        outputs = tuple(member.layer.get_base_layer()(x) for member in members)
+        for y, b, h in zip(outputs, _scaled_b(members, [m.B for m in members], x.dtype), _by_member(hidden, members), strict=True):
+            y.view(-1, y.shape[-1]).addmm_(h, b.t())
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, None, *gradients
+
+
+# Both are made at each use: an optimizer that writes past PyTorch's version counters (bitsandbytes) would leave a kept copy stale.
+def _all_a(a: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """All A as one (sum of r, in) in dtype."""
+    return torch.cat([one.to(dtype) for one in a])
+
+
+def _scaled_b(members: Sequence[_Member], b: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Each s B (out, r) in dtype."""
+    return [(one * member.scaling).to(dtype) for member, one in zip(members, b, strict=True)]
 
 
 def _by_member(hidden: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:

@@ -68,6 +68,25 @@ def test_loss_and_gradients_equal_those_of_peft(family: str, checkpointing: bool
     torch.testing.assert_close(loss_and_gradients(tuned), expected)
 
 
+@pytest.mark.parametrize(("family", "spared"), [("llama", 2), ("gemma2", 0)])
+def test_a_checkpointed_layer_is_not_computed_again_beyond_what_is_kept(family: str, spared: int) -> None:
+    """Counted: the base products of a step. Of each of two layers seven are made, and all but down_proj once more: after it nothing is
+    kept. Gemma 2 has a norm there, which keeps its input."""
+    tuned = adapted(tiny(family))
+    fused_lora.fuse(tuned)
+    calls: list[str] = []
+    for name, module in tuned.named_modules():
+        if name.endswith("base_layer"):
+            module.register_forward_hook(lambda *_, of=name: calls.append(of.split(".")[-2]))
+    loss_and_gradients(tuned)
+    assert len(calls) == 14
+    calls.clear()
+    tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    tuned.enable_input_require_grads()
+    loss_and_gradients(tuned)
+    assert len(calls) == 28 - spared and calls.count("down_proj") == 4 - spared
+
+
 @pytest.mark.parametrize(
     "settings", [{"use_rslora": True, "r": 8}, {"lora_alpha": 3}, {"target_modules": "q_proj,v_proj,down_proj"}]
 )
