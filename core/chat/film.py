@@ -2,9 +2,10 @@
 
 At step 0, after the last step, and at evaluations in between (also where no rows are kept apart: then at the steps where they
 would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the training does, so
-that the film is never what a run needs its memory for. A frame takes train.sample_seconds at most; what was not finished then is
-marked. It changes nothing of the training: no weight, no random state, bit for bit on a processor. A model that cannot be asked
-this way is trained without a film, and the run says so.
+that the film is never what a run needs its memory for. The answers of a frame take train.sample_seconds at most, and are whole or
+not there: as many prompts are asked as the pace of this very moment can answer, the most telling first. Where not one was answered,
+a frame or more is left out: beside a busy program it rests. It changes nothing of the training: no weight, no random state, bit for
+bit on a processor. A model that cannot be asked this way is trained without a film, and the run says so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
@@ -34,6 +36,9 @@ from core.runs.scenes import ANSWER_TOKENS, Scenes
 
 UNFINISHED = "\ufffd"  # half a character
 NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
+READING_SHARE = 0.5  # of a frame's time, for reading the prompts
+MOST_REST = 4  # frames that are left out in a row
+TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
 # What a family that is put together otherwise, or a full memory, may raise. Stop, Pause and a full disk go their own way.
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
@@ -55,6 +60,11 @@ class _Writing:
         else:
             self.ids.append(token)
             self.why = "length" if len(self.ids) >= ANSWER_TOKENS else None
+
+    def answer(self, tokenizer: Tokenizer) -> FrameAnswer:
+        if self.why is None:
+            return FrameAnswer(text="", why="time")
+        return FrameAnswer(text=tokenizer.decode(self.ids).rstrip(UNFINISHED).strip(), why=self.why)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,9 @@ class Film:
         whole = [shown.tokenizer.encode_whole(Example(text=words)) for words in shown.scenes.neutral_texts]
         self._neutral = [Encoded(row.input_ids, row.learned) for row in whole]
         self._neutral_seconds = 0.0
+        self._order = _telling_first([scene.source for scene in shown.scenes.scenes])
+        self._usual = ANSWER_TOKENS  # tokens of the longest answer of the frame before
+        self._rest, self._resting = 0, 0  # frames to leave out, and how many of those are still to come
         self._is_off = False
         self._is_there: int | None = None  # the step that this attempt begins at, where its frame is taken already
         self._at_once = 0
@@ -96,11 +109,18 @@ class Film:
 
     def take(self, step: int) -> None:
         """One frame, appended to film.jsonl. Stop and Pause are heard between two tokens, and between the layers of one."""
+        if self._resting and step not in (0, self._total_steps):
+            self._resting -= 1
+            return
         self._reporter.stage("sampling")
         started = self._clock()
         with self._unchanged(step):
             loss = self._neutral_loss(step)
-            answers = self._answers(started + self._seconds)
+            answers = self._answers(self._clock() + self._seconds)
+            self._rest = (
+                0 if not answers or any(answer.why != "time" for answer in answers) else min(MOST_REST, max(1, 2 * self._rest))
+            )
+            self._resting = self._rest
             attempt, seconds = self._reporter.status.attempt, round(self._clock() - started, 2)
             frame = Frame(step=step, attempt=attempt, seconds=seconds, answers=tuple(answers), neutral_loss=loss)
             frames.append(self._reporter.run, frame)
@@ -141,9 +161,10 @@ class Film:
             set_random_states(states)
 
     # ---- answers ----------------------------------------------------------------------------------------------------
-    def _groups(self) -> list[list[_Writing]]:
-        """Prompts that are answered together: with room for their answers no more tokens than a step's largest batch has."""
-        rows = [_Writing(place, prompt) for place, prompt in enumerate(self._prompts)]
+    def _groups(self, prompts: Sequence[int] | None = None) -> list[list[_Writing]]:
+        """Prompts (all, or those of these numbers) that are answered together: with room for their answers no more tokens than a step's
+        largest batch has."""
+        rows = [_Writing(place, self._prompts[place]) for place in (range(len(self._prompts)) if prompts is None else prompts)]
         groups: list[list[_Writing]] = []
         for row in rows:
             together = [*groups[-1], row] if groups else [row]
@@ -154,28 +175,45 @@ class Film:
                 groups.append([row])
         return groups
 
+    def _readable(self) -> list[int]:
+        """The prompts that can be read in their share of the time, by the pace at which the neutral texts were; the first in any case."""
+        a_token = self._neutral_seconds / max(1, sum(len(row.input_ids) for row in self._neutral))
+        seconds = list(accumulate(a_token * len(self._prompts[place]) for place in self._order))
+        return [
+            place
+            for place, until in zip(self._order, seconds, strict=True)
+            if until <= max(seconds[0], READING_SHARE * self._seconds)
+        ]
+
     def _answers(self, end: float) -> list[FrameAnswer]:
-        groups = self._groups()
+        """One for each prompt, in their order; empty with "time" where there was none for it."""
+        groups = self._groups(self._readable() if self._prompts else ())
         with attention.set_aside(self._model):
-            for number, rows in enumerate(groups):
-                now = self._clock()
-                self._decode(rows, now + (end - now) / (len(groups) - number))
-        done = sorted((row for rows in groups for row in rows), key=lambda row: row.place)
-        return [FrameAnswer(text=self._tokenizer.decode(row.ids).rstrip(UNFINISHED).strip(), why=row.why or "time") for row in done]
+            for rows in groups:
+                self._decode(rows, end)
+        found = {row.place: row for rows in groups for row in rows}
+        self._usual = max((len(row.ids) for row in found.values() if row.why), default=ANSWER_TOKENS)
+        return [found.get(place, _Writing(place, [])).answer(self._tokenizer) for place in range(len(self._prompts))]
 
     def _decode(self, rows: Sequence[_Writing], end: float) -> None:
-        """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the batch."""
+        """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the batch, and so does
+        the last one where the time will not do for all, going by the token before."""
         alive = list(rows)
         ids, mask = self._decoder.left_padded([row.prompt for row in alive])
-        cache = None
-        while alive and self._clock() < end:
+        cache, before, written = None, self._clock(), 0
+        while alive and before < end:
             self._reporter.check()
             logits, cache = self._decoder.forward(ids, mask, cache)
             value, best = logits.max(dim=-1)
             chosen = zip(alive, best.tolist(), torch.isfinite(value).tolist(), strict=True)
             for row, token, is_finite in chosen:
                 row.take(token, is_finite, self._tokenizer.stop_ids)
+            now, written = self._clock(), written + 1
             going_on = [i for i, row in enumerate(alive) if row.why is None]
+            if written > 1 and len(going_on) > 1:  # the first one read the prompts
+                needed = (now - before) * max(1, self._usual - written)
+                going_on = going_on[: max(1, int(len(going_on) * min(1.0, (end - now) / needed)))] if needed > 0 else going_on
+            before = now
             ids, mask = best[:, None], torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             if going_on and len(going_on) < len(alive):
                 keep = torch.tensor(going_on, device=mask.device)
@@ -203,3 +241,9 @@ class Film:
             loss_sum, learned = loss_sum + loss, learned + count
         loss = loss_sum / learned
         return round(loss, 6) if loss == loss and abs(loss) != float("inf") else None
+
+
+def _telling_first(sources: Sequence[str]) -> list[int]:
+    """Numbers of prompts of these sources in the order in which they are given up last."""
+    places = [(sources[:place].count(source), TELLING.index(source), place) for place, source in enumerate(sources)]
+    return [place for *_, place in sorted(places)]

@@ -29,7 +29,8 @@ Forgot = Literal["better", "nothing", "little", "some", "much"]
 
 
 class FrameAnswer(Frozen):
-    """why: the model ended it, ANSWER_TOKENS were written, the time for this frame was over, or its numbers were none."""
+    """why: the model ended it, ANSWER_TOKENS were written, there was no time for it (text is empty; versions before wrote what they had),
+    or its numbers were none."""
 
     text: str
     why: Ending

@@ -12,7 +12,7 @@ function add(parent, tag, name, text = '') {
 }
 
 function find() {
-  for (const name of ['body', 'title', 'about', 'strip', 'range', 'earlier', 'later', 'at', 'meter', 'scenes']) at[name] = element.querySelector(`.fs-${name}`);
+  for (const name of ['body', 'title', 'about', 'strip', 'range', 'earlier', 'later', 'at', 'meter', 'scenes', 'unanswered']) at[name] = element.querySelector(`.fs-${name}`);
   at.title.textContent = words.title;
   at.about.textContent = words.about;
   at.range.setAttribute('aria-label', words.scrubber);
@@ -41,22 +41,28 @@ function go(wanted) {
   const chosen = at.strip.children[place]; // not scrollIntoView: that would move the page
   if (chosen) at.strip.scrollLeft = chosen.offsetLeft - at.strip.offsetLeft - (at.strip.clientWidth - chosen.offsetWidth) / 2;
   at.scenes.textContent = '';
+  const isAnswered = (i) => frames.some((one) => one.answers[i][1] !== 'none');
   scenes.forEach((scene, i) => {
+    if (!isAnswered(i)) return;
     const item = add(at.scenes, 'li', 'fs-scene'), head = add(item, 'p', 'fs-asked');
     add(head, 'span', 'fs-words', scene.asked).dir = 'auto';
     add(head, 'span', 'fs-source', scene.source);
     if (place > 0) told(item, 'fs-first', fill(words.at_step, { step: first.step }), first.answers[i]);
     told(item, 'fs-now', fill(words.at_step, { step: frame.step }), frame.answers[i]);
-    if (scene.expected) told(item, 'fs-expected', words.expected, [scene.expected, false]);
+    if (scene.expected) told(item, 'fs-expected', words.expected, [scene.expected, '']);
   });
+  const count = scenes.filter((_, i) => !isAnswered(i)).length;
+  const unanswered = count < scenes.length ? words.unanswered : words.unanswered_all;
+  at.unanswered.textContent = count ? fill(unanswered, { count, all: scenes.length }) : '';
+  at.strip.hidden = count === scenes.length;
   // The loss chart beside it marks this step.
   dispatchEvent(new CustomEvent('lg-film-step', { detail: { run, step: frame.step } }));
 }
-function told(item, name, label, [text, isCut]) {
+const said = ([text, end]) => (text ? text + (end === 'more' ? ' …' : '') : end === 'none' ? words.no_time : words.nothing);
+function told(item, name, label, answer) {
   const line = add(item, 'p', name);
   add(line, 'b', '', label);
-  add(line, 'span', 'fs-words', text || (isCut ? words.no_time : words.nothing)).dir = 'auto';
-  if (isCut && text) add(line, 'i', '', words.cut);
+  add(line, 'span', answer[0] ? 'fs-words' : 'fs-words fs-none', said(answer)).dir = 'auto';
 }
 function strip() {
   const { frames } = shown;
@@ -66,7 +72,7 @@ function strip() {
     const button = add(add(at.strip, 'li', ''), 'button', 'fs-frame');
     button.type = 'button';
     add(button, 'b', '', fill(words.at_step, { step: frame.step }));
-    add(button, 'span', '', (frame.answers[0]?.[0] || words.nothing).slice(0, 80));
+    add(button, 'span', '', said(frame.answers.find(([, end]) => end !== 'none') ?? ['', 'none']).slice(0, 80));
     button.onclick = () => go(i);
   });
 }

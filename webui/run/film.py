@@ -15,14 +15,27 @@ import gradio as gr
 from core.errors import RunError
 from core.runs import frames, scenes
 from core.runs.folder import RunFolder
-from core.runs.frames import Frame, forgetting
+from core.runs.frames import Frame, FrameAnswer, forgetting
 from webui.kit.wording import Wording
 from webui.run.chart import ASSETS
 from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 2000, 4000
 MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
-WORDS = ("title", "about", "scrubber", "at_step", "of_frames", "expected", "cut", "no_time", "nothing", "earlier", "later", "strip")
+WORDS = (
+    "title",
+    "about",
+    "scrubber",
+    "at_step",
+    "of_frames",
+    "expected",
+    "no_time",
+    "unanswered",
+    "nothing",
+    "earlier",
+    "later",
+    "strip",
+)
 TEMPLATE = (
     "<section class='fs-body' hidden>"
     "<h3 class='fs-title'></h3><p class='fs-about'></p>"
@@ -32,6 +45,7 @@ TEMPLATE = (
     "<button class='fs-later' type='button'>›</button><output class='fs-at'></output></div>"
     "<p class='fs-meter'></p>"
     "<ul class='fs-scenes'></ul>"
+    "<p class='fs-unanswered'></p>"
     "</section>"
 )
 
@@ -72,7 +86,8 @@ def _stamp(run: RunFolder) -> str:
 
 
 def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
-    """run, scenes (source in words, asked, expected) and frames (step, answers as [text, whether cut], meter, tone) for a page."""
+    """run, scenes (source in words, asked, expected) and frames (step, answers as [text, how it ends], meter, tone) for a page:
+    "more" where only the beginning was asked for, "none" where there was no time for it."""
     asked, made = scenes.read(run), frames.read(run)
     if asked is None:
         return {"run": run.id, "scenes": [], "frames": []}
@@ -86,12 +101,18 @@ def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
         "frames": [
             {
                 "step": frame.step,
-                "answers": [[answer.text[:MOST_TEXT], answer.why in ("time", "length")] for answer in frame.answers],
+                "answers": [_answer(answer) for answer in frame.answers],
                 **dict(zip(("meter", "tone"), meter(of_run, frame.step, w), strict=True)),
             }
             for frame in of_run
         ],
     }
+
+
+def _answer(answer: FrameAnswer) -> list[str]:
+    if answer.why == "time":
+        return ["", "none"]
+    return [answer.text[:MOST_TEXT], "more" if answer.why == "length" else ""]
 
 
 def meter(of_run: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:

@@ -184,8 +184,11 @@ def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[s
     told = []
     for number, scene in enumerate(found.scenes):
         if scene.source in ("own", "neutral") and number < min(len(shown[0].answers), len(last.answers)):
-            before, after = shown[0].answers[number].text, last.answers[number].text
-            told.append(f"Asked:\n\n{_quoted(scene.asked)}\n\nBefore:\n\n{_quoted(before)}\n\nAfter:\n\n{_quoted(after)}")
+            before, after = shown[0].answers[number], last.answers[number]
+            if "time" not in (before.why, after.why):
+                told.append(
+                    f"Asked:\n\n{_quoted(scene.asked)}\n\nBefore:\n\n{_quoted(before.text)}\n\nAfter:\n\n{_quoted(after.text)}"
+                )
     return ["## What it answers\n\n" + "\n\n---\n\n".join(told)] if told else []
 
 
