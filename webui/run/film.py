@@ -23,19 +23,9 @@ from webui.state.services import Services
 POLL_MS, IDLE_POLL_MS = 2000, 4000
 MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
 WORDS = (
-    "title",
-    "about",
-    "scrubber",
-    "at_step",
-    "of_frames",
-    "expected",
-    "no_time",
-    "unanswered",
-    "nothing",
-    "earlier",
-    "later",
-    "strip",
-)
+    "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all", "nothing", "earlier",
+    "later", "strip",
+)  # fmt: skip
 TEMPLATE = (
     "<section class='fs-body' hidden>"
     "<h3 class='fs-title'></h3><p class='fs-about'></p>"
