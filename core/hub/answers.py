@@ -20,10 +20,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from core.errors import ModelError
+from core.hub.cached import REPO_ID, REVISION, cache_folder
 
 
 def page(repo_id: str) -> str:
-    return f"{constants.ENDPOINT.rstrip('/')}/{repo_id}"
+    return f"{endpoint_of()}/{repo_id}"
 
 
 class NotAHub(Exception):
@@ -47,6 +48,10 @@ def in_words(size: float) -> str:
     return f"{size:.0f} B"
 
 
+def endpoint_of(endpoint: str | None = None) -> str:
+    return (endpoint or constants.ENDPOINT).rstrip("/")
+
+
 def host_of(endpoint: str) -> str:
     return urlsplit(endpoint).netloc.rpartition("@")[2]
 
@@ -62,6 +67,16 @@ class HubRequest:
     done: float = 0
     total: float = 0
     pages: str = ""  # "datasets/"
+
+    @classmethod
+    def of(cls, repo: str, revision: str | None = None, endpoint: str | None = None, pages: str = "") -> HubRequest:
+        """Raises ModelError for a name or a revision that no hub can have."""
+        revision = revision or constants.DEFAULT_REVISION
+        if not REPO_ID.fullmatch(repo):
+            raise ModelError("hub.bad_id", found=repo[:100])
+        if not REVISION.fullmatch(revision):
+            raise ModelError("hub.bad_revision", repo=repo, revision=revision[:100])
+        return cls(repo, endpoint_of(endpoint), revision, cache_folder(None), pages=pages)
 
 
 def sentence(error: Exception, asked: HubRequest) -> ModelError:
@@ -119,6 +134,10 @@ class Asking:
 
     words: str
     host: str
+
+    @classmethod
+    def of(cls, words: str, endpoint: str | None) -> Asking:
+        return cls(" ".join(words.split()), host_of(endpoint_of(endpoint)))
 
 
 def sentence_of_search(error: Exception, asked: Asking) -> ModelError:

@@ -13,11 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-
 from core.errors import ModelError
-from core.hub.answers import in_words
-from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
+from core.hub.answers import HubRequest, in_words
+from core.hub.cached import CachedRepo, cache_folder
 from core.messages import Message
 from core.progress import Progress
 from core.system.lines import Child
@@ -51,11 +49,8 @@ def fetch(
     the disk has room, as if nothing else were on its way.
     Raises ModelError with one sentence for everything a person can act on.
     """
-    revision = revision or constants.DEFAULT_REVISION
-    if not REPO_ID.fullmatch(repo_id):
-        raise ModelError("hub.bad_id", found=repo_id)
-    if not REVISION.fullmatch(revision):
-        raise ModelError("hub.bad_revision", repo=repo_id, revision=revision)
+    request = HubRequest.of(repo_id, revision, endpoint)
+    revision = request.revision
     cached = CachedRepo(repo_id, cache_folder(cache_dir))
     local = cached.snapshot(revision)
     if local is not None and cached.is_whole(local):
@@ -64,8 +59,7 @@ def fetch(
     # Another tool's snapshot that looks usable but has no listing to prove it: fill what is missing, of that very
     # commit, and use it as it is where the hub cannot be reached.
     wanted = revision if local is None else local.name
-    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    asked = {"repo": repo_id, "revision": revision, "wanted": wanted, "endpoint": endpoint, "cache": str(cached.cache)}
+    asked = {"repo": repo_id, "revision": revision, "wanted": wanted, "endpoint": request.endpoint, "cache": str(cached.cache)}
     room = room or (lambda missing, total: refuse_full_disk(cached, missing, 0))
     try:
         return Path(talk(asked, report, check, accept, room)["folder"])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.hf_api import ModelInfo
 
-from core.errors import ModelError
 from core.hub import peek
 from core.hub.answers import HubRequest, NotAHub, sentence
-from core.hub.cached import REPO_ID, cache_folder
+from core.hub.card import licences, texts
 
 
 @dataclass(frozen=True)
@@ -31,26 +29,20 @@ class Told:
 
 def told(repo_id: str, endpoint: str | None = None) -> Told:
     """Within about peek.TIMEOUT_S. Raises ModelError with the sentences of a download."""
-    if not REPO_ID.fullmatch(repo_id):
-        raise ModelError("hub.bad_id", found=repo_id[:100])
-    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    url = f"{endpoint}/api/models/{repo_id}"
-    asked = HubRequest(repo_id, endpoint, constants.DEFAULT_REVISION, cache_folder(None))
+    asked = HubRequest.of(repo_id, None, endpoint)
     try:
-        row = ModelInfo(**json.loads(peek.answer_with_or_without_token(url, peek.SMALL_FILE)))
+        row = ModelInfo(**json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE)))
     except (NotAHub, HTTPError, OSError) as error:
         raise sentence(error, asked) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
         raise sentence(NotAHub(), asked) from None
     card = row.card_data
-    licence = (card.get("license_name") or card.get("license")) if card else None
-    languages = card.get("language") if card else None
     return Told(
         id=row.id,
         commit=row.sha,
         created=f"{row.created_at:%Y-%m}" if row.created_at else None,
         gated=bool(row.gated),
-        licence=licence if isinstance(licence, str) else None,
-        languages=tuple(each for each in ([languages] if isinstance(languages, str) else languages or ()) if isinstance(each, str)),
+        licence=next(iter(licences(card)), None),
+        languages=tuple(texts(card, "language")),
         params=row.safetensors.total if row.safetensors else None,
     )

@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.hf_api import DatasetInfo, ModelInfo
+from huggingface_hub.utils import build_hf_headers
 
 from core import files
 from core.errors import ModelError
 from core.hub.answers import NotAHub
 from core.hub.cached import COMMIT, INDEX, SHARD, SINGLE, TOKENIZERS, Kind, is_small
-from core.hub.made_from import base_of
+from core.hub.card import base_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -91,6 +92,11 @@ class Listing:
         etag = sha256 or sibling.blob_id or ""
         blob = etag if _BLOB.fullmatch(etag) else hashlib.sha256(f"{self.commit}/{name}".encode()).hexdigest()
         return File(name, sibling.lfs.size if sibling.lfs else sibling.size, blob, sha256)
+
+    def address(self, file: File, endpoint: str) -> tuple[str, dict[str, str]]:
+        """Its URL, and the headers of a request for its bytes: compressed they could neither be counted nor continued."""
+        url = hf_hub_url(self.repo_id, file.name, repo_type=self.kind, revision=self.commit, endpoint=endpoint)
+        return url, build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}
 
     def save(self, folder: Path) -> None:
         """Keep the listing where huggingface_hub keeps it, in its format 1, as the proof that a snapshot is whole."""

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_token, hf_hub_url
+from huggingface_hub import get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from core import files
 from core.errors import ModelError
 from core.hub import listing
-from core.hub.answers import HubRequest, NotAHub, TooSlow, host_of, sentence
-from core.hub.cached import REPO_ID, REVISION, cache_folder, cached_folder
+from core.hub.answers import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, sentence
+from core.hub.cached import cached_folder
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
@@ -47,7 +47,7 @@ def fetch_config(
         if not isinstance(config, dict):
             raise ValueError
     except (ValueError, RecursionError):
-        raise ModelError("hub.not_a_hub", repo=repo_id, host=host_of((endpoint or constants.ENDPOINT).rstrip("/"))) from None
+        raise ModelError("hub.not_a_hub", repo=repo_id, host=host_of(endpoint_of(endpoint))) from None
     return config
 
 
@@ -63,25 +63,21 @@ def fetch_start(
     Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with the
     sentences of `fetch`; hub.no_config for a file that the repository does not have.
     """
-    revision = revision or constants.DEFAULT_REVISION
-    if not REPO_ID.fullmatch(repo_id):
-        raise ModelError("hub.bad_id", found=repo_id[:100])
-    if not REVISION.fullmatch(revision):
-        raise ModelError("hub.bad_revision", repo=repo_id, revision=revision[:100])
-    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    url = hf_hub_url(repo_id, name, revision=revision, endpoint=endpoint)
+    asked = HubRequest.of(repo_id, revision, endpoint)
+    url = hf_hub_url(repo_id, name, revision=asked.revision, endpoint=asked.endpoint)
     try:
         return answer_with_or_without_token(url, SMALL_FILE, first)
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
+        raise sentence(error, asked) from None
 
 
 def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -> None:
     """Raises ModelError where the repository holds no model that could be trained, and its listing is to be had."""
+    asked = HubRequest.of(repo_id, revision, endpoint)
     try:
-        found = listing.ask(repo_id, revision or constants.DEFAULT_REVISION, (endpoint or constants.ENDPOINT).rstrip("/"))
+        found = listing.ask(repo_id, asked.revision, asked.endpoint)
     except (NotAHub, HTTPError, OSError):
         return
     found.refuse_unusable()
@@ -89,14 +85,11 @@ def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -
 
 def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:
     """The Python files of a repository by name, none of them kept or run, and the commit they are of. Raises ModelError."""
-    revision = revision or constants.DEFAULT_REVISION
-    if not REPO_ID.fullmatch(repo_id):
-        raise ModelError("hub.bad_id", found=repo_id[:100])
-    endpoint = constants.ENDPOINT.rstrip("/")
+    asked = HubRequest.of(repo_id, revision)
     try:
-        found = listing.ask(repo_id, revision, endpoint)
+        found = listing.ask(repo_id, asked.revision, asked.endpoint)
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, HubRequest(repo_id, endpoint, revision, cache_folder(None))) from None
+        raise sentence(error, asked) from None
     names = sorted(name for name in found.siblings if _PYTHON.fullmatch(name))
     return {name: fetch_start(repo_id, name, found.commit) for name in names}, found.commit
 

@@ -19,9 +19,9 @@ from huggingface_hub.hf_api import ModelInfo
 
 from core.errors import ModelError
 from core.hub import peek
-from core.hub.answers import Asking, NotAHub, host_of, sentence_of_search
+from core.hub.answers import Asking, NotAHub, endpoint_of, sentence_of_search
 from core.hub.cached import REPO_ID
-from core.hub.made_from import base_of
+from core.hub.card import base_of, licences, texts
 from core.messages import Message, msg
 
 MOST = 50  # rows
@@ -58,7 +58,7 @@ class Found:
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Found]:
     """What the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
-    asked = Asking(" ".join(words.split()), host_of((endpoint or constants.ENDPOINT).rstrip("/")))
+    asked = Asking.of(words, endpoint)
     try:
         found = [_found(ModelInfo(**row)) for row in rows_of("models", asked.words, EXPAND, most, endpoint)]
     except FAILURES as error:
@@ -72,7 +72,7 @@ def rows_of(what: str, words: str, expand: Sequence[str], most: int, endpoint: s
         raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)
     if constants.HF_HUB_OFFLINE:
         raise ModelError("hub_search.offline_mode")
-    url = f"{(endpoint or constants.ENDPOINT).rstrip('/')}/api/{what}?" + urlencode(
+    url = f"{endpoint_of(endpoint)}/api/{what}?" + urlencode(
         {"search": words, "sort": "downloads", "limit": max(1, min(most, MOST)), "expand": list(expand)}, True
     )
     return list(json.loads(peek.answer_with_or_without_token(url, LARGEST_ANSWER)))
@@ -88,25 +88,19 @@ def _found(row: ModelInfo) -> Found:
     tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
     base = base_of(row)
     why_not = _why_not(row, tags, base)
-    license_ = card.get("license_name") or card.get("license") if card else None
     return Found(
         id=row.id,
         params=row.safetensors.total if row.safetensors else None,
         likes=row.likes,
         downloads=row.downloads,
         gated=bool(row.gated),
-        license=license_ if isinstance(license_, str) else tagged,
-        languages=tuple(_texts(card.get("language") if card else None)),
+        license=next(iter(licences(card)), tagged),
+        languages=tuple(texts(card, "language")),
         tags=tuple(tags),
         modified=row.last_modified.date().isoformat() if row.last_modified else None,
         why_not=why_not,
         made_from=base if why_not else None,
     )
-
-
-def _texts(value: Any) -> Sequence[str]:
-    """A card says one language as a text, several as a list; what is neither says nothing."""
-    return [value] if isinstance(value, str) else [each for each in value or () if isinstance(each, str)]
 
 
 def _why_not(row: ModelInfo, tags: list[str], base: str | None) -> Message | None:

@@ -16,10 +16,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import constants, get_hf_file_metadata
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import WeakFileLock, XetFileData, build_hf_headers
+from huggingface_hub.utils import WeakFileLock, XetFileData
 
 from core import files
 from core.errors import ModelError
@@ -140,9 +140,7 @@ class Transfer:
             partial.settle()
 
     def _fill(self, found: Listing, file: File, partial: Growing) -> None:
-        url = hf_hub_url(found.repo_id, file.name, repo_type=found.kind, revision=found.commit, endpoint=self.endpoint)
-        # Compressed bytes could neither be counted nor continued.
-        headers = build_hf_headers(token=found.token) | {"Accept-Encoding": "identity"}
+        url, headers = found.address(file, self.endpoint)
         stored = self._described(found, file) if file.sha256 and partial.size != file.size else None
         tries, longest = 0, partial.size
         while partial.size != file.size:
@@ -181,7 +179,7 @@ class Transfer:
 
         Raises at once what http_get would sleep over (429). Raises ModelError where the size is not the listing's.
         """
-        url = hf_hub_url(found.repo_id, file.name, repo_type=found.kind, revision=found.commit, endpoint=self.endpoint)
+        url, _ = found.address(file, self.endpoint)
         said = get_hf_file_metadata(url, token=found.token, timeout=TIMEOUT_S, endpoint=self.endpoint)
         if None not in (said.size, file.size) and said.size != file.size:
             raise ModelError("hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0))

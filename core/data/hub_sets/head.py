@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HTTPError
 
 from core.data.reading.reader import read_rows
@@ -21,7 +20,7 @@ from core.data.reading.rows import Row
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError, reason_of
 from core.hub import peek
-from core.hub.answers import NotAHub, TooSlow
+from core.hub.answers import NotAHub, TooSlow, endpoint_of
 from core.hub.sets import viewer
 from core.hub.sets.about import AboutSet, request
 from core.hub.sets.parts import PACKED, Part
@@ -78,7 +77,7 @@ def is_recognised(head: Head) -> bool:
 
 def _of_file(told: AboutSet, part: Part) -> FirstRows:
     try:
-        rows = _parquet_rows(part) if part.kind == "parquet" else _text_rows(told, part)
+        rows = _parquet_rows(part) if part.kind == "parquet" else _text_rows(part)
     except (NotAHub, HTTPError, OSError) as error:
         raise refusal(error, request(told.repo)) from None
     names = tuple(dict.fromkeys(str(name) for row in rows for name in row))
@@ -102,7 +101,7 @@ def _parquet_rows(part: Part) -> list[dict[str, Any]]:
         if time.monotonic() > end:
             raise TooSlow("")
 
-    raw = RangedFile(part.listing, part.files[0], constants.ENDPOINT.rstrip("/"), check)
+    raw = RangedFile(part.listing, part.files[0], endpoint_of(), check)
     try:
         # Buffered, so that of a column only as much comes as its first rows take.
         with pyarrow.parquet.ParquetFile(pyarrow.PythonFile(raw, "r"), buffer_size=BUFFER, pre_buffer=False) as file:
@@ -116,12 +115,10 @@ def _parquet_rows(part: Part) -> list[dict[str, Any]]:
         ) from None
 
 
-def _text_rows(told: AboutSet, part: Part) -> list[dict[str, Any]]:
+def _text_rows(part: Part) -> list[dict[str, Any]]:
     """As many whole rows as the head of the first file holds."""
     file = part.files[0]
-    url = hf_hub_url(
-        told.repo, file.name, repo_type="dataset", revision=part.listing.commit, endpoint=constants.ENDPOINT.rstrip("/")
-    )
+    url, _ = part.listing.address(file, endpoint_of())
     start = peek.answer_with_or_without_token(url, HEAD, min(HEAD, file.size or HEAD))
     name = file.name.rpartition("/")[2]
     if packing := PACKED.get(Path(name).suffix.lower()):

@@ -17,7 +17,6 @@ from huggingface_hub.hf_api import DatasetInfo
 from core.errors import DataError
 from core.hub import peek
 from core.hub.answers import HubRequest, NotAHub
-from core.hub.cached import cache_folder
 from core.hub.downloads import nearest
 from core.hub.listing import Listing
 from core.hub.sets import search, viewer
@@ -60,8 +59,8 @@ class AboutSet:
 
 def about(name: SetName) -> AboutSet:
     """Raises DataError with one sentence."""
-    repo, endpoint = name.repo, constants.ENDPOINT.rstrip("/")
-    asked = request(repo)
+    repo, asked = name.repo, request(name.repo)
+    endpoint = asked.endpoint
     if constants.HF_HUB_OFFLINE:
         raise DataError("hub_set.offline_mode", repo=repo)
     with ThreadPoolExecutor(3, thread_name_prefix="hub-set") as pool:
@@ -90,7 +89,7 @@ def about(name: SetName) -> AboutSet:
 
 def request(repo: str) -> HubRequest:
     """What the sentences of a refusal are told."""
-    return HubRequest(repo, constants.ENDPOINT.rstrip("/"), constants.DEFAULT_REVISION, cache_folder(None), pages=PAGES)
+    return HubRequest.of(repo, pages=PAGES)
 
 
 def _in_order(parts: list[Part], sizes: dict[tuple[str, str], Size]) -> list[AboutPart]:

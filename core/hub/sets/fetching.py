@@ -9,6 +9,7 @@ from huggingface_hub import constants
 
 from core.errors import DataError, ModelError
 from core.hub import download
+from core.hub.answers import endpoint_of
 from core.hub.download import Check, Report, Room
 from core.hub.sets.name import PartName
 from core.hub.sets.said import of_set
@@ -27,7 +28,7 @@ class Arrived:
 def fetch(part: PartName, folder: Path, report: Report, check: Check, room: Room) -> Arrived:
     """As download.fetch, into folder. Raises DataError, and what check raises, which ends it within a second."""
     asked = {"repo": part.repo, "revision": constants.DEFAULT_REVISION, "wanted": constants.DEFAULT_REVISION, "part": str(part)}
-    asked |= {"endpoint": constants.ENDPOINT.rstrip("/"), "cache": str(folder)}
+    asked |= {"endpoint": endpoint_of(), "cache": str(folder)}
     try:
         said = download.talk(asked, report, check, lambda folder: None, room)
     except ModelError as error:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-from huggingface_hub import hf_hub_url
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from core.hub.answers import NotAHub
 from core.hub.listing import TIMEOUT_S, File, Listing
@@ -17,8 +16,7 @@ class RangedFile(io.RawIOBase):
 
     def __init__(self, listing: Listing, file: File, endpoint: str, check: Callable[[], None] = lambda: None):
         super().__init__()
-        self._url = hf_hub_url(listing.repo_id, file.name, repo_type=listing.kind, revision=listing.commit, endpoint=endpoint)
-        self._headers = build_hf_headers(token=listing.token)
+        self._url, self._headers = listing.address(file, endpoint)
         self._size, self._at, self._check = file.size or 0, 0, check
 
     def readable(self) -> bool:

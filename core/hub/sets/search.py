@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import constants
 from huggingface_hub.hf_api import DatasetInfo
 
 from core.errors import DataError, ModelError
-from core.hub.answers import Asking, host_of
+from core.hub.answers import Asking
 from core.hub.cached import REPO_ID
+from core.hub.card import licences
 from core.hub.search import FAILURES, MOST, as_of_no_hub, rows_of
 from core.hub.sets.said import of_set, refusal_of_search
 from core.messages import Message, msg
@@ -44,7 +44,7 @@ class FoundSet:
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundSet]:
     """What the hub finds for words, the most downloaded first. Raises DataError with one sentence."""
-    asked = Asking(" ".join(words.split()), host_of((endpoint or constants.ENDPOINT).rstrip("/")))
+    asked = Asking.of(words, endpoint)
     try:
         found = [_found(DatasetInfo(**row)) for row in rows_of("datasets", asked.words, EXPAND, most, endpoint)]
     except ModelError as error:
@@ -73,11 +73,8 @@ def _found(row: DatasetInfo) -> FoundSet:
 
 def licence_of(row: DatasetInfo) -> str:
     """As its card names it, "apache-2.0" or a licence_name; several with commas; "" where it does not say."""
-    card = row.card_data
-    told = (card.get("license_name") or card.get("license")) if card else None
-    named = [told] if isinstance(told, str) else [each for each in told or () if isinstance(each, str)]
     tagged = [str(tag).removeprefix("license:") for tag in row.tags or [] if str(tag).startswith("license:")]
-    return ", ".join(named or tagged)[:100]
+    return ", ".join(licences(row.card_data) or tagged)[:100]
 
 
 def _rows_of_card(card: Any) -> int | None:

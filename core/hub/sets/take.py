@@ -13,9 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_url
 from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from core import files
 from core.errors import DataError, reason_of
@@ -136,9 +135,7 @@ class Taking:
 
     def _chunks(self, file: File) -> Iterator[bytes]:
         """Of the file as it is read; unpacked where it is packed."""
-        listing = self._part.listing
-        url = hf_hub_url(listing.repo_id, file.name, repo_type=listing.kind, revision=listing.commit, endpoint=self._endpoint)
-        headers = build_hf_headers(token=listing.token) | {"Accept-Encoding": "identity"}
+        url, headers = self._part.listing.address(file, self._endpoint)
         packing = next((packing for ending, packing in PACKED.items() if file.name.lower().endswith(ending)), None)
         with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
             hf_raise_for_status(response)
@@ -148,7 +145,7 @@ class Taking:
             elif packing == "gzip":
                 yield from self._of_gzip(came, file)
             else:
-                raise DataError("hub_set.packed", repo=listing.repo_id, file=file.name)
+                raise DataError("hub_set.packed", repo=self._part.listing.repo_id, file=file.name)
 
     def _watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

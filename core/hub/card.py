@@ -1,0 +1,33 @@
+"""What the card and the tags of a repository tell. Anybody writes them: what has another form than it should tells nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.hf_api import ModelInfo
+
+from core.hub.cached import REPO_ID
+
+_TAG = "base_model:"
+
+
+def texts(card: Any, key: str) -> list[str]:
+    """One as a text, several as a list."""
+    value = card.get(key) if card else None
+    return (
+        [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    )
+
+
+def licences(card: Any) -> list[str]:
+    """As it names them: "apache-2.0", or the name of one of its own."""
+    return texts(card, "license_name") or texts(card, "license")
+
+
+def base_of(row: ModelInfo) -> str | None:
+    """The hub id of the model it was made from, which is trained instead of a GGUF file or an adapter; None where nothing tells, or several
+    are told, as of a merge."""
+    tagged = [tag.rpartition(":")[2] for tag in row.tags or [] if isinstance(tag, str) and tag.startswith(_TAG)]
+    named = set(texts(row.card_data, "base_model")) or set(tagged)
+    found = {name for name in named if name != row.id and REPO_ID.fullmatch(name)}
+    return found.pop() if len(found) == len(named) == 1 else None
