@@ -31,12 +31,12 @@ WORDS = {
     "en": {
         "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese", "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
         "busy": "too many requests", "other": "is not the file that the hub named", "settings": "Settings",
-        "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "are free again",
+        "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "are free again", "incomplete": "incomplete",
     },
     "zh": {
         "ask": "日语小模型 能调用工具 8 GB 显卡", "understood": "会日语", "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",
         "busy": "请求过多", "other": "不是 Hub 所说的那个文件", "settings": "设置",
-        "train": "训练", "steps": "2 个优化步", "tokens": "词元", "free": "释放",
+        "train": "训练", "steps": "2 个优化步", "tokens": "词元", "free": "释放", "incomplete": "不完整",
     },
 }  # fmt: skip
 
@@ -69,17 +69,24 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
 
         page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
         kit.expect(page.locator("#downloads-list button[data-act=resume]")).to_be_visible()  # paused stays paused
+        other, also = kit.open_page(chrome, app, f"/?lang={language}")  # which nobody touches from here on
+        kit.go_to_tab(other, words["settings"])
+        listed = other.locator("#disk-list li", has_text=MODEL)
+        kit.expect(listed).to_contain_text(words["incomplete"])
         asked, _ = len(hub.requests), hub.release.set()
         page.locator("#downloads-list button[data-act=resume]").click()
         kit.expect(page.locator("#downloads-list button[data-act=remove]")).to_be_visible(timeout=60_000)
         ranges = [line for line in hub.requests[asked:] if ".safetensors bytes=" in line]
         assert ranges and all(int(re.split("[=-]", line)[-2]) > 0 for line in ranges), "gone on with where it was"
+        kit.expect(listed).not_to_contain_text(words["incomplete"])
         train_two_steps(page, words)
         wait_until(lambda: [run.status().state for run in Runs(workspace).list()] == [State.COMPLETED], 240)
         ask(page, words)
         delete(page, words)
-        watch.check()
-        page.context.close()
+        kit.expect(listed).to_have_count(0)
+        for each, watched in ((page, watch), (other, also)):
+            watched.check()
+            each.context.close()
     finally:
         app.stop()
 

@@ -1,7 +1,8 @@
 """What models lie on this PC, on the Settings page: size, last use, by which runs; those of the hub's cache can be deleted, and a GGUF file
 of LM Studio or Ollama can become a base.
 
-The disk is looked at when the page or its tab is opened, and after a deletion: never by the clock.
+The disk is looked at when the tab is opened, and when this app changed what lies there: a download ended, a GGUF file became a base, a model
+was deleted, on this page or another. Never by the clock, which only asks whether something of that happened.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 import gradio as gr
 
 from core.errors import GarageError
+from core.hub.entry import ENDED
 from core.models.on_disk import Kept, delete, on_disk
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import CONTROL, QUIET, LivePart, Update, shown
+from webui.kit.live import CONTROL, QUIET, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.gguf_bases import Making
 from webui.state.services import Services
@@ -39,13 +41,12 @@ OPEN_ROWS, RUNS = 8, 3
 class DiskCard:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self._last: tuple[list[str], Html] = [], muted(wording.t("disk_view.looking"))  # what happened, and the list as it was then
 
     def build(self) -> None:
         with gr.Column(elem_classes="lg-card", elem_id="on-disk"):
             gr.HTML(tag("h2", self.w.t("disk_view.title")))
-            self.list = gr.HTML(
-                muted(self.w.t("disk_view.looking")), elem_id="disk-list", js_on_load=PRESS, apply_default_css=False
-            )
+            self.list = gr.HTML(self._last[1], elem_id="disk-list", js_on_load=PRESS, apply_default_css=False)
             self.pressed = gr.Textbox(visible=False), gr.Textbox(visible=False)  # filled in by the browser
             self.making = gr.HTML("", visible=False, elem_id="gguf-base", js_on_load=PRESS, apply_default_css=False)
             self.notice = gr.HTML("", visible=False, elem_id="disk-notice")
@@ -57,7 +58,21 @@ class DiskCard:
             pressed.select(self.act, [*self.pressed], [self.list, self.notice], js=PRESSED.replace("$sure", sure), **CONTROL)
 
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.making, lambda look: shown(making(self.services.gguf_bases.now(), self.w)))]
+        return [
+            LivePart(self.making, lambda look: shown(making(self.services.gguf_bases.now(), self.w))),
+            LivePart(self.list, self._newest),
+        ]
+
+    def _newest(self, look: ViewContext) -> Update:
+        """Drawn anew for the pages that are open once something happened; the tab draws what it is opened with."""
+        ended = [
+            f"{each.name} {each.revision} {each.state}" for each in look.snapshot.downloads if each.state in ENDED and not each.part
+        ]
+        base = self.services.gguf_bases.now()
+        happened = [*ended, *([base.file] if base and base.state == "done" else []), *self.services.deleted]
+        if happened != self._last[0]:
+            self._last = happened, self.drawn()
+        return gr.update(value=self._last[1])
 
     def drawn(self) -> Html:
         """Outputs: list."""
@@ -86,6 +101,7 @@ class DiskCard:
         if row is not None and row.state == "done":
             self.services.downloads.cancel(pressed)  # the list says that it is here
         said = self.w.t("disk_view.deleted", model=pressed, size=format.bytes_used(freed))
+        self.services.deleted.append(pressed)
         return self.drawn(), shown(notice(said, "ok"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from core.chat.client import ChatClient
@@ -60,6 +60,7 @@ class Services:
     diagnoses: Diagnoses
     hub_token: HubToken
     gguf_bases: GgufBases
+    deleted: list[str] = field(default_factory=list)  # models, on a page, since the app began; for every other page
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:

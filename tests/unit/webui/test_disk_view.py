@@ -11,12 +11,16 @@ import pytest
 
 from core.errors import ExportError
 from core.export.llamacpp import base
+from core.hub.entry import Entry, Told, wish_now
+from core.messages import msg
 from core.models.on_disk import Kept, Store, Use
 from core.recipe import Recipe
 from core.workspace.folder import Workspace
+from webui.kit.live import ViewContext
 from webui.kit.wording import Wording
 from webui.shelf import disk
 from webui.shelf.disk import DiskCard
+from webui.state.gguf_bases import Making
 from webui.state.services import Services
 
 EN = Wording("en")
@@ -105,6 +109,29 @@ def test_a_model_is_deleted_and_leaves_the_list_of_downloads(card: DiskCard, tmp
     assert isinstance(said, dict) and "5 kB are free again" in said["value"]
     assert "o/m" not in list_ and not (tmp_path / "cache" / "models--o--m").exists()
     assert "nothing to delete" in card.act("delete", "o/m")[1]["value"]
+
+
+def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(card: DiskCard, tmp_path: Path) -> None:
+    """Looked at once for each thing that happened, not by the clock: the list was as old as the last press on its tab."""
+    services, looks = card.services, []
+
+    def shown() -> str:
+        return card._newest(ViewContext(services.snapshots.now(fresh=True), None))["value"]
+
+    drawn = card.drawn
+    card.drawn = lambda: looks.append(1) or drawn()
+    assert EN.t("disk_view.looking") in shown() and not looks
+    entry = Entry.of(services.workspace, "o/m", "main")
+    entry.ask(wish := wish_now("o/m", "main", "run", True))
+    assert "o/m" not in shown()
+    entry.tell(Told(asked=wish.asked, state="done", done=5000, total=5000))
+    assert "o/m" in shown() and "o/m" in shown() and len(looks) == 1
+    services.gguf_bases._making = Making("gemma3:4b", "done", msg("gguf.base_cancelled"))
+    assert "o/m" in shown() and len(looks) == 2
+    services.downloads.cancel("o/m")  # off the list of downloads, not off the disk
+    assert "o/m" in shown() and len(looks) == 3
+    DiskCard(services, EN).act("delete", "o/m")
+    assert "o/m" not in shown() and len(looks) == 4
 
 
 @pytest.mark.parametrize("junk", [None, "", 7, [], "../..", "library:x"])
