@@ -56,7 +56,7 @@ def shape_of(config: dict[str, Any]) -> ModelShape:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, PreTrainedConfig
 
-    from core.engine import mended, parts
+    from core.engine.families import mended, parts
 
     made = mended.config(AutoConfig.for_model(**PreTrainedConfig._decode_special_floats(config)))
     with init_empty_weights():

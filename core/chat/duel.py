@@ -21,13 +21,13 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
+from core.chat.decode import Decoder, keep_rows
 from core.chat.frames import Marks, Told, marks_of
 from core.data.conversation import Turn
 from core.data.dialect import OPEN
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
-from core.engine.decode import Decoder, keep_rows
 from core.errors import ChatError
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch

@@ -19,12 +19,12 @@ from itertools import accumulate
 
 import torch
 
+from core.chat.decode import Decoder, keep_rows
 from core.data.formats import Example
 from core.data.labels import Encoded
 from core.data.row_order import packed
 from core.data.tokenizer import Tokenizer
 from core.engine import attention
-from core.engine.decode import Decoder, keep_rows
 from core.engine.device import random_states, set_random_states
 from core.engine.step import Step
 from core.files import is_out_of_memory

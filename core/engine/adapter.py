@@ -30,7 +30,7 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
     """
     from peft import LoraConfig, get_peft_model
 
-    from core.engine import parts
+    from core.engine.families import parts
 
     names = settings.target_modules.strip()
     targets = parts.linear_layers(model)
@@ -68,7 +68,7 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
     tuned.peft_config[ADAPTER].revision = revision
     tuned.peft_config[ADAPTER].exclude_modules = parts.absent(model) or None  # layers of a tower may be called as these are
     if settings.is_pissa:
-        from core.engine import pissa
+        from core.engine.variants import pissa
 
         tuned.pissa = pissa.Pissa()
         if not will_restore:
@@ -92,7 +92,7 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
         # "auto", peft's default, would ask the hub about the base at every save.
         tuned.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
         if begun := getattr(tuned, "pissa", None):
-            from core.engine import pissa
+            from core.engine.variants import pissa
 
             pissa.convert(aside, begun.start)
         for name in TOKENIZER_FILES:
@@ -146,7 +146,7 @@ def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     given = renamed(weights, {layer_of(name) for name in own})
     if hasattr(tuned, "pissa"):
-        from core.engine import pissa
+        from core.engine.variants import pissa
 
         given = pissa.halves(given)[0]
     misfits = sorted(name for name in {*own, *given} if name not in own or name not in given)
@@ -172,7 +172,7 @@ def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
         raise ModelError("adapter.other_layers", count=len(misfits), first=misfits[0].removeprefix(PREFIX))
     weights = renamed(weights, {name for name, _ in tuned.get_base_model().named_modules()})
     if hasattr(tuned, "pissa"):
-        from core.engine import pissa
+        from core.engine.variants import pissa
 
         pissa.go_on(tuned, weights)
     else:
@@ -190,7 +190,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A saved adapter on a loaded base. Raises ModelError where not every weight of it found its place, or a place stayed empty."""
     from peft import PeftConfig, PeftModelForCausalLM, set_peft_model_state_dict
 
-    from core.engine import parts
+    from core.engine.families import parts
 
     describe(folder)
     check_whole(folder)

@@ -93,7 +93,7 @@ def enable(model: Any) -> bool:
 
 
 def switch(model: Any, name: str) -> None:
-    """The text's attention; towers keep their own, or transformers would warn of each that is not there (core/engine/parts)."""
+    """The text's attention; towers keep their own, or transformers would warn of each that is not there (core/engine/families/parts)."""
     parts, text = ((key, getattr(model.config, key, None)) for key in model.config.sub_configs), model.config.get_text_config()
     own = {key: name if part is text else part._attn_implementation for key, part in parts if part is not None}
     model.set_attn_implementation({"": name} | own)

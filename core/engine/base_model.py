@@ -16,8 +16,9 @@ from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.base import get_keys_to_not_convert
 
-from core.engine import device, mended, parts
+from core.engine import device
 from core.engine.device import Compute
+from core.engine.families import mended, parts
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
 from core.models.shapes.matrices import ROUTERS
@@ -32,7 +33,7 @@ def load(
     """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
 
     own_code: run the folder's own Python, which core.models.trust has allowed a moment ago. whole: with the weights of its towers
-    (core/engine/parts), which nothing here computes with.
+    (core/engine/families/parts), which nothing here computes with.
     """
     try:
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))

@@ -12,7 +12,7 @@ asked for the logits of the learned positions. Imports torch: workers only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from core.engine.batches import Batch
+from core.engine.variants import liger
 from core.memory.arithmetic import rows_at_once
 
 # Names under which configurations keep them; a scale of None, 1 or 1.0 is none.
@@ -34,13 +35,13 @@ class Head:
     """logits = cap * tanh(scale * head(hidden) / cap), without the cap where it is None.
 
     alone: whether that was proven, so that the head may be applied to a few positions; else the model's own forward is
-    used. kernel: core/engine/fast_loss's, where there is one and it was proven too.
+    used. kernel: Liger's, where there is one and it was proven too.
     """
 
     scale: float = 1.0
     cap: float | None = None
     alone: bool = True
-    kernel: Kernel | None = None
+    kernel: liger.Kernel | None = None
 
     @classmethod
     def of_config(cls, config: Any) -> Head:
@@ -61,11 +62,7 @@ class Head:
         if not _agrees(model, claimed):
             return cls(alone=False)
         weight = model.get_output_embeddings().weight
-        return replace(claimed, kernel=find(weight, claimed.scale, claimed.cap))
-
-    @property
-    def bends(self) -> bool:
-        return self.scale != 1.0 or self.cap is not None
+        return replace(claimed, kernel=liger.find(weight, claimed.scale, claimed.cap))
 
     def bend(self, logits: torch.Tensor) -> torch.Tensor:
         """fp32 logits out of what the head gave."""
@@ -198,50 +195,3 @@ def _agrees(model: Any, head: Head) -> bool:
         return False  # a family that is put together otherwise: its own forward is always right
     finally:
         model.train(was_training)
-
-
-# hidden (K, h), weight (V, h), targets (K,) -> summed loss, float32 scalar, differentiable in hidden
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-TOLERANCE = 0.02  # of the largest gradient: 16-bit products in another order
-
-
-def find(weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
-    """The kernel for heads of this width and type on this device, or None."""
-    if weight.device.type != "cuda":
-        return None
-    return proven(_liger(scale, cap), weight, scale, cap)
-
-
-def _liger(scale: float, cap: float | None) -> Kernel | None:
-    try:
-        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
-    except ImportError:
-        return None
-
-    def kernel(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        scaled = hidden * scale if scale != 1.0 else hidden
-        found = liger_fused_linear_cross_entropy(scaled, weight, targets, reduction="sum", softcap=cap)
-        return (found[0] if isinstance(found, tuple) else found).float()
-
-    return kernel
-
-
-def proven(kernel: Kernel | None, weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
-    """kernel, if its loss and gradient on 8 made-up positions are those of plain PyTorch; else None."""
-    if kernel is None:
-        return None
-    chance = torch.Generator().manual_seed(0)
-    small = weight[: min(len(weight), 512)].detach()
-    hidden = torch.randn(8, weight.shape[1], generator=chance).to(weight).requires_grad_()
-    targets = torch.randint(len(small), (8,), generator=chance).to(weight.device)
-    logits = functional.linear(hidden, small).float() * scale
-    logits = logits if cap is None else torch.tanh(logits / cap) * cap
-    expected = functional.cross_entropy(logits, targets, reduction="sum")
-    (of_hidden,) = torch.autograd.grad(expected, hidden)
-    try:
-        found = kernel(hidden, small, targets)
-        (ours,) = torch.autograd.grad(found, hidden)
-    except Exception:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own loss is there
-        return None
-    same_loss = torch.allclose(found, expected, rtol=TOLERANCE)
-    return kernel if same_loss and (ours - of_hidden).abs().max() <= TOLERANCE * of_hidden.abs().max() else None

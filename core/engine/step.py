@@ -235,7 +235,7 @@ class Step:
         self.optimizer.state.clear()
         self.random = self._random_at_start
 
-    # ---- tried out beforehand (core/training/probe) ---------------------------------------------------------------
+    # ---- tried out beforehand (core/training/memory/probe) ---------------------------------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
         """The micro-batch of steps with most tokens, padding included; of several the one that learns most. steps: positions in rows."""
         lengths, learned = lengths_of(rows), learned_of(rows)

@@ -128,9 +128,10 @@ def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]]
 
 # ---- through peft -----------------------------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
-    from core.engine import base_model, mended
+    from core.engine import base_model
     from core.engine.adapter import attach
     from core.engine.device import Compute
+    from core.engine.families import mended
     from core.messages import msg
 
     roomy = psutil.virtual_memory().available > 5 * base.parameters

@@ -18,7 +18,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from core import files
-from core.engine import mended, parts
+from core.engine.families import mended, parts
 from core.errors import ExportError
 from core.models import headers
 from core.models.weights import open_tensors, weight_files

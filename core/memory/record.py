@@ -1,6 +1,6 @@
 """What runs measured of their memory beside what the arithmetic had said of them; it corrects the next estimate. No torch.
 
-<workspace>/memory.jsonl, a line for each probe before a first step (core/training/probe): v, time, run, rig, model, method,
+<workspace>/memory.jsonl, a line for each probe before a first step (core/training/memory/probe): v, time, run, rig, model, method,
 arithmetic_gib (uncorrected, of the batch that was measured) and measured_gib. The worker appends while it holds the device; the
 person may clear it. A crash leaves at most an unfinished last line, which is passed over.
 """

@@ -62,7 +62,7 @@ def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
         raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
         raise RunError("further.damaged", name=parent.name, reason=reason_of(error)) from error
-    expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/engine/pissa
+    expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/engine/variants/pissa
     if not ranks or found.r != expected or ranks != {expected}:
         reason = msg("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
         raise RunError("further.damaged", name=parent.name, reason=reason)

@@ -79,7 +79,7 @@ class Parent(_Part):
 
 
 class MemoryFacts(_Part):
-    """The longest batch, tried before the first step (core/training/probe). planned_gib: of the plan, for its max_length;
+    """The longest batch, tried before the first step (core/training/memory/probe). planned_gib: of the plan, for its max_length;
     arithmetic_gib: for this very batch, predicted_gib: the same corrected by factor, known from so many runs; learned: of the
     tokens; measured_gib: None where it did not fit; peak_gib: of the whole run, where it was more."""
 

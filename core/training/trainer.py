@@ -20,10 +20,11 @@ from core.chat.film import Film, Shown
 from core.data.labels import Encoded
 from core.data.row_order import Schedule
 from core.data.sets.pieces import lengths_of
-from core.engine import neftune, optimizer
+from core.engine import optimizer
 from core.engine.device import Compute
 from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
+from core.engine.variants import neftune
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs import best
@@ -35,7 +36,7 @@ from core.training import checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
 from core.training.learning_rate import schedule_factor, warmup_steps
-from core.training.memory_use import MemoryUse
+from core.training.memory.use import MemoryUse
 from core.training.recovery import Recovery, as_words
 
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
@@ -51,7 +52,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a run is about to compute, for whoever tries it out first (core/training/probe).
+    """What a run is about to compute, for whoever tries it out first (core/training/memory/probe).
 
     longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of what comes between steps, thrown
     away. save_memory: compute rows that do not fit with less from here on; False where less is none.
@@ -102,7 +103,7 @@ class Trainer:
         self._memory = MemoryUse(reporter, compute.on_card)
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
-        """Train to the end; before_first_step may refuse to (core/training/probe). Raises StopRequested or PauseRequested (adapter as it
+        """Train to the end; before_first_step may refuse to (core/training/memory/probe). Raises StopRequested or PauseRequested (adapter as it
         stands after the last finished step), NotFiniteError or NothingLeftError (adapter of the last good step)."""
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()

@@ -52,7 +52,7 @@ from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:  # they import torch
     from core.training.checkpoint import Position
-    from core.training.probe import Probe
+    from core.training.memory.probe import Probe
     from core.training.trainer import Trainer
 
 LEASE_WAIT_S = 10.0  # a chat that was asked to leave needs a moment
@@ -135,7 +135,7 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
 
     from core.chat.film import Shown
     from core.engine import base_model, device
-    from core.training.probe import Probe
+    from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder

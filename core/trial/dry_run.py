@@ -22,9 +22,10 @@ import torch
 from transformers import AttentionInterface, AutoConfig, PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.engine import adapter, attention, base_model, mended, parts
+from core.engine import adapter, attention, base_model
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch
+from core.engine.families import mended, parts
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step

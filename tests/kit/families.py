@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from core.data.labels import Encoded
-from core.engine import adapter, mended
+from core.engine import adapter
+from core.engine.families import mended
 from core.models.weights import weight_files
 from core.recipe import Adapter
 

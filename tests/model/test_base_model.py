@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.integrations.accelerate import expand_device_map
 
 from core.advice import plan
-from core.engine import base_model, device, parts
+from core.engine import base_model, device
 from core.engine.device import Compute
+from core.engine.families import parts
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.all import Runs

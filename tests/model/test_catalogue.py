@@ -6,7 +6,7 @@ import pytest
 from accelerate import init_empty_weights
 from transformers import AutoConfig
 
-from core.engine import parts
+from core.engine.families import parts
 from core.models.headers import Tensor, held
 from core.models.known import KnownModel, known_models
 from core.models.shapes.shape import ModelShape

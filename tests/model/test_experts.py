@@ -18,8 +18,9 @@ from core.advice import headroom, plan
 from core.advice.case import Grounds
 from core.chat.duel import Duel
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, fused_lora, parts
+from core.engine import adapter, attention, base_model, fused_lora
 from core.engine.batches import collate, collate_packed
+from core.engine.families import parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
 from core.errors import ModelError, RecipeError

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from core.data.labels import Encoded
 from core.engine import adapter, attention
-from core.engine import loss as fast_loss
 from core.engine.batches import Batch, collate, collate_packed
-from core.engine.loss import Head, find, head_loss, summed_loss
+from core.engine.loss import Head, head_loss, summed_loss
+from core.engine.variants import liger
 from core.memory import arithmetic
 from core.recipe import Adapter
 
@@ -80,7 +80,8 @@ def test_loss_and_gradients_of_each_family_equal_those_of_transformers(family: s
     expected_gradients = gradients(tuned)
     head = Head.of(tuned.get_base_model())
     assert head.alone, "the head was not proven, so the slow way would be taken"
-    assert head.bends == bool({"final_logit_softcapping", "logit_scale", "logits_scaling"} & set(FAMILIES[family]))
+    bends = head.scale != 1.0 or head.cap is not None
+    assert bends == bool({"final_logit_softcapping", "logit_scale", "logits_scaling"} & set(FAMILIES[family]))
     ours = summed_loss(tuned, batch, head) / batch.targets.numel()
     ours.backward()
     torch.testing.assert_close(ours, expected)
@@ -183,7 +184,7 @@ def test_in_16_bit_the_gradient_is_as_near_the_truth_as_that_of_pytorch(small_ch
 # ---- a faster kernel --------------------------------------------------------------------------------------------------
 
 
-def plain_kernel(scale: float, cap: float | None, mistake: float = 1.0) -> fast_loss.Kernel:
+def plain_kernel(scale: float, cap: float | None, mistake: float = 1.0) -> liger.Kernel:
     def kernel(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(Head(scale, cap).bend(hidden @ weight.t()) * mistake, targets, reduction="sum")
 
@@ -198,12 +199,12 @@ def test_a_kernel_is_used_only_where_it_gives_our_numbers(scale: float, cap: flo
         raise TypeError("unexpected keyword argument 'softcap'")
 
     right = plain_kernel(scale, cap)
-    assert fast_loss.proven(right, weight, scale, cap) is right
-    assert fast_loss.proven(plain_kernel(scale, cap, mistake=1.1), weight, scale, cap) is None
-    assert fast_loss.proven(plain_kernel(scale, 0.1), weight, scale, cap) is None
-    assert fast_loss.proven(raising, weight, scale, cap) is None
-    assert fast_loss.proven(None, weight, scale, cap) is None
-    assert find(weight, scale, cap) is None, "no kernel on a processor"
+    assert liger.proven(right, weight, scale, cap) is right
+    assert liger.proven(plain_kernel(scale, cap, mistake=1.1), weight, scale, cap) is None
+    assert liger.proven(plain_kernel(scale, 0.1), weight, scale, cap) is None
+    assert liger.proven(raising, weight, scale, cap) is None
+    assert liger.proven(None, weight, scale, cap) is None
+    assert liger.find(weight, scale, cap) is None, "no kernel on a processor"
 
 
 def test_a_proven_kernel_computes_the_loss() -> None:

@@ -33,7 +33,7 @@ from core.system import processes
 from core.system.machine import this_machine
 from core.system.processes import ResidentPeak
 from core.training.checkpoint import read
-from core.training.probe import Probe
+from core.training.memory.probe import Probe
 from core.training.trainer import Trainer
 from core.workspace.folder import Workspace
 from tests.kit.trainer import adapter_of, losses, trainer_of
@@ -200,7 +200,7 @@ from pathlib import Path
 import psutil
 from tests.kit import trainer as kit
 from core.errors import DoesNotFitError
-from core.training.probe import Probe
+from core.training.memory.probe import Probe
 from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
 

@@ -36,7 +36,7 @@ from core.runs.health import Health
 from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.training import checkpoint
-from core.training.probe import Probe
+from core.training.memory.probe import Probe
 from core.training.recovery import NotFiniteError
 from core.training.trainer import Ahead, Trainer, TrainingData
 from core.workspace.folder import Workspace

@@ -23,9 +23,10 @@ from core.chat.questions import target_of
 from core.data.labels import Encoded
 from core.data.row_order import split
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, device, fused_lora, neftune, optimizer, pissa
+from core.engine import adapter, attention, base_model, device, fused_lora, optimizer
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.loss import summed_loss
+from core.engine.variants import neftune, pissa
 from core.errors import ModelError, PauseRequested, RecipeError
 from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup

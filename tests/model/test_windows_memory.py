@@ -14,8 +14,8 @@ from core.messages import msg
 from core.models.shapes.shape import ModelShape
 from core.runs.run_json import RunFacts
 from core.system.gpu import Card
-from core.training import probe
-from core.training.probe import Probe
+from core.training.memory import probe
+from core.training.memory.probe import Probe
 from core.training.trainer import Trainer
 from core.values import GIB
 from core.workspace.folder import Workspace

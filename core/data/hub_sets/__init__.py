@@ -1,1 +1,2 @@
-"""Data sets of a hub where they become data of ours: `head` shows their first rows before a download, `adding` puts what came into the store."""
+"""Data sets of a hub where they become data of ours: `head` shows their first rows before a download, `adding` puts what came into the store.
+Imports: hub, and the rest of core.data."""

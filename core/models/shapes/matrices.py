@@ -67,7 +67,7 @@ ROUTERS = {
     "hunyuan_v1_moe": ("wg",),
     "jetmoe": ("layer",),
 }
-# Linear layers that get no adapter (core/engine/parts): peft 0.21 takes these names for experts in these families (transformers'
+# Linear layers that get no adapter (core/engine/families/parts): peft 0.21 takes these names for experts in these families (transformers'
 # conversion_mapping), and refuses those of Mamba.
 _NOT_BY_PEFT = {
     **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("gate", "w1", "w2", "w3")),

@@ -28,7 +28,7 @@ _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 class Held(BaseModel):
     """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside, the towers for
-    pictures and sound, which give their memory back (core/engine/parts). four_bit: in matrices that QLoRA would
+    pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices that QLoRA would
     hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known.
     expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
 

@@ -22,7 +22,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
-from core.training.memory_use import EVERY_S, MemoryUse
+from core.training.memory.use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
 from webui.state.curves import BLOCK, MOST_POINTS, Columns, Curves, smooth, thin
 from webui.state.diagnoses import Diagnoses

@@ -1,0 +1,4 @@
+"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), another library's loss (Liger). Torch.
+
+Imports: as core.engine. A first reading of a step needs none of them.
+"""

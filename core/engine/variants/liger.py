@@ -1,0 +1,54 @@
+"""Liger's fused loss of the head, where the library is installed and proven on the very head. Imports torch: workers only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+# hidden (K, h), weight (V, h), targets (K,) -> summed loss, float32 scalar, differentiable in hidden
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+TOLERANCE = 0.02  # of the largest gradient: 16-bit products in another order
+
+
+def find(weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
+    """The kernel for heads of this width and type on this device, or None."""
+    if weight.device.type != "cuda":
+        return None
+    return proven(_liger(scale, cap), weight, scale, cap)
+
+
+def _liger(scale: float, cap: float | None) -> Kernel | None:
+    try:
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+    except ImportError:
+        return None
+
+    def kernel(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        scaled = hidden * scale if scale != 1.0 else hidden
+        found = liger_fused_linear_cross_entropy(scaled, weight, targets, reduction="sum", softcap=cap)
+        return (found[0] if isinstance(found, tuple) else found).float()
+
+    return kernel
+
+
+def proven(kernel: Kernel | None, weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
+    """kernel, if its loss and gradient on 8 made-up positions are those of plain PyTorch; else None."""
+    if kernel is None:
+        return None
+    chance = torch.Generator().manual_seed(0)
+    small = weight[: min(len(weight), 512)].detach()
+    hidden = torch.randn(8, weight.shape[1], generator=chance).to(weight).requires_grad_()
+    targets = torch.randint(len(small), (8,), generator=chance).to(weight.device)
+    logits = functional.linear(hidden, small).float() * scale
+    logits = logits if cap is None else torch.tanh(logits / cap) * cap
+    expected = functional.cross_entropy(logits, targets, reduction="sum")
+    (of_hidden,) = torch.autograd.grad(expected, hidden)
+    try:
+        found = kernel(hidden, small, targets)
+        (ours,) = torch.autograd.grad(found, hidden)
+    except Exception:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own loss is there
+        return None
+    same_loss = torch.allclose(found, expected, rtol=TOLERANCE)
+    return kernel if same_loss and (ours - of_hidden).abs().max() <= TOLERANCE * of_hidden.abs().max() else None
