@@ -97,7 +97,7 @@ class Round:
         self._take("bare", lambda: bare(tools, folder / "merged", kind, folder / "bare.gguf"))
         found: dict[str, Path] = {}
         for quant in (kind, *QUANTS):
-            order = make.Order(
+            order = make.MakeOrder(
                 tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter, merged=folder / "merged", target=folder / "out",
                 work=folder / "work", log=folder / "log", rows=[], method=proof.Method(device.on_cpu()),
                 stage=lambda stage, fraction: None, check=lambda: None,

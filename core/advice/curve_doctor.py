@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from core.advice.case import USUAL_RATE
 from core.advice.decisions import FEWEST_STEPS
-from core.advice.finding import LISTED, Finding
+from core.advice.diagnosis import LISTED, Diagnosis
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.health import FAR, FAR_STEPS
@@ -110,7 +110,7 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Finding]:
+def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
     """What is wrong with a run that is at work, or was. usual_rate: by the advice that it was planned with, if it was. One cause is told, the first that explains the curves."""
     for rule in (hot_rate, overfitting, plateau):
         if finding := rule(recipe, series, at_work, usual_rate or USUAL_RATE):
@@ -118,7 +118,7 @@ def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | No
     return []
 
 
-def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
+def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
     """The loss is above what the untrained model had or was for most of the way, rises again after it had fallen, or jumps and
     stays up."""
     evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
@@ -130,7 +130,7 @@ def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Fin
     known = series.norms[np.isfinite(series.norms)]
     percent = round(100 * float((known > limit).mean())) if limit and len(known) else 0
     norms = msg("run_doctor.clipped", percent=percent, limit=limit) if percent else ""
-    return Finding(
+    return Diagnosis(
         id="hot_rate",
         evidence=msg("run_doctor.hot_rate", what=evidence[0], rate=rate, norms=norms),
         meaning=msg("run_doctor.hot_rate_means"),
@@ -216,7 +216,7 @@ def _jumps(series: Series) -> Evidence | None:
     return msg("run_doctor.jumps", count=len(steps), steps=steps[:LISTED]), steps[0]
 
 
-def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
+def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
     """The measured loss rises while the training loss falls. The fewer rows are measured, the more it must have risen."""
     if series.measured_rows < 1 or len(series.eval_losses) < 3:
         return None
@@ -231,7 +231,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
     if not len(then) or not len(now) or now.mean() > STILL_FALLING * then.mean():
         return None
     steps = max(step, FEWEST_STEPS)
-    return Finding(
+    return Diagnosis(
         id="overfitting",
         evidence=msg(
             "run_doctor.overfitting",
@@ -246,7 +246,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
     )  # fmt: skip
 
 
-def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Finding | None:
+def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
     """Nothing gets better, though the rate is still high: from the beginning (too cold), or since some step."""
     found = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
     if found is None:
@@ -265,7 +265,7 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Find
         steps = max(step, FEWEST_STEPS)
         remedy = msg("run_doctor.stop_keep_best", step=step) if at_work else msg("run_doctor.again_with_steps", steps=steps)
         means, fix = msg("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
-    return Finding(
+    return Diagnosis(
         id="plateau", evidence=evidence, meaning=means, remedy=remedy, fix=fix, action="stop" if at_work else None, step=step
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
-from core.advice.finding import LISTED, Finding, listed
+from core.advice.diagnosis import LISTED, Diagnosis, listed
 from core.data.repeats import Repeats
 from core.data.row_order import SMALLEST_SPLIT, Schedule
 from core.data.selection import choose
@@ -48,20 +48,20 @@ class Planned:
         return [msg(key, row=self.number(row), first=self.number(first)) for row, first in positions]
 
 
-def before(planned: Planned) -> list[Finding]:
+def before(planned: Planned) -> list[Diagnosis]:
     """What is wrong with a plan, in the order of its steps: the data first."""
     rules = (few_rows, duplicates, leakage, near_leakage, few_steps, hot_plan)
     return [finding for rule in rules if (finding := rule(planned)) is not None]
 
 
-def few_rows(planned: Planned) -> Finding | None:
+def few_rows(planned: Planned) -> Diagnosis | None:
     """So few that none are kept apart: nothing tells learning from knowing by heart."""
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
         rows -= len(planned.repeats.later)
     if rows >= SMALLEST_SPLIT:
         return None
-    return Finding(
+    return Diagnosis(
         id="few_rows",
         evidence=msg("run_doctor.few_rows", rows=rows, least=SMALLEST_SPLIT),
         meaning=msg("run_doctor.few_rows_means"),
@@ -70,7 +70,7 @@ def few_rows(planned: Planned) -> Finding | None:
     )
 
 
-def duplicates(planned: Planned) -> Finding | None:
+def duplicates(planned: Planned) -> Diagnosis | None:
     repeats = planned.repeats
     if repeats is None or planned.recipe.data.deduplicate:
         return None
@@ -78,7 +78,7 @@ def duplicates(planned: Planned) -> Finding | None:
     if len(later) < max(2, REPEATED_SHARE * len(repeats)):
         return None
     first, exact = later[:LISTED], int(repeats.exact[later].sum())
-    return Finding(
+    return Diagnosis(
         id="duplicates",
         evidence=msg(
             "run_doctor.duplicates",
@@ -95,7 +95,7 @@ def duplicates(planned: Planned) -> Finding | None:
     )
 
 
-def leakage(planned: Planned) -> Finding | None:
+def leakage(planned: Planned) -> Diagnosis | None:
     """Rows that are trained and say what a measured row says: of those that this recipe's own split and steps choose."""
     repeats = planned.repeats
     if repeats is None:
@@ -105,7 +105,7 @@ def leakage(planned: Planned) -> Finding | None:
     leaks = [(i, measured[first]) for i in chosen.read.tolist() if (first := int(repeats.first[i])) in measured]
     if not leaks:
         return None
-    return Finding(
+    return Diagnosis(
         id="leakage",
         evidence=msg(
             "run_doctor.leakage",
@@ -120,7 +120,7 @@ def leakage(planned: Planned) -> Finding | None:
     )
 
 
-def near_leakage(planned: Planned) -> Finding | None:
+def near_leakage(planned: Planned) -> Diagnosis | None:
     """Rows that are trained and nearly say what a measured row says, but for those that say the same."""
     repeats = planned.repeats
     if repeats is None or repeats.near is None:
@@ -132,7 +132,7 @@ def near_leakage(planned: Planned) -> Finding | None:
     leaks = sorted((i, measured[near]) for i, near in read if near in measured)
     if not leaks:
         return None
-    return Finding(
+    return Diagnosis(
         id="near_leakage",
         evidence=msg(
             "run_doctor.near_leakage",
@@ -147,7 +147,7 @@ def near_leakage(planned: Planned) -> Finding | None:
     )
 
 
-def few_steps(planned: Planned) -> Finding | None:
+def few_steps(planned: Planned) -> Diagnosis | None:
     steps, train = planned.steps, planned.recipe.train
     if steps is None or steps >= FEWEST_STEPS:
         return None
@@ -158,7 +158,7 @@ def few_steps(planned: Planned) -> Finding | None:
     fix: dict[str, Any] = {"train.num_train_epochs": epochs}
     if train.max_steps > 0:
         fix["train.max_steps"] = -1
-    return Finding(
+    return Diagnosis(
         id="few_steps",
         evidence=msg("run_doctor.few_steps", steps=steps, rows=trained, together=math.prod(batch), least=FEWEST_STEPS),
         meaning=msg("run_doctor.few_steps_means"),
@@ -167,11 +167,11 @@ def few_steps(planned: Planned) -> Finding | None:
     )
 
 
-def hot_plan(planned: Planned) -> Finding | None:
+def hot_plan(planned: Planned) -> Diagnosis | None:
     rate, usual = planned.recipe.train.learning_rate, planned.usual_rate
     if rate <= TOO_HOT * usual:
         return None
-    return Finding(
+    return Diagnosis(
         id="hot_plan",
         evidence=msg("run_doctor.hot_plan", rate=rate, usual=usual, times=round(rate / usual)),
         meaning=msg("run_doctor.hot_plan_means"),

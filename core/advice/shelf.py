@@ -27,7 +27,7 @@ from typing import Any, Literal, cast
 from core.advice import catalogue
 from core.advice.case import Method
 from core.advice.catalogue import Fit
-from core.advice.wish import AS_NAMED, MEANT, Read, Wish, about, matches_name, read, squashed, topic_words
+from core.advice.wish import AS_NAMED, MEANT, ReadWish, Wish, about, matches_name, read, squashed, topic_words
 from core.errors import ModelError
 from core.hub import answers
 from core.hub.search import Found
@@ -49,7 +49,7 @@ _LEFT_OUT = ("billions", "method", "topic", "many_languages", "languages", "tool
 
 
 @dataclass(frozen=True)
-class Row:
+class ShelfRow:
     """One model. verdict: lora: LoRA fits; qlora: QLoRA alone; tight: only just, by method; no; unknown: free memory is not known.
     method: what the verdict speaks of, needed_gib its need with margin. gate: the page where its licence is accepted, None without one.
     Licence, commercial, languages, thinking, tools and the sentence why are the model's (core.models.known.KnownModel).
@@ -73,12 +73,12 @@ class Row:
 class Shelf:
     """rows: as the module says. wish: what was understood. budget: what the verdicts are of. told: how the answer differs from the words."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ShelfRow, ...]
     wish: Wish
     budget: Budget
     told: tuple[Message, ...] = ()
     left_out: tuple[str, ...] = ()
-    words: Read = Read(Wish())
+    words: ReadWish = ReadWish(Wish())
 
 
 def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget | None = None) -> Shelf:
@@ -112,7 +112,7 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
     )
 
 
-def _of_gates(rows: Sequence[Row]) -> Message:
+def _of_gates(rows: Sequence[ShelfRow]) -> Message:
     """The answer to "is Gemma gated?", as rows without a gate say nothing of one."""
     gated = sum(row.gate is not None for row in rows)
     key = "gates_some" if 0 < gated < len(rows) else "gates_all" if gated else "gates_none"
@@ -142,7 +142,7 @@ def _part(parts: dict[str, Message], field: str) -> Message:
     return next((parts[name] for name in names if name in parts), msg("shelf.fits"))
 
 
-def _rows(asked: Wish, budget: Budget) -> list[Row]:
+def _rows(asked: Wish, budget: Budget) -> list[ShelfRow]:
     named = asked.makers or asked.names
     found = [model for model in known_models() if _is_meant(model, asked, len(asked.names) > 1)] if named else list(known_models())
     if asked.names and not found:  # "qwen gemma": none is both, so either
@@ -181,13 +181,13 @@ def _is_liked_for(model: KnownModel, topic: str) -> bool:
     return any(word in told for word in topic_words(topic))
 
 
-def _row(model: KnownModel, budget: Budget, wanted: Method | None) -> Row:
+def _row(model: KnownModel, budget: Budget, wanted: Method | None) -> ShelfRow:
     """wanted: the one method that the verdict is to speak of, None for the better one."""
     fits: dict[Method, Fit] = {method: catalogue.fit(model.shape, budget, method) for method in _METHODS}
     lora, qlora = fits["lora"], fits["qlora"]
     verdict, method = verdict_of(fits if wanted is None else {wanted: fits[wanted]})
     gate = answers.page(model.hub) if model.gated else None
-    return Row(model, verdict, method, fits[method].needed_gib, lora, qlora, gate)
+    return ShelfRow(model, verdict, method, fits[method].needed_gib, lora, qlora, gate)
 
 
 def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
@@ -199,14 +199,14 @@ def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
     return "no", min(fits, key=lambda method: fits[method].needed_gib)
 
 
-def _order(asked: Wish, starter_leads: bool) -> Callable[[Row], tuple[Any, ...]]:
+def _order(asked: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[Any, ...]]:
     """As the module says. The starter leads where the words ask for nothing, and else stands with its family."""
     place = {model.id: number for number, model in enumerate(known_models())}
     if not starter_leads:
         starter = known_models()[0]
         place[starter.id] = min(place[model.id] for model in known_models()[1:] if model.family == starter.family)
 
-    def key(row: Row) -> tuple[Any, ...]:
+    def key(row: ShelfRow) -> tuple[Any, ...]:
         model = row.model
         by: dict[str, Any] = {
             "newest": -int(model.released.replace("-", "")),
@@ -228,7 +228,7 @@ PACKED = frozenset({"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors"
 
 @dataclass(frozen=True)
 class HubRow:
-    """verdict, method: as of core.advice.shelf.Row; unknown, and no fits or shape, where nothing tells its size. is_about: by a
+    """verdict, method: as of core.advice.shelf.ShelfRow; unknown, and no fits or shape, where nothing tells its size. is_about: by a
     typical model of as many parameters as the hub tells, its own numbers are counted when it is chosen."""
 
     found: Found

@@ -83,7 +83,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadWish:
     """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near.
     asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here."""
 
@@ -103,7 +103,7 @@ class Read:
         return tuple(found)
 
 
-def read(words: str, wish: Wish | None = None) -> Read:
+def read(words: str, wish: Wish | None = None) -> ReadWish:
     """What words ask for, put over wish. Never raises: what means nothing is told."""
     text = f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} "
     is_question = bool(re.search(r"\?|吗|^\s*(?:is|are|does|do)\b", text))
@@ -115,7 +115,7 @@ def read(words: str, wish: Wish | None = None) -> Read:
         _take(kind, value, found, is_question)
     corrected, unknown = _names(text, found, is_question)
     pictures, of_gate = found.pop("pictures", False), is_question and ("ask", "gated") in meanings
-    return Read(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures)
+    return ReadWish(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures)
 
 
 def squashed(text: str) -> str:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
 from core.chat.decode import Decoder, keep_rows
-from core.chat.frames import Marks, Told, marks_of
+from core.chat.frames import Marks, Retelling, marks_of
 from core.data.conversation import Turn
 from core.data.dialect import OPEN
 from core.data.template import ChatTemplate
@@ -307,7 +307,7 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, marks: Marks | None = None):
-        self._tokenizer, self._skips, self._in_words = tokenizer, not marks, Told(marks or {})
+        self._tokenizer, self._skips, self._in_words = tokenizer, not marks, Retelling(marks or {})
         self._window: list[int] = []
         self._told = 0  # how many ids of the window have been told
 

@@ -79,7 +79,7 @@ def _bare(token: str) -> str:
     return re.sub(r"[^a-z]|start|end", "", token.lower())
 
 
-class Told:
+class Retelling:
     """A text that comes in pieces, with marks replaced; what may be the beginning of one is held back until that is known."""
 
     def __init__(self, marks: Marks):

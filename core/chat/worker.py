@@ -41,7 +41,7 @@ from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import process as run_process
 from core.runs.all import Runs
-from core.system.lines import Parent
+from core.system.lines import ToParent
 from core.workspace import lease
 from core.workspace.folder import Workspace
 
@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--idle-minutes", type=float, required=True)
     arguments = parser.parse_args()
-    parent = Parent()
+    parent = ToParent()
     with contextlib.ExitStack() as held:
         return ChatWorker(Workspace.open(arguments.workspace), parent, held).serve(arguments.idle_minutes)
 
@@ -67,7 +67,7 @@ def main() -> int:
 class Commands:
     """What the client asked, in order; stop, a newer load and the end also count at once, while something else runs."""
 
-    def __init__(self, parent: Parent):
+    def __init__(self, parent: ToParent):
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stopped: set[int] = set()
         self._newest_load = -1
@@ -102,7 +102,7 @@ class Commands:
 
 
 class ChatWorker:
-    def __init__(self, workspace: Workspace, parent: Parent, held: contextlib.ExitStack):
+    def __init__(self, workspace: Workspace, parent: ToParent, held: contextlib.ExitStack):
         self._workspace, self._parent, self._commands, self._held = workspace, parent, Commands(parent), held
         self._holds_lease = False
         self._load = -1

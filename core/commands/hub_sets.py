@@ -12,7 +12,7 @@ from core.commands.data import dataset_store
 from core.commands.models import to_its_end
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width
 from core.data.hub_sets import adding
-from core.data.hub_sets.head import Head, cell, head_of, is_recognised
+from core.data.hub_sets.head import SetHead, cell, head_of, is_recognised
 from core.data.shapes.roles import parse
 from core.errors import DataError
 from core.hub.answers import in_words as size_in_words
@@ -125,7 +125,7 @@ def _part_json(each: AboutPart) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _head_json(head: Head | None) -> dict[str, Any] | None:
+def _head_json(head: SetHead | None) -> dict[str, Any] | None:
     if head is None:
         return None
     rows = [{column: _plain_cell(row.get(column)) for column in head.columns} for row in head.rows]

@@ -17,7 +17,7 @@ from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width, written_over
 from core.errors import ModelError
 from core.export.llamacpp import base, tools
-from core.export.llamacpp.ways_out import WayOut, way_of, way_out
+from core.export.llamacpp.ways_out import FamilyWayOut, way_of, way_out
 from core.hub import search as hub_search
 from core.hub.answers import in_words as size_in_words
 from core.hub.downloads import Downloads
@@ -269,7 +269,7 @@ def download_json(row: Download) -> dict[str, Any]:
     return row.model_dump(mode="json", exclude={"asked"}) | {"seconds_left": row.seconds_left}
 
 
-def leaves_json(way: WayOut) -> dict[str, Any]:
+def leaves_json(way: FamilyWayOut) -> dict[str, Any]:
     """As GGUF (and merged), or merged only, and why; beside its adapter, by which each leaves."""
     return {"as": way.best, "why": plain(way.why) if way.why else None}
 

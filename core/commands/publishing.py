@@ -18,7 +18,7 @@ from core.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Wish:
+class PublishWish:
     """What a person asks to be published. kind: adapter, merged or gguf. yes: nothing leaves without it."""
 
     repo: str
@@ -32,7 +32,7 @@ class Wish:
     as_json: bool = False
 
 
-def to_hub(exports: Exports, run: RunFolder, wish: Wish) -> None:
+def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
     """Says what would leave, and with wish.yes sends it. Raises GarageError, and typer.Exit with the status of the command."""
     check_name(wish.repo, run.name)
     if wish.kind not in ("adapter", "merged", "gguf"):
@@ -54,7 +54,7 @@ def to_hub(exports: Exports, run: RunFolder, wish: Wish) -> None:
     raise typer.Exit(0 if status is None or status.state == "done" else 3 if status.state == "cancelled" else 1)
 
 
-def _made(exports: Exports, run: RunFolder, wish: Wish) -> ExportResult:
+def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
     """The export, made and proven as `export --to` makes it."""
     job = exports.start(run, wish.kind, wish.quant, wish.checkpoint, strength=wish.strength)
     try:
@@ -70,7 +70,7 @@ def _made(exports: Exports, run: RunFolder, wish: Wish) -> ExportResult:
     return result
 
 
-def _send(publishing: Publishing, result: ExportResult, wish: Wish) -> ExportStatus:
+def _send(publishing: Publishing, result: ExportResult, wish: PublishWish) -> ExportStatus:
     publishing.start(result, wish.repo, wish.private, wish.with_film)
     try:
         return publishing.wait(result.name, None if wish.as_json else _Stages().show)
@@ -97,7 +97,7 @@ class _Stages:
         self._line, self._stage = line, status.stage
 
 
-def _list(parcel: Parcel, wish: Wish) -> None:
+def _list(parcel: Parcel, wish: PublishWish) -> None:
     for piece in parcel.pieces:
         print(f"{size_in_words(piece.size):>10}  {piece.name}")
     key = "publish.leaves_private" if wish.private else "publish.leaves_public"
@@ -106,7 +106,7 @@ def _list(parcel: Parcel, wish: Wish) -> None:
         say(note)
 
 
-def _print(parcel: Parcel, wish: Wish, status: ExportStatus | None) -> None:
+def _print(parcel: Parcel, wish: PublishWish, status: ExportStatus | None) -> None:
     files = [{"name": piece.name, "bytes": piece.size} for piece in parcel.pieces]
     said = {"repo": wish.repo, "kind": wish.kind, "private": wish.private, "files": files, "bytes": parcel.size}
     state = {"published": bool(status and status.state == "done"), "message": status.message if status else msg("publish.ask_yes")}

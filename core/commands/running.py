@@ -14,7 +14,7 @@ from filelock import Timeout
 
 from core.advice import curve_doctor, plan, run_doctor
 from core.advice.case import Grounds
-from core.advice.finding import Finding
+from core.advice.diagnosis import Diagnosis
 from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
 from core.commands.estimating import corrections_here
@@ -262,7 +262,7 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
     say(msg("command.run_is", run=run.id, folder=run.path))
 
 
-def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Finding]:
+def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Diagnosis]:
     facts = run.facts()
     series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0)
     return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)
@@ -322,6 +322,6 @@ def runs(
             f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
         for finding in row["findings"] if run else ():
-            say_finding(Finding.model_validate(finding))
+            say_finding(Diagnosis.model_validate(finding))
     if not rows:
         say(msg("command.no_runs"))

@@ -14,7 +14,7 @@ from core.commands.terminal import JsonOption, WorkspaceOption, columns, in_word
 from core.data.reading.choices import Choices
 from core.data.sets import working
 from core.data.sets.edits import Change
-from core.data.sets.working import Shown
+from core.data.sets.working import ShownRow
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import msg, terminal_language
@@ -71,12 +71,12 @@ def rows(
         print(f"{row.number:>8,}  {_cell(row)}")
 
 
-def _row(row: Shown) -> dict[str, Any]:
+def _row(row: ShownRow) -> dict[str, Any]:
     value = {"row": row.number} | (row.example.as_dict() if row.example else {"values": row.values})
     return value | ({"problem": plain(row.problem)} if row.problem else {})
 
 
-def _cell(row: Shown) -> str:
+def _cell(row: ShownRow) -> str:
     text = (
         working.text_of(row.example)
         if row.example

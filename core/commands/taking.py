@@ -9,7 +9,7 @@ import typer
 
 from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.handing import Receiver
-from core.commands.publishing import Wish, to_hub
+from core.commands.publishing import PublishWish, to_hub
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import ExportError, GarageError, RecipeError
 from core.export.exports import KINDS, Exports, ExportStatus, read_result
@@ -91,7 +91,7 @@ def export(
     if to == "hub":
         if base_gguf is not None:
             raise ExportError("export.base_gguf")
-        return to_hub(exports, chosen, Wish(repo or "", kind, quant, checkpoint, strength, private, film, yes, as_json))
+        return to_hub(exports, chosen, PublishWish(repo or "", kind, quant, checkpoint, strength, private, film, yes, as_json))
     if (KINDS.get(to) or "").startswith("gguf") and not as_json and (offer := tools.offer(space)):
         say(offer)
     receiver = Receiver.find(to, space, chosen)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.advice.finding import Finding
+from core.advice.diagnosis import Diagnosis
 from core.messages import Message, msg, terminal_language
 from core.runs.folder import Status
 
@@ -51,7 +51,7 @@ def progress_line(status: Status) -> str:
     return stage
 
 
-def say_finding(finding: Finding) -> None:
+def say_finding(finding: Diagnosis) -> None:
     """As the page says it; the remedy as the setting that it is."""
     language = terminal_language()
     settings = " ".join(f"--set {name}={json.dumps(value)}" for name, value in finding.fix.items())

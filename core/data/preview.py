@@ -29,7 +29,7 @@ from core.data.repeats import Repeats
 from core.data.sets.pieces import Pieces
 from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
-from core.data.shapes.refused import Refused
+from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
@@ -107,12 +107,12 @@ class Preview:
     learning: Learning
     tokens: Tokens
     notes: tuple[Message, ...] = ()
-    refused: Refused = field(default_factory=Refused)
+    refused: RefusedRows = field(default_factory=RefusedRows)
 
     @classmethod
     def measure(cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False) -> Preview:
         """Count some of many rows, or every row, whatever it costs. Raises TemplateError where all of them are refused."""
-        counted, refused = np.arange(len(rows)) if every_row else _spread(rows), Refused()
+        counted, refused = np.arange(len(rows)) if every_row else _spread(rows), RefusedRows()
         tokens = Tokenised(rows, tokenizer, learning).of(counted)
         for place, why in tokens.refused:
             refused.add(rows[int(counted[place])][0], why)

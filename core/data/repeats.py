@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.data.findings.near import Near
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 from core.data.formats import Example
 from core.data.sets.earliest import earliest
 from core.recipe import Data
@@ -49,7 +49,7 @@ class Repeats:
             said_of.append(hash(said(example)))
             whole_of.append(hash(example))
             if alike is not None:
-                alike.add(Said(i, example))
+                alike.add(RowWords(i, example))
         first, whole = earliest(np.array(said_of, np.int64)), np.array(whole_of, np.int64)
         return cls(first, whole == whole[first], None if alike is None else _together(first, alike.first))
 

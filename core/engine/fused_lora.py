@@ -210,11 +210,11 @@ def _product(x: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor,
     way back needs is kept before the large products are made. Gradient checkpointing ends its second computing of a layer at the last
     tensor that is kept, so that what nobody reads there (in most families the base product of down_proj) is not made again.
     """
-    hidden, *ways_back = _Kept.apply(x, members, *(m.A for m in members), *(m.B for m in members))
-    return _Made.apply((x, hidden), members, *ways_back)
+    hidden, *ways_back = _ForBackward.apply(x, members, *(m.A for m in members), *(m.B for m in members))
+    return _Recomputed.apply((x, hidden), members, *ways_back)
 
 
-class _Kept(torch.autograd.Function):
+class _ForBackward(torch.autograd.Function):
     """x A^T (tokens, sum of r), and for each member a tensor (..., out) without numbers of its own, whose gradient is that of the output."""
 
     @staticmethod
@@ -248,8 +248,8 @@ class _Kept(torch.autograd.Function):
         return grad_x, None, *(g.to(m.A.dtype) for m, g in zip(members, grad_a, strict=True)), *grad_b
 
 
-class _Made(torch.autograd.Function):
-    """The outputs. Keeps nothing: what comes back for them is handed to `_Kept` as it is."""
+class _Recomputed(torch.autograd.Function):
+    """The outputs. Keeps nothing: what comes back for them is handed to `_Hidden` as it is."""
 
     @staticmethod
     def forward(

@@ -231,7 +231,7 @@ def permute(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-class Written:
+class WrittenGguf:
     """The tensors of a GGUF file that `write` made, under the names of the base and with its order of rows, in float32.
 
     Nothing of it is held: the file is mapped for reading only, and as many rows are dequantised as are asked for.

@@ -239,7 +239,7 @@ def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> 
         if kind == "merged":
             written = held.enter_context(tensors.MergedFolder(read_base(exported), base))
         else:
-            written = gguf.Written(exported, gguf.examine(base.folder), base)
+            written = gguf.WrittenGguf(exported, gguf.examine(base.folder), base)
         if found_pairs is not None:
             compared = tensors.compare(tensors.Tuned(original, adapter, found_pairs), written, progress, work.check)
         alike = sum(_reads_alike(kind, exported, work.probes, work.tokenizer))

@@ -59,7 +59,7 @@ from core.workspace.folder import Workspace
 if TYPE_CHECKING:
     from core.engine.device import Compute
     from core.export import gguf
-    from core.export.llamacpp.make import Order
+    from core.export.llamacpp.make import MakeOrder
     from core.export.llamacpp.tools import Tools
     from core.export.proof import Method
     from core.export.stored import Base
@@ -357,7 +357,7 @@ class Exporter:
                 found = {"found": theirs.hidden_size, "expected": ours.hidden_size}
                 raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **found)
 
-    def _make_lora(self, order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
+    def _make_lora(self, order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
         from core.export.llamacpp import lora
 
         model, quant, own = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
@@ -369,11 +369,11 @@ class Exporter:
         where = msg("gguf.lora_beside", beside=beside, **known) if beside else msg("gguf.lora_any", **known)
         return check, (*notes, where, msg("gguf.lora_readers"))
 
-    def _order(self, tools: Tools, base: Base, adapter: Path, merged: Path, target: Path, method: Method) -> Order:
+    def _order(self, tools: Tools, base: Base, adapter: Path, merged: Path, target: Path, method: Method) -> MakeOrder:
         from core.export.llamacpp import make
 
         job = self.job
-        return make.Order(
+        return make.MakeOrder(
             tools=tools,
             quant=self.request.quant or ("" if self.request.kind == "gguf-lora" else QUANTS[0]),
             name=self.run_folder.name,
@@ -412,10 +412,10 @@ class Exporter:
         (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
         return modelfile.notes(derived, model_type)
 
-    def _form(self, dtype: str) -> model_card.Form:
+    def _form(self, dtype: str) -> model_card.CardBeside:
         request = self.request
         file = self._gguf_name() if request.kind in GGUF_KINDS else ""
-        return model_card.Form(
+        return model_card.CardBeside(
             kind=request.kind,
             step=best.step_of(request.checkpoint) if request.checkpoint else None,
             strength=request.strength,

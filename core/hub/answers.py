@@ -129,18 +129,18 @@ def _status_sentence(error: HfHubHTTPError, repo: str, host: str, page: str) -> 
 
 
 @dataclass(frozen=True)
-class Asking:
+class Search:
     """A search: its words, and which host was asked."""
 
     words: str
     host: str
 
     @classmethod
-    def of(cls, words: str, endpoint: str | None) -> Asking:
+    def of(cls, words: str, endpoint: str | None) -> Search:
         return cls(" ".join(words.split()), host_of(endpoint_of(endpoint)))
 
 
-def sentence_of_search(error: Exception, asked: Asking) -> ModelError:
+def sentence_of_search(error: Exception, asked: Search) -> ModelError:
     """As `sentence`, where no model was named yet."""
     said = {"host": asked.host, "words": asked.words}
     match error:

@@ -25,11 +25,11 @@ from core.errors import ModelError, RunError
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
 from core.hub.download import Check, Report, Room
-from core.hub.entry import CAME, ENDED, Download, Entry, Wanted, Wish, is_name, wish_now
+from core.hub.entry import CAME, ENDED, Download, Entry, Wanted, WantedDownload, is_name, wish_now
 from core.hub.sets import fetching
 from core.hub.sets.fetching import Arrived
 from core.hub.sets.name import PartName
-from core.hub.work import NotNow, Work
+from core.hub.work import DownloadWork, NotNow
 from core.messages import Message, msg
 from core.progress import Progress
 from core.workspace.folder import Workspace
@@ -202,7 +202,7 @@ class Downloads:
         if not entry.folder.is_dir() or (part and not self._bring):  # cancelled meanwhile, or somebody else's
             return False
 
-        def fetch(wish: Wish, report: Report, check: Check, room: Room) -> str:
+        def fetch(wish: WantedDownload, report: Report, check: Check, room: Room) -> str:
             if part and self._bring:
                 folder = entry.folder / CAME
                 id = self._bring(part, fetching.fetch(part, folder, report, check, room), wish.said, check)
@@ -217,7 +217,7 @@ class Downloads:
         except (Timeout, FileNotFoundError):
             return False
         try:
-            work = Work(entry, report, check, fetch, partial(self._others, entry))
+            work = DownloadWork(entry, report, check, fetch, partial(self._others, entry))
             work.to_its_end(lambda message: with_nearest(repo, message, self._known))
         except NotNow:
             pass

@@ -34,7 +34,7 @@ ENDED = ("failed", "done")
 CAME = "came"  # the folder of an entry where what comes of a data set lies
 
 
-class Wish(Frozen):
+class WantedDownload(Frozen):
     """asked: when, seconds since 1970; what is told counts for the wish of that time. is_first: nothing of the model lay in the cache, so
     that whoever cancels it may throw away all of it. said: of how a data set is to be read (core.data.reading.choices)."""
 
@@ -46,7 +46,7 @@ class Wish(Frozen):
     said: dict[str, Any] = {}
 
 
-class Told(Frozen):
+class ToldProgress(Frozen):
     """done, total: in units, bytes_per_s in units of the last seconds. message: why it failed, or why it is tried again. has_room: the disk was
     looked at and has what is missing, which other downloads then leave to it. result: the id of the data set that it became."""
 
@@ -107,26 +107,26 @@ class Entry:
     def lock(self) -> Path:
         return self.folder / "lock"
 
-    def wish(self) -> Wish | None:
+    def wish(self) -> WantedDownload | None:
         """None where there is none, or one that names nothing of a hub: a file may hold anything."""
-        wish = files.read_model(Wish, self.folder / "wish.json")
+        wish = files.read_model(WantedDownload, self.folder / "wish.json")
         return wish if wish and is_name(wish.repo) and REVISION.fullmatch(wish.revision) else None
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, wish: WantedDownload) -> None:
         """Raises RunError with a sentence where the disk does not take it."""
         with files.writing(self.folder.parents[1]):
             self.folder.mkdir(parents=True, exist_ok=True)
             files.replace_json(self.folder / "wish.json", wish.model_dump(mode="json"))
 
-    def cached(self, wish: Wish) -> CachedRepo:
+    def cached(self, wish: WantedDownload) -> CachedRepo:
         """Where what it brings lies: a model in the hub's cache, of a data set here until it is one of ours."""
         part = PartName.parse(wish.repo)
         return CachedRepo(part.repo, self.folder / CAME, "dataset") if part else CachedRepo(wish.repo, cache_folder(None))
 
-    def told(self) -> Told | None:
-        return files.read_model(Told, self.folder / "told.json")
+    def told(self) -> ToldProgress | None:
+        return files.read_model(ToldProgress, self.folder / "told.json")
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: ToldProgress) -> None:
         """Lasting where it is the end of it; else the next second writes it again. Raises OSError."""
         files.replace(self.folder / "told.json", told.model_dump_json(), lasting=told.state in ENDED)
 
@@ -163,7 +163,7 @@ class Entry:
             **seen,
         )
 
-    def throw_away(self, wish: Wish) -> None:
+    def throw_away(self, wish: WantedDownload) -> None:
         """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of it and is not
         complete. Of another tool's files nothing; what Windows refuses stays for the next download of it. For whoever holds the lock.
         What came of a data set lies in the entry itself."""
@@ -181,5 +181,5 @@ def is_name(repo: str) -> bool:
     return REPO_ID.fullmatch(repo) is not None or PartName.parse(repo) is not None
 
 
-def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool, said: dict[str, Any] | None = None) -> Wish:
-    return Wish(repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first, said=said or {})
+def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool, said: dict[str, Any] | None = None) -> WantedDownload:
+    return WantedDownload(repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first, said=said or {})

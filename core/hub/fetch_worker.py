@@ -37,7 +37,7 @@ from core.hub.cached import CachedRepo
 from core.hub.sets.name import PAGES, PartName
 from core.hub.sets.transfer import SetTransfer
 from core.hub.transfer import Transfer
-from core.system.lines import Parent
+from core.system.lines import ToParent
 from core.system.processes import leave
 
 TELL_S = 0.2
@@ -112,7 +112,7 @@ class FetchWorker:
 
 def main() -> None:
     heard: Queue[dict[str, Any]] = Queue()
-    parent = Parent()
+    parent = ToParent()
     parent.listen(heard.put, lambda: os._exit(1))
 
     def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -28,7 +28,7 @@ class Told:
 
 
 def told(repo_id: str, endpoint: str | None = None) -> Told:
-    """Within about peek.TIMEOUT_S. Raises ModelError with the sentences of a download."""
+    """Within about peek.PEEK_S. Raises ModelError with the sentences of a download."""
     asked = HubRequest.of(repo_id, None, endpoint)
     try:
         row = ModelInfo(**json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE)))

@@ -20,7 +20,7 @@ from core.hub.cached import cached_folder
 
 _PYTHON = re.compile(r"(?:\w[\w-]*/){0,5}\w[\w.-]*\.py", re.ASCII)
 SMALL_FILE = 1 << 20  # bytes; the largest config.json that is read
-TIMEOUT_S = 8.0
+PEEK_S = 8.0
 
 
 def fetch_config(
@@ -29,7 +29,7 @@ def fetch_config(
     endpoint: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """config.json alone: from the cache, else over the network within about TIMEOUT_S, kept nowhere.
+    """config.json alone: from the cache, else over the network within about PEEK_S, kept nowhere.
 
     Raises ModelError with the sentences of `fetch`.
     """
@@ -58,7 +58,7 @@ def fetch_start(
     endpoint: str | None = None,
     first: int | None = None,
 ) -> bytes:
-    """A small file of a repository, or the first bytes of any, within about TIMEOUT_S; kept nowhere.
+    """A small file of a repository, or the first bytes of any, within about PEEK_S; kept nowhere.
 
     Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with the
     sentences of `fetch`; hub.no_config for a file that the repository does not have.
@@ -109,11 +109,11 @@ def small_answer(url: str, token: bool | None, first: int | None = None, most: i
 
     token: None for whatever huggingface_hub finds, False for none.
     """
-    end = time.monotonic() + TIMEOUT_S
+    end = time.monotonic() + PEEK_S
     content = bytearray()
     headers = build_hf_headers(token=token) | ({"Range": f"bytes=0-{first - 1}"} if first else {})
     try:
-        with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
+        with get_session().stream("GET", url, headers=headers, timeout=PEEK_S) as response:
             hf_raise_for_status(response)
             for chunk in response.iter_bytes(chunk_size=16 << 10):
                 content += chunk

@@ -1,6 +1,6 @@
 """Models of the hub by words: what the hub itself tells of each, in one request. Nothing is asked before a person asks.
 
-A search is one request of at most MOST rows, within about peek.TIMEOUT_S. Why not `HfApi.list_models`: it has no time limit, and
+A search is one request of at most MOST rows, within about peek.PEEK_S. Why not `HfApi.list_models`: it has no time limit, and
 asks five times again where the hub says 429 or 500, sleeping between, when a person waits for the sentence. Its own ModelInfo
 reads the rows. HF_ENDPOINT, the token and offline mode count as for every other request. Each failure is one ModelError.
 """
@@ -19,7 +19,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from core.errors import ModelError
 from core.hub import peek
-from core.hub.answers import Asking, NotAHub, endpoint_of, sentence_of_search
+from core.hub.answers import NotAHub, Search, endpoint_of, sentence_of_search
 from core.hub.cached import REPO_ID
 from core.hub.card import base_of, licences, texts
 from core.messages import Message, msg
@@ -58,7 +58,7 @@ class Found:
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Found]:
     """What the hub finds for words, the most downloaded first. Raises ModelError with one sentence."""
-    asked = Asking.of(words, endpoint)
+    asked = Search.of(words, endpoint)
     try:
         found = [_found(ModelInfo(**row)) for row in rows_of("models", asked.words, EXPAND, most, endpoint)]
     except FAILURES as error:

@@ -34,7 +34,7 @@ TRIES_WITHOUT_A_BYTE = 3  # each of them up to five of http_get's own
 RETRY_WAIT_S = 1.0
 
 
-class Left(Exception):
+class Unwanted(Exception):
     """Nobody wants this transfer any more."""
 
 
@@ -93,7 +93,7 @@ class Transfer:
             ended, _ = wait(tasks, return_when=FIRST_EXCEPTION)
             failures = [failure for task in tasks if task in ended and (failure := task.exception())]
             if failures:
-                raise next((each for each in failures if not isinstance(each, Left)), failures[0])
+                raise next((each for each in failures if not isinstance(each, Unwanted)), failures[0])
         finally:
             self.leave()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -125,7 +125,7 @@ class Transfer:
 
         def grown(size: int) -> None:
             if self._left.is_set():
-                raise Left
+                raise Unwanted
             self._arrived[file.name] = size
 
         with Growing(path, file.size, grown) as partial:
@@ -172,7 +172,7 @@ class Transfer:
             if tries >= TRIES_WITHOUT_A_BYTE:
                 raise failure if isinstance(failure, HfHubHTTPError) else Interrupted
             if self._left.wait(RETRY_WAIT_S):
-                raise Left
+                raise Unwanted
 
     def _described(self, found: Listing, file: File) -> XetFileData | None:
         """What the hub says of a file before its first byte: whether we may have it, its size, and where Xet has it.

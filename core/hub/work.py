@@ -10,13 +10,13 @@ from typing import Literal
 
 from core.errors import GarageError
 from core.hub.download import DISK_MARGIN, Check, Report, Room, refuse_full_disk
-from core.hub.entry import ENDED, Entry, Told, Wish
+from core.hub.entry import ENDED, Entry, ToldProgress, WantedDownload
 from core.hub.sets.name import PartName
 from core.messages import Message
 from core.progress import Progress
 
 Others = Callable[[], AbstractContextManager[int]]
-Fetch = Callable[[Wish, Report, Check, Room], str]
+Fetch = Callable[[WantedDownload, Report, Check, Room], str]
 SET_MARGIN = 3.0  # of a data set: what comes, what is made of it, and the copy with its rows in the workspace (core/data/store.py)
 POLL_S = 0.3
 TELL_S = 1.0
@@ -32,7 +32,7 @@ class NotNow(Exception):
     """It is to be paused, cancelled, or left for the next start."""
 
 
-class Work:
+class DownloadWork:
     """fetch: does it, as far as it is not done yet, and gives the result that is told. check: as of download.fetch, besides the wish. others: while
     it lasts no other download looks for room; gives the bytes of the disk that are spoken for. Raises NotNow where nobody wants it to run."""
 
@@ -42,7 +42,7 @@ class Work:
             raise NotNow
         self._entry, self._wish, self._fetch = entry, wish, fetch
         self._report_to, self._check, self._others = report, check, others
-        self._now = entry.told() or Told(asked=wish.asked, state="running")
+        self._now = entry.told() or ToldProgress(asked=wish.asked, state="running")
         self._now = self._now.model_copy(update={"bytes_per_s": None, "has_room": False})
         self._samples: deque[tuple[float, float]] = deque()  # when, bytes
         self._told_at, self._is_told = 0.0, True

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from core.presets import load
 
 
-class _Part(BaseModel):
+class _Figures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LossBytes(_Part):
+class LossBytes(_Figures):
     """Bytes a (token, vocabulary entry), a (token, hidden value) and a (learned token, hidden value)."""
 
     vocabulary: float
@@ -22,7 +22,7 @@ class LossBytes(_Part):
     learned: float = 0
 
 
-class Stack(_Part):
+class Stack(_Figures):
     """How a trainer spends memory: presets/memory.yaml, which says what each number means."""
 
     counted: bool = False
@@ -37,22 +37,22 @@ class Stack(_Part):
     context_gib: float
 
 
-class NormAfterMlp(_Part):
+class NormAfterMlp(_Figures):
     families: tuple[str, ...]
     moving: dict[str, float]
 
 
-class KeptWhole(_Part):
+class KeptWhole(_Figures):
     families: tuple[str, ...]
     widths: dict[str, float]
 
 
-class CpuConstants(_Part):
+class CpuConstants(_Figures):
     context_gib: float
     slack: float
 
 
-class MemoryConstants(_Part):
+class MemoryConstants(_Figures):
     """presets/memory.yaml: the numbers of core.memory.arithmetic and what they describe."""
 
     version: int

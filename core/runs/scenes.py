@@ -39,7 +39,7 @@ BEGINNING = 80  # characters of a plain text, which is then gone on with
 SceneSource = Literal["kept_apart", "trained", "own", "neutral"]
 
 
-class Said(Frozen):
+class SceneTurn(Frozen):
     role: Literal["system", "user", "assistant", "tool"]
     content: str
 
@@ -48,7 +48,7 @@ class Scene(Frozen):
     """One prompt: turns that end with a question, or the beginning of a plain text. answer: what the data says, where it does."""
 
     source: SceneSource
-    turns: tuple[Said, ...] = ()
+    turns: tuple[SceneTurn, ...] = ()
     text: str | None = None
     answer: str | None = None
     tools: tuple[dict[str, Any], ...] = ()
@@ -123,14 +123,14 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), None)
     if not first or turns[first - 1]["role"] != "user" or not turns[first - 1]["content"].strip():
         return None
-    said = tuple(Said(role=turn["role"], content=turn["content"]) for turn in turns[:first])
+    said = tuple(SceneTurn(role=turn["role"], content=turn["content"]) for turn in turns[:first])
     tools = json.loads(example.tools) if example.tools else ()
     answer = turns[first]["content"] or as_json(turns[first].get("tool_calls", []))
     return Scene(source=source, turns=said, answer=answer[:MOST_ANSWER], tools=tools)
 
 
-def _question(asked: str) -> Said:
-    return Said(role="user", content=asked)
+def _question(asked: str) -> SceneTurn:
+    return SceneTurn(role="user", content=asked)
 
 
 def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:

@@ -75,7 +75,7 @@ class Child:
             self._in.close()
 
 
-class Parent:
+class ToParent:
     """The end of the process that was started. To be made before any import that is slow.
 
     From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and print to the

@@ -23,7 +23,7 @@ from core.data.selection import Chosen, choose
 from core.data.sets.pieces import Pieces
 from core.data.sets.rows import Examples
 from core.data.sets.tokens import Tokenised
-from core.data.shapes.refused import Refused
+from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError
 from core.messages import msg
@@ -49,7 +49,7 @@ class _Reading:
     long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by what was done to them
     pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
     empty: int = 0  # examples with nothing to learn in what is left of them
-    refused: Refused = field(default_factory=Refused)  # by the template, named among the rows that can be learned from
+    refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, named among the rows that can be learned from
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> Pieces:
         """What is trained of these rows, in their order, until there is enough."""

@@ -16,7 +16,7 @@ import psutil
 
 from core.errors import GarageError
 from core.messages import msg
-from core.system.lines import Parent
+from core.system.lines import ToParent
 from core.trial.dry_runs import Question
 
 NICENESS = 10
@@ -29,7 +29,7 @@ class _Outdated(BaseException):
 class Questions:
     """What was asked, the newest alone."""
 
-    def __init__(self, parent: Parent):
+    def __init__(self, parent: ToParent):
         self.newest = -1
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         parent.listen(self._hear, self._gone)
@@ -71,7 +71,7 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
 
 
 def main() -> None:
-    parent = Parent()
+    parent = ToParent()
     with suppress(psutil.Error, OSError):
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)  # type: ignore[attr-defined]  # Windows
     questions = Questions(parent)

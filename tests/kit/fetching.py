@@ -44,7 +44,7 @@ class Here:
         threading.Thread(target=self._run, args=(self._worker,), name="hub-download", daemon=True).start()
 
     def _run(self, worker: FetchWorker) -> None:
-        with suppress(transfer.Left):
+        with suppress(transfer.Unwanted):
             worker.run()
         self._ended(0)
 

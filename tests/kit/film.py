@@ -6,14 +6,14 @@ from core import files
 from core.runs import frames, scenes
 from core.runs.folder import RunFolder
 from core.runs.frames import Frame, FrameAnswer
-from core.runs.scenes import Said, Scene, Scenes
+from core.runs.scenes import Scene, Scenes, SceneTurn
 
 EVIL = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> ${document.title='run'} {{value}}"
 LOSSES = {0: 3.21, 20: 3.24, 40: 3.35, 60: 3.9, 80: 4.4}
 
 
 def scene(source: str, asked: str, answer: str | None = None) -> Scene:
-    return Scene(source=source, turns=(Said(role="user", content=asked),), answer=answer)
+    return Scene(source=source, turns=(SceneTurn(role="user", content=asked),), answer=answer)
 
 
 SCENES = Scenes(

@@ -140,7 +140,7 @@ def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
         probes, own = proof.probes_of(ROWS, tokenizer, by_layer=True)
         assert own and len(probes) > 2
         work = Work(Method(FP32, by_layer), tokenizer, probes[:2], own, lambda *_: None, lambda: None)
-        kept = proof.Kept(tmp_path / f"{by_layer}.logs", 30)
+        kept = proof.KeptProbabilities(tmp_path / f"{by_layer}.logs", 30)
         if is_lora:
             _, expected = lora.expect(base, patterned, work, kept)
         else:

@@ -21,7 +21,7 @@ from core.trial.dry_runs import DryRun, DryRuns, Looked, Question, obstacle, tak
 from core.workspace.folder import Workspace
 from tests.kit.waits import wait_until
 from webui.form import plan_view
-from webui.form.fields import Answers
+from webui.form.fields import FormAnswers
 from webui.form.planner import Form, Planner
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -341,7 +341,7 @@ def services(tmp_path: Path) -> Services:
 
 
 def form(memory: str) -> Form:
-    answers = Answers()
+    answers = FormAnswers()
     return Form(goal="style", model="Qwen/Qwen3-4B", data="sample:pirate_answers", memory=memory, name="", answers=answers)
 
 

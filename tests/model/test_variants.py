@@ -45,7 +45,7 @@ from core.training.trainer import Ahead, Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
 from tests.kit.trainer import Pausing, adapter_of, rows, tiny_base
-from webui.form.fields import Answers
+from webui.form.fields import FormAnswers
 from webui.form.planner import Form, recipe_of
 from webui.kit.wording import Wording
 from webui.pages.chat import ChatPage
@@ -235,10 +235,10 @@ def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
         "train.neftune_noise_alpha": "5",
         "adapter.load_in_8bit": True,
     }
-    sections = Answers(given).sections()
+    sections = FormAnswers(given).sections()
     assert sections["adapter"] == {"lora_dropout": 0.1, "load_in_8bit": True}
     assert sections["train"] == {"warmup_ratio": 0.03, "neftune_noise_alpha": 5.0}
-    form = Form(None, "starter", "sample:pirate_answers", "here", "", Answers(given | {"adapter.method": "qlora"}))
+    form = Form(None, "starter", "sample:pirate_answers", "here", "", FormAnswers(given | {"adapter.method": "qlora"}))
     with pytest.raises(RecipeError, match="in 8 bit .load_in_8bit"):
         recipe_of(form)
 

@@ -544,7 +544,7 @@ def compared(of: Trained, merged: Path, kind: str, adapter: Path | None = None) 
     assert found
     with Reader(of.base) as base, MergedFolder(stored.read_base(merged), of.base) as written:
         if kind != "merged":
-            written = gguf.Written(write_gguf(merged, merged / f"{kind}.gguf", kind, of.model), gguf.examine(of.model), of.base)
+            written = gguf.WrittenGguf(write_gguf(merged, merged / f"{kind}.gguf", kind, of.model), gguf.examine(of.model), of.base)
         return compare(Tuned(base, adapter, found), written, lambda fraction: None, lambda: None)
 
 

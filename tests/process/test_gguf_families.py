@@ -66,12 +66,12 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str] = QUAN
         families.tuned(base_model.load(folder, FP32, four_bit=False)), work / "adapter", folder, "card", tokenizer.template.source
     )
     merge.merge(base, work / "adapter", merged, lambda fraction: None, lambda: None)
-    order = make.Order(
+    order = make.MakeOrder(
         tools=tools, quant="bf16", name=folder.parent.name, base=base, adapter=work / "adapter", merged=merged, target=work / "out" / "x-bf16.gguf",
         work=work, log=work / "log", rows=[], method=Method(FP32), stage=lambda *_: None, check=lambda: None,
     )  # fmt: skip
     probes = proof.probes_of([], tokenizer, by_layer=False)[0][:3]
-    kept = proof.Kept(work / "adapter.logs", 40)
+    kept = proof.KeptProbabilities(work / "adapter.logs", 40)
     asked = Work(order.method, tokenizer, probes, False, order.stage, order.check)
     found, seen = [], "-"
     try:

@@ -46,7 +46,7 @@ class Made:
     """A 16-bit file of the tuned starter, and two quantised ones, with what they are to be compared with."""
 
     tuned: Trained
-    order: make.Order
+    order: make.MakeOrder
     asking: proof.Asking
     sixteen: Path
     files: dict[str, Path]
@@ -56,7 +56,7 @@ class Made:
 
     def judged(
         self, file: Path, quant: str, against: str = "adapter.logs", keep: str | None = None, answers: int = 0
-    ) -> proof.Verdict:
+    ) -> proof.FileVerdict:
         answer = self.asking.ask(file, against, keep, answers)
         losses = (self.adapter_loss, proof.mean(answer["rows"], "text")) if against == "adapter.logs" else None
         verdict = proof.judge(answer, proof.MOST_DIVERGENCE[quant], self.texts, losses)
@@ -81,7 +81,7 @@ def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFa
         patch.setattr(child, "threads", lambda: 1)  # two of llama.cpp's wait for each other where a PC is busy
         tokenizer = tokenizer_of(tuned.run)
         probes, own = proof.probes_of(MESSAGES, tokenizer, by_layer=False)
-        kept = proof.Kept(work / "adapter.logs", 60)
+        kept = proof.KeptProbabilities(work / "adapter.logs", 60)
         sixteen = make.convert(order, tokenizer.template.stop)
         asked = Work(order.method, tokenizer, probes, own, order.stage, order.check)
         asked, expected, compared = proof.expect(tuned.base, tuned.run.adapter, merged, asked, kept)
@@ -103,8 +103,8 @@ def tokenizer_of(run: RunFolder) -> Any:
     return Tokenizer(run.adapter)
 
 
-def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.Order:
-    return make.Order(
+def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.MakeOrder:
+    return make.MakeOrder(
         tools=tools, quant="bf16", name="Pirate phi3", base=tuned.base, adapter=tuned.run.adapter, merged=merged,
         target=work / "done.gguf", work=work, log=work / "log", rows=MESSAGES, method=Method(FLOAT32),
         stage=lambda *_: None, check=lambda: None,
@@ -120,7 +120,7 @@ def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: 
 
 @pytest.mark.parametrize("quant", ["q4_k_m", "q8_0"])
 def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made, quant: str) -> None:
-    verdict = made.judged(made.files[quant], quant, "sixteen.logs", answers=proof.ANSWERS)
+    verdict = made.judged(made.files[quant], quant, "sixteen.logs", answers=proof.ANSWERS_SHOWN)
     assert verdict.reasons == ()
     answers = [made.asking.work.tokenizer.decode(said) for said in verdict.answer["greedy"]]
     assert sum("Arr" in answer for answer in answers) >= 2, answers

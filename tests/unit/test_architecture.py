@@ -45,7 +45,7 @@ READABLE = ("core/recipe.py", "core/data/conversation.py", "core/data/formats.py
             "core/data/selection.py", "core/engine/*.py", "core/training/*.py", "core/runs/folder.py", "core/runs/states.py",
             "core/runs/reporter.py", "core/runs/checkpoints.py", "core/runs/health.py")  # fmt: skip
 # Lines. They are to shrink; where a part honestly needs more, the commit that raises them says what it brings (git log -S tells it).
-MOST_READABLE, MOST_IN_ALL = 6_400, 53_100
+MOST_READABLE, MOST_IN_ALL = 5_390, 53_100
 
 
 def name_of(file: Path) -> str:
@@ -210,3 +210,9 @@ def test_the_readable_path_is_an_evening_and_the_house_no_larger_than_it_is(reco
     record_testsuite_property("readable_lines", readable)
     print(f"\nreadable path {readable} of {MOST_READABLE} lines; core and webui {everything} of {MOST_IN_ALL}")
     assert readable <= MOST_READABLE and everything <= MOST_IN_ALL
+
+
+def test_a_class_has_a_name_of_its_own_in_the_whole_house() -> None:
+    """`Told` was four things, `Wish` three: whoever searches for a name finds one."""
+    classes = Counter(node.name for file in FILES.values() for node in tree_of(file).body if isinstance(node, ast.ClassDef))
+    assert len(classes) > 200 and [name for name, count in classes.items() if count > 1] == []

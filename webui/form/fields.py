@@ -1,7 +1,7 @@
 """All settings: one component for each field of a recipe, made from the field itself, and the way back to a recipe.
 
 A field that nobody touched follows the plan; one that was edited is an answer of the person, and its own event says so
-(`edited`, assets/form.js). `Answers` are what was edited.
+(`edited`, assets/form.js). `FormAnswers` are what was edited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from core.errors import GarageError
 from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
-from webui.form.reading.brought import Brought
+from webui.form.reading.brought import BroughtReading
 from webui.kit import format
 from webui.kit.wording import Wording, field_of
 
@@ -67,7 +67,7 @@ class FormError(GarageError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldKind:
     """What may stand in a field. choices: of a Literal. optional: it may be left to the plan. many: several, one a line."""
 
     type: type
@@ -76,16 +76,16 @@ class Kind:
     many: bool = False
 
 
-def kind_of(key: Key) -> Kind:
+def kind_of(key: Key) -> FieldKind:
     annotation = field_of(*key).annotation
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if get_origin(annotation) is tuple:
-        return Kind(str, many=True)
+        return FieldKind(str, many=True)
     optional = type(None) in parts
     inner = next(part for part in parts if part is not type(None))
     if get_origin(inner) is Literal:
-        return Kind(str, get_args(inner), optional)
-    return Kind(inner, (), optional)
+        return FieldKind(str, get_args(inner), optional)
+    return FieldKind(inner, (), optional)
 
 
 def component_for(key: Key, w: Wording) -> Component:
@@ -119,7 +119,7 @@ def label_of(name: str, w: Wording) -> str:
     return words if words.lower() == name else f"{words} ({name})"
 
 
-def _choices(key: Key, kind: Kind, w: Wording) -> list[tuple[str, Any]]:
+def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, Any]]:
     auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
     if kind.type is bool:
         return [*auto, (w.t("wizard.choice_yes"), "yes"), (w.t("wizard.choice_no"), "no")]
@@ -217,7 +217,7 @@ def _rules(key: Key) -> Sequence[Any]:
 
 
 @dataclass(frozen=True)
-class Answers:
+class FormAnswers:
     """What the person set, by "section.name". revision: the person's last act that it knows of (assets/form.js counts them).
 
     parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then. reading: how a recipe that was
@@ -227,10 +227,10 @@ class Answers:
     explicit: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     revision: int = 0
-    reading: Brought | None = None
+    reading: BroughtReading | None = None
 
     @classmethod
-    def of_state(cls, state: Any) -> Answers:
+    def of_state(cls, state: Any) -> FormAnswers:
         """From the page, where it is plain JSON: whatever is none of ours begins anew."""
         if not isinstance(state, dict) or not isinstance(explicit := state.get("explicit"), dict):
             return cls()
@@ -238,7 +238,7 @@ class Answers:
         parent = parent if isinstance(parent, str) and parent else None
         if parent:
             explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
-        return cls(explicit, parent, revision if isinstance(revision, int) else 0, Brought.of_state(state.get("reading")))
+        return cls(explicit, parent, revision if isinstance(revision, int) else 0, BroughtReading.of_state(state.get("reading")))
 
     def state(self) -> dict[str, Any]:
         reading = self.reading.state() if self.reading else None

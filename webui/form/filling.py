@@ -19,7 +19,7 @@ from webui.form.goal import GoalStep
 from webui.form.handle import IS_HERE, READING, Filling, FormHandle, Given, Taken, Updates
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
-from webui.form.reading.brought import Brought
+from webui.form.reading.brought import BroughtReading
 from webui.kit.html import notice
 from webui.kit.live import shown
 from webui.kit.wording import Wording
@@ -92,12 +92,12 @@ class Fillings:
         if recipe.data.source != NO_DATA:
             try:
                 values["data"] = self.services.datasets.get(recipe.data.source).id
-                brought = Brought.of(recipe.data, values["data"], title)
+                brought = BroughtReading.of(recipe.data, values["data"], title)
                 answers["reading"] = brought.state() if brought else None
                 updates[self.data.data] = gr.update(choices=self.data.choices())
             except GarageError:
                 values["data"] = None
-                answers["reading"] = Brought.missing(recipe.data, title, is_here).state()
+                answers["reading"] = BroughtReading.missing(recipe.data, title, is_here).state()
                 said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
         values["notice"] = shown(notice(said, tone))
         return Filling(values, answers), updates

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from core.advice.finding import Finding
+from core.advice.diagnosis import Diagnosis
 from core.data.preview import Preview
 from core.data.repeats import wanted
 from core.data.selection import choose
@@ -75,9 +75,9 @@ class PlanFindings:
             self.said[name] = gr.HTML("", visible=False, elem_id=f"finding-{name}")
             self.buttons[name] = gr.Button("", visible=False, size="sm", elem_id=f"remedy-{name}", elem_classes="lg-remedy")
 
-    def draw(self, findings: Sequence[Finding]) -> Updates:
+    def draw(self, findings: Sequence[Diagnosis]) -> Updates:
         """For every look at the form."""
-        by_id: dict[str, Finding] = {finding.id: finding for finding in findings}
+        by_id: dict[str, Diagnosis] = {finding.id: finding for finding in findings}
         updates: Updates = {}
         for name in self.ids:
             found = by_id.get(name)

@@ -27,7 +27,7 @@ from webui.form import findings, memory_view, plan_view
 from webui.form import goal as goal_step
 from webui.form import model as model_step
 from webui.form.data import DataStep
-from webui.form.fields import FIELDS, Answers, edited, name_of, shown_in
+from webui.form.fields import FIELDS, FormAnswers, edited, name_of, shown_in
 from webui.form.filling import Fillings
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
@@ -90,7 +90,7 @@ class Wizard:
         with self._step("train"):
             self.start_step.build()
         self.start_step.build_bar()
-        self.state = gr.JSON(Answers().state(), visible=False)  # stands for what the browser keeps
+        self.state = gr.JSON(FormAnswers().state(), visible=False)  # stands for what the browser keeps
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
@@ -124,7 +124,7 @@ class Wizard:
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
             data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button,
-            self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(Answers()), *data.findings.draw(()), *plan.findings.draw(()),
+            self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -215,7 +215,7 @@ class Wizard:
         answer = gr.JSON(None, visible=False)
 
         def taken(given: Given, request: gr.Request) -> Updates:
-            answers = Answers.of_state(given[self.state])
+            answers = FormAnswers.of_state(given[self.state])
             filling, updates = take({**given, IS_HERE: is_here(request), READING: answers.reading})
             if filling is None:
                 return {answer: gr.skip(), **updates}
@@ -310,7 +310,7 @@ class Wizard:
 
     def read(self, given: Given) -> Form:
         asked = {name: given[field] for name, field in self._asked.items()}
-        return Form(**asked, memory=given[self.plan_step.memory], answers=Answers.of_state(given[self.state]))
+        return Form(**asked, memory=given[self.plan_step.memory], answers=FormAnswers.of_state(given[self.state]))
 
     def result_of(self, form: Form) -> FormResult:
         return self.planner.look(form, self.w)
@@ -335,6 +335,6 @@ class Wizard:
     def download(self, given: Given) -> Updates:
         """Begin to download the chosen model, in the revision that is set."""
         part, model = self.model_step.download, given[self.model_step.model]
-        revision = Answers.of_state(given[self.state]).explicit.get("model.revision")
+        revision = FormAnswers.of_state(given[self.state]).explicit.get("model.revision")
         said = part.begin(model, revision if isinstance(revision, str) and revision else None)
         return {part.notice: said, part.button: part.draw(model, None)[part.button]}

@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.runs import further
-from webui.form.fields import Answers
+from webui.form.fields import FormAnswers
 from webui.form.handle import FormHandle, Given, Taken, Updates
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, QUIET, shown
@@ -34,7 +34,7 @@ class FurtherForm:
             self.said = gr.HTML("", elem_id="further-said")
             self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
-    def draw(self, answers: Answers) -> Updates:
+    def draw(self, answers: FormAnswers) -> Updates:
         """For every look at the form."""
         if not answers.parent:
             return {self.column: gr.update(visible=False), self.said: ""}

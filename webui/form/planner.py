@@ -14,7 +14,7 @@ from typing import Any
 
 from core.advice import plan, run_doctor
 from core.advice.case import Grounds
-from core.advice.finding import Finding
+from core.advice.diagnosis import Diagnosis
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
 from core.data.labels import Learning, LongExamples
@@ -38,7 +38,7 @@ from core.trial import pace
 from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
-from webui.form.fields import Answers
+from webui.form.fields import FormAnswers
 from webui.form.reading.brought import choices_for
 from webui.kit import samples
 from webui.kit.wording import Wording
@@ -57,7 +57,7 @@ class Form:
     data: Any
     memory: Any  # HERE, PROCESSOR, "card:<uuid>" or "size:<GB>"
     name: Any
-    answers: Answers
+    answers: FormAnswers
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class FormResult:
     preview_problem: Message | None = None
     note: Message | None = None  # about this PC, beside the plan
     measuring: bool = False  # the pace will be known in some seconds
-    findings: tuple[Finding, ...] = ()  # of the run doctor
+    findings: tuple[Diagnosis, ...] = ()  # of the run doctor
     dry_run: Looked | None = None  # None where a plan has none: on a processor, or without a shape
 
     @property
@@ -308,7 +308,7 @@ class Planner:
         return self._configs[key]
 
 
-def parent_of(services: Services, answers: Answers) -> RunFolder | None:
+def parent_of(services: Services, answers: FormAnswers) -> RunFolder | None:
     """The run that a form continues. Raises RunError where it cannot be continued (any more)."""
     if not answers.parent:
         return None

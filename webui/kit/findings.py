@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.advice.finding import Finding
+from core.advice.diagnosis import Diagnosis
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 
 
-def told(finding: Finding, w: Wording) -> Html:
+def told(finding: Diagnosis, w: Wording) -> Html:
     return tag(
         "div",
         tag("p", tag("strong", w.t(f"findings_view.title_{finding.id}")), " ", w.of(finding.evidence)),
@@ -19,7 +19,7 @@ def told(finding: Finding, w: Wording) -> Html:
     )
 
 
-def counted(findings: Sequence[Finding], ids: Sequence[str], w: Wording) -> str:
+def counted(findings: Sequence[Diagnosis], ids: Sequence[str], w: Wording) -> str:
     """For a folded step's line; "" where nothing was found there."""
     count = sum(finding.id in ids for finding in findings)
     return w.t("findings_view.count", count=count) if count else ""

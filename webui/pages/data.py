@@ -9,7 +9,7 @@ import gradio as gr
 from core.data.sets import working
 from core.data.sets.info import DatasetInfo
 from core.data.sets.rows import Rows
-from core.data.sets.working import Page, Shown
+from core.data.sets.working import Page, ShownRow
 from core.errors import GarageError
 from webui.kit import format, samples
 from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
@@ -197,7 +197,7 @@ class DataPage:
         said = self.w.t("data_page.place", page=number, shown=len(page.rows), rows=len(rows))
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
-    def _line(self, row: Shown) -> str:
+    def _line(self, row: ShownRow) -> str:
         """Two lines: its number with the question, the answer; or why it cannot be learned from."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")

@@ -13,10 +13,10 @@ from typing import Any
 
 import gradio as gr
 
+from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
-ASSETS = Path(__file__).parent.parent / "assets"
 POLL_MS, IDLE_POLL_MS = 1000, 3000
 WORDS = (
     "empty", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",

@@ -16,8 +16,8 @@ from core.errors import RunError
 from core.runs import frames, scenes
 from core.runs.folder import RunFolder
 from core.runs.frames import Frame, FrameAnswer, forgetting
+from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
-from webui.run.chart import ASSETS
 from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 2000, 4000

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from core.advice.finding import applied
+from core.advice.diagnosis import applied
 from core.errors import GarageError
 from core.runs import further
 from webui.form.handle import FormHandle, Given, Taken

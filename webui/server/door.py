@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webui.kit.html import join, tag
 from webui.kit.wording import Wording
-from webui.server.guard import PLAIN, whole
+from webui.server.guard import PLAIN_TEXT, whole
 from webui.server.language import PATHS, preferred
 
 KNOCK = "/door"
@@ -174,7 +174,7 @@ class Door:
     async def _outside(self, receive: Receive, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
         if method == "GET" and "text/html" in headers.get("accept", ""):
             return await _page(send, 401, _form(self.keeper, w, ""))
-        await whole(receive, send, 401, [*PLAIN, *NOT_KEPT], w.t("door.closed").encode())
+        await whole(receive, send, 401, [*PLAIN_TEXT, *NOT_KEPT], w.t("door.closed").encode())
 
     async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
         body, more = b"", True
@@ -185,7 +185,7 @@ class Door:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         if len(body) > MOST_FORM:
-            return await whole(receive if more else None, send, 413, [*PLAIN, *NOT_KEPT], w.t("door.too_long").encode())
+            return await whole(receive if more else None, send, 413, [*PLAIN_TEXT, *NOT_KEPT], w.t("door.too_long").encode())
         try:
             given = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
         except ValueError:

@@ -67,7 +67,7 @@ class Guard:
             refusal = 404, "There is nothing here."
         if refusal:
             status, sentence = refusal
-            return await whole(receive, send, status, [*PLAIN, *HEADERS], sentence.encode())
+            return await whole(receive, send, status, [*PLAIN_TEXT, *HEADERS], sentence.encode())
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -114,7 +114,7 @@ def _is_a_click(method: str, headers: dict[str, str]) -> bool:
 
 
 PATIENCE_S = 5.0
-PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
+PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 async def whole(receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

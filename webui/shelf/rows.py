@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.advice.catalogue import Fit
-from core.advice.shelf import HubRow, Row, Shelf
+from core.advice.shelf import HubRow, Shelf, ShelfRow
 from core.advice.wish import Wish, language_name
 from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
@@ -64,7 +64,7 @@ def of_minutes(w: Wording) -> Html:
     return tag("p", w.t("shelf_view.minutes_of", examples=f"{EXAMPLES:,}", tokens=TOKENS_EACH), class_="lg-quiet")
 
 
-def minutes(each: Row | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
+def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
     """ "about 25 min"; "" where it does not fit, or this PC's paces do not tell."""
     if each.verdict == "no":
         return ""
@@ -87,7 +87,7 @@ def said(found: Shelf, controls: Wish, w: Wording) -> Html:
     return tag("div", *lines, role="status")
 
 
-def row(each: Row, language: str | None, marks: Marks, w: Wording) -> Html:
+def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     """language: the one that was asked for, which is then named. The whole row is the button's to press (shelf.css)."""
     model, way = each.model, way_of(each.model)
     facts = [
@@ -118,12 +118,12 @@ def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording) -> 
     return tag("div", button, badge, here, class_="lg-shelf-head")
 
 
-def verdict(each: Row, w: Wording) -> Html:
+def verdict(each: ShelfRow, w: Wording) -> Html:
     word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
     return tag("span", word, class_=f"lg-badge lg-{TONES[each.verdict]}")
 
 
-def needs(each: Row, w: Wording) -> str:
+def needs(each: ShelfRow, w: Wording) -> str:
     """ "LoRA 9.1 GiB, QLoRA 4.3 GiB" """
     return w.t("shelf_view.needs", lora=_gib(each.lora), qlora=_gib(each.qlora))
 

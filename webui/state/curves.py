@@ -76,9 +76,9 @@ class Curve:
     version: int = 0
     offset: int = 0
     attempt: int = 0
-    train: Columns = field(default_factory=lambda: Columns("loss", "smoothed", "rate", "norm", "speed"))
-    evals: Columns = field(default_factory=lambda: Columns("loss"))
-    memory: Columns = field(default_factory=lambda: Columns("used"))
+    train: CurveColumns = field(default_factory=lambda: CurveColumns("loss", "smoothed", "rate", "norm", "speed"))
+    evals: CurveColumns = field(default_factory=lambda: CurveColumns("loss"))
+    memory: CurveColumns = field(default_factory=lambda: CurveColumns("used"))
     memory_total: float = UNKNOWN
     average: tuple[float, int] = (0.0, 0)
     nonfinite: list[int] = field(default_factory=list)
@@ -232,7 +232,7 @@ def _known(cursor: Any, run_id: str, here: list[int]) -> list[int] | None:
     return numbers
 
 
-def _points(columns: Columns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list[Any]]:
+def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list[Any]]:
     """From point `start` on; thinned_by: instead all, thinned so that the spikes of these columns stay."""
     if thinned_by:
         chosen = thin(*(columns.column(name) for name in thinned_by))
@@ -262,7 +262,7 @@ def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
 BLOCK = 1024  # points
 
 
-class Columns:
+class CurveColumns:
     """Points in the order of their steps; nan where a number is unknown. A step is a whole number below 2**53, so that a float
     holds it."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.advice import curve_doctor
-from core.advice.finding import Finding
+from core.advice.diagnosis import Diagnosis
 from core.errors import GarageError
 from core.recipe import Recipe
 from core.runs.states import BUSY
@@ -19,9 +19,9 @@ class Diagnoses:
     """What is found in the curves of runs, kept until there is a new number."""
 
     curves: Curves
-    _kept: dict[str, tuple[Any, Finding | None]] = field(default_factory=dict)
+    _kept: dict[str, tuple[Any, Diagnosis | None]] = field(default_factory=dict)
 
-    def of(self, view: RunView | None) -> Finding | None:
+    def of(self, view: RunView | None) -> Diagnosis | None:
         if view is None or view.recipe is None:
             return None
         try:
@@ -36,7 +36,7 @@ class Diagnoses:
     def _stamp(self, view: RunView) -> tuple[tuple[int, int, int], bool]:
         return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
 
-    def _anew(self, view: RunView, recipe: Recipe) -> Finding | None:
+    def _anew(self, view: RunView, recipe: Recipe) -> Diagnosis | None:
         """Where others asked for the same meanwhile, it is there already. Raises GarageError or OSError where the run is gone."""
         run_id, stamp = view.row.id, self._stamp(view)
         kept = self._kept.get(run_id)

@@ -12,7 +12,7 @@ import ijson
 from core.data.reading.rows import Source
 from core.errors import DataError
 
-HEAD = 1 << 18  # characters in which an export says what it is
+OPENING = 1 << 18  # characters in which an export says what it is
 
 
 # ijson 3.6's yajl2_c ends the whole process at an integer of more digits than Python's int() takes, 4,300 (seen 2026-11).

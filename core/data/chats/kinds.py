@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from core.data.chats import assistants, mail, messengers, whatsapp
-from core.data.chats.json_stream import HEAD, keys_in
+from core.data.chats.json_stream import OPENING, keys_in
 from core.data.chats.said import Said
 from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
 
@@ -59,7 +59,7 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
             if mail.is_mbox(lines):
                 return "mbox"
             return "whatsapp" if whatsapp.is_chat(line for line in lines if line.strip()) else ""
-        head = file.read(HEAD)
+        head = file.read(OPENING)
     if kind == "csv":
         names = {
             name.strip('" \r\ufeff').lower() for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")

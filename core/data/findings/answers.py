@@ -8,7 +8,7 @@ from collections import Counter
 from statistics import median
 
 from core.data.findings.finding import SHOWN, Finding, Marked
-from core.data.findings.said import QUOTE, Said
+from core.data.findings.said import QUOTE, RowWords
 from core.data.findings.secrets import masked
 
 # At the beginning of an answer or of a sentence in its first 300 characters. A shop that cannot find an order does not refuse.
@@ -69,7 +69,7 @@ class Refusals:
     def __init__(self, most: int | None):
         self._most, self._marked = most, Marked()
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         if said.is_text:
             return
         head = said.first_answer[:_HEAD]
@@ -88,7 +88,7 @@ class Answers:
         self._most, self._lengths = most, array("i")
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         if said.is_text or said.calls_tools:
             return
         answer = said.last_answer.strip()
@@ -124,7 +124,7 @@ class Openings:
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[tuple[int, str]]] = {}
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         if said.is_text:
             return
         self._answers += 1

@@ -21,7 +21,7 @@ Kind = Literal[
 Action = Literal["remove", "replace", "fill"]
 
 
-class Seen(Frozen):
+class SeenRow(Frozen):
     """A row that has it. quote: some of its words, secrets masked. other: for a repeat, the row that it repeats."""
 
     row: int
@@ -60,7 +60,7 @@ class Finding(Frozen):
     of: int
     said: Message
     meaning: Message
-    examples: tuple[Seen, ...]
+    examples: tuple[SeenRow, ...]
     repairs: tuple[Repair, ...] = ()
 
     @property
@@ -79,7 +79,7 @@ class Marked:
 
     def __init__(self) -> None:
         self.rows = array("q")
-        self.examples: list[Seen] = []
+        self.examples: list[SeenRow] = []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,7 +88,7 @@ class Marked:
         if not self.rows or self.rows[-1] != row:
             self.rows.append(row)
             if len(self.examples) < SHOWN:
-                self.examples.append(Seen(row=row, quote=quote, other=other))
+                self.examples.append(SeenRow(row=row, quote=quote, other=other))
 
     @property
     def wants_quote(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 from core.messages import msg
 
 MIN_CHARACTERS = 40
@@ -63,7 +63,7 @@ class Languages:
         self._most = most
         self._by_language: dict[str, Marked] = {}
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         if "```" in said.answered:
             return
         language = language_of(said.answered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 from core.data.findings.secrets import STAND_IN, secrets
 from core.messages import msg
 
@@ -13,7 +13,7 @@ class Leaks:
         self._most, self._any = most, Marked()
         self._by_kind = {what: Marked() for what in STAND_IN}
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         text = said.everything
         for what, start, end in secrets(text):
             self._by_kind[what].add(said.row, "")

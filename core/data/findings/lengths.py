@@ -6,7 +6,7 @@ from array import array
 from statistics import median
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 
 FAR, LONG = 30, 8_000  # times the median, and characters
 
@@ -16,7 +16,7 @@ class Lengths:
         self._most, self._lengths = most, array("i")
         self._long: list[tuple[int, int, str]] = []
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         if said.is_text:  # is split, and as long as the paragraph is
             return
         length = len(said.asked) + len(said.answered)

@@ -17,7 +17,7 @@ from core.data.findings.leaks import Leaks
 from core.data.findings.lengths import Lengths
 from core.data.findings.near import Repeated
 from core.data.findings.placeholders import Placeholders
-from core.data.findings.said import Said, Words
+from core.data.findings.said import RowWords, Words
 from core.data.findings.writing import Writing
 
 EVERY_ROW, ONE_IN = 10_000, 10
@@ -44,7 +44,7 @@ class Look:
 
     def add(self, row: int, example: Words) -> None:
         self._looked_at += 1
-        said = Said(row, example)
+        said = RowWords(row, example)
         for look in self._looks:
             look.add(said)
 

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import QUOTE, Said
+from core.data.findings.said import QUOTE, RowWords
 from core.data.findings.secrets import masked
 
 WINDOW = 6  # bytes
@@ -47,7 +47,7 @@ class Near:
         self._bytes = 0
         self._common: np.ndarray | None = None
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         if len(self._rows) >= MOST_COMPARED:
             return
         asked, answered = _plain(said.asked), _plain(said.answered)
@@ -124,7 +124,7 @@ class Repeated:
         self._most, self._near = most, Near()
         self._quotes: dict[int, str] = {}
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         self._near.add(said)
         if len(self._quotes) < QUOTED:  # which of them are repeats is known at the end alone
             self._quotes[said.row] = " ".join((said.asked or said.answered)[: 2 * QUOTE].split())[:QUOTE]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 
 MOST_NAMED = 20  # different ones that get a repair of their own
 MOST_COUNTED = 500
@@ -56,7 +56,7 @@ class Placeholders:
         self._most, self._any = most, Marked()
         self._by_name: dict[str, Marked] = {}
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         text = said.everything
         if "{" not in text and "[" not in text and "<" not in text:
             return

@@ -32,7 +32,7 @@ class Words(Protocol):
     def text(self) -> str | None: ...
 
 
-class Said:
+class RowWords:
     """asked, answered: of all turns; a plain text is all answer. first_answer, last_question: of one turn."""
 
     def __init__(self, row: int, example: Words):

@@ -51,13 +51,13 @@ STAND_IN = {
 }  # fmt: skip
 
 
-class Secret(NamedTuple):
+class FoundSecret(NamedTuple):
     what: str
     start: int
     end: int
 
 
-def secrets(text: str) -> Iterator[Secret]:
+def secrets(text: str) -> Iterator[FoundSecret]:
     """Every secret in a text, by kind."""
     for mark, pattern in _KEY.items():
         if mark in text:
@@ -85,8 +85,8 @@ def _has_digits(text: str) -> bool:
     return _SEVEN_DIGITS.search(text) is not None
 
 
-def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[Secret]:
-    return (Secret(what, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
+def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[FoundSecret]:
+    return (FoundSecret(what, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
 
 
 def _is_random(found: str) -> bool:
@@ -131,7 +131,7 @@ def without(text: str, what: str) -> str:
     return _instead(text, (secret for secret in secrets(text) if secret.what == what), lambda secret: STAND_IN[what])
 
 
-def _instead(text: str, found: Iterable[Secret], stand_in: Callable[[Secret], str]) -> str:
+def _instead(text: str, found: Iterable[FoundSecret], stand_in: Callable[[FoundSecret], str]) -> str:
     parts, at = [], 0
     for secret in sorted(found, key=lambda secret: (secret.start, -secret.end)):
         if secret.start >= at:

@@ -13,7 +13,7 @@ import ftfy
 from ftfy.badness import is_bad
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 
 _TAG = re.compile(
     r"</?(?:p|br|div|span|b|i|u|em|strong|a|ul|ol|li|h[1-6]|table|tr|td|th|tbody|thead|img|font|center|blockquote|sup|sub|small|hr)(?:\s[^<>]{0,300})?/?>"
@@ -57,7 +57,7 @@ class Writing:
         self._most = most
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
-    def add(self, said: Said) -> None:
+    def add(self, said: RowWords) -> None:
         text = said.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
             self._add_markup(said)
@@ -68,7 +68,7 @@ class Writing:
         elif match := _is_mojibake(text):
             self._mojibake.add(said.row, said.quote(text, match.start(), match.end()))
 
-    def _add_markup(self, said: Said) -> None:
+    def _add_markup(self, said: RowWords) -> None:
         if not said.is_code and (match := _TAG.search(said.prose)) and not _ABOUT.search(_TAG.sub("", said.prose)):
             self._markup.add(said.row, said.quote(said.prose, match.start(), match.end()))
 

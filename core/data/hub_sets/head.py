@@ -35,7 +35,7 @@ BUFFER = 1 << 20  # bytes of a column of Parquet
 
 
 @dataclass(frozen=True)
-class Head:
+class SetHead:
     """rows: {column: value}. cut: by row, the columns that whoever told of them shortened. note: what must be said beside them."""
 
     columns: tuple[str, ...]
@@ -44,7 +44,7 @@ class Head:
     notes: tuple[Message, ...] = ()
 
 
-def head_of(told: AboutSet, part: Part) -> Head:
+def head_of(told: AboutSet, part: Part) -> SetHead:
     """Raises DataError: of a gate, and where nothing in its rows is text."""
     try:
         found, notes = viewer.first_rows(told.repo, part.config, part.split), []
@@ -57,10 +57,10 @@ def head_of(told: AboutSet, part: Part) -> Head:
         notes.append(msg("hub_set.some_media", columns=list(found.media)[:10]))
     if any(cut):
         notes.append(msg("hub_set.cells_cut"))
-    return Head(found.columns, rows, cut, tuple(notes))
+    return SetHead(found.columns, rows, cut, tuple(notes))
 
 
-def is_recognised(head: Head) -> bool:
+def is_recognised(head: SetHead) -> bool:
     """Whether its rows are of a format that is known here without a word of what columns are for; where cells were cut, as if they were."""
     if any(head.cut) or not head.rows:
         return True
@@ -95,7 +95,7 @@ def _parquet_rows(part: Part) -> list[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
-    end = time.monotonic() + 2 * peek.TIMEOUT_S
+    end = time.monotonic() + 2 * peek.PEEK_S
 
     def check() -> None:
         if time.monotonic() > end:

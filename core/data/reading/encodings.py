@@ -34,7 +34,7 @@ _BLANKS = "\ufeff\0 \t\r\n\x0b\x0c\u3000\xa0"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundEncoding:
     """encoding: a Python codec name. first_bad: byte offset of the first byte that it has no character for."""
 
     encoding: str
@@ -43,7 +43,7 @@ class Found:
     notes: tuple[Message, ...] = ()
 
 
-def find(path: Readable, head: bytes, said: str | None, check: Callable[[], None]) -> Found:
+def find(path: Readable, head: bytes, said: str | None, check: Callable[[], None]) -> FoundEncoding:
     """Reads the whole file. said: by a person; it is not questioned. check: called often, and may raise. Raises DataError for what is no text, or has none in it."""
     encoding = _checked(said, head) if said else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding, check)
@@ -52,13 +52,13 @@ def find(path: Readable, head: bytes, said: str | None, check: Callable[[], None
     if first_bad is None or said or not encoding.startswith("utf-8"):
         is_plain = encoding.startswith("utf-8") or said
         notes = () if is_plain else (msg("data.note_encoding", encoding=encoding.upper()),)
-        return Found(encoding, sha256, first_bad, notes)
+        return FoundEncoding(encoding, sha256, first_bad, notes)
     if _is_damaged(path):
-        return Found(encoding, sha256, first_bad)
+        return FoundEncoding(encoding, sha256, first_bad)
     for name, others in _likely(_sample(path)):
         if _scan(path, name)[1] is None:
-            return Found(name, sha256, None, (_note(name, others),))
-    return Found(encoding, sha256, first_bad)
+            return FoundEncoding(name, sha256, None, (_note(name, others),))
+    return FoundEncoding(encoding, sha256, first_bad)
 
 
 def _checked(said: str, head: bytes) -> str:

@@ -26,7 +26,7 @@ _MOST_NAMED = 8  # other sheets
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldSheets:
     """What the process says first: the sheets and whether each is hidden, and the one that is read."""
 
     sheets: dict[str, bool]
@@ -44,7 +44,7 @@ class Told:
         return tuple(said)
 
 
-def look(path: Readable, sheet: str | None, limits: Limits) -> Told:
+def look(path: Readable, sheet: str | None, limits: Limits) -> ToldSheets:
     """Which sheets there are and which would be read. Raises DataError."""
     with _opened(path, sheet, limits) as (told, _):
         return told
@@ -92,12 +92,12 @@ def _is_number(cell: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[Told, Iterator[Any]]]:
+def _opened(path: Readable, sheet: str | None, limits: Limits) -> Iterator[tuple[ToldSheets, Iterator[Any]]]:
     with contextlib.closing(listen(path, sheet or "", limits.row_bytes)) as lines:
         head = next(lines, None)
         if not isinstance(head, dict) or "error" in head:
             raise _refusal(path, head or {})
-        told = Told(dict(head["sheets"]), head["sheet"], head["uncalculated"])
+        told = ToldSheets(dict(head["sheets"]), head["sheet"], head["uncalculated"])
         if sheet and sheet not in told.sheets:
             near = difflib.get_close_matches(sheet, told.sheets, 1, 0) or ["-"]
             raise DataError("data.no_such_sheet", file=path.name, sheet=sheet, sheets=[*told.sheets][:20], near=near[0])

@@ -45,7 +45,7 @@ class Change:
 class Edited(Rows):
     """The rows of a version: numbers (N,) by which they are named, source (N,) which written row each says, -1 what the file says."""
 
-    def __init__(self, base: Rows, numbers: np.ndarray, source: np.ndarray, written: Written):
+    def __init__(self, base: Rows, numbers: np.ndarray, source: np.ndarray, written: WrittenRows):
         assert base.path is not None
         super().__init__(base.path)
         self._numbers, self._says, self._written = numbers, source, written
@@ -77,7 +77,7 @@ class Edited(Rows):
         return np.where(source < 0, self._places[positions], -1 - source)
 
 
-class Written(Sequence[Example]):
+class WrittenRows(Sequence[Example]):
     """What somebody wrote, read where it lies."""
 
     def __init__(self, path: Path):
@@ -146,7 +146,7 @@ class Edits:
                 source[place[there]] = written[there]
             added = np.array(change.add, np.int64)
             numbers, source = np.concatenate((numbers, base.stored + 1 + added)), np.concatenate((source, added))
-        return Edited(base, numbers, source, Written(self._pool))
+        return Edited(base, numbers, source, WrittenRows(self._pool))
 
     def change(
         self,
@@ -180,7 +180,7 @@ class Edits:
 
     def _write(self, rows: Sequence[tuple[int, Example]]) -> int:
         """The number of the first."""
-        first = len(Written(self._pool))
+        first = len(WrittenRows(self._pool))
         if rows:
             with open(self._pool, "ab+") as file:
                 if file.seek(0, 2):

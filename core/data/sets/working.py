@@ -30,7 +30,7 @@ LOOKED_AT = 200_000  # rows that a search goes through before it answers with wh
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRow:
     """One row of a table. example: None where the row cannot be learned from, and problem says why; values: its columns then."""
 
     number: int
@@ -43,13 +43,13 @@ class Shown:
 class Page:
     """next: where the rows after these begin, None at the end of the set."""
 
-    rows: list[Shown]
+    rows: list[ShownRow]
     next: int | None
 
 
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
     """Rows that can be learned from, from the one at `begin` on, those with `words` in them where some are given. Never more than a page is held."""
-    found: list[Shown] = []
+    found: list[ShownRow] = []
     for position in range(max(0, begin), len(rows)):
         if len(found) == count or position - begin >= LOOKED_AT:
             return Page(found, position)
@@ -57,19 +57,19 @@ def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
     return Page(found, None)
 
 
-def _with(words: str, rows: Rows, position: int) -> list[Shown]:
+def _with(words: str, rows: Rows, position: int) -> list[ShownRow]:
     """The row there, if it has the words; one without them is told by its JSON, where only what words do not begin or end with is escaped."""
     sought = words.casefold()
     if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
         return []
     number, example = rows[position]
-    return [Shown(number, example)] if sought in text_of(example).casefold() else []
+    return [ShownRow(number, example)] if sought in text_of(example).casefold() else []
 
 
 def picked(rows: Rows, numbers: Iterable[int], begin: int = 0, count: int = 50, words: str = "") -> Page:
     """Rows by their numbers, in the order of the set, those with `words` in them where some are given. begin: among them."""
     places = np.flatnonzero(np.isin(rows.numbers(), np.fromiter(numbers, np.int64)))
-    found: list[Shown] = []
+    found: list[ShownRow] = []
     for at in range(max(0, begin), len(places)):
         if len(found) == count:
             return Page(found, at)
@@ -79,12 +79,12 @@ def picked(rows: Rows, numbers: Iterable[int], begin: int = 0, count: int = 50, 
 
 def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     """Rows of the file that cannot be learned from, each with its reason. begin: among all rows of the file."""
-    found: list[Shown] = []
+    found: list[ShownRow] = []
     places = rows.flawed[np.searchsorted(rows.flawed, begin) :][: count + 1].tolist()
     for entry in map(rows.entry, places[:count]):
         problem = problem_of(entry["problem"])
         values = json.loads(entry["values"]) if entry["values"] else None
-        found.append(Shown(entry["row"], None, values, problem.text if problem else None))
+        found.append(ShownRow(entry["row"], None, values, problem.text if problem else None))
     return Page(found, places[count] if len(places) > count else None)
 
 

@@ -24,7 +24,7 @@ class _Reason:
 
 
 @dataclass
-class Refused:
+class RefusedRows:
     """rows: how many were refused, for whatever reason."""
 
     rows: int = 0

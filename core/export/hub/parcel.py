@@ -25,7 +25,7 @@ CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
-class Piece:
+class ParcelFile:
     """One file: as it lies here, or text that was made for it."""
 
     name: str
@@ -39,7 +39,7 @@ class Parcel:
 
     kind: str
     repo: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ParcelFile, ...]
     notes: tuple[Message, ...]
 
     @property
@@ -62,7 +62,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         raise ExportError("publish.not_proven", name=result.name)
     recipe, facts = run.recipe(), run.facts()
     base_folder = Path(facts.model_folder) if facts.model_folder else None
-    form = model_card.Form(
+    form = model_card.CardBeside(
         kind=result.kind,
         step=step_of(result.checkpoint) if result.checkpoint else None,
         strength=result.strength,
@@ -84,7 +84,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
             named = {"base_model_name_or_path": model_card.base_id_of(recipe), "revision": recipe.model.revision}
             pieces.append(_made(CONFIG, json.dumps(files.read_object(path) | named, indent=2) + "\n"))
         else:
-            pieces.append(Piece(name, size, path))
+            pieces.append(ParcelFile(name, size, path))
     base = model_card.base_of(recipe, base_folder)
     notes = [msg("publish.licence", said=base.said)]
     if base.gated and result.kind != "adapter":
@@ -94,5 +94,5 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
     return Parcel(result.kind, repo, tuple(pieces), tuple(notes))
 
 
-def _made(name: str, text: str) -> Piece:
-    return Piece(name, len(text.encode()), text.encode())
+def _made(name: str, text: str) -> ParcelFile:
+    return ParcelFile(name, len(text.encode()), text.encode())

@@ -28,7 +28,7 @@ from huggingface_hub.utils._http import default_client_factory
 from huggingface_hub.utils._runtime import is_xet_available
 
 from core.errors import ExportError, StopRequested
-from core.export.hub.parcel import Parcel, Piece
+from core.export.hub.parcel import Parcel, ParcelFile
 from core.hub import xet
 from core.hub.answers import host_of, in_words, wait_of
 
@@ -194,7 +194,7 @@ class Sender:
 class _Counted(CommitOperationAdd):
     """One file that tells how far it was read."""
 
-    def __init__(self, piece: Piece, grown: Callable[[int], None]):
+    def __init__(self, piece: ParcelFile, grown: Callable[[int], None]):
         self.piece, self.grown = piece, grown
         super().__init__(piece.name, piece.content)
 

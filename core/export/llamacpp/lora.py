@@ -21,7 +21,7 @@ from core.export import merge, pairs, tensors
 from core.export import proof as exports_proof
 from core.export.exports import ExportCheck
 from core.export.llamacpp import child, make, proof
-from core.export.llamacpp.make import SIXTEEN, Order
+from core.export.llamacpp.make import SIXTEEN, MakeOrder
 from core.export.pairs import Pair
 from core.export.proof import PromptResult, Work
 from core.export.stored import Base
@@ -40,7 +40,7 @@ class Beside:
     own: Path | None = None
 
 
-def make_lora(order: Order, beside: Beside) -> tuple[ExportCheck, tuple[Message, ...]]:
+def make_lora(order: MakeOrder, beside: Beside) -> tuple[ExportCheck, tuple[Message, ...]]:
     """The proven file in order.target, and notes. order.merged: where the base's weights lie for as long as they are converted.
 
     Raises ExportError for what the adapter has beyond two matrices, before any work, and where llama.cpp cannot.
@@ -59,7 +59,7 @@ def make_lora(order: Order, beside: Beside) -> tuple[ExportCheck, tuple[Message,
     texts = len(work.probes) + len(proof.AWKWARD)
 
     order.stage("asking_llamacpp", None)
-    answer = asking.ask(sixteen, "adapter.logs", "sixteen.logs", proof.ANSWERS, lora.name)
+    answer = asking.ask(sixteen, "adapter.logs", "sixteen.logs", proof.ANSWERS_SHOWN, lora.name)
     adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
     of_sixteen = proof.judge(answer, make.most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0))
     proof.refuse_other_ids(of_sixteen)
@@ -75,7 +75,7 @@ def make_lora(order: Order, beside: Beside) -> tuple[ExportCheck, tuple[Message,
     if base is not sixteen:
         order.stage("asking_llamacpp", None)
         most = MOST_OF_OWN if beside.own else proof.MOST_DIVERGENCE[quant]
-        of_file = proof.judge(asking.ask(base, "sixteen.logs", None, proof.ANSWERS, lora.name), most, texts, None)
+        of_file = proof.judge(asking.ask(base, "sixteen.logs", None, proof.ANSWERS_SHOWN, lora.name), most, texts, None)
     files.rename(lora, order.target)
     if beside.made:
         files.rename(base, beside.made)
@@ -83,7 +83,7 @@ def make_lora(order: Order, beside: Beside) -> tuple[ExportCheck, tuple[Message,
     return check.model_copy(update={"quant": "lora"}), notes
 
 
-def convert(order: Order, found: dict[str, Pair]) -> Path:
+def convert(order: MakeOrder, found: dict[str, Pair]) -> Path:
     """The file. Raises ExportError where the converter leaves a matrix out, or cannot."""
     folded, target = order.work / "folded", order.work / "lora.gguf"
     fold(order.adapter, found, folded)
@@ -114,7 +114,7 @@ def fold(adapter: Path, found: dict[str, Pair], target: Path) -> None:
     (target / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 0}), "utf-8", newline="\n")
 
 
-def expect(base: Base, adapter: Path, work: Work, kept: proof.Kept) -> tuple[Work, list[PromptResult]]:
+def expect(base: Base, adapter: Path, work: Work, kept: proof.KeptProbabilities) -> tuple[Work, list[PromptResult]]:
     """What the base with its adapter says, not merged and so not rounded once more."""
     work = replace(work, keep=kept)
     try:

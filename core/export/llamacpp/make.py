@@ -27,7 +27,7 @@ SIXTEEN = ("f16", "bf16")
 
 
 @dataclass(frozen=True)
-class Order:
+class MakeOrder:
     """What is to be made. merged: a folder of ours, deleted once it is converted. target: the file. work: a folder beside it."""
 
     tools: Tools
@@ -45,7 +45,7 @@ class Order:
     check: Check
 
 
-def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
+def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     """The proven file in order.target, and notes. A check that has not passed says why; the file is then the person's to keep or not.
 
     Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
@@ -60,7 +60,7 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
 
     order.stage("asking_llamacpp", None)
     is_final = order.quant in SIXTEEN
-    answer = asking.ask(sixteen, "adapter.logs", None if is_final else "sixteen.logs", proof.ANSWERS if is_final else 0)
+    answer = asking.ask(sixteen, "adapter.logs", None if is_final else "sixteen.logs", proof.ANSWERS_SHOWN if is_final else 0)
     adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
     of_sixteen = proof.judge(answer, most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0))
     proof.refuse_other_ids(of_sixteen)
@@ -75,31 +75,31 @@ def make(order: Order) -> tuple[ExportCheck, tuple[Message, ...]]:
     sixteen.unlink()
     order.stage("asking_llamacpp", None)
     of_file = proof.judge(
-        asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS), proof.MOST_DIVERGENCE[order.quant], texts, None
+        asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS_SHOWN), proof.MOST_DIVERGENCE[order.quant], texts, None
     )
     of_tower += tower.place(order, seeing, quantised)
     files.rename(quantised, order.target)
     return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_file), (*notes, *of_tower)
 
 
-def begin(order: Order) -> tuple[Work, proof.Kept]:
+def begin(order: MakeOrder) -> tuple[Work, proof.KeptProbabilities]:
     """What is asked, and where what the adapter says is kept."""
     from core.data.tokenizer import Tokenizer
 
     order.work.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(order.adapter)
     probes, own = proof.probes_of(order.rows, tokenizer, order.method.by_layer)
-    kept = proof.Kept(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
+    kept = proof.KeptProbabilities(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
     return Work(order.method, tokenizer, probes, own, order.stage, order.check), kept
 
 
-def most_of(order: Order, sixteen: Path) -> float:
+def most_of(order: MakeOrder, sixteen: Path) -> float:
     """Divergence that the 16-bit file may have from the adapter on its base."""
     is_exact = order.method.by_layer or order.method.compute.dtype == torch.float32
     return proof.MOST_DIVERGENCE[sixteen.stem] if is_exact else proof.MOST_DIVERGENCE_IN_16_BIT
 
 
-def convert(order: Order, stop: str | None, is_tuned: bool = True) -> Path:
+def convert(order: MakeOrder, stop: str | None, is_tuned: bool = True) -> Path:
     """The 16-bit file of order.merged, which is the tuned model or its base. Raises ExportError with the reason that llama.cpp's converter gives."""
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
@@ -117,7 +117,7 @@ def convert(order: Order, stop: str | None, is_tuned: bool = True) -> Path:
     return target
 
 
-def quantise(order: Order, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
+def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
     target = order.work / f"{order.quant}.gguf"
     request = {
         "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name, "target": target.name,
@@ -132,7 +132,7 @@ def quantise(order: Order, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
     return target, (msg("gguf.larger_types", larger=answer["larger"], tensors=answer["tensors"], quant=order.quant.upper()),)
 
 
-def growing(order: Order, stage: str, file: Path, expected: float) -> Callable[[], None]:
+def growing(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
     """A check that also tells how far the stage is, by how large the file is by now."""
 
     def look() -> None:

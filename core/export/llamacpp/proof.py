@@ -41,7 +41,7 @@ MOST_DIVERGENCE = {"f16": 5e-4, "bf16": 5e-4, "q8_0": 0.02, "q6_k": 0.05, "q5_k_
 # Of a first word that is nearly as likely as another, in the logarithm of its probability.
 MOST_DIVERGENCE_IN_16_BIT = 0.02  # of the 16-bit file where the PC could only compute what is expected in bfloat16
 NEAR_TIE = {"f16": 0.02, "bf16": 0.1, "q8_0": 0.2, "q6_k": 0.3, "q5_k_m": 0.7, "q4_k_m": 0.7}
-ANSWERS = 3  # that are written out, for a person to see
+ANSWERS_SHOWN = 3  # that are written out, for a person to see
 QUESTIONS = (
     "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?", "What is 7 times 8?",
     "Write a short poem about rain.", "Name three colours.", "Who wrote Hamlet?", "What is a computer?", "How far is the moon?",
@@ -57,7 +57,7 @@ AWKWARD = (
 )  # fmt: skip
 
 
-class Kept:
+class KeptProbabilities:
     """Probabilities of one side, written to a file as its logits come (float32, a position after the other), and the rows they are of."""
 
     def __init__(self, file: Path, budget: int):
@@ -90,7 +90,7 @@ class Asking:
     log: Path
     check: Check
     work: Work
-    kept: Kept
+    kept: KeptProbabilities
 
     def ask(self, file: Path, against: str, keep: str | None, answers: int = 0, lora: str | None = None) -> dict[str, Any]:
         """answers: how many of the questions it is to answer in words."""
@@ -127,7 +127,7 @@ def probes_of(rows: Sequence[Any], tokenizer: Any, by_layer: bool) -> tuple[list
 
 
 def expect(
-    base: Base, adapter: Path, merged: Path, work: Work, kept: Kept
+    base: Base, adapter: Path, merged: Path, work: Work, kept: KeptProbabilities
 ) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
     """What the base with its adapter says, and whether the merged tensors are what they should be."""
     found_pairs, compared = pairs.lora_pairs(base, adapter), None
@@ -181,7 +181,7 @@ def by_layer(tuned: tensors.Tuned, work: Work) -> list[PromptResult]:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FileVerdict:
     """What was found of one file. reasons: why it is not as it should be; none: it is. notes: where it is not as in training all the same."""
 
     divergence: float
@@ -190,7 +190,7 @@ class Verdict:
     notes: tuple[Message, ...] = ()
 
 
-def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, float] | None) -> Verdict:
+def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
     """most: divergence. losses: mean over whole rows of the adapter and of this file, for the 16-bit one."""
     reasons, notes = [], []
     odd = [i for i, same in enumerate(answer["alike"]) if not same]
@@ -208,7 +208,7 @@ def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, 
         reasons.append(msg("gguf.reason_divergence", found=f"{divergence:.2g}", most=f"{most:g}"))
     if losses and not abs(losses[0] - losses[1]) <= proof.MAX_TEXT_LOSS_GAP:
         reasons.append(msg("gguf.reason_loss", adapter=loss_text(losses[0]), export=loss_text(losses[1])))
-    return Verdict(divergence, answer, tuple(reasons), tuple(notes))
+    return FileVerdict(divergence, answer, tuple(reasons), tuple(notes))
 
 
 def mean(rows: Sequence[dict[str, Any]], what: str) -> float | None:
@@ -216,7 +216,7 @@ def mean(rows: Sequence[dict[str, Any]], what: str) -> float | None:
     return sum(row[f"{what}_loss"] for row in rows) / tokens if tokens else None
 
 
-def same_first_words(rows: Sequence[dict[str, Any]], kept: Kept, quant: str) -> list[bool]:
+def same_first_words(rows: Sequence[dict[str, Any]], kept: KeptProbabilities, quant: str) -> list[bool]:
     pairs = zip(rows, kept.rows, strict=True)
     return [f["first"] == e["first"] or f["first_log"] - f["expected_log"] <= NEAR_TIE[quant] for f, e in pairs]
 
@@ -224,11 +224,11 @@ def same_first_words(rows: Sequence[dict[str, Any]], kept: Kept, quant: str) -> 
 def found_of(
     quant: str,
     work: Work,
-    kept: Kept,
+    kept: KeptProbabilities,
     expected: Sequence[PromptResult],
     compared: tensors.Comparison | None,
-    sixteen: Verdict,
-    file: Verdict,
+    sixteen: FileVerdict,
+    file: FileVerdict,
 ) -> ExportCheck:
     """What stands in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the same."""
     rows = file.answer["rows"]
@@ -268,7 +268,7 @@ def found_of(
     )
 
 
-def refuse_other_ids(verdict: Verdict) -> None:
+def refuse_other_ids(verdict: FileVerdict) -> None:
     """A tokenizer that llama.cpp reads otherwise is a refusal, not a matter of degree: nothing further is made of that file."""
     if any(reason.key == "gguf.reason_ids" for reason in verdict.reasons):
         raise ExportError("gguf.other_ids", reason=verdict.reasons[0])

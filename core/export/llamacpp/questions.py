@@ -17,7 +17,7 @@ import numpy as np
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.convert import NAMED
-from core.export.llamacpp.runtime import Library, LlamaError, Model
+from core.export.llamacpp.runtime import Library, LlamaError, LoadedGguf
 
 FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
 
@@ -40,14 +40,14 @@ def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
 
 def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
     """file, tower, threads: whether both are of one model. Raises LlamaError where they are not."""
-    with Model(library, request["file"], 32, request["threads"]) as model:
+    with LoadedGguf(library, request["file"], 32, request["threads"]) as model:
         model.load_tower(request["tower"], request["threads"])
     return {}
 
 
 def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
     """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of .logs), length, threads."""
-    with Model(library, request["file"], request["length"], request["threads"], request.get("lora")) as model:
+    with LoadedGguf(library, request["file"], request["length"], request["threads"], request.get("lora")) as model:
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
         found = compare(model, request) | {
             "alike": alike,
@@ -61,7 +61,7 @@ def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
         return found
 
 
-def compare(model: Model, request: dict[str, Any]) -> dict[str, Any]:
+def compare(model: LoadedGguf, request: dict[str, Any]) -> dict[str, Any]:
     """Mean Kullback-Leibler divergence from what request["against"] holds, losses and first words."""
     words = request["words"]
     if model.words < words:

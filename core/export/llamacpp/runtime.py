@@ -56,7 +56,7 @@ class Library:
         return {}
 
 
-class Model:
+class LoadedGguf:
     """A file that is loaded, for rows of up to length tokens. lora: of an adapter for exactly this base. Use as a context manager."""
 
     def __init__(self, library: Library, file: str, length: int, threads: int, lora: str | None = None):

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
-from core.export.llamacpp.proof import AWKWARD, QUESTIONS, Kept
+from core.export.llamacpp.proof import AWKWARD, QUESTIONS, KeptProbabilities
 from core.export.proof import ProofPrompt
 from core.models.starter import split_digits
 
@@ -99,7 +99,7 @@ def asked(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
     """What the folder, as it was written, makes of the texts."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if exact else torch.bfloat16).eval()
-    kept = Kept(logs, POSITIONS)
+    kept = KeptProbabilities(logs, POSITIONS)
     for question in QUESTIONS:
         ids = tokenizer(question).input_ids
         probe = ProofPrompt(({"role": "user", "content": question},), ids, [False] * len(ids), len(ids))

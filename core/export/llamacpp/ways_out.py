@@ -22,7 +22,7 @@ TEXT, TOWERS = "TEXT_MODEL_MAP", "MMPROJ_MODEL_MAP"
 
 
 @dataclass(frozen=True)
-class WayOut:
+class FamilyWayOut:
     """best: the furthest way. tower: whether what it sees or hears by leaves with a GGUF file, as mmproj. why: why there is no GGUF."""
 
     best: Literal["gguf", "merged"]
@@ -30,7 +30,7 @@ class WayOut:
     why: Message | None = None
 
 
-def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> WayOut:
+def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> FamilyWayOut:
     """config: of config.json; a text part's own model_type will do. own_checkout: a llama.cpp that is used in place of ours."""
     family, names = str(config.get("model_type"))[:60], config.get("architectures")
     if own_checkout and isinstance(names, list) and names and (there := classes(own_checkout)):
@@ -38,17 +38,19 @@ def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> WayO
         text = inner.get("architectures") if isinstance(inner, dict) else None
         knows = not there[TEXT].isdisjoint((*names[:1], *(text or ())))
         return (
-            WayOut("gguf", names[0] in there[TOWERS]) if knows else WayOut("merged", why=msg("gguf.other_family", family=names[0]))
+            FamilyWayOut("gguf", names[0] in there[TOWERS])
+            if knows
+            else FamilyWayOut("merged", why=msg("gguf.other_family", family=names[0]))
         )
     data = load_data()
     if {family, family.removesuffix("_text")} & data["families"]:
-        return WayOut("gguf", family in data["towers"])
+        return FamilyWayOut("gguf", family in data["towers"])
     if newer := data["newer"].get(family):
-        return WayOut("merged", why=msg("gguf.newer", family=family, llama_cpp=newer["llama_cpp"], ollama=newer["ollama"]))
-    return WayOut("merged", why=msg("gguf.other_family", family=family))
+        return FamilyWayOut("merged", why=msg("gguf.newer", family=family, llama_cpp=newer["llama_cpp"], ollama=newer["ollama"]))
+    return FamilyWayOut("merged", why=msg("gguf.other_family", family=family))
 
 
-def way_of(model: KnownModel) -> WayOut:
+def way_of(model: KnownModel) -> FamilyWayOut:
     """Of a model of the catalogue."""
     return way_out(model.config or {"model_type": model.shape.model_type})
 

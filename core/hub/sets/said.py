@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.errors import DataError
-from core.hub.answers import Asking, HubRequest, TooSlow, host_of, sentence, sentence_of_search
+from core.hub.answers import HubRequest, Search, TooSlow, host_of, sentence, sentence_of_search
 from core.messages import Message
 
 _OF_A_SET = {
@@ -28,5 +28,5 @@ def refusal(error: Exception, asked: HubRequest) -> DataError:
     return DataError(of_set(sentence(error, asked).message))
 
 
-def refusal_of_search(error: Exception, asked: Asking) -> DataError:
+def refusal_of_search(error: Exception, asked: Search) -> DataError:
     return DataError(of_set(sentence_of_search(error, asked).message))

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub.hf_api import DatasetInfo
 
 from core.errors import DataError, ModelError
-from core.hub.answers import Asking
+from core.hub.answers import Search
 from core.hub.cached import REPO_ID
 from core.hub.card import licences
 from core.hub.search import FAILURES, MOST, as_of_no_hub, rows_of
@@ -44,7 +44,7 @@ class FoundSet:
 
 def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[FoundSet]:
     """What the hub finds for words, the most downloaded first. Raises DataError with one sentence."""
-    asked = Asking.of(words, endpoint)
+    asked = Search.of(words, endpoint)
     try:
         found = [_found(DatasetInfo(**row)) for row in rows_of("datasets", asked.words, EXPAND, most, endpoint)]
     except ModelError as error:

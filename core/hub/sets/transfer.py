@@ -24,7 +24,7 @@ from core.hub.sets.name import PartName
 from core.hub.sets.parts import CONVERTED, Part, part_of, parts_of
 from core.hub.sets.search import licence_of
 from core.hub.sets.take import Taking
-from core.hub.transfer import Left, Transfer
+from core.hub.transfer import Transfer, Unwanted
 from core.workspace.names import slug
 
 ABOUT_A_ROW = 4_096  # bytes; what the first rows take on the disk is only known when they are here
@@ -100,4 +100,4 @@ class SetTransfer(Transfer):
 
     def _go_on(self) -> None:
         if self._left.is_set():
-            raise Left
+            raise Unwanted

@@ -27,7 +27,7 @@ SMALLER = ("q",)  # how the types of a GGUF file begin that are quantised; f16 a
 
 
 @dataclass(frozen=True)
-class Form:
+class CardBeside:
     """What the card lies beside. step: of the adapter it was made from, None for the run's own; strength: how much of it the base takes; file: of a GGUF; dtype: of a merged model;
     proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked its answers."""
 
@@ -42,7 +42,7 @@ class Form:
     with_film: bool = False
 
 
-def of_run(run: RunFolder, form: Form = Form(), base_folder: Path | None = None) -> str:
+def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | None = None) -> str:
     """base_folder: where the base lies; None: where the run found it."""
     recipe, facts, shown = run.recipe(), run.facts(), frames.read(run)
     if base_folder is None and facts.model_folder:
@@ -56,7 +56,7 @@ def write(
     recipe: Recipe,
     facts: RunFacts,
     metrics: list[dict[str, Any]],
-    form: Form = Form(),
+    form: CardBeside = CardBeside(),
     base_folder: Path | None = None,
     more: list[str] | None = None,
 ) -> str:
@@ -88,7 +88,7 @@ def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
 
 
 # ---- parts ------------------------------------------------------------------------------------------------------------
-def _header(recipe: Recipe, base: Licence, form: Form) -> dict[str, Any]:
+def _header(recipe: Recipe, base: Licence, form: CardBeside) -> dict[str, Any]:
     """A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
     relation = "adapter" if form.kind in ("adapter", "gguf-lora") else "quantized" if is_smaller else "finetune"
@@ -101,7 +101,7 @@ def _header(recipe: Recipe, base: Licence, form: Form) -> dict[str, Any]:
     return named | base.header | about
 
 
-def _what(form: Form) -> str:
+def _what(form: CardBeside) -> str:
     match form.kind:
         case "adapter":
             return "A LoRA adapter,"
@@ -136,7 +136,7 @@ def _continues(facts: RunFacts) -> list[str]:
     return [f"{named}; the steps below are those of this run alone."]
 
 
-def _settings(recipe: Recipe, form: Form) -> list[tuple[str, Any]]:
+def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, Any]]:
     adapter, train = recipe.adapter, recipe.train
     return [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
@@ -146,7 +146,7 @@ def _settings(recipe: Recipe, form: Form) -> list[tuple[str, Any]]:
     ]  # fmt: skip
 
 
-def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: Form) -> list[tuple[str, Any]]:
+def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: CardBeside) -> list[tuple[str, Any]]:
     """Up to the step of the adapter: the best one measured may be an earlier one than the last."""
     kept = form.step or facts.adapter_step
     trained = [line for line in metrics if line.get("kind") == "train" and (kept is None or line["step"] <= kept)]
@@ -192,7 +192,7 @@ def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[s
     return ["## What it answers\n\n" + "\n\n---\n\n".join(told)] if told else []
 
 
-def _loading(form: Form) -> str:
+def _loading(form: CardBeside) -> str:
     at = form.repo or "this folder"
     match form.kind:
         case "adapter":

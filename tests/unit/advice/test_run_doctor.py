@@ -13,7 +13,7 @@ import pytest
 
 from core.advice import curve_doctor, plan, run_doctor
 from core.advice.curve_doctor import Series
-from core.advice.finding import LISTED, Finding, applied
+from core.advice.diagnosis import LISTED, Diagnosis, applied
 from core.advice.run_doctor import Planned
 from core.commands import __main__ as commands
 from core.commands import running
@@ -45,7 +45,7 @@ def space(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "ws")
 
 
-def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: dict[str, Any]) -> dict[str, Finding]:
+def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: dict[str, Any]) -> dict[str, Diagnosis]:
     """What the doctor says of a plan for these rows (or a set that is there), by id."""
     store = DatasetStore(space.datasets, PRESETS)
     source = lines
@@ -67,7 +67,7 @@ def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: d
     return found
 
 
-def after(space: Workspace, lines: list[dict[str, str]], finding: Finding, **given: Any) -> dict[str, Finding]:
+def after(space: Workspace, lines: list[dict[str, str]], finding: Diagnosis, **given: Any) -> dict[str, Diagnosis]:
     """What is still said once the remedy was taken."""
     sections: dict[str, dict[str, Any]] = {section: dict(values) for section, values in given.items()}
     for name, value in finding.fix.items():
@@ -175,7 +175,7 @@ def recorded(name: str) -> tuple[Recipe, list[dict[str, Any]], int]:
     return recipe, sorted(lines, key=lambda line: (line["step"], line["kind"] == "eval")), value["measured_rows"]
 
 
-def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Finding]]:
+def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Diagnosis]]:
     """What is said after each line, as the page does while the run is at work; (step, finding)."""
     recipe, lines, rows = recorded(name)
     said = []
@@ -313,7 +313,7 @@ def test_a_run_that_went_on_from_a_checkpoint_is_judged_by_what_counts() -> None
 # ---- on the starter itself --------------------------------------------------------------------------------------------
 
 
-def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any], **train: Any) -> tuple[RunFolder, list[Finding]]:
+def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any], **train: Any) -> tuple[RunFolder, list[Diagnosis]]:
     file = space.cache / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
     source = DatasetStore(space.datasets, PRESETS).import_file(file, "rows").id

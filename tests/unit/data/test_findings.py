@@ -13,7 +13,7 @@ from core.data.findings.finding import Finding, Repair
 from core.data.findings.look import ONE_IN, Look, findings
 from core.data.findings.near import Near
 from core.data.findings.repairs import repaired
-from core.data.findings.said import Said
+from core.data.findings.said import RowWords
 from core.data.findings.secrets import masked, secrets, without
 from core.data.formats import Example
 from core.data.sets.inspection import examples_of, inspect_file
@@ -171,9 +171,9 @@ def test_most_repeats_with_a_word_changed_are_found_and_no_row_that_is_another()
     rows = plain_rows(300, seed=5)
     near = Near()
     for i, row in enumerate(rows):
-        near.add(Said(i, row))
+        near.add(RowWords(i, row))
     for i, row in enumerate(rows[:100]):
-        near.add(Said(1000 + i, pair(row.messages[0].content, row.messages[1].content.replace(" ", " a ", 1))))
+        near.add(RowWords(1000 + i, pair(row.messages[0].content, row.messages[1].content.replace(" ", " a ", 1))))
     pairs = list(near.pairs())
     assert all(later - 1000 == earlier for later, earlier, _ in pairs) and len(pairs) >= 90
 

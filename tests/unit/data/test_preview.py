@@ -18,7 +18,7 @@ from core.data.labels import Learning
 from core.data.preview import MOST_ROWS, Preview, Previews
 from core.data.sets.inspection import examples_of
 from core.data.sets.row_view import LONG_PIECE, SHOWN_CHARACTERS, RowView
-from core.data.shapes.refused import MOST_REASONS, Refused
+from core.data.shapes.refused import MOST_REASONS, RefusedRows
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, ModelError, TemplateError
@@ -409,7 +409,7 @@ def test_a_set_of_which_the_template_refuses_every_row_is_refused_with_the_first
 
 
 def test_of_many_reasons_and_rows_the_first_are_named_and_the_rest_counted() -> None:
-    refused = Refused()
+    refused = RefusedRows()
     for row in range(1, 21):
         refused.add(row, msg("template.cannot_render", reason="alternate" if row < 13 else f"row {row}"))
     *named, others = refused.said(30)

@@ -114,7 +114,7 @@ def test_a_page_that_is_no_hub_is_said(hub, body):
 
 
 def test_a_hub_that_does_not_answer_is_left(hub, monkeypatch):
-    monkeypatch.setattr(peek, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(peek, "PEEK_S", 0.2)
     hub.silent = True
     assert refusal(hub).message.key == "hub_search.slow"
 

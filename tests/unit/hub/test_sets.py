@@ -97,7 +97,7 @@ def test_a_page_that_is_no_hub_is_said(hub, body):
 
 def test_a_hub_that_is_slow_or_not_there_is_said(hub, monkeypatch):
     hub.silent = True
-    monkeypatch.setattr(peek, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(peek, "PEEK_S", 0.2)
     with pytest.raises(DataError) as caught:
         search("pirates")
     assert caught.value.message.key == "hub_set.search_slow"

@@ -14,7 +14,7 @@ from core.recipe import Recipe
 from core.runs import frames, scenes
 from core.runs.all import Runs
 from core.runs.cards import licence, model_card
-from core.runs.cards.model_card import Form
+from core.runs.cards.model_card import CardBeside
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TimeFacts
 from core.workspace.folder import Workspace
@@ -53,13 +53,13 @@ def header(card: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("form", "relation", "library"),
     [
-        (Form(), "adapter", "peft"),
-        (Form(kind="merged"), "finetune", "transformers"),
-        (Form(kind="gguf", quant="q4_k_m", file="a.gguf"), "quantized", "gguf"),
-        (Form(kind="gguf", quant="bf16", file="a.gguf"), "finetune", "gguf"),
+        (CardBeside(), "adapter", "peft"),
+        (CardBeside(kind="merged"), "finetune", "transformers"),
+        (CardBeside(kind="gguf", quant="q4_k_m", file="a.gguf"), "quantized", "gguf"),
+        (CardBeside(kind="gguf", quant="bf16", file="a.gguf"), "finetune", "gguf"),
     ],
 )
-def test_the_header_says_base_relation_library_and_licence(run: RunFolder, form: Form, relation: str, library: str) -> None:
+def test_the_header_says_base_relation_library_and_licence(run: RunFolder, form: CardBeside, relation: str, library: str) -> None:
     assert header(model_card.of_run(run, form)) == {
         "base_model": "Qwen/Qwen3.5-4B", "base_model_relation": relation, "license": "apache-2.0", "library_name": library,
         "pipeline_tag": "text-generation", "tags": ["lora", "lora-garage"],
@@ -69,7 +69,7 @@ def test_the_header_says_base_relation_library_and_licence(run: RunFolder, form:
 def test_counts_and_figures_of_the_adapter_that_was_kept_are_told_and_no_row_no_name_and_no_path(
     run: RunFolder, tmp_path: Path
 ) -> None:
-    cards = [model_card.of_run(run, Form(with_film=ticked)) for ticked in (False, True)]
+    cards = [model_card.of_run(run, CardBeside(with_film=ticked)) for ticked in (False, True)]
     for said in (
         "1,200 rows were learned, 30 kept apart", f"`Qwen/Qwen3.5-4B`, revision `{COMMIT}`", "| first loss | 2.5000 |", "| last loss | 1.2500 |",
         "| eval loss | 2.2500 |", "| tokens seen | 4,000 |", "| minutes of training | 1.5 |", "2.000 before, 2.100 after (+5.0%)", "| torch | 2.13 |",
@@ -89,13 +89,13 @@ def test_counts_and_figures_of_the_adapter_that_was_kept_are_told_and_no_row_no_
 
 
 def test_a_card_of_a_checkpoint_tells_the_figures_until_its_step(run: RunFolder) -> None:
-    card = model_card.of_run(run, Form(step=2))
+    card = model_card.of_run(run, CardBeside(step=2))
     assert "| last loss | 2.5000 |" in card and "| tokens seen | 2,000 |" in card and "best measured" not in card
 
 
 def test_a_card_says_how_much_of_the_adapter_was_taken_where_it_is_not_all(run: RunFolder) -> None:
-    assert "| strength | 0.5 of the adapter as it was trained |" in model_card.of_run(run, Form(kind="merged", strength=0.5))
-    assert "strength" not in model_card.of_run(run, Form(kind="merged"))
+    assert "| strength | 0.5 of the adapter as it was trained |" in model_card.of_run(run, CardBeside(kind="merged", strength=0.5))
+    assert "strength" not in model_card.of_run(run, CardBeside(kind="merged"))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.training.memory.use import EVERY_S, MemoryUse
 from core.workspace.folder import Workspace
-from webui.state.curves import BLOCK, MOST_POINTS, Columns, Curves, smooth, thin
+from webui.state.curves import BLOCK, MOST_POINTS, CurveColumns, Curves, smooth, thin
 from webui.state.diagnoses import Diagnoses
 from webui.state.snapshot import KEPT_EVENTS, Snapshots
 
@@ -87,7 +87,7 @@ def test_what_is_unknown_hides_no_spike():
 
 @pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
 def test_columns_hold_what_was_added_over_the_ends_of_their_blocks(count: int):
-    columns = Columns("loss", "norm")
+    columns = CurveColumns("loss", "norm")
     assert (len(columns), columns.last_step, columns.since().shape) == (0, 0, (3, 0))
     for step in range(1, count + 1):
         columns.add(step, 2.0 * step, math.nan)
@@ -182,8 +182,8 @@ def test_whole_curves_are_looked_at_by_one_thread(
     for step in range(1, 30):
         log(run, step)
     seen = Counter()
-    column, of_run = Columns.column, curve_doctor.of_run
-    monkeypatch.setattr(Columns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
+    column, of_run = CurveColumns.column, curve_doctor.of_run
+    monkeypatch.setattr(CurveColumns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
     monkeypatch.setattr(curve_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
     diagnoses = Diagnoses(curves)
     view = snapshots.view(run.id)

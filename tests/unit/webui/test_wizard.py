@@ -34,7 +34,7 @@ from webui.form.data import sample_for
 from webui.form.fields import (
     ELSEWHERE,
     FIELDS,
-    Answers,
+    FormAnswers,
     FormError,
     component_for,
     edited,
@@ -48,7 +48,7 @@ from webui.form.form import Wizard
 from webui.form.handle import IS_HERE, READING, Filling
 from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, Planner, recipe_of
-from webui.form.reading.brought import Brought
+from webui.form.reading.brought import BroughtReading
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
@@ -120,7 +120,7 @@ def form(**changes: Any) -> Form:
     """The form as it is filled in at first, the pirate sample chosen; settings by "section.name"."""
     settings = changes.pop("settings", {})
     fields = {"goal": "style", "model": "starter", "data": PIRATE, "memory": HERE, "name": "", **changes}
-    return Form(answers=Answers(settings), **fields)
+    return Form(answers=FormAnswers(settings), **fields)
 
 
 # ---- fields -----------------------------------------------------------------------------------------------------------
@@ -168,15 +168,15 @@ def test_the_event_that_records_an_edit_comes_from_people_only() -> None:
 
 @pytest.mark.parametrize("state", [None, "x", [], {}, {"explicit": 1}, {"explicit": [], "revision": 3}])
 def test_what_a_browser_sends_that_is_no_state_begins_anew(state: Any) -> None:
-    assert Answers.of_state(state) == Answers()
-    odd = Answers.of_state({"explicit": {"train.seed": 7}, "parent": 5, "revision": "many"})
-    assert odd == Answers({"train.seed": 7}) and Answers.of_state(odd.state()) == odd
+    assert FormAnswers.of_state(state) == FormAnswers()
+    odd = FormAnswers.of_state({"explicit": {"train.seed": 7}, "parent": 5, "revision": "many"})
+    assert odd == FormAnswers({"train.seed": 7}) and FormAnswers.of_state(odd.state()) == odd
 
 
 def test_a_run_that_is_continued_keeps_its_adapters_own_settings() -> None:
     state = {"explicit": {"adapter.r": 16, "train.seed": 7}, "parent": "run", "revision": 4}
-    assert Answers.of_state(state) == Answers({"train.seed": 7}, "run", 4)
-    assert Answers.of_state(state | {"parent": None}).explicit["adapter.r"] == 16
+    assert FormAnswers.of_state(state) == FormAnswers({"train.seed": 7}, "run", 4)
+    assert FormAnswers.of_state(state | {"parent": None}).explicit["adapter.r"] == 16
 
 
 def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
@@ -463,12 +463,12 @@ def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_a
     (chat := tmp_path / "my chat.txt").write_text(CHAT, "utf-8")
     step, store = wizard.data_step, wizard.services.datasets
 
-    def opened(is_here: bool, source: Path | str = chat, voice: str = "Jo") -> Brought:
+    def opened(is_here: bool, source: Path | str = chat, voice: str = "Jo") -> BroughtReading:
         (recipe := tmp_path / "recipe.yaml").write_text(
             json.dumps({"data": {"source": str(source), "voice": voice, "version": 3}}), "utf-8"
         )
         filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe), IS_HERE: is_here})
-        return Brought.of_state(json.loads(json.dumps(filling.answers["reading"])))
+        return BroughtReading.of_state(json.loads(json.dumps(filling.answers["reading"])))
 
     here, elsewhere = opened(True), opened(False)
     for brought, is_offered in ((here, True), (elsewhere, False), (opened(True, "gone.txt"), False)):
@@ -499,7 +499,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
 
     filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe)})
     assert filling.values["data"] == "chat" and json.dumps(filling.answers)
-    answers = Answers.of_state({"explicit": {}, "revision": 1, **filling.answers})
+    answers = FormAnswers.of_state({"explicit": {}, "revision": 1, **filling.answers})
     asked = form(data="chat")
     asked = replace(asked, answers=answers)
     assert recipe_of(asked).data == Data(source="chat", voice="Maria", gap_hours=1, version=0)
@@ -513,12 +513,12 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
         "reading": None
     }
 
-    as_kept = Brought(title="old", data="chat", choices=store.settled("chat", Choices(version=0)))
+    as_kept = BroughtReading(title="old", data="chat", choices=store.settled("chat", Choices(version=0)))
     drawn = brought.draw("chat", as_kept)
     assert "learned version 0 of the set; it is now at version 1" in drawn[brought.said]["value"]
     assert drawn[brought.newest]["visible"] and not drawn[brought.kept]["visible"]
     filling, _ = brought._take(wizard, wizard.data_step.data, True, given(wizard, data="chat", reading=as_kept.state()))
-    newest = Brought.of_state(filling.answers["reading"])
+    newest = BroughtReading.of_state(filling.answers["reading"])
     assert newest.choices.version is None and not brought.draw("chat", newest)[brought.said]["visible"]
 
 
@@ -534,7 +534,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     ],
 )
 def test_whatever_arrives_as_a_recipes_reading_is_one_or_none(odd: Any) -> None:
-    assert Answers.of_state({"explicit": {}, "reading": odd}).reading is None
+    assert FormAnswers.of_state({"explicit": {}, "reading": odd}).reading is None
 
 
 @pytest.mark.parametrize("content", ["[1]", "adapter: {r: 0}\ndata: {source: x}", "{{{", "\x00\x01"])

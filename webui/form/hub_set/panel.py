@@ -24,7 +24,7 @@ from webui.form.handle import Filling, FormHandle, Given, Taken
 from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import CONTROL, QUIET, Poller, Update, shown
+from webui.kit.live import CONTROL, QUIET, TICK_S, Poller, Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -38,7 +38,6 @@ element.addEventListener("click", (event) => {
 });
 """
 PRESSED = "() => [window.loraGarageHubSet ?? '']"
-TICK_S = 1.0
 Updates = dict[Component, Any]
 # Of buttons that ask the hub, and take some seconds.
 ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from huggingface_hub import constants
 
 from core.data.hub_sets.adding import FIRST_ROWS
-from core.data.hub_sets.head import Head, cell
+from core.data.hub_sets.head import SetHead, cell
 from core.data.sets.info import DatasetInfo
 from core.hub.answers import host_of
 from core.hub.entry import Download
@@ -85,7 +85,7 @@ def part_label(each: AboutPart, w: Wording) -> str:
     return " · ".join(part for part in (each.part.config, each.part.split, rows, format.bytes_used(each.part.bytes)) if part)
 
 
-def head(told: Head, w: Wording) -> Html:
+def head(told: SetHead, w: Wording) -> Html:
     """The first rows as a small table, which is wider than a phone and scrolls by itself."""
     cells = [
         [_cell(values.get(name), name in cut, w) for name in told.columns] for values, cut in zip(told.rows, told.cut, strict=True)

@@ -20,7 +20,7 @@ from core.workspace.folder import expand
 LONGEST_TITLE = 120
 
 
-class Brought(Frozen):
+class BroughtReading(Frozen):
     """title: of the recipe or run. data: the id of the set that is meant; of others nothing is said. Where there is none, what the recipe
     names instead, and found: whether that is a file on this PC that the visitor may add by its path."""
 
@@ -74,5 +74,5 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
 
 
-def choices_for(data: Any, brought: Brought | None) -> Choices:
+def choices_for(data: Any, brought: BroughtReading | None) -> Choices:
     return brought.choices if brought and brought.data == data else NOTHING_SAID

@@ -15,7 +15,7 @@ from core.errors import GarageError
 from core.hub.sets.name import SetName
 from core.workspace.folder import expand
 from webui.form.handle import IS_HERE, READING, Filling, FormHandle, Given, Taken, Updates
-from webui.form.reading.brought import Brought
+from webui.form.reading.brought import BroughtReading
 from webui.kit.html import Html, join, notice
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
@@ -56,7 +56,7 @@ class BroughtPart:
             return None, {self.said: shown(notice(self.w.of(error.message)))}
         return Filling({"data": added.id}, {"reading": None}), {data: gr.update(choices=choices())}
 
-    def draw(self, data: Any, brought: Brought | None) -> Updates:
+    def draw(self, data: Any, brought: BroughtReading | None) -> Updates:
         """For every look at the form."""
         said: list[Html] = []
         newest: int | None = None
@@ -88,7 +88,7 @@ class BroughtPart:
             self.kept: gr.update(visible=is_other),
         }
 
-    def _missing(self, brought: Brought) -> str:
+    def _missing(self, brought: BroughtReading) -> str:
         is_hubs = not Path(brought.file).suffix and SetName.looks_like(brought.data)
         return self.w.t(
             "brought.missing_hub" if is_hubs else "brought.missing",

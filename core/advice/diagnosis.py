@@ -13,7 +13,7 @@ RunFinding = Literal["hot_rate", "overfitting", "plateau"]
 LISTED = 5  # pairs of rows
 
 
-class Finding(Frozen):
+class Diagnosis(Frozen):
     """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
 
     fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for other
@@ -30,7 +30,7 @@ class Finding(Frozen):
     step: int | None = None
 
 
-def applied(recipe: Recipe, finding: Finding) -> Recipe:
+def applied(recipe: Recipe, finding: Diagnosis) -> Recipe:
     """recipe with what the finding changes. Raises RecipeError where that cannot be."""
     value = recipe.model_dump(mode="json", exclude_unset=True)
     for name, setting in finding.fix.items():
