@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
+from functools import cache
 
 import pytest
 
@@ -57,6 +59,31 @@ def literal_keys() -> set[str]:
 def test_every_key_written_in_the_code_has_its_sentence() -> None:
     assert len(literal_keys()) > 100, "the search finds them"
     assert literal_keys() - CATALOGUE.keys("en") == set()
+
+
+def test_every_sentence_is_one_that_the_code_can_name() -> None:
+    """Its key stands there, or an f-string makes it of names that stand there. `_info` and `_kept` are put behind a key, `launch.` before."""
+    files = [PROJECT / "launch.py", *(file for folder in ("core", "webui") for file in (PROJECT / folder).rglob("*.py"))]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
+    written = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    named = {node.target.id for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    words = written | named | {key.rpartition(".")[2] for key in written}
+    made = {"".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            for node in nodes if isinstance(node, ast.JoinedStr)}  # fmt: skip
+    patterns = [re.compile(re.escape(text).replace("\0", "(.+)")) for text in made if re.fullmatch(r"[\w.\0-]*\.[\w.\0-]+", text)]
+
+    @cache
+    def known(word: str) -> bool:
+        """A word of the code, or several with a `_` between them."""
+        ends = [place for place in range(1, len(word)) if word[place - 1] == "_" or word[place] == "_"]
+        return word in words or any({word[:end], word[:end].strip("_")} & words and known(word[end:].lstrip("_")) for end in ends)
+
+    def is_named(key: str) -> bool:
+        if key in written or any((found := each.fullmatch(key)) and all(map(known, found.groups())) for each in patterns):
+            return True
+        return (key.endswith(("_info", "_kept")) and is_named(key[:-5])) or (key[:7] == "launch." and known(key[7:]))
+
+    assert len(patterns) > 50 and [key for key in sorted(CATALOGUE.keys("en")) if not is_named(key)] == []
 
 
 def test_every_state_and_every_stage_has_words() -> None:
