@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine
 from benchmarks.heldout import load_heldout, passes
@@ -53,7 +54,8 @@ def measure(space: Workspace, name: str, method: str) -> str:
         return f"| {name} | {method} | {status.state.value}: {status.message} | | | | |"
     losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
     held = load_heldout(PRESETS / "samples" / f"{name}.heldout.yaml")
-    answers = questions.answers(space, questions.target_of(run), [item.prompt for item in held], True, 64)
+    with questions.opened(space, questions.target_of(run)) as client:
+        answers: list[dict[str, Any]] = [questions.answer(client, item.prompt, True, 64) for item in held]
     hits = {
         column: sum(passes(item.check, answer[column]) for item, answer in zip(held, answers, strict=True))
         for column in ("tuned", "base")

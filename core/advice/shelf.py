@@ -119,12 +119,6 @@ def _of_gates(rows: Sequence[ShelfRow]) -> Message:
     return msg(f"shelf.{key}", gated=gated, count=len(rows))
 
 
-def warm(budget: Budget) -> None:
-    """Pays for the arithmetic of all models on a budget, so that the first question is as quick as the next."""
-    for model in known_models():
-        _row(model, catalogue.rounded(budget), None)
-
-
 def _budget_of(asked: Wish, budget: Budget, processor: Budget | None) -> Budget:
     if asked.card_gb is not None:
         return budgets.planned(asked.card_gb, platform.system())

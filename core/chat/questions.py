@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from core.chat.answer import Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
@@ -76,11 +75,3 @@ def answer(
             if isinstance(item, Piece):
                 words[item.column] += item.text
     return {"tuned": words["tuned"], "base": words.get("base")}
-
-
-def answers(
-    workspace: Workspace, target: ChatTarget, prompts: Sequence[str], both: bool, max_new_tokens: int
-) -> list[dict[str, Any]]:
-    """One dictionary a prompt. Raises ChatError with what went wrong."""
-    with opened(workspace, target) as client:
-        return [answer(client, prompt, both, max_new_tokens) for prompt in prompts]

@@ -103,11 +103,6 @@ def is_asleep(driver: Path = Path("/sys/bus/pci/drivers/nvidia")) -> bool:
     return bool(states) and set(states) == {"suspended"}
 
 
-def has_card() -> bool:
-    """Whether NVML sees a card that answers. torch may still be unable to use it: the worker decides by what torch says."""
-    return any(not card.lost for card in probe().cards)
-
-
 class _Questions:
     """NVML's functions without its exceptions: what it does not tell is None. refused: the error numbers met so far."""
 

@@ -38,7 +38,6 @@ element.addEventListener("click", (event) => {
 });
 """
 PRESSED = "() => [window.loraGarageHubSet ?? '']"
-Updates = dict[Component, Any]
 # Of buttons that ask the hub, and take some seconds.
 ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
 
