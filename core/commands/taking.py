@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,9 @@ from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import ExportError, GarageError, RecipeError
-from core.export.exports import KINDS, Exports, ExportStatus, read_result
+from core.export.exports import KINDS, ExportResult, Exports, ExportStatus, read_result
 from core.export.llamacpp import tools
-from core.messages import msg
+from core.messages import Message, msg
 from core.runs.all import Runs
 from core.workspace.folder import Workspace, expand
 
@@ -105,16 +106,9 @@ def export(
     job.process.wait()
     result = read_result(job.folder) if status.state == "done" else None
     value: dict[str, Any] = {"passed": False, "message": status.message, "check": status.check}
-    if result and not as_json:
-        check = result.check
-        say(msg("command.export_proof", found=check.found))
-        for item in check.differences:
-            say(msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export))
-        for note in result.notes:
-            say(note)
-        say(msg("command.export_is", folder=job.folder, megabytes=round(result.bytes / 1e6)))
-    elif not as_json:
-        say(status.message or msg("export.went_away"))
+    if not as_json:
+        for sentence in _told(result, job.folder) if result else [status.message or msg("export.went_away")]:
+            say(sentence)
     is_done = result is not None
     if result:
         value = result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder)}
@@ -128,3 +122,12 @@ def export(
     if as_json:
         print_json(in_words(plain(value)))
     raise typer.Exit(0 if is_done else 1)
+
+
+def _told(result: ExportResult, folder: Path) -> Iterator[Message]:
+    """What was compared, and where it is."""
+    yield msg("command.export_proof", found=result.check.found)
+    for item in result.check.differences:
+        yield msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export)
+    yield from result.notes
+    yield msg("command.export_is", folder=folder, megabytes=round(result.bytes / 1e6))

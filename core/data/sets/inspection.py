@@ -28,7 +28,7 @@ from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Ro
 from core.data.sets.earliest import earliest
 from core.data.shapes.known import FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally
-from core.data.shapes.plain import as_json, plain
+from core.data.shapes.plain import Turns, as_json, plain
 from core.data.shapes.roles import Role, guess, renamed, require
 from core.errors import DataError
 from core.messages import Message, msg
@@ -114,24 +114,17 @@ def inspect_file(
     chat = overview.read_as(source) if source.chat else None
     names: dict[str, None] = dict.fromkeys(roles)
     hashes, places = array("q"), array("q")  # of good rows; their numbers and lines
-    listed: dict[str, list[Problem]] = {"error": [], "warning": []}
-    counts = {"error": 0, "warning": 0}
-    left, look = Tally(), Look()
+    problems, left, look = _Problems(limits.problems), Tally(), Look()
     files: Counter[str] = Counter()
     rows = 0
     before: tuple[Any, ...] = ()
-
-    def note(problem: Problem) -> None:
-        counts[problem.severity] += 1
-        if len(listed[problem.severity]) < limits.problems:
-            listed[problem.severity].append(problem)
 
     for item in items:
         if rows % CHECK_EVERY == 0:
             check()
         if isinstance(item, Problem):
             rows += item.row > 0
-            note(item)
+            problems.note(item)
             if item.row:
                 keep(Read(item.row, item.line, None, None, (item,)))
             continue
@@ -140,55 +133,70 @@ def inspect_file(
             names.update(dict.fromkeys(name for name in map(str, given) if name not in roles.values()))
             before = given
         files[item.file] += 1
-        example: Example | None = None
-        problems: list[Problem] = []
-        if turns := plain(item.values, item.format or chosen):  # most rows: no more is made of one than is needed
-            stored: str | None = as_json(turns)
-            if item.left:
-                left.add_each(item.left)
-        else:
-            example, problems = check_closely(item, item.format or chosen, left)
-            stored = example.as_json() if example else None
-            for problem in problems:
-                note(problem)
-        keep(Read(item.number, item.line, stored, item.values, problems))
+        stored, turns, example, its_own = _became(item, item.format or chosen, left)
+        for problem in its_own:
+            problems.note(problem)
+        keep(Read(item.number, item.line, stored, item.values, its_own))
         if stored is not None:
             hashes.append(hash(stored))
             if look.is_next():
                 look.add(item.number, example or Example.of(turns or []))
             places.extend((item.number, item.line or 0))
     again, duplicates = repeated(hashes, places, limits.problems)
-    counts["warning"] += duplicates
-    listed["warning"] = sorted(listed["warning"] + again, key=lambda problem: problem.row)
-    room = limits.problems - len(listed["error"])
-    problems = sorted(listed["error"] + listed["warning"][:room], key=lambda problem: problem.row)
+    notes = [*source.notes, *several.of_files(source, files), *([chat.note()] if chat else [])]
+    if not choices.columns:
+        notes += _guessed(roles)
     return DataReport(
         format=chosen,
         kind=source.kind,
         columns=tuple(names)[:100],
         rows=rows,
         good_rows=len(hashes),
-        problems=tuple(problems),
-        problem_count=counts["error"] + counts["warning"],
-        error_count=counts["error"],
+        problems=problems.listed(again),
+        problem_count=sum(problems.counts.values()) + duplicates,
+        error_count=problems.counts["error"],
         duplicates=duplicates,
         sha256=source.sha256,
         bytes=source.bytes,
         encoding=source.encoding,
         sheet=source.sheet,
         sheets=source.sheets,
-        notes=(
-            *source.notes,
-            *several.of_files(source, files),
-            *((chat.note(),) if chat else ()),
-            *(() if choices.columns else _guessed(roles)),
-        ),
+        notes=tuple(notes),
         guessed=bool(roles) and not choices.columns,
         roles=dict(roles),
         left_out=left.said(),
         chat=chat,
         findings=look.found(),
     )
+
+
+def _became(row: Row, format: Format, left: Tally) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
+    """What is kept of a row, None where it cannot be learned from; its turns, or the example that was made of it; its problems."""
+    if turns := plain(row.values, format):  # most rows: no more is made of one than is needed
+        if row.left:
+            left.add_each(row.left)
+        return as_json(turns), turns, None, []
+    example, problems = check_closely(row, format, left)
+    return example.as_json() if example else None, None, example, problems
+
+
+class _Problems:
+    """Of a file, counted; the first of each severity listed, errors before warnings where there are more than `most`."""
+
+    def __init__(self, most: int):
+        self._most, self.counts = most, {"error": 0, "warning": 0}
+        self._first: dict[str, list[Problem]] = {"error": [], "warning": []}
+
+    def note(self, problem: Problem) -> None:
+        self.counts[problem.severity] += 1
+        if len(self._first[problem.severity]) < self._most:
+            self._first[problem.severity].append(problem)
+
+    def listed(self, warnings: list[Problem]) -> tuple[Problem, ...]:
+        """In the order of rows, with warnings that were found after all rows had been read."""
+        errors = self._first["error"]
+        warned = sorted(self._first["warning"] + warnings, key=lambda problem: problem.row)[: self._most - len(errors)]
+        return tuple(sorted(errors + warned, key=lambda problem: problem.row))
 
 
 def _start(

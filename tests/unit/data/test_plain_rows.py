@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.data import formats
@@ -23,6 +23,8 @@ from core.data.shapes.plain import as_json, plain
 from core.errors import DataError
 from core.recipe import Format
 
+# Seen on a busy PC: "input generation is slow", which says nothing of the code.
+WHATEVER_IT_TAKES = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 NAMES = ["question", "Question ", "answer", "q", "context", "instruction", "input", "output", "response", "text", "label", "system",
          "history", "chosen", "rejected", "prompt", "completion", "image", "kto_tag", "note"]  # fmt: skip
 SAID = (
@@ -65,7 +67,7 @@ def said(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
     return *check(Row(7, row, 9), format, left), left.said()
 
 
-@settings(max_examples=400)
+@settings(WHATEVER_IT_TAKES, max_examples=400)
 @given(told=LIKELY | st.tuples(ROWS, st.sampled_from(FORMATS)))
 def test_the_short_way_says_what_the_long_one_says(told: tuple[dict[str, Any], Format]) -> None:
     row, format = told
@@ -108,7 +110,7 @@ def whole(file: Path) -> tuple[DataReport | str, list[Read]]:
 LINES = st.lists(LIKELY.map(lambda told: json.dumps(told[0], ensure_ascii=False)) | st.sampled_from(ODD), min_size=1, max_size=12)
 
 
-@settings(max_examples=100)
+@settings(WHATEVER_IT_TAKES, max_examples=100)
 @example(lines=ODD)
 @given(lines=LINES)
 def test_a_file_is_read_by_the_short_ways_as_by_the_long_ones(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
