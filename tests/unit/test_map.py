@@ -15,6 +15,13 @@ def test_every_room_is_named_once_and_none_that_is_not_there() -> None:
     assert len(rooms) > 15 and sorted(room for room, _, _ in ROWS) == sorted(rooms)
 
 
+def test_a_room_within_a_room_is_named_in_its_row() -> None:
+    within = [file.parent for house in ("core", "webui") for file in (PROJECT / house).glob("*/*/__init__.py")]
+    rows = {place: row for row in MAP.splitlines() for place, _, _ in ROWS if row.startswith(f"| `{place}/`")}
+    assert len(within) > 10
+    assert [inner for inner in within if f"`{inner.name}/`" not in rows[inner.parent.relative_to(PROJECT).as_posix()]] == []
+
+
 def test_rooms_stand_on_the_floors_that_are_held() -> None:
     """The numbers of the map have the order of the floors in test_architecture.py, and the same rooms side by side."""
     said = (PROJECT / "tests" / "unit" / "test_architecture.py").read_text("utf-8")
