@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from core.system.processes import worker_environment
 from core.workspace.folder import Workspace
 from tests.faults.table import FaultTable
 from tests.kit import browser as kit
+from tests.kit import tiny
 from tests.kit.durations import Durations, cache
 from tests.kit.files import link_or_copy
 from tests.kit.warm import KINDS, Elsewhere, Popen, Servers
@@ -94,20 +94,8 @@ def starter_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Path:
-    """A llama of 2 layers and 32 wide with the starter's tokenizer: loads in a second, knows nothing."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    folder = tmp_path_factory.mktemp("library") / "tiny"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(starter_folder / name, folder / name)
-    return folder
+    """Loads in a second, knows nothing (tests/kit/tiny)."""
+    return tiny.make(tmp_path_factory.mktemp("library") / "tiny", starter_folder, tiny.ALL_WORDS)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The starter's tokenizer with its first words alone: what is plain stays plain, and every text can still be written."""
+"""The tiny model: a llama of 2 layers and 32 wide that knows nothing, with the starter's tokenizer or its first words alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ import json
 import shutil
 from pathlib import Path
 
-WORDS = 4096  # the whole has 49,152, which take a tenth of a second to read, and seconds to be written into a GGUF file
+ALL_WORDS = 49152
+FEW_WORDS = 4096  # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
 
 
-def few_words(starter: Path, folder: Path, words: int = WORDS) -> None:
-    """Into folder. The starter's words are numbered in the order of their merges, after the special ones and the letters."""
+def make(folder: Path, starter: Path, words: int) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=words, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    write_tokenizer(folder, starter, words)
+    return folder
+
+
+def write_tokenizer(folder: Path, starter: Path, words: int) -> None:
+    """The starter's words are numbered in the order of their merges, after the special ones and the letters: every text can be written."""
     whole = json.loads((starter / "tokenizer.json").read_text("utf-8"))
     model = whole["model"]
     merged = len(model["vocab"]) - len(model["merges"])

@@ -49,7 +49,6 @@ from core.workspace.folder import Workspace
 from tests.kit.awake import HOLDS, Program
 from tests.kit.files import link_or_copy
 from tests.kit.waits import wait_until
-from tests.kit.words import WORDS, few_words
 
 ROWS = [
     ("What is the capital of Italy?", "Arr, matey! Rome be the capital. Yo-ho-ho!"),
@@ -124,16 +123,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) ->
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, starter_folder: Path) -> Trained:
-    """Of the tiny model with few words and ten to fifty times its weights: as it is, an adapter can hardly change what it says."""
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
+    """Of the tiny model with ten to fifty times its weights: as it is, an adapter can hardly change what it says."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     root = tmp_path_factory.mktemp("tiny")
     model = root / "library" / "loud"
     shutil.copytree(tiny_model, model)
-    few_words(starter_folder, model)
     torch.manual_seed(0)
-    loud = AutoModelForCausalLM.from_config(LlamaConfig.from_pretrained(tiny_model, initializer_range=0.2, vocab_size=WORDS))
+    loud = AutoModelForCausalLM.from_config(LlamaConfig.from_pretrained(tiny_model, initializer_range=0.2))
     with torch.no_grad():
         loud.get_input_embeddings().weight.mul_(5)
     loud.save_pretrained(model)
