@@ -37,6 +37,7 @@ from core.models.known import known_models
 KINDS = {
     "torch": (
         "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "core.export.llamacpp.convert", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pace",
     ),
     "web": ("webui", "tests.kit.hostile_app"),
@@ -45,6 +46,7 @@ KINDS = {
 # What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not know.
 READ_EARLY = ("TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")
 READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
+CONVERTER = "core.export.llamacpp.convert"  # which has a gguf of its own, llama.cpp's
 MEASURED, SAID = "core.trial.pace_probe", "tests.kit.pace"  # an app is told a pace: a page shows it whatever it is
 MOST = 1 << 20  # bytes of a message
 ROOM = "." * 4000  # in a server's command line, for that of its children
@@ -430,6 +432,9 @@ def child(asked: dict[str, Any], files: list[int]) -> None:
         os.chdir(asked["cwd"])
         random.seed()
         sys.argv = list(asked["argv"])
+        if sys.argv[0] == CONVERTER:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "gguf"]:
+                del sys.modules[name]
         if "servers" in asked:
             Popen.servers, Popen.in_an_app = Elsewhere(*asked["servers"]), True
             subprocess.Popen = Popen
