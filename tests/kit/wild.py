@@ -72,6 +72,8 @@ PLAIN = {
     "customer and agent": Shape("a.csv", "Customer Message,Agent Reply,Date\nWhy?,So.,2025-03-01\n", PAIR, ("date",)),
     "src, tgt": Shape("a.tsv", "src\ttgt\nWhy?\tSo.\n", PAIR),
     "user, bot": Shape("a.csv", "user,bot\nWhy?,So.\n", PAIR),
+    "a title above a table, links and a number beside it": Shape("a.csv", "About these questions,,,\n,,,\nurl_source,question_text,answer_text,question_id\nhttps://example.org/a-page,Why?,So.,q-1\n", PAIR, ("", "url_source", "question_id")),
+    "a system prompt beside a prompt": Shape("a.csv", "system_prompt,user_prompt,expected_output\nBe brief.,Why?,So.\n", ["s Be brief. | u Why? | a So."]),
     "problem, solution": Shape("a.jsonl", Lines([{"problem": "Why?", "solution": "So."}]), PAIR),
     "context, question, answer": Shape("a.jsonl", Lines([{"context": "It rains.", "question": "Why?", "answer": "So."}]), ["u It rains.\n\nWhy? | a So."]),
     "a pair of translations": Shape("a.jsonl", Lines([{"translation": {"en": "Where are we now?", "de": "Wo sind wir denn jetzt bloß?"}}]), ["u Where are we now? | a Wo sind wir denn jetzt bloß?"]),

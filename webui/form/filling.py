@@ -37,7 +37,8 @@ class Fillings:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
             filling, updates = self._opened(paths[0], given)
-            filling.values["file_notice"] = filling.values.pop("notice")  # said where it was dropped
+            told = filling.values.pop("notice")  # said where it was dropped, unless step 3 says which file is needed
+            filling.values["file_notice"] = told if filling.values.get("data", True) else shown("")
             return filling, {data.file: None, **updates}
         reading = given.get(READING)
         added, problem = data.add(

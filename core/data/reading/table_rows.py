@@ -11,6 +11,7 @@ from typing import Any
 
 from core.data.reading.rows import Limits, Problem, Raw, Source, column_names, too_big
 from core.data.reading.zips import seekable
+from core.data.shapes.left_out import Loss
 from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
@@ -51,7 +52,7 @@ class _LongRecord(Exception):
     pass
 
 
-def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
+def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
     assert source.delimiter is not None
     # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
@@ -79,6 +80,9 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                     yield Problem(row=row, line=begins, text=msg("data.csv_stray_quote"))
                 continue
             if not record or not record[-1].strip():
+                if header is None and len(record) > 2 and sum(map(bool, map(str.strip, record))) == 1:  # a title, as wide as the table
+                    yield Loss("above")
+                    continue
                 while record and not record[-1].strip() and (header is None or len(record) > len(header)):
                     record.pop()  # Excel pads rows with empty cells
                 if not any(cell.strip() for cell in record) and (header is None or not record):

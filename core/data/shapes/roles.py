@@ -58,6 +58,7 @@ _ABOUT = frozenset(
 )
 _NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
 _WORDS = re.compile(r"[^\W_]+")
+_LINK = re.compile(r"\s*https?://\S+\s*$")
 _WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\d_]+")
 
 
@@ -97,7 +98,7 @@ def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
     found = {}
     for name in names:
         values = [row.values[name] for row in rows if says(row.values.get(name))]
-        if values and all(isinstance(value, str) for value in values) and 2 * len(values) >= len(rows):
+        if values and all(isinstance(value, str) and not _LINK.match(value) for value in values) and 2 * len(values) >= len(rows):
             found[name] = median(len(_WORD_OR_SIGN.findall(value)) for value in values)
     return found
 
@@ -113,11 +114,10 @@ def _last_meaning(name: str) -> Role | None:
     parts = _WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     if parts and parts[-1] in _ABOUT:
         return None
-    for word in reversed([part for part in parts if part not in ("q", "a")]):
-        for role, words in _NAMES.items():
-            if word in words:
-                return role
-    return None
+    if "system" in parts:  # a system prompt asks nothing
+        return "system"
+    meant = [role for part in reversed(parts) if part not in ("q", "a") for role, words in _NAMES.items() if part in words]
+    return next((role for role in meant if role != "text"), next(iter(meant), None))  # the text of a question is a question
 
 
 def parse(written: str) -> dict[str, Role]:

@@ -351,7 +351,7 @@ def test_what_stands_beside_the_rows_is_named(tmp_path, before, after):
 
 def test_what_stands_behind_rows_of_which_the_last_is_broken_is_still_named(tmp_path):
     _, problems = read(write(tmp_path, "a.json", json.dumps({"rows": [*ROWS, 3], "version": 2})))
-    assert [problem.row for problem in problems] == [4, 0] and "“version” beside the rows, 1 times" in str(problems[1].text)
+    assert [problem.row for problem in problems] == [4, 0] and "“version” beside the rows (1)" in str(problems[1].text)
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1e99999999999999999999", r'"half \ud83d"', "[" * 70 + "]" * 70])
