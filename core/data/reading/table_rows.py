@@ -80,7 +80,9 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
                     yield Problem(row=row, line=begins, text=msg("data.csv_stray_quote"))
                 continue
             if not record or not record[-1].strip():
-                if header is None and len(record) > 2 and sum(map(bool, map(str.strip, record))) == 1:  # a title, as wide as the table
+                if (
+                    header is None and len(record) > 2 and sum(map(bool, map(str.strip, record))) == 1
+                ):  # a title, as wide as the table
                     yield Loss("above")
                     continue
                 while record and not record[-1].strip() and (header is None or len(record) > len(header)):

@@ -24,7 +24,7 @@ from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.errors import DataError
 from core.recipe import Format
 
-_REPORT_VERSION = 10  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 11  # raised where inspect_file would say something else about the same bytes
 
 
 class Readings:

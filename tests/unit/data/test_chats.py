@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -161,6 +162,21 @@ def test_an_impossible_date_and_an_export_that_breaks_off_lose_nothing(tmp_path)
     file.write_text(whole + "11/03/2025, 21:2", "utf-8")
     ((asked, answered),) = conversations(file)
     assert asked == EXPECTED[0][0] and answered[1] == "On my way\nSave me a seat\n11/03/2025, 21:2"
+
+
+def test_names_from_right_to_left_and_the_first_second_of_1970_are_a_chat_like_any(tmp_path) -> None:
+    file = tmp_path / "a.txt"
+    talk = ("\u202bמרים\u202c: מה שלומך?", "يوسف \u200f: بخير", "\u202bמרים\u202c: יופי", "يوسف \u200f: مع السلامة")
+    file.write_text("".join(f"\u200f1/1/1970, 0:0{minute} - {said}\n" for minute, said in enumerate(talk)), "utf-8")
+    assert conversations(file, pseudonyms=False) == [
+        [("user", "מה שלומך?"), ("assistant", "بخير"), ("user", "יופי"), ("assistant", "مع السلامة")]
+    ]
+    report = inspect_file(file, choices=Choices(voice="מרים"))
+    assert report.chat and [person.name for person in report.chat.people] == ["מרים", "يوسف"]
+    telegram = [{"id": i, "type": "message", "date_unixtime": str(i), "date": "1970-01-01T00:00:00", "from": who, "from_id": who, "text": "x"}
+                for i, who in enumerate(("\u202eJo", "Eva"))]  # fmt: skip
+    (export := tmp_path / "result.json").write_text(json.dumps({"messages": telegram}), "utf-8")
+    assert inspect_file(export).good_rows == 1
 
 
 def test_a_day_above_twelve_tells_which_number_is_the_month(tmp_path) -> None:

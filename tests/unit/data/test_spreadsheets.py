@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
-from tests.kit.office import ods, xlsx
+from tests.kit.office import ods, xlsx, zipped
 
 FAQ = [["Frage", "Antwort", "Datum"], ["Was kostet es?", "Zwölf Euro.", 45728.5], ["Wann ist offen?", "Täglich ab 8:30.", 45729]]
 
@@ -134,6 +136,20 @@ def test_a_formula_gives_its_stored_value_and_one_without_is_said(tmp_path: Path
     path = written(tmp_path, "a.xlsx", sheet)
     assert read(path)[0][0].values == {"question": "seen", "answer": "4", "sum": ""}
     assert "Formulas without a stored value: 1." in str(probe(path).notes[0])
+
+
+def test_macros_links_to_other_files_and_entities_of_a_workbook_are_inert(tmp_path: Path) -> None:
+    secret = written(tmp_path, "secret.txt", b"what nobody gave").as_uri()
+    linked = '<row r="2"><c r="A2"><f>[1]S!A1</f><v>4</v></c><c r="B2" t="str"><f>[1]S!B1</f><v>kept</v></c></row>'
+    with zipfile.ZipFile(io.BytesIO(xlsx({"S": [["question", "answer"]]}, raw_rows=linked))) as archive:
+        parts: dict[str, str | bytes] = {name: archive.read(name) for name in archive.namelist()}
+    parts |= {"xl/vbaProject.bin": b"\xd0\xcf\x11\xe0 Auto_Open", "xl/externalLinks/externalLink1.xml": f'<x r="{secret}"/>'}
+    assert read(written(tmp_path, "a.xlsm", zipped(parts)))[0][0].values == {"question": "4", "answer": "kept"}
+    laughs = f'<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "{"&a;" * 9}"><!ENTITY s SYSTEM "{secret}">]>'
+    for entity in ("&b;", "&s;"):
+        sheet = bytes(parts["xl/worksheets/sheet1.xml"]).replace(b">kept<", f">{entity}<".encode())
+        with pytest.raises(DataError, match="unrecognized entity"):
+            read(written(tmp_path, "b.xlsx", zipped(parts | {"xl/worksheets/sheet1.xml": laughs.encode() + sheet})))
 
 
 def test_a_cell_larger_than_a_row_is_a_problem_and_reading_goes_on(tmp_path: Path) -> None:
