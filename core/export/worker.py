@@ -352,7 +352,7 @@ class Exporter:
         config = files.read_object(model_folder / "config.json")
         lora_kinds.refuse(adapter, config)
         if self.request.base_gguf:
-            theirs, ours = headers.of_gguf(Path(self.request.base_gguf)), ModelShape.from_config(config)
+            theirs, ours = headers.of_gguf(Path(self.request.base_gguf), whole=True), ModelShape.from_config(config)
             if theirs.hidden_size != ours.hidden_size:
                 found = {"found": theirs.hidden_size, "expected": ours.hidden_size}
                 raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **found)

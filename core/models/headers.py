@@ -223,13 +223,17 @@ _SETTINGS = {
 }  # fmt: skip
 
 
-def of_gguf(path: Path) -> ModelShape:
-    """The shape of a GGUF file. It is trained from its dequantised weights, so they count in 16 bit. Raises ModelError."""
+def of_gguf(path: Path, whole: bool = False) -> ModelShape:
+    """The shape of a GGUF file. It is trained from its dequantised weights, so they count in 16 bit. whole: refuse one that ends before its
+    last tensor begins, too. Raises ModelError."""
     try:
         with path.open("rb") as file:
-            settings, tensors = _gguf_header(file)
+            settings, tensors, last = _gguf_header(file)
+            least, found = file.tell() + last, path.stat().st_size
     except (OSError, ValueError, struct.error, MemoryError, UnicodeDecodeError):
         raise ModelError("shape.bad_header", file=path.name) from None
+    if whole and least > found:
+        raise ModelError("shape.cut_short", file=path.name, size=found, wanted=least)
     family = str(settings.get("general.architecture", ""))
     config: dict[str, Any] = {"model_type": _FAMILIES.get(family, family)}
     config |= {name: value for name, key in _SETTINGS.items() if (value := settings.get(f"{family}.{key}"))}
@@ -242,8 +246,8 @@ def of_gguf(path: Path) -> ModelShape:
     return shape.with_held(Held(params=params, four_bit=params - sum(tensor.count for tensor in kept)))
 
 
-def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor]]:
-    """Settings (a list as its length) and tensors. Raises ValueError for what is no GGUF 2 or 3."""
+def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor], int]:
+    """Settings (a list as its length), tensors, and where behind the header the last of them begins. Raises ValueError for what is no GGUF 2 or 3."""
     magic, version, tensors, settings = struct.unpack("<4sIQQ", file.read(24))
     if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MOST:
         raise ValueError("no GGUF")
@@ -276,15 +280,15 @@ def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor]]:
     for _ in range(settings):
         name = word()
         found[name] = value(number("I"))
-    listed = []
+    listed, last = [], 0
     for _ in range(tensors):
         name, dimensions = word(), number("I")
         if dimensions > 8:
             raise ValueError("too many dimensions")
         size = tuple(number("Q") for _ in range(dimensions))
         listed.append(Tensor(name, str(number("I")), size))
-        number("Q")
-    return found, listed
+        last = max(last, number("Q"))
+    return found, listed, last
 
 
 def _unknown(kind: int) -> Any:

@@ -36,6 +36,7 @@ from core.errors import BusyError, ExportError, ModelError, RunError, StopReques
 from core.export import elsewhere, gguf, layers, merge, pairs, proof, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
+from core.export.llamacpp import tools
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
 from core.messages import CORE_LOCALES, msg
 from core.models import adapters, starter, weights
@@ -46,6 +47,7 @@ from core.runs.run_json import RunFacts
 from core.system import machine
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.faults import scripted
 from tests.kit.awake import HOLDS, Program
 from tests.kit.files import link_or_copy
 from tests.kit.waits import wait_until
@@ -368,6 +370,38 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
     status, job = carry_out(workspace, run, "merged")
     assert status.state == "done", status.message
     assert (status.check.own_prompts, status.check.prompts) == (False, 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "answers", "key"),
+    [
+        ("convert", 0, False, "gguf.died"),  # sys.exit(0) in a checkout of the person's own
+        ("convert", 0, True, "gguf.no_file"),
+        ("questions", -11, False, "gguf.died"),  # as it loads: a segmentation fault
+    ],
+)
+def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_are_one_sentence_and_no_export(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch, step: str, code: int, answers: bool, key: str
+) -> None:
+    def run(arguments: list[str], log: Path, check: Callable[[], None]) -> tuple[int, str]:
+        """In place of the process: each before `step` does its work."""
+        asked = json.loads(Path(arguments[-2]).read_text("utf-8"))
+        is_it = arguments[1].endswith(step)
+        if not is_it:
+            scripted.file(Path(asked["out"]))
+        if answers or not is_it:
+            Path(arguments[-1]).write_text("{}")
+        return (code if is_it else 0), "INFO:hf-to-gguf:Model successfully exported to x.gguf"
+
+    monkeypatch.setattr("core.export.llamacpp.tools.obtain", lambda *_: tools.Tools(Path(), Path()))
+    monkeypatch.setattr("core.export.llamacpp.child.run", run)
+    monkeypatch.setattr("core.export.llamacpp.proof.PROMPTS", 1)
+    status, job = carry_out(tiny.workspace, tiny.run, "gguf", quant="q4_k_m")
+    assert (status.state, status.message.key) == ("failed", key) and not job.build.exists()
+    assert not list(tiny.workspace.exports.glob("*q4_k_m"))
+    for language in ("en", "zh"):
+        said = status.message.render(language)
+        assert "{" not in said and (answers or str(code) in said)
 
 
 def test_a_type_that_only_llama_cpp_writes_is_refused_before_the_work_where_it_is_not_wanted(tiny: Trained) -> None:

@@ -3,6 +3,7 @@ reached, these tests are skipped with pip's reason. The starter is tuned for a f
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -235,8 +236,10 @@ def carry_out(
 
 
 def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(tools: Tools, tiny_model: Path, tmp_path: Path) -> None:
-    """In a folder whose letters no code page of Windows has together."""
-    workspace = with_tools(tmp_path / "Zürich – 中", tiny_model.parent)
+    """In a folder whose letters no code page of Windows has together, and elsewhere by a path of more than 260 characters."""
+    place = tmp_path / "Zürich – 中" if os.name == "nt" else tmp_path / "Zürich – 中 🏴" / ("long " * 30) / ("path " * 30)
+    place.mkdir(parents=True)
+    workspace = with_tools(place / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     assert Exports(workspace).usual_quant() == QUANTS[0] == "q4_k_m"
     status, job = carry_out(workspace, run, "q4_k_m")
@@ -287,6 +290,12 @@ def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base(tools: Too
     assert carry_out(workspace, run, "q4_k_m", "gguf-lora")[0].state == "done"
     (made,) = Exports(workspace).list(run.id)
     own = (workspace.exports / made.name / "tiny-q4_k_m.gguf").rename(tmp_path / "自己的 base.gguf")
+    whole = own.read_bytes()
+    for size in (len(whole) // 2, 1000):
+        own.write_bytes(whole[:size])
+        status, _ = carry_out(workspace, run, None, "gguf-lora", base_gguf=own)
+        assert status.state == "failed" and status.message.key in ("shape.cut_short", "shape.bad_header"), status
+    own.write_bytes(whole)
     status, _ = carry_out(workspace, run, None, "gguf-lora", base_gguf=own, strength=0.5)
     assert status.state == "done", status.message
     newest = Exports(workspace).list(run.id)[0]

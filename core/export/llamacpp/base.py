@@ -61,7 +61,7 @@ def bring(
     file = file.expanduser().absolute()
     if not file.is_file():
         raise ExportError("gguf.base_no_file", file=file)
-    shape = headers.of_gguf(file)
+    shape = headers.of_gguf(file, whole=True)
     called = name or names.slug(file.stem, fallback="model")
     if not NAME.fullmatch(called) or names.is_reserved(called):
         raise ExportError("gguf.base_name", found=called[:100])

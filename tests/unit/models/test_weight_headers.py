@@ -237,6 +237,18 @@ def test_a_broken_gguf_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     assert caught.value.message.key == "shape.bad_header"
 
 
+def test_a_gguf_that_is_cut_short_is_told_before_it_is_worked_with(tmp_path: Path) -> None:
+    """Its header is whole: seen only minutes later, when llama.cpp had it to read."""
+    file = gguf(tmp_path / "m.gguf")
+    assert headers.of_gguf(file, whole=True) == headers.of_gguf(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert headers.of_gguf(file)
+    with pytest.raises(ModelError) as caught:
+        headers.of_gguf(file, whole=True)
+    assert caught.value.message.key == "shape.cut_short" and "{" not in caught.value.message.render("zh")
+
+
 def test_a_gguf_of_words_alone_is_one_sentence(tmp_path: Path) -> None:
     """As llama.cpp's own test vocabularies: no tensor."""
     whole = gguf(tmp_path / "m.gguf", tied=True).read_bytes()
