@@ -6,6 +6,7 @@ A hard link where both lie on one disk, so that the file takes its room once, an
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def _place(file: Path, target: Path, models: Path) -> Path:
         there = [folder for folder in (target.parent, target.parent.parent, models) if folder.is_dir()]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):  # by one that was killed
+                left.unlink()
             files.link_or_copy(file, aside)
             files.rename(aside, target)
         finally:

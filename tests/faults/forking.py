@@ -1,6 +1,6 @@
 """Workers by fork: a process that has imported everything once and forks one worker after the other, each with its fault.
 
-    python -m tests.faults.forking real|fake|export
+    python -m tests.faults.forking real|fake|export|gguf    gguf: an export with llama.cpp scripted
 
 A line of JSON in, on stdin:  {workspace, run, nth, act: "kill" | "full" | null, lasts, after_s}
     run: the id of a run, or the request.json of an export
@@ -71,7 +71,8 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     from tests.faults import layer
 
     folder = Path(asked["workspace"])
-    named = Path(asked["run"]).with_name("export.log") if kind == "export" else folder / "runs" / asked["run"] / "train.log"
+    exports = kind in ("export", "gguf")
+    named = Path(asked["run"]).with_name("export.log") if exports else folder / "runs" / asked["run"] / "train.log"
     log = os.open(named, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -79,8 +80,12 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
         from tests.faults import fake_worker
 
         worker._train = fake_worker.train
-    main = export_worker.main if kind == "export" else worker.main
-    sys.argv = ["worker", asked["run"]] if kind == "export" else ["worker", "--workspace", asked["workspace"], asked["run"]]
+    if kind == "gguf":
+        from tests.faults import scripted
+
+        scripted.install()
+    main = export_worker.main if exports else worker.main
+    sys.argv = ["worker", asked["run"]] if exports else ["worker", "--workspace", asked["workspace"], asked["run"]]
     act = layer.killed if asked["act"] == "kill" else layer.full_disk
     fault = layer.Fault(folder, asked["nth"], act, asked["lasts"])
     try:

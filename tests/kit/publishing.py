@@ -26,7 +26,7 @@ class TakingHub(FakeHub):
         self.failing: dict[str, int] = {}  # by step: whoami, create, preupload, batch, put, verify, commit
         self.cut_put_after: int | None = None  # the line breaks after so many bytes of a large file, `cuts_left` times
         self.cuts_left = 0
-        self.stalls_puts = False  # a large file is read no further than its first CHUNK, until `release`
+        self.stalls: str | None = None  # a step that gets no answer until `release`; of "put", the file's first CHUNK is read
         self.between: Any = None  # called before a commit is judged: somebody else's work
         self.commits: list[str] = []  # what each is called
 
@@ -62,7 +62,14 @@ class TakingHandler(Handler):
         if status:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self._answer(status, b'{"error": "a text of the server"}', hub.headers)
+        elif hub.stalls == step != "put":
+            self._stall()
+            return False
         return not status
+
+    def _stall(self) -> None:
+        self.fake.release.wait(60)
+        self.close_connection = True
 
     def _json(self, value: Any) -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -114,10 +121,8 @@ class TakingHandler(Handler):
             if not (piece := self.rfile.read(min(CHUNK, length - len(content)))):
                 return  # whoever sent it is gone
             content += piece
-            if hub.stalls_puts:
-                hub.release.wait(60)
-                self.close_connection = True
-                return
+            if hub.stalls == "put":
+                return self._stall()
             if hub.cut_put_after is not None and hub.cuts_left and len(content) >= hub.cut_put_after:
                 hub.cuts_left -= 1
                 self.close_connection = True

@@ -24,6 +24,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.run_json import RunFacts
 from core.workspace.folder import Workspace
+from tests.faults.table import FaultTable
 from tests.kit.hub import NO_TENSORS
 from tests.kit.publishing import TakingHub
 from tests.kit.waits import wait_until
@@ -309,7 +310,7 @@ def test_a_cancel_and_a_kill_leave_nothing_to_see_and_what_had_arrived_is_not_se
         publishing.start(result, REPO)
         return wait_until(lambda: hub.steps().count("put") > before and publishing.status(result.name).pid, 60)
 
-    hub.stalls_puts = True
+    hub.stalls = "put"
     pid = stalled()
     with pytest.raises(BusyError):
         publishing.start(result, REPO)
@@ -319,7 +320,7 @@ def test_a_cancel_and_a_kill_leave_nothing_to_see_and_what_had_arrived_is_not_se
     psutil.Process(stalled()).kill()
     status = publishing.wait(result.name)
     assert (status.state, status.message.key) == ("failed", "export.went_away") and hub.commits == []
-    hub.stalls_puts = False
+    hub.stalls = None
     hub.requests.clear()
     seen: list[ExportStatus] = []
     publishing.start(result, REPO)
@@ -329,6 +330,37 @@ def test_a_cancel_and_a_kill_leave_nothing_to_see_and_what_had_arrived_is_not_se
     assert hub.repos[REPO]["model-00001-of-00002.safetensors"] == weights(5)
     for file in workspace.root.parent.rglob("*"):
         assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.full
+@pytest.mark.spawn
+@pytest.mark.parametrize("step", ["whoami", "create", "preupload", "batch", "put", "verify", "commit"])
+def test_killed_or_cancelled_at_each_step_nothing_is_seen_the_export_stays_and_the_next_one_arrives(
+    hub: TakingHub, workspace: Workspace, step: str, faults: FaultTable
+) -> None:
+    files = {"model.safetensors": weights(5), "config.json": b"{}"}
+    result, publishing = exported(workspace, "merged", files), Publishing(workspace)
+    folder = workspace.exports / result.name
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    marks = {"whoami": "whoami", "create": "/repos/create", "batch": "/objects/batch", "put": "PUT ", "verify": "/verify"}
+    for how in ("killed", "cancelled"):
+        hub.stalls = step
+        hub.requests.clear()
+        publishing.start(result, REPO)
+        wait_until(lambda: any(marks.get(step, f"/{step}/") in asked for asked in hub.requests), 60)
+        worker = psutil.Process(publishing.status(result.name).pid)
+        if how == "killed":
+            worker.kill()
+            assert publishing.wait(result.name).message.key == "export.went_away"
+        else:
+            assert publishing.cancel(result.name).message.key == "publish.cancelled"
+        wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)  # noqa: B023
+        assert hub.commits == [] and not any(hub.repos.values())
+        faults.add(f"{how} at {step}", "publishing")
+    hub.stalls = None
+    publishing.start(result, REPO)
+    assert publishing.wait(result.name).state == "done" and set(hub.repos[REPO]) >= {"model.safetensors", "config.json"}
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_the_timeouts_are_those_of_the_client_that_huggingface_hub_uses(hub: TakingHub) -> None:
