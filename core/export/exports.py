@@ -454,6 +454,16 @@ class Exports:
         name = self.request(self.runs.get(run_id), to, quant, checkpoint, strength=strength).name
         return self._job(name).status(self._started.get(name))
 
+    def attempts(self, run_id: str) -> Sequence[tuple[ExportRequest, ExportStatus]]:
+        """The newest attempt at each export of a run, of whatever strength, that is at work or came to nothing."""
+        found = []
+        for folder in sorted((self.workspace.exports / ".jobs").glob("*")):
+            asked = files.read_model(ExportRequest, folder / "request.json") if folder.name.startswith(f"{run_id}-") else None
+            if asked and asked.run == run_id and asked.name == folder.name:
+                status = JobFolder(folder).status(self._started.get(asked.name))
+                found += [(asked, status)] if status and status.state != "done" else []
+        return found
+
     def cancel(
         self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
     ) -> ExportStatus | None:

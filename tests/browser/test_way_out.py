@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core import files
-from core.export.exports import ExportCheck, ExportResult, ExportStatus, JobFolder
+from core.export.exports import ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder
 from core.messages import msg
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
@@ -89,8 +89,10 @@ def test_a_run_is_taken_elsewhere(chrome: Browser, app: kit.App, workspace: Work
 
 def at_work_and_cancelled(page: Page, workspace: Workspace, run: str) -> None:
     """Its phase and the time left of it and of what follows, by the earlier export's phases; then Cancel, to which the worker agrees."""
-    job = JobFolder(workspace.exports / ".jobs" / f"{run}-gguf-q8_0")
+    asked = ExportRequest(workspace=str(workspace.root), run=run, kind="gguf", quant="q8_0")
+    job = JobFolder(workspace.exports / ".jobs" / asked.name)
     job.path.mkdir(parents=True)
+    files.replace(job.path / "request.json", asked.model_dump_json())
     with job.lock():
         status = ExportStatus(
             state="running", stage="merging", fraction=0.5, phase=1, phase_since=time.time() - 5, since=time.time() - 6

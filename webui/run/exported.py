@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from core.export import elsewhere
-from core.export.exports import ExportCheck, ExportResult, ExportStatus
+from core.export.exports import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.export.ollama.giving import Gift
 from core.system import file_window
 from webui.kit import format
@@ -45,9 +45,14 @@ def name_of(form: str, w: Wording) -> str:
     return f"{w.t(f'way_out.short_{kind}')} {quant.upper()}".strip()
 
 
-def attempt(form: str, status: ExportStatus, left: tuple[float | None, float | None], w: Wording) -> Html:
+def named(what: ExportRequest | ExportResult, w: Wording) -> str:
+    """As `name_of`, with the strength that is not the usual one: "Merged model × 0.8"."""
+    name = name_of(form_of(what.kind, what.quant), w)
+    return name if what.strength == 1 else f"{name} × {what.strength:g}"
+
+
+def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | None], w: Wording) -> Html:
     """left: seconds of the phase, and of all."""
-    name = name_of(form, w)
     if not status.active:
         return notice(
             w.t("way_out.ended", form=name, message=w.of(status.message)), "plain" if status.state == "cancelled" else "bad"
@@ -74,7 +79,7 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
     first, others = told[:shown], told[shown:]
     return tag(
         "div",
-        tag("div", tag("h3", name_of(form_of(done.kind, done.quant), w)), verdict(done.check, w), class_="lg-run-head"),
+        tag("div", tag("h3", named(done, w)), verdict(done.check, w), class_="lg-run-head"),
         muted(" · ".join((format.moment(done.created), size, done.base))),
         tag("p", w.of(done.check.found)),
         *(_to_copy(each, w) for each in first),

@@ -17,7 +17,7 @@ from webui.kit import format
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
-from webui.run.exported import form_of, name_of
+from webui.run.exported import named
 from webui.state.services import Services
 
 MOST_SHOWN = 200  # files
@@ -87,7 +87,7 @@ class PublishPanel:
         )
 
     def _name(self, result: ExportResult) -> str:
-        return name_of(form_of(result.kind, result.quant), self.w)
+        return named(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, opened: gr.State) -> None:

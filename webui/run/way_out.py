@@ -14,7 +14,7 @@ import psutil
 
 from core.errors import GarageError
 from core.export import lmstudio, room
-from core.export.exports import KINDS, QUANTS, ExportResult, ExportStatus
+from core.export.exports import KINDS, QUANTS, ExportRequest, ExportResult, ExportStatus
 from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
 from core.export.ollama.giving import Gift
@@ -29,6 +29,7 @@ from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.run import exported
 from webui.run.exported import form_of
+from webui.run.finer import Finer
 from webui.run.publish import PublishPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
@@ -43,12 +44,13 @@ FORMS: dict[str, tuple[str, ...]] = {
     "python": ("merged", "adapter"),
     "hub": ("adapter", "merged", *GGUF),
 }
-Found = tuple[Sequence[ExportResult], dict[tuple[str, str | None], ExportStatus]]
+Found = tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus]]]
 
 
 class WayOut:
     def __init__(self, services: Services, wording: Wording, opened: gr.State):
         self.services, self.w, self.opened = services, wording, opened
+        self.finer = Finer(wording)
         self.hub = PublishPanel(services, wording, lambda look: self._found(look)[0])
         self._looked: tuple[Snapshot, str, Found] | None = None
 
@@ -64,6 +66,7 @@ class WayOut:
                 self.about = gr.HTML("", visible=False, elem_id="export-about")
                 with gr.Accordion(w.t("way_out.forms"), open=False, visible=False, elem_id="export-forms-fold") as self.fold:
                     self.form = gr.Radio([], **w.named("way_out.form", "export-form"))
+                self.finer.build()
                 with gr.Row(elem_classes="lg-tight"):
                     self.start = gr.Button(w.t("way_out.start"), variant="primary", visible=False, elem_id="export-start")
                     self.cancel = gr.Button(w.t("way_out.cancel"), visible=False, elem_id="export-cancel")
@@ -102,7 +105,7 @@ class WayOut:
         """Exports of the run that is open, read once for all parts of one look."""
         row = self._row(look)
         if row is None:
-            return (), {}
+            return (), ()
         known = self._looked
         if known is None or known[0] is not look.snapshot or known[1] != row.id:
             self._looked = known = look.snapshot, row.id, self.services.snapshots.exports(row.id)
@@ -113,18 +116,18 @@ class WayOut:
 
     def _at_work(self, look: ViewContext) -> bool:
         given = self._gift(look)
-        return bool(given and given.active) or any(status.active for status in self._found(look)[1].values())
+        return bool(given and given.active) or any(status.active for _, status in self._found(look)[1])
 
     def _progress(self, look: ViewContext) -> Update:
         row, attempts = self._row(look), self._found(look)[1]
         if row is None or not attempts:
             return shown("")
-        before = self.services.exports.list() if any(status.active for status in attempts.values()) else ()
+        before = self.services.exports.list() if any(status.active for _, status in attempts) else ()
         told = []
-        for (kind, quant), status in attempts.items():
-            like = self._like(before, kind, quant, row.model) if status.active else None
+        for asked, status in attempts:
+            like = self._like(before, asked.kind, asked.quant, row.model) if status.active else None
             left = room.seconds_left(status, like[0].phases if like else (), like[1] if like else 1.0)
-            told.append(exported.attempt(form_of(kind, quant), status, left, self.w))
+            told.append(exported.attempt(exported.named(asked, self.w), status, left, self.w))
         return shown(join(told))
 
     def _like(self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str) -> tuple[ExportResult, float] | None:
@@ -140,13 +143,16 @@ class WayOut:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller) -> None:
-        told = [self.about, self.form, self.fold, self.start]
-        self.where.input(self.choose, [self.opened, self.where], told, **AT_ONCE)
-        self.opened.change(self.choose, [self.opened, self.where], told, **AT_ONCE)
+        told = [self.about, self.form, self.fold, self.start, *self.finer.told]
+        asked = [self.opened, self.where, self.finer.base]
+        self.where.input(self.choose, asked, told, **AT_ONCE)
+        self.opened.change(self.choose, asked, told, **AT_ONCE)
         self.where.input(lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **AT_ONCE)
         self.hub.wire(pulse, self.opened)
         self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **AT_ONCE)
-        pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form], [self.notice], **CONTROL))
+        for field in (self.form, self.finer.base):
+            field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **AT_ONCE)
+        pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL))
         pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
         pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
@@ -156,17 +162,19 @@ class WayOut:
         usual = form_of("gguf", self.services.exports.usual_quant())
         return (usual, *(form for form in forms if form != usual)) if forms[:1] == GGUF[:1] else forms
 
-    def choose(self, opened: str | None, where: Any) -> tuple[Any, ...]:
-        """Inputs: opened, where. Outputs: about, form, fold, start."""
+    def choose(self, opened: str | None, where: Any, base: Any) -> tuple[Any, ...]:
+        """Inputs: opened, where, base. Outputs: about, form, fold, start, finer's."""
         forms = self.forms(where)
         row = self._open(opened)
         if not forms or row is None:
-            return shown(""), gr.update(choices=[], value=None), gr.update(visible=False), gr.update(visible=False)
+            hidden = gr.update(visible=False)
+            return shown(""), gr.update(choices=[], value=None), hidden, hidden, *self.finer.show(None, base)
         shape, done = self.services.models.shape_here(row.model), self.services.exports.list()
         sizes = [(self._form_line(form, self._room(row, form, shape, done)), form) for form in forms]
         choice = gr.update(choices=sizes, value=forms[0])
         can = gr.update(visible=self._refusal(shape, forms[0]) is None)
-        return self.say(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can
+        finer = self.finer.show(forms[0], base)
+        return self.say(opened, where, forms[0]), choice, gr.update(visible=len(forms) > 1), can, *finer
 
     def _open(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
@@ -253,20 +261,21 @@ class WayOut:
         return room.of_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
 
     # ---- buttons --------------------------------------------------------------------------------------------------
-    def begin(self, opened: str | None, where: Any, form: Any) -> Update:
-        """Inputs: opened, where, form. Output: notice. The chat gives up the device first, and its page says so."""
+    def begin(self, opened: str | None, where: Any, form: Any, *finer: Any) -> Update:
+        """Inputs: opened, where, form, finer's. Output: notice. The chat gives up the device first, and its page says so."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
         kind, _, quant = form.partition(":")
         try:
+            more: dict[str, Any] = {"quant": quant or None} | self.finer.read(form, *finer)
             run = services.runs.get(opened or "")
             busy = services.snapshots.now(fresh=True).busy
             if busy is not None:
                 return shown(notice(self.w.t("way_out.busy", name=busy.name), "warn"))
             if services.chat.state().phase != "empty":
                 services.chat.unload(msg("chat.unloaded"))
-            services.exports.start(run, kind, quant or None)
+            services.exports.start(run, kind, **more)
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))
         return shown("")
@@ -276,9 +285,9 @@ class WayOut:
 
         def cancel() -> None:
             self.services.ollama.cancel()
-            for (kind, quant), status in self.services.snapshots.exports(opened or "")[1].items():
+            for asked, status in self.services.snapshots.exports(opened or "")[1]:
                 if status.active:
-                    self.services.exports.cancel(opened or "", kind, quant)
+                    self.services.exports.cancel(asked.run, asked.kind, asked.quant, asked.checkpoint, asked.strength)
 
         return outcome(self.w, cancel)
 

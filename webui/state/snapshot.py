@@ -15,7 +15,7 @@ from typing import Any
 
 from core.chat.client import ChatClient, ChatState
 from core.errors import GarageError
-from core.export.exports import QUANTS, ExportResult, Exports, ExportStatus
+from core.export.exports import ExportRequest, ExportResult, Exports, ExportStatus
 from core.hub.downloads import Downloads
 from core.hub.entry import Download
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
@@ -29,9 +29,6 @@ from core.runs.states import ACTIVE, BUSY, State
 FRESH_S = 0.5
 LOG_LINES = 40
 KEPT_EVENTS = 8  # runs
-EXPORTS: tuple[tuple[str, str | None], ...] = (
-    ("adapter", None), ("merged", None), ("gguf-lora", None), *(("gguf", quant) for quant in QUANTS)
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,17 +123,9 @@ class Snapshots:
         except (GarageError, OSError, TypeError):
             return None
 
-    def exports(self, run_id: str) -> tuple[Sequence[ExportResult], dict[tuple[str, str | None], ExportStatus]]:
-        """Finished exports of a run, and by kind and precision the newest attempt where it is no finished export."""
-        attempts = {}
-        for kind, quant in EXPORTS:
-            try:
-                status = self._exports.status(run_id, kind, quant)
-            except (GarageError, OSError):
-                status = None
-            if status is not None and status.state != "done":
-                attempts[kind, quant] = status
-        return self._exports.list(run_id), attempts
+    def exports(self, run_id: str) -> tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus]]]:
+        """Finished exports of a run, and what was asked for that is no finished export, each with its newest attempt."""
+        return self._exports.list(run_id), self._exports.attempts(run_id)
 
     def _take(self) -> Snapshot:
         there = {}

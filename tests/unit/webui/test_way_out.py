@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.export import elsewhere
-from core.export.exports import QUANTS, Difference, ExportCheck, ExportResult, ExportStatus
+from core.export.exports import QUANTS, Difference, ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.messages import msg
 from core.workspace.folder import Workspace
 from webui.kit.wording import Wording
@@ -117,6 +117,59 @@ def test_a_family_is_refused_before_the_button_but_for_who_has_a_llama_cpp_of_th
     (tmp_path / "own" / "convert_lora_to_gguf.py").unlink()
     broken = page._refusal(shape, "gguf:q4_k_m")
     assert broken is not None and "convert_lora_to_gguf.py" in broken.render("en")
+
+
+class Started(list):
+    """In place of Exports: what was asked of it."""
+
+    def start(self, run: object, kind: str, **more: object) -> None:
+        self.append((kind, more))
+
+    def usual_quant(self) -> str:
+        return "q4_k_m"
+
+
+def test_strength_and_the_base_of_a_lora_reach_the_export_or_are_one_sentence(tmp_path: Path) -> None:
+    started, base = Started(), tmp_path / "自己的 base 🏴.gguf"
+    base.write_bytes(b"GGUF")
+    idle = SimpleNamespace(busy=None)
+    services = SimpleNamespace(
+        exports=started, runs=SimpleNamespace(get=lambda run: run), snapshots=SimpleNamespace(now=lambda fresh: idle),
+        chat=SimpleNamespace(state=lambda: SimpleNamespace(phase="empty")),
+    )  # fmt: skip
+    page = way_out.WayOut(services, EN, None)
+    for form, finer in (
+        ("gguf:q4_k_m", (0.8, "own", "ignored")),
+        ("gguf-lora", (1, "any", "")),
+        ("gguf-lora", (2.0, "q8_0", "")),
+        ("gguf-lora", (1, "own", f' "{base}" ')),
+    ):
+        assert page.begin("run", "programs", form, *finer)["value"] == ""
+    assert started == [
+        ("gguf", {"quant": "q4_k_m", "strength": 0.8}),
+        ("gguf-lora", {"quant": None, "strength": 1.0}),
+        ("gguf-lora", {"quant": "q8_0", "strength": 2.0}),
+        ("gguf-lora", {"quant": None, "strength": 1.0, "base_gguf": base}),
+    ]
+    for finer in ((None, "any", ""), (1, "own", "base.gguf"), (1, "own", None), (1, "nonsense", str(tmp_path))):
+        assert "lg-notice" in page.begin("run", "programs", "gguf-lora", *finer)["value"]
+    assert len(started) == 4
+    hidden = [update["visible"] for update in page.finer.show("gguf-lora", "own")]
+    assert hidden == [True, True, True] and [each["visible"] for each in page.finer.show("merged", "own")] == [True, False, False]
+
+
+def test_an_export_of_another_strength_is_told_while_it_works_and_can_be_cancelled(tmp_path: Path) -> None:
+    """Seen: one that was begun with --strength was not on the page."""
+    exports = Exports(Workspace.open(tmp_path / "w"))
+    for strength, state in (1.0, "done"), (0.8, "failed"), (0.5, "cancelled"):
+        asked = ExportRequest(workspace=str(tmp_path), run="r-1", kind="gguf-lora", quant="q8_0", strength=strength)
+        job = JobFolder(exports.workspace.exports / ".jobs" / asked.name)
+        job.path.mkdir(parents=True)
+        (job.path / "request.json").write_text(asked.model_dump_json())
+        job.write(ExportStatus(state=state, message=msg("export.cancelled")))
+    found = exports.attempts("r-1")
+    assert [exported.named(asked, EN) for asked, _ in found] == ["LoRA as GGUF Q8_0 × 0.5", "LoRA as GGUF Q8_0 × 0.8"]
+    assert exports.attempts("r") == exports.attempts("") == []
 
 
 def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_lm_studio(tmp_path: Path) -> None:

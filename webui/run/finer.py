@@ -1,0 +1,58 @@
+"""How strongly what was learned counts in an export, and which base a LoRA in GGUF is tried with: what few change, folded below the forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.errors import ExportError
+from core.export.exports import MOST_STRENGTH, QUANTS
+from webui.kit.live import Update
+from webui.kit.wording import Wording
+
+ANY, OWN = "any", "own"  # else the type of a base file that is made beside the adapter
+
+
+class Finer:
+    def __init__(self, wording: Wording):
+        self.w = wording
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Accordion(w.t("way_out.finer"), open=False, visible=False, elem_id="export-finer-fold") as self.fold:
+            limits: dict[str, Any] = {"minimum": 0.1, "maximum": MOST_STRENGTH, "step": 0.1}
+            self.strength = gr.Number(1, **limits, **w.named("way_out.strength", "export-strength"))
+            bases = [(w.t("way_out.base_any"), ANY), (w.t("way_out.base_own"), OWN)]
+            bases += [(w.t("way_out.base_made", form=w.t(f"way_out.form_gguf_{quant}")), quant) for quant in QUANTS]
+            self.base = gr.Dropdown(bases, value=ANY, visible=False, **w.named("way_out.base", "export-base"))
+            place = {"max_lines": 1, "max_length": 4000, "placeholder": w.t("way_out.base_file_like")}
+            self.file = gr.Textbox(visible=False, **place, **w.named("way_out.base_file", "export-base-file"))
+
+    @property
+    def asked(self) -> list[Any]:
+        return [self.strength, self.base, self.file]
+
+    @property
+    def told(self) -> list[Any]:
+        return [self.fold, self.base, self.file]
+
+    def show(self, form: str | None, base: Any) -> tuple[Update, Update, Update]:
+        """Outputs: told."""
+        is_lora = form == "gguf-lora"
+        return gr.update(visible=form is not None), gr.update(visible=is_lora), gr.update(visible=is_lora and base == OWN)
+
+    def read(self, form: str, strength: Any, base: Any, file: Any) -> dict[str, Any]:
+        """What of `Exports.start` follows from the fields. Raises ExportError."""
+        if not isinstance(strength, int | float):
+            raise ExportError("export.strength", found="-", most=f"{MOST_STRENGTH:g}")
+        found: dict[str, Any] = {"strength": float(strength)}
+        if form != "gguf-lora" or base == ANY:
+            return found
+        if base in QUANTS:
+            return found | {"quant": base}
+        name = file.strip().strip('"') if isinstance(file, str) else ""  # Windows copies a path with its quotes
+        if not Path(name).is_absolute() or not Path(name).is_file():
+            raise ExportError("export.no_base_file", found=name[:200] or "-")
+        return found | {"base_gguf": Path(name)}
