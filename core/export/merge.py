@@ -91,7 +91,10 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
                         tensor = weights.get_tensor(name)
                         if pair := pairs.get(name):
                             a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
-                            tensor = torch.add(tensor.float(), pair.product(a, b, 0, len(tensor)), alpha=pair.scale)
+                            if pair.experts:
+                                tensor = torch.add(tensor.float(), pair.product(a, b, 0, len(tensor)), alpha=pair.scale)
+                            else:  # without B A in memory: a third of the time of a merge went into that
+                                tensor = tensor.float().addmm_(b, a, alpha=pair.scale)
                             if pair.magnitude:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
                                 lengths = torch.linalg.norm(tensor, dim=1, keepdim=True)
                                 tensor *= lora.get_tensor(pair.magnitude).float()[:, None] / lengths
