@@ -94,7 +94,7 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
 
 
 def _records(source: Source) -> Iterator[dict[str, str]]:
-    with source.path.open(encoding=source.encoding, newline="") as file:
+    with source.path.open(encoding=source.encoding) as file:  # every end of a line as \n, in cells too
         records = csv.reader(file, delimiter=source.delimiter or ",")
         names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
         for record in records:

@@ -105,8 +105,9 @@ def test_discords_json_is_read_without_bots_and_lines_of_the_server(tmp_path) ->
     assert left(inspect_file(file)) == {"app": 2, "media": 1}
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("date", ["2025-03-12T21:{:02}:00.0000000+00:00", "3/14/2025 9:{:02} PM", "14.03.2025 21:{:02}"])
-def test_discords_csv_of_every_version_is_the_same_chat(date: str, tmp_path) -> None:
+def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, tmp_path) -> None:
     lines = ["AuthorID,Author,Date,Content,Attachments,Reactions"]
     said = [
         ("maria#1234", '"Who is in?\nAnybody?"', ""),
@@ -115,7 +116,8 @@ def test_discords_csv_of_every_version_is_the_same_chat(date: str, tmp_path) -> 
         ("maria#1234", "ok", ""),
     ]
     lines += [f'1,{who},{date.format(i)},{text},"{media}",' for i, (who, text, media) in enumerate(said)]
-    file = written(tmp_path, "general.csv", "\ufeff" + "\n".join(lines) + "\n")
+    file = tmp_path / "general.csv"
+    file.write_bytes(("\ufeff" + "\n".join(lines) + "\n").encode().replace(b"\n", end))
     report = inspect_file(file, choices=Choices(voice="jo"))
     assert turns(file, Choices(voice="jo", pseudonyms=False)) == [["u Who is in?\nAnybody?", "a Me"]]
     assert left(report) == {"media": 1, "unanswered": 1} and report.chat is not None and report.chat.people[0].name == "maria"
