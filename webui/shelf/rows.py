@@ -99,7 +99,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
         w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking in ("optional", "always") else "",
         w.t("shelf_view.tools") if model.tools else "",
         w.t(f"shelf_view.leaves_{way.best}"),
-        model.released,
+        model.released.replace("-", "\N{NON-BREAKING HYPHEN}"),  # "2026-" at the end of a line says nothing
     ]
     return tag(
         "li",
