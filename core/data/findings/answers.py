@@ -149,7 +149,8 @@ class Openings:
 def _openings(answer: str) -> list[str]:
     head = answer.lstrip()[:80]
     low = head.casefold()
-    polite = next((word for word in POLITE if low.startswith(word) and not low[len(word) : len(word) + 1].isalpha()), None)
+    begins = [word for word in POLITE if low.startswith(word)] if low.startswith(POLITE) else []
+    polite = next((word for word in begins if not low[len(word) : len(word) + 1].isalpha()), None)
     found = [head[: len(polite)]] if polite else []
     if _HAN.match(head):
         words = [head[:OPENING_CHARACTERS]] if len(head) > 2 * OPENING_CHARACTERS else []

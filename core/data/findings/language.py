@@ -34,6 +34,7 @@ _COMMON = {
     "nl": "de het een en van is niet dat met voor op zijn ik je wordt te",
 }
 _WORDS = {language: frozenset(words.split()) for language, words in _COMMON.items()}
+_ANY = frozenset(" ".join(_COMMON.values()).split())
 _LETTERS = re.compile(r"[^\W\d_]")
 _HEAD = 300  # characters
 
@@ -53,7 +54,10 @@ def language_of(text: str) -> str | None:
         return None
     words = head.lower().split()
     different = set(words)
-    hits = sorted(((len(different & common), language) for language, common in _WORDS.items()), reverse=True)
+    known = different & _ANY  # most words are in none
+    if len(known) < 4:
+        return None
+    hits = sorted(((len(known & common), language) for language, common in _WORDS.items()), reverse=True)
     (best, language), (second, _) = hits[0], hits[1]
     return language if best >= 4 and best >= 2 * second and best >= len(different) / 12 else None
 

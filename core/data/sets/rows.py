@@ -200,7 +200,7 @@ class Writer:
         self._begin()
 
     def _begin(self) -> None:
-        self._columns: tuple[list[Any], ...] = tuple([] for _ in self._schema)
+        self._rows: list[tuple[Any, ...]] = []
         self._size = 0
 
     def add(self, read: Read) -> None:
@@ -208,21 +208,20 @@ class Writer:
         if example is None:
             values = None if read.values is None else json.dumps(read.values, ensure_ascii=False, default=str)
             problem = read.problems[0].model_dump_json() if read.problems else None
-        for column, value in zip(self._columns, (read.number, read.line, example, values, problem), strict=True):
-            column.append(value)
+        self._rows.append((read.number, read.line, example, values, problem))
         self._size += len(example or values or "")
-        if len(self._columns[0]) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
+        if len(self._rows) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
-        arrays = [pa.array(column, field.type) for column, field in zip(self._columns, self._schema, strict=True)]
+        arrays = [pa.array(column, field.type) for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._begin()
 
     def close(self) -> None:
-        if self._columns[0]:
+        if self._rows:
             self._flush()
         self._writer.close()
 
