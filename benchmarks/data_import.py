@@ -140,7 +140,7 @@ def cancelled(file: Path, folder: Path) -> dict[str, Any]:
     try:
         store_of(folder / "other").import_file(file, "gone", check=check)  # where it is not stored yet
     except Cancelled:
-        left = [path.name for path in (folder / "other" / "datasets").iterdir() if path.name != ".reports"]
+        left = [path.name for path in (folder / "other" / "datasets").glob("*") if path.name != ".reports"]
         return {"seconds": time.perf_counter() - wished[0], "left": left}
     timer.cancel()
     return {"seconds": None, "left": []}

@@ -1,8 +1,8 @@
 """All looks at a set in one pass: handed each row that can be learned from, it says at the end what is wrong.
 
 The first EVERY_ROW rows are looked at, then one in ONE_IN; counts are of the rows that were looked at. `every_row` looks at all, as somebody
-does who is about to repair what was found. Cost: a row of 430 characters takes 1.6 times as long as reading it does, so that an import of
-100,000 rows takes a third longer and one of a million a sixth; see docs/data.md. Memory: about 200 bytes for each row that is looked at.
+does who is about to repair what was found. Cost: a row of 430 characters takes eight times as long as reading and keeping it does, nearly half of an
+import of a million rows; see docs/data.md. Memory: about 200 bytes for each row that is looked at.
 """
 
 from __future__ import annotations

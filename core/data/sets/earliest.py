@@ -12,6 +12,6 @@ def earliest(hashes: np.ndarray) -> np.ndarray:
     ordered = hashes[order]
     is_new = np.ones(len(ordered), bool)
     is_new[1:] = ordered[1:] != ordered[:-1]
-    found = np.empty(len(ordered), np.int64)
-    found[order] = order[is_new][np.cumsum(is_new) - 1]
+    found = ordered  # no array more: of two million rows each is 16 MB
+    found[order] = order[is_new][np.cumsum(is_new, dtype=np.int32) - 1]
     return found

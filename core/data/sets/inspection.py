@@ -113,7 +113,7 @@ def inspect_file(
     source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source) if source.chat else None
     names: dict[str, None] = dict.fromkeys(roles)
-    hashes, places = array("q"), array("q")  # of good rows; their numbers and lines
+    hashes, places = array("q"), array("i")  # of good rows; their numbers and lines
     problems, left, look = _Problems(limits.problems), Tally(), Look()
     files: Counter[str] = Counter()
     rows = 0
@@ -205,7 +205,7 @@ def _start(
     """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
         raise DataError("data.no_such_format", found=str(format)[:60], expected=list(FORMATS))
-    source = path if isinstance(path, Source) else sniff.probe(path, limits, choices)
+    source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
     if source.chat:
         source = replace(source, choices=choices)
         return source, "messages", {}, read_rows(source, limits)
@@ -246,7 +246,7 @@ def _start(
 
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
     """The first rows that say what an earlier one says, and how many there are."""
-    first = earliest(np.array(hashes))
+    first = earliest(np.frombuffer(hashes, np.int64))
     later = np.flatnonzero(first != np.arange(len(first)))
     return [
         Problem(row=places[2 * i], line=places[2 * i + 1] or None, text=msg("data.duplicate", first=places[2 * first[i]]), severity="warning")
