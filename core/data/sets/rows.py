@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 1000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
+MOST_MAPPED = 40  # batches, of up to 8 MiB and most often of half a MiB, until what was read is let go
 IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
 _STALE_S = 3600
 
@@ -42,32 +43,47 @@ class Rows(Sequence[tuple[int, Example]]):
     def __init__(self, source: Path | pyarrow.Buffer):
         """Raises OSError or ValueError where it is no such file, or not whole."""
         self._source, self._guard = source, threading.Lock()
+        self._file: Any = None
         self._reader: Any = None
         self._last: tuple[int, Any] = (-1, None)
+        self._fetched = 0  # batches
         self._starts: list[int] = [0]
         self._good: Any = None  # positions among all rows; None where every row is good
         self._open()
 
     def _open(self) -> Any:
         import numpy as np
-        import pyarrow as pa
 
         if self._reader is None:
-            source = self._source
-            if not isinstance(source, Path):
-                file: Any = pa.BufferReader(source)
-            elif source.stat().st_size <= IN_MEMORY_BYTES:
-                file = pa.BufferReader(source.read_bytes())
-            else:
-                file = pa.memory_map(str(source))
-            reader = pa.ipc.open_file(file)
+            self._map()
+            reader: Any = self._reader
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
             self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
             if any(batch.column("example").null_count for batch in batches):
                 valid = [batch.column("example").is_valid().to_numpy(zero_copy_only=False) for batch in batches]
                 self._good = np.flatnonzero(np.concatenate(valid))
-            self._file, self._reader = file, reader
+                del valid
+            del batches, reader
+            self._map()
         return self._reader
+
+    def _map(self) -> None:
+        """Anew, where it is mapped already: what was read of a mapped file counts as memory of this process until it is let go."""
+        import pyarrow as pa
+
+        source = self._source
+        if not isinstance(source, Path):
+            file: Any = pa.BufferReader(source)
+        elif source.stat().st_size <= IN_MEMORY_BYTES:
+            if self._reader is not None:
+                return
+            file = pa.BufferReader(source.read_bytes())
+        else:
+            file = pa.memory_map(str(source))
+        reader = pa.ipc.open_file(file)
+        if self._reader is not None:
+            self._file.close()
+        self._file, self._reader = file, reader
 
     def close(self) -> None:
         with self._guard:
@@ -91,6 +107,10 @@ class Rows(Sequence[tuple[int, Example]]):
         last, batch = self._last
         if last != number:
             with self._guard:
+                self._last = (-1, None)
+                self._fetched += 1
+                if self._fetched % MOST_MAPPED == 0 and self._reader is not None:
+                    self._map()
                 batch = self._open().get_batch(number)
             self._last = number, batch
         return batch, position - self._starts[number]

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 
+import pyarrow
 import pytest
 
 from core import files
@@ -419,3 +420,19 @@ def test_an_import_is_cancelled_while_the_file_is_looked_over_and_while_it_is_co
         store.import_file(file, "gone", check=check_copy)
     assert [path.name for path in store.root.iterdir()] == []
     assert store.import_file(file, "here").rows == 100
+
+
+def test_rows_that_are_walked_through_hold_a_few_batches_of_their_file(store, tmp_path, monkeypatch):
+    """What was read of a mapped file counts as memory: a walk through a million rows took half a gigabyte."""
+    monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 10)
+    id = store.import_file(data_file(tmp_path, rows=[{"question": str(n), "answer": "a"} for n in range(200)])).id
+    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(rows_module, "MOST_MAPPED", 4)
+    mapped, memory_map = [], pyarrow.memory_map
+    monkeypatch.setattr(pyarrow, "memory_map", lambda path: mapped.append(memory_map(path)) or mapped[-1])
+    rows = store.rows(id)
+    assert [int(example.messages[0].content) for _, example in rows] == [*range(200)]
+    assert len(mapped) == 2 + 200 // 10 // 4 and [file.closed for file in mapped] == [*[True] * (len(mapped) - 1), False]
+    rows.close()
+    assert mapped[-1].closed and rows[7][0] == 8
+    rows.close()
