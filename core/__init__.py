@@ -2,13 +2,14 @@
 
 Rooms stand on floors, and an import only ever goes to a lower one (tests/unit/test_architecture.py holds it):
 
-    7  commands      training
-    6  advice   chat   export   queue   trial
-    5  engine        runs
-    4  data          memory
-    3  models
+    8  commands      training
+    7  advice   chat   export   queue   trial
+    6  engine        runs
+    5  data          memory
+    4  models
+    3  hub
     2  workspace     system
-    1  the files of this folder: messages, errors, files, progress, recipe, presets
+    1  the files of this folder: messages, errors, files, values, progress, recipe, presets
 
 torch, transformers, peft and bitsandbytes are imported inside worker processes: at the top of a module only in `engine`, in
 `training`, and in the files of `trial`, `chat` and `export` that the same test names.
