@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.data.chats.json_stream import HEAD
+from core.data.chats.json_stream import OPENING
 from core.data.chats.kinds import KINDS
 from core.data.conversation import ChatMessage
 from core.data.reading.choices import Choices
@@ -166,7 +166,7 @@ def test_a_characters_chat_is_learned_as_the_character_though_the_person_wrote_l
     [
         lambda text: text[: text.index("News")],
         lambda text: text[:-1],
-        lambda text: text.replace("Nice", "x" * HEAD).replace('"id": 5', '"id": ' + "9" * 5000),
+        lambda text: text.replace("Nice", "x" * OPENING).replace('"id": 5', '"id": ' + "9" * 5000),
     ],
 )
 def test_an_export_in_the_middle_of_being_written_is_a_sentence(cut: Callable[[str], str], tmp_path) -> None:
