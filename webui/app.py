@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import tag
-from webui.kit.live import TICK_S, LivePart, Poller
+from webui.kit.live import AT_ONCE, TICK_S, LivePart, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, WriteNotice
@@ -114,12 +114,12 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     data.wire(demo, data_tab)
     train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
-        None, [tabs, chat.target, chat.chosen], show_progress="hidden", queue=False, api_visibility="private",
+        None, [tabs, chat.target, chat.chosen], **AT_ONCE
     )  # fmt: skip
     pulse.after(
         train.run.take_out.click(
             lambda: runs.to_way_out(shown.row.id if (shown := services.snapshots.now().shown) else None),
-            None, [tabs, runs.list, *runs.opening], show_progress="hidden", queue=False, api_visibility="private",
+            None, [tabs, runs.list, *runs.opening], **AT_ONCE
         )
     ).then(None, js=SEE_WAY_OUT)  # fmt: skip
     pulse.wire(demo, gr.Timer(TICK_S))

@@ -13,6 +13,7 @@ from webui.form.fields import FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_f
 from webui.form.findings import PlanFindings
 from webui.form.planner import CARD, HERE, PROCESSOR, SIZE, FormResult
 from webui.kit.html import tag
+from webui.kit.live import AT_ONCE
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
@@ -76,7 +77,7 @@ class PlanStep:
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
         self.experts.visible = False  # until a model that has some is chosen
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
-        search.change(None, [search], None, js=SEARCH, queue=False, show_progress="hidden", api_visibility="private")
+        search.change(None, [search], None, js=SEARCH, **AT_ONCE)
 
     @property
     def experts(self) -> Component:

@@ -18,10 +18,12 @@ from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 TICK_S = 1.0
-# Of buttons that change something for everybody: one after the other.
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # options of an event: what it changes is all there is to see
+# Options of an event: what it changes is all there is to see. Gradio would else tell each of its parts, and all that they hold, that it is
+# on its way, again at every event of the page: a page at rest took a third more of this PC for it.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
-CONTROL = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "control", "api_visibility": "private"}
+# Of buttons that change something for everybody: one after the other.
+CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
 Update = str | dict[str, Any]
 
 

@@ -203,7 +203,8 @@ class ChatPage:
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking]
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.message, self.send, self.stop]
-        talk = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
+        waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
+        talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
         asked = [self.base, self.tuned, *target, *sampling]
         said = gr.on([self.send.click, self.message.submit], self.talk, [self.message, *asked], view, **talk)
         again = self.again.click(self.talk_again, asked, view, **talk)

@@ -12,7 +12,7 @@ from core.data.formats import Example
 from core.data.sets import working
 from core.errors import DataError, GarageError
 from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, Update, shown
+from webui.kit.live import AT_ONCE, CONTROL, Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -87,7 +87,7 @@ class RowEditor:
         fields = [chosen, self.opened, self.first, self.second]
         redraw(self.save.click(self.saved, fields, [notice_, *self.outputs], **CONTROL))
         redraw(self.delete.click(self.deleted, [chosen, self.opened], [notice_, *self.outputs], **CONTROL))
-        self.close.click(self.closed, None, self.outputs, show_progress="hidden", queue=False, api_visibility="private")
+        self.close.click(self.closed, None, self.outputs, **AT_ONCE)
 
     # ---- what is shown --------------------------------------------------------------------------------------------
     def closed(self) -> list[Any]:

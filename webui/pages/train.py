@@ -10,7 +10,7 @@ import gradio as gr
 
 from webui.form.form import Wizard
 from webui.kit.html import muted, tag
-from webui.kit.live import LivePart, Poller, Update, ViewContext
+from webui.kit.live import AT_ONCE, LivePart, Poller, Update, ViewContext
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.column import RunColumn
@@ -75,8 +75,7 @@ class TrainPage:
         self.downloads.wire(pulse)
         for button, planning in ((self.plan_next, True), (self.back, False)):
             pressed = button.click(
-                lambda planning=planning: planning, None, [self.planning], show_progress="hidden", queue=False,
-                api_visibility="private",
+                lambda planning=planning: planning, None, [self.planning], **AT_ONCE
             )  # fmt: skip
             shown = pulse.after(pressed)
             if planning:

@@ -44,6 +44,8 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+# The names of these files hold a hash of what is in them: a page that is loaded again, and a phone's second visit, asks for none of eighty.
+FOR_GOOD = [(b"cache-control", b"public, max-age=31536000, immutable")]
 # No proxy stands before this app, so whoever sends these wants gradio to take the app for another address.
 PROXYS = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix", b"x-gradio-server")
 STRANGERS = ("cross-site", "same-site")
@@ -72,7 +74,8 @@ class Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")]
-                message = {**message, "headers": [*kept, *HEADERS]}
+                is_for_good = message["status"] == 200 and scope["path"].startswith("/assets/")
+                message = {**message, "headers": [*kept, *HEADERS, *(FOR_GOOD if is_for_good else ())]}
             await send(message)
 
         inner = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in PROXYS]}

@@ -271,7 +271,7 @@ def client():
     async def answer(request):
         return PlainTextResponse(f"{request.url.path} {len(await request.body())}")
 
-    routes = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", "/zh")]
+    routes = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", "/zh", "/assets/page-1a2b3c4d.js")]
     return TestClient(
         Starlette(routes=routes, middleware=[Middleware(Guard, most_bytes=1000), Middleware(LanguageDoor)]),
         base_url="http://127.0.0.1:7860",
@@ -313,6 +313,11 @@ def test_bodies_are_limited_with_and_without_a_length():
     arrived = client().post("/", content=iter([b"x" * 600] * 50)).text.split()[1]
     assert int(arrived) <= 1000
     assert "default-src 'self'" in client().get("/").headers["content-security-policy"]
+
+
+def test_gradios_own_files_are_asked_for_once_and_nothing_else_is_kept():
+    assert "immutable" in client().get("/assets/page-1a2b3c4d.js").headers["cache-control"]
+    assert not any("cache-control" in client().get(path).headers for path in ("/zh", "/assets/gone.js"))
 
 
 def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembered():
