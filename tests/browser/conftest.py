@@ -67,8 +67,7 @@ def serve(request: pytest.FixtureRequest) -> Callable[[bool], kit.App]:
 
 
 def empty(workspace: Workspace) -> None:
-    """What a failed test left at work is stopped first. What was measured of this machine is handed on to other apps."""
-    kit.keep_pace(workspace.root)
+    """What a failed test left at work is stopped first."""
     runs = Runs(workspace)
     for run in runs.folders():
         if runs.status(run).state in BUSY:

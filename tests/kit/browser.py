@@ -63,10 +63,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import files
+from core.messages import msg
 from core.presets import PROJECT
-from tests.kit.durations import cache
-from tests.kit.waits import PATIENCE
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace import lease
+from core.workspace.folder import Workspace
+from tests.kit.waits import PATIENCE, wait_until
 from tests.windows import console
 
 if TYPE_CHECKING:
@@ -114,7 +118,6 @@ class App:
     log: Path
 
     def stop(self, timeout_s: float = 60.0) -> int:
-        keep_pace(self.workspace)
         if self.process.poll() is None:
             if os.name == "nt":
                 console.press_ctrl_c(self.process.pid)
@@ -128,28 +131,10 @@ class App:
         return self.process.returncode
 
 
-def known_pace() -> Path:
-    """What apps of any test process, or of an earlier run, have measured of this machine: the next one need not."""
-    return cache() / "pace.json"
-
-
-def know_pace(workspace: Path) -> None:
-    file = workspace / "cache" / "pace.json"
-    if known_pace().exists() and not file.exists():
-        file.parent.mkdir(exist_ok=True)
-        files.replace_json(file, files.read_object(known_pace()))
-
-
-def keep_pace(workspace: Path) -> None:
-    known_pace().parent.mkdir(parents=True, exist_ok=True)
-    files.replace_json(known_pace(), files.read_object(known_pace()) | files.read_object(workspace / "cache" / "pace.json"))
-
-
 def start_app(workspace: Path, port: int | None = None, options: Sequence[str] = (), **environment: str) -> App:
     """Serve workspace and wait until the page answers. options: more of the command line. Raises AssertionError with the app's
     output where it does not."""
     port = port or free_port()
-    know_pace(workspace)
     log = workspace / "app.log"
     with open(log, "ab") as output:
         process = subprocess.Popen(
@@ -164,7 +149,7 @@ def start_app(workspace: Path, port: int | None = None, options: Sequence[str] =
     end = time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
         try:
-            urllib.request.urlopen(url + "/config", timeout=5).close()
+            urllib.request.urlopen(url + "/theme.css", timeout=5).close()
             return App(url, port, workspace, process, log)
         except urllib.error.HTTPError as error:  # behind a door
             if error.code == 401:
@@ -302,6 +287,21 @@ def choose(page: Page, radio: str, value: str) -> None:
     option = page.locator(f"{radio} input[value='{value}']")
     option.click()
     expect(option).to_be_checked()
+
+
+@contextmanager
+def made_by_start(page: Page, workspace: Workspace) -> Iterator[RunFolder]:
+    """The run that Start makes: the device is held, so that it waits and trains nothing; it is stopped at the end."""
+    before = {run.id for run in Runs(workspace).list()}
+    with lease.hold(workspace, msg("lease.somebody")):
+        page.locator("#start").press("Enter")
+        run = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id not in before), None))
+        assert isinstance(run, RunFolder)
+        expect(page.locator("#form-column")).to_be_hidden()
+        yield run
+        page.locator("#stop").click()
+        wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 120)  # its worker may be reading torch
+    expect(page.locator("#form-column")).to_be_visible()
 
 
 def overflow(page: Page) -> int:
