@@ -47,18 +47,24 @@ def curve(page: Page, chart: str = "#live-chart") -> str:
     ],
     ids=["zh-phone", "en-desktop", "en-phone", "zh-desktop"],
 )
-def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, app: kit.App, language: str, viewport: dict):
+def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, app: kit.App, language: str, viewport: dict, full: bool):
     path, tabs = PAGES[language]
     page, watch = kit.open_page(chrome, app, path, viewport=viewport)
     assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[language]
+    # gradio would go through the whole page at each event of those that show no progress anyway.
+    silent = "gradio_config.dependencies.filter((one) => one.backend_fn && one.show_progress === 'hidden')"
+    assert page.evaluate(f"{silent}.map((one) => one.show_progress_on).filter((targets) => targets === null)") == []
     for tab in tabs:
         kit.go_to_tab(page, tab)
-        kit.nothing_found(page)
+        if full:
+            kit.nothing_found(page)
+        else:  # the dark look of each tab: the page of a run at work, below
+            assert kit.violations(page) == [] and kit.overflow(page) <= 0
     watch.check()
     page.context.close()
 
 
-def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.App, workspace: Workspace):
+def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.App, workspace: Workspace, full: bool):
     ended(workspace, "whole", 60)
     with ScriptedRun(workspace, "海盗 <b>x</b>") as broken:
         broken.to(State.RUNNING).train(30, nonfinite_at=30)
@@ -73,21 +79,23 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     kit.unfold(page, "#run-story-fold")
     card.locator("summary").click()
     kit.expect(card.locator("pre")).to_contain_text("<script>alert(1)</script>")
-    nothing_found_in_both_sizes(page)
+    nothing_found_in_both_sizes(page, full)
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label", has_text="whole").click()
     kit.expect(page.locator("#details-card")).to_contain_text("Done after 60 steps")
     wait_until(lambda: "step 60" in curve(page, "#details-chart").lower())
     kit.unfold(page, "#manage-fold")
-    nothing_found_in_both_sizes(page)
+    nothing_found_in_both_sizes(page, full)
     watch.check()
     page.context.close()
 
 
-def nothing_found_in_both_sizes(page: Page) -> None:
-    """Colours do not follow the size: the dark look is asked for once."""
+def nothing_found_in_both_sizes(page: Page, full: bool) -> None:
+    """Colours do not follow the size: the dark look is asked for once, and axe on a phone in the long form."""
     page.set_viewport_size(kit.PHONE)
-    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    assert kit.overflow(page) <= 0
+    if full:
+        assert kit.violations(page) == []
     page.set_viewport_size(kit.DESKTOP)
     kit.nothing_found(page)
 
@@ -126,6 +134,7 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
         kit.nothing_found(page)
 
 
+@pytest.mark.full
 def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, app: kit.App):
     page, _ = kit.open_page(chrome, app, "/", locale="zh-CN")
     kit.expect(page.get_by_role("tab", name="训练")).to_be_visible()
@@ -149,12 +158,12 @@ def test_start_says_what_is_missing_and_a_file_that_is_no_data_is_refused(chrome
     assert kit.violations(page) == []
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.expect(page.locator("#file-notice")).to_be_hidden()
+    a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page, tmp_path)
     watch.check()
     page.context.close()
 
 
-def test_a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(chrome: Browser, app: kit.App, tmp_path: Path):
-    page, watch = kit.open_page(chrome, app)
+def a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page: Page, tmp_path: Path) -> None:
     rows = ['{"question": "Who?", "answer": "Me."}'] * 3 + ['{"question": "What?", "answer": ""}', "{broken"]
     (tmp_path / "Meine Fragen.jsonl").write_text(
         "\n".join(dict.fromkeys([*rows, '{"question": "How?", "answer": "So."}'])), "utf-8"
@@ -164,8 +173,6 @@ def test_a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(chrome:
     kit.expect(page.locator("#data-report")).to_contain_text("2 of 4 rows")
     kit.expect(page.locator("#data input:checked")).to_have_count(1)
     kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 4 rows")
-    watch.check()
-    page.context.close()
 
 
 # ---- runs, as they go -------------------------------------------------------------------------------------------------
@@ -297,6 +304,7 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
     page.context.close()
 
 
+@pytest.mark.full
 def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspace: Workspace):
     with lease.hold(workspace, msg("lease.somebody")):  # the worker waits for the device: only the starting is looked at
         pages = [kit.open_page(chrome, app)[0] for _ in range(2)]

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from core.runs.all import Runs
-from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit.waits import wait_until
 from tools.made_up_chat import made_up
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def pick(page: Page, dropdown: str, option: str) -> None:
 
 
 def start_two_steps(page: Page, app: kit.App) -> Any:
-    """The recipe of the run that came of it."""
+    """What the recipe of the run that came of it says of its data."""
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
     for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "64")):
@@ -66,11 +64,8 @@ def start_two_steps(page: Page, app: kit.App) -> Any:
         box.fill(value)
         box.blur()
     kit.expect(page.locator("#plan-card")).to_contain_text(re.compile("(共 )?2 (optimizer steps|个优化步)"))
-    runs = Runs(Workspace.open(app.workspace))
-    before = len(runs.list())
-    page.locator("#start").click()
-    wait_until(lambda: len(runs.list()) > before and runs.list()[0].status().state == State.COMPLETED, 120)
-    return runs.list()[0].recipe().data
+    with kit.made_by_start(page, Workspace.open(app.workspace)) as run:
+        return run.recipe().data
 
 
 def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit.App, tmp_path: Path) -> None:

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.messages import msg
 from core.runs.all import Runs
-from core.runs.states import State
-from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit import nvml
 from tests.kit.runs import ended
-from tests.kit.waits import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -30,27 +26,16 @@ pytestmark = pytest.mark.browser
 START = {"en": "Start training", "zh": "开始训练"}
 
 
-def walks(*short: str) -> pytest.MarkDecorator:
-    """All eight of language, size and card; short: those of the short form."""
+def walks() -> pytest.MarkDecorator:
+    """All eight of language, size and card; in the gate it is walked by keyboard."""
     each = []
     for language, (size, viewport), card in product(("en", "zh"), (("desktop", kit.DESKTOP), ("phone", kit.PHONE)), (False, True)):
         name = f"{language}-{size}-{'8_gb' if card else 'no_card'}"
-        each.append(pytest.param(language, viewport, card, id=name, marks=[] if name in short else [pytest.mark.full]))
+        each.append(pytest.param(language, viewport, card, id=name, marks=pytest.mark.full))
     return pytest.mark.parametrize(("language", "viewport", "card"), each)
 
 
-def started_run(page: Page, workspace: Workspace):
-    """The one run that Start made, seen on the page with its frozen settings; then stopped."""
-    run = wait_until(lambda: next(iter(Runs(workspace).list()), None), 10)
-    kit.expect(page.locator("#form-column")).to_be_hidden()
-    kit.expect(page.locator("#frozen")).to_contain_text(run.name)
-    page.locator("#stop").click()
-    wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 20)
-    kit.expect(page.locator("#form-column")).to_be_visible()
-    return run
-
-
-@walks("zh-phone-no_card")
+@walks()
 def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     chrome: Browser, serve: Callable[[bool], kit.App], language: str, viewport: dict, card: bool
 ):
@@ -76,9 +61,8 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     page.locator("#next-plan").click()
     kit.expect(page.locator("#run-name")).to_be_visible()
     kit.expect(page.locator("#start")).to_have_text(START[language])
-    with lease.hold(workspace, msg("lease.somebody")):
-        page.locator("#start").click()
-        run = started_run(page, workspace)
+    with kit.made_by_start(page, workspace) as run:
+        kit.expect(page.locator("#frozen")).to_contain_text(run.name)
     recipe, facts = run.recipe(), run.facts()
     assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
     assert recipe.train.optim == "adamw_torch"  # on the card too: its states are a trifle
@@ -87,7 +71,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     page.context.close()
 
 
-@walks("en-desktop-8_gb")
+@walks()
 def test_somebody_who_comes_back_needs_two_actions(
     chrome: Browser, serve: Callable[[bool], kit.App], language: str, viewport: dict, card: bool
 ):
@@ -99,10 +83,8 @@ def test_somebody_who_comes_back_needs_two_actions(
     kit.expect(page.locator("#goal")).to_be_hidden()
     kit.choose(page, "#data", "sample:shop_messages")
     kit.expect(page.locator("#step-goal > button")).to_contain_text({"en": "Sorting texts", "zh": "分类"}[language])
-    with lease.hold(workspace, msg("lease.somebody")):
-        page.locator("#start").click()
-        wait_until(lambda: len(Runs(workspace).list()) == 2, 10)
-        run = started_run(page, workspace)
+    with kit.made_by_start(page, workspace) as run:
+        kit.expect(page.locator("#frozen")).to_contain_text(run.name)
     assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
     watch.check()
     page.context.close()
@@ -116,11 +98,15 @@ def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, 
         passed += tab_to(page, f"next-{step}")
         page.keyboard.press("Enter")
         kit.expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
+    kit.expect(page.locator("#step-plan > button")).to_contain_text(re.compile("LoRA.*rank 8.*80 steps"))
     passed += tab_to(page, "start")
     assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
-    with lease.hold(workspace, msg("lease.somebody")):
-        page.keyboard.press("Enter")
-        assert started_run(page, workspace).recipe().data.source == "sample:pirate_answers"
+    kit.expect(page.locator("#start")).to_have_text(START["en"])
+    with kit.made_by_start(page, workspace) as run:
+        kit.expect(page.locator("#frozen")).to_contain_text(run.name)
+    recipe = run.recipe()
+    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
+    assert run.facts().advice["budget"]["kind"] == "cpu"
     watch.check()
     page.context.close()
 
