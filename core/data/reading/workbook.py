@@ -2,7 +2,8 @@
 
 The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows, "uncalculated": formulas
 without a stored value}, or {"error": ..., "reason": ...}. Then a line a row that has anything: [its number in the sheet, [its cells as text]], or
-[number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of a FILE that is a zip. SHEET "": the first that has rows, of the visible ones if any has.
+[number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of a FILE that is a zip. SHEET "": the first that
+has a table (two rows), else a row; of the visible ones if any has.
 
 calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends its process; that must
 not be the app's. Cells give what is stored, never what a formula or a link to another file would give; no macro runs.
@@ -55,10 +56,12 @@ def _opened(path: str, member: str) -> IO[bytes]:
 def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> Any:
     if sheet:
         return book.get_sheet_by_name(sheet) if sheet in dict(shown) else None
+    titles = []  # sheets of one row: a title page, where another has a table
     for name, _ in sorted(shown, key=lambda each: each[1]):
-        if (found := book.get_sheet_by_name(name)).height:
+        if (found := book.get_sheet_by_name(name)).height > 1:
             return found
-    return None
+        titles += [found] if found.height else []
+    return titles[0] if titles else None
 
 
 def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:

@@ -107,8 +107,8 @@ def inspect_file(
 ) -> DataReport:
     """Read all of a file, once, and say what is in it and what is wrong with it.
 
-    keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it. Raises DataError where nothing can be said by row: it cannot be
-    read, has no rows, or no known shape.
+    keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it. Raises DataError where
+    nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source) if source.chat else None
@@ -144,8 +144,7 @@ def inspect_file(
             places.extend((item.number, item.line or 0))
     again, duplicates = repeated(hashes, places, limits.problems)
     notes = [*source.notes, *several.of_files(source, files), *([chat.note()] if chat else [])]
-    if not choices.columns:
-        notes += _guessed(roles)
+    notes += [] if choices.columns else _guessed(roles)
     return DataReport(
         format=chosen,
         kind=source.kind,

@@ -85,6 +85,8 @@ def test_the_first_sheet_with_rows_is_read_and_the_others_are_named(tmp_path: Pa
         "Hidden sheets are not read: Secret.",
     ]
     assert len(read(path)[0]) == 2 and len(read(path, sheet="Old")[0]) == 1
+    titled = written(tmp_path, "b.xlsx", xlsx({"Cover": [["Our shop, 2026"]], "Shop": FAQ}))
+    assert probe(titled).sheet == "Shop", "a sheet of one line is a title page"
     hidden = probe(path, choices=Choices(sheet="Secret"))
     assert "“Secret”, which is read, is a hidden one" in " ".join(map(str, hidden.notes))
     with pytest.raises(DataError, match="no sheet “shop”, found Empty, Secret, Shop, Old: the nearest name is “Shop”"):
