@@ -57,9 +57,10 @@ from tests.kit import families
 from tests.kit.families import as_shipped, rows, tuned, weights
 from tests.kit.trainer import FP32
 
-# What each alone has: linear attention, embeddings in every layer, convolutions, state-space layers and experts, experts in a form of their
-# own and in one matrix, sight, three projections in one. The others are made of the same parts.
-IN_THE_GATE = ("qwen3_5", "gemma4_e", "lfm2", "granitemoehybrid", "gpt_oss", "qwen3_moe", "qwen2_5_vl", "phi3")
+IN_THE_GATE = (
+    "qwen3_5", "gemma4_e", "gemma3", "lfm2", "ministral3", "granitemoehybrid", "gpt_oss", "qwen3_moe", "qwen2_5_vl", "falcon_h1", "phi3",
+    "qwen3_5_moe",
+)  # fmt: skip
 # One of each kind: state-space layers and experts, embeddings in every layer, experts in a form of their own, linear attention, sight.
 RUN_IN_THE_GATE = ("granitemoehybrid", "gemma4_e", "gpt_oss", "qwen3_5", "qwen2_5_vl")
 NAMES = [name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
