@@ -164,6 +164,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "quiet": True,
         "inbrowser": False,
         "prevent_thread_lock": True,
+        "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "theme": theme(),
         "css": styles(),
         "head": HTML_LANG + uplot_head() + scripts("folds.js", "form.js"),

@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 
 from core.presets import PROJECT
 from core.system.checkup import missing_requirements
+from webui import app
 from webui.server import gradio as patches
 from webui.server.guard import Guard
 
@@ -79,6 +80,24 @@ def test_our_layers_stand_around_gradios_own(gradio) -> None:
         app = App.create_app(demo)
     hosts = [layer.kwargs.get("hosts") for layer in app.user_middleware[:2]]
     assert hosts == [("outermost",), ("inner",)], "create_app no longer returns an app that takes layers in this order"
+
+
+def test_a_page_that_is_slow_to_answer_does_not_end_the_start(gradio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """launch(_frontend=False): gradio asks its own page and gives up after three seconds, which a busy PC takes. The server has answered
+    by then: launch waits for its /startup-events without a limit."""
+    from gradio import networking
+
+    monkeypatch.setattr(networking, "url_ok", lambda url: False)
+    with gradio.Blocks(analytics_enabled=False) as demo:
+        gradio.HTML("one")
+    try:
+        with pytest.raises(ValueError, match="localhost"):  # once this passes, _frontend may go
+            demo.launch(prevent_thread_lock=True, quiet=True)
+        demo.close()
+        demo.launch(prevent_thread_lock=True, quiet=True, _frontend=False)
+    finally:
+        demo.close()
+    assert '"_frontend": False' in inspect.getsource(app.launch)
 
 
 def test_nothing_that_a_page_sends_makes_the_server_fetch_an_address(gradio, as_before) -> None:
