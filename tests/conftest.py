@@ -35,11 +35,15 @@ def swept() -> Iterator[None]:
     """Gradio leaves sockets and event loops to the collector; its warnings inside an ast.parse of a later test, or of pytest's own,
     break Python 3.11 (cpython issue 106905)."""
     yield
-    gc.collect()
+    settled()
 
 
 def pytest_collection_finish() -> None:
-    """The libraries stay: a collection need not look through their million objects each time."""
+    settled()
+
+
+def settled() -> None:
+    """What is alive now stays: libraries that were imported meanwhile, too, whose million objects no later collection need look through."""
     gc.collect()
     gc.freeze()
 
