@@ -2,8 +2,8 @@
 
 transformers can isolate them too, by a mask of T x T; here each example is one causal `scaled_dot_product_attention`
 of its own, which never computes what the mask would throw away and runs on every platform; 16-bit types on a processor
-take core/engine/cpu_attention instead. Positions restart in the batch's position_ids. What a family does beyond that (hybrid layers, ALiBi, soft-capped attention) may not be isolated:
-`holds` finds out on the very model before it is trained.
+take `attend` instead. Positions restart in the batch's position_ids. What a family does beyond that (hybrid layers, ALiBi,
+soft-capped attention) may not be isolated: `holds` finds out on the very model before it is trained.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from webui.form.planner import Form, FormResult
 
 Given = Mapping[Any, Any]  # what arrived, by component; of `fills` these two beside
 IS_HERE = "is_here"  # whether the browser is on this PC
-READING = "reading"  # fields.Answers.reading
+READING = "reading"  # fields.FormAnswers.reading
 Updates = dict[Any, Any]  # what is to be shown, by component
 Parts = set[Component]
 Listen = Callable[..., Dependency]
@@ -24,7 +24,8 @@ Listen = Callable[..., Dependency]
 class Filling:
     """What is to be put into the form in answer to a press, but for what a person has set since (assets/form.js).
 
-    values: of goal, model, data, name, and the notice that says so. answers: of "explicit", "parent" and "reading" (fields.Answers) those that become others.
+    values: of goal, model, data, name, and the notice that says so. answers: of "explicit", "parent" and "reading"
+    (fields.FormAnswers) those that become others.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
