@@ -13,6 +13,7 @@ from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
+from tests.kit import gate
 from tests.kit.hub import FakeHub
 from tests.kit.waits import wait_until
 
@@ -113,12 +114,21 @@ def choose_from_the_shelf(page: Page, words: dict[str, str]) -> None:
 
 
 def what_the_hub_finds(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
-    """A failure is a sentence (each of them: test_hub_fails); then the model, and what can be no base without a button."""
+    """A failure is a sentence (each of them: test_hub_fails); then the model, and what can be no base without a button.
+
+    Seen: a hub that answered before the list was drawn for the same words was gone again once it was.
+    """
+    found, rows = page.locator("#hub-found"), page.locator("#shelf li")
+    page.evaluate(gate.script("shelf-words"))
+    few = rows.count()
     page.locator("#shelf-words input").fill("tiny")
-    found = page.locator("#hub-found")
+    gate.wait(page, "shelf-words")
     assert not [line for line in hub.requests if line == "GET /api/models"], "asked while somebody typed"
     hub.status = 429
     page.locator("#ask-hub").click()
+    kit.expect(found.locator(".lg-notice")).to_contain_text(words["busy"])
+    gate.open(page, "shelf-words")
+    kit.expect(rows).not_to_have_count(few)
     kit.expect(found.locator(".lg-notice")).to_contain_text(words["busy"])
     hub.status = None
     page.locator("#ask-hub").click()

@@ -54,12 +54,14 @@ class ModelShelf:
     def wire(self, page: gr.Blocks, memory: gr.Dropdown, model: gr.Dropdown) -> Sequence[Dependency]:
         """memory: what is planned for; model: the field that a press fills. Gives the presses."""
         asked = [memory, self.words, self.fitting, self.sell, self.language, model]
-        page.load(self.draw, asked, [self.shown], queue=False, **QUIET)
+        # Before the list is drawn anew: gradio runs what hangs on one event in turn, and what the hub answered meanwhile would go.
+        pressed = self.hub.wire(memory, self.words, model)
+        # One event for all: two of them answer in any order, and the list of what was typed first would stay.
         # A text box of gradio 6.31 has `input` at a key press alone: none at Backspace, at a paste, or from a Chinese input method.
-        for changed in (self.words.change, *(field.input for field in (memory, self.fitting, self.sell, self.language))):
-            changed(self.draw, asked, [self.shown], trigger_mode="always_last", **QUIET)
+        triggers = [page.load, self.words.change, *(field.input for field in (memory, self.fitting, self.sell, self.language))]
+        gr.on(triggers, self.draw, asked, [self.shown], trigger_mode="always_last", queue=False, **QUIET)
         model.change(None, [model], None, js=MARK, **QUIET)
-        return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), self.hub.wire(memory, self.words, model)
+        return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), pressed
 
     def draw(self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any) -> Html:
         """Inputs: plan-for, words, fitting, sell, language, model. Outputs: shown."""

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from core.advice import shelf
@@ -112,3 +113,17 @@ def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(tmp_path:
     monkeypatch.setattr(starter, "is_ready", lambda models: True)
     row, below = row_and_below()
     assert row.count("on this PC") == 1 and "on this PC already" in below and "download" not in below
+
+
+def test_one_event_draws_the_shelf_and_what_the_hub_found_is_cleared_before(tmp_path: Path) -> None:
+    """Two events answer in any order, and the list of what was typed first stayed; what hangs on one event runs in turn, and what
+    the hub answered while the list was drawn went with it (both seen)."""
+    made = ModelShelf(Services.open(Workspace.open(tmp_path)), lambda _: EIGHT, EN)
+    with gr.Blocks(analytics_enabled=False) as page:
+        memory, model = gr.Dropdown(elem_id="memory"), gr.Dropdown(elem_id="model")
+        made.build()
+        made.wire(page, memory, model)
+    calls = page.get_config_file()["dependencies"]
+    assert len([call for call in calls if call["outputs"] == [made.shown._id]]) == 1
+    typed = [call for call in calls if (made.words._id, "change") in map(tuple, call["targets"])]
+    assert [call["backend_fn"] for call in typed] == [False, True]
