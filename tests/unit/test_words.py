@@ -81,6 +81,8 @@ def test_every_sentence_is_one_that_the_code_can_name() -> None:
     def is_named(key: str) -> bool:
         if key in written or any((found := each.fullmatch(key)) and all(map(known, found.groups())) for each in patterns):
             return True
+        if key.startswith("start."):  # tests/process/test_release.py looks into its scripts
+            return True
         return (key.endswith(("_info", "_kept")) and is_named(key[:-5])) or (key[:7] == "launch." and known(key[7:]))
 
     assert len(patterns) > 50 and [key for key in sorted(CATALOGUE.keys("en")) if not is_named(key)] == []

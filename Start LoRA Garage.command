@@ -1,0 +1,3 @@
+#!/bin/sh
+# What a double-click on macOS opens.
+exec "$(dirname -- "$0")/start.sh" "$@"

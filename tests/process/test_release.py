@@ -1,0 +1,208 @@
+"""The release archive and the scripts in it, up to what they start: uv is played by a shell script, where it is fetched from by a server here.
+
+start.sh is run as people run it; its twin for Windows is read alone here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from core import __version__
+from core.messages import CORE_LOCALES, LANGUAGES, Catalogue
+from core.presets import PROJECT
+from tools import release
+
+SCRIPTS = ("start.sh", "Start LoRA Garage.command", "Start LoRA Garage.bat")
+TOOLS = ("sh", "curl", "sed", "grep", "cut", "uname", "tar", "gzip", "mkdir", "mv", "rm", "dirname", "sha256sum", "python3")
+UV = """#!/bin/sh
+# Plays uv: there is a Python where HAS_PYTHON says so, and what is run is run by the one of PATH.
+echo "$@" >> asked.txt
+case $1-$2 in
+    python-find) exit ${HAS_PYTHON:-0} ;;
+    python-install) exit 1 ;;
+    run-*) shift 3; exec python3 "$@" ;;
+esac
+"""
+
+
+def archive_of(program: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        info = tarfile.TarInfo("uv-for-this-pc/uv")
+        info.size, info.mode = len(program), 0o755
+        tar.addfile(info, io.BytesIO(program.encode()))
+    return made.getvalue()
+
+
+ARCHIVE = archive_of(UV)
+
+
+class Releases(BaseHTTPRequestHandler):
+    """Where uv is fetched from; `sent` of the server: what it answers with, `said`: how long it says that this is."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.server.sent else 404)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(self.server.said))  # type: ignore[attr-defined]
+        self.end_headers()
+        self.wfile.write(self.server.sent)  # type: ignore[attr-defined]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def releases() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Releases)
+    server.sent, server.said = ARCHIVE, len(ARCHIVE)  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """What start.sh needs of the archive, in a folder with a name of people; its table knows the uv that is played."""
+    folder = tmp_path / "R&D, 车库" / "LoRA Garage"
+    for name in ("start.sh", "launch.py", "pyproject.toml", "constraints.txt", "core/locales"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (PROJECT / name).is_dir() else shutil.copy2)(PROJECT / name, folder / name)
+    (folder / "packaging").mkdir()
+    platforms = re.findall(r"^(\S+-\S+) ", (PROJECT / "packaging" / "uv.txt").read_text("utf-8"), re.MULTILINE)
+    lines = [f"{platform} 21 {hashlib.sha256(ARCHIVE).hexdigest()}" for platform in platforms]
+    (folder / "packaging" / "uv.txt").write_text("\n".join(["version 1.2.3", *lines, ""]), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A PATH of the programs that every system has, and no uv."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in TOOLS:
+        (folder / name).symlink_to(sys.executable if name == "python3" else shutil.which(name) or pytest.skip(f"no {name} here"))
+    return folder
+
+
+def start(place: Path, tools: Path, address: str = "http://127.0.0.1:9", language: str = "en", **more: str):
+    """start.sh --version: what it started says the version of the program."""
+    environ = {"PATH": str(tools), "HOME": str(place), "LORA_GARAGE_LANG": language, "LORA_GARAGE_UV_FROM": address} | more
+    return subprocess.run(
+        [shutil.which("sh"), place / "start.sh", "--version"],
+        cwd="/",
+        env=environ,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def said(key: str, language: str = "en") -> re.Pattern[str]:
+    """The sentence, whatever its values are."""
+    return re.compile(re.sub(r"\\{\w+\\}", r"[^{}]+", re.escape(Catalogue(CORE_LOCALES).raw(f"start.{key}", language))))
+
+
+def address_of(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_without_uv_it_is_fetched_once_and_starts_the_program(place: Path, tools: Path, releases: ThreadingHTTPServer) -> None:
+    first = start(place, tools, address_of(releases))
+    assert first.returncode == 0 and first.stdout.endswith(f"LoRA Garage {__version__}\n"), first.stderr
+    assert said("fetch").search(first.stdout) and "1.2.3 (about 21 MB)" in first.stdout
+    assert (place / "asked.txt").read_text().splitlines()[-1] == "run --no-project --isolated launch.py --version"
+
+    releases.sent = b""  # type: ignore[attr-defined]
+    assert start(place, tools, address_of(releases)).stdout == f"LoRA Garage {__version__}\n", "from .uv"
+    assert [path.name for path in place.glob(".uv*")] == [".uv"]
+
+
+def test_a_uv_that_is_there_is_taken(place: Path, tools: Path) -> None:
+    (tools / "uv").write_text(UV)
+    (tools / "uv").chmod(0o755)
+    assert start(place, tools).stdout == f"LoRA Garage {__version__}\n" and not (place / ".uv").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "language"),
+    [("wrong_hash", "en"), ("wrong_hash", "zh"), *((key, "en") for key in ("cut", "unreachable", "no_curl", "no_uv", "no_python"))],
+)
+def test_what_goes_wrong_is_one_sentence_and_leaves_no_uv(
+    key: str, language: str, place: Path, tools: Path, releases: ThreadingHTTPServer
+) -> None:
+    address = address_of(releases)
+    match key:
+        case "wrong_hash":
+            releases.sent = archive_of(UV + "# changed\n")  # type: ignore[attr-defined]
+            releases.said = len(releases.sent)  # type: ignore[attr-defined]
+        case "cut":
+            releases.sent = ARCHIVE[:-9]  # type: ignore[attr-defined]
+        case "unreachable":
+            releases.sent, releases.said = b"", 0  # type: ignore[attr-defined]
+        case "no_curl":
+            (tools / "curl").unlink()
+        case "no_uv":
+            (place / "packaging" / "uv.txt").write_text("version 1.2.3\n", "utf-8")
+    done = start(place, tools, address, language, HAS_PYTHON=str(int(key == "no_python")))
+    assert done.returncode == 1 and said(key, language).search(done.stderr), done
+    assert "{" not in done.stdout + done.stderr, "every value is put in"
+    assert (place / ".uv" / "uv").exists() == (key == "no_python") and not (place / ".uv.part").exists()
+
+
+@pytest.mark.skipif(not shutil.which("uv"), reason="no uv here")
+def test_a_real_uv_starts_it_beside_an_environment_that_is_broken(place: Path, tools: Path) -> None:
+    """uv itself would take the Python of .venv, which launch.py may have to make again."""
+    (tools / "uv").symlink_to(shutil.which("uv"))
+    (place / ".venv" / "bin").mkdir(parents=True)
+    (place / ".venv" / "bin" / "python").symlink_to("/nowhere")
+    python = {"UV_PYTHON": sys._base_executable, "UV_PYTHON_PREFERENCE": "only-system"}
+    done = start(place, tools, UV_CACHE_DIR=os.fspath(place / "cache"), **python)
+    assert done.stdout == f"LoRA Garage {__version__}\n", done.stderr
+
+
+def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: Path) -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("unpacked from an archive: there is no commit to make one of")
+    first, second = (release.build(tmp_path / name) for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes() and first.stat().st_size < release.MOST_BYTES
+    with zipfile.ZipFile(first) as archive:
+        archive.extractall(tmp_path)
+        names = [name.removeprefix("LoRA Garage/") for name in archive.namelist()]
+        modes = {name: archive.getinfo(f"LoRA Garage/{name}").external_attr >> 16 & 0o777 for name in SCRIPTS}
+        lines = archive.read("LoRA Garage/Start LoRA Garage.bat").splitlines(keepends=True)
+    assert {name.partition("/")[0] for name in names} == {one.partition("/")[0] for one in release.CONTENTS if one[0] != ":"}
+    assert modes == dict.fromkeys(SCRIPTS[:2], 0o755) | {SCRIPTS[2]: 0o644}
+    assert all(line.endswith(b"\r\n") for line in lines), "cmd loses its labels in a file with other line ends"
+    command = [sys.executable, "-I", "-S", str(tmp_path / "LoRA Garage" / "launch.py"), "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"LoRA Garage {__version__}\n"
+
+
+def test_every_uv_has_a_hash_and_both_scripts_know_its_name() -> None:
+    table = (PROJECT / "packaging" / "uv.txt").read_text("utf-8")
+    rows = re.findall(r"^((?:x86_64|aarch64)-([\w-]+)) \d\d ([0-9a-f]{64})$", table, re.MULTILINE)
+    assert len(rows) == 6 and len({sha256 for *_, sha256 in rows}) == 6 and re.search(r"^version [\d.]+$", table, re.MULTILINE)
+    scripts = {name: (PROJECT / name).read_text("utf-8") for name in SCRIPTS}
+    for platform, system, _ in rows:
+        assert platform in scripts[SCRIPTS[2]] if "windows" in system else f"-{system}" in scripts[SCRIPTS[0]]
+
+
+def test_both_scripts_say_every_sentence_and_none_that_cmd_would_garble() -> None:
+    catalogue = Catalogue(CORE_LOCALES)
+    keys = {key.removeprefix("start.") for key in catalogue.keys("en") if key.startswith("start.")}
+    for name, unsaid in ((SCRIPTS[0], set()), (SCRIPTS[2], {"no_curl"})):
+        assert keys - unsaid == set(re.findall(r"\b(?:say|fail) ([a-z_]+)", (PROJECT / name).read_text("utf-8"))), name
+    assert not [key for key in keys for language in LANGUAGES if re.search(r'[!"%&|<>^]', catalogue.raw(f"start.{key}", language))]

@@ -1,0 +1,64 @@
+"""`python tools/release.py [FOLDER]`: the release archive of the last commit, for people who have no Python and no git.
+
+Contents: what is needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and modes follow from the
+commit alone. Changes that are not committed are not in it. Prints every file with its size, then the archive's size and SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+TOP = "LoRA Garage"
+CONTENTS = (
+    "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "pyproject.toml", "constraints.txt", "packaging/uv.txt",
+    "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "core", "webui", "presets", "docs", ":!docs/pictures",
+)  # fmt: skip
+MOST_BYTES = 2_000_000
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=PROJECT, check=True, stdout=subprocess.PIPE).stdout
+
+
+def build(folder: Path) -> Path:
+    """The archive in folder. Git applies the line ends of .gitattributes, so that cmd gets its own."""
+    sys.path.insert(0, str(PROJECT))
+    from core import __version__
+
+    made = time.gmtime(int(git("log", "-1", "--format=%ct")))[:6]
+    target = folder / f"lora-garage-{__version__}.zip"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD", *CONTENTS))) as tar,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for entry in sorted((each for each in tar if each.isfile()), key=lambda each: each.name):
+            info = zipfile.ZipInfo(f"{TOP}/{entry.name}", made)
+            info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED  # Unix, whose modes say what may be started
+            info.external_attr = (0o100755 if entry.mode & 0o100 else 0o100644) << 16
+            archive.writestr(info, tar.extractfile(entry).read())  # type: ignore[union-attr]
+    return target
+
+
+def main(arguments: list[str]) -> int:
+    target = build(Path(arguments[0]) if arguments else PROJECT / "dist")
+    with zipfile.ZipFile(target) as archive:
+        for info in archive.infolist():
+            print(f"{info.file_size:>9,} {info.filename}")
+    size = target.stat().st_size
+    print(f"{size:>9,} {target}\nSHA-256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
+    if size > MOST_BYTES:
+        print(f"The archive has {size:,} bytes, at most {MOST_BYTES:,} are meant: see above what grew.", file=sys.stderr)
+    return int(size > MOST_BYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
