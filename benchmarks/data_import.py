@@ -131,7 +131,7 @@ def cancelled(file: Path, folder: Path) -> dict[str, Any]:
     """Seconds from the wish to cancel, after a second of work, to the end of the import."""
     wished: list[float] = []
 
-    def check() -> None:
+    def check(rows: int = 0) -> None:
         if wished:
             raise Cancelled
 

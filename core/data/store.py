@@ -39,6 +39,7 @@ from core.data.sets.inspection import DataReport
 from core.data.sets.readings import Readings, reading_key
 from core.data.sets.rows import Rows
 from core.errors import DataError
+from core.progress import Check, go_on
 from core.recipe import Data, Format
 from core.system import path_length
 from core.values import MIB
@@ -48,6 +49,7 @@ _IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 LOCK_S = 10.0
+WAIT_S = 0.2
 
 
 class DatasetStore:
@@ -145,20 +147,20 @@ class DatasetStore:
         path: str | Path,
         name: str = "",
         choices: Choices = NOTHING_SAID,
-        check: Callable[[], None] = lambda: None,
+        check: Check = go_on,
         origin: Origin = OWN,
     ) -> DatasetInfo:
         """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored twice, if the choices
         are the same.
 
-        name: for the screen, any characters. choices: kept with the set. check: called often, and may raise. origin: of a set of a hub.
+        name: for the screen, any characters. choices: kept with the set. origin: of a set of a hub.
         Raises DataError where the file cannot be used, leaving nothing behind.
         """
         path_length.refuse(self.root.parent, DataError)
         path = Path(path)
         source = sniff.probe(path, choices=choices, check=check)
         shown = display_name(name) or display_name(path.stem) or "data"
-        with self._importing:
+        with self._alone(check):
             self._clean()
             for info in self._imported():
                 if info.sha256 == source.sha256 and (not choices.said or info.choices == choices):
@@ -187,6 +189,16 @@ class DatasetStore:
                 raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error
         self._readings.keep(report, None, choices)
         return info
+
+    @contextlib.contextmanager
+    def _alone(self, check: Check) -> Iterator[None]:
+        """Imports stand in line, and whoever waits can be cancelled too."""
+        while not self._importing.acquire(timeout=WAIT_S):
+            check()
+        try:
+            yield
+        finally:
+            self._importing.release()
 
     def _new_folder(self, name: str) -> Path:
         self.root.mkdir(parents=True, exist_ok=True)

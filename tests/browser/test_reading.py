@@ -28,10 +28,10 @@ TABLE = "datum;kundin;wir;notiz\n" + "".join(
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[kit.App]:
-    """With a library that has a tiny model, whose tokenizer shows the rows."""
+    """With a library that has a tiny model, whose tokenizer shows the rows; a file that is called endless never ends."""
     workspace = tmp_path_factory.mktemp("reading")
     (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
-    started = kit.start_app(Workspace.open(workspace).root)
+    started = kit.start_app(Workspace.open(workspace).root, module="tests.kit.endless")
     yield started
     started.stop()
 
@@ -91,6 +91,24 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     page.locator("#brought-kept").click()
     kit.expect(page.locator("#chat-voice input")).to_have_value(re.compile("Finn"))
     kit.expect(page.locator("#brought")).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+    page, watch = opened(chrome, app)
+    kit.choose(page, "#data", "sample:pirate_answers")
+    before = page.locator("#data label").all_inner_texts(), sorted(app.workspace.joinpath("datasets").glob("[!.]*"))
+    upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n")
+    kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
+    kit.nothing_found(page, "import")
+    page.locator("#import-cancel").click()
+    kit.expect(page.locator("#file-notice")).to_contain_text("Cancelled. Nothing was added")
+    kit.expect(page.locator("#import")).to_be_hidden()
+    kit.expect(page.locator("#data input:checked")).to_have_value("sample:pirate_answers")
+    assert before == (page.locator("#data label").all_inner_texts(), sorted(app.workspace.joinpath("datasets").glob("[!.]*")))
+    upload(page, tmp_path / "short.csv", "question,answer\nWhy?,So.\n")
+    kit.expect(page.locator("#data-report")).to_contain_text("1 of 1")
     watch.check()
     page.context.close()
 

@@ -18,7 +18,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
                 #model, #model-about, #download-room, #download-model, #download-notice, #next-model
-                data: #data (radio, value = data set id), #file (input[type=file]), #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
+                data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
                 #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns > #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report, #learned > #learned-counters,
                 #learned-row, #row-before, #row-after, #next-data
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows,
@@ -131,14 +131,16 @@ class App:
         return self.process.returncode
 
 
-def start_app(workspace: Path, port: int | None = None, options: Sequence[str] = (), **environment: str) -> App:
+def start_app(
+    workspace: Path, port: int | None = None, options: Sequence[str] = (), module: str = "webui", **environment: str
+) -> App:
     """Serve workspace and wait until the page answers. options: more of the command line. Raises AssertionError with the app's
     output where it does not."""
     port = port or free_port()
     log = workspace / "app.log"
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "webui", "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],
+            [sys.executable, "-m", module, "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],
             cwd=PROJECT,
             env=os.environ | environment,
             stdout=output,
@@ -233,7 +235,8 @@ def nothing_found(page: Page, picture: str = "") -> None:
         set_dark(page, dark)
         if folder and picture:
             page.screenshot(path=f"{folder}/{picture}-{'dark' if dark else 'light'}.png", full_page=True)
-        assert violations(page) == [], dark
+        found = violations(page)
+        assert found == [], (dark, found)
     assert overflow(page) <= 0
 
 

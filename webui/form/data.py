@@ -18,6 +18,7 @@ from core.data.sets import gathered
 from core.data.sets.inspection import DataReport
 from core.errors import DataError, GarageError
 from core.messages import msg
+from core.progress import Check, go_on
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.findings import PlanFindings, in_rows
@@ -27,6 +28,7 @@ from webui.form.hub_set.panel import HubSetPanel
 from webui.form.planner import Form, FormResult
 from webui.form.reading.brought import choices_for
 from webui.form.reading.brought_part import BroughtPart
+from webui.form.reading.importing import ImportPart
 from webui.form.reading.part import ReadingPart, offered
 from webui.kit import format, samples
 from webui.kit.findings import counted
@@ -49,6 +51,7 @@ class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
+        self.importing = ImportPart(wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
@@ -56,6 +59,7 @@ class DataStep:
         w = self.w
         self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
         self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
+        self.importing.build()
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
         self.hub_set.build()
         self.brought.build()
@@ -75,37 +79,38 @@ class DataStep:
     def wire(self, form: FormHandle, pulse: Poller) -> None:
         self.findings.wire(form)
         self.hub_set.wire(form, self.data, pulse)
-        self.brought.wire(form, self.data, self.choices)
+        self.importing.wire()
+        self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
         self.reading.wire(form, self.data, self.choices)
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
-    def add(self, paths: Sequence[str], choices: Choices = NOTHING_SAID) -> tuple[str | None, Html]:
+    def add(self, paths: Sequence[str], choices: Choices = NOTHING_SAID, check: Check = go_on) -> tuple[str | None, Html]:
         """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that names the file."""
         given = [Path(path) for path in paths]
         try:
-            return self._added(given, choices)
+            return self._added(given, choices, check)
         except DataError as error:
             return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
         finally:
             for path in given:
                 path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
 
-    def _added(self, given: Sequence[Path], choices: Choices = NOTHING_SAID) -> tuple[str, Html]:
+    def _added(self, given: Sequence[Path], choices: Choices, check: Check) -> tuple[str, Html]:
         """A table of which nothing is known is added with columns that the person may correct. Raises DataError."""
         store = self.services.datasets
         try:
-            return gathered.add(store, given, choices=choices).id, Html("")
+            return gathered.add(store, given, choices=choices, check=check).id, Html("")
         except DataError as error:
             if choices.said:  # which this file cannot be read by
-                added, said = self._added(given)
+                added, said = self._added(given, NOTHING_SAID, check)
                 return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
             roles = offered(given[0], error) if len(given) == 1 else None
             if roles is None:
                 raise
         said = notice(self.w.t("reading_choices.offered"), "warn")
-        return gathered.add(store, given, choices=Choices(columns=roles)).id, said
+        return gathered.add(store, given, choices=Choices(columns=roles), check=check).id, said
 
     def next_label(self, data: Any, goal: Any) -> str:
         """Without data the button offers the sample set of the goal, so that a newcomer can simply go on."""

@@ -11,6 +11,7 @@ import gradio as gr
 from core.data.reading.choices import NOTHING_SAID
 from core.errors import GarageError
 from core.messages import Message
+from core.progress import Check, go_on
 from core.recipe import Recipe
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
@@ -30,7 +31,7 @@ class Fillings:
     def __init__(self, services: Services, goal: GoalStep, data: DataStep, plan: PlanStep, wording: Wording):
         self.services, self.goal, self.data, self.plan, self.w = services, goal, data, plan, wording
 
-    def add_file(self, given: Given) -> Taken:
+    def add_file(self, given: Given, check: Check = go_on) -> Taken:
         """What is dropped becomes a data set, several files one; a dropped recipe fills the form."""
         data, paths = self.data, given[self.data.file]
         if not paths:
@@ -39,12 +40,12 @@ class Fillings:
             filling, updates = self._opened(paths[0], given)
             told = filling.values.pop("notice")  # said where it was dropped, unless step 3 says which file is needed
             filling.values["file_notice"] = told if filling.values.get("data", True) else shown("")
-            return filling, {data.file: None, **updates}
+            return filling, updates
         reading = given.get(READING)
         added, problem = data.add(
-            paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NOTHING_SAID
+            paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NOTHING_SAID, check
         )
-        said: Updates = {data.file: None, data.notice: shown(problem)}
+        said: Updates = {data.notice: shown(problem)}
         if added is None:
             return None, said
         return Filling({"data": added}), {**said, data.data: gr.update(choices=data.choices())}

@@ -146,8 +146,8 @@ class Wizard:
         ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
         self.fills(
-            data.file.upload, fillings.add_file, {data.file}, {data.file, data.notice},
-            show_progress="minimal", concurrency_limit=2, api_visibility="private",
+            data.importing.before(data.file.upload, data.file), data.importing.taking(fillings.add_file, data.notice, data.file), set(), {data.notice},
+            concurrency_limit=2, **QUIET,
         )  # fmt: skip
         self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **QUIET)
         self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), trigger_mode="always_last", **QUIET)

@@ -14,11 +14,13 @@ from core.data.chats.said import Said
 from core.data.reading.rows import DEFAULT_LIMITS, Limits, Source
 from core.errors import DataError
 from core.messages import Message, msg
+from core.progress import Check, go_on
 from core.values import Frozen
 
 GAP_HOURS = 6.0
 SHORTEST_HOURS = 0.25  # of a silence that can begin a conversation
 LADDER = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0, 48.0, 72.0, 168.0)  # hours to choose from
+CHECK_EVERY = 20  # messages
 MOST_SHOWN = 8  # people in a note
 MOST_KEPT = 2_000  # people in a report
 
@@ -84,16 +86,16 @@ class Overview:
         raise DataError("data.no_such_voice", voice=wanted[:80], file=file, names=names, count=len(self.people))
 
 
-def look(source: Source) -> Overview:
+def look(source: Source, check: Check = go_on) -> Overview:
     """Reads the whole export once; the same one is not read again soon."""
-    return _look(source.chat, source.sha256, _Known(source))
+    return _look(source.chat, source.sha256, _Known(source, check))
 
 
 class _Known:
-    """A source that is told apart by its checksum alone, which stands beside it."""
+    """A source that is told apart by its checksum alone, which stands beside it; check: asked while it is read."""
 
-    def __init__(self, source: Source):
-        self.source = source
+    def __init__(self, source: Source, check: Check):
+        self.source, self.check = source, check
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Known)
@@ -106,7 +108,9 @@ class _Known:
 def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS) -> Overview:
     found = Overview(KINDS[chat])
     before: dict[str, float] = {}
-    for said in messages(known.source, limits):
+    for number, said in enumerate(messages(known.source, limits)):
+        if number % CHECK_EVERY == 0:
+            known.check()
         if not isinstance(said, Said) or said.left is not None:
             continue
         found.people[said.person] += 1
@@ -122,9 +126,9 @@ def _look(chat: str, sha256: str, known: _Known, limits: Limits = DEFAULT_LIMITS
     return found
 
 
-def read_as(source: Source) -> Chat:
+def read_as(source: Source, check: Check = go_on) -> Chat:
     """How the chat is read by what was said of it, and what was taken where nothing was. Raises DataError."""
-    overview, choices = look(source), source.choices
+    overview, choices = look(source, check), source.choices
     if not overview.people:
         raise DataError("data.chat_is_empty", file=source.path.name, app=overview.kind.name)
     voice = overview.voice(choices.voice, source.path.name) if choices.voice else overview.default_voice()

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from core.data.chats import kinds
@@ -48,14 +49,14 @@ def probe(
     path = Path(path) if isinstance(path, str) else path
     if isinstance(path, Path) and _is_folder(path):
         with translated(path):
-            return several.of_folder(path, limits, choices, probe)
+            return several.of_folder(path, limits, choices, partial(probe, check=check))
     with translated(path):
         size = _size(path, limits)
         with path.open("rb") as file:
             head = file.read(_HEAD)
         packed = _zip_or_spreadsheet(path, head, limits)
         if packed == "zip" and isinstance(path, Path):
-            return several.of_zip(path, limits, choices, probe, _digest(path, check))
+            return several.of_zip(path, limits, choices, partial(probe, check=check), _digest(path, check))
         if packed in DOCUMENTS or head.startswith(b"%PDF"):
             document: FileKind = packed or "pdf"
             return Source(

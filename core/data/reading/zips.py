@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from core.data.reading.rows import FileKind, Limits, Readable
 from core.errors import DataError, reason_of
+from core.progress import Check, go_on
 from core.values import MIB
 
 MOST_DIRECTORY = 32 * MIB  # bytes; some 300,000 files
@@ -181,7 +182,7 @@ def members(path: Path, limits: Limits) -> list[Member]:
         return [Member(path, info) for info in archive.infolist() if not info.is_dir()]
 
 
-def pack(files: Sequence[tuple[str, Path]], target: Path) -> None:
+def pack(files: Sequence[tuple[str, Path]], target: Path, check: Check = go_on) -> None:
     """Files with their names as one archive, the same bytes for the same files."""
     with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, file in files:
@@ -189,4 +190,5 @@ def pack(files: Sequence[tuple[str, Path]], target: Path) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as packed:
                 while chunk := source.read(MIB):
+                    check()
                     packed.write(chunk)

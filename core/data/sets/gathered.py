@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.data.reading import dataset_info, several, sniff, zips
@@ -14,6 +14,7 @@ from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.sets.info import DatasetInfo
 from core.data.store import DatasetStore
 from core.errors import DataError
+from core.progress import Check, go_on
 
 _PREFIX = ".packing-"
 _STALE_S = 3600  # packing 2 GiB takes minutes
@@ -24,7 +25,7 @@ def add(
     paths: Sequence[Path],
     name: str = "",
     choices: Choices = NOTHING_SAID,
-    check: Callable[[], None] = lambda: None,
+    check: Check = go_on,
 ) -> DatasetInfo:
     """One set of all that is given; of a folder, the files that are read of it. Raises DataError."""
     if len(paths) == 1 and not paths[0].is_dir():
@@ -41,8 +42,7 @@ def add(
         _clean(store.root)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store.root) as folder:
             archive = Path(folder) / "files.zip"
-            zips.pack(sorted(files.items(), key=lambda item: several.by_name(item[0])), archive)
-            check()
+            zips.pack(sorted(files.items(), key=lambda item: several.by_name(item[0])), archive, check)
             return store.import_file(archive, shown, choices, check)
     except OSError as error:
         raise DataError("data.cannot_store", name=shown, reason=error.strerror or str(error)) from error

@@ -32,6 +32,7 @@ from core.data.shapes.plain import Turns, as_json, plain
 from core.data.shapes.roles import Role, guess, renamed, require
 from core.errors import DataError
 from core.messages import Message, msg
+from core.progress import Check, go_on
 from core.recipe import Format
 from core.values import Frozen
 
@@ -103,7 +104,7 @@ def inspect_file(
     limits: Limits = DEFAULT_LIMITS,
     choices: Choices = NOTHING_SAID,
     keep: Callable[[Read], None] = lambda read: None,
-    check: Callable[[], None] = lambda: None,
+    check: Check = go_on,
 ) -> DataReport:
     """Read all of a file, once, and say what is in it and what is wrong with it.
 
@@ -111,7 +112,7 @@ def inspect_file(
     nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
-    chat = overview.read_as(source) if source.chat else None
+    chat = overview.read_as(source, check) if source.chat else None
     names: dict[str, None] = dict.fromkeys(roles)
     hashes, places = array("q"), array("i")  # of good rows; their numbers and lines
     problems, left, look = _Problems(limits.problems), Tally(), Look()
@@ -121,7 +122,7 @@ def inspect_file(
 
     for item in items:
         if rows % CHECK_EVERY == 0:
-            check()
+            check(rows)
         if isinstance(item, Problem):
             rows += item.row > 0
             problems.note(item)

@@ -22,6 +22,7 @@ from core.data.sets.info import read_info
 from core.data.sets.inspection import DataReport
 from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
 from core.errors import DataError
+from core.progress import Check, go_on
 from core.recipe import Format
 
 _REPORT_VERSION = 11  # raised where inspect_file would say something else about the same bytes
@@ -49,7 +50,7 @@ class Readings:
         known = self._read_report(self._sha256(path), format, choices)
         if known is None:
             file = self._rows_file(path, self._sha256(path), format, choices)
-            known, _ = self._read_anew(path, file, format, choices, lambda: None)
+            known, _ = self._read_anew(path, file, format, choices, go_on)
         return known
 
     def known_report(self, path: Path) -> DataReport | None:
@@ -87,7 +88,7 @@ class Readings:
         file = self._rows_file(path, self._sha256(path), format, choices)
         found = rows.opened(file)
         if found is None:
-            _, found = self._read_anew(path, file, format, choices, check)
+            _, found = self._read_anew(path, file, format, choices, lambda rows=0: check())
         if not len(found):
             report = self.report(path, format, choices)
             problem = next((problem.sentence for problem in report.problems if problem.severity == "error"), None)
@@ -96,7 +97,7 @@ class Readings:
             raise DataError("data.no_good_rows", file=path.name, problem=problem)
         return found
 
-    def read_into(self, folder: Path, source: Source, choices: Choices, check: Callable[[], None]) -> DataReport:
+    def read_into(self, folder: Path, source: Source, choices: Choices, check: Check) -> DataReport:
         """Of a file that is being imported: its rows in its folder. Raises DataError, OSError."""
         return _read(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
 
@@ -105,9 +106,7 @@ class Readings:
         own = path.parent.parent == self.root
         return (path.parent if own else self.root / ".rows") / _rows_name(sha256, format, choices)
 
-    def _read_anew(
-        self, path: Path, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]
-    ) -> tuple[DataReport, Rows]:
+    def _read_anew(self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check) -> tuple[DataReport, Rows]:
         """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
         try:
             report = _read(path, file, format, choices, check)
@@ -128,7 +127,7 @@ class Readings:
         return report, found
 
 
-def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> DataReport:
+def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Check) -> DataReport:
     """One pass over a file: what is in it, and its rows in `file`. Raises DataError, OSError."""
     with rows.writing(file) as writer:
         return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)

@@ -10,6 +10,7 @@ import pyarrow
 import pytest
 
 from core import files
+from core.data.chats import overview
 from core.data.reading import encodings, json_rows
 from core.data.sets import inspection
 from core.data.sets import rows as rows_module
@@ -384,7 +385,7 @@ def test_an_import_that_is_cancelled_reads_few_rows_more_good_or_bad_and_leaves_
         wished.extend([len(read)] if len(read) == 500 else [])
         return decode(line)
 
-    def check():
+    def check(_=0):
         if wished:
             raise Cancelled
 
@@ -402,7 +403,7 @@ def test_an_import_is_cancelled_while_the_file_is_looked_over_and_while_it_is_co
     pieces, rows = [], []
     monkeypatch.setattr(rows_module.Writer, "add", lambda self, read: rows.append(read))
 
-    def check():
+    def check(_=0):
         pieces.append(len(rows))
         if len(pieces) == 5:
             raise Cancelled
@@ -412,7 +413,7 @@ def test_an_import_is_cancelled_while_the_file_is_looked_over_and_while_it_is_co
     assert pieces == [0] * 5 and not rows and not store.root.exists()
     monkeypatch.undo()
 
-    def check_copy():
+    def check_copy(_=0):
         if any(store.root.glob("*/source.*")):
             raise Cancelled
 
@@ -420,6 +421,32 @@ def test_an_import_is_cancelled_while_the_file_is_looked_over_and_while_it_is_co
         store.import_file(file, "gone", check=check_copy)
     assert [path.name for path in store.root.iterdir()] == []
     assert store.import_file(file, "here").rows == 100
+
+
+def test_who_waits_for_another_import_can_be_cancelled_too(store, tmp_path):
+    def check(_=0):
+        if store._importing.locked():
+            raise Cancelled
+
+    with store._importing, pytest.raises(Cancelled):
+        store.import_file(data_file(tmp_path), "waits", check=check)
+    assert store.import_file(data_file(tmp_path), "mine").rows and not store._importing.locked()
+
+
+def test_a_chat_that_is_gone_through_before_its_rows_are_made_can_be_cancelled(store, tmp_path, monkeypatch):
+    """Who wrote how much is counted first: of the largest exports that takes a minute."""
+    file, read, messages = tmp_path / "chat.txt", [], overview.messages
+    file.write_text("".join(f"12/03/2025, 21:{n % 60:02} - {'AB'[n % 2]}: word {n}\n" for n in range(1000)), "utf-8")
+    monkeypatch.setattr(overview, "messages", lambda *given: (read.append(said) or said for said in messages(*given)))
+
+    def check(_=0):
+        if len(read) > 500:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        store.import_file(file, "gone", check=check)
+    assert 500 < len(read) <= 500 + 2 * overview.CHECK_EVERY
+    assert [path.name for path in store.root.iterdir()] == []
 
 
 def test_rows_that_are_walked_through_hold_a_few_batches_of_their_file(store, tmp_path, monkeypatch):

@@ -13,9 +13,11 @@ from gradio.components import Component
 from core.data.sets import gathered
 from core.errors import GarageError
 from core.hub.sets.name import SetName
+from core.progress import Check, go_on
 from core.workspace.folder import expand
 from webui.form.handle import IS_HERE, READING, Filling, FormHandle, Given, Taken, Updates
 from webui.form.reading.brought import BroughtReading
+from webui.form.reading.importing import ImportPart
 from webui.kit.html import Html, join, notice
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
@@ -33,9 +35,10 @@ class BroughtPart:
             self.add = gr.Button("", size="sm", elem_id="brought-add")
             self.kept = gr.Button(self.w.t("brought.take_kept"), size="sm", elem_id="brought-kept")
 
-    def wire(self, form: FormHandle, data: Component, choices: Callable[[], Any]) -> None:
-        """data: the list of sets. choices: gives what is in it."""
-        form.fills(self.add.click, partial(self._add, data, choices), set(), {self.said, data}, **QUIET)
+    def wire(self, form: FormHandle, data: Component, choices: Callable[[], Any], importing: ImportPart, told: gr.HTML) -> None:
+        """data: the list of sets. choices: gives what is in it. told: that an import was cancelled."""
+        add = importing.taking(partial(self._add, data, choices), told)
+        form.fills(importing.before(self.add.click), add, set(), {self.said, data, told}, **QUIET)
         for button, is_newest in ((self.newest, True), (self.kept, False)):
             form.fills(button.click, partial(self._take, form, data, is_newest), form.inputs, set(), **QUIET)
 
@@ -45,13 +48,13 @@ class BroughtPart:
             brought = brought.model_copy(update={"choices": brought.choices.model_copy(update={"version": None})})
         return Filling(answers={"reading": brought.state() if brought and is_newest else None}), {}
 
-    def _add(self, data: Component, choices: Callable[[], Any], given: Given) -> Taken:
+    def _add(self, data: Component, choices: Callable[[], Any], given: Given, check: Check = go_on) -> Taken:
         """By its path, which only somebody at this PC may say."""
         brought = given[READING]
         if not brought or not given[IS_HERE]:
             return None, {}
         try:
-            added = gathered.add(self.services.datasets, [expand(brought.data)], choices=brought.choices)
+            added = gathered.add(self.services.datasets, [expand(brought.data)], choices=brought.choices, check=check)
         except GarageError as error:
             return None, {self.said: shown(notice(self.w.of(error.message)))}
         return Filling({"data": added.id}, {"reading": None}), {data: gr.update(choices=choices())}
