@@ -210,6 +210,12 @@ class Train(_Section):
         False,
         description="Keep what layers leave for the way back in RAM instead of on the card: for the last gigabyte, which the plan does not count; slower.",
     )
+    spare_cores: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Cores left to other programs while the processor trains; beside a busy program it takes fewer by itself where that is faster.",
+    )
     seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
     save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")

@@ -41,6 +41,7 @@ from core.models.trust import Trust
 from core.progress import Progress
 from core.runs import process as run_process
 from core.runs.all import Runs
+from core.system import cores
 from core.system.lines import ToParent
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -192,8 +193,7 @@ class ChatWorker:
 
         from core.engine import base_model, device
 
-        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
-            torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+        torch.set_num_threads(min(torch.get_num_threads(), cores.usable()))
         compute = device.choose()
         self._check()
         self._report("loading_model", tight=self._tight(wanted, compute))

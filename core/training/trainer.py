@@ -8,6 +8,7 @@ decide; does not know about processes.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from core.chat.film import Film, Shown
 from core.data.labels import Encoded
@@ -31,7 +34,9 @@ from core.runs import best
 from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.spill import SpillWatch
+from core.runs.threads import Threads
 from core.runs.time_left import TimeLeft
+from core.system import cores
 from core.training import checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
@@ -101,6 +106,9 @@ class Trainer:
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
         self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
         self._memory = MemoryUse(reporter, compute.on_card)
+        may_change = not compute.on_card and "OMP_NUM_THREADS" not in os.environ  # whoever sets that has chosen
+        count, use = torch.get_num_threads(), torch.set_num_threads
+        self._threads = Threads(count, cores.usable(), cores.Elsewhere(), use) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
         """Train to the end; before_first_step may refuse to (core/training/memory/probe). Raises StopRequested or PauseRequested (adapter as it
@@ -149,6 +157,8 @@ class Trainer:
             self._memory.note(number, last=number == total)
             if self._spill:
                 self._spill.note(number, seconds, sum(self._tokens(batch) for batch in micro_batches))
+            if self._threads and (changed := self._threads.note(seconds, sum(self._tokens(batch) for batch in micro_batches))):
+                self._tell("threads", number, changed)
             self._clock.finish(number)
             self._tell_time(number)
             self._after(number)

@@ -43,6 +43,7 @@ from core.runs.reporter import Reporter
 from core.runs.run_json import Parent, RunFacts
 from core.runs.scenes import Scenes
 from core.runs.states import State
+from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
 from core.system.processes import leave
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id")
     arguments = parser.parse_args()
+    cores.stand_back()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
 
@@ -139,6 +141,7 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     from core.training.trainer import Trainer, TrainingData
 
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores)))
     shape = None
     with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
         shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)

@@ -6,20 +6,15 @@ A newer question ends the one at work, which then is not answered. It touches no
 
 from __future__ import annotations
 
-import os
 import queue
 import traceback
-from contextlib import suppress
 from typing import Any
-
-import psutil
 
 from core.errors import GarageError
 from core.messages import msg
+from core.system import cores
 from core.system.lines import ToParent
 from core.trial.dry_runs import Question
-
-NICENESS = 10
 
 
 class _Outdated(BaseException):
@@ -72,8 +67,7 @@ def answer(asked: dict[str, Any], questions: Questions) -> dict[str, Any] | None
 
 def main() -> None:
     parent = ToParent()
-    with suppress(psutil.Error, OSError):
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICENESS)  # type: ignore[attr-defined]  # Windows
+    cores.stand_back()
     questions = Questions(parent)
     import torch
     import transformers

@@ -17,7 +17,7 @@ from core.engine import adapter, device, offload
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
-from core.messages import msg
+from core.messages import Message, msg
 from core.recipe import Adapter, Recipe
 from core.runs.run_json import RunFacts
 from core.training.learning_rate import schedule_factor
@@ -228,6 +228,28 @@ def test_a_step_shorter_than_the_clock_ends_no_run(tmp_path: Path, monkeypatch: 
     assert trainer.run().step == 20
     speeds = [numbers["tokens_per_second"] for kind, _, numbers in trainer.reporter.numbers if kind == "train"]
     assert len(speeds) == 20 and all(speed > 0 for speed in speeds)
+
+
+def test_a_change_of_threads_is_heard_of_every_step_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, heard = [], []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    trainer = trainer_of(trained(tiny_llama()), tmp_path, max_steps=3, per_device_train_batch_size=2)
+    assert trainer._threads.most == torch.get_num_threads()
+    monkeypatch.setattr(trainer, "_tell", lambda *said: told.append(said))
+    fewer = msg("threads.fewer", now=1, before=2, faster=3.0)
+
+    def note(seconds: float, tokens: float) -> Message | None:
+        heard.append(tokens)
+        return fewer if len(heard) == 2 else None
+
+    monkeypatch.setattr(trainer._threads, "note", note)
+    trainer.run()
+    assert len(heard) == 3 and min(heard) > 0 and told == [("threads", 2, fewer)]
+
+
+def test_whoever_sets_the_threads_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert trainer_of(trained(tiny_llama()), tmp_path, max_steps=1)._threads is None
 
 
 @pytest.mark.parametrize("packing", [True, False])

@@ -1,0 +1,100 @@
+"""How many threads a training on the processor computes with, changed between steps by what the steps took. No torch.
+
+Threads of one product wait for each other: while another program holds one core of two, two threads are slower than one, many times
+where they spin while they wait (core/system/processes). Nothing is believed without a trial: fewer, or again more, for TRIED steps,
+and they stay only where a step became FASTER by them; a trial whose first step is slower ends at once. What other programs use is
+only a reason to try. Each decision doubles the patience before the next, so that a load that comes and goes is not chased.
+
+A change leaves a run's numbers alone: torch shares out rows of a product, not the sums in them. Seen bit for bit on steps of the starter
+(EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by 1, 2, 3 and 8; the one sum that differs is that
+over all of a tensor beyond 32,768 numbers, which no step takes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from core.messages import Message, msg
+
+TRIED = 3  # steps that a count is known by
+FASTER = 0.9  # of the time before, or less: below that it is chance
+SLOWER = 1.3  # of the best time with this count, where other programs cannot be seen: a reason to try
+UNUSED = 0.4  # of a core that other programs may use without being in the way: a desktop's own
+SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0  # of steps between two decisions; after so long without one it is soon again
+
+
+@dataclass
+class Threads:
+    """most: what the person allows. cores: that this process may use. others: cores that other programs used since it was asked
+    last, None where that is not known. use: makes torch compute with so many."""
+
+    most: int
+    cores: int
+    others: Callable[[], float | None]
+    use: Callable[[int], None]
+    now: int = field(init=False)
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=TRIED))  # seconds a token
+    _best: dict[int, float] = field(default_factory=dict)  # by count, where it was settled
+    _before: tuple[int, float] | None = None  # of a trial: the count that it left, and its seconds a token
+    _wait: float = SOONEST_S  # seconds of steps until the next look
+    _patience: float = SOONEST_S
+    _calm: float = 0.0  # seconds of steps since the last trial
+    _has_reason: bool = False  # at the last look
+    _is_warm: bool = False
+
+    def __post_init__(self) -> None:
+        self.now = self.most
+
+    def note(self, seconds: float, tokens: float) -> Message | None:
+        """After each step: seconds that it took alone, tokens that it read. What to tell, where a trial has shown something."""
+        if self.most == 1:
+            return None
+        if not self._is_warm:  # the first step makes what later ones have
+            self._is_warm = True
+            self.others()
+            return None
+        self._recent.append(seconds / max(1.0, tokens))
+        self._wait, self._calm = self._wait - seconds, self._calm + seconds
+        if self._before:
+            return self._judge(*self._before)
+        if len(self._recent) == TRIED and self._wait <= 0:
+            self._look()
+        return None
+
+    def _look(self) -> None:
+        """For a reason to try."""
+        usual, others = statistics.median(self._recent), self.others()
+        best = self._best[self.now] = min(usual, self._best.get(self.now, usual))
+        if others is None:
+            wanted = self.now - 1 if usual > SLOWER * best else self.now + 1
+        else:
+            wanted = self.cores - math.ceil(others - UNUSED)
+        wanted = max(1, min(self.most, wanted))
+        is_sure, self._has_reason = self._has_reason, wanted != self.now
+        self._wait = 0.0 if self._has_reason else SOONEST_S
+        if self._has_reason and not is_sure:
+            self._recent.clear()  # of before it, some of them: what is compared is steps that have it
+        elif self._has_reason:
+            self._before, self._has_reason = (self.now, usual), False
+            self._go_to(wanted)
+
+    def _judge(self, count: int, usual: float) -> Message | None:
+        tried = statistics.median(self._recent)
+        if len(self._recent) < TRIED and tried < usual:
+            return None
+        self._patience = SOONEST_S if self._calm > CALM_S else min(LATEST_S, 2 * self._patience)
+        self._before, self._wait, self._calm = None, self._patience, 0.0
+        if tried > FASTER * usual:
+            self._go_to(count)
+            return None
+        self._recent.clear()
+        return msg("threads.fewer" if self.now < count else "threads.more", now=self.now, before=count, faster=usual / tried)
+
+    def _go_to(self, count: int) -> None:
+        self.now = count
+        self._recent.clear()
+        self.use(count)
