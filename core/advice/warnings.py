@@ -50,6 +50,8 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
     largest = case.table.rows[-1].billions[1]
     if round(billions, 1) > largest:
         yield msg("advise.warn_above_table", billions=billions, largest=largest)
+    if case.shape.is_unpacked:
+        yield msg("advise.warn_unpacked", method=case.shape.quantised, gib=estimate.terms["weights"])
     if estimate.low_confidence:
         yield msg("advise.warn_low_confidence", margin=estimate.margin, why=list(estimate.low_confidence))
     if case.on_cpu and billions > SLOW_ON_CPU_BILLIONS:

@@ -22,6 +22,7 @@ from core.engine.families import mended, parts
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
 from core.models.shapes.matrices import ROUTERS
+from core.models.shapes.shape import UNPACKED
 
 # Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
 _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
@@ -38,7 +39,11 @@ def load(
     try:
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
         kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
-        is_stored_so = bool(getattr(config, "quantization_config", None))  # and stays so, whatever is asked for
+        is_stored_so = False  # and stays so, whatever is asked for
+        for settings in filter(None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))):
+            is_stored_so = True
+            if settings.get("quant_method") in UNPACKED:
+                settings["dequantize"] = True  # on every device: their kernels have no gradients
         quantised = None if is_stored_so else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
         if quantised and not own_code:
             quantised.llm_int8_skip_modules = _skipped(kind, config)

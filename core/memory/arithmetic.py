@@ -148,6 +148,8 @@ class Estimate(BaseModel):
 @lru_cache(maxsize=4096)  # advice weighs the same few setups again and again
 def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
+    if shape.is_unpacked and setup.base_bits < 16:
+        setup = setup.model_copy(update={"method": "lora", "load_in_8bit": False})
     n = trainable_params(shape, setup)
     idle = {
         "weights": weights(shape, setup),
@@ -188,11 +190,11 @@ def weights(shape: ModelShape, setup: Setup) -> float:
     """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
     embeddings, head, norms, routers, experts
     (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A repository that is
-    quantised already is as large as its files. On a card embeddings in every layer stay in RAM."""
+    quantised already is as large as its files, or in 16 bit where it is unpacked. On a card embeddings in every layer stay in RAM."""
     in_ram = shape.per_layer_params * setup.base_bytes if setup.device == "card" and setup.trainer.counted else 0
     if shape.stored_bytes is not None and setup.method != "full":
         return shape.stored_bytes - in_ram
-    if setup.base_bits == 16:
+    if setup.base_bits == 16 or shape.is_unpacked:
         return shape.params * setup.base_bytes - in_ram
     if setup.base_bits == 8:
         scales = 4 * sum(matrix.d_out * matrix.count for matrix in shape.matrices)

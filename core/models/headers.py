@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from core import files
 from core.errors import ModelError
 from core.models.shapes.matrices import CALLED_IN_FILES, WITHOUT_ADAPTER
-from core.models.shapes.shape import Held, ModelShape
+from core.models.shapes.shape import UNPACKED, Held, ModelShape
 
 LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
 _BITS = {
@@ -43,7 +43,7 @@ _OF_UP = re.compile(
 )  # of an expert by itself: reads what gate_proj or w1 read, with which it becomes one matrix
 _OF_QUANTISATION = re.compile(
     r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
-    r"input_scale|weight_zero_point|weight_shape)$|\.quant_state\."
+    r"input_scale|activation_scale|weight_zero_point|weight_shape)$|_proj_scales$|\.quant_state\."
 )
 _MORE_TOKENS_AT_ONCE = re.compile(r"(?:^|\.)(mtp|mtp_layers|nextn)(?:\.|_)")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -169,7 +169,7 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
         widths = {}
     return Held(
         params=params, beside=beside, four_bit=four_bit, lora_width=sum(widths.values()), widths=tuple(sorted(widths.items())),
-        stored_bytes=stored if quantised else None, quantised=quantised, expert_width=None if quantised else of_experts,
+        stored_bytes=stored if quantised else None, quantised=quantised, expert_width=None if quantised and not (quantised in UNPACKED and of_experts) else of_experts,
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Repositories that are quantised already: which can be trained, and which model they were made of. No torch.
 
-bitsandbytes' are: what they hold is what QLoRA itself makes of a base. Of the others (GPTQ, AWQ, FP8, MXFP4, compressed-tensors, ...)
-transformers has kernels without gradients, or asks for libraries that are not here; what it could unpack on load would need
-two to four times the memory that the files promise, for weights less exact than those that they were made of.
+bitsandbytes' are: what they hold is what QLoRA itself makes of a base. FP8 and MXFP4 are unpacked to 16 bit as they load, need that memory,
+and are less exact than what they were made of. Of the others (GPTQ, AWQ, compressed-tensors, ...) transformers has kernels without
+gradients, or asks for libraries that are not here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from core.errors import ModelError
 from core.hub import cached, peek
 from core.messages import Message, msg
 from core.models import headers
+from core.models.shapes.shape import UNPACKED
 
 CARD = "README.md"
 LONGEST_CARD = 64 << 10  # bytes; its settings stand at its beginning
@@ -32,7 +33,7 @@ _ENDING = re.compile(
 
 def can_train(method: str | None) -> bool:
     """method: as core.models.headers and a shape name it; None: not quantised."""
-    return method is None or method.startswith("bitsandbytes")
+    return method is None or method.startswith("bitsandbytes") or method in UNPACKED
 
 
 def refuse(model_id: str, folder: Path) -> None:

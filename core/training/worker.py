@@ -164,7 +164,9 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
         compute = found
         run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
         run.log_event("decision", message=compute.reason)
-    if (bits := base_model.bits(base)) != (asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16):
+    if shape and shape.is_unpacked:
+        run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantised))
+    elif (bits := base_model.bits(base)) != (asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16):
         run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=asked))
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)

@@ -107,7 +107,11 @@ def trained(workspace: Path, base: PreTrainedModel, tiny_model: Path, adapter: d
     shutil.copytree(tiny_model, folder)
     (folder / "model.safetensors").unlink()
     base.save_pretrained(folder)
-    (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
+    return trained_in(workspace, adapter)
+
+
+def trained_in(workspace: Path, adapter: dict[str, object]) -> RunFolder:
+    (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(workspace / "library")]}), "utf-8")
     space = Workspace.open(workspace)
     value = {
         "model": {"id": "library:own"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4} | adapter,

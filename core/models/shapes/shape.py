@@ -23,6 +23,10 @@ _Width = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 _Vocabulary = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 _Optional = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 _EVERY_EXPERT_FOR_EACH_TOKEN = {"llama4_text"}
+UNPACKED = (
+    "fp8",
+    "mxfp4",
+)  # methods that transformers unpacks to 16 bit as it loads, by torch alone: such a base is held so, never in 4 or 8 bit
 _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 
@@ -30,7 +34,7 @@ class Held(BaseModel):
     """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside, the towers for
     pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices that QLoRA would
     hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known.
-    expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by `quantised`; it is loaded as it is."""
+    expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by `quantised`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -211,7 +215,7 @@ class ModelShape(BaseModel):
         """Raises RecipeError where its experts can have no adapter: there are none, or they are packed."""
         if not self.num_experts or not self.expert_width:
             raise RecipeError("shape.no_experts", model_type=self.model_type)
-        if self.quantised:
+        if self.quantised and not self.is_unpacked:
             raise RecipeError("shape.experts_quantised", method=self.quantised)
 
     @property
@@ -226,8 +230,13 @@ class ModelShape(BaseModel):
 
     @property
     def stored_bytes(self) -> int | None:
-        """Bytes of a repository that is quantised already; None for all others."""
-        return self.held.stored_bytes if self.held else None
+        """Bytes of a repository that is quantised already and stays so; None for all others."""
+        return self.held.stored_bytes if self.held and not self.is_unpacked else None
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether it is quantised so that it is unpacked as it loads."""
+        return self.quantised in UNPACKED
 
     @property
     def quantised(self) -> str | None:

@@ -391,6 +391,11 @@ def test_other_warnings_come_where_they_belong() -> None:
     assert "warn_estimated_lengths" in keys(recommend(STARTER, ROOMY, facts(estimated=True)))
     unusual = STARTER.model_copy(update={"low_confidence": (Message(key="advise.unknown_model"),)})
     assert "warn_low_confidence" in keys(recommend(unusual, ROOMY))
+    unpacked = ModelShape.from_config(STARTER.config() | {"quantization_config": {"quant_method": "fp8"}})
+    advice = recommend(unpacked, ROOMY, chosen={"method": "qlora"})
+    [said] = [warning for warning in advice.warnings if warning.key == "advise.warn_unpacked"]
+    assert said.params["gib"] == pytest.approx(2 * STARTER.params / 2**30, rel=0.01)
+    assert "warn_unpacked" not in keys(recommend(STARTER, ROOMY))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Repositories that are quantised already: bitsandbytes' are trained, others are refused before a byte of their weights."""
+"""Repositories that are quantised already: bitsandbytes', FP8 and MXFP4 are trained, others are refused before a byte of their weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.M
         return error
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "mxfp4", "compressed-tensors", "hqq", "something-new"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "fbgemm_fp8", "compressed-tensors", "hqq", "something-new"])
 def test_no_byte_of_weights_that_cannot_be_trained_is_fetched(method: str, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen in the code: gigabytes for hours, then "cannot be loaded"; or 20 GB that became 40 on the card."""
     with FakeHub({"o/m": repository(method, CARD.format(base="maker/Model-7B"))}) as server:
@@ -66,9 +66,11 @@ def test_no_byte_of_weights_that_cannot_be_trained_is_fetched(method: str, model
 
 
 @pytest.mark.parametrize(
-    "config", [{"load_in_4bit": True}, {"load_in_8bit": True}, {"quant_method": "bitsandbytes", "load_in_4bit": True}]
-)
-def test_what_bitsandbytes_packed_is_fetched(config: dict, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    "config",
+    [{"load_in_4bit": True}, {"load_in_8bit": True}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "fp8"},
+     {"quant_method": "mxfp4"}],
+)  # fmt: skip
+def test_what_can_be_trained_is_fetched(config: dict, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     files = tiny_model() | {"config.json": json.dumps(LLAMA | {"quantization_config": config}).encode()}
     with FakeHub({"o/m": files}) as server:
         assert (asking(models, server, "o/m", monkeypatch) / "model.safetensors").is_file()
@@ -143,7 +145,7 @@ def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, mo
     assert models.obtain("library:packed", None, lambda stage, progress: None, lambda: None, to_train=False) == folder  # a chat
 
 
-@pytest.mark.parametrize(("method", "trained"), [(None, True), ("bitsandbytes", True), ("gptq", False)])
+@pytest.mark.parametrize(("method", "trained"), [(None, True), ("bitsandbytes", True), ("fp8", True), ("gptq", False)])
 def test_a_shape_tells_how_its_repository_is_quantised(method: str | None, trained: bool) -> None:
     config = LLAMA | ({"quantization_config": {"quant_method": method}} if method else {})
     shape = ModelShape.from_config(config)
