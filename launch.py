@@ -57,6 +57,9 @@ COMMANDS = (
     "trust",
 )
 FOR_DEVELOPERS = ("check", "test")
+INSTALLED = os.path.exists(
+    os.path.join(ROOT, "__init__.py")
+)  # as the wheel's package lora_garage, in an environment of pip's or uv's
 MARKER = ".lora-garage.json"
 MARKER_VERSION = 1
 NEWEST_TESTED = (3, 13)
@@ -938,7 +941,9 @@ def parse(arguments):
     return "unknown", arguments
 
 
-def main(arguments):
+def main(arguments=None):
+    """Exit status. arguments: None for those of the command line, as the wheel's command `lora-garage` calls it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:2] == ["--repair", "--cpu"]:
         os.environ["LORA_GARAGE_TORCH_INDEX"] = "cpu"
         arguments = ["--repair", *arguments[2:]]
@@ -950,7 +955,7 @@ def main(arguments):
     kind, rest = parse(arguments[1:] if repair else arguments)
     environment = Environment(ROOT)
     if kind == "help":
-        print(__doc__)
+        print(as_typed(__doc__))
         return 0
     if kind == "version":
         print("LoRA Garage " + environment.version())
@@ -962,6 +967,15 @@ def main(arguments):
         known = ", ".join((*COMMANDS, *FOR_DEVELOPERS))
         say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
         return 2
+    if kind in FOR_DEVELOPERS and not os.path.isdir(os.path.join(ROOT, "tests")):
+        say("for_developers", to=sys.stderr)
+        return 2
+    if INSTALLED:
+        if repair:
+            say("not_ours_to_repair", to=sys.stderr, python=sys.executable)
+            return 2
+        environment.python = sys.executable
+        return start(environment, kind, rest)
     if kind == "doctor" and not repair:
         return doctor(environment, rest)
     # The stdout of a command is its own, often JSON: what is said here goes to stderr then.
@@ -976,6 +990,10 @@ def main(arguments):
         return run_tests(environment, rest)
     if kind == "check":
         return run_checks(environment)
+    return start(environment, kind, rest)
+
+
+def start(environment, kind, rest):
     return hand_over(environment, ["-m", "webui", *rest] if kind == "app" else ["-m", "core.commands", kind, *rest])
 
 
@@ -1162,7 +1180,11 @@ def language():
 
 
 def say_text(key, **values):
-    return sentences(language())[key].format_map(Forgiving(values))
+    return as_typed(sentences(language())[key].format_map(Forgiving(values)))
+
+
+def as_typed(text):
+    return text.replace("python launch.py", "lora-garage") if INSTALLED else text
 
 
 def say(key, to=None, **values):

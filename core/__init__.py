@@ -15,5 +15,11 @@ torch, transformers, peft and bitsandbytes are imported inside worker processes:
 `training`, and in the files of `trial`, `chat` and `export` that the same test names.
 """
 
-# Of the program; pyproject.toml has the same one (tests/unit/test_project.py). It is never installed, so no metadata could tell.
+from pathlib import Path
+
+# Of the program; pyproject.toml has the same one (tests/unit/test_project.py). Run from a checkout, no metadata could tell it.
 __version__ = "0.2.0.dev0"
+
+# As the wheel's package lora_garage, whose only file of its own this is (packaging/lora_garage.py); else in a checkout or an archive.
+INSTALLED = Path(__file__).parents[1].joinpath("__init__.py").exists()
+COMMAND = "lora-garage" if INSTALLED else "python launch.py"

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from core import COMMAND
 from core.values import Frozen
 
 LANGUAGES = ("en", "zh")
@@ -61,7 +62,8 @@ class Catalogue:
             for language in LANGUAGES:
                 for path in sorted((folder / language).glob("*.yaml")):
                     entries = yaml.load(path.read_text("utf-8"), YAML_LOADER) or {}
-                    self._sentences[language] |= {f"{path.stem}.{key}": value for key, value in entries.items()}
+                    said = {f"{path.stem}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
+                    self._sentences[language] |= said
 
     def keys(self, language: str) -> set[str]:
         return set(self._sentences[language])

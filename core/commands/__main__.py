@@ -11,6 +11,7 @@ import sys
 
 import typer
 
+from core import COMMAND
 from core.commands import checkup, data, estimating, hub_sets, models, running, sets, taking, tools, trust  # noqa: F401 - importing them adds their commands
 from core.commands.terminal import app, say
 from core.errors import GarageError
@@ -20,7 +21,7 @@ from core.messages import msg
 def main(arguments: list[str]) -> int:
     """Exit status of the command; whatever a person can act on is one sentence and 2."""
     try:
-        return typer.main.get_command(app)(arguments, prog_name="launch.py", standalone_mode=False) or 0
+        return typer.main.get_command(app)(arguments, prog_name=COMMAND.split()[-1], standalone_mode=False) or 0
     except GarageError as error:
         say(error.message)
         return 2

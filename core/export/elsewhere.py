@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core import COMMAND
 from core.export.exports import ExportResult
 
 
@@ -14,7 +15,7 @@ def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
     """For what (a key below `elsewhere.`), and what is typed. The first is what it was most likely made for."""
     if done.kind == "adapter":
         return [
-            ("in_garage", f'python launch.py chat "{folder}" --prompt "Hello!"'),
+            ("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'),
             ("in_peft", _python("peft", "AutoPeft", folder)),
         ]
     if done.kind == "merged":

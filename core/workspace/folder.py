@@ -1,6 +1,6 @@
 """The folder that holds everything the app writes: data, the starter model, runs, exports, the lease.
 
-`--workspace DIR` or LORA_GARAGE_HOME moves it; the default is `workspace` beside launch.py.
+`--workspace DIR` or LORA_GARAGE_HOME moves it; the default is `workspace` beside launch.py, for the wheel the user's data folder.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from core import INSTALLED
 from core.errors import RecipeError, reason_of
 from core.presets import PROJECT
 from core.workspace import settings
@@ -33,7 +34,12 @@ class Workspace:
     @staticmethod
     def place(folder: str | Path | None = None) -> Path:
         """Where the workspace is or would be; nothing is made."""
-        return expand(folder or os.environ.get("LORA_GARAGE_HOME") or PROJECT / "workspace").absolute()
+        chosen = folder or os.environ.get("LORA_GARAGE_HOME")
+        if INSTALLED and not chosen:
+            from platformdirs import user_data_path
+
+            return user_data_path("lora-garage", appauthor=False)
+        return expand(chosen or PROJECT / "workspace").absolute()
 
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:

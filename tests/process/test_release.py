@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ import pytest
 from core import __version__
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue
 from core.presets import PROJECT
+from tests.kit.browser import start_app
 from tools import release
 
 SCRIPTS = ("start.sh", "Start LoRA Garage.command", "Start LoRA Garage.bat")
@@ -206,3 +208,75 @@ def test_both_scripts_say_every_sentence_and_none_that_cmd_would_garble() -> Non
     for name, unsaid in ((SCRIPTS[0], set()), (SCRIPTS[2], {"no_curl"})):
         assert keys - unsaid == set(re.findall(r"\b(?:say|fail) ([a-z_]+)", (PROJECT / name).read_text("utf-8"))), name
     assert not [key for key in keys for language in LANGUAGES if re.search(r'[!"%&|<>^]', catalogue.raw(f"start.{key}", language))]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site-packages of somebody who installed the wheel, beside the libraries that are here."""
+    place = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place], cwd=PROJECT, check=True)
+    (file,) = place.glob("lora_garage-*.whl")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-compile",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        place / "site",
+        file,
+    ]
+    subprocess.run(command, check=True)
+    return place / "site"
+
+
+def command_of(wheel: Path, home: Path, *arguments: str) -> list[str]:
+    """`lora-garage ...` in an empty home folder, by env: what is started in its place keeps nothing of ours."""
+    ours = {"PYTHONPATH": os.fspath(wheel), "HOME": os.fspath(home), "LORA_GARAGE_LANG": "en"}
+    unset = [f"--unset={name}" for name in ("LORA_GARAGE_HOME", "XDG_DATA_HOME")]
+    return [
+        "env",
+        *unset,
+        *(f"{name}={value}" for name, value in ours.items()),
+        os.fspath(wheel / "bin" / "lora-garage"),
+        *arguments,
+    ]
+
+
+def test_the_wheel_is_one_package_and_keeps_what_it_writes_in_the_users_folder(wheel: Path, tmp_path: Path) -> None:
+    assert {path.name for path in wheel.iterdir()} == {"bin", "lora_garage", f"lora_garage-{__version__}.dist-info"}
+    for folder in ("core", "webui", "presets"):
+        inside = {
+            path.relative_to(place)
+            for place in (PROJECT / folder, wheel / "lora_garage" / folder)
+            for path in place.rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        }
+        assert inside and all((wheel / "lora_garage" / folder / path).is_file() for path in inside)
+
+    def said(*arguments: str) -> str:
+        return subprocess.run(command_of(wheel, tmp_path, *arguments), cwd=tmp_path, capture_output=True, text=True).stdout
+
+    assert said("--version") == f"LoRA Garage {__version__}\n"
+    assert "lora-garage doctor" not in said("--help") and "    lora-garage COMMAND ..." in said("--help")
+    assert json.loads(said("runs", "--json")) == {"runs": []}
+    (workspace,) = {path.parent for path in tmp_path.rglob("datasets")}
+    assert workspace.name == "lora-garage" and workspace.parent != tmp_path
+
+
+def test_what_belongs_to_the_source_alone_is_said_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    for arguments, sentence in ((["--repair"], "uv tool install --reinstall"), (["check"], "get it with git")):
+        done = subprocess.run(command_of(wheel, tmp_path, *arguments), capture_output=True, text=True)
+        assert done.returncode == 2 and sentence in done.stderr
+
+
+@pytest.mark.full
+def test_the_wheel_is_well_and_serves_its_page(wheel: Path, tmp_path: Path) -> None:
+    done = subprocess.run(command_of(wheel, tmp_path, "doctor", "--json"), cwd=tmp_path, capture_output=True, text=True)
+    well = {finding["name"]: finding["ok"] for finding in json.loads(done.stdout)["findings"]}
+    assert well["packages"] and well["torch"] and well["environment"]
+    app = start_app(tmp_path, module="lora_garage.launch", PYTHONPATH=str(wheel), HOME=str(tmp_path))
+    assert app.stop() == 0

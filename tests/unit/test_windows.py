@@ -61,9 +61,9 @@ def test_every_windows_package_is_pinned_by_hash_to_the_version_that_is_tested_h
     assert {name: version for name, version in pinned.items() if held.get(name, version) != version} == {}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
     needs = {wine.normal(Requirement(need).name): Requirement(need).specifier for need in project["dependencies"]}
-    assert [name for name, range_ in needs.items() if name not in pinned or pinned[name] not in range_] == []
+    assert [name for name, range_ in needs.items() if name != "pip" and (name not in pinned or pinned[name] not in range_)] == []
     more = {wine.normal(Requirement(need).name) for part in project["optional-dependencies"].values() for need in part}
-    assert more - pinned.keys() == {"ruff", "mypy", "types-pyyaml", "types-psutil"}, "those look at the text of the program alone"
+    assert more - pinned.keys() == {"ruff", "mypy", "types-pyyaml", "types-psutil", "hatchling"}, "not to run it"
 
 
 def test_the_launcher_hands_over() -> None:
