@@ -16,6 +16,7 @@ from core.errors import ChatError
 Column = Literal["base", "tuned"]
 FinishReason = Literal["stop", "length", "stopped"]
 COLUMNS: tuple[Column, ...] = ("base", "tuned")
+STRENGTHS = (-0.5, 2.0)  # of an adapter: 0 is the base, 1 as it was trained; further out few still write sentences
 
 
 class Sampling(BaseModel):

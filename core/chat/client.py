@@ -167,9 +167,14 @@ class ChatClient:
 
     # ---- ask ------------------------------------------------------------------------------------------------------
     def ask(
-        self, base_turns: Sequence[Turn] | None, tuned_turns: Sequence[Turn] | None, sampling: Sampling | None = None
+        self,
+        base_turns: Sequence[Turn] | None,
+        tuned_turns: Sequence[Turn] | None,
+        sampling: Sampling | None = None,
+        strength: float = 1.0,
     ) -> Answer:
-        """Ask one or both columns. Raises ChatError: not ready, an answer is being written, nothing or too much asked."""
+        """Ask one or both columns; strength: of the tuned one's adapter. Raises ChatError: not ready, an answer is being written, nothing
+        or too much asked."""
         asked = [turns for turns in (base_turns, tuned_turns) if turns]
         if not asked or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in asked):
             raise ChatError("chat.no_question")
@@ -193,6 +198,7 @@ class ChatClient:
             base=base_turns and [dict(turn) for turn in base_turns],
             tuned=tuned_turns and [dict(turn) for turn in tuned_turns],
             sampling=(sampling or Sampling()).model_dump(),
+            strength=strength,
         )
         return answer
 

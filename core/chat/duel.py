@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
@@ -96,24 +97,31 @@ class Duel:
         return ids
 
     def answer(
-        self, turns: Mapping[Column, Sequence[Turn] | None], sampling: Sampling, stopped: Stopped = lambda: False
+        self,
+        turns: Mapping[Column, Sequence[Turn] | None],
+        sampling: Sampling,
+        stopped: Stopped = lambda: False,
+        strength: float = 1.0,
     ) -> Generator[Piece | Done]:
-        """Pieces of each asked column as they are written, then its Done.
+        """Pieces of each asked column as they are written, then its Done. strength: what the adapter adds is multiplied by it.
 
         stopped is asked before every layer, so that it also ends the reading of a long prompt. Raises ChatError
-        (nothing asked, no room, no adapter, an answer still running, numbers that are not finite).
+        (nothing asked, no room, no adapter, one without a strength, an answer still running, numbers that are not finite).
         """
         asked: list[Column] = [column for column in COLUMNS if turns.get(column)]
         if not asked:
             raise ChatError("chat.no_question")
         if "tuned" in asked and self._tuned is None:
             raise ChatError("chat.no_adapter")
+        if strength != 1 and self._tuned is not None and self._tuned.peft_config[ADAPTER].use_dora:
+            raise ChatError("chat.no_strength")  # its magnitudes were trained, and are no part of what is multiplied
         if not self._one_at_a_time.acquire(blocking=False):
             raise ChatError("chat.already_answering")
         try:
             rows = [self._row(column, turns[column] or (), sampling) for column in asked]
-            for together in [rows] if self.mixed else [[row] for row in rows]:
-                yield from self._decode(together, sampling, stopped)
+            with at_strength(self._model, strength):
+                for together in [rows] if self.mixed else [[row] for row in rows]:
+                    yield from self._decode(together, sampling, stopped)
         finally:
             self._one_at_a_time.release()
 
@@ -198,6 +206,23 @@ def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]
         yield
     finally:
         hooks.__exit__(None, None, None)
+
+
+@contextmanager
+def at_strength(model: torch.nn.Module, strength: float) -> Iterator[None]:
+    """While it lasts, what the adapter adds is multiplied: s B A x of every layer by strength. At 1 no number is touched; at 0 a
+    zero is added to the base's own."""
+    layers = (
+        [layer for layer in model.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.scaling] if strength != 1 else []
+    )
+    trained = [layer.scaling[ADAPTER] for layer in layers]
+    try:
+        for layer, scale in zip(layers, trained, strict=True):
+            layer.scaling[ADAPTER] = strength * scale
+        yield
+    finally:
+        for layer, scale in zip(layers, trained, strict=True):
+            layer.scaling[ADAPTER] = scale
 
 
 class _StopNow(Exception):

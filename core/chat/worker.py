@@ -1,7 +1,7 @@
 """The process that answers in Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
 
 In lines (core.system.lines):
-  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}   ask {id, base, tuned: turns or null, sampling}
+  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}   ask {id, base, tuned: turns or null, sampling, strength}
   stop {id}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter, elsewhere}
@@ -240,7 +240,10 @@ class ChatWorker:
             raise ChatError("chat.not_ready")
         turns = {column: command[column] for column in COLUMNS}
         pieces = self._duel.answer(
-            turns, Sampling.model_validate(command["sampling"]), lambda: self._commands.answer_stopped(answer, load)
+            turns,
+            Sampling.model_validate(command["sampling"]),
+            lambda: self._commands.answer_stopped(answer, load),
+            command["strength"],
         )
         with contextlib.closing(pieces):
             for piece in pieces:

@@ -11,7 +11,7 @@ import torch
 
 from core.chat import duel as duel_module
 from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
-from core.chat.duel import Duel, TextStream, choose
+from core.chat.duel import Duel, TextStream, at_strength, choose
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
@@ -138,7 +138,35 @@ def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_s
     bare = Duel(never_saw_an_adapter, tokenizer).answer({"base": QUESTION}, SHORT)
     assert told(answers, "base")[0] == told(bare, "base")[0] != told(answers, "tuned")[0]
     assert dora._tuned.get_model_status().enabled is True
+    with pytest.raises(ChatError) as refused:
+        next(dora.answer({"tuned": QUESTION}, SHORT, strength=0.5))
+    assert refused.value.message.key == "chat.no_strength"
     assert hooks(dora) == 0
+
+
+def test_at_strength_0_the_adapter_is_the_base_and_at_1_it_is_as_trained_bit_for_bit(duel, never_saw_an_adapter, tokenizer):
+    def logits(of) -> torch.Tensor:
+        prompt = tokenizer.prompt(QUESTION)
+        return of.decoder.forward(*of.decoder.left_padded([prompt]), None)[0]
+
+    bare = Duel(never_saw_an_adapter, tokenizer)
+    trained = logits(duel)
+    with at_strength(duel._model, 0.0):
+        assert torch.equal(logits(duel), logits(bare))
+    with at_strength(duel._model, 0.5):
+        assert not torch.equal(logits(duel), trained) and not torch.equal(logits(duel), logits(bare))
+    assert torch.equal(logits(duel), trained)
+
+
+def test_an_answer_at_another_strength_leaves_the_adapter_as_it_was(duel):
+    full = told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0]
+    base = told(duel.answer({"base": QUESTION}, SHORT), "base")[0]
+    at_0 = list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT, strength=0.0))
+    assert told(at_0, "tuned")[0] == base == told(at_0, "base")[0]
+    begun = duel.answer({"tuned": QUESTION}, SHORT, strength=-0.5)
+    next(begun)
+    begun.close()
+    assert told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0] == full != base
 
 
 def test_a_four_bit_base_answers_in_both_columns(starter_in_4_bit, starter_folder, tokenizer):

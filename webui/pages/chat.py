@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.chat.answer import Done, Piece, Sampling
+from core.chat.answer import STRENGTHS, Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError, RunError
@@ -156,6 +156,8 @@ class ChatPage:
                     **w.named("chat_page.thinking", "chat-thinking"),
                 )
                 self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
+                low, high = (round(100 * limit) for limit in STRENGTHS)
+                self.strength = gr.Slider(low, high, value=100, step=5, **w.named("chat_page.strength", "chat-strength"))
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
@@ -200,7 +202,7 @@ class ChatPage:
         self.target.input(lambda: True, None, self.chosen, **AT_ONCE)
         tab.select(self.arrive, [self.chosen, self.target, self.base], self.target, **AT_ONCE)
         target = [self.target, self.checkpoint, self.precision]
-        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking]
+        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength]
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.message, self.send, self.stop]
         waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
@@ -223,7 +225,7 @@ class ChatPage:
         target, sampling = rest[:3], rest[3:]
         try:
             wanted, both = self.target_of(*target)
-            asked = sampling_of(*sampling[1:])
+            asked, strength = sampling_of(*sampling[1:-1]), strength_of(sampling[-1])
             if not isinstance(message, str) or not message.strip():
                 raise ChatError("chat.no_question")
             yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), writing=True)
@@ -231,7 +233,7 @@ class ChatPage:
             question = {"role": "user", "content": message}
             base, tuned = [*(base or []), question], [*(tuned or []), question]
             system = sampling[0] if isinstance(sampling[0], str) else ""
-            answer = self.services.chat.ask(turns_of(base, system), turns_of(tuned, system) if both else None, asked)
+            answer = self.services.chat.ask(turns_of(base, system), turns_of(tuned, system) if both else None, asked, strength)
         except GarageError as error:
             yield self._view(base, tuned, None, sentence=self.w.of(error.message), tone="bad")
             return
@@ -451,6 +453,16 @@ def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, th
         values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
     drawn = values.get("temperature", 0) > 0
     return Sampling(do_sample=drawn, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values)
+
+
+def strength_of(percent: Any) -> float:
+    """Of the adapter, from the form; emptied it is whole. Raises ChatError naming the limits."""
+    low, high = (round(100 * limit) for limit in STRENGTHS)
+    if percent is None:
+        return 1.0
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not low <= percent <= high:
+        raise ChatError("wizard.bad_number", field="strength", found=str(percent)[:40], low=low, high=high)
+    return float(percent) / 100
 
 
 def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:

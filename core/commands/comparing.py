@@ -1,0 +1,134 @@
+"""`compare`: the same prompts asked of runs, checkpoints, strengths and the base, without a page."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.chat.answer import STRENGTHS
+from core.chat.client import ChatClient
+from core.chat.comparison import Contestant, PromptComparison, same_beginning
+from core.chat.contest import answer_missing
+from core.chat.prompts import prompts_of, prompts_of_file
+from core.commands.data import dataset_store
+from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, say, written_over
+from core.errors import ChatError, RecipeError
+from core.messages import msg, terminal_language
+from core.runs.all import Runs
+from core.workspace.folder import Workspace
+
+
+@app.command()
+def compare(
+    contestants: Annotated[
+        list[str] | None,
+        typer.Argument(help="RUN, RUN@checkpoint-40, RUN@0.8 (its strength), or `base`: that of the first run."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A prompt a line, or JSONL with prompt and expected; else questions of the first run's data."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Prompts, where no file names them.")] = 10,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
+    resume: Annotated[str | None, typer.Option(help="A comparison that was begun: its id.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask several contestants the same prompts, greedily, and show where their answers begin to differ."""
+    space = Workspace.open(workspace)
+    if resume is not None:
+        comparison = PromptComparison.open(space, resume)
+    else:
+        named = named_contestants(space, contestants or [])
+        asked = prompts_of_file(prompts) if prompts else prompts_of(Runs(space).get(named[0].run), dataset_store(space), count)
+        comparison = PromptComparison.create(space, asked, named, max_new_tokens)
+    line, chat = "", ChatClient(space)
+    try:
+        for done, wanted in answer_missing(chat, space, comparison):
+            if not as_json and sys.stderr.isatty():
+                before, line = line, msg("compare.progress", done=done, wanted=wanted).render(terminal_language())
+                print(written_over(before, line), end="", file=sys.stderr, flush=True)
+    except ChatError:
+        say(msg("compare.resume", id=comparison.id))
+        raise
+    finally:
+        chat.unload()
+    result = as_object(comparison)
+    print_json(result) if as_json else _show(result)
+
+
+def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
+    """Raises RecipeError where none is a run, RunError for an unknown one, ChatError for a strength beyond the limits."""
+    runs, found = Runs(space), list[Contestant]()
+    first = next((runs.find(word.partition("@")[0]) for word in words if word != "base"), None)
+    if first is None:
+        raise RecipeError("compare.no_run")
+    for word in words:
+        name, *how = word.split("@")
+        if word == "base":
+            found.append(Contestant(label="base", run=first.id, column="base"))
+            continue
+        run, strength, checkpoint = runs.find(name), 1.0, None
+        for part in how:
+            try:
+                strength = float(part)
+            except ValueError:
+                checkpoint = run.checkpoint(part).name
+        if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
+            raise ChatError("compare.strength", found=strength, low=STRENGTHS[0], high=STRENGTHS[1])
+        found.append(Contestant(label="@".join([run.name, *how]), run=run.id, checkpoint=checkpoint, strength=strength))
+    return found
+
+
+def as_object(comparison: PromptComparison) -> dict[str, Any]:
+    """As --json prints it. same_beginning: characters; as_expected: of the prompts that say what is expected."""
+    lineup, answers = comparison.lineup, comparison.answers()
+    by_contestant: list[dict[str, Any]] = []
+    for place, one in enumerate(lineup.contestants):
+        given = [answers[prompt, place] for prompt in range(len(lineup.prompts)) if (prompt, place) in answers]
+        seconds = sum(answer.seconds for answer in given)
+        right = Counter(
+            _plain(answers[number, place].text) == _plain(prompt.expected)
+            for number, prompt in enumerate(lineup.prompts)
+            if prompt.expected is not None and (number, place) in answers
+        )
+        by_contestant.append(
+            one.model_dump(mode="json")
+            | {
+                "answers": len(given),
+                "tokens": sum(answer.tokens for answer in given),
+                "tokens_per_second": round(sum(answer.tokens for answer in given) / seconds, 2) if seconds else None,
+                "as_expected": right[True],
+                "expected": sum(right.values()),
+            }
+        )
+    rows = []
+    for number, prompt in enumerate(lineup.prompts):
+        texts = [answers[number, place].text if (number, place) in answers else None for place in range(len(lineup.contestants))]
+        there = [text for text in texts if text is not None]
+        rows.append(
+            {"prompt": prompt.asked, "source": prompt.source, "expected": prompt.expected, "answers": texts}
+            | {"same_beginning": same_beginning(there)}
+        )
+    return {"comparison": comparison.id, "folder": str(comparison.path), "contestants": by_contestant, "prompts": rows}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _show(result: dict[str, Any]) -> None:
+    for row in result["prompts"]:
+        print(f"> {row['prompt']}")
+        for one, text in zip(result["contestants"], row["answers"], strict=True):
+            print(f"  [{one['label']}] {text}")
+        print()
+    for one in result["contestants"]:
+        expected = f", as expected {one['as_expected']}/{one['expected']}" if one["expected"] else ""
+        print(f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} tokens/s{expected}")
+    print(result["folder"])

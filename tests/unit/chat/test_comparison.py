@@ -1,0 +1,193 @@
+"""A comparison as files: answers and verdicts are kept as they come, nobody knows who stands where, and the figures are honest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.chat import contest
+from core.chat.answer import Done, Piece, Sampling
+from core.chat.client import ChatState, ChatTarget
+from core.chat.comparison import PromptComparison, Score, all_of, same_beginning, wilson
+from core.chat.prompts import Prompt, prompts_of, prompts_of_file
+from core.commands import comparing
+from core.commands.data import dataset_store
+from core.errors import ChatError, GarageError
+from core.workspace.folder import Workspace
+from tests.kit.runs import trained
+
+PROMPTS = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="base 1.0") for number in range(3)]
+
+
+class Chat:
+    """Answers with what it was asked as; ends after so many questions, as a worker that is killed does."""
+
+    def __init__(self, questions: int = 1000):
+        self.loads: list[ChatTarget] = []
+        self.asked: list[tuple[bool, bool, float]] = []
+        self.questions, self.target = questions, None
+
+    def state(self) -> ChatState:
+        return ChatState("ready", self.target) if self.target else ChatState()
+
+    def load(self, target: ChatTarget) -> None:
+        self.loads.append(target)
+        self.target = target
+
+    def wait_ready(self, timeout_s: float) -> ChatState:
+        return self.state()
+
+    def unload(self) -> None: ...
+
+    @contextmanager
+    def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
+        if len(self.asked) == self.questions:
+            raise ChatError("chat.unloaded")
+        self.asked.append((bool(base), bool(tuned), strength))
+        columns = [column for column, turns in (("base", base), ("tuned", tuned)) if turns]
+        yield [item for column in columns for item in (Piece(column, f"{column} {strength}"), Done(column, 3, 0.5, "stop"))]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+@pytest.fixture
+def both(space: Workspace) -> PromptComparison:
+    return PromptComparison.create(space, PROMPTS, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate"))
+
+
+def test_base_and_run_are_asked_at_once_and_every_strength_of_one_load(space: Workspace) -> None:
+    run = trained(space, "Pirate")
+    base, tuned = contest.pair_of(run, "Base", "Pirate")
+    half = tuned.model_copy(update={"label": "half", "strength": 0.5})
+    made, chat = PromptComparison.create(space, PROMPTS, [tuned, base, half]), Chat()
+    assert list(contest.answer_missing(chat, space, made))[-1] == (9, 9)
+    assert len(chat.loads) == 1 and chat.asked == [(True, True, 1.0), (False, True, 0.5)] * 3
+    assert [made.answers()[0, place].text for place in range(3)] == ["tuned 1.0", "base 1.0", "tuned 0.5"]
+
+
+def test_what_was_answered_before_the_worker_was_killed_is_not_asked_again(space: Workspace, both: PromptComparison) -> None:
+    with pytest.raises(ChatError):
+        list(contest.answer_missing(Chat(questions=2), space, both))
+    with open(both.path / "answers.jsonl", "ab") as file:
+        file.write(b'{"prompt": 2, "contestant": 0, "te')  # and a crash in the middle of a line
+    again, chat = PromptComparison.open(space, both.id), Chat()
+    assert list(contest.answer_missing(chat, space, again)) == [(4, 6), (6, 6)]
+    assert len(chat.asked) == 1 and not again.missing()
+    assert list(contest.answer_missing(chat, space, again)) == [(6, 6)] and len(chat.loads) == 1
+
+
+def test_who_stands_where_stays_for_a_voter_and_is_chance_between_prompts(space: Workspace) -> None:
+    prompts = [Prompt(turns=({"role": "user", "content": str(number)},)) for number in range(200)]
+    made = PromptComparison.create(space, prompts, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate"))
+    sides = [made.sides(number, "me") for number in range(200)]
+    assert sides == [PromptComparison.open(space, made.id).sides(number, "me") for number in range(200)]
+    assert 60 < sides.count((0, 1)) < 140 and sides != [made.sides(number, "you") for number in range(200)]
+
+
+def test_votes_of_two_people_are_counted_and_the_newest_of_each_stands(both: PromptComparison) -> None:
+    def side_of(contestant: int, prompt: int, voter: str) -> str:
+        return "left" if both.sides(prompt, voter)[0] == contestant else "right"
+
+    both.vote(0, side_of(0, 0, "me"), "me")
+    both.vote(0, side_of(1, 0, "me"), "me")  # changed her mind
+    both.vote(0, side_of(1, 0, "you"), "you")
+    both.vote(1, "equal", "me")
+    both.vote(2, "both_bad", "me")
+    (both.path / "votes.jsonl").open("ab").write(b'{"prompt": 9, "left": 0, "right": 1, "verdict": "left"}\n[1]\nnonsense\n')
+    score = both.score()
+    assert (score.wins, score.equal, score.both_bad, score.decided) == ((0, 2), 1, 1, 2)
+    assert both.next_for("me") is None and both.next_for("you") == 1
+    assert score.left_wins == sum(vote.verdict == "left" for vote in both.votes())
+
+
+def test_wilsons_interval_is_as_published_and_says_how_many_votes_are_missing() -> None:
+    low, high = wilson(8, 10)  # Wilson (1927); R: prop.test(8, 10, correct=FALSE) gives 0.4902 to 0.9433
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
+    assert not Score((2, 8)).is_clear and Score((2, 8)).missing == 1 and Score((2, 9)).is_clear
+    assert Score((9, 2)).is_clear and Score((9, 2)).missing is None
+    assert Score((3, 3)).missing is None and Score().interval is None and Score().missing is None
+
+
+def test_questions_come_from_rows_that_were_never_learned_the_same_each_time(space: Workspace) -> None:
+    run, store = trained(space, "Pirate"), dataset_store(space)
+    found = prompts_of(run, store, 6)
+    assert found == prompts_of(run, store, 6) and [prompt.source for prompt in found] == ["kept_apart"] * 3 + ["neutral"] * 2
+    assert all(prompt.expected for prompt in found[:3]) and all(prompt.turns[-1]["role"] == "user" for prompt in found)
+    assert len(prompts_of(run, store, 1)) == 1
+
+
+def test_prompts_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufeffOne?\n\nTwo?\n", "utf-8")
+    (tmp_path / "b.jsonl").write_text('"One?"\n{"question": "Two?", "answer": "2"}\n', "utf-8")
+    (tmp_path / "c.json").write_text('[{"prompt": "One?", "expected": "1"}]', "utf-8")
+    found = [[(one.asked, one.expected) for one in prompts_of_file(tmp_path / name)] for name in ("a.txt", "b.jsonl", "c.json")]
+    assert found == [[("One?", None), ("Two?", None)], [("One?", None), ("Two?", "2")], [("One?", "1")]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("a.jsonl", b"{", "no_json"), ("a.json", b'{"prompt": "x"}', "no_list"), ("a.jsonl", b'{"text": "x"}', "no_prompt"), ("a.jsonl", b"3", "no_prompt"),
+        ("a.txt", b"\xff\xfe\x00", "not_utf8"), ("a.json", b"[" * 100_000, "no_json"), ("missing.txt", None, "cannot_read"),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_no_prompts_is_a_sentence(tmp_path: Path, name: str, content: bytes | None, key: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ChatError) as refused:
+        prompts_of_file(tmp_path / name)
+    assert refused.value.message.key == f"compare.{key}"
+
+
+@pytest.mark.parametrize("id", ["", ".", "..", "../runs", "no-such", "a/b", "x" * 5000])
+def test_an_id_that_is_none_leaves_the_folder_alone(space: Workspace, both: PromptComparison, id: str) -> None:
+    with pytest.raises(ChatError) as refused:
+        PromptComparison.open(space, id)
+    assert refused.value.message.key == "compare.unknown"
+    (both.path.parent / "empty").mkdir()
+    assert [one.id for one in all_of(space)] == [both.id]
+
+
+def test_nothing_to_ask_too_much_and_one_contestant_twice_are_refused(space: Workspace) -> None:
+    pair = contest.pair_of(trained(space, "Pirate"), "Base", "Pirate")
+    for prompts, contestants, key in (
+        ([], pair, "no_prompts"),
+        (PROMPTS * 400, pair, "too_many"),
+        (PROMPTS, (pair[0],) * 2, "twice"),
+    ):
+        with pytest.raises(ChatError) as refused:
+            PromptComparison.create(space, prompts, contestants)
+        assert refused.value.message.key == f"compare.{key}"
+
+
+def test_the_command_names_contestants_and_counts_what_was_expected(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(space, "Pirate")
+    chat = Chat()
+    monkeypatch.setattr(comparing, "ChatClient", lambda space: chat)
+    (tmp_path / "asked.jsonl").write_text(
+        "".join(json.dumps({"prompt": p.asked, "expected": p.expected}) + "\n" for p in PROMPTS), "utf-8"
+    )
+    named = ["base", "Pirate", "Pirate@0.5"]
+    comparing.compare(named, prompts=tmp_path / "asked.jsonl", max_new_tokens=8, workspace=tmp_path, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["label"], one["as_expected"], one["expected"], one["tokens_per_second"]) for one in told["contestants"]] == [
+        ("base", 3, 3, 6.0), ("Pirate", 0, 3, 6.0), ("Pirate@0.5", 0, 3, 6.0)
+    ]  # fmt: skip
+    assert told["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"] and told["prompts"][0]["same_beginning"] == 0
+    for words in ([], ["base"], ["nobody"], ["Pirate@3"], ["Pirate@checkpoint-7"]):
+        with pytest.raises(GarageError):
+            comparing.named_contestants(space, words)
+
+
+def test_where_texts_begin_to_differ() -> None:
+    assert [same_beginning(texts) for texts in ([], ["abc"], ["abc", "abd"], ["a", ""], ["海盗", "海豚"])] == [0, 3, 2, 0, 1]
