@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,19 +164,14 @@ def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
     assert "quickstart" in command("runs", workspace=tmp_path).stderr
 
 
-ALONE = """
-import json, sys
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-model, tokenizer = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
-prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
-print(json.dumps({"r": model.peft_config["default"].r, "prompt": prompt, "ours": [m for m in sys.modules if m.startswith("core")]}))
-"""
-
-
-def test_the_journey_works_without_a_browser(make_workspace: Callable[[], Workspace], tmp_path: Path) -> None:
+def test_the_journey_works_without_a_browser(
+    make_workspace: Callable[[], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model. And what the
     model card promises: peft alone, offline, loads the adapter from the folder as it lies in the run."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
     workspace = make_workspace().root
     data = tmp_path / "海盗.jsonl"
     answers = {
@@ -209,11 +205,10 @@ def test_the_journey_works_without_a_browser(make_workspace: Callable[[], Worksp
     assert json.loads(exported.stdout)["passed"] is True
 
     adapter = workspace / "runs" / trained["run"] / "adapter"
-    alone = [sys.executable, "-c", ALONE, str(adapter)]
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
-    loaded = subprocess.run(alone, capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=offline, timeout=120)
-    said = json.loads(loaded.stdout.splitlines()[-1])
-    assert said["r"] == 8 and said["prompt"].endswith("<|im_start|>assistant\n") and not said["ours"], loaded.stderr
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it asked the network"))
+    model, tokenizer = AutoPeftModelForCausalLM.from_pretrained(adapter), AutoTokenizer.from_pretrained(adapter)
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
+    assert model.peft_config["default"].r == 8 and prompt.endswith("<|im_start|>assistant\n")
 
 
 def test_the_exit_status_of_a_failed_run_is_1_and_the_reason_is_said(tmp_path: Path) -> None:
