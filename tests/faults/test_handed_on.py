@@ -18,7 +18,7 @@ from tests.faults.table import FaultTable
 from tests.kit.ollama import GOOD, instead, script
 
 REFUSED, PASSED = 3, 4  # with a sentence; by what did not need that operation
-posix = pytest.mark.skipif(os.name == "nt", reason="forks, or starts a script by its first line")
+posix = pytest.mark.skipif(os.name == "nt", reason="forks")
 
 
 # ---- LM Studio --------------------------------------------------------------------------------------------------------
@@ -73,7 +73,6 @@ def test_a_file_for_lm_studio_is_the_earlier_one_or_the_new_one_and_what_a_kill_
 
 
 # ---- Ollama -----------------------------------------------------------------------------------------------------------
-@posix
 @pytest.mark.parametrize(
     ("verb", "how"),
     [("create", "cancelled"), *(pytest.param(verb, how, marks=pytest.mark.full) for verb in ("show", "create", "run") for how in ("cancelled", "disk full"))],

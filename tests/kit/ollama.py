@@ -1,9 +1,13 @@
-"""A script in the place of Ollama's program, which is in no package index here."""
+"""A script in the place of Ollama's program, which is in no package index here; on Windows within pip's launcher, as pip makes its own .exe."""
 
 from __future__ import annotations
 
+import io
+import os
 import stat
 import sys
+import zipfile
+from importlib.resources import files
 from pathlib import Path
 
 # As Ollama behaves: `create` keeps a model, `show` knows it afterwards, `run` answers with the signs that move a terminal's cursor.
@@ -17,13 +21,21 @@ elif verb == "run": print("\\x1b[?25hArr, matey!\\n")
 
 
 def script(folder: Path, behaviour: str = GOOD) -> Path:
-    """An executable `ollama` in folder; what it is asked is kept beside it in `asked`."""
-    file = folder / "ollama"
+    """An executable in folder, of the name that Ollama's has; what it is asked is kept beside it in `asked`."""
     folder.mkdir(exist_ok=True)
-    head = "import sys, time, pathlib\nhere, verb, words = pathlib.Path(__file__).parent, sys.argv[1], sys.argv[1:]\n"
-    log = '(here / "asked").open("a").write(repr(words) + "\\n")\n'
-    file.write_text(f"#!{sys.executable}\n{head}{log}{behaviour}")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    head = "import sys, time, pathlib\nhere, verb, words = pathlib.Path(sys.argv[0]).parent, sys.argv[1], sys.argv[1:]\n"
+    log = '(here / "asked").open("a", encoding="utf-8").write(repr(words) + "\\n")\n'
+    first, rest = f"#!{sys.executable}\n".encode(), f"{head}{log}{behaviour}".encode()
+    if os.name != "nt":
+        file = folder / "ollama"
+        file.write_bytes(first + rest)
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+        return file
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("__main__.py", rest)
+    file = folder / "ollama.exe"
+    file.write_bytes((files("pip._vendor.distlib") / "t64.exe").read_bytes() + first + packed.getvalue())
     return file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,6 @@ from core.export.ollama import program
 from tests.kit.ollama import instead, script
 
 RUN = SimpleNamespace(recipe=lambda: SimpleNamespace(model=SimpleNamespace(id="some/model")))
-posix = pytest.mark.skipif(os.name == "nt", reason="the script is started by its first line")
 
 
 @pytest.fixture
@@ -40,16 +38,16 @@ def result() -> ExportResult:
                         created=time.time(), seconds=1.0)  # fmt: skip
 
 
-@posix
 def test_ollama_gets_the_file_and_says_its_first_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = script(folder.parent / "bin")
     said = Receiver.find("ollama", SimpleNamespace(), RUN).take(result(), folder, quiet=False)["ollama"]
     assert said == {"name": "lora-garage/tuned-abc123", "question": program.QUESTION, "answer": "Arr, matey!", "replaced": False}
-    assert repr(["create", "lora-garage/tuned-abc123", "-f", str(folder / "Modelfile")]) in (there.parent / "asked").read_text()
+    assert repr(["create", "lora-garage/tuned-abc123", "-f", str(folder / "Modelfile")]) in (there.parent / "asked").read_text(
+        "utf-8"
+    )
     assert "Arr, matey!" in (words := capsys.readouterr().err) and "ollama run lora-garage/tuned-abc123" in words
 
 
-@posix
 def test_one_that_is_too_old_is_refused_before_the_work_and_one_that_fails_leaves_the_file(folder: Path) -> None:
     script(folder.parent / "bin", instead("--version", "print('ollama version is 0.34.1')"))
     with pytest.raises(ExportError, match="too old for lfm3: 0.40.12 or newer"):
