@@ -27,6 +27,7 @@ Goal = Literal[
 Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 ColumnRole = Literal["question", "answer", "system", "context", "text", "ignore"]
 MOST_RANK = 256
+USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0}  # TRL's; SimPO's of its paper, where it is 2 to 10
 LONGEST_PROMPT = 500  # characters of a question of the person's own
 
 
@@ -168,6 +169,35 @@ class Adapter(_Section):
 
 
 class Train(_Section):
+    objective: Literal["sft", "dpo", "orpo", "simpo"] = Field(
+        "sft",
+        description="What is learned of a row: sft its answer; dpo, orpo and simpo that its better answer (chosen) is preferred to the worse one (rejected).",
+    )
+    beta: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Of preference training: how much a difference between the two answers counts; with dpo a larger one stays nearer to the base. Empty: 0.1, with simpo 2.",
+    )
+    loss_type: Literal["sigmoid", "sigmoid_norm", "robust"] = Field(
+        "sigmoid",
+        description="Of dpo: sigmoid as in the paper; sigmoid_norm compares a token's mean, so that long answers count no more; robust expects label_smoothing of the pairs to be the wrong way round.",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Share of pairs that may be the wrong way round: with dpo of loss_type robust, and with simpo.",
+    )
+    simpo_gamma: float = Field(
+        0.5, ge=0, le=100, description="Of simpo: by how much the better answer is to be ahead, beta times the mean of a token."
+    )
+    sft_weight: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Of dpo and simpo: how much the better answers are learned as with sft besides; 0 not at all. orpo always does, with 1.",
+    )
     learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each correction. Too hot and the loss jumps.")
     num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole data set is read.")
     loraplus_lr_ratio: float | None = Field(
@@ -240,6 +270,11 @@ class Train(_Section):
         10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."
     )
 
+    @property
+    def compares(self) -> bool:
+        """Whether a row is a pair of answers."""
+        return self.objective != "sft"
+
 
 class Recipe(_Section):
     version: Literal[1] = 1
@@ -260,7 +295,7 @@ class Recipe(_Section):
         except ValidationError as error:
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
-        if found := clashes(recipe.adapter):
+        if found := clashes(recipe.adapter) + _of_objective(recipe):
             raise RecipeError("recipe.clashes", problems=found)
         return recipe
 
@@ -274,6 +309,11 @@ class Recipe(_Section):
 
     def write(self, path: Path) -> None:
         files.replace(path, self.dump())
+
+    @property
+    def row_length(self) -> int:
+        """The most tokens of what is trained as one: an example, or the two of a pair."""
+        return self.data.max_length * (2 if self.train.compares else 1)
 
     @property
     def lora_alpha(self) -> int:
@@ -303,6 +343,17 @@ def clashes(adapter: Adapter) -> list[Message]:
         "most": MOST_RANK // 2,
         "dropout": adapter.lora_dropout,
     }
+    return [msg(key, **facts) for key, is_so in found.items() if is_so]
+
+
+def _of_objective(recipe: Recipe) -> list[Message]:
+    train, objective = recipe.train, recipe.train.objective
+    found = {
+        "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
+        "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",
+        "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
+    }
+    facts = {"objective": objective, "loss_type": train.loss_type, "label_smoothing": train.label_smoothing}
     return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
 

@@ -12,7 +12,7 @@ from core.advice import recommend
 from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_settings
 from core.data.sample_sets import sample_of
 from core.messages import msg
-from core.recipe import Recipe
+from core.recipe import USUAL_BETA, Recipe
 from core.workspace import names
 
 
@@ -63,6 +63,7 @@ def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
     """recipe with every default written out, without advice. eval_steps and save_steps wait for the number of steps."""
     train = recipe.train.model_copy(
         update={
+            "beta": recipe.train.beta or USUAL_BETA.get(recipe.train.objective),
             "optim": recipe.train.optim or ("adamw_8bit" if has_card else "adamw_torch"),
             "gradient_checkpointing": has_card
             if recipe.train.gradient_checkpointing is None

@@ -205,7 +205,7 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     data = wanted.data
     with contextlib.suppress(GarageError):
         return Previews(dataset_store(space), Models(space)).of(
-            data.source, wanted.model.id, Learning.of(data), data.format, Choices.of(data)
+            data.source, wanted.model.id, Learning.of(wanted), data.format, Choices.of(data)
         )
     return None
 

@@ -11,14 +11,14 @@ text                text                                            all of it
 
 A `system` column is honoured in all of them but the last and prompt_completion, `tools` in the first two; what a message may hold is in
 core/data/conversation, what becomes of all other columns in core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is never
-learned. Other columns that say the same are written as these by core/data/shapes/rewritten. Adding a format means: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT.
+learned. A row with a worse answer beside the one that is learned keeps both: preference training compares them. Other columns that say the same are written as these by core/data/shapes/rewritten. Adding a format means: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,13 +39,16 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one fo
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to learn from: messages, or prompt and completion (used as they stand), or text. tools: the JSON of what may be called."""
+    """One thing to learn from: messages, or prompt and completion (used as they stand), or text. tools: the JSON of what may be called.
+
+    rejected: beside messages, the same conversation with a worse answer, whole."""
 
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
     tools: str | None = None
+    rejected: tuple[ChatMessage, ...] = ()
 
     def __post_init__(self) -> None:
         if (bool(self.messages), self.prompt is not None and self.completion is not None, self.text is not None).count(True) != 1:
@@ -55,7 +58,8 @@ class Example:
         """What it has, as JSON values; `Example.from_dict` is the way back."""
         if self.messages:
             tools = {"tools": json.loads(self.tools)} if self.tools else {}
-            return {"messages": [m.as_dict() for m in self.messages]} | tools
+            worse = {"rejected": [m.as_dict() for m in self.rejected]} if self.rejected else {}
+            return {"messages": [m.as_dict() for m in self.messages]} | worse | tools
         if self.text is not None:
             return {"text": self.text}
         return {"prompt": self.prompt, "completion": self.completion}
@@ -71,7 +75,8 @@ class Example:
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
         if "messages" in value:
             tools = as_json(value["tools"]) if value.get("tools") else None
-            return cls(messages=tuple(map(ChatMessage.from_dict, value["messages"])), tools=tools)
+            better, worse = (tuple(map(ChatMessage.from_dict, value.get(side, ()))) for side in ("messages", "rejected"))
+            return cls(messages=better, tools=tools, rejected=worse)
         return cls(**value)
 
 
@@ -111,6 +116,8 @@ def check_closely(row: Row, format: Format, left: Tally | None = None) -> tuple[
             raise Flaw("data.empty_row")
         values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)
+        if notes.worse and example.messages:
+            example = replace(example, rejected=_worse(notes, _system(values)))
         is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))
         notes.losses += values.left()
         if needs_picture(notes.losses, _texts(example)):
@@ -122,6 +129,15 @@ def check_closely(row: Row, format: Format, left: Tally | None = None) -> tuple[
     if is_bad:
         return None, []
     return example, [Problem(row=row.number, line=row.line, file=row.file, text=w, severity="warning") for w in notes.warnings]
+
+
+def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """The conversation with the worse answer; () with a warning where it is none: the better one can be learned all the same."""
+    try:
+        return read_messages(notes.worse, system, Notes())
+    except Flaw as flaw:
+        notes.warn("data.worse_unreadable", why=flaw.message)
+        return ()
 
 
 def _is_bad(values: Columns) -> bool:

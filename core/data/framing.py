@@ -34,7 +34,7 @@ class Framing:
         self.without += int((talks & ~tokens.thinks).sum())
         self.closed += int((talks & tokens.thinks & ~thoughts).sum())
         self.unlearned += int(tokens.unlearned.sum()) if self.learning.mask_history else 0
-        several, accepted = tokens.counts > 1, tokens.counts > 0
+        several, accepted = (tokens.counts > 1) & (not self.learning.pairs), tokens.counts > 0
         self.left_out += int((tokens.thoughts & accepted).sum()) if self.learning.enable_thinking is False else 0
         self.unfolded, self.unfolded_to = self.unfolded + int(several.sum()), self.unfolded_to + int(tokens.counts[several].sum())
         self.folded += 0 if self.dialect.system else int((tokens.system & accepted).sum())

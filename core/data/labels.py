@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from core.data.text_pieces import borders, cuts, shown_again
-from core.recipe import Data
+from core.recipe import Recipe
 
 if TYPE_CHECKING:
     from core.data.template import Rendered
@@ -20,14 +20,19 @@ LongExamples = Literal["cut", "split", "drop"]
 
 @dataclass(frozen=True)
 class Learning:
-    """What of a row is learned, as the fields of recipe.Data of these names say."""
+    """What of a row is learned, as the fields of recipe.Data of these names say. pairs: its better and its worse answer, an example each,
+    of which nothing but what comes after their common turns is learned."""
 
     train_on: str = "assistant"
     enable_thinking: bool | None = None
     mask_history: bool = False
+    pairs: bool = False
 
     @classmethod
-    def of(cls, data: Data) -> Learning:
+    def of(cls, recipe: Recipe) -> Learning:
+        data = recipe.data
+        if recipe.train.compares:
+            return cls(enable_thinking=data.enable_thinking, pairs=True)
         return cls(data.train_on, data.enable_thinking, data.mask_history)
 
 
@@ -36,15 +41,27 @@ ANSWERS = Learning()
 
 @dataclass(frozen=True)
 class Encoded:
-    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost."""
+    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost.
+
+    second: of a pair, where the example with the worse answer begins; 0: this is one example. reference: log-probabilities of the pair's
+    two answers before anything was trained, where they are known.
+    """
 
     input_ids: list[int]
     learned: list[bool]
     cut: int = 0
+    second: int = 0
+    reference: tuple[float, float] = (0.0, 0.0)
 
     @property
     def learned_count(self) -> int:
-        return sum(self.learned[1:])  # the first token has nothing before it to be predicted from
+        """The first token of an example has nothing before it to be predicted from."""
+        return sum(self.learned[1:]) - (self.second > 0 and self.learned[self.second])
+
+    @property
+    def examples(self) -> tuple[Encoded, ...]:
+        at = self.second
+        return (Encoded(self.input_ids[:at], self.learned[:at]), Encoded(self.input_ids[at:], self.learned[at:])) if at else (self,)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Schedule:
     def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool) -> Schedule:
         """lengths: tokens of the rows that are trained."""
         train, size = recipe.train, recipe.train.per_device_train_batch_size
-        capacity = size * recipe.data.max_length if packed else None
+        capacity = size * recipe.row_length if packed else None
         epochs, accumulation = train.num_train_epochs, train.gradient_accumulation_steps
         return cls(lengths, size, accumulation, epochs, train.max_steps, train.seed, capacity)
 

@@ -19,7 +19,7 @@ from core.data.conversation import Turn, split_thinking
 from core.data.formats import Example
 from core.data.labels import Encoded, Learning, Whole, fit, learned
 from core.data.template import PLAIN, ChatTemplate, Rendered
-from core.errors import ModelError
+from core.errors import ModelError, TemplateError
 
 
 class Tokenizer:
@@ -105,6 +105,8 @@ class Tokenizer:
 
     def encode_row(self, example: Example, learning: Learning) -> list[Whole]:
         """The examples that training makes of a row, before any is cut: most often one (ChatTemplate.conversations). Raises TemplateError."""
+        if learning.pairs:
+            return self._encode_pair(example, learning)
         if example.text is not None:
             return [self._encode_text(example.text)]
         everything = learning.train_on == "everything"
@@ -113,6 +115,12 @@ class Tokenizer:
             conversation(example), tools, learning.enable_thinking, learning.mask_history or everything
         )
         return [self._encode(rendered, everything) for rendered in found]
+
+    def _encode_pair(self, example: Example, learning: Learning) -> list[Whole]:
+        """The better and the worse answer after the turns that they share. Raises TemplateError where a row is no pair."""
+        tools = json.loads(example.tools) if example.tools else None
+        found = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
+        return [self._encode(rendered, False) for rendered in found]
 
     def _encode_text(self, text: str) -> Whole:
         """text between the special tokens that the tokenizer adds, and an end token where it adds none."""
@@ -139,6 +147,19 @@ class Tokenizer:
         encoding = self._encoding(rendered.text)
         labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)
         return Whole(encoding.ids, labels, rendered.text, encoding.offsets, rendered)
+
+
+def sides(example: Example) -> list[list[Turn]]:
+    """The conversations with the better and with the worse answer, their common answers of weight 0. Raises TemplateError where there is no
+    worse one, or none that differs."""
+    better, worse = example.messages, example.rejected
+    if not worse:
+        raise TemplateError("template.no_pair")
+    shared = next((i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), min(len(better), len(worse)))
+    if not all(any(turn.role == "assistant" and turn.weight for turn in side[shared:]) for side in (better, worse)):
+        raise TemplateError("template.same_answers")
+    read = [turn.as_dict() | ({"weight": 0} if turn.role == "assistant" else {}) for turn in better[:shared]]
+    return [[*read, *(turn.as_dict() for turn in side[shared:])] for side in (better, worse)]
 
 
 def conversation(example: Example) -> list[Turn]:

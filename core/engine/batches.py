@@ -17,7 +17,8 @@ class Batch:
     hidden state predicts, targets: (K,) the ids they should predict.
 
     Padded: attention_mask (B, T) int64 tells the padding. Packed: B is 1, position_ids (1, T) restart with each example
-    and lengths are their tokens, in order. tokens: without padding.
+    and lengths are their tokens, in order. tokens: without padding. examples: how many tokens of each are learned, in order; of a pair the
+    chosen one comes first. reference: (N,) log-probabilities of their answers before anything was trained, 0 where nobody asks.
     """
 
     input_ids: torch.Tensor
@@ -27,6 +28,8 @@ class Batch:
     attention_mask: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
     lengths: tuple[int, ...] | None = None
+    examples: tuple[int, ...] = ()
+    reference: torch.Tensor | None = None
 
     def inputs(self) -> dict[str, Any]:
         """What a model's forward is given."""
@@ -37,27 +40,37 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) -> Batch:
-    """Right-padded rows. Padding is told by the mask alone, because pad is often the end token itself."""
-    width = max(len(row.input_ids) for row in rows)
-    input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for b, row in enumerate(rows):
+    """Right-padded rows, of a pair one for each answer. Padding is told by the mask alone, because pad is often the end token itself."""
+    examples = [example for row in rows for example in row.examples]
+    width = max(len(row.input_ids) for row in examples)
+    input_ids = torch.full((len(examples), width), pad_token_id, dtype=torch.int64)
+    mask = torch.zeros((len(examples), width), dtype=torch.int64)
+    for b, row in enumerate(examples):
         input_ids[b, : len(row.input_ids)] = torch.tensor(row.input_ids)
         mask[b, : len(row.input_ids)] = 1
-    index, targets = _learned((b * width, row) for b, row in enumerate(rows))
-    return Batch(input_ids.to(device), index.to(device), targets.to(device), int(mask.sum()), attention_mask=mask.to(device))
+    index, targets = _learned((b * width, row) for b, row in enumerate(examples))
+    return Batch(
+        input_ids.to(device), index.to(device), targets.to(device), int(mask.sum()), attention_mask=mask.to(device),
+        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device),
+    )  # fmt: skip
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """Rows end to end in one, for a model whose attention keeps them apart (core/engine/attention)."""
-    lengths = tuple(len(row.input_ids) for row in rows)
-    input_ids = torch.tensor([token for row in rows for token in row.input_ids])[None]
+    """Rows end to end in one, for a model whose attention keeps them apart (core/engine/attention); the two of a pair as well."""
+    examples = [example for row in rows for example in row.examples]
+    lengths = tuple(len(row.input_ids) for row in examples)
+    input_ids = torch.tensor([token for row in examples for token in row.input_ids])[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
-    index, targets = _learned(zip(starts, rows, strict=True))
+    index, targets = _learned(zip(starts, examples, strict=True))
     return Batch(
-        input_ids.to(device), index.to(device), targets.to(device), sum(lengths), position_ids=positions.to(device), lengths=lengths
-    )
+        input_ids.to(device), index.to(device), targets.to(device), sum(lengths), position_ids=positions.to(device), lengths=lengths,
+        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device),
+    )  # fmt: skip
+
+
+def _reference(rows: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
+    return torch.tensor([each for row in rows for each in row.reference], device=device) if rows[0].second else None
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ asked for the logits of the learned positions. Imports torch: workers only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,22 +83,40 @@ def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Ten
 
     tuned: a causal LM, with or without a peft wrapper. head: None believes the configuration.
     """
+    return _of_batch(tuned, batch, head, head_loss).sum()
+
+
+def token_losses(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
+    """(K,) float32: that of each learned token, for whoever weighs them."""
+    return _of_batch(tuned, batch, head, head_losses)
+
+
+def _of_batch(tuned: Any, batch: Batch, head: Head | None, of_head: Callable[..., torch.Tensor]) -> torch.Tensor:
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
     head = head or Head.of_config(model.config)
     if not head.alone:
-        return functional.cross_entropy(_own_logits(model, batch).float(), batch.targets, reduction="sum")
+        return functional.cross_entropy(_own_logits(model, batch).float(), batch.targets, reduction="none")
     hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
     picked = hidden.flatten(0, 1).index_select(0, batch.index)
-    return head_loss(model.get_output_embeddings(), picked, batch.targets, head)
+    return of_head(model.get_output_embeddings(), picked, batch.targets, head)
 
 
 def head_loss(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     """Summed cross-entropy of head(hidden), hidden (K, h) against targets (K,), in chunks."""
-    if type(layer) is not torch.nn.Linear or any(parameter.requires_grad for parameter in layer.parameters()):
-        return _through(layer, hidden, targets, head)
-    if head.kernel is not None and layer.bias is None:
+    if head.kernel is not None and _is_frozen(layer) and layer.bias is None:
         return head.kernel(hidden, layer.weight, targets)
+    return head_losses(layer, hidden, targets, head).sum()
+
+
+def head_losses(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+    """(K,): the same of each token."""
+    if not _is_frozen(layer):
+        return _through(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
+
+
+def _is_frozen(layer: Any) -> bool:
+    return type(layer) is torch.nn.Linear and not any(parameter.requires_grad for parameter in layer.parameters())
 
 
 def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
@@ -107,25 +125,27 @@ def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The loss of a head that is not trained. What is kept for the backward is one gradient, (K, h) in hidden's type."""
+    """The losses (K,) of a head that is not trained. What is kept for the backward is a gradient of each, (K, h) in hidden's type."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, head: Head
     ) -> torch.Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for chunk in _chunks(len(hidden), len(weight), hidden.device):
             into = None if gradient is None else gradient[chunk]
-            total += _chunk_loss(hidden[chunk], weight, bias, targets[chunk, None], head, into)
+            losses[chunk] = _chunk_loss(hidden[chunk], weight, bias, targets[chunk, None], head, into)
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
-    def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, of_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * of_loss, None, None, None, None
+        if of_losses.stride(0):  # each its own: in place, for beside them a product in fp32 would be twice as large
+            return gradient.mul_(of_losses[:, None]), None, None, None, None
+        return gradient * of_losses[0], None, None, None, None
 
 
 def _chunk_loss(
@@ -136,14 +156,14 @@ def _chunk_loss(
     head: Head,
     gradient: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The loss of one chunk, aim (K, 1); its gradient is written into `gradient`. Holds 8 bytes a logit at most, which is why it
+    """The losses of one chunk, aim (K, 1); their gradient is written into `gradient`. Holds 8 bytes a logit at most, which is why it
     is a function: what it made is gone before the next chunk's logits come."""
     # fp32 before the softmax, which would else make that copy beside the 16-bit logits.
     logits = head.bend_in_place(functional.linear(hidden, weight, bias).float())
     log_probability = torch.log_softmax(logits, -1)
     if head.cap is None:
         del logits
-    loss = -log_probability.gather(1, aim).sum()
+    loss = -log_probability.gather(1, aim)[:, 0]
     if gradient is None:
         return loss
     of_logits = log_probability.exp_()  # softmax - one at the target
@@ -161,13 +181,13 @@ def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head
     """Through a head that is trained or has an adapter: each chunk's logits are computed again in the backward."""
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="sum")
+        return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="none")
 
     parts = [
         checkpoint(loss, hidden[chunk], targets[chunk], use_reentrant=False)
         for chunk in _chunks(len(hidden), layer.out_features, hidden.device)
     ]
-    return torch.stack(parts).sum()
+    return torch.cat(parts)
 
 
 def _own_logits(model: Any, batch: Batch) -> torch.Tensor:

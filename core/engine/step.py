@@ -22,9 +22,10 @@ from core.engine import adapter, attention, fused_lora
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute, States, random_states, set_random_states
-from core.engine.loss import Head, summed_loss
+from core.engine.loss import Head, summed_loss, token_losses
 from core.engine.offload import Offload
 from core.engine.out_of_memory import Retreat
+from core.engine.variants.preference import TOLD, Preference, log_probabilities
 from core.recipe import Recipe
 
 Rows = Sequence[Encoded]
@@ -32,7 +33,7 @@ Rows = Sequence[Encoded]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of a step. loss: mean over its learned tokens. grad_norm: before it was clipped. tokens: read, without padding.
+    """Of a step. loss: mean over its learned tokens, or over its pairs. grad_norm: before it was clipped. tokens: read, without padding.
     is_finite: whether the adapter may learn of it."""
 
     loss: float
@@ -55,18 +56,18 @@ class LongestBatch:
 class Step:
     """tuned: the peft model on device, its base of dtype, adapters float32. packed: whether rows lie end to end (core/engine/attention).
 
-    offloading: makes the context that puts activations aside. computing: the rows of the micro-batch that is being computed; none
+    preference: where rows are pairs that are compared. offloading: makes the context that puts activations aside. computing: the rows of the micro-batch that is being computed; none
     while what is going on cannot be done again. random: states at the end of the last finished step, None before the first attempt.
     """
 
     def __init__(
         self, tuned: Any, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head, retreat: Retreat,
         packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
-        offloading: Callable[[Any], AbstractContextManager[Any]] = Offload,
+        offloading: Callable[[Any], AbstractContextManager[Any]] = Offload, preference: Preference | None = None,
     ):  # fmt: skip
         self.tuned, self.device, self.dtype, self.on_card = tuned, device, dtype, device.type == "cuda"
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
-        self.packed, self.pad_token_id = packed, pad_token_id
+        self.packed, self.pad_token_id, self.preference = packed, pad_token_id, preference
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         self.scaler = self._new_scaler()
         self.fused: fused_lora.Fused | None = None
@@ -74,6 +75,7 @@ class Step:
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
         self._offload: AbstractContextManager[Any] | None = None
+        self._told, self._pairs = torch.zeros(len(TOLD)), 0
         self._untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
 
@@ -85,7 +87,8 @@ class Step:
         packed = recipe.data.packing and attention.enable(base)
         optimizer, head = optimizers.make(tuned, recipe), Head.of(base)
         retreat, device, dtype = Retreat.of(recipe, packed, compute.on_card), compute.device, compute.dtype
-        step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad_token_id, recipe.train.max_grad_norm)
+        limit, preference = recipe.train.max_grad_norm, Preference.of(recipe.train)
+        step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad_token_id, limit, preference=preference)
         step._untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
         return step
 
@@ -156,10 +159,11 @@ class Step:
             check()
             self.computing = parts[number]
 
+        self.told()
         loss_sum = self.backward(batches, entering)
         grad_norm = float(self.clip())
         learned = sum(batch.targets.numel() for batch in batches)
-        loss = float(loss_sum) / learned
+        loss = float(loss_sum) / self._counted(batches)
         may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
         is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
         return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
@@ -167,17 +171,35 @@ class Step:
     def backward(
         self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True
     ) -> torch.Tensor:
-        """Forward and backward of every micro-batch, weighted by its learned tokens. Returns the summed loss, a scalar without
+        """Forward and backward of every micro-batch, weighted by its learned tokens, or pairs. Returns the summed loss, a scalar without
         gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0."""
-        learned = max(1, sum(batch.targets.numel() for batch in batches))
+        counted, share = self._counted(batches), self.preference.sft_share(batches) if self.preference else 0.0
         loss_sum = torch.zeros((), device=batches[0].input_ids.device)
         for number, batch in enumerate(batches):
             entering(number)
             with self._offload or nullcontext():
-                loss = summed_loss(self.tuned, batch, self.head)
-                (self.scaler.scale(loss / learned) if is_scaled else loss / learned).backward()
+                loss = self._compared(batch, share) if self.preference else summed_loss(self.tuned, batch, self.head)
+                (self.scaler.scale(loss / counted) if is_scaled else loss / counted).backward()
             loss_sum += loss.detach()
         return loss_sum
+
+    def _counted(self, batches: Sequence[Batch]) -> int:
+        """What a loss is the mean over."""
+        if self.preference:
+            return sum(len(batch.examples) // 2 for batch in batches)
+        return max(1, sum(batch.targets.numel() for batch in batches))
+
+    def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
+        assert self.preference
+        loss, told = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
+        self._told, self._pairs = self._told.to(told.device) + told, self._pairs + len(batch.examples) // 2
+        return loss
+
+    def told(self) -> dict[str, float]:
+        """What pairs say beside their loss, a mean each over those since it was last asked; {} where none were compared."""
+        told, pairs = self._told.tolist(), self._pairs
+        self._told, self._pairs = torch.zeros(len(TOLD)), 0
+        return {name: value / pairs for name, value in zip(TOLD, told, strict=True)} if pairs else {}
 
     def clip(self) -> torch.Tensor:
         """Hold the gradients to the norm of the recipe (None or 0: to none). Returns the norm that they had."""
@@ -206,6 +228,25 @@ class Step:
         loss = float(summed_loss(self.tuned, batch, self.head))
         self.computing = ()
         return loss, batch.targets.numel()
+
+    @torch.no_grad()
+    def measure_pairs(self, rows: Rows) -> tuple[float, int]:
+        """The same of a batch of pairs, which `told` has more of: summed loss and pairs."""
+        assert self.preference
+        self.computing = rows
+        batch = self.batch(rows)
+        loss = float(self._compared(batch, self.preference.sft_share([batch])))
+        self.computing = ()
+        return loss, len(rows)
+
+    @torch.no_grad()
+    def log_probabilities(self, rows: Rows) -> list[float]:
+        """Of the answers of pairs, chosen and rejected in turn."""
+        self.computing = rows
+        batch = self.batch(rows)
+        found = log_probabilities(token_losses(self.tuned, batch, self.head), batch).tolist()
+        self.computing = ()
+        return found
 
     # ---- undone ---------------------------------------------------------------------------------------------------
     def forget(self) -> None:

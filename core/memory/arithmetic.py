@@ -66,7 +66,7 @@ class Setup(Frozen):
             "method": adapter.method,
             "r": adapter.r,
             "target_modules": adapter.target_modules,
-            "micro_batch": train.per_device_train_batch_size,
+            "micro_batch": train.per_device_train_batch_size * (2 if train.compares else 1),  # the two of a pair
             "max_length": recipe.data.max_length,
             "optim": train.optim or "adamw_torch",
             "gradient_checkpointing": bool(train.gradient_checkpointing),

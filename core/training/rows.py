@@ -20,6 +20,7 @@ from core.data.labels import Encoded, Learning
 from core.data.repeats import Repeats, wanted
 from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
+from core.data.sets.pairs import Pairs
 from core.data.sets.pieces import Pieces
 from core.data.sets.rows import Examples
 from core.data.sets.tokens import Tokenised
@@ -67,6 +68,8 @@ class _Reading:
 
     def _pieces(self, positions: np.ndarray) -> Pieces:
         tokens = self.tokenised.of(positions, self._tell, trains=True)
+        if self.framing.learning.pairs:
+            return Pairs.within(tokens, self.limit)
         return Pieces.of(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
     def _tell(self, ready: int) -> None:
@@ -80,7 +83,7 @@ class _Reading:
         self.framing.add(tokens)
         for place, why in tokens.refused:
             self.refused.add(int(tokens.positions[place]) + 1, why)
-        dropped = found.is_long & (self.data.long_examples == "drop")
+        dropped = found.is_long & (found.how == "drop")
         done = {
             "cut": found.is_cut,
             "split": found.is_split & ~tokens.is_text,
@@ -107,7 +110,7 @@ def tokenize(
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
-    framing = Framing(tokenizer.template.dialect, Learning.of(data))
+    framing = Framing(tokenizer.template.dialect, Learning.of(recipe))
     reading = _Reading(Tokenised(rows, tokenizer, framing.learning), data, reporter, limit, framing, expected)
     train = reading.rows(training, enough)
     evaluation = reading.rows(measuring)

@@ -43,6 +43,7 @@ from core.training.evaluation import Evaluation
 from core.training.learning_rate import schedule_factor, warmup_steps
 from core.training.memory.use import MemoryUse
 from core.training.recovery import Recovery, as_words
+from core.training.reference import Referenced, know
 
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
 TOLD_AFTER = 20  # steps
@@ -87,9 +88,13 @@ class Trainer:
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
     ):
-        self.recipe, self.data, self.reporter, self._spill = recipe, data, reporter, spill
         train = recipe.train
         self.step = Step.of(tuned, recipe, compute, data.pad_token_id)
+        self._referenced: tuple[Referenced, ...] = ()
+        if self.step.preference and self.step.preference.needs_reference:
+            self._referenced = Referenced(data.train), Referenced(data.evaluation)
+            data = TrainingData(*self._referenced, data.pad_token_id)
+        self.recipe, self.data, self.reporter, self._spill = recipe, data, reporter, spill
         if recipe.data.packing and not self.step.packed:
             reporter.warn(msg("run.not_packed"))
         if train.optim == "paged_adamw_8bit" and not optimizer.can_page(self.step.parameters[0]):
@@ -125,6 +130,9 @@ class Trainer:
                 if before_first_step and goes_on:
                     self.reporter.stage("probing")
                     before_first_step(self.ahead)
+                if self._referenced:
+                    step = self.position.step
+                    self.recovery.attempt(step, partial(know, self._referenced, self.step, self.recipe, self.reporter, step > 0))
                 self._clock = self._new_clock()
                 self._after(self.position.step)
                 self._steps()
@@ -181,7 +189,13 @@ class Trainer:
         self.step.apply(verdict == "good", is_first=not self.position.step)
         tokens_seen = self.position.tokens_seen + found.tokens
         numbers = {"loss": found.loss, "grad_norm": found.grad_norm, "learning_rate": learning_rate, "tokens_seen": tokens_seen}
-        return {**numbers, "learned": found.learned, "seconds": time.perf_counter() - started, "verdict": verdict}
+        return {
+            **numbers,
+            **self.step.told(),
+            "learned": found.learned,
+            "seconds": time.perf_counter() - started,
+            "verdict": verdict,
+        }
 
     def _learning_rate(self, number: int) -> float:
         train, total = self.recipe.train, self.schedule.total_steps
@@ -223,7 +237,7 @@ class Trainer:
             return
         if loss is None:
             return
-        self.reporter.metrics("eval", number, eval_loss=loss)
+        self.reporter.metrics("eval", number, eval_loss=loss, **{f"eval_{name}": value for name, value in self.step.told().items()})
         position.measured_step = number
         if number == 0:
             position.health.note_start(loss)

@@ -30,6 +30,7 @@ class Pausing:
     def __init__(self, run: RunFolder, at: int | None = None) -> None:
         self.run, self.at, self.checks = run, at, 0
         self.numbers: Numbers = {}
+        self.told: dict[tuple[str, int], dict[str, float]] = {}  # all that was said, but for how fast it was
         self.warnings: list[Message] = []
 
     def check(self) -> None:
@@ -42,6 +43,7 @@ class Pausing:
 
     def metrics(self, kind: str, step: int, **numbers: float) -> None:
         if kind in ("train", "eval"):
+            self.told[kind, step] = {name: value for name, value in numbers.items() if name != "tokens_per_second"}
             self.numbers[kind, step] = numbers["loss" if kind == "train" else "eval_loss"]
 
     def __getattr__(self, name: str) -> Callable:

@@ -180,10 +180,10 @@ def row(view: RowView | None, w: Wording) -> Html:
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)
     if view.examples > 1:
-        how_much += " " + w.t("learned_view.row_examples", examples=view.examples)
+        how_much += " " + w.t("learned_view.row_pair" if view.is_pair else "learned_view.row_examples", examples=view.examples)
     text_of_row = tag(
         "div",
-        *(_piece(piece, view.special, w) for piece in view.pieces),
+        *(_piece(piece, view, w) for piece in view.pieces),
         class_="lg-row-text",
         tabindex=0,
         role="region",
@@ -199,11 +199,13 @@ def row(view: RowView | None, w: Wording) -> Html:
     )
 
 
-def _piece(piece: Span, special: Sequence[str], w: Wording) -> Html:
+def _piece(piece: Span, view: RowView, w: Wording) -> Html:
+    special = view.special
     if piece.kind == "more":
         return tag("span", w.t("learned_view.more", characters=f"{int(piece.text):,}"), class_="lg-more")
     if piece.kind == "example":
-        return tag("span", w.t("learned_view.example", number=piece.text), class_="lg-more lg-next-example")
+        side = "example" if not view.is_pair else "better" if piece.text == "1" else "worse"
+        return tag("span", w.t(f"learned_view.{side}", number=piece.text), class_="lg-more lg-next-example")
     if piece.kind == "learned" and piece.part:
         return tag(
             "mark", _with_special(piece.text, special), class_=_PARTS[piece.part], title=w.t(f"learned_view.legend_{piece.part}")

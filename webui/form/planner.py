@@ -261,7 +261,7 @@ class Planner:
             return None, None
         try:
             return self.services.previews.of(
-                recipe.data.source, recipe.model.id, Learning.of(recipe.data), recipe.data.format, Choices.of(recipe.data)
+                recipe.data.source, recipe.model.id, Learning.of(recipe), recipe.data.format, Choices.of(recipe.data)
             ), None
         except GarageError as error:
             return None, error.message

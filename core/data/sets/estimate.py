@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
+from core.data.conversation import Turn
 from core.data.formats import Example
 from core.data.labels import Learning
 from core.data.sets.segment import Counted
 from core.data.shapes.tools import as_json
-from core.data.tokenizer import conversation
+from core.data.tokenizer import conversation, sides
 
 # About four Latin characters to one token; most tokenizers of today need two tokens for three Chinese, Japanese or Korean ones. A turn's
 # frame (<|im_start|>user ... <|im_end|>) adds the rest.
@@ -19,17 +21,24 @@ TOKENS_PER_TURN = 12
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 
-def counted(example: Example, learning: Learning) -> Counted:
-    """An answer is learned with its end token; nothing is known of where a plain text may be cut."""
+def counted(example: Example, learning: Learning) -> list[Counted]:
+    """An answer is learned with its end token; nothing is known of where a plain text may be cut. Raises TemplateError where a row should be
+    a pair and is none."""
+    if learning.pairs:
+        return [_conversation(turns, example.tools, learning) for turns in sides(example)]
     if example.text is not None:
         length = _tokens(example.text) + 1
-        return Counted(length, [(1, length)], ())
-    position, runs = _tokens(example.tools or ""), []
-    for turn in conversation(example):
+        return [Counted(length, [(1, length)], ())]
+    return [_conversation(conversation(example), example.tools, learning)]
+
+
+def _conversation(turns: Sequence[Turn], tools: str | None, learning: Learning) -> Counted:
+    position, runs = _tokens(tools or ""), []
+    for turn in turns:
         calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""
         size = _tokens(turn["content"] + turn.get("reasoning", "") + calls)
         position += TOKENS_PER_TURN + size
-        if turn["role"] == "assistant":
+        if turn["role"] == "assistant" and (turn.get("weight", 1) or not learning.pairs):
             runs.append((position - size - 1, position))
     return Counted(position, [(1, position)] if learning.train_on == "everything" else runs, None)
 

@@ -118,9 +118,9 @@ class Pieces(Sequence[Encoded]):
 
 def lengths_of(rows: Sequence[Encoded]) -> Sequence[int]:
     """Tokens of each, without reading them where they lie on disk."""
-    return rows.lengths if isinstance(rows, Pieces) else [len(row.input_ids) for row in rows]  # type: ignore[return-value]
+    return rows.lengths if hasattr(rows, "lengths") else [len(row.input_ids) for row in rows]
 
 
 def learned_of(rows: Sequence[Encoded]) -> Sequence[int]:
     """How many tokens of each are learned."""
-    return rows.learned if isinstance(rows, Pieces) else [row.learned_count for row in rows]  # type: ignore[return-value]
+    return rows.learned if hasattr(rows, "learned") else [row.learned_count for row in rows]

@@ -25,7 +25,7 @@ from core.errors import DataError
 from core.progress import Check, go_on
 from core.recipe import Format
 
-_REPORT_VERSION = 11  # raised where inspect_file would say something else about the same bytes
+_REPORT_VERSION = 12  # raised where inspect_file would say something else about the same bytes
 
 
 class Readings:

@@ -30,7 +30,8 @@ class RowView:
     """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
 
     length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into for its length;
-    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise; all are shown.
+    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise; all are shown. is_pair: they are the
+    better answer and the worse one.
     special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
     """
 
@@ -45,14 +46,22 @@ class RowView:
     dropped: bool
     special: tuple[str, ...]
     examples: int = 1
+    is_pair: bool = False
 
     @classmethod
     def made(
-        cls, wholes: Sequence[Whole], place: tuple[int, int, int], within: tuple[int, LongExamples, int], special: Iterable[str]
+        cls,
+        wholes: Sequence[Whole],
+        place: tuple[int, int, int],
+        within: tuple[int, LongExamples, int],
+        special: Iterable[str],
+        is_pair: bool = False,
     ) -> RowView:
         """wholes: what the template made of a row. place: its index, of how many, its number in the file. within: most tokens of an example,
         what is done to longer ones, and the overlap of their pieces."""
         limit, how, overlap = within
+        if is_pair and any(len(whole.input_ids) > limit for whole in wholes):  # left out together
+            limit = 0
         shown: list[Span] = []
         lengths = learned = cut = parts = 0
         for number, whole in enumerate(wholes, 1):
@@ -69,7 +78,7 @@ class RowView:
         text = "".join(whole.text for whole in wholes)
         occurring = tuple(sorted(token for token in special if token in text))
         parts += 1 - len(wholes)
-        return cls(*place, tuple(shown), lengths, learned, cut, parts, learned == 0, occurring, len(wholes))
+        return cls(*place, tuple(shown), lengths, learned, cut, parts, learned == 0, occurring, len(wholes), is_pair)
 
 
 def _pieces(whole: Whole, limit: int) -> list[Span]:

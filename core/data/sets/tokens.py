@@ -175,11 +175,11 @@ class Tokenised:
         example = self._rows[position][1]
         flags = THOUGHTS * any(message.reasoning for message in example.messages)
         flags |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system")
-        if self._tokenizer is None:
-            builder.add(key, flags, [estimate.counted(example, self._learning)])
-            return
         try:
-            builder.add(key, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)])
+            if self._tokenizer is None:
+                builder.add(key, flags, estimate.counted(example, self._learning))
+            else:
+                builder.add(key, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)])
         except TemplateError as error:
             builder.refuse(key, error.message)
 

@@ -122,9 +122,10 @@ class Columns(Mapping[str, Any]):
 
 
 class Notes:
-    """What the readers of one row have to say of it: warnings, and what they left out."""
+    """What the readers of one row have to say of it: warnings, what they left out, and the turns of the conversation with a worse answer."""
 
     def __init__(self) -> None:
+        self.worse: list[Any] = []
         self.warnings: list[Message] = []
         self.losses: list[Loss] = []
 

@@ -1,6 +1,6 @@
 """Rows of shapes that say the same as one of our formats in other columns, written as a row of that format.
 
-preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the other is left out
+preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the other beside them (Notes.worse)
 TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
@@ -26,6 +26,7 @@ TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messa
 _ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
 _RANKED = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))  # the second as OpenAI has it
+_ANSWERS = ("assistant", "gpt", "model", "bot")
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -40,8 +41,11 @@ def rewritten(values: Columns, notes: Notes) -> Columns:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    better = next((ours for ours, worse in _RANKED if ours in values and worse in values), None)
-    if better is None:
+    better, worse = next((pair for pair in _RANKED if all(name in values for name in pair)), ("", "rejected"))
+    if not better:  # as this app writes a row
+        said = values.peek("messages")
+        if isinstance(said, list) and said and _speaker(said[-1]) in _ANSWERS and isinstance(values.peek(worse), list):
+            notes.worse = list(values.peek(worse))
         return None
     chosen = values[better]
     if not says(chosen):
@@ -58,7 +62,15 @@ def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
             if isinstance(turn, dict):
                 notes.leave_unread("field", turn, ("role", "from", "content", "value"))
         asked = []
-    return {"messages": [*asked, *answer]}
+    whole, other = [*asked, *answer], _turns(values.peek(worse), "assistant") if says(values.peek(worse)) else []
+    if other and _speaker(other[0]) in _ANSWERS:  # the answer alone
+        other = [*(asked or whole[:-1]), *other]
+    notes.worse = other
+    return {"messages": whole}
+
+
+def _speaker(turn: Any) -> Any:
+    return turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
 
 
 def _words(turn: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), another library's loss (Liger). Torch.
+"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), another library's loss (Liger), pairs of
+answers that are compared (preference). Torch.
 
 Imports: as core.engine. A first reading of a step needs none of them.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,15 +45,17 @@ def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
 )  # fmt: skip
 def test_of_a_preference_set_the_better_answer_is_learned_and_the_worse_one_is_named(values: dict[str, Any]) -> None:
     """Seen: of conversations with chosen and rejected the question alone was read."""
-    assert said(values) == (PAIR, {"rejected"})
-    assert said(values | {"system": "Be brief."}) == (SYSTEM, {"rejected"})
+    worse = (ChatMessage("user", Q), ChatMessage("assistant", B))
+    assert said(values) == (replace(PAIR, rejected=worse), {"rejected"})
+    system = ChatMessage("system", "Be brief.")
+    assert said(values | {"system": "Be brief."}) == (replace(SYSTEM, rejected=(system, *worse)), {"rejected"})
 
 
 def test_the_worse_answer_is_said_in_the_report_with_what_would_use_it(tmp_path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("\n".join([json.dumps({"prompt": Q, "chosen": A, "rejected": B})] * 3))
     (left,) = inspect_file(file).left_out
-    assert left.count == 3 and "preference training" in str(left.why)
+    assert left.count == 3 and "Preference training" in str(left.why)
 
 
 def test_an_empty_better_answer_is_refused() -> None:
@@ -127,4 +130,4 @@ def test_json_that_keeps_its_rows_in_another_way_is_rows(tmp_path, content: Any,
 
 
 def test_what_stands_at_a_question_that_the_answer_repeats_is_named() -> None:
-    assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]}) == (PAIR, {"rejected", "name"})
+    assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]})[1] == {"rejected", "name"}

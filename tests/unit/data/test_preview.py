@@ -382,7 +382,7 @@ def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokeni
     asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
     seen = Preview.measure(list(zip((4, 7, 9, 1_200), rows, strict=True)), tokenizer)
     (said,) = map(str, seen.refused.said(seen.counted))
-    assert said.startswith("The chat template refuses 2 of 4 rows") and "tools" in said and said.endswith("file: 7, 1200.")
+    assert said.startswith("2 of 4 rows are left out") and "tools" in said and said.endswith("file: 7, 1200.")
     counts, listener = seen.counts(512), Listener()
     train, _ = tokenize(rows, asked, tokenizer, listener)
     assert (counts.rows, counts.rows_refused, counts.rows_dropped, seen.facts().rows) == (4, 2, 0, 2)
@@ -400,7 +400,7 @@ def test_a_set_of_which_the_template_refuses_every_row_is_refused_with_the_first
         (7, lambda: Preview.measure([(7, refused), (8, refused)], tokenizer)),
         (1, lambda: tokenize([refused, refused], asked, tokenizer, Listener())),
     ):
-        with pytest.raises(TemplateError, match=f"every one of 2 rows. Row {row}: .*tools"):
+        with pytest.raises(TemplateError, match=f"None of 2 rows can be used. Row {row}: .*tools"):
             refuse()
     cut_away, short = Listener(), Recipe.parse({"data": {"source": "x", "eval_fraction": 0, "max_length": 8}})
     with pytest.raises(DataError, match="None of the 2 rows"):

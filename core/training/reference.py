@@ -1,0 +1,72 @@
+"""What DPO holds the adapter against: the log-probabilities of all answers as the model gave them before the first step. Imports torch:
+workers only.
+
+reference.npy, (P, 2) float32: chosen and rejected, of the pairs that are trained and after them of those kept apart. One writer: the worker,
+before its first step, whole or not at all. Computed once and not in each step, so that no step holds or costs anything of it, later epochs
+are as fast as sft, and a run that trains another one further is held against that one's adapter. Costs one forward over all pairs.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from core import files
+from core.data.labels import Encoded
+from core.data.sets.pieces import learned_of, lengths_of
+from core.engine.step import Step
+from core.errors import RunError
+from core.progress import Progress
+from core.recipe import Recipe
+from core.runs.reporter import Reporter
+from core.training.evaluation import batches_of
+
+
+class Referenced(Sequence[Encoded]):
+    """Pairs with their log-probabilities, (P, 2), 0 until they are known."""
+
+    def __init__(self, rows: Sequence[Encoded]):
+        self.rows, self.lengths, self.learned = rows, lengths_of(rows), learned_of(rows)
+        self.known = np.zeros((len(rows), 2), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+        chosen, rejected = self.known[index].tolist()
+        return replace(self.rows[index], reference=(chosen, rejected))
+
+
+def know(parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Reporter, has_learned: bool) -> None:
+    """Fill in what is known of an earlier attempt, or else compute it. Raises RunError where the adapter has_learned already."""
+    path, done, total = reporter.run.path / "reference.npy", 0, sum(map(len, parts))
+    found = _read(path, total)
+    if found is None:
+        if has_learned:
+            raise RunError("run.no_reference", file=path.name)
+        step.tuned.eval()
+        for part in parts:
+            for chosen in batches_of(step, part, recipe):
+                reporter.stage("reference", Progress(done=done, total=total, unit="rows"))
+                reporter.check()
+                part.known[chosen] = np.reshape(step.log_probabilities([part[i] for i in chosen]), (-1, 2))
+                done += len(chosen)
+        kept = io.BytesIO()
+        np.save(kept, np.concatenate([part.known for part in parts]))
+        files.replace(path, kept.getvalue())
+        return
+    for part in parts:
+        part.known[:] = found[done : done + len(part)]
+        done += len(part)
+
+
+def _read(path: Path, total: int) -> np.ndarray | None:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # none yet, or not what was written
+        return None
+    return found if found.shape == (total, 2) else None

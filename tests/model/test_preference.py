@@ -1,0 +1,244 @@
+"""Preference training is TRL's: loss, gradients and numbers of each objective equal its trainers', and a run of it is as whole as any other."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.data.labels import Encoded
+from core.engine.batches import collate, collate_packed
+from core.engine.variants.preference import TOLD, Preference
+from core.errors import PauseRequested, RunError
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+from core.training.checkpoint import read
+from core.training.reference import Referenced
+from tests.kit import trainer as kit
+from tests.kit.trainer import FP32, adapter_of, trainer_of
+
+
+def pairs(count: int) -> list[Encoded]:
+    """Of prompts of two tokens, with answers of other lengths."""
+    chance = torch.Generator().manual_seed(count)
+
+    def side(start: list[int], length: int) -> list[int]:
+        return start + torch.randint(3, 97, (length,), generator=chance).tolist()
+
+    found = []
+    for i in range(count):
+        asked = side([], 2)
+        better, worse = side(asked, 3 + i % 5), side(asked, 3 + i % 3)
+        learned = [False] * 2 + [True] * (len(better) - 2) + [False] * 2 + [True] * (len(worse) - 2)
+        found.append(Encoded(better + worse, learned, second=len(better)))
+    return found
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kit's trainers get pairs for rows."""
+    monkeypatch.setattr(kit, "rows", pairs)
+
+
+def stirred(tuned: Any) -> Any:
+    """As after some steps."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if parameter.requires_grad and "lora_B" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return tuned
+
+
+def gradients(tuned: Any) -> torch.Tensor:
+    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+    tuned.zero_grad()
+    return found
+
+
+# ---- equal to TRL -----------------------------------------------------------------------------------------------------
+
+KINDS: dict[str, dict[str, Any]] = {
+    "dpo": {"objective": "dpo"},
+    "dpo, by the mean of a token": {"objective": "dpo", "loss_type": "sigmoid_norm", "beta": 2.0},
+    "dpo, robust": {"objective": "dpo", "loss_type": "robust", "label_smoothing": 0.1},
+    "dpo with sft": {"objective": "dpo", "sft_weight": 0.5},
+    "simpo": {"objective": "simpo", "simpo_gamma": 1.0},
+    "simpo, smoothed, with sft": {"objective": "simpo", "label_smoothing": 0.2, "sft_weight": 0.3},
+    "orpo": {"objective": "orpo", "beta": 0.25},
+}  # fmt: skip
+
+
+IN_THE_GATE = ("dpo with sft", "simpo, smoothed, with sft", "orpo")
+
+
+def sides_of(rows: list[Encoded]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What DPOTrainer's collator is given, and what CPOTrainer's and ORPOTrainer's is."""
+    ours = [tuple(example.input_ids for example in row.examples) for row in rows]
+    dpo = [{"prompt_ids": better[:2], "chosen_ids": better[2:], "rejected_ids": worse[2:]} for better, worse in ours]
+    cpo = []
+    for better, worse in ours:
+        found: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
+        for name, ids in (("chosen", better), ("rejected", worse)):
+            labels = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100, -100, *ids[2:]]}
+            found |= {f"{name}_{key}": value for key, value in labels.items()}
+        cpo.append(found)
+    return dpo, cpo
+
+
+def theirs(kind: Preference, tuned: Any, tokenizer: Any, folder: Path) -> Any:
+    """TRL's trainer of this objective, as it stands: what the adapter is now is the reference."""
+    from datasets import Dataset
+
+    dummy = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    common = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "gradient_checkpointing": False,
+        "beta": kind.beta,
+    }
+    if kind.objective == "dpo":
+        from trl.trainer.dpo_config import DPOConfig
+        from trl.trainer.dpo_trainer import DPOTrainer
+
+        types = [kind.loss_type] + ["sft"] * (kind.sft_weight > 0)
+        args = DPOConfig(
+            **common, loss_type=types, loss_weights=[1.0, kind.sft_weight][: len(types)], label_smoothing=kind.label_smoothing
+        )
+        return DPOTrainer(tuned, args=args, train_dataset=dummy, processing_class=tokenizer)
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    if kind.objective == "orpo":
+        return ORPOTrainer(tuned, args=ORPOConfig(**common), train_dataset=dummy, processing_class=tokenizer)
+    args = CPOConfig(
+        **common, loss_type="simpo", cpo_alpha=kind.sft_weight, simpo_gamma=kind.simpo_gamma, label_smoothing=kind.label_smoothing
+    )
+    return CPOTrainer(tuned, args=args, train_dataset=dummy, processing_class=tokenizer)
+
+
+def loss_of_theirs(trainer: Any, kind: Preference, rows: list[Encoded]) -> tuple[torch.Tensor, dict[str, float]]:
+    dpo, cpo = sides_of(rows)
+    if kind.objective == "dpo":
+        trainer._metrics["train"].clear()
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator(dpo))
+        return loss, {name: trainer._metrics["train"][name][-1] for name in TOLD}
+    loss, told = trainer.get_batch_loss_metrics(trainer.model, batch := trainer.data_collator(cpo))
+    if kind.objective == "orpo":  # whose SFT term counts the prompt in TRL, and the answer in the paper's equation 6
+        labels = batch["chosen_labels"]
+        logits = trainer.model(batch["chosen_input_ids"], attention_mask=batch["chosen_attention_mask"]).logits
+        over_answer = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        whole = batch["chosen_input_ids"].masked_fill(batch["chosen_attention_mask"] == 0, -100)
+        over_all = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), whole[:, 1:].flatten())
+        loss = loss - over_all + over_answer
+    return loss, {name: float(told[name]) for name in TOLD}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in IN_THE_GATE else pytest.mark.full) for name in KINDS])
+def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Row by row, and of several rows together, packed and padded, after some steps from an adapter that had learned before."""
+    from transformers import AutoTokenizer
+
+    warnings.simplefilter("ignore")  # TRL's own
+    kind = Preference.of(Recipe.parse({"data": {"source": "x"}, "train": KINDS[name]}).train)
+    assert kind
+    trainer = trainer_of(tmp_path / "ours", None, **KINDS[name])
+    tuned = stirred(trainer.step.tuned)
+    before = [pair for row in pairs(6) for pair in [trainer.step.log_probabilities([row])]]
+    rows = [replace(row, reference=tuple(known)) for row, known in zip(pairs(6), before, strict=True)]
+    trl = theirs(kind, copy.deepcopy(tuned), AutoTokenizer.from_pretrained(tiny_model), tmp_path / "theirs")
+    stirred(tuned), stirred(trl.model)
+    for chosen in [[row] for row in rows] + [rows]:
+        expected, told = loss_of_theirs(trl, kind, chosen)
+        expected.backward()
+        expected_gradients = gradients(trl.model)
+        for batch in (collate(chosen, 0, FP32.device), collate_packed(chosen, FP32.device)):
+            if batch.lengths and not trainer.step.packed:
+                continue
+            found = trainer.step.backward([batch]) / len(chosen)
+            torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(gradients(tuned), expected_gradients, rtol=1e-4, atol=1e-6)
+            assert trainer.step.told() == pytest.approx(told, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
+
+
+# ---- a run of it ------------------------------------------------------------------------------------------------------
+
+
+def run_paused(folder: Path, pauses: list[int], **train: Any) -> tuple[dict, torch.Tensor]:
+    numbers = {}
+    for at in [*pauses, None]:
+        trainer = trainer_of(folder, at, **train)
+        if saved := RunFolder(folder).checkpoints():
+            trainer.restore(read(saved[-1]))
+        try:
+            trainer.run()
+        except PauseRequested:
+            if trainer.position.step:
+                trainer.checkpoint()
+        numbers |= trainer.reporter.told
+    return numbers, adapter_of(trainer)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "simpo"])
+def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: None, tmp_path: Path, full: bool) -> None:
+    """While the pairs are read beforehand too, which is then done anew; every number of it, and the adapter, bit for bit."""
+    whole = trainer_of(tmp_path / "whole", None, objective=objective)
+    whole.run()
+    expected = whole.reporter.told
+    assert {"rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"} <= expected["train", 5].keys()
+    assert {f"eval_{name}" for name in TOLD} <= expected["eval", 5].keys()
+    assert (tmp_path / "whole" / "reference.npy").exists() == (objective == "dpo")
+    for at in range(2, whole.reporter.checks, 1 if full else 23):
+        numbers, weights = run_paused(tmp_path / str(at), [at], objective=objective)
+        assert numbers == expected and torch.equal(weights, adapter_of(whole)), at
+
+
+def test_it_learns_what_is_preferred_and_begins_with_a_coin(compared: None, tmp_path: Path) -> None:
+    """The adapter is the reference's at first: no answer is ahead, and the loss is log 2."""
+    trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=30, learning_rate=2e-2, early_stopping_patience=0)
+    trainer.run()
+    told = trainer.reporter.told
+    assert told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5) and abs(told["train", 1]["rewards/margins"]) < 1e-5
+    assert told["train", 30]["loss"] < 0.65 and told["train", 30]["rewards/accuracies"] == 1.0
+
+
+def test_it_is_held_against_what_the_adapter_was_not_against_the_base(compared: None, tmp_path: Path) -> None:
+    """Of a run that trains another one further."""
+    trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=1)
+    stirred(trainer.step.tuned)
+    expected = trainer.step.log_probabilities([trainer.data.train[0]])
+    trainer.run()
+    known = trainer.data.train
+    assert isinstance(known, Referenced) and known.known[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert trainer.reporter.told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5)
+
+
+def test_without_the_file_of_the_reference_a_run_that_has_learned_does_not_go_on(compared: None, tmp_path: Path) -> None:
+    first = trainer_of(tmp_path, None, objective="dpo", max_steps=3)
+    first.run()
+    (tmp_path / "reference.npy").write_bytes(b"damaged")
+    trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=5)
+    trainer.restore(read(RunFolder(tmp_path).checkpoints()[-1]))
+    with pytest.raises(RunError) as refused:
+        trainer.run()
+    assert refused.value.message.key == "run.no_reference"
+
+
+def test_in_parts_a_step_learns_the_same(compared: None, tmp_path: Path) -> None:
+    """A full card halves the micro-batch: pairs stay together, and each weighs the same; also what is learned as with sft."""
+    trainer = trainer_of(tmp_path, None, objective="dpo", sft_weight=0.7)
+    rows = pairs(6)
+    trainer.step.backward([trainer.step.batch(rows)])
+    whole = gradients(trainer.step.tuned)
+    trainer.step.retreat.taken.append("halve")
+    parts = trainer.step.parts(rows)
+    assert len(parts) > 1 and all(row.second for part in parts for row in part)
+    trainer.step.backward([trainer.step.batch(part) for part in parts])
+    torch.testing.assert_close(gradients(trainer.step.tuned), whole, rtol=1e-4, atol=1e-6)
