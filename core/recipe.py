@@ -67,6 +67,10 @@ class Data(_Section):
     sheet: str | None = Field(
         None, min_length=1, max_length=200, description="Which sheet of a spreadsheet to read; empty means the first that has rows."
     )
+    header: bool | None = Field(
+        None,
+        description="Of a table: whether its first row holds the names of the columns; empty means found out, and said where it is in doubt.",
+    )
     voice: str | None = Field(
         None,
         max_length=200,

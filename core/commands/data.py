@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES
+from core.data.reading.sniff import probe
 from core.data.sets import gathered
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.roles import parse
@@ -62,6 +63,7 @@ def inspect(
     columns: Annotated[str, typer.Option(help="what columns are for: question=Frage,answer=Antwort")] = "",
     encoding: Annotated[str | None, typer.Option(help="of a text: utf-8, gb18030, cp1252, ...")] = None,
     sheet: Annotated[str | None, typer.Option(help="which sheet of a spreadsheet is read")] = None,
+    header: Annotated[Literal["yes", "no"] | None, typer.Option(help="of a table: whether its first row names the columns")] = None,
     voice: Annotated[str | None, typer.Option(help="of a chat: whose messages are the answers")] = None,
     gap_hours: Annotated[
         float | None, typer.Option(min=0.25, max=8760, help="of a chat: a silence that begins a conversation")
@@ -75,7 +77,13 @@ def inspect(
     path = expand(data)
     roles = parse(columns) if columns else None
     choices = Choices(
-        columns=roles, encoding=encoding or None, sheet=sheet or None, voice=voice, gap_hours=gap_hours, pseudonyms=pseudonyms
+        columns=roles,
+        encoding=encoding or None,
+        sheet=sheet or None,
+        header=None if header is None else header == "yes",
+        voice=voice,
+        gap_hours=gap_hours,
+        pseudonyms=pseudonyms,
     )
     store = dataset_store(space)
     if not path.is_file() and not (path.is_dir() and not store.knows(data)):
@@ -86,7 +94,8 @@ def inspect(
         if as_json and error.message.key == "data.unknown_format":  # what a person can still say, and the exit of an error
             said = error.message.model_dump(mode="json")
             asked = {"id": "columns", "text": said, "columns": said["params"]["columns"]}
-            print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked]}))
+            found = _asked_of_header(probe(path, choices=choices).header, choices)
+            print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked, *found]}))
         raise
     examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
@@ -97,7 +106,7 @@ def inspect(
             **report.model_dump(mode="json"),
             "people": chat["people"],
             "conversations": chat["conversations"],
-            "questions": [],
+            "questions": _asked_of_header(report.header, choices),
         }
         print_json(in_words(value | ({"learned": learned} if learned else {})))
         return
@@ -120,6 +129,14 @@ def inspect(
         print(msg("command.inspect_learned", **learned).render(language))
         for sentence in learned["refused"]:
             print(Message.model_validate(sentence).render(language))
+
+
+def _asked_of_header(header: bool | None, choices: Choices) -> list[dict[str, Any]]:
+    """The question whether a table's first row holds names, where nobody answered it; taken: what holds meanwhile."""
+    if header is None or choices.header is not None:
+        return []
+    said = msg("data.note_header_unsaid" if header else "data.note_no_header")
+    return [{"id": "header", "text": said.model_dump(mode="json"), "taken": "yes" if header else "no"}]
 
 
 def what_is_learned(

@@ -19,7 +19,7 @@ from core.recipe import Recipe, read_yaml, to_yaml
 from core.workspace.names import display_name, short_id, slug
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
-OF_ITS_DATA = {"source", "format", "columns", "encoding", "sheet", "voice", "gap_hours", "pseudonyms", "version"}
+OF_ITS_DATA = {"source", "format", "columns", "encoding", "sheet", "header", "voice", "gap_hours", "pseudonyms", "version"}
 NO_DATA = "-"  # data.source of a preset: a recipe must name one, a preset leaves it to the form
 
 

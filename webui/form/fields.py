@@ -31,6 +31,7 @@ ELSEWHERE: set[Key] = {
     ("data", "columns"),
     ("data", "encoding"),
     ("data", "sheet"),
+    ("data", "header"),
     ("data", "voice"),
     ("data", "gap_hours"),
     ("data", "pseudonyms"),

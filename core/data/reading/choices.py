@@ -23,6 +23,7 @@ class Choices(Frozen):
     columns: dict[str, ColumnRole] | None = Field(None, description="What columns with other names are for.")
     encoding: str | None = Field(None, description="How the bytes of a text become characters.")
     sheet: str | None = Field(None, description="Which sheet of a spreadsheet is read.")
+    header: bool | None = Field(None, description="Of a table: whether its first row holds the names of its columns.")
     voice: str | None = Field(None, description="Of a chat: whose messages are the answers.")
     gap_hours: float | None = Field(None, description="Of a chat: hours of silence after which another conversation begins.")
     pseudonyms: bool | None = Field(

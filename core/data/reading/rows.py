@@ -138,6 +138,7 @@ class Source:
     first_bad_byte: int | None = None
     sheet: str = ""  # of a spreadsheet: the one that is read
     sheets: tuple[str, ...] = ()  # all of its
+    header: bool | None = None  # whether the first row of a table is taken for names, where somebody said so or it is in doubt
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NOTHING_SAID
     parts: tuple[Source, ...] = ()  # of several files
@@ -239,9 +240,9 @@ def type_name(value: Any) -> Message:
     return msg("data.type_other", type=type(value).__name__)
 
 
-def column_names(file: str, cells: list[str], limits: Limits) -> list[str]:
-    """What the cells of a table's first row name its columns. Raises DataError."""
-    names = [cell.strip() for cell in cells]
+def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = False) -> list[str]:
+    """What the cells of a table's first row name its columns; is_row: they name none. Raises DataError."""
+    names = ["" if is_row else cell.strip() for cell in cells]
     if len(names) > limits.columns:
         raise DataError("data.too_many_columns", file=file, count=len(names), limit=limits.columns)
     seen: dict[str, int] = {}

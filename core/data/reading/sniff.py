@@ -10,12 +10,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from core.data.chats import kinds
 from core.data.reading import encodings, several, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Readable, Source
+from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Raw, Readable, Source
+from core.data.reading.table_rows import csv_rows
+from core.data.shapes import header
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -64,8 +67,10 @@ def probe(
             )
         if packed and packed != "zip":
             told = spreadsheets.look(path, choices.sheet, limits)
-            said = (*told.notes(), *_other_kind(path, packed))
-            return Source(path, packed, size, _digest(path, check), "", notes=said, sheet=told.sheet or "", sheets=(*told.sheets,))
+            named = _header(choices, spreadsheets.holds_names(told.first))
+            said = (*told.notes(), *_note_header(named, choices), *_other_kind(path, packed))
+            sheet, sheets = told.sheet or "", (*told.sheets,)
+            return Source(path, packed, size, _digest(path, check), "", notes=said, sheet=sheet, sheets=sheets, header=named)
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
             return Source(path, "parquet", size, _digest(path, check), "")
@@ -74,18 +79,34 @@ def probe(
         kind = _kind(path, encoding, limits)
         if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
             raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
-        delimiter = None
+        delimiter = named = None
+        chat = kinds.recognise(path, kind, encoding)
         if kind == "csv":
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
-        chat = kinds.recognise(path, kind, encoding)
+            if not chat:
+                table = Source(path, kind, size, "", encoding, delimiter, header=False)
+                first = [[*raw.value.values()] for raw in islice(csv_rows(table, limits), header.LOOKED_AT) if isinstance(raw, Raw)]
+                named = _header(choices, header.holds_names(first[0], first[1:]) if first else True)
+                notes += _note_header(named, choices)
         if kind in DOCUMENTS:
             notes.append(msg("data.note_document"))
         elif kind == "txt" and not chat:
             notes.append(msg("data.note_paragraphs"))
         notes += _other_kind(path, kind)
-    return Source(path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, chat=chat, choices=choices)
+    return Source(
+        path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, header=named, chat=chat, choices=choices
+    )
+
+
+def _header(choices: Choices, holds_names: bool | None) -> bool | None:
+    """As Source.header has it."""
+    return choices.header if choices.header is not None else None if holds_names else holds_names is None
+
+
+def _note_header(named: bool | None, choices: Choices) -> list[Message]:
+    return [msg("data.note_no_header")] if named is False and choices.header is None else []
 
 
 def _other_kind(path: Readable, kind: FileKind) -> list[Message]:

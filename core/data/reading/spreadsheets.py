@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from core.data.reading import apart
 from core.data.reading.rows import Limits, Problem, Raw, Readable, Source, column_names, too_big
+from core.data.shapes import header
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 from core.messages import Message, msg
@@ -32,6 +33,7 @@ class ToldSheets:
     sheets: dict[str, bool]
     sheet: str | None
     uncalculated: int
+    first: tuple[list[str], ...] = ()  # rows, of `look` alone
 
     def notes(self) -> tuple[Message, ...]:
         others = [name for name in self.sheets if name != self.sheet]
@@ -46,30 +48,35 @@ class ToldSheets:
 
 def look(path: Readable, sheet: str | None, limits: Limits) -> ToldSheets:
     """Which sheets there are and which would be read. Raises DataError."""
-    with _opened(path, sheet, limits) as (told, _):
-        return told
+    with _opened(path, sheet, limits) as (told, lines):
+        return replace(told, first=tuple(line[1] or [] for line in islice(lines, header.LOOKED_AT)))
+
+
+def holds_names(rows: Sequence[list[str]]) -> bool | None:
+    """Whether the first row of a sheet is one of names, as `header.holds_names` says."""
+    at = _names_at(rows, is_row=True)
+    return header.holds_names(rows[at], rows[at + 1 :]) if rows else True
 
 
 def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
     with _opened(source.path, source.sheet, limits) as (_, lines):
         first = list(islice(lines, LOOKED_AT))
-        at = _names_at([line[1] or [] for line in first])
+        is_row = source.header is False
+        at = _names_at([line[1] or [] for line in first[:LOOKED_AT]], is_row)
         for above in first[:at]:
             if any(cell.strip() for cell in above[1] or ()):
                 yield Loss("above")
-        header = first[at][1] or [] if first else []
-        names = column_names(source.path.name, header, limits)
+        named = first[at][1] or [] if first else []
+        names = column_names(source.path.name, named, limits, is_row)
         row = 0
-        for number, cells, *size in _both(first[at + 1 :], lines):
+        for number, cells, *size in _both(first[at + (not is_row) :], lines):
             if cells is None:
                 row += 1
                 yield too_big(row, number, size[0], limits)
             elif any(cell.strip() for cell in cells):
                 row += 1
                 # Where a column has no name, an empty cell is none of the row's.
-                kept = {
-                    name: cell for name, cell, named in zip(names, cells, header, strict=False) if named.strip() or cell.strip()
-                }
+                kept = {name: cell for name, cell, given in zip(names, cells, named, strict=False) if given.strip() or cell.strip()}
                 yield Raw(row, kept, number)
 
 
@@ -78,13 +85,14 @@ def _both(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _names_at(rows: list[list[str]]) -> int:
-    """The place of the row that names the columns: the first with words only that is at least half as wide as the widest, else the first with anything."""
+def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
+    """The place of the row that names the columns: the first with words only that is at least half as wide as the widest, else the first of
+    that width; with is_row, the first of that width."""
     filled = [[cell for cell in cells if cell.strip()] for cells in rows]
     widest = max(map(len, filled), default=0)
     wide = [at for at, cells in enumerate(filled) if cells and len(cells) >= _WIDE * widest]
     in_words = (at for at in wide if not any(_is_number(cell) for cell in filled[at]))
-    return next(in_words, wide[0] if wide else 0)
+    return next(in_words if not is_row else iter(wide), wide[0] if wide else 0)
 
 
 def _is_number(cell: str) -> bool:

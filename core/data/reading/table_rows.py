@@ -61,7 +61,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
         lines = _CsvLines(file, limits.row_bytes)
         records = csv.reader(lines, delimiter=source.delimiter, strict=True)
         header: list[str] | None = None
-        row = 0
+        row, is_row = 0, source.header is False
         while True:
             begins, lines.used = lines.number + 1, 0
             try:
@@ -85,15 +85,16 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
                 ):  # a title, as wide as the table
                     yield Loss("above")
                     continue
-                while record and not record[-1].strip() and (header is None or len(record) > len(header)):
+                while record and not record[-1].strip() and (not is_row if header is None else len(record) > len(header)):
                     record.pop()  # Excel pads rows with empty cells
                 if not any(cell.strip() for cell in record) and (header is None or not record):
                     continue
             if header is None:
                 if len(record) == 1 and begins == 1 and record[0].lower().startswith("sep="):
                     continue
-                header = column_names(source.path.name, record, limits)
-                continue
+                header = column_names(source.path.name, record, limits, is_row)
+                if not is_row:
+                    continue
             row += 1
             if len(record) != len(header):
                 yield Problem(

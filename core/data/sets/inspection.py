@@ -63,6 +63,7 @@ class DataReport(Frozen):
     encoding: str
     sheet: str = ""
     sheets: tuple[str, ...] = ()
+    header: bool | None = None  # as Source has it
     notes: tuple[Message, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     roles: dict[str, Role] = {}
@@ -146,6 +147,7 @@ def inspect_file(
     again, duplicates = repeated(hashes, places, limits.problems)
     notes = [*source.notes, *several.of_files(source, files), *([chat.note()] if chat else [])]
     notes += [] if choices.columns else _guessed(roles)
+    notes += [msg("data.note_header_unsaid")] if source.header and choices.header is None else []
     return DataReport(
         format=chosen,
         kind=source.kind,
@@ -161,6 +163,7 @@ def inspect_file(
         encoding=source.encoding,
         sheet=source.sheet,
         sheets=source.sheets,
+        header=source.header,
         notes=tuple(notes),
         guessed=bool(roles) and not choices.columns,
         roles=dict(roles),

@@ -78,7 +78,7 @@ class Readings:
             if report.encoding in LIKELY
             else {}
         )
-        taken = Choices(columns=dict(report.roles) or None, **of_file)
+        taken = Choices(columns=dict(report.roles) or None, header=None if report.header else report.header, **of_file)
         if chat := report.chat:
             taken = Choices(voice=chat.voice, gap_hours=chat.gap_hours, pseudonyms=chat.pseudonyms, **of_file)
         return choices.over(taken)

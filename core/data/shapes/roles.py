@@ -99,8 +99,19 @@ def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
     for name in names:
         values = [row.values[name] for row in rows if says(row.values.get(name))]
         if values and all(isinstance(value, str) and not _LINK.match(value) for value in values) and 2 * len(values) >= len(rows):
-            found[name] = median(len(_WORD_OR_SIGN.findall(value)) for value in values)
+            found[name] = median(len(words_of(value)) for value in values)
     return found
+
+
+def words_of(text: str) -> list[str]:
+    """Words, and signs of languages that part none."""
+    return _WORD_OR_SIGN.findall(text)
+
+
+def means_something(name: str) -> bool:
+    """Whether a column of that name is for something, or tells of one that is: a name, and no text of a row."""
+    words = _WORDS.findall(name.lower())
+    return _last_meaning(name) is not None and len(name) > 1 or bool(words) and words[-1] in _ABOUT
 
 
 def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str | None:

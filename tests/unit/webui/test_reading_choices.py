@@ -79,6 +79,18 @@ def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp
         part._choose(id, Choices(sheet="Drei"))
 
 
+def test_whether_the_first_row_is_one_of_names_is_asked_where_it_is_in_doubt(step: DataStep, tmp_path: Path) -> None:
+    part, store = step.reading, step.services.datasets
+    id, _ = added(step, tmp_path, "a.csv", "What is rain?,Water that falls from clouds.\nWhat is snow?,Frozen water that falls.\n")
+    drawn = part.draw(id)
+    assert drawn[part.file.header] == gr.update(visible=True, value="no") and drawn[part.columns[0]]["label"] == "column 1"
+    assert (store.report(id).rows, store.settled(id).header) == (2, False), "a run says how it was read"
+    part._choose(id, part.file.of_header({part.file.header: "yes"}, store.choices(id)))
+    assert part.draw(id)[part.file.header]["value"] == "yes" and store.report(id).rows == 1
+    id, _ = added(step, tmp_path, "b.csv", "question,answer\nWhat is rain?,Water that falls.\n")
+    assert not part.draw(id)[part.file.header]["visible"]
+
+
 def test_an_encoding_is_chosen_where_it_was_guessed(step: DataStep, tmp_path: Path) -> None:
     text = "question,answer\n" + "".join(f"Kuş {i} nerede yaşar?,Güneşli bahçede ağaçta yaşar.\n" for i in range(9))
     file, part = tmp_path / "sorular.csv", step.reading

@@ -1,4 +1,5 @@
-"""Of the file itself: which sheet of a workbook is read, and in which encoding a text is read whose encoding had to be guessed."""
+"""Of the file itself: which sheet of a workbook is read, whether a table's first row names its columns where that is in doubt, and in which
+encoding a text is read whose encoding had to be guessed."""
 
 from __future__ import annotations
 
@@ -19,16 +20,22 @@ class FilePart:
         w = self.w
         encodings = [(w.t(f"data.encoding_{name}"), name) for name in LIKELY]
         self.sheet = gr.Dropdown([], visible=False, **w.named("reading_choices.sheet", "file-sheet"))
+        first_row = [(w.t("reading_choices.header_true"), "yes"), (w.t("reading_choices.header_false"), "no")]
+        self.header = gr.Radio(first_row, visible=False, **w.named("reading_choices.header", "file-header"))
         self.encoding = gr.Dropdown(encodings, visible=False, **w.named("reading_choices.encoding", "file-encoding"))
 
     @property
     def parts(self) -> Parts:
-        return {self.sheet, self.encoding}
+        return {self.sheet, self.header, self.encoding}
 
     def of_sheet(self, given: Given, kept: Choices) -> Choices:
         """Columns were said of another sheet."""
         sheet = given[self.sheet]
         return kept.model_copy(update={"sheet": sheet if isinstance(sheet, str) and sheet else None, "columns": None})
+
+    def of_header(self, given: Given, kept: Choices) -> Choices:
+        """The same columns have other names now."""
+        return kept.model_copy(update={"header": given[self.header] != "no", "columns": None})
 
     def of_encoding(self, given: Given, kept: Choices) -> Choices:
         """Columns were said by their names as they were read before."""
@@ -40,6 +47,8 @@ class FilePart:
         updates: Updates = {field: gr.update(visible=False) for field in self.parts}
         if report and len(report.sheets) > 1:
             updates[self.sheet] = gr.update(visible=True, choices=[*report.sheets], value=report.sheet)
+        if report and report.header is not None:
+            updates[self.header] = gr.update(visible=True, value="yes" if report.header else "no")
         if report and report.encoding in LIKELY:
             updates[self.encoding] = gr.update(visible=True, value=report.encoding)
         return updates

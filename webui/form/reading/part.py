@@ -99,6 +99,7 @@ class ReadingPart:
             ([edited(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._of_chat),
             ([edited(column) for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),
             ([edited(self.file.sheet)], {self.file.sheet}, self.file.of_sheet),
+            ([edited(self.file.header)], {self.file.header}, self.file.of_header),
             ([edited(self.file.encoding)], {self.file.encoding}, self.file.of_encoding),
         ):
             form.fills(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)

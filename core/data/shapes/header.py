@@ -1,0 +1,57 @@
+"""Whether the first row of a table holds the names of its columns, or is a row like the others. What nothing tells is asked, never decided
+in silence: the reader says what it took, and `header` of Choices says otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from statistics import median
+
+from core.data.shapes.known import COLUMNS
+from core.data.shapes.roles import means_something, words_of
+
+LOOKED_AT = 100  # rows
+_TEXT = 3  # words that a column of text usually has, at least
+_KNOWN = {alias for columns in COLUMNS.values() for aliases in columns.values() for alias in aliases}
+_IDENTIFIER = re.compile(r"[a-zA-Z]\w*_\w+|[a-z]+[A-Z]\w+")
+_MEASURE = re.compile(r"[\d\s.,:/+%$€£-]*\d[\d\s.,:/+%$€£TZ-]*|https?://\S+|true|false", re.IGNORECASE)
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
+
+
+def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool | None:
+    """None where nothing tells. others: the rows that follow it."""
+    cells = [cell.strip() for cell in first]
+    if any(map(_is_a_name, cells)) or all(cell.lower() in _KNOWN for cell in cells) or not others:
+        return True
+    columns = [[row[at].strip() for row in others if at < len(row) and row[at].strip()] for at in range(len(cells))]
+    pairs = [(cell, values) for cell, values in zip(cells, columns, strict=True) if values]
+    if any(_stands_above(cell, values) for cell, values in pairs):
+        return True
+    if len(cells) > 1 and all(cell.endswith(("?", "？")) for cell in cells):  # of a survey
+        return None
+    return False if any(_is_alike(cell, values) for cell, values in pairs) else None
+
+
+def _is_a_name(cell: str) -> bool:
+    few_words = len(words_of(cell)) <= _TEXT and not cell.endswith(_SENTENCE_ENDS)
+    return few_words and (
+        len(cell) > 1 and cell.lower() in _KNOWN or means_something(cell) or _IDENTIFIER.fullmatch(cell) is not None
+    )
+
+
+def _stands_above(cell: str, values: Sequence[str]) -> bool:
+    """Empty, or another kind of thing than all below it: a word over numbers, or over texts."""
+    if not cell:
+        return True
+    if not _MEASURE.fullmatch(cell) and all(map(_MEASURE.fullmatch, values)):
+        return True
+    is_short = len(words_of(cell)) < _TEXT and not cell.endswith(_SENTENCE_ENDS)
+    return is_short and not _MEASURE.fullmatch(cell) and min(len(words_of(value)) for value in values) >= _TEXT
+
+
+def _is_alike(cell: str, values: Sequence[str]) -> bool:
+    """A number among numbers, what another row says too, a sentence among texts."""
+    if all(map(_MEASURE.fullmatch, values)):
+        return _MEASURE.fullmatch(cell) is not None
+    is_sentence = len(words_of(cell)) > _TEXT or cell.endswith(_SENTENCE_ENDS)
+    return cell in values or (is_sentence and median(len(words_of(value)) for value in values) >= _TEXT)
