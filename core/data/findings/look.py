@@ -1,7 +1,7 @@
 """All looks at a set in one pass: handed each row that can be learned from, it says at the end what is wrong.
 
 The first EVERY_ROW rows are looked at, then one in ONE_IN; counts are of the rows that were looked at. `every_row` looks at all, as somebody
-does who is about to repair what was found. Cost: a row of 430 characters takes eight times as long as reading and keeping it does, nearly half of an
+does who is about to repair what was found. Cost: a row of 430 characters takes eight times as long as reading and keeping it does, a third of an
 import of a million rows; see docs/data.md. Memory: about 200 bytes for each row that is looked at.
 """
 
@@ -20,7 +20,7 @@ from core.data.findings.placeholders import Placeholders
 from core.data.findings.said import RowWords, Words
 from core.data.findings.writing import Writing
 
-EVERY_ROW, ONE_IN = 10_000, 10
+EVERY_ROW, ONE_IN = 10_000, 20
 
 _LOOKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
     (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Refusals, "refusals"),

@@ -18,7 +18,19 @@ from pathlib import Path
 from core.data.chats.rows import chat_rows
 from core.data.reading.documents import document_rows
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, Limits, Problem, Raw, Row, Source, checked, left_beside
+from core.data.reading.rows import (
+    DEFAULT_LIMITS,
+    DOCUMENTS,
+    SPREADSHEETS,
+    Limits,
+    Problem,
+    Raw,
+    Row,
+    Source,
+    checked,
+    is_plain,
+    left_beside,
+)
 from core.data.reading.sniff import probe, translated
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows
@@ -67,7 +79,14 @@ def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row |
             continue
         if item.row > limits.rows:
             raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
-        found = checked(_laid_out(item, source), limits) if isinstance(item, Raw) else item
+        if not isinstance(item, Raw):
+            found: Row | Problem = item
+        elif (
+            not source.layout and type(item.value) is dict and is_plain(item.value)
+        ):  # most rows: nothing to lay out, nothing wrong
+            found = Row(item.row, item.value, item.line, item.left)
+        else:
+            found = checked(_laid_out(item, source), limits)
         if held:
             yield held
             held = None

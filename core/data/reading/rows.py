@@ -172,7 +172,9 @@ def checked(raw: Raw, limits: Limits) -> Row | Problem:
 def is_plain(value: dict[str, Any]) -> bool:
     """Whether all of it is texts with nothing wrong about them, as in most rows."""
     for key, item in value.items():
-        if type(item) is not str or "\0" in item or lone_surrogate(item) or type(key) is not str or lone_surrogate(key):
+        if type(item) is not str or type(key) is not str or "\0" in item:
+            return False
+        if not (item.isascii() and key.isascii()) and (lone_surrogate(item) or lone_surrogate(key)):
             return False
     return True
 

@@ -250,7 +250,7 @@ def _start(
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
     """The first rows that say what an earlier one says, and how many there are."""
     first = earliest(np.frombuffer(hashes, np.int64))
-    later = np.flatnonzero(first != np.arange(len(first)))
+    later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     return [
         Problem(row=places[2 * i], line=places[2 * i + 1] or None, text=msg("data.duplicate", first=places[2 * first[i]]), severity="warning")
         for i in map(int, later[:most])

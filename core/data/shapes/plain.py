@@ -25,7 +25,7 @@ _SPEAKERS: dict[str, Speaker] = {"system": "system", "user": "user", "human": "u
 _FOLLOWS: dict[str, tuple[Speaker, ...]] = {
     "": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",),
 }  # fmt: skip
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one for each row
+_ENCODE = json.encoder.encode_basestring  # what json.dumps(..., ensure_ascii=False) comes to for a text, after more of asking
 
 
 def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
