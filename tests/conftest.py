@@ -99,7 +99,7 @@ def starter_folder() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Path:
     """Loads in a second, knows nothing (tests/kit/tiny)."""
-    return tiny.make(tmp_path_factory.mktemp("library") / "tiny", starter_folder, tiny.ALL_WORDS)
+    return tiny.make(tmp_path_factory.mktemp("library") / "tiny", starter_folder)
 
 
 @pytest.fixture

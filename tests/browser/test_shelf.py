@@ -13,7 +13,7 @@ from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit import gate
+from tests.kit import gate, tiny
 from tests.kit.hub import FakeHub
 from tests.kit.waits import wait_until
 
@@ -43,8 +43,9 @@ WORDS = {
 
 
 @pytest.fixture
-def hub(tiny_model: Path) -> Iterator[FakeHub]:
-    with FakeHub({MODEL: {file.name: file.read_bytes() for file in tiny_model.iterdir()}}) as server:
+def hub(tmp_path: Path, starter_folder: Path) -> Iterator[FakeHub]:
+    model = tiny.make(tmp_path / "tiny", starter_folder, tiny.ALL_WORDS)
+    with FakeHub({MODEL: {file.name: file.read_bytes() for file in model.iterdir()}}) as server:
         server.rows, server.stall_after = ROWS, HALF
         yield server
 

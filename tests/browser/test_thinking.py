@@ -24,11 +24,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture
-def app(tmp_path: Path, tiny_model: Path, starter_folder: Path) -> Iterator[kit.App]:
+def app(tmp_path: Path, tiny_model: Path) -> Iterator[kit.App]:
     """With a library that has the model, and rows with thinking and tools."""
     library, workspace = tmp_path / "library", tmp_path / "workspace"
     shutil.copytree(tiny_model, library / "thinker")
-    tokenizer_folder(library / "thinker", starter_folder, "qwen3_5_think")
+    tokenizer_folder(library / "thinker", tiny_model, "qwen3_5_think")
     rows = [
         {"messages": turns, "tools": tools} for turns, tools in (CONVERSATIONS[n] for n in ("thinking_tools", "thinking_turns"))
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from core.engine import adapter
 from core.engine.families import mended
 from core.models.weights import weight_files
 from core.recipe import Adapter
+from tests.kit import tiny
 
-VOCABULARY = 49152  # the starter's tokenizer
+VOCABULARY = tiny.FEW_WORDS  # of the starter's; all of them were most of what such a model costs
 COMMON = {
     "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2,
@@ -263,15 +263,14 @@ def with_eyes() -> None:
 
 
 def make(name: str, folder: Path, starter: Path, **other: Any) -> Path:
-    """folder with a model of the family as its makers would save it, in bfloat16, and the starter's tokenizer."""
+    """folder with a model of the family as its makers would save it, in bfloat16, and the first words of the starter's tokenizer."""
     with_eyes()
     torch.manual_seed(0)
     found = config(name, **other)
     kind = AutoModelForImageTextToText if FAMILIES[name].sees else AutoModelForCausalLM
     model = kind.from_config(found, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(starter / file, folder / file)
+    tiny.write_tokenizer(folder, starter, VOCABULARY)
     assert json.loads((folder / "config.json").read_text("utf-8"))["architectures"] == [type(model).__name__]
     return folder
 

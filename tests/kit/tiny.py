@@ -1,4 +1,4 @@
-"""The tiny model: a llama of 2 layers and 32 wide that knows nothing, with the starter's tokenizer or its first words alone."""
+"""The tiny model: a llama of 2 layers and 32 wide that knows nothing, with the first words of the starter's tokenizer, or all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ALL_WORDS = 49152
 FEW_WORDS = 4096  # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
 
 
-def make(folder: Path, starter: Path, words: int) -> Path:
+def make(folder: Path, starter: Path, words: int = FEW_WORDS) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 

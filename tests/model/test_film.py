@@ -57,8 +57,8 @@ class Filmed(Pausing):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(starter_folder: Path) -> Tokenizer:
-    return Tokenizer(starter_folder)
+def tokenizer(tiny_model: Path) -> Tokenizer:
+    return Tokenizer(tiny_model)
 
 
 @pytest.fixture
@@ -176,13 +176,13 @@ def test_a_run_that_is_paused_inside_its_film_goes_on_without_a_frame_twice(
 
 
 def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fused(
-    tmp_path: Path, starter_folder: Path, tokenizer: Tokenizer, short: None
+    tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
-    """The starter in float32, where a batch and a row alone give the same tokens; with an adapter that is not nothing."""
+    """In float32, where a batch and a row alone give the same tokens; with an adapter that is not nothing."""
     of_all = scenes.choose(recipe_of(), EXAMPLES, True, tokenizer)
     few = of_all.model_copy(update={"scenes": of_all.scenes[2:], "neutral_texts": of_all.neutral_texts[::4]})
     (tmp_path / scenes.FILE).write_text(few.model_dump_json(), "utf-8")
-    trainer = trainer_of(tmp_path, starter_folder, films=tokenizer)
+    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
     torch.manual_seed(3)
     for name, parameter in trainer.step.tuned.named_parameters():
         if "lora_B" in name:
@@ -211,7 +211,7 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
             ids = torch.tensor([tokenizer.encode_whole(Example(text=words)).input_ids])
             expected += float(trainer.step.tuned(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
             count += ids.shape[1] - 1
-    assert loss == pytest.approx(expected / count, rel=1e-4) and 1 < loss < 8
+    assert loss == pytest.approx(expected / count, rel=1e-4) and 7 < loss < 10
 
 
 @pytest.fixture
@@ -397,9 +397,9 @@ def test_a_run_has_at_most_so_many_frames() -> None:
 # ---- real workers -------------------------------------------------------------------------------------------------------
 
 
-def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
+def worked(space: Workspace, **train: Any) -> RunFolder:
     value = {
-        "name": "Filmed", "model": {"id": model}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "name": "Filmed", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
         "train": {"max_steps": 2, "learning_rate": 1e-3, "eval_steps": 1, "per_device_train_batch_size": 1} | train,
     }  # fmt: skip
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
@@ -412,22 +412,27 @@ def worked(space: Workspace, model: str, **train: Any) -> RunFolder:
     return run
 
 
-def test_a_run_of_the_starter_leaves_its_film(make_workspace: Callable[[], Workspace]) -> None:
-    run = worked(make_workspace(), "starter", sample_prompts=["What is a compass?"], sample_seconds=1.5)
+@pytest.fixture
+def library(tmp_path: Path, tiny_model: Path) -> Workspace:
+    """With the tiny model."""
+    (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    return Workspace.open(tmp_path)
+
+
+def test_a_run_leaves_its_film(library: Workspace) -> None:
+    run = worked(library, sample_prompts=["What is a compass?"], sample_seconds=1.5)
     shown, found = scenes.read(run), frames.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
     assert [each.step for each in found] in ([0, 1, 2], [0, 2]), "it rests where this PC is too busy for one answer"
     assert all(len(each.answers) == 6 for each in found)
     assert all(answer.why != "time" or not answer.text for each in found for answer in each.answers)
-    assert 1 < frames.forgetting(found).before < 6
+    assert 7 < frames.forgetting(found).before < 10
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
     assert stages.count("sampling") == len(found)
     assert running.summary(run, run.status())["film"] == str(run.path / frames.FILE)
 
 
-def test_a_run_without_seconds_for_it_has_no_film(tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "ws").mkdir()
-    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
-    run = worked(Workspace.open(tmp_path / "ws"), "library:tiny", sample_seconds=0)
+def test_a_run_without_seconds_for_it_has_no_film(library: Workspace) -> None:
+    run = worked(library, sample_seconds=0)
     assert not (run.path / scenes.FILE).exists() and not (run.path / frames.FILE).exists()
     assert running.summary(run, run.status())["film"] is None
