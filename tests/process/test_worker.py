@@ -71,6 +71,7 @@ def losses(run: RunFolder) -> list[float]:
     return [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
 
 
+@pytest.mark.spawn
 def test_a_run_leaves_everything_that_the_interface_promises(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,8 +335,9 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
     assert run.status().message.key == "lease.held" and "somebody else" in run.status().message.render("en")
 
 
+@pytest.mark.full
 @pytest.mark.spawn
-@pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.full), "qlora"])
+@pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Workspace], method: str) -> None:
     """Real LoRA and real QLoRA on the real model; the whole journey is the browser test's."""
     value = {
