@@ -36,6 +36,13 @@ def cut_off(workspace: Workspace, name: str, step: int, saved: int | None) -> Ru
     return scripted.run
 
 
+def has_ended(run: RunFolder) -> None:
+    """As somebody stops it elsewhere, while its worker waits for the device (before that a later attempt is taken back, and is paused)."""
+    wait_until(lambda: run.status().state in (State.PREPARING, State.FAILED), 60)
+    run.ask("stop")
+    wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 60)
+
+
 @pytest.mark.parametrize(("language", "viewport"), [EN, pytest.param(*ZH, marks=pytest.mark.full)], ids=["en-desktop", "zh-phone"])
 def test_runs_that_were_cut_off_are_offered_above_everything(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
@@ -60,11 +67,11 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     page.reload()
     kit.expect(banner).to_contain_text("older one")
     kit.expect(banner).not_to_contain_text("newer one")
-    with lease.hold(workspace, msg("lease.somebody")):  # the worker finds the device taken: only the asking is looked at
+    with lease.hold(workspace, msg("lease.somebody")):  # the worker waits for the device: only the asking is looked at
         page.locator("#left-runs-go-on").click()
         wait_until(lambda: older.status().attempt == 2, 20)
         kit.expect(banner).to_be_hidden()
-        wait_until(lambda: older.status().state == State.FAILED, 60)
+        has_ended(older)
     kit.expect(banner).to_be_hidden()
     watch.check()
     page.context.close()
@@ -105,7 +112,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
         assert child.facts().parent.run == parent.id and child.recipe().adapter.r == 8
         assert (child.path / "start" / "adapter_model.safetensors").exists()
         kit.expect(page.locator("#frozen")).to_contain_text("海盗 <b>x</b>")
-        wait_until(lambda: child.status().state == State.FAILED, 60)
+        has_ended(child)
     kit.expect(page.locator("#form-column")).to_be_visible()
     kit.expect(page.locator("#further")).to_be_hidden()  # the next Start continues nothing
     watch.check()
