@@ -195,6 +195,7 @@ class ChatWorker:
 
         torch.set_num_threads(min(torch.get_num_threads(), cores.usable()))
         compute = device.choose()
+        device.read_bitsandbytes()
         self._check()
         self._report("loading_model", tight=self._tight(wanted, compute))
         tokenizer = Tokenizer(model_folder)

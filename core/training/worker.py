@@ -135,8 +135,10 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     reporter.stage("loading_libraries")
     import torch
 
-    from core.chat.film import Shown
     from core.engine import base_model, device
+
+    device.read_bitsandbytes()
+    from core.chat.film import Shown
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 

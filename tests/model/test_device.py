@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -78,3 +81,19 @@ def test_both_types_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
     assert device._bf16_to_fp32_time() == 1.5
     assert asked[::2] == [torch.bfloat16] * 31 and asked[1::2] == [torch.float32] * 31
+
+
+def test_bitsandbytes_is_read_without_torchs_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It asks for it twice, as a decorator with and without settings."""
+    asks = "@torch.compile\ndef plain(): return 1\n@torch.compile(dynamic=False)\ndef fixed(): return 2\n"
+    (tmp_path / "bitsandbytes.py").write_text(f"import torch\n{asks}", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("it was compiled"))
+    device.read_bitsandbytes()
+    found = sys.modules["bitsandbytes"]
+    assert (found.plain(), found.fixed()) == (1, 2)
+    with pytest.raises(pytest.fail.Exception):
+        torch.compile(found.plain)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # it is not there
+    device.read_bitsandbytes()
