@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core import COMMAND
+from core import COMMAND, files
 from core.export.exports import ExportResult
+from core.models import loading
 
 
 def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
@@ -16,10 +17,10 @@ def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
     if done.kind == "adapter":
         return [
             ("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'),
-            ("in_peft", _python("peft", "AutoPeft", folder)),
+            ("in_peft", _with_peft(folder)),
         ]
     if done.kind == "merged":
-        return [("in_transformers", _python("transformers", "Auto", folder)), ("in_vllm", f'vllm serve "{folder}"')]
+        return [("in_transformers", loading.of_model(folder, str(folder))), ("in_vllm", f'vllm serve "{folder}"')]
     if done.kind == "gguf-lora":
         lora = folder / next((name for name in done.files if name.endswith("-lora.gguf")), "")
         base = next((str(folder / name) for name in done.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf")
@@ -47,6 +48,6 @@ def ollama_create(done: ExportResult, folder: Path) -> str:
     return f'ollama create {ollama_name(done)} -f "{folder / "Modelfile"}"'
 
 
-def _python(library: str, prefix: str, folder: Path) -> str:
-    kind = f"{prefix}ModelForCausalLM"
-    return f"from {library} import {kind}\nmodel = {kind}.from_pretrained({str(folder)!r})"
+def _with_peft(folder: Path) -> str:
+    base = str(files.read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+    return loading.of_adapter(Path(base) if base else None, base, str(folder))

@@ -174,7 +174,11 @@ def not_proven(result: ExportResult) -> Message:
     check = result.check
     if check.proof == "llamacpp":
         kept = "_kept" if result.name.endswith("-unproven") else ""
-        return msg(f"gguf.not_proven{kept}", quant=check.type_text, reasons=check.reasons, folder=result.name)
+        said = {"quant": check.type_text, "reasons": check.reasons, "folder": result.name}
+        larger = larger_type(result)
+        return (
+            msg(f"gguf.not_proven_larger{kept}", larger=larger.upper(), **said) if larger else msg(f"gguf.not_proven{kept}", **said)
+        )
     reasons = []
     if check.tensors_off:
         key = "export.reason_bytes" if check.proof == "bytes" else "export.reason_tensors"
@@ -190,6 +194,15 @@ def not_proven(result: ExportResult) -> Message:
     key = "export.copy_differs" if check.proof == "bytes" else "export.not_proven"
     key += "_kept" if result.name.endswith("-unproven") else ""
     return msg(key, kind=result.kind, reasons=reasons, folder=result.name)
+
+
+def larger_type(result: ExportResult) -> str | None:
+    """To be taken instead of one that lost too much by being made smaller; None where that is not why."""
+    if [reason.key for reason in result.check.reasons] != ["gguf.reason_quantised"]:
+        return None
+    short_rows = any(note.key == "gguf.larger_types" for note in result.notes)
+    # Those of short rows are Q5_1 in a Q5_K_M, which keeps no more of the starter than the Q5_0 of its Q4_K_M (docs/export.md).
+    return {"q4_k_m": "q6_k" if short_rows else "q5_k_m", "q5_k_m": "q6_k", "q6_k": "q8_0", "q8_0": "bf16"}.get(result.quant or "")
 
 
 def explain(error: Exception, workspace: Workspace) -> Message:

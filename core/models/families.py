@@ -17,9 +17,14 @@ from core.messages import Message, msg
 
 _LISTS = ("auto_mappings.py", "configuration_auto.py")
 _ENTRY = re.compile(r"^\s*\(?\"([\w.-]+)\"[,:]", re.MULTILINE)
-_WRITING = re.compile(
-    r"^MODEL_FOR_(?:CAUSAL_LM|IMAGE_TEXT_TO_TEXT|MULTIMODAL_LM)_MAPPING_NAMES = (.*?)^\)", re.MULTILINE | re.DOTALL
-)
+USUAL = "AutoModelForCausalLM"
+_WRITING = {
+    kind: re.compile(rf"^MODEL_FOR_{its}_MAPPING_NAMES = (.*?)^\)", re.MULTILINE | re.DOTALL)
+    for kind, its in (
+        (USUAL, "CAUSAL_LM"), ("AutoModelForImageTextToText", "IMAGE_TEXT_TO_TEXT"), ("AutoModelForMultimodalLM", "MULTIMODAL_LM"),
+    )
+}  # fmt: skip
+_MADE = re.compile(r"\(\s*\"([\w.-]+)\",\s*\"(\w+)\"")
 # In those lists, and yet: several models in one, whose class has no forward; a drafter of another model's tokens.
 _NOT_BY_ITSELF = {"qwen2_5_omni", "qwen3_omni_moe", "gemma4_assistant", "gemma4_unified_assistant"}
 _OF_ANOTHER_USE = re.compile(
@@ -36,8 +41,26 @@ def known() -> frozenset[str]:
 @lru_cache(maxsize=1)
 def that_write() -> frozenset[str]:
     """Those with a class of causal language models, or of models that also see or hear; empty as above."""
-    lists = (found for text in _texts("modeling_auto.py") for found in _WRITING.findall(text))
-    return frozenset(entry for one in lists for entry in _ENTRY.findall(one)) - _NOT_BY_ITSELF
+    return frozenset(model_type for made in _made().values() for model_type in made) - _NOT_BY_ITSELF
+
+
+def auto_class(folder: Path | None) -> str:
+    """The class of transformers by which the model in folder is loaded as its makers ship it, as core.engine.families.parts chooses it; that
+    of causal language models where it is not here."""
+    config = files.read_object(folder / "config.json") if folder else {}
+    there = {kind: made[config["model_type"]] for kind, made in _made().items() if config.get("model_type") in made}
+    as_shipped = [kind for kind, name in there.items() if name in (config.get("architectures") or ())]
+    return next(iter((*as_shipped, *there)), USUAL)
+
+
+@lru_cache(maxsize=1)
+def _made() -> dict[str, dict[str, str]]:
+    """By the classes that load what writes a text: model_type -> its own class."""
+    texts = _texts("modeling_auto.py")
+    return {
+        kind: {model_type: name for text in texts for one in its.findall(text) for model_type, name in _MADE.findall(one)}
+        for kind, its in _WRITING.items()
+    }
 
 
 def _texts(*names: str) -> list[str]:

@@ -16,6 +16,7 @@ from core.chat.worker import LoadedBase
 from core.engine import adapter, base_model
 from core.errors import ModelError
 from core.export import layers, merge, pairs, stored
+from core.models import loading
 from core.recipe import Adapter
 from tests.kit import families
 from tests.kit.trainer import FP32
@@ -65,6 +66,20 @@ def test_a_chat_reads_it_and_what_is_saved_then_is_plain_pefts_on_the_class_as_s
     adapter.save(tuned, tmp_path / "again", base, "card", "")
     plain = PeftModel.from_pretrained(base_model.load(base, FP32, four_bit=False, whole=True), tmp_path / "again")
     torch.testing.assert_close(logits(plain), expected)
+
+
+def test_the_python_that_a_person_is_told_loads_all_of_a_model_that_also_sees(
+    base: Path, by_text_class: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
+    """It was that of causal language models: without what it sees by, and plain peft left the adapter's weights out with a warning."""
+    folder, expected = by_text_class
+    adapter.save(adapter.attach(loaded(base), folder), tmp_path / "again", base, "card", "")
+    for words in (loading.of_adapter(base, str(base), str(tmp_path / "again")), loading.of_model(base, str(base))):
+        said: dict[str, Any] = {}
+        exec(words, said)
+        assert any("visual" in name for name, _ in said["model"].named_parameters())
+        changed = "PeftModel" in words
+        assert torch.allclose(logits(said["model"].float()), expected, rtol=1e-4, atol=1e-4) == changed
 
 
 @pytest.mark.parametrize("way", [adapter.start_from, lambda tuned, folder: adapter.restore(tuned, weights_of(folder))])

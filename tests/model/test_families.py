@@ -179,6 +179,9 @@ def test_an_adapter_comes_back_and_is_what_plain_peft_reads_on_the_class_as_ship
     family: tuple[str, Path], tmp_path: Path
 ) -> None:
     _, folder = family
+    assert known_families.auto_class(folder) == parts.auto_class(transformers.AutoConfig.from_pretrained(folder)).__name__, (
+        "what a person is told"
+    )
     found = tuned(base_model.load(folder, FP32, four_bit=False))
     ids = torch.tensor([rows()[1].input_ids])
     with torch.no_grad():

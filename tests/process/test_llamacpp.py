@@ -19,10 +19,11 @@ import yaml
 from core.errors import ExportError
 from core.export import merge, worker
 from core.export import proof as exports_proof
-from core.export.exports import QUANTS, ExportRequest, Exports, ExportStatus, JobFolder
+from core.export.exports import QUANTS, ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.llamacpp import child, make, proof
 from core.export.llamacpp.tools import Tools
 from core.export.proof import Method, Work
+from core.messages import msg
 from core.models import starter
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
@@ -314,7 +315,7 @@ def answer_of(**changes: Any) -> dict[str, Any]:
         ({}, (2.0, 2.01), []),
         ({"alike": [True, False]}, None, ["gguf.reason_ids"]),
         ({"ends": [False]}, None, ["gguf.reason_end"]),
-        ({"divergence": float("nan")}, None, ["gguf.reason_divergence"]),
+        ({"divergence": float("nan")}, None, ["gguf.reason_quantised"]),
         ({"divergence": 0.0013}, (2.0, float("nan")), ["gguf.reason_divergence", "gguf.reason_loss"]),
     ],
 )
@@ -322,6 +323,34 @@ def test_a_verdict_names_each_reason(changes: dict, losses: tuple[float, float] 
     verdict = proof.judge(answer_of(**changes), proof.MOST_DIVERGENCE["bf16"], 2, losses)
     assert [reason.key for reason in verdict.reasons] == keys
     assert not any("{" in reason.render(language) for reason in verdict.reasons for language in ("en", "zh"))
+
+
+@pytest.mark.parametrize(
+    ("quant", "short_rows", "off", "larger"),
+    [
+        ("q4_k_m", False, 0.28, "Q5_K_M"),
+        ("q4_k_m", True, 0.28, "Q6_K"),
+        ("q8_0", False, 0.28, "BF16"),
+        ("q4_k_m", False, 0.1, None),
+    ],
+)
+def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
+    quant: str, short_rows: bool, off: float, larger: str | None
+) -> None:
+    """It said "or another type", and of the starter's the next one up loses more. Not where it is the 16-bit file that is off."""
+    sixteen = proof.judge(answer_of(divergence=1e-5 if larger else 1e-3), proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0))
+    file = proof.judge(answer_of(divergence=off), proof.MOST_DIVERGENCE[quant], 2, None)
+    check = ExportCheck(
+        proof="llamacpp", quant=quant, prompts_read_alike=2, prompts=2, own_prompts=True, passed=False, divergence=off,
+        reasons=(*sixteen.reasons, *file.reasons),
+    )  # fmt: skip
+    result = ExportResult(
+        name="a", run="a", run_name="a", kind="gguf", quant=quant, base="starter", dtype="bfloat16", files={}, check=check, created=0.0,
+        seconds=1.0, notes=(msg("gguf.larger_types", larger=1, tensors=2, quant=quant),) if short_rows else (),
+    )  # fmt: skip
+    for language in ("en", "zh"):
+        said = worker.not_proven(result).render(language)
+        assert (larger is None or larger in said) and ("0.28" in said) == bool(larger) and "{" not in said
 
 
 def test_awkward_text_that_llama_cpp_splits_otherwise_is_a_note_for_what_it_knows_and_a_refusal_for_what_we_named() -> None:

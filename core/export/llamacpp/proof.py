@@ -205,7 +205,8 @@ def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, 
         reasons.append(msg("gguf.reason_end"))
     divergence = float(answer["divergence"])
     if not divergence <= most:  # also where it is not a number
-        reasons.append(msg("gguf.reason_divergence", found=f"{divergence:.2g}", most=f"{most:g}"))
+        key = "gguf.reason_divergence" if losses else "gguf.reason_quantised"
+        reasons.append(msg(key, found=f"{divergence:.2g}", most=f"{most:g}"))
     if losses and not abs(losses[0] - losses[1]) <= proof.MAX_TEXT_LOSS_GAP:
         reasons.append(msg("gguf.reason_loss", adapter=loss_text(losses[0]), export=loss_text(losses[1])))
     return FileVerdict(divergence, answer, tuple(reasons), tuple(notes))

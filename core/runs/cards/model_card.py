@@ -14,7 +14,7 @@ import yaml
 
 from core.hub.cached import COMMIT, REPO_ID
 from core.messages import Message
-from core.models import starter
+from core.models import loading, starter
 from core.recipe import Recipe
 from core.runs import frames, scenes
 from core.runs.cards import licence
@@ -73,7 +73,7 @@ def write(
         *([f"**Compared with the adapter before it was passed on:** {form.proof.render('en')}."] if form.proof else []),
         f"## Settings and figures\n\n{_table(_settings(recipe, form) + _figures(facts, metrics, form))}",
         *(more or []),
-        f"## How to load it\n\n{_loading(form)}",
+        f"## How to load it\n\n{_loading(form, base_folder, base_id_of(recipe))}",
         *([f"## Versions\n\n{_table(sorted(facts.versions.items()))}"] if facts.versions else []),
     ]
     return (
@@ -192,22 +192,19 @@ def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[s
     return ["## What it answers\n\n" + "\n\n---\n\n".join(told)] if told else []
 
 
-def _loading(form: CardBeside) -> str:
+def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
     at = form.repo or "this folder"
     match form.kind:
         case "adapter":
-            library, called = "peft", "AutoPeftModelForCausalLM"
+            words = loading.of_adapter(base_folder, base, at)
         case "merged":
-            library, called = "transformers", "AutoModelForCausalLM"
+            words = loading.of_model(base_folder, at)
         case "gguf-lora":
             return f"`llama-server -m BASE.gguf --lora {form.file}`, or KoboldCpp with both files; Ollama and LM Studio take no adapters."
         case _:
             return f"`llama-server -m {form.file}`; Ollama, LM Studio, Jan and KoboldCpp open the file too."
-    return (
-        f"```python\nfrom {library} import {called}\nfrom transformers import AutoTokenizer\n\n"
-        f'model = {called}.from_pretrained("{at}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{at}")  # carries the chat template of the training\n```'
-    )
+    template = f"tokenizer = AutoTokenizer.from_pretrained({at!r})  # carries the chat template of the training"
+    return f"```python\n{words}\nfrom transformers import AutoTokenizer\n{template}\n```"
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------

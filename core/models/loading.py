@@ -1,0 +1,21 @@
+"""The Python by which a model or an adapter is loaded outside this app, by transformers' class for the base as its makers ship it. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.models import families
+
+
+def of_model(folder: Path | None, at: str) -> str:
+    """folder: with its config.json; at: what a person names it by."""
+    kind = families.auto_class(folder)
+    return f"from transformers import {kind}\nmodel = {kind}.from_pretrained({at!r})"
+
+
+def of_adapter(base_folder: Path | None, base: str, at: str) -> str:
+    """base: what a person names the base by, which peft itself finds where it is a causal language model."""
+    kind = families.auto_class(base_folder)
+    if kind == families.USUAL:
+        return f"from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained({at!r})"
+    return f"from peft import PeftModel\n{of_model(base_folder, base)}\nmodel = PeftModel.from_pretrained(model, {at!r})"
