@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -260,9 +260,14 @@ class JobFolder:
         if status and status.active and not self.is_locked():
             status = self._written() or status  # it may have ended between the two looks
             waited = abs(time.time() - status.since)  # the PC's clock may have been put back
-            if status.state == "running" or (status.active and (is_over or waited > START_S)):
-                return status.model_copy(update=GONE)
+            if status.state == "running" or (status.active and (is_over if process else waited > START_S)):
+                return status.model_copy(update=self._gone())
         return status
+
+    def _gone(self) -> dict[str, Any]:
+        """A disk that is full to its last byte takes no last word either."""
+        free = files.free_when_full(self.path)
+        return GONE if free is None else GONE | {"message": msg("export.went_away_full", folder=self.path, free_mb=free // 10**6)}
 
     def is_at_work(self) -> bool:
         return self.is_locked() or ((status := self.status()) is not None and status.active)

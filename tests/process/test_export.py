@@ -33,7 +33,7 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import elsewhere, gguf, layers, merge, pairs, proof, stored, worker
+from core.export import elsewhere, exports, gguf, layers, merge, pairs, proof, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.export.llamacpp import tools
@@ -834,6 +834,20 @@ def test_a_killed_worker_is_told_from_one_at_work(untrained: Trained) -> None:
     job.process.wait()
     assert job.status().message.key == "export.went_away"
     assert untrained.exports().status(untrained.run.id, "merged").state == "failed"
+
+
+def test_a_worker_that_takes_minutes_to_start_is_at_work_and_one_whose_disk_was_full_to_its_last_byte_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a PC where twenty programs were at work the export "ended without a word" after a minute, and went on."""
+    job = JobFolder(tmp_path)
+    job.write(ExportStatus(since=time.time() - 2 * exports.START_S))
+    for code, key in ((None, None), (1, "export.went_away")):
+        status = job.status(SimpleNamespace(poll=lambda code=code: code))
+        assert status and (status.message.key if status.message else None) == key and status.active == (key is None)
+    monkeypatch.setattr("core.files.free_when_full", lambda folder: 0)
+    status = job.status()
+    assert status and status.message and status.message.key == "export.went_away_full"
 
 
 def test_while_somebody_else_holds_the_device_the_owner_is_named(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
