@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,11 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".cache", ".ruff_cache", "__p
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Path:
-    """The program as it is unpacked, and the starter model, so that this test asks one host less."""
-    folder = tmp_path_factory.mktemp("first") / NAME / "LoRA Garage"
+def place(starter_folder: Path) -> Iterator[Path]:
+    """The program as it is unpacked, and the starter model, so that this test asks one host less. In the user's folder: pytest's own are
+    too long by a letter or two where long paths are off, which the first start says."""
+    outer = Path(tempfile.mkdtemp(dir=Path.home()))
+    folder = outer / NAME / "LoRA Garage"
     shutil.copytree(
         PROJECT,
         folder,
@@ -40,7 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Pat
     target.mkdir(parents=True)
     for file in starter_folder.iterdir():
         link_or_copy(file, target / file.name)
-    return folder
+    yield folder
+    shutil.rmtree(outer, ignore_errors=True)
 
 
 def launch(place: Path, *arguments: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
