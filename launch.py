@@ -429,6 +429,7 @@ class Installer:
 
     def __init__(self, environment, run, ask, say, facts):
         self.env, self.run, self.ask, self.say, self.facts = environment, run, ask, say, facts
+        self.bar = "off"
 
     def install(self, reason, needs, with_tests):
         """Raises CannotInstall; leaves no marker unless everything is there."""
@@ -449,7 +450,8 @@ class Installer:
                 self.make_environment()
             self.sweep_half_installed()
             # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
-            self.run(self.pip_command(["install", "pip>=25.2"]), say_text("step_pip"))
+            if self.run(self.pip_command(["install", "pip>=25.2"]), say_text("step_pip")) == 0:
+                self.bar = "raw"  # which an older one does not know: lines that LoggedRun reads
             choice = self.install_torch(choice, needs)
             label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
             self.pip(label, ["install", "-c", self.env.constraints, *needs.requirements])
@@ -605,7 +607,7 @@ class Installer:
 
     def pip_command(self, arguments):
         quiet = ["--disable-pip-version-check", "--no-input"]
-        bar = ["--progress-bar", "off"] if arguments[0] == "install" else []
+        bar = ["--progress-bar", self.bar] if arguments[0] == "install" else []
         return [self.env.python, "-m", "pip", arguments[0], *quiet, *bar, *arguments[1:]]
 
     def pip(self, label, arguments):
@@ -722,7 +724,7 @@ class LoggedRun:
     """Runs a command with its output in the log, and one line on the terminal that ends with how long it took."""
 
     def __init__(self, log):
-        self.log = log
+        self.log, self.file, self.first = log, "", (0, 0, 0)  # when a file was first seen, at which byte, of how many
 
     def __call__(self, command, label):
         import subprocess
@@ -745,7 +747,9 @@ class LoggedRun:
                     except subprocess.TimeoutExpired:
                         seconds = "%.0f s" % (time.monotonic() - start)
                         print(
-                            "\r" + one_row("  %s %s ... %s" % (seconds, label, self.newest_download(seen_from))), end="", flush=True
+                            "\r" + one_row("  %s %s ... %s" % (seconds, label, self.newest_download(seen_from, time.monotonic()))),
+                            end="",
+                            flush=True,
                         )
             except BaseException:
                 print(flush=True)
@@ -760,16 +764,27 @@ class LoggedRun:
         print("\r%s\r  %s ... %s" % (one_row(""), label, end) if live else " " + end, flush=True)
         return status
 
-    def newest_download(self, seen_from):
-        """The file pip is fetching, shortened to stay on one line."""
+    def newest_download(self, seen_from, now):
+        """The file that pip is fetching, shortened to stay on one line; by its lines "Progress BYTES of BYTES" how far it is."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(max(seen_from, os.path.getsize(self.log) - 4000))
                 lines = file.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
-        names = [line.split()[1].rsplit("/", 1)[-1].split("-")[0] for line in lines if line.strip().startswith("Downloading ")]
-        return names[-1] if names else ""
+        done = total = 0
+        for words in map(str.split, lines):
+            if words[:1] == ["Downloading"] and len(words) > 1:
+                self.file, done, total = words[1].rsplit("/", 1)[-1].split("-")[0], 0, 0
+            elif words[:1] == ["Progress"] and len(words) == 4 and words[1].isdigit() and words[3].isdigit():
+                done, total = int(words[1]), int(words[3])
+        if done >= total:
+            return self.file
+        if self.first[2] != total:
+            self.first = now, done, total
+        since, begun, _ = self.first
+        left = "%d:%02d" % divmod((total - done) * (now - since) / (done - begun), 60) if done > begun else "?"
+        return say_text("how_far", file=self.file, done="%.0f" % (done / 1e6), total="%.0f" % (total / 1e6), left=left)
 
 
 def one_row(text):
@@ -889,7 +904,8 @@ def ensure_environment(environment, with_tests=False, repair=False):
 def print_tail(log, lines=15):
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
-            print("".join("    " + line for line in file.readlines()[-lines:]), file=sys.stderr)
+            said = [line for line in file if not line.startswith("Progress ")]
+        print("".join("    " + line for line in said[-lines:]), file=sys.stderr)
     except OSError:
         pass
 

@@ -402,10 +402,37 @@ def test_pip_learns_to_go_on_with_a_download_before_the_large_one(tmp_path: Path
     machine.install("absent")
     first, second, *_ = machine.pip_lines()
     assert "pip>=25.2" in first and "torch" in second
+    assert "--progress-bar off" in first and "--progress-bar raw" in second
     monkeypatch.delenv("PIP_RESUME_RETRIES", raising=False)
     said = "import os; print(os.environ['PIP_RESUME_RETRIES'])"
     assert launch.LoggedRun(str(tmp_path / "log" / "install.log"))([sys.executable, "-c", said], "step") == 0
     assert (tmp_path / "log" / "install.log").read_text("utf-8").endswith("\n20\n")
+
+
+def test_an_old_pip_that_stays_is_not_asked_for_what_it_does_not_know(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.fail_at = "pip>=25.2"
+    machine.install("absent")
+    assert len(machine.pip_lines()) > 2 and not [line for line in machine.pip_lines() if "raw" in line]
+
+
+def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+    log, run = tmp_path / "install.log", launch.LoggedRun(str(tmp_path / "install.log"))
+
+    def after(seconds: float, *lines: str) -> str:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write("".join(line + "\n" for line in lines))
+        return run.newest_download(0, seconds)
+
+    assert (
+        after(0, "Collecting torch", "  Downloading https://x/torch-2.15.0.whl.metadata (31 kB)", "Progress 31000 of 31000")
+        == "torch"
+    )
+    assert after(1, "Downloading https://x/torch-2.15.0.whl (900 MB)", "Progress 0 of 900000000") == "torch: 0 of 900 MB, ? left"
+    assert after(11, *["Progress 99 of 900000000"] * 200, "Progress 100000000 of 900000000") == "torch: 100 of 900 MB, 1:20 left"
+    assert after(90, "Progress 900000000 of 900000000", "Installing collected packages: torch") == "torch"
+    assert after(91, "Downloading sympy-1.14.whl (6.3 MB)") == "sympy", "a pip that tells nothing of how far it is"
 
 
 @pytest.mark.parametrize(
