@@ -93,8 +93,14 @@ rem A sentence of the catalogue with the values of the variables that it names.
 set "sentence=%~1"
 for /f "usebackq tokens=1,* delims=:" %%a in ("core\locales\!language!\start.yaml") do if "%%a"=="%~1" set "sentence=%%b"
 set "sentence=!sentence:~2,-1!"
-for %%n in (version megabytes url status found expected platform python folder) do if defined %%n (
-    for /f "delims=" %%v in ("!%%n!") do set "sentence=!sentence:{%%n}=%%v!"
-)
-echo(!sentence!
+set "sentence=!sentence:{version}=%version%!"
+set "sentence=!sentence:{megabytes}=%megabytes%!"
+set "sentence=!sentence:{url}=%url%!"
+set "sentence=!sentence:{status}=%status%!"
+set "sentence=!sentence:{found}=%found%!"
+set "sentence=!sentence:{expected}=%expected%!"
+set "sentence=!sentence:{platform}=%platform%!"
+set "sentence=!sentence:{python}=%python%!"
+set "sentence=!sentence:{folder}=%folder%!"
+echo !sentence!
 goto :eof
