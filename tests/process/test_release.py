@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -283,3 +284,19 @@ def test_the_wheel_is_well_and_serves_its_page(wheel: Path, tmp_path: Path) -> N
     assert well["packages"] and well["torch"] and well["environment"]
     app = start_app(tmp_path, module="lora_garage.launch", PYTHONPATH=str(wheel), HOME=str(tmp_path))
     assert app.stop() == 0
+
+
+def test_the_container_is_made_of_what_is_here() -> None:
+    """As far as that can be read: no docker here has ever built it."""
+    said = (PROJECT / "packaging" / "Dockerfile").read_text("utf-8")
+    lines = [line.split(maxsplit=1) for line in said.splitlines() if line and line[0] != "#"]
+    assert {word for word, _ in lines} <= {"FROM", "ARG", "RUN", "COPY", "ENV", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
+    copied = [rest.split()[0] for word, rest in lines if word == "COPY" and not rest.startswith("--from")]
+    assert copied and all((PROJECT / source).exists() for source in copied)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    (command,) = (json.loads(rest)[0] for word, rest in lines if word == "ENTRYPOINT")
+    assert command in project["scripts"]
+    for python in re.findall(r"^FROM python:([\d.]+)-slim", said, re.MULTILINE):
+        assert f"Programming Language :: Python :: {python}" in project["classifiers"]
+    assert f'"{next(need for need in project["dependencies"] if need.startswith("torch>"))}"' in said
+    assert re.findall(r"whl/(\w+)$", said, re.MULTILINE) == ["cu130"] and "cu130" in (PROJECT / "launch.py").read_text("utf-8")
