@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -145,9 +146,7 @@ class PromptComparison:
     def open(cls, workspace: Workspace, id: str) -> PromptComparison:
         """Raises ChatError for one that is not there or cannot be read."""
         folder = _root(workspace) / id
-        lineup = (
-            files.read_model(Lineup, folder / FILE) if folder.parent == _root(workspace) and id not in ("", ".", "..") else None
-        )
+        lineup = files.read_model(Lineup, folder / FILE) if re.fullmatch(r"[\w-]{1,120}", id) else None
         if lineup is None:
             raise ChatError("compare.unknown", id=id[:100])
         return cls(folder, lineup)

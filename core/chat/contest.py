@@ -21,6 +21,11 @@ def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant
     return Contestant(label=base_label, run=run.id, column="base"), Contestant(label=run_label, run=run.id)
 
 
+def alike(answer: str, expected: str) -> bool:
+    """But for spaces and capitals."""
+    return " ".join(answer.split()).casefold() == " ".join(expected.split()).casefold()
+
+
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
     """(answers there, answers wanted) as they come, each kept at once. Raises ChatError and RunError; what is there stays."""
     lineup = comparison.lineup

@@ -13,7 +13,7 @@ import typer
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
-from core.chat.contest import answer_missing
+from core.chat.contest import alike, answer_missing
 from core.chat.prompts import prompts_of, prompts_of_file
 from core.commands.data import dataset_store
 from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, say, written_over
@@ -93,7 +93,7 @@ def as_object(comparison: PromptComparison) -> dict[str, Any]:
         given = [answers[prompt, place] for prompt in range(len(lineup.prompts)) if (prompt, place) in answers]
         seconds = sum(answer.seconds for answer in given)
         right = Counter(
-            _plain(answers[number, place].text) == _plain(prompt.expected)
+            alike(answers[number, place].text, prompt.expected)
             for number, prompt in enumerate(lineup.prompts)
             if prompt.expected is not None and (number, place) in answers
         )
@@ -116,10 +116,6 @@ def as_object(comparison: PromptComparison) -> dict[str, Any]:
             | {"same_beginning": same_beginning(there)}
         )
     return {"comparison": comparison.id, "folder": str(comparison.path), "contestants": by_contestant, "prompts": rows}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from tests.kit.templates import CONVERSATIONS, tokenizer_folder
 from tests.kit.waits import wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -91,5 +91,29 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     kit.expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
     kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元")
     kit.expect(thought).to_have_count(0)
+    duel(page)
     watch.check()
     page.context.close()
+
+
+def duel(page: Page) -> None:
+    """Blind: both answer everything, a verdict by button and one by key, a reload between them, and whose they were at the end."""
+    page.locator("#duel-begin").click()
+    kit.expect(page.locator("#duel-answers section h3")).to_have_text(["回答 A", "回答 B"], timeout=120_000)
+    kit.expect(page.locator("#duel-said")).to_contain_text("第 1 题，共 2 题")
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    page.locator("#duel-left").click()
+    kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
+    page.reload()
+    kit.go_to_tab(page, "对话")
+    kit.expect(page.locator("#chat-checkpoint")).to_be_visible()
+    page.locator("#duel-begin").click()
+    kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
+    page.locator("#duel-asked").click()
+    page.keyboard.press("3")
+    over = page.locator("#duel-result")
+    kit.expect(over).to_contain_text("不相上下 1 次")
+    kit.expect(over).to_contain_text("回答 A 赢了 1 / 1 次")
+    kit.open_details(over.locator("details"))
+    kit.expect(over.locator("section h3").first).to_have_text("thinker")
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0

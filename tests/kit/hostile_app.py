@@ -42,7 +42,7 @@ class FakeChat:
 
         self._state = ChatState(phase="ready", target=target, dtype="float32")
 
-    def ask(self, base: Sequence[dict], tuned: Sequence[dict] | None, sampling: Any) -> FakeAnswer:
+    def ask(self, base: Sequence[dict], tuned: Sequence[dict] | None, sampling: Any, strength: float) -> FakeAnswer:
         return FakeAnswer(self._answers.get(str(base[-1]["content"]), "nothing"))
 
     def unload(self, why: Any = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHEETS = ("page.css", "wizard.css", "learned.css", "shelf.css", "way_out.css")
+SHEETS = ("page.css", "wizard.css", "learned.css", "shelf.css", "way_out.css", "duel.css")
 # In the light, and in the dark.
 COLOURS = {
     "body_background_fill": ("#f6f5f2", "#161614"),

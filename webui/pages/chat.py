@@ -21,6 +21,7 @@ from webui.kit import format
 from webui.kit.html import Html, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
+from webui.pages.blind_duel import BlindDuel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -87,6 +88,7 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
 class ChatPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
+        self.duel = BlindDuel(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -159,6 +161,8 @@ class ChatPage:
                 low, high = (round(100 * limit) for limit in STRENGTHS)
                 self.strength = gr.Slider(low, high, value=100, step=5, **w.named("chat_page.strength", "chat-strength"))
 
+        self.duel.build()
+
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
@@ -216,6 +220,8 @@ class ChatPage:
         self.clear.click(self.start_over, None, view, **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target], [self.checkpoint, *view], **ends)
+
+        self.duel.wire(self.target, self.checkpoint)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
         """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is written.

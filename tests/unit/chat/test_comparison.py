@@ -147,7 +147,7 @@ def test_a_file_that_holds_no_prompts_is_a_sentence(tmp_path: Path, name: str, c
     assert refused.value.message.key == f"compare.{key}"
 
 
-@pytest.mark.parametrize("id", ["", ".", "..", "../runs", "no-such", "a/b", "x" * 5000])
+@pytest.mark.parametrize("id", ["", ".", "..", "../runs", "no-such", "a/b", "a\0b", "x" * 5000])
 def test_an_id_that_is_none_leaves_the_folder_alone(space: Workspace, both: PromptComparison, id: str) -> None:
     with pytest.raises(ChatError) as refused:
         PromptComparison.open(space, id)

@@ -1,0 +1,16 @@
+// The blind duel: who votes is this browser, and a verdict may be a key.
+const loraGarageDuel = {
+  voter() {
+    try {
+      return (localStorage.lgVoter ??= crypto.getRandomValues(new Uint32Array(3)).join("-"));
+    } catch {
+      return (this.here ??= String(Math.random()));  // a browser that keeps nothing: until the next reload
+    }
+  },
+};
+document.addEventListener("keydown", (event) => {
+  const button = ["left", "right", "equal", "both-bad"][Number(event.key) - 1];
+  if (!button || event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, textarea, [contenteditable]")) return;
+  const found = document.getElementById("duel-" + button);
+  if (found?.offsetParent) found.click();
+});

@@ -1,0 +1,202 @@
+"""The blind duel: the same questions answered by base and tuned, two answers without a name, and whose they were at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
+from core.chat.contest import alike, answer_missing, pair_of
+from core.chat.prompts import prompts_of
+from core.errors import ChatError, GarageError
+from core.runs.states import BUSY
+from webui.kit import format
+from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.live import AT_ONCE, QUIET, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+COUNTS = (5, 10, 20, 50)
+ANSWER_TOKENS = 128  # a person reads two of them for each question
+MOST_VOTER = 64  # characters
+BUTTONS = ("left", "right", "equal", "both_bad")
+# Who votes is this browser: the same after a reload, and another one on another PC.
+VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); return given; }"
+
+
+class BlindDuel:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        self.opened, self.at = gr.State(None), gr.State(None)  # the comparison's id, and the prompt that is judged
+        self.voter = gr.Textbox(visible=False)
+        with gr.Column(elem_classes="lg-card", elem_id="duel"):
+            gr.HTML(tag("h2", w.t("blind_duel.title")))
+            with gr.Row(elem_id="duel-begin-row"):
+                self.count = gr.Dropdown([(str(count), count) for count in COUNTS], value=10, min_width=140, scale=0, **w.named("blind_duel.count", "duel-count"))  # fmt: skip
+                self.begin = gr.Button(w.t("blind_duel.begin"), elem_id="duel-begin", scale=0, min_width=160)
+                self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="duel-halt", scale=0, min_width=120)  # fmt: skip
+            self.said = gr.HTML(muted(w.t("blind_duel.about")), elem_id="duel-said")
+            with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
+                self.asked = gr.HTML("", elem_id="duel-asked")
+                self.answers = gr.HTML("", elem_id="duel-answers")
+                with gr.Row(elem_id="duel-buttons", elem_classes="lg-tight"):
+                    self.buttons = [
+                        gr.Button(w.t(f"blind_duel.{verdict}"), elem_id=f"duel-{verdict.replace('_', '-')}", min_width=110)
+                        for verdict in BUTTONS
+                    ]
+            self.result = gr.HTML("", visible=False, elem_id="duel-result")
+
+    def wire(self, target: Component, checkpoint: Component) -> None:
+        view = [self.opened, self.at, self.begin, self.halt, self.said, self.stage, self.asked, self.answers, self.result]
+        once = QUIET | {"trigger_mode": "once"}
+        self.begin.click(
+            self.start, [target, checkpoint, self.count, self.voter], view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once
+        )  # fmt: skip
+        self.halt.click(self.stop, None, None, **AT_ONCE)
+        for verdict, button in zip(BUTTONS, self.buttons, strict=True):
+            vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
+            button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
+
+    # ---- what the buttons do ----------------------------------------------------------------------------------------
+    def start(self, target: Any, checkpoint: Any, count: Any, voter: Any) -> Iterator[list[Any]]:
+        """Inputs: target, checkpoint, count, voter. Outputs: the view, again as answers come. All are answered before the first is shown:
+        who is quicker would tell who is who."""
+        w, services = self.w, self.services
+        try:
+            comparison = self._comparison(target, checkpoint, count, _voter(voter))
+            busy = services.snapshots.now().busy
+            if comparison.missing() and busy is not None and busy.status.state in BUSY:
+                raise ChatError("chat_page.training", name=busy.name)
+            for done, wanted in answer_missing(services.chat, services.workspace, comparison):
+                said = w.t("blind_duel.answering", done=done, wanted=wanted)
+                yield self._view(comparison.id, None, notice(said, "plain"), writing=True)
+        except GarageError as error:
+            yield self._view(None, None, notice(w.of(error.message)))
+            return
+        yield self._next(comparison, _voter(voter))
+
+    def vote(self, opened: Any, at: Any, verdict: Any, voter: Any) -> list[Any]:
+        """Inputs: comparison, prompt, voter. Outputs: the view: the next prompt, or whose answers they were."""
+        try:
+            comparison = PromptComparison.open(self.services.workspace, str(opened))
+            if verdict in BUTTONS and isinstance(at, int) and at == comparison.next_for(_voter(voter)):
+                comparison.vote(at, verdict, _voter(voter))
+            return self._next(comparison, _voter(voter))
+        except GarageError as error:
+            return self._view(None, None, notice(self.w.of(error.message)))
+
+    def stop(self) -> None:
+        """What is answered stays."""
+        chat = self.services.chat
+        chat.stop()
+        if chat.state().phase == "loading":
+            chat.unload()
+
+    def _comparison(self, target: Any, checkpoint: Any, count: Any, voter: str) -> PromptComparison:
+        """The newest of the same contestants that is not at its end for this voter, or a new one. Raises GarageError."""
+        services = self.services
+        if not isinstance(target, str) or not target.startswith("run:"):
+            raise ChatError("blind_duel.no_run")
+        if count not in COUNTS:
+            raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
+        run = services.runs.get(target.removeprefix("run:"))
+        base, tuned = pair_of(run, format.model_name(run.recipe().model.id, self.w), run.name)
+        if isinstance(checkpoint, str) and checkpoint.startswith("checkpoint"):
+            tuned = tuned.model_copy(update={"checkpoint": run.checkpoint(checkpoint).name})
+        for found in all_of(services.workspace):
+            there = found.lineup.contestants
+            same = len(there) == 2 and [one.model_copy(update={"label": ""}) for one in there] == [
+                one.model_copy(update={"label": ""}) for one in (base, tuned)
+            ]
+            if same and len(found.lineup.prompts) <= count and (found.missing() or found.next_for(voter) is not None):
+                return found
+        prompts = prompts_of(run, services.datasets, count)
+        return PromptComparison.create(services.workspace, prompts, (base, tuned), ANSWER_TOKENS)
+
+    # ---- what is shown ----------------------------------------------------------------------------------------------
+    def _next(self, comparison: PromptComparison, voter: str) -> list[Any]:
+        w, at = self.w, comparison.next_for(voter)
+        if at is None:
+            return self._view(comparison.id, None, Html(""), result=self._result(comparison, voter))
+        prompts, answers = comparison.lineup.prompts, comparison.answers()
+        texts = [answers[at, contestant].text for contestant in comparison.sides(at, voter)]
+        names = (w.t("blind_duel.a"), w.t("blind_duel.b"))
+        said = muted(w.t("blind_duel.which", number=at + 1, count=len(prompts)))
+        asked = tag("p", prompts[at].asked, class_="lg-duel-asked")
+        return self._view(comparison.id, at, said, asked=asked, answers=_beside(zip(names, texts, strict=True)))
+
+    def _result(self, comparison: PromptComparison, voter: str) -> Html:
+        w, score = self.w, comparison.score()
+        base, tuned = (one.label for one in comparison.lineup.contestants)
+        counts = w.t("blind_duel.counts", tuned=tuned, wins=score.wins[1], base=base, losses=score.wins[0], equal=score.equal, bad=score.both_bad)  # fmt: skip
+        expected = _expected(comparison)
+        lines = [counts, *self._share(score), *([w.t("blind_duel.expected", **expected)] if expected["count"] else [])]
+        if score.decided:
+            lines.append(w.t("blind_duel.left_share", left=score.left_wins, decided=score.decided))
+        return tag("div", tag("h3", w.t("blind_duel.over")), *(tag("p", line) for line in lines), self._rows(comparison, voter))
+
+    def _share(self, score: Score) -> Iterator[str]:
+        if score.interval is None:
+            return
+        low, high = (round(100 * end) for end in score.interval)
+        yield self.w.t("blind_duel.share", percent=round(100 * score.wins[1] / score.decided), low=low, high=high)
+        if score.is_clear:
+            yield self.w.t("blind_duel.clear_tuned" if score.wins[1] > score.wins[0] else "blind_duel.clear_base")
+        else:
+            yield self.w.t("blind_duel.unclear") if score.missing is None else self.w.t("blind_duel.missing", count=score.missing)
+
+    def _rows(self, comparison: PromptComparison, voter: str) -> Html:
+        w, answers = self.w, comparison.answers()
+        names = [one.label for one in comparison.lineup.contestants]
+        votes = {vote.prompt: vote for vote in comparison.votes() if vote.voter == voter}
+        told = []
+        for number, prompt in enumerate(comparison.lineup.prompts):
+            texts = [answers[number, place].text for place in range(len(names))]
+            alike_until = same_beginning(texts)
+            parts = [
+                (name, join([tag("span", text[:alike_until], class_="lg-quiet"), text[alike_until:]]))
+                for name, text in zip(names, texts, strict=True)
+            ]
+            vote = votes.get(number)
+            won = None if vote is None else {"left": names[vote.left], "right": names[vote.right]}.get(vote.verdict)
+            verdict = won or (w.t(f"blind_duel.{vote.verdict}") if vote else "–")
+            told += [
+                tag("p", prompt.asked, class_="lg-duel-asked"),
+                _beside(parts),
+                muted(w.t("blind_duel.verdict", verdict=verdict)),
+            ]
+        return tag("details", tag("summary", w.t("blind_duel.all")), *told, class_="lg-fold")
+
+    def _view(
+        self,
+        opened: str | None,
+        at: int | None,
+        said: Html,
+        writing: bool = False,
+        asked: str = "",
+        answers: str = "",
+        result: str = "",
+    ) -> list[Any]:
+        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result)]  # fmt: skip
+
+
+def _beside(parts: Iterable[tuple[str, str]]) -> Html:
+    sections = (tag("section", tag("h3", name), tag("p", text if text.strip() else "…"), aria_label=name) for name, text in parts)
+    return tag("div", *sections, class_="lg-duel")
+
+
+def _voter(given: Any) -> str:
+    return given[:MOST_VOTER] if isinstance(given, str) else ""
+
+
+def _expected(comparison: PromptComparison) -> dict[str, int]:
+    """Of the prompts whose answer the data knows: how many each answered with just that."""
+    answers, wanted = comparison.answers(), {number: prompt.expected for number, prompt in enumerate(comparison.lineup.prompts) if prompt.expected}  # fmt: skip
+    hits = [sum(alike(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
+    return {"base": hits[0], "tuned": hits[1], "count": len(wanted)}
