@@ -25,6 +25,8 @@ GUESS_MARGIN = 2.5  # SmolLM2 on the three sample sets: real lengths are 1.3 tim
 LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
 SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
+FEW_PAIRS = 50
+PAIRS_RATE = 0.1  # of that of sft
 FEWEST_STEPS = 20
 SHORT_RUN_STEPS = 100
 OPTIMIZER_SHARE = 0.03  # of what is free: below it, what 8-bit AdamW saves is not worth what it costs
@@ -206,6 +208,9 @@ def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
 def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
     """Few rows are read more often, many tokens less often (docs/memory.md, section 7)."""
     data = case.data
+    if draft.train.compares and data is not None:
+        value = 3.0 if data.rows < 200 else 1.0
+        return value, msg("advise.epochs_pairs", pairs=data.rows)
     if data is None:
         return USUAL_EPOCHS, msg("advise.epochs_without_data")
     if data.tokens > 5_000_000:
@@ -231,6 +236,8 @@ def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
     """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so not where another value is known of a
     family. The others: docs/memory.md, section 7."""
     family, usual = case.family, usual_rate(case)
+    if draft.train.compares:
+        return usual * PAIRS_RATE, msg("advise.rate_pairs", usual=usual)
     if family and usual != usual_rate_of_size(case.billions):
         return usual, msg("advise.rate_of_family", family=family.title, source=family.settings_source)
     if usual != USUAL_RATE:

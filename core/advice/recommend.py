@@ -27,6 +27,7 @@ from core.advice.case import (
 )
 from core.advice.decisions import (
     DECISIONS,
+    PAIRS_RATE,
     Decisions,
     costs,
     judge,
@@ -70,7 +71,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         estimate=case.estimate(filled),
         correction=case.corrections.of(filled.adapter.method) if grounds.shape else None,
         planned_steps=planned_steps(case, filled),
-        usual_rate=usual_rate(case),
+        usual_rate=usual_rate(case) * (PAIRS_RATE if filled.train.compares else 1),
         warnings=tuple(warnings(case, filled, verdict, others)),
         budget=budget,
     )

@@ -6,7 +6,16 @@ import math
 from collections.abc import Iterator
 
 from core.advice.case import Alternative, Case, Verdict, with_settings
-from core.advice.decisions import FEWEST_STEPS, LENGTH_STEP, capacity, judge, longest_that_holds, planned_steps, schedule_of
+from core.advice.decisions import (
+    FEW_PAIRS,
+    FEWEST_STEPS,
+    LENGTH_STEP,
+    capacity,
+    judge,
+    longest_that_holds,
+    planned_steps,
+    schedule_of,
+)
 from core.data.facts import DataFacts
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
@@ -24,6 +33,7 @@ def warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternat
         memory_warnings(case, draft, verdict, others),
         family_warnings(case, draft),
         data_warnings(case, draft),
+        pair_warnings(case, draft),
     )
     return [warning for warnings in found for warning in warnings]
 
@@ -83,10 +93,21 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         return
     if case.data.estimated:
         yield msg("advise.warn_estimated_lengths")
-    found = (cut_rows(case.data, length), few_steps(case, case.data, draft), capacity(case, case.data, draft))
+    cut = None if draft.train.compares else cut_rows(case.data, length)  # a pair is left out, which the counts of the data say
+    found = (cut, few_steps(case, case.data, draft), capacity(case, case.data, draft))
     yield from (warning for warning in found if warning)
     if draft.adapter.method == "qlora" and length >= LONG:
         yield msg("advise.warn_long_texts", value=length)
+
+
+def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
+    train = draft.train
+    if not train.compares:
+        return
+    if case.data is not None and case.data.rows < FEW_PAIRS:
+        yield msg("advise.warn_few_pairs", pairs=case.data.rows, few=FEW_PAIRS)
+    if train.objective != "orpo" and not train.sft_weight:
+        yield msg("advise.warn_sft_first", objective=train.objective)
 
 
 def cut_rows(data: DataFacts, length: int) -> Message | None:

@@ -242,3 +242,36 @@ def test_in_parts_a_step_learns_the_same(compared: None, tmp_path: Path) -> None
     assert len(parts) > 1 and all(row.second for part in parts for row in part)
     trainer.step.backward([trainer.step.batch(part) for part in parts])
     torch.testing.assert_close(gradients(trainer.step.tuned), whole, rtol=1e-4, atol=1e-6)
+
+
+def test_the_dry_run_of_a_pair_counts_what_its_step_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted as two examples that are learned; what weighs their tokens besides is within 3 % of it."""
+    from functools import partial
+
+    from transformers import LlamaConfig
+
+    from core.memory.arithmetic import Setup
+    from core.trial import dry_run as counting
+    from core.trial.dry_runs import Question
+
+    recipe = Recipe.parse(
+        {"data": {"source": "x", "max_length": 64}, "train": {"objective": "dpo", "per_device_train_batch_size": 2}}
+    )
+    setup = Setup.of(recipe, "card", supervised_tokens=32)
+    config = LlamaConfig(
+        vocab_size=2000, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4
+    ).to_dict()
+    question, batch = Question(config=config, setup=setup), counting._batch
+    planned = counting.dry_run(question).estimate
+
+    def of_pairs(setup: Setup, packed: bool) -> Any:
+        count = setup.micro_batch
+        return replace(
+            batch(setup, packed), examples=(setup.learned // count,) * count, reference=torch.zeros(count, device="meta")
+        )
+
+    monkeypatch.setattr(counting, "_batch", of_pairs)
+    monkeypatch.setattr(counting, "Step", partial(counting.Step, preference=Preference.of(recipe.train)))
+    compared = counting.dry_run(question).estimate
+    moving = [sum(found.terms[name] for name in ("gradients", "activations", "logits")) for found in (planned, compared)]
+    assert moving[0] > 0 and moving[1] == pytest.approx(moving[0], rel=0.03)

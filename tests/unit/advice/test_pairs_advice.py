@@ -1,0 +1,53 @@
+"""What the advice says of pairs: how many are enough, how fast and how often to learn of them, and what they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.advice import plan
+from core.advice.case import Grounds
+from core.advice.plan import Plan
+from core.data.facts import DataFacts
+from core.memory.arithmetic import Setup
+from core.memory.budget import planned
+from core.models.known import shape_of_size
+from core.recipe import Recipe
+
+
+def made(pairs: int = 400, **train: Any) -> Plan:
+    data = DataFacts(rows=pairs, tokens=400 * pairs, learned_tokens=200 * pairs, median_length=200, p99_length=371, longest=380)
+    recipe = Recipe.parse({"data": {"source": "x"}, "train": {"objective": "dpo"} | train})
+    return plan.make(recipe, Grounds(planned(24, "Linux"), shape_of_size("3B"), data))
+
+
+def said(found: Plan, *fields: str) -> str:
+    sentences = [*(reason.text for reason in found.advice.reasons if reason.field in fields), *found.advice.warnings]
+    return " ".join(map(str, sentences))
+
+
+@pytest.mark.parametrize(("pairs", "epochs"), [(20, 3.0), (199, 3.0), (200, 1.0)])
+def test_pairs_are_learned_slowly_and_seldom_and_few_are_said(pairs: int, epochs: float) -> None:
+    found, as_answers = made(pairs), made(pairs, objective="sft")
+    train = found.recipe.train
+    assert (train.num_train_epochs, train.beta) == (epochs, 0.1) and as_answers.recipe.train.beta is None
+    assert train.learning_rate == pytest.approx(found.advice.usual_rate) and train.learning_rate == pytest.approx(2e-5)
+    assert f"{pairs:,} pairs" in said(found, "num_train_epochs") and "tenth" in said(found, "learning_rate")
+    assert (f"Only {pairs} pairs" in said(found)) == (pairs < 50) and "pairs" not in said(as_answers)
+
+
+@pytest.mark.parametrize(
+    ("train", "is_said"), [({}, True), ({"sft_weight": 0.2}, False), ({"objective": "orpo"}, False), ({"objective": "simpo"}, True)]
+)
+def test_that_the_answers_are_to_be_learned_first_is_said_where_nothing_else_does(train: dict[str, Any], is_said: bool) -> None:
+    assert ("learn the better answers first" in said(made(**train))) == is_said
+
+
+def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:
+    chosen = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_train_epochs": 1}
+    pairs, answers = made(**chosen), made(**chosen, objective="sft")
+    assert pairs.advice.planned_steps == answers.advice.planned_steps == 48  # 380 of 400 rows are trained, 8 a step
+    of_pairs, of_answers = (Setup.of(found.recipe, "card") for found in (pairs, answers))
+    assert (of_pairs.tokens, of_pairs.learned) == (2 * of_answers.tokens, 2 * of_answers.learned)
+    assert pairs.recipe.row_length == 2 * pairs.recipe.data.max_length
