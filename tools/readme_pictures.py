@@ -185,14 +185,14 @@ def form_and_plan(page: Page) -> None:
     page.locator("#next-data").wait_for()
     settled(page)
     shoot(page, "train-form")
-    for step, inside in (("goal", "#model"), ("model", "#data"), ("data", "#method")):
-        page.locator(f"#next-{step}").click()
-        page.locator(inside).wait_for()
-        settled(page)
+    page.locator("#next-data").click()
+    page.locator("#method").wait_for()
+    settled(page)
     page.locator("#plan-card").filter(has_text=re.compile(r"optimizer steps, .*\(")).wait_for(timeout=180_000)  # its pace is known
-    page.locator(".lg-plan summary").first.click()
-    page.locator(".lg-plan details[open]").wait_for()
-    shoot(page, "plan", "#step-plan")
+    kit.unfold(page, "#plan-more")
+    page.locator("#plan-more summary").first.click()
+    page.locator("#plan-more details[open]").wait_for()
+    shoot(page, "plan", "#plan-beside")
 
 
 def settled(page: Page) -> None:

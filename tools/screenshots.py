@@ -112,7 +112,7 @@ def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
         app,
         [
             Shot("step-goal", arrange=lambda page: only_open(page, "goal")),
-            Shot("step-goal-unsuitable", arrange=lambda page: kit.choose(page, "#goal", "domain_knowledge")),
+            Shot("step-goal-unsuitable", arrange=unsuitable_goal),
             Shot("step-model", arrange=lambda page: only_open(page, "model")),
             Shot("step-data", arrange=lambda page: (only_open(page, "data"), kit.choose(page, "#data", "sample:pirate_answers"))),
             Shot("step-data-problems", arrange=lambda page: kit.choose(page, "#data", own)),
@@ -188,6 +188,11 @@ def only_open(page: Page, wanted: str) -> None:
             kit.unfold(page, f"#step-{step}")  # the same button folds
 
 
+def unsuitable_goal(page: Page) -> None:
+    page.locator("#goal-against summary").click()
+    kit.choose(page, "#goal", "domain_knowledge")
+
+
 def ready_for(page: Page, model: str) -> None:
     """The pirate set for a model, and the plan for it."""
     only_open(page, "data")
@@ -216,7 +221,9 @@ def wait_for_dry_run(page: Page) -> None:
 def unfold_reasons(page: Page) -> None:
     page.wait_for_timeout(1000)
     wait_for_dry_run(page)
-    open_details(page, ".lg-plan details")
+    if not page.locator("#plan-more details").count():
+        kit.unfold(page, "#plan-more")
+    open_details(page, "#plan-more details")
 
 
 def unfold_plan(page: Page) -> None:

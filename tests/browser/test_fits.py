@@ -39,6 +39,8 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_a
     card = page.locator("#plan-card")
     kit.expect(card).to_contain_text("QLoRA")
     kit.expect(card.locator(".lg-mem > div")).not_to_have_count(0)
+    kit.unfold(page, "#plan-more")
+    card = page.locator("#plan-more")
     folds = card.locator("details.lg-fold > summary")
     names = {
         "en": ("How far this could be stretched here", "Memory by length of the rows", "This plan on other cards"),

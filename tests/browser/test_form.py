@@ -247,15 +247,13 @@ def test_a_model_may_be_typed(opened: Page) -> None:
 
 def test_a_fold_that_was_just_opened_stays_open_when_the_plan_is_drawn_anew(opened: Page) -> None:
     """Seen under load: the plan was drawn anew between the click and the browser's word that the fold is open."""
-    kit.unfold(opened, "#step-plan")
-    reasons = opened.locator(".lg-plan details").first
+    kit.unfold(opened, "#plan-more")
+    reasons = opened.locator("#plan-more .lg-plan details").first
     kit.expect(reasons).to_be_visible()
-    redraw = (
-        "const all = document.querySelector('.lg-plan'); all.outerHTML = all.outerHTML.replaceAll(/ (open|data-seen)=\"\"/g, '')"
-    )
-    opened.evaluate(f"() => {{ document.querySelector('.lg-plan summary').click(); {redraw} }}")
+    redraw = "const all = document.querySelector('#plan-more .lg-plan'); all.outerHTML = all.outerHTML.replaceAll(/ (open|data-seen)=\"\"/g, '')"
+    opened.evaluate(f"() => {{ document.querySelector('#plan-more .lg-plan summary').click(); {redraw} }}")
     kit.expect(reasons).to_have_attribute("open", "")
-    opened.evaluate(f"() => {{ document.querySelector('.lg-plan summary').click(); {redraw} }}")
+    opened.evaluate(f"() => {{ document.querySelector('#plan-more .lg-plan summary').click(); {redraw} }}")
     kit.expect(reasons).not_to_have_attribute("open", "")
     reasons.locator("summary").hover()
     opened.mouse.down()

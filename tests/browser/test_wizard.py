@@ -45,18 +45,15 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     kit.expect(page.locator("#header-hardware")).to_contain_text(
         "RTX 4060" if card else {"en": "processor", "zh": "处理器"}[language]
     )
-    kit.expect(page.locator("#goal")).to_be_visible()
-    page.locator("#next-goal").click()
-    kit.expect(page.locator("#goal")).to_be_hidden()
-    kit.expect(page.locator("#model-about")).to_contain_text("SmolLM2")
-    page.locator("#next-model").click()
+    plan = page.locator("#plan-card")
+    kit.expect(plan).to_contain_text({"en": "LoRA, rank 8", "zh": "LoRA，秩 8"}[language])  # before anything is chosen
+    kit.expect(page.locator("#goal")).to_be_hidden()  # has its answer, and is a line
     kit.expect(page.locator("#next-data")).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
     page.locator("#next-data").click()
-    plan = page.locator("#plan-card")
-    kit.expect(plan).to_contain_text({"en": "LoRA, rank 8", "zh": "LoRA，秩 8"}[language])
     kit.expect(plan).to_contain_text(re.compile("80 (optimizer steps|个优化步)"))
     kit.expect(plan).to_contain_text("RTX 4060" if card else {"en": "no graphics card", "zh": "不使用显卡"}[language])
-    plan.locator("summary").first.click()
+    kit.unfold(page, "#plan-more")
+    page.locator("#plan-more summary").first.click()
     assert kit.overflow(page) <= 0
     page.locator("#next-plan").click()
     kit.expect(page.locator("#run-name")).to_be_visible()
@@ -92,8 +89,10 @@ def test_somebody_who_comes_back_needs_two_actions(
 
 def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, workspace: Workspace):
     page, watch = kit.open_page(chrome, app)
+    kit.expect(page.locator("#plan-card")).to_contain_text("fits")
+    passed = tab_to(page, "step-goal")
+    page.keyboard.press("Enter")
     kit.expect(page.locator("#goal")).to_be_visible()
-    passed: list[str] = []
     for step, following in (("goal", "model"), ("model", "data"), ("data", "plan"), ("plan", "train")):
         passed += tab_to(page, f"next-{step}")
         page.keyboard.press("Enter")
@@ -131,15 +130,21 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
-    kit.expect(page.locator("#goal")).to_be_visible()
     kit.choose(page, "#data", "sample:pirate_answers")
-    for step in ("#step-model", "#step-plan", "#step-train", "#start-from", "#all-settings", "#save-preset"):
-        kit.unfold(page, step)
+    kit.expect(page.locator("#start")).to_be_in_viewport()  # while what it starts is further down than the window is high
+    for step in ("goal", "model", "plan", "train"):
+        kit.unfold(page, f"#step-{step}")
+    for fold in ("#start-from", "#all-settings", "#save-preset", "#plan-more"):
+        kit.unfold(page, fold)
+    against = page.locator("#goal label:has([value='code_math'])")
+    kit.expect(against).to_be_hidden()
+    page.locator("#goal-against summary").click()
+    kit.expect(against).to_be_visible()
     page.locator("#plan-for input").click()
     page.get_by_role("option").filter(has_text="12 GB").click()
     kit.expect(page.locator("#start")).to_contain_text({"en": "another card", "zh": "另一张显卡"}[language])
     page.locator(".lg-plan summary").evaluate_all("all => all.forEach((one) => one.click())")
-    kit.expect(page.locator("#plan-card table").last).to_be_visible()  # the documented one
+    kit.expect(page.locator("#plan-more table").last).to_be_visible()  # the documented one
     kit.nothing_found(page)
     page.locator("#start").click()
     kit.expect(page.locator("#start-notice")).to_contain_text("12 GB")
@@ -161,7 +166,8 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     seed.fill("7")
     seed.blur()
     kit.expect(page.locator("#reset-settings")).to_contain_text("changed by you: 1")
-    reasons = page.locator(".lg-plan details").first
+    kit.unfold(page, "#plan-more")
+    reasons = page.locator("#plan-more details").first
     kit.open_details(reasons)
     kit.choose(page, "#rank", "16")  # seen: words alone changed, and gradio puts those into the elements that are there
     kit.expect(page.locator(".lg-plan-head")).to_contain_text("rank 16")

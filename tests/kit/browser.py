@@ -15,7 +15,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   tabs          get_by_role("tab", name="Train" | "Chat" | "Data" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-data #tab-runs #tab-settings
   Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
                 accordions whose first button tells their summary; what is folded is not in the page at all
-                goal: #goal (radio), #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
+                goal: #goal (radio), #goal-against, #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
                 #model, #model-about, #download-room, #download-model, #download-notice, #next-model
                 data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
@@ -23,9 +23,9 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #learned-row, #row-before, #row-after, #next-data
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows,
                 #column-<number>; #reading-notice
-                plan: #plan-for, #plan-card, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
+                plan: #plan-for, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
-                train: #run-name; always there: #start, #start-notice
+                train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card, #plan-more
   downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]), #downloads-notice
   Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar), #run-notice,
                 #stop, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story

@@ -1,4 +1,4 @@
-"""The left half of the Train page: five numbered steps that fold to a line each, and Start.
+"""The form of the Train page: five numbered steps that fold to a line each, the plan beside them, and Start.
 
 Every act of a person asks for one `look` at the whole form (planner), which draws what follows from it and puts the plan's values
 into the fields that nobody edited. What was edited, the fields' own events record in the browser (assets/form.js), and it travels
@@ -93,6 +93,10 @@ class Wizard:
         self.state = gr.JSON(FormAnswers().state(), visible=False)  # stands for what the browser keeps
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
+    def build_plan(self) -> None:
+        """Beside the steps."""
+        self.plan_step.build_beside()
+
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
         fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
         self.folds[step] = fold
@@ -123,7 +127,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button,
+            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
             self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
@@ -164,7 +168,7 @@ class Wizard:
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
-        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, self.folds["goal"]}, **AT_ONCE)
+        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory}, **AT_ONCE)
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
@@ -238,7 +242,7 @@ class Wizard:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def arrive(self) -> Updates:
-        """The choices as they are now, and the first step open for a first visit."""
+        """The choices as they are now."""
         model, data, goal, plan = self.model_step, self.data_step, self.goal_step, self.plan_step
         now = {
             model.model: model.choices(self.planner.budget(HERE)),
@@ -247,10 +251,8 @@ class Wizard:
             plan.memory: plan.memory_choices(self.services.monitor.newest()),
         }
         # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
-        updates: Updates = {field: gr.update(choices=new) for field, new in now.items() if [*map(tuple, field.choices)] != new}
-        # It is closed at first; closing it again would close what a quick hand has opened meanwhile.
-        updates[self.folds["goal"]] = gr.skip() if self.services.snapshots.now().rows else gr.update(open=True)
-        return updates
+        changed = {field: [*map(tuple, field.choices)] != new for field, new in now.items()}
+        return {field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()}
 
     def look(self, answer: Component) -> Callable[[Given], Updates]:
         def looked(given: Given) -> Updates:
@@ -282,13 +284,15 @@ class Wizard:
             data.turning: gr.update(visible=bool(preview and preview.tokenizer)),
             data.next: gr.update(value=data.next_label(form.data, form.goal)),
             data.left_out: shown(findings.left_out(result.plan.recipe, preview, w) if result.plan and preview else ""),
-            plan.card: plan_view.card(result, self.table, w),
+            plan.card: plan_view.card(result, w),
+            plan.more: plan_view.more(result, self.table, w),
             plan.holders: shown(memory_view.holders(result, self.services.monitor.newest(), w)),
             plan.recheck: gr.update(visible=memory_view.is_short(result)),
             plan.drawn_from: memory_view.mark(result),
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start_step.button: self.start_step.label(result),
+            self.start_step.said: self.start_step.verdict(plan_view.summary(result, w)),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None

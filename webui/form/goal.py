@@ -25,6 +25,7 @@ class GoalStep:
             info=w.t("wizard.goal_info"),
             elem_id="goal",
         )
+        gr.HTML(against(w), elem_id="goal-against")
         self.about = gr.HTML(about(chosen(FIRST), w), elem_id="goal-about")
         with gr.Accordion(w.t("wizard.start_from"), open=False, elem_id="start-from"):
             self.preset = gr.Dropdown(
@@ -46,6 +47,15 @@ def chosen(goal_id: object) -> Goal | None:
 def label(goal: Goal, w: Wording) -> str:
     title = goal.title[w.language]
     return title if goal.suitable else w.t("wizard.unsuitable_goal", title=title)
+
+
+def against(w: Wording) -> Html:
+    """A fold of the goals that are advised against: one of them is shown once it is unfolded, or chosen."""
+    found = [goal.id for goal in goals() if not goal.suitable]
+    inputs = ", ".join(f'[value="{goal}"]' for goal in found)
+    hidden = f"#step-goal:not(:has(#goal-against [open])) #goal label:has(input:is({inputs}):not(:checked)) {{ display: none; }}"
+    unfolded = tag("details", tag("summary", w.t("wizard.goals_against", count=len(found))), class_="lg-fold")
+    return join([Html(f"<style>{hidden}</style>"), unfolded])
 
 
 def about(goal: Goal | None, w: Wording) -> Html:

@@ -1,4 +1,5 @@
-"""Step 4: the recommendation with its reasons, what it is planned for, and every setting there is."""
+"""The plan: what it comes to, which stands beside the form all the time; and step 4, what can be set: what it is planned for, and
+every setting there is."""
 
 from __future__ import annotations
 
@@ -28,6 +29,19 @@ class PlanStep:
         self.services, self.w = services, wording
         self.findings = PlanFindings(wording, ("few_steps", "hot_plan"))
 
+    def build_beside(self) -> None:
+        w = self.w
+        with gr.Column(elem_id="plan-beside", elem_classes="lg-card") as self.beside:
+            gr.HTML(tag("h2", w.t("wizard.plan_beside")))
+            self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
+            self.findings.build()
+            self.holders = gr.HTML("", visible=False, elem_id="memory-holders")
+            self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")
+            with gr.Accordion(w.t("wizard.plan_more"), open=False, elem_id="plan-more"):
+                self.more = gr.HTML("")
+        self.drawn_from = gr.JSON({}, visible=False)  # what the card's verdict stands on, in the browser beside it
+        self.clock = gr.Timer(FOLLOW_S)
+
     def build(self) -> None:
         w = self.w
         self.memory = gr.Dropdown(
@@ -37,12 +51,6 @@ class PlanStep:
             info=w.t("wizard.memory_info"),
             elem_id="plan-for",
         )
-        self.findings.build()
-        self.card = gr.HTML(tag("p", w.t("plan_view.no_plan"), class_="lg-quiet"), elem_id="plan-card")
-        self.holders = gr.HTML("", visible=False, elem_id="memory-holders")
-        self.recheck = gr.Button(w.t("free_memory.recheck"), size="sm", visible=False, elem_id="recheck-memory")
-        self.drawn_from = gr.JSON({}, visible=False)  # what the card's verdict stands on, in the browser beside it
-        self.clock = gr.Timer(FOLLOW_S)
         self.method = gr.Radio(
             [(w.t("wizard.lora"), "lora"), (w.t("wizard.qlora"), "qlora")],
             value=field_of("adapter", "method").default,

@@ -9,7 +9,7 @@ from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
 from core.trial.dry_runs import Looked
 from webui.form import headroom_view
-from webui.form.planner import FormResult
+from webui.form.planner import FormResult, counts_of
 from webui.kit import correction, format
 from webui.kit.format import METHODS, badge, gib, method_name, where
 from webui.kit.html import Html, join, notice, tag
@@ -22,6 +22,7 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
+MOST_WARNINGS = 2  # beside the form; the others are in a fold
 # What would fit, each in a fold of its own.
 FITS = (("stretched", headroom_view.stretched), ("by_length", headroom_view.by_length), ("on_cards", headroom_view.on_cards))
 
@@ -56,8 +57,8 @@ def steps_and_time(result: FormResult, w: Wording) -> list[str]:
     return found
 
 
-def card(result: FormResult, table: VramTable, w: Wording) -> Html:
-    """Recommendation, verdict, memory by term, steps and time, warnings, reasons, what else was weighed, the table."""
+def card(result: FormResult, w: Wording) -> Html:
+    """Recommendation, verdict, memory by term, steps and time, what is learned, the gravest warnings."""
     if result.plan is None:
         return notice(w.of(result.problem)) if result.problem else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
     advice = result.plan.advice
@@ -72,11 +73,28 @@ def card(result: FormResult, table: VramTable, w: Wording) -> Html:
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(result, w),
+        learned_line(result, w),
         notice(w.of(result.note), "warn") if result.note else None,
         tag("p", w.t("plan_view.shape_unknown", why=w.of(result.shape_problem)), class_="lg-quiet")
         if result.shape_problem
         else None,
-        *(notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS),
+        *_warnings(advice, w)[:MOST_WARNINGS],
+    ]
+    return tag("div", join(parts), class_="lg-plan")
+
+
+def _warnings(advice: Advice, w: Wording) -> list[Html]:
+    return [notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS]
+
+
+def more(result: FormResult, table: VramTable, w: Wording) -> Html:
+    """To be unfolded: the other warnings, the reasons, what else was weighed, what would fit, the table."""
+    if result.plan is None:
+        return Html("")
+    advice = result.plan.advice
+    others = _warnings(advice, w)[MOST_WARNINGS:]
+    parts = [
+        fold(w.t("plan_view.more_warnings", count=len(others)), *others) if others else None,
         reasons(advice, w),
         alternatives(advice, w),
         *(fold(w.t(f"fits_view.{name}"), shown) for name, draw in FITS if (shown := draw(result, w)) is not None),
@@ -98,6 +116,15 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
     if result.plan.advice.budget.planned:
         return tag("p", w.t("plan_view.time_elsewhere", steps=steps))
     return tag("p", w.t("plan_view.time_measuring" if result.measuring else "plan_view.time_unknown", steps=steps))
+
+
+def learned_line(result: FormResult, w: Wording) -> Html | None:
+    if result.plan is None or result.preview is None:
+        return None
+    counts = counts_of(result.preview, result.plan.recipe.data)
+    percent = f"{counts.learned_percent}"
+    percent = percent if counts.exact else w.t("learned_view.about", number=percent)
+    return tag("p", w.t("plan_view.learned", rows=f"{counts.rows - counts.rows_dropped:,}", percent=percent))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:

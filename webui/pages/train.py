@@ -1,4 +1,4 @@
-"""Train: the wizard on the left, or the frozen settings of what is at work; on the right what the run is doing, and the queue.
+"""Train: the wizard on the left and its plan on the right; while something trains its frozen settings, and what it is doing.
 
 While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a visitor plans
 is a gr.State of the page: a reload shows what trains.
@@ -28,7 +28,7 @@ class TrainPage:
     def build(self) -> None:
         w = self.w
         self.intro = gr.HTML(muted(w.t("wizard.intro")), elem_id="train-intro")
-        with gr.Row(elem_id="train-columns", equal_height=False) as self.columns:
+        with gr.Row(elem_id="train-columns", equal_height=False):
             with gr.Column(scale=6, min_width=320, elem_id="left-column"):
                 with gr.Column(elem_id="form-column") as self.form_column:
                     with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
@@ -43,22 +43,27 @@ class TrainPage:
                 self.line.build_list()
                 self.downloads.build()
             with gr.Column(scale=6, min_width=320, elem_id="run-column"):
+                self.run.build_notice()
                 self.line.build_says()
+                self.wizard.build_plan()
                 self.run.build()
 
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.intro, lambda look: gr.update(visible=look.snapshot.busy is None)),
-            LivePart(self.form_column, lambda look: gr.update(visible=look.snapshot.busy is None or look.planning)),
+            LivePart(self.form_column, self._plans),
+            LivePart(self.wizard.plan_step.beside, self._plans),
             LivePart(self.plan_bar, lambda look: gr.update(visible=look.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),
             LivePart(self.frozen_column, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)),
             LivePart(self.frozen, self._frozen),
-            LivePart(self.columns, lambda look: gr.update(elem_classes=["lg-has-run"] if look.snapshot.shown else [])),
             *self.line.parts(),
             *self.downloads.parts(),
             *self.run.parts(),
         ]
+
+    def _plans(self, look: ViewContext) -> Update:
+        return gr.update(visible=look.snapshot.busy is None or look.planning)
 
     def _frozen(self, look: ViewContext) -> Update:
         view = look.snapshot.shown if look.snapshot.busy else None

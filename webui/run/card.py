@@ -11,7 +11,7 @@ from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
 from webui.kit import format
 from webui.kit.format import data_name, method_name, model_name
-from webui.kit.html import Html, bar, facts, join, muted, placeholder, tag
+from webui.kit.html import Html, bar, facts, join, muted, tag
 from webui.kit.wording import Wording, field_of
 from webui.run import guard, memory
 from webui.state.snapshot import RunRow, RunView
@@ -34,10 +34,6 @@ SUMMARY = (
 
 def state_badge(status: Status, w: Wording) -> Html:
     return tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{TONES.get(status.state, 'active')}")
-
-
-def empty(w: Wording) -> Html:
-    return placeholder(w.t("train_page.no_run_yet"))
 
 
 def card(view: RunView, w: Wording) -> Html:

@@ -1,4 +1,4 @@
-"""The right half of the Train page: the run that is at work, else the newest, with its card, Stop, and its curves."""
+"""In the right half of the Train page: the run that is at work, else the newest, with its card, Stop, and its curves."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class RunColumn:
         self.services, self.w = services, wording
         self.finding = RunFinding(services, wording, "run", lambda look: look.snapshot.shown)
 
+    def build_notice(self) -> None:
+        self.notice = gr.HTML("", elem_id="run-notice", visible=False)
+
     def build(self) -> None:
-        w = self.w
-        with gr.Column(elem_classes="lg-card"):
+        w, there = self.w, self.services.snapshots.now().shown is not None
+        with gr.Column(elem_classes="lg-card", visible=there, elem_id="run-box") as self.box:
             gr.HTML(tag("h2", w.t("train_page.run")))
-            self.notice = gr.HTML("", elem_id="run-notice", visible=False)
-            self.card = gr.HTML(card.empty(w), elem_id="run-card")
+            self.card = gr.HTML("", elem_id="run-card")
             self.finding.build()
             with gr.Row(elem_classes="lg-tight"):
                 self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
@@ -39,7 +41,7 @@ class RunColumn:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
                 self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
                 self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
-            with gr.Column(visible=False, elem_id="run-chart") as self.chart_column:
+            with gr.Column(elem_id="run-chart"):
                 self.chart = live_chart(self.services, w, "", "live-chart")
                 film_strip(self.services, w, "", "live-film")
             with gr.Accordion(
@@ -51,12 +53,12 @@ class RunColumn:
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.card, self._card),
+            LivePart(self.box, lambda look: gr.update(visible=look.snapshot.shown is not None)),
+            LivePart(self.card, lambda look: self._about(look, card.card)),
             *self.finding.parts(),
             LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.snapshot) is not None)),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
-            LivePart(self.chart_column, lambda look: gr.update(visible=look.snapshot.shown is not None)),
             LivePart(self.actions, lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat))),
             LivePart(self.take_out, self._take_out_button),
             LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),
@@ -68,10 +70,6 @@ class RunColumn:
             LivePart(self.story, lambda look: self._about(look, card.story)),
             LivePart(self.story_fold, lambda look: gr.update(visible=look.snapshot.shown is not None)),
         ]
-
-    def _card(self, look: ViewContext) -> dict[str, Any]:
-        view = look.snapshot.shown
-        return gr.update(value=card.card(view, self.w) if view else card.empty(self.w))
 
     def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:
         return gr.update(value=show(look.snapshot.shown, self.w) if look.snapshot.shown else "")

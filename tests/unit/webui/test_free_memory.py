@@ -9,7 +9,6 @@ import pytest
 
 from core.advice.plan import Grounds, make
 from core.memory import budget
-from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections
 from core.models.known import typical_shapes
 from core.recipe import Recipe
@@ -48,12 +47,12 @@ def result(seen: Machine, corrections: Corrections | None = None, planned: float
 
 def test_the_correction_stands_beside_the_number() -> None:
     known = Corrections({"qlora": Correction(factor=1.044, runs=3)})
-    shown = plan_view.card(result(machine(7.3), known), vram_table(), W)
+    shown = plan_view.card(result(machine(7.3), known), W)
     assert "Corrected by 3 runs on this PC: ×1.04." in shown
     assert "Corrected by 1 run on" in plan_view.card(
-        result(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), vram_table(), W
+        result(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), W
     )
-    assert "orrected" not in plan_view.card(result(machine(7.3)), vram_table(), W)
+    assert "orrected" not in plan_view.card(result(machine(7.3)), W)
 
 
 def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:

@@ -19,6 +19,7 @@ from core import files
 from core.chat.questions import target_of
 from core.data.reading.choices import Choices
 from core.data.sets import working
+from core.messages import msg
 from core.recipe import Data, Recipe
 from core.runs.states import State
 from core.system import devices
@@ -345,6 +346,7 @@ def wizard(services: Services, planner: Planner) -> Wizard:
     made.planner = made.start_step.planner = planner
     with gr.Blocks():
         made.build()
+        made.build_plan()
     return made
 
 
@@ -585,7 +587,17 @@ def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None
 @pytest.mark.parametrize("memory", [HERE, "size:8", "size:24", "size:80"])
 def test_a_plan_is_all_words_and_lights_the_row_that_applied(planner: Planner, wizard: Wizard, memory: str, w: Wording) -> None:
     result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
-    shown = plan_view.card(result, wizard.table, w) + plan_view.summary(result, w)
+    shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w) + plan_view.summary(result, w)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
         assert prefix not in shown, prefix
     assert shown.count('class="lg-lit"') == 1 and shown.count("lg-lit-cell") == 1
+
+
+def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(planner: Planner, wizard: Wizard) -> None:
+    found = planner.look(form(), EN)
+    keys = [f"wizard.{name}" for name in ("missing_data", "missing_model", "start", "not_added")]
+    advice = found.plan.advice.model_copy(update={"warnings": tuple(msg(key) for key in keys)})
+    result = replace(found, plan=replace(found.plan, advice=advice))
+    card, more = plan_view.card(result, EN), plan_view.more(result, wizard.table, EN)
+    assert [EN.t(key) in card for key in keys] == [True, True, False, False]
+    assert [EN.t(key) in more for key in keys] == [False, False, True, True] and "More warnings: 2" in more
