@@ -1,5 +1,5 @@
-"""What a run does when the memory is not enough in the middle of it, in this order, until it is: less computed at once, gradient
-checkpointing, activations in RAM. No torch.
+"""What a run does when the memory is not enough in the middle of it, in this order, until it is: every layer checkpointed where some were
+left out, less computed at once, gradient checkpointing, activations in RAM. No torch.
 
 Fewer examples at once make as many micro-batches more, so a step learns of the same rows and, weighted by their learned tokens,
 makes the same correction but for rounding: the curve goes on. What was taken is part of a checkpoint's position, so that a later
@@ -15,7 +15,7 @@ from core.errors import DoesNotFitError
 from core.messages import Message, msg
 from core.recipe import Recipe
 
-HALVE, CHECKPOINTING, OFFLOAD = "halve", "gradient_checkpointing", "activation_offload"
+HALVE, CHECKPOINTING, OFFLOAD, EVERY_LAYER = "halve", "gradient_checkpointing", "activation_offload", "every_layer"
 
 
 class NothingLeftError(DoesNotFitError):
@@ -25,13 +25,15 @@ class NothingLeftError(DoesNotFitError):
 class Retreat:
     """How a step is computed now. is_packed: whether examples lie end to end in a micro-batch, so that its tokens are what counts.
 
-    whole: of them, or of examples, in a micro-batch of the plan. taken: the ways so far, HALVE as often as that was halved.
+    whole: of them, or of examples, in a micro-batch of the plan. taken: the ways so far, HALVE as often as that was halved. room_for: the
+    last layers that there is room to leave without checkpointing.
     """
 
     def __init__(self, whole: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False):
         self._whole, self._packed, self._on_card = whole, is_packed, on_card
         self._checkpointing, self._offloads = checkpointing, offloads
         self.taken: list[str] = []
+        self.room_for = 0
 
     @classmethod
     def of(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
@@ -47,6 +49,11 @@ class Retreat:
     @property
     def checkpointing(self) -> bool:
         return self._checkpointing or CHECKPOINTING in self.taken
+
+    @property
+    def kept_layers(self) -> int:
+        """The last ones, which are not checkpointed where the others are."""
+        return self.room_for if self.checkpointing and not self.offloads and EVERY_LAYER not in self.taken else 0
 
     @property
     def offloads(self) -> bool:
@@ -66,6 +73,9 @@ class Retreat:
 
         what: where it was not enough. measuring: nothing is kept for a way back then, so only less at once helps.
         """
+        if self.kept_layers and not measuring:
+            self.taken.append(EVERY_LAYER)
+            return msg("retreat.every_layer", what=what)
         if len(failed) > 1:
             before = self.at_once
             while len(self._parts(failed, lengths, self.at_once)) == 1:

@@ -115,7 +115,7 @@ class Step:
     def save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
         if self.retreat.checkpointing:
-            checkpoint_layers(self.tuned)
+            checkpoint_layers(self.tuned, self.retreat.kept_layers)
         if self.retreat.offloads and self._offload is None:
             self._offload = self._offloading(self.tuned)
 
@@ -339,7 +339,16 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
             hook.remove()
 
 
-def checkpoint_layers(tuned: Any) -> None:
-    """Of each layer keep the input alone, and compute the rest again in the backward."""
+def checkpoint_layers(tuned: Any, kept: int = 0) -> None:
+    """Of each layer keep the input alone, and compute the rest again in the backward; but for the last `kept` ones, whose backward
+    comes first: what they keep is gone when the others begin to compute again."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+    if kept:
+        layers = [
+            module for module in tuned.get_base_model().get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)
+        ]
+        for layer in layers[-kept:]:
+            layer.gradient_checkpointing = False

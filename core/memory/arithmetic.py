@@ -10,6 +10,7 @@ At the peak of a step, all that the layers keep is there, and beside it either o
 
 from __future__ import annotations
 
+from bisect import bisect
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ class Setup(Frozen):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
     (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
-    makes them. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
+    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +57,7 @@ class Setup(Frozen):
     fp32_stream: bool = False
     accumulates: bool = True
     offloads: bool = False
+    kept_layers: int = Field(0, ge=0)
 
     @classmethod
     def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
@@ -158,7 +160,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "workspace": workspace(setup),
     }
     stored, head = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup), head_at_work(shape, setup)
-    layer = layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
+    layer = at_work(shape, setup)
     unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
@@ -278,6 +280,8 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
     if setup.offloads:
         return 0.0
+    if share := _kept_share(shape, setup):
+        return share * layers_stored(shape, _kept(setup)) + (1 - share) * layers_stored(shape, _not_kept(setup))
     if setup.gradient_checkpointing:
         return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size * shape.streams
     wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
@@ -285,6 +289,39 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0
     kept_by_layers += setup.tokens * (shape.window_layers * windows(shape, setup) + shape.scan_layers * scans(shape, setup))
     return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
+
+
+def at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the layer that needs most in its own backward, beside what all layers keep. Where some are not checkpointed: one of
+    those, or the first that is, when what those kept has gone."""
+    if not (share := _kept_share(shape, setup)):
+        return layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
+    gone = share * (layers_stored(shape, _kept(setup)) - layers_stored(shape, _not_kept(setup)))
+    return max(at_work(shape, _kept(setup)), at_work(shape, _not_kept(setup)) - gone if share < 1 else 0.0)
+
+
+def _kept_share(shape: ModelShape, setup: Setup) -> float:
+    """Of the layers: those that are not checkpointed where the rest is."""
+    counts = setup.gradient_checkpointing and not setup.offloads
+    return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
+
+
+def _kept(setup: Setup) -> Setup:
+    return setup.model_copy(update={"gradient_checkpointing": False, "kept_layers": 0})
+
+
+def _not_kept(setup: Setup) -> Setup:
+    return setup.model_copy(update={"kept_layers": 0})
+
+
+def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
+    """How many layers the memory has room to leave without checkpointing, by the estimate with its margin. factor: of earlier runs."""
+    counts = range(shape.num_hidden_layers + 1)
+
+    def needed(count: int) -> float:
+        return factor * estimate(shape, setup.model_copy(update={"kept_layers": count})).needed_gib
+
+    return max(0, bisect(counts, free_gib, key=needed) - 1)
 
 
 def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:

@@ -49,7 +49,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
     kinds = _kinds(config, layers)
-    depths = _depths(kinds)
+    depths: tuple[int, ...] = (layers,) if question.setup.kept_layers else _depths(kinds)  # which are then not alike
     family = _Family(config, question.packing, check)
 
     def run(depth: int) -> _Count:
@@ -264,6 +264,7 @@ class _Model:
         optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
         optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
         retreat = Retreat(setup.micro_batch, self.family.packs, True, setup.gradient_checkpointing, setup.offloads)
+        retreat.room_for = setup.kept_layers
         return Step(self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload)
 
     def _counted(self) -> _Count:

@@ -34,6 +34,7 @@ from typing import Any
 from core import files
 from core.messages import core_catalogue
 from core.models.known import known_models
+from core.system import cores
 from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
@@ -51,6 +52,7 @@ READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
 CONVERTER = "core.export.llamacpp.convert"  # which has a gguf of its own, llama.cpp's
 PACE = 500.0  # tokens a second that an app is told at once: a page shows it whatever it is (the measurement: tests/model/test_pace)
 MOST = 1 << 20  # bytes of a message
+cores.NICENESS = 0  # for what is forked here: a worker that comes after every other test's processes is late on two cores (tests/unit/system/test_cores)
 ROOM = "." * 4000  # in a server's command line, for that of its children
 POLL_S = 0.01
 START_S = 120.0

@@ -30,7 +30,7 @@ from core.engine.step import LongestBatch, Step, stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import budget
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import Setup, estimate, most_kept_layers
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
@@ -88,9 +88,24 @@ class Probe:
 
     def __call__(self, ahead: Ahead) -> None:
         """Raises DoesNotFitError."""
+        self._leave_layers(ahead.step, ahead.longest())
         while refusal := self._try(ahead):
             if not ahead.save_memory(ahead.longest().rows):
                 raise refusal
+
+    def _leave_layers(self, step: Step, longest: LongestBatch) -> None:
+        """Where a card checkpoints, as many layers are not as it has room for, by the same arithmetic that planned the run: each saves
+        its second forward. Whether they fit is then measured like all else; where not, all are checkpointed."""
+        limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
+        if not (step.on_card and retreat.checkpointing and not retreat.offloads and self._shape and limit):
+            return
+        _, rig = self._where(step.on_card)
+        factor = self._predict(step, longest, rig)["factor"]
+        retreat.room_for = most_kept_layers(self._shape, self._setup(step, longest), limit / GIB, factor)
+        if retreat.kept_layers:
+            step.save_memory()
+            facts = {"kept": retreat.kept_layers, "layers": self._shape.num_hidden_layers}
+            self._run.log_event("decision", message=msg("probe.kept_layers", **facts))
 
     def measure_context(self) -> None:
         """Bytes of CUDA's own on the card, which torch does not count: what is used more there, by NVML's count, once the context and
@@ -190,6 +205,7 @@ class Probe:
             base_bytes=4 if step.dtype == torch.float32 else 2,
             accumulates=longest.several,
             offloads=step.retreat.offloads,
+            kept_layers=step.retreat.kept_layers,
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------
