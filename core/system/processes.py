@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import ctypes
 import logging
 import os
 import subprocess
@@ -45,6 +46,23 @@ def _allocator() -> dict[str, str]:
     if system not in ("Linux", *SPILLING_SYSTEMS) or any(os.environ.get(name) for name in ALLOCATOR_NAMES):
         return {}
     return {"PYTORCH_ALLOC_CONF": "expandable_segments:True" if system == "Linux" else "garbage_collection_threshold:0.8"}
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+LARGEST_IN_HEAP, MOST_KEPT = 32 << 20, (1 << 31) - 1  # bytes; the most that glibc takes for each
+
+
+def keep_freed_memory() -> None:
+    """What this process frees stays its own, to be had again without the system: before libraries allocate. glibc alone (Linux).
+
+    By itself it gives memory back as soon as a few blocks at the end of its heap are free, so that a training step gets the same pages
+    from the system again and again, each cleared and each a fault. Three steps of the starter (570 tokens each, one thread of an EPYC, bf16):
+    86,147 faults before and 24,467 so, the same losses, at a peak of 1,804 and 1,796 MiB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_IN_HEAP)
+        mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
 
 
 def own_group() -> dict[str, Any]:

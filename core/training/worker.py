@@ -46,7 +46,7 @@ from core.runs.states import State
 from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
-from core.system.processes import leave
+from core.system.processes import keep_freed_memory, leave
 from core.training.rows import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("run_id")
     arguments = parser.parse_args()
     cores.stand_back()
+    keep_freed_memory()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
 
