@@ -99,8 +99,8 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
 def duel(page: Page) -> None:
     """Blind: both answer everything, a verdict by button and one by key, a reload between them, and whose they were at the end."""
     page.locator("#duel-begin").click()
-    kit.expect(page.locator("#duel-answers section h3")).to_have_text(["回答 A", "回答 B"], timeout=120_000)
-    kit.expect(page.locator("#duel-said")).to_contain_text("第 1 题，共 2 题")
+    kit.expect(page.locator("#duel-answers h3")).to_have_text(["回答 A", "回答 B"], timeout=120_000)
+    kit.expect(page.locator("#duel-said")).to_contain_text("第 1 题，共 3 题")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#duel-left").click()
     kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
@@ -111,9 +111,11 @@ def duel(page: Page) -> None:
     kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
     page.locator("#duel-asked").click()
     page.keyboard.press("3")
+    kit.expect(page.locator("#duel-said")).to_contain_text("第 3 题")
+    page.keyboard.press("4")
     over = page.locator("#duel-result")
-    kit.expect(over).to_contain_text("不相上下 1 次")
+    kit.expect(over).to_contain_text("不相上下 1 次，都不好 1 次")
     kit.expect(over).to_contain_text("回答 A 赢了 1 / 1 次")
     kit.open_details(over.locator("details"))
-    kit.expect(over.locator("section h3").first).to_have_text("thinker")
+    kit.expect(over.locator(".lg-duel h3").first).to_have_text("thinker")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0

@@ -187,7 +187,7 @@ class BlindDuel:
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:
-    sections = (tag("section", tag("h3", name), tag("p", text if text.strip() else "…"), aria_label=name) for name, text in parts)
+    sections = (tag("div", tag("h3", name), tag("p", text if text.strip() else "…")) for name, text in parts)
     return tag("div", *sections, class_="lg-duel")
 
 

@@ -378,13 +378,15 @@ class ChatPage:
         return shown(""), self._status(self.services.chat.state())
 
     def arrive(self, chosen: bool, target: Any, base: list[Message] | None) -> Any:
-        """Inputs: chosen (by this person), target, its history. Outputs: target. A run that ended since the page was made is what one
-        comes to talk with; what a person has chosen, asked or loaded stays."""
+        """Inputs: chosen (by this person), target, its history. Outputs: target. The run that is loaded, or where nothing is, one that
+        ended since the page was made, is what one comes to talk with; what a person has chosen or asked stays."""
         choices = self._target_choices(self.services.snapshots.now().rows)
-        newest = choices[0][1]
-        if chosen or base or self._run_id(target) or not self._run_id(newest) or self.services.chat.state().phase != "empty":
+        state = self.services.chat.state()
+        wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
+        is_there = self._run_id(wanted) and wanted in (value for _, value in choices)
+        if chosen or base or self._run_id(target) or not is_there:
             return gr.skip()
-        return gr.update(choices=choices, value=newest)
+        return gr.update(choices=choices, value=wanted)
 
     def choose(self, target: Any) -> list[Any]:
         """Inputs: target. Outputs: checkpoint, `view`. Another model begins an empty conversation."""
