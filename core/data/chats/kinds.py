@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from core.data.chats import assistants, mail, messengers, whatsapp
+from core.data.chats import assistants, line, mail, messengers, whatsapp
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.chats.said import Said
 from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
@@ -31,6 +31,9 @@ KINDS = {
     "discord_csv": Kind("Discord", messengers.discord_csv),
     "meta": Kind("Instagram, Facebook", messengers.meta),
     "slack": Kind("Slack", messengers.slack),
+    "line": Kind("LINE", line.messages),
+    "signal": Kind("Signal", messengers.signal),
+    "google": Kind("Google Chat", messengers.google),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
@@ -58,7 +61,9 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
             if mail.is_mbox(lines):
                 return "mbox"
-            return "whatsapp" if whatsapp.is_chat(line for line in lines if line.strip()) else ""
+            if line.is_chat(lines):
+                return "line"
+            return "whatsapp" if whatsapp.is_chat(each for each in lines if each.strip()) else ""
         head = file.read(OPENING)
     if kind == "csv":
         names = {
@@ -88,6 +93,10 @@ def _of_keys(keys: set[str], is_lines: bool) -> str:
         return "character_ai"
     if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
         return "discord"
+    if has("messages.item.creator.name", "messages.item.created_date"):
+        return "google"
+    if has("envelope.timestamp") or (has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote"))):
+        return "signal"
     if has("messages.item.sender_name", "messages.item.timestamp_ms"):
         return "meta"
     for place in ("messages.item", "chats.list.item.messages.item"):

@@ -1,5 +1,5 @@
 """What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
-Facebook's message_1.json."""
+Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and signal-export."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import csv
 import html
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from core.data.chats import dates
 from core.data.chats.json_stream import objects, text_at
 from core.data.chats.said import Said, left_of
-from core.data.reading.rows import Limits, Source
+from core.data.reading.json_rows import jsonl_rows
+from core.data.reading.rows import Limits, Problem, Raw, Source
 from core.data.shapes.left_out import Loss, says
 
 APP, MEDIA = Loss("chat", "app"), Loss("chat", "media")
 FORWARDED = Loss("chat", "forwarded")
+
+
+def _of_person(said: Said, has_media: bool) -> Iterator[Said]:
+    """What somebody wrote, and that something was beside it."""
+    if has_media:
+        yield said._replace(text="", left=MEDIA)
+    if said.text or not has_media:
+        yield said._replace(left=left_of(said.text))
 
 
 # ---- Telegram ---------------------------------------------------------------------------------------------------------
@@ -41,11 +51,7 @@ def _of_telegram(message: dict[str, Any], thread: str) -> Iterator[Said]:
     elif says(message.get("forwarded_from")):
         yield Said(person, text, when, thread, FORWARDED)
     else:
-        has_media = any(says(message.get(name)) for name in _PICTURES)
-        if has_media:
-            yield Said(person, "", when, thread, MEDIA)
-        if text or not has_media:
-            yield Said(person, text, when, thread, left_of(text))
+        yield from _of_person(Said(person, text, when, thread), any(says(message.get(name)) for name in _PICTURES))
 
 
 def runs(text: Any) -> str:
@@ -68,11 +74,7 @@ def discord(source: Source, limits: Limits) -> Iterator[Said]:
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
             yield Said(person, text, when, left=APP)
             continue
-        has_media = any(says(message.get(name)) for name in ("attachments", "stickers"))
-        if has_media:
-            yield Said(person, "", when, left=MEDIA)
-        if text or not has_media:
-            yield Said(person, text, when, left=left_of(text))
+        yield from _of_person(Said(person, text, when), any(says(message.get(name)) for name in ("attachments", "stickers")))
 
 
 DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reactions")
@@ -156,10 +158,7 @@ def slack(source: Source, limits: Limits) -> Iterator[Said]:
         if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_SAID:
             yield Said(person, text, when, left=APP)
             continue
-        if says(message.get("files")):
-            yield Said(person, "", when, left=MEDIA)
-        if text or not says(message.get("files")):
-            yield Said(person, text, when, left=left_of(text))
+        yield from _of_person(Said(person, text, when), says(message.get("files")))
 
 
 def _slack_name(message: dict[str, Any]) -> tuple[str, str] | None:
@@ -173,3 +172,53 @@ def _slack_mark(found: re.Match[str], names: dict[str, str]) -> str:
     if sign == "@":
         return "@" + names.get(target, words or target)
     return f"{sign.replace('!', '@')}{words or target}" if sign else (words or target)
+
+
+# ---- Google Chat ------------------------------------------------------------------------------------------------------
+_GOOGLE_DATE = "%A, %B %d, %Y at %I:%M:%S %p UTC"
+
+
+def google(source: Source, limits: Limits) -> Iterator[Said]:
+    """One conversation of a Takeout archive. Dates are written in English, with a narrow blank before AM and PM."""
+    for _, message in objects(source, "messages.item"):
+        creator = message.get("creator")
+        person, text = text_at(creator, "name", "email"), text_at(message, "text")
+        try:
+            when = datetime.strptime(text_at(message, "created_date").replace("\u202f", " "), _GOOGLE_DATE).replace(tzinfo=UTC)
+            said = Said(person, text, when.timestamp())
+        except ValueError:
+            said = Said(person, text)
+        if not person or text_at(creator, "user_type") not in ("Human", ""):
+            yield said._replace(left=APP)
+        else:
+            yield from _of_person(said, says(message.get("attached_files")))
+
+
+# ---- Signal -----------------------------------------------------------------------------------------------------------
+def signal(source: Source, limits: Limits) -> Iterator[Said | Problem]:
+    """Lines of `signal-cli --output=json receive`, whose chats stand mixed, or a chat's data.json of signal-export."""
+    found: list[Said] = []
+    for item in jsonl_rows(source, limits):
+        if isinstance(item, Problem):
+            yield item
+        elif isinstance(item, Raw) and isinstance(item.value, dict):
+            envelope = item.value.get("envelope")
+            found += [each._replace(line=item.line) for each in _of_signal(envelope if isinstance(envelope, dict) else item.value)]
+    yield from sorted(found, key=lambda said: (said.thread, said.when or 0.0))
+
+
+def _of_signal(message: dict[str, Any]) -> Iterator[Said]:
+    if "body" in message:  # of signal-export
+        said = Said(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
+        yield from _of_person(said, any(says(message.get(name)) for name in ("attachments", "sticker")))
+        return
+    synced, stamp = message.get("syncMessage"), message.get("timestamp")
+    sent = synced.get("sentMessage") if isinstance(synced, dict) else None  # written on another device of the same person
+    content = sent if isinstance(sent, dict) else message.get("dataMessage")
+    person, when = text_at(message, "sourceName", "sourceNumber", "source"), stamp / 1000 if isinstance(stamp, int) else None
+    if not isinstance(content, dict):  # somebody types, has read, calls
+        yield Said(person, "", when, left=APP)
+        return
+    thread = text_at(content.get("groupInfo"), "groupId") or text_at(content, "destinationNumber", "destination")
+    said = Said(person, text_at(content, "message"), when, thread or text_at(message, "sourceNumber", "source"))
+    yield from _of_person(said, any(says(content.get(name)) for name in ("attachments", "sticker")))

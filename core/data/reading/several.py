@@ -143,7 +143,7 @@ def _wanted(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.L
 
 def _of_one_archive(read: list[Source]) -> list[Source]:
     """Of an archive that an app made only what is its chat: other files of it tell of the account."""
-    archive = [source for source in read if source.chat in ("chatgpt", "claude", "whatsapp", "slack", "meta")]
+    archive = [source for source in read if source.chat in ("chatgpt", "claude", "whatsapp", "slack", "meta", "google")]
     return [source for source in archive if source.chat == archive[0].chat] if archive else read
 
 

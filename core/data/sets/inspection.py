@@ -238,8 +238,8 @@ def _start(
     else:
         try:
             return source, recognise(rows), {}, read_rows(source, limits)
-        except DataError:
-            guessed = guess(rows)
+        except DataError as error:
+            guessed = guess(rows) if error.message.key == "data.unknown_format" else None
             if guessed is None:
                 raise
             roles = guessed

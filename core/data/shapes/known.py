@@ -35,6 +35,7 @@ COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "text": {"text": ("text", "文本")},
 }
 OPTIONAL = {"input", "context"}
+_TREE = {"message_id", "parent_id", "role", "text"}  # as OpenAssistant has it: a message a row, answers under what they answer
 
 
 def recognise(sample_rows: Iterable[Row]) -> Format:
@@ -45,6 +46,8 @@ def recognise(sample_rows: Iterable[Row]) -> Format:
     votes: dict[Format, int] = {}
     columns: dict[str, None] = {}
     for row in sample_rows:
+        if row.values.keys() >= _TREE:
+            raise DataError("data.is_tree")
         columns.update(dict.fromkeys(map(str, row.values)))
         shape = _shape(row.values)
         if shape is not None:

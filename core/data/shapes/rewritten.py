@@ -4,6 +4,7 @@ preference          prompt | messages | instruction, chosen, rejected     messag
 TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
+two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 
 Those of annotation tools are in core/data/shapes/labelled. Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
@@ -71,6 +72,17 @@ def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 def _speaker(turn: Any) -> Any:
     return turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
+
+
+def _two_models(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """The other's answers are left out by their column's name."""
+    winner = values.peek("winner")
+    if not isinstance(winner, str) or not all(isinstance(values.peek(f"conversation_{side}"), list) for side in "ab"):
+        return None
+    if winner not in ("model_a", "model_b"):
+        raise Flaw("data.no_winner", found=winner[:40])
+    values.take("winner")
+    return {"messages": values[f"conversation_{winner[-1]}"]}
 
 
 def _words(turn: Any) -> Any:
@@ -145,6 +157,7 @@ def _gemini_system(values: Columns) -> list[dict[str, Any]]:
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
     _preference,
+    _two_models,
     _prompt_and_completion,
     _squad,
     evals,
