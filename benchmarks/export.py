@@ -5,8 +5,7 @@
 RUN: a run with an adapter; its base is on this PC. In turns, so that what else is at work meets all alike: the base's weights copied (and synced);
 the same merged with the adapter; the merged folder converted by us, and by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file
 quantised. Copies are of the base's own bytes: a base in float32 is halved by a merge. The proof is not in it: `export.json` has each phase.
-Seconds by the clock, and MB/s of 16-bit bytes a core while quantising: by the clock over all cores, and by the processor's own count,
-which other programs do not touch.
+Seconds and ratios by the clock and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantising.
 """
 
 from __future__ import annotations
@@ -115,15 +114,15 @@ class Round:
 
 
 def report(rounds: list[Round], cores: int) -> str:
-    def of(what: str) -> list[float]:
-        return [each.seconds[what] for each in rounds]
+    def of(what: str, by: str = "seconds") -> list[float]:
+        return [max(1e-9, getattr(each, by)[what]) for each in rounds]
 
     megabytes = rounds[0].copied_bytes / MEGABYTE, rounds[0].sixteen_bytes / MEGABYTE
     lines = [f"{megabytes[0]:,.0f} MB copied, {megabytes[1]:,.0f} MB of 16-bit GGUF; {len(rounds)} rounds; median (range)"]
     lines += [f"{what:8} {spread(of(what), ',.2f')} s" for what in ("copy", "merge", "bare", "convert", *QUANTS)]
-    lines.append(f"merge over copy      {ratio(of('merge'), of('copy'))}")
-    lines.append(f"convert over copy    {ratio(of('convert'), of('copy'))}")
-    lines.append(f"convert over bare    {ratio(of('convert'), of('bare'))}")
+    for what, beside in (("merge", "copy"), ("convert", "copy"), ("convert", "bare")):
+        by = [ratio(of(what, each), of(beside, each)) for each in ("seconds", "processor_s")]
+        lines.append(f"{what} over {beside}: {by[0]} by the clock, {by[1]} by the processor's own count")
     for quant in QUANTS:
         clock = [each.sixteen_bytes / MEGABYTE / each.seconds[quant] / cores for each in rounds]
         own = [each.sixteen_bytes / MEGABYTE / max(1e-9, each.processor_s[quant]) for each in rounds]
