@@ -370,6 +370,8 @@ class Exports:
             with contextlib.suppress(OSError):  # a file that is none of ours, or one that is open elsewhere
                 if not folder.is_at_work():
                     folder.clear()
+                    for half in job.glob(".*.tmp-*"):  # of core.files.replace
+                        half.unlink(missing_ok=True)
 
     def start(
         self,

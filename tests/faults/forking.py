@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Forker:
 
 
 def child(kind: str, asked: dict[str, Any], told: int) -> int:
-    """The worker, with its fault. What it had done is written to the pipe `told` at its end, if it comes to one."""
+    """The worker, with its fault. What it had done is written to the file `told` at its end, if it comes to one."""
     from core.export import worker as export_worker
     from core.training import worker
     from tests.faults import layer
@@ -114,20 +115,18 @@ def serve(kind: str) -> None:
 
     for line in sys.stdin:
         asked = json.loads(line)
-        hears, tells = os.pipe()
         started = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            os.close(hears)
-            code = 1
-            try:
-                code = child(kind, asked, tells)
-            finally:
-                os._exit(code)
-        os.close(tells)
-        code = wait(pid, started, asked["after_s"])
-        with os.fdopen(hears, "rb") as pipe:
-            done = json.loads(pipe.read() or b"[]")
+        with tempfile.TemporaryFile() as told:  # what a slow worker did is more than a pipe holds
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    code = child(kind, asked, told.fileno())
+                finally:
+                    os._exit(code)
+            code = wait(pid, started, asked["after_s"])
+            told.seek(0)
+            done = json.loads(told.read() or b"[]")
         print(json.dumps({"code": code, "done": done, "seconds": time.monotonic() - started}), flush=True)
 
 

@@ -382,6 +382,9 @@ def meets_faults(exporting: Exporting, act: str, earlier: bool, full: bool, faul
             assert said in ("export.disk_full", "export.went_away"), said
     assert exporting.run().code == 0, exporting.status()
     assert exporting.finished() == whole and exporting.folders() == [exporting.exports.list()[0].name]
+    assert not list(exporting.place.workspace.exports.glob(".jobs/*/.*")), (
+        "one that was killed as it wrote its status left a part of it"
+    )
     what = "SIGKILL in front of an operation on the disk" if act == "kill" else "disk full at an operation, once"
     kind = "" if exporting.kind == "merged" else f" as {exporting.kind}"
     faults.add(what, f"export{kind}, {'in place of an earlier one' if earlier else 'the first'}", len(chosen))
