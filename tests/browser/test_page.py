@@ -346,6 +346,38 @@ def test_a_run_is_renamed_and_deleted_only_when_sure(chrome: Browser, app: kit.A
     page.context.close()
 
 
+def test_runs_are_searched_and_laid_over_each_other_with_the_settings_that_differ(
+    chrome: Browser, app: kit.App, workspace: Workspace
+):
+    for name, rate in (("gentle", 1e-4), ("brisk", 3e-4), ("another", 1e-4)):
+        with ScriptedRun(workspace, name, train={"learning_rate": rate}) as run:
+            run.to(State.RUNNING).train(30).to(State.COMPLETED, msg("run.completed", step=30))
+    page, watch = kit.open_page(chrome, app)
+    kit.go_to_tab(page, "Runs")
+    kit.expect(page.locator("#details-card")).to_contain_text("another")  # the newest is open
+    kit.expect(page.locator("#runs-list label")).to_have_text(["another", "brisk", "gentle"])
+    kit.expect(page.locator("#runs-list .rt-course polyline")).to_have_count(3)
+    search = page.get_by_role("searchbox")
+    search.fill("bris")
+    kit.expect(page.locator("#runs-list tbody tr[data-run]:visible")).to_have_count(1)
+    page.get_by_role("checkbox", name="Compare brisk").check()
+    kit.expect(page.locator(".rt-compare")).to_be_hidden()  # one alone is no comparison
+    search.fill("")
+    page.get_by_role("checkbox", name="Compare gentle").check()
+    kit.expect(page.locator(".rt-differ tr").nth(1)).to_have_text(re.compile("Learning rate.*0.0003.*0.0001"))
+    plot = page.locator(".rt-plot")
+    kit.expect(plot).to_have_attribute("aria-label", re.compile("Loss.* by Step.*brisk: .*gentle: "))
+    page.locator(".rt-y").select_option("rate")
+    page.locator(".rt-x").select_option("tokens")
+    kit.expect(plot).to_have_attribute("aria-label", re.compile("Learning rate by Tokens"))
+    kit.expect(plot.locator("canvas")).to_have_count(1)
+    page.set_viewport_size(kit.PHONE)
+    assert kit.overflow(page) <= 0
+    kit.nothing_found(page)
+    watch.check()
+    page.context.close()
+
+
 def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that_stayed_open(chrome: Browser, tmp_path: Path):
     workspace = Workspace.open(tmp_path / "workspace")
     ended(workspace, "survivor", 30)

@@ -39,7 +39,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete, #data-row-close;
                 #data-table > #data-search, #data-show (radio: all, problems, a kind of finding), #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next;
                 #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
-  Runs          #runs-list (radio, value = run id), #runs-empty, #runs-unopened, #details-card, #details, #details-chart,
+  Runs          #runs-list (radio, value = run id; checkboxes, .rt-compare), #runs-empty, #details-card, #details, #details-chart,
                 #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
                 #delete-really, #delete-keep, #manage-notice; #run-way-out (of Train) leads to #way-out > #export-where (radio), #export-about,
                 #export-forms-fold > #export-form (radio), #export-start, #export-cancel, #export-notice, #export-progress,

@@ -1,4 +1,4 @@
-"""Runs: all of them, newest first; one opened, with its curve, its settings, what happened, and what can be done with it."""
+"""Runs: all of them as a table, newest first; one opened, with its curve, its settings, what happened, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewConte
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
+from webui.run.compare import PICKED, runs_table
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
 from webui.run.way_out import WayOut
@@ -31,28 +32,23 @@ class RunsPage:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
-        w = self.w
-        rows = self.services.snapshots.now().rows
-        with gr.Row(equal_height=False, elem_id="runs-columns"):
-            with gr.Column(scale=4, min_width=300), gr.Column(elem_classes="lg-card"):
-                gr.HTML(tag("h2", w.t("runs_page.title")))
-                nothing = placeholder(w.t("runs_page.none_text"), w.t("runs_page.none_title"))
-                self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
-                self.list = gr.Radio(
-                    self._choices(rows),
-                    value=None,
-                    visible=bool(rows),
-                    **w.named("runs_page.list", "runs-list"),
-                )
-            with gr.Column(scale=6, min_width=320, visible=bool(rows), elem_id="runs-side") as self.side:
+        w, rows = self.w, self.services.snapshots.now().rows
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("runs_page.title")))
+            nothing = placeholder(w.t("runs_page.none_text"), w.t("runs_page.none_title"))
+            self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
+            with gr.Column(visible=bool(rows)) as self.some:
+                self.list = runs_table(self.services, w)
+        with gr.Row(equal_height=False, visible=False, elem_id="runs-side") as self.side:
+            with gr.Column(scale=6, min_width=320):
                 self._build_details()
+            with gr.Column(scale=4, min_width=320):
                 self.way_out.build()
 
     def _build_details(self) -> None:
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("runs_page.details")))
-            self.unopened = gr.HTML(placeholder(w.t("runs_page.unopened")), elem_id="runs-unopened")
             self.card = gr.HTML("", visible=False, elem_id="details-card")
             self.finding.build()
             with gr.Column(visible=False, elem_id="details") as self.details:
@@ -87,11 +83,8 @@ class RunsPage:
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.none, lambda look: gr.update(visible=not look.snapshot.rows)),
-            LivePart(
-                self.list, lambda look: gr.update(choices=self._choices(look.snapshot.rows), visible=bool(look.snapshot.rows))
-            ),
-            LivePart(self.side, lambda look: gr.update(visible=bool(look.snapshot.rows))),
-            LivePart(self.unopened, lambda look: gr.update(visible=self._row(look) is None)),
+            LivePart(self.some, lambda look: gr.update(visible=bool(look.snapshot.rows))),
+            LivePart(self.side, lambda look: gr.update(visible=self._row(look) is not None)),
             LivePart(self.details, lambda look: gr.update(visible=self._row(look) is not None)),
             LivePart(self.card, lambda look: self._about(look, card.card)),
             *self.finding.parts(),
@@ -119,14 +112,11 @@ class RunsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown, chat_chosen: gr.State) -> None:
-        pulse.after(
-            self.list.select(
-                self.open,
-                [self.list],
-                self.opening,
-                **AT_ONCE,
-            )
-        )
+        # The last one counts: a person may press before the newest, which the page opens by itself, has come.
+        picked = self.list.select(
+            self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, trigger_mode="always_last", **AT_ONCE
+        )  # fmt: skip
+        pulse.after(picked)
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **CONTROL))
@@ -147,8 +137,16 @@ class RunsPage:
         """What opening a run changes."""
         return [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.way_out.notice, self.run_notice]
 
+    def pick(self, run_id: Any, opened: str | None) -> tuple[Any, ...]:
+        """Inputs: the run that a person chose, "" for none; opened. Outputs: list, opening. Where none was chosen, the newest opens."""
+        rows = self.services.snapshots.now().rows
+        if not run_id and rows:
+            run_id = opened if any(row.id == opened for row in rows) else rows[0].id
+        found = self.open(run_id)
+        return gr.update(value=found[0]), *found
+
     def open(self, run_id: Any) -> tuple[Any, ...]:
-        """Inputs: list. Outputs: opening; the three notices are emptied."""
+        """Inputs: a run's id. Outputs: opening; the three notices are emptied."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         found = view.row.id if view else None
         return (
@@ -212,18 +210,3 @@ class RunsPage:
             shown(""),
             gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
         )
-
-    # ---- words ----------------------------------------------------------------------------------------------------
-    def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-        return [(self._line(row), row.id) for row in rows]
-
-    def _line(self, row: RunRow) -> str:
-        """Two lines: the name; state, start, steps, last loss and disk used."""
-        w = self.w
-        facts = [w.t(f"state.{row.status.state.value}"), format.moment(row.created)]
-        if row.status.total_steps:
-            facts.append(w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps))
-        if row.last_loss is not None:
-            facts.append(w.t("runs_page.loss", loss=format.loss(row.last_loss)))
-        facts.append(format.bytes_used(row.bytes_used))
-        return f"{row.name}\n{' · '.join(fact.replace(' ', format.NARROW) for fact in facts)}"

@@ -2,7 +2,7 @@
 
 A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
 thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run of
-50,000 steps takes 3 MB here.
+50,000 steps takes 4 MB here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from core.runs.folder import RunFolder
 
 MOST_POINTS = 1500  # sent at once; a screen has about as many columns
 SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundred
+OVERLAID_POINTS = 400  # of each of several runs in one drawing
 KEPT_CURVES = 16
 PIECE = 512 << 10  # bytes of a file that are read at once
 UNKNOWN = math.nan  # in a column: not written, or not finite
@@ -76,10 +77,11 @@ class Curve:
     version: int = 0
     offset: int = 0
     attempt: int = 0
-    train: CurveColumns = field(default_factory=lambda: CurveColumns("loss", "smoothed", "rate", "norm", "speed"))
+    train: CurveColumns = field(default_factory=lambda: CurveColumns("loss", "smoothed", "rate", "norm", "speed", "tokens", "time"))
     evals: CurveColumns = field(default_factory=lambda: CurveColumns("loss"))
     memory: CurveColumns = field(default_factory=lambda: CurveColumns("used"))
     memory_total: float = UNKNOWN
+    clock: tuple[int, float, float] = (0, UNKNOWN, 0.0)  # of the newest step: its attempt, when it was, seconds trained until then
     average: tuple[float, int] = (0.0, 0)
     nonfinite: list[int] = field(default_factory=list)
     reading: threading.Lock = field(default_factory=threading.Lock)
@@ -119,10 +121,18 @@ class Curve:
                 self.nonfinite.append(step)
         elif kind == "train":
             (smoothed,), self.average = smooth([loss], state=self.average)
-            rest = (_number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second"))
-            self.train.add(step, loss, smoothed, *rest)
+            rest = (_number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second", "tokens_seen"))
+            self.train.add(step, loss, smoothed, *rest, self._trained_for(attempt, _number(record.get("time"))))
         else:
             self.evals.add(step, loss)
+
+    def _trained_for(self, attempt: int, now: float) -> float:
+        """Seconds from the first step until now, without those between two attempts, when the run was paused."""
+        last_attempt, last, seconds = self.clock
+        if attempt == last_attempt and now > last:
+            seconds += now - last
+        self.clock = (attempt, now, seconds)
+        return seconds
 
     def _forget(self, step: int, trained: int | None = None) -> None:
         """Take back what an earlier attempt wrote from `step` on: the run was resumed before it.
@@ -210,6 +220,22 @@ class Curves:
             steps, losses, norms, rates = (curve.train.column(name) for name in ("step", "loss", "norm", "rate"))
             eval_steps, eval_losses = curve.evals.since()
             return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows)
+
+    def overlaid(self, run_id: str) -> dict[str, list[Any]]:
+        """A run beside others: step with loss (smoothed), rate, tokens and time (minutes trained), and eval_step with eval_loss. Raises
+        RunError for an unknown run."""
+        run = self.runs.get(run_id)
+        return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
+
+    def _overlaid(self, run: RunFolder, curve: Curve) -> dict[str, list[Any]]:
+        with curve.reading:
+            curve.catch_up(run)
+            chosen = thin(curve.train.column("smoothed"), most=OVERLAID_POINTS)
+            columns = [curve.train.column(name)[chosen] for name in ("step", "smoothed", "rate", "tokens", "time")]
+            columns[-1] /= 60
+            columns.extend(curve.evals.since())
+        named = zip(("step", "loss", "rate", "tokens", "time", "eval_step", "eval_loss"), columns, strict=True)
+        return {name: [None if math.isnan(value) else float(value) for value in column] for name, column in named}
 
     def _curve(self, run_id: str) -> Curve:
         with self._guard:

@@ -6,6 +6,7 @@ show the same.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -29,11 +30,14 @@ from core.runs.states import ACTIVE, BUSY, State
 FRESH_S = 0.5
 LOG_LINES = 40
 KEPT_EVENTS = 8  # runs
+COURSE_POINTS = 32  # of a run's loss, in the list
+COURSE_BYTES = 2048  # in which a line of metrics.jsonl ends and another one is whole
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the list. last_loss and bytes_used are read again only when its files have changed."""
+    """A run in the list; what is read of its files is read again only when they have changed. course: its loss, at some steps; eval_loss:
+    the best, or while it is at work the newest; seconds: of the whole training, once it is over."""
 
     id: str
     name: str
@@ -47,6 +51,9 @@ class RunRow:
     bytes_used: int
     checkpoints: tuple[str, ...]
     launcher: str = ""
+    eval_loss: float | None = None
+    seconds: float | None = None
+    course: tuple[float, ...] = ()
 
     @property
     def can_chat(self) -> bool:
@@ -198,7 +205,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         recipe = run.recipe()
     except GarageError:
         recipe = None
-    facts = run.facts()
+    facts, newest = run.facts(), run.newest_metrics()
     return RunRow(
         id=run.id,
         name=run.name,
@@ -208,16 +215,47 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         r=recipe.adapter.r if recipe else 0,
         model=recipe.model.id if recipe else "",
         data=(facts.data and facts.data.name) or (recipe.data.source if recipe else ""),
-        last_loss=last_loss(run),
+        last_loss=_newest(newest, "train", "loss"),
         bytes_used=_bytes_used(run),
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
+        eval_loss=facts.best_eval_loss if facts.best_eval_loss is not None else _newest(newest, "eval", "eval_loss"),
+        seconds=facts.time.took_seconds if facts.time else None,
+        course=course(run),
     )
 
 
-def last_loss(run: RunFolder) -> float | None:
-    losses = [line.get("loss") for line in run.newest_metrics() if line.get("kind") == "train"]
-    return losses[-1] if losses and isinstance(losses[-1], int | float) else None
+def _newest(lines: Sequence[dict[str, Any]], kind: str, name: str) -> float | None:
+    found = [line.get(name) for line in lines if line.get("kind") == kind]
+    return found[-1] if found and isinstance(found[-1], int | float) else None
+
+
+def course(run: RunFolder) -> tuple[float, ...]:
+    """The loss at some steps, evenly over metrics.jsonl, whatever its length: a look at so many places of it."""
+    found: dict[int, float] = {}
+    try:
+        with open(run.path / "metrics.jsonl", "rb") as file:
+            size = file.seek(0, 2)
+            for part in range(COURSE_POINTS):
+                file.seek(part * max(0, size - COURSE_BYTES) // (COURSE_POINTS - 1))
+                for line in file.read(COURSE_BYTES).split(b"\n"):
+                    step, loss = _step_and_loss(line)
+                    if loss is not None:
+                        found[step] = loss
+                        break
+    except OSError:
+        return ()
+    return tuple(float(f"{found[step]:.3g}") for step in sorted(found))
+
+
+def _step_and_loss(line: bytes) -> tuple[int, float | None]:
+    """Of a whole line of a step that was trained; no loss for any other, and for a part of one."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return 0, None
+    known = isinstance(told, dict) and told.get("kind") == "train" and isinstance(told.get("step"), int)
+    return (told["step"], told["loss"]) if known and isinstance(told.get("loss"), int | float) else (0, None)
 
 
 def _bytes_used(run: RunFolder) -> int:

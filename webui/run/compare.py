@@ -1,0 +1,112 @@
+"""All runs as a table on the page, to be searched and opened, and some of them laid over each other, with what differs in their settings.
+
+The rows are asked for while the table can be seen, and sent where they changed; names reach the page as text (assets/runs_table.js).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.recipe import Recipe
+from core.runs.states import BUSY, State
+from webui.form.fields import FIELDS, label_of
+from webui.kit import format
+from webui.kit.theme import ASSETS
+from webui.kit.wording import Wording
+from webui.run.card import TONES, model_line
+from webui.run.chart import IDLE_POLL_MS, POLL_MS
+from webui.state.services import Services
+from webui.state.snapshot import RunRow
+
+FEWEST, MOST = 2, 6  # laid over each other: more than six nobody tells apart
+COLUMNS = ("run", "state", "course", "eval", "minutes", "size")
+WORDS = (
+    *COLUMNS, "list", "search", "any_state", "none_found", "compare", "compare_this", "choose", "loss", "eval_loss", "rate", "step", "tokens",
+    "time", "shown", "over", "differ", "same", "spoken", "offline", "compared",
+)  # fmt: skip
+TEMPLATE = (
+    "<div class='rt-tools'><input class='rt-search' type='search'><select class='rt-state'></select></div>"
+    "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-table'><thead><tr></tr></thead><tbody></tbody></table></div>"
+    "<p class='rt-said lg-quiet' role='status'></p>"
+    "<div class='rt-compare' hidden><div class='rt-tools'><h3></h3><select class='rt-y'></select><select class='rt-x'></select></div>"
+    "<ul class='rt-legend'></ul><div class='rt-plot' role='img' aria-label='-'></div>"
+    "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-differ'></table></div></div>"
+)
+PICKED = "() => [window.loraGarageRun ?? '']"
+
+
+def runs_table(services: Services, w: Wording) -> gr.HTML:
+    """Its `value` is the run that is open; `select` tells which one a person opens (PICKED)."""
+
+    def rows(stamp: Any) -> dict[str, Any]:
+        found = services.snapshots.now().rows
+        told = [told_of(row, w) for row in found]
+        now = hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+        wait = POLL_MS if any(row.status.state in BUSY for row in found) else IDLE_POLL_MS
+        return {"stamp": now, "wait_ms": wait} | ({} if stamp == now else {"rows": told})
+
+    def compared(asked: Any) -> dict[str, Any]:
+        return laid_over(services, [one for one in asked if isinstance(one, str)][:MOST] if isinstance(asked, list) else [], w)
+
+    words = {name: w.raw(f"runs_table.{name}") for name in WORDS} | {"fewest": FEWEST, "most": MOST, "columns": COLUMNS}
+    return gr.HTML(
+        html_template=TEMPLATE,
+        css_template=(ASSETS / "runs_table.css").read_text("utf-8"),
+        js_on_load=(ASSETS / "runs_table.js").read_text("utf-8").replace("__WORDS__", json.dumps(words)),
+        server_functions=[rows, compared],
+        apply_default_css=False,
+        elem_id="runs-list",
+    )
+
+
+def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
+    state = row.status.state
+    steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "about": " · ".join(part for part in (model_line(row, w), steps, format.moment(row.created)) if part),
+        "state": w.t(f"state.{state.value}"),
+        "tone": TONES.get(state, "active" if state != State.QUEUED else "plain"),
+        "course": row.course,
+        "eval": format.loss(row.eval_loss),
+        "minutes": format.duration(w, row.seconds) or "–",
+        "size": format.bytes_used(row.bytes_used),
+    }
+
+
+def laid_over(services: Services, ids: Sequence[str], w: Wording) -> dict[str, Any]:
+    """runs: id, name and points of each; differ: settings that are not the same in all, with the value in each."""
+    runs = []
+    for run_id in ids:
+        with suppress(GarageError):  # deleted meanwhile
+            run = services.runs.get(run_id)
+            runs.append((run, run.recipe(), services.curves.overlaid(run_id)))
+    points = [{"id": run.id, "name": run.name, **curve} for run, _, curve in runs]
+    return {"runs": points, "differ": differing([recipe for _, recipe, _ in runs], w)}
+
+
+def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:
+    """A setting's name, and its value in each recipe."""
+    keys = [
+        (w.t("train_page.model"), "model", "id"),
+        (w.t("train_page.data"), "data", "source"),
+        *((label_of(name, w), section, name) for section, name in FIELDS),
+    ]
+    found = [(label, [getattr(getattr(recipe, section), name) for recipe in recipes]) for label, section, name in keys]
+    return [[label, *(_value(value, w) for value in values)] for label, values in found if any(v != values[0] for v in values)]
+
+
+def _value(value: Any, w: Wording) -> str:
+    if isinstance(value, bool):
+        return w.t("wizard.choice_yes" if value else "wizard.choice_no")
+    if isinstance(value, tuple):
+        return ", ".join(value) or "–"
+    return "–" if value is None else format.number(value)
