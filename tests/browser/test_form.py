@@ -117,6 +117,23 @@ def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
     edits(opened, 0)
 
 
+def test_what_is_pasted_or_taken_out_counts_as_typed(opened: Page) -> None:
+    """Seen: a text box tells gradio of key presses alone, and the next look put back what the plan said."""
+    option(opened, "#data", PIRATE).click()
+    kit.unfold(opened, "#step-plan")
+    kit.unfold(opened, "#all-settings")
+    kit.expect(setting(opened, "max_steps")).to_have_value("80")
+    box = setting(opened, "eval_steps")
+    box.fill("7")  # as a paste does
+    box.blur()
+    edits(opened, 1)
+    kit.expect(box).to_have_value("7")
+    box.press("End")
+    box.press("Backspace")
+    box.blur()
+    edits(opened, 0)
+
+
 @held("load")
 def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
     """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that was meant."""

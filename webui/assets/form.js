@@ -16,6 +16,13 @@
     if (event.target.matches?.("input[type=radio], input[type=checkbox]")) clicked = { field: event.target, revision: form.revision };
   }, true);
 
+  // A text box of gradio 6.31 tells of a key press alone: of no Backspace, of nothing pasted, of no Chinese input method.
+  const typedIn = new Set();
+  document.addEventListener("input", (event) => {
+    const field = event.target.closest?.("[id^=setting-], #run-name");
+    if (field) typedIn.add(field.id);
+  }, true);
+
   const isState = (value) => value !== null && typeof value === "object" && "explicit" in value && "revision" in value;
   const isEmpty = (value) => value === null || value === undefined || value === "";
   const isTyped = "input:not([type=radio]):not([type=checkbox]), textarea";
@@ -39,6 +46,9 @@
       else if (isSetting) form.explicit[name] = value;
       if (!isTyped) this.look();
     },
+
+    // A text box was left, or Enter pressed: what was typed there counts, however it came.
+    left(name, id, value, isSetting) { if (typedIn.delete(id)) this.act(name, value, isSetting, true); },
 
     forget() { press(); form.explicit = {}; },
     undo() { press(); form.parent = null; },

@@ -54,6 +54,7 @@ ARRIVED = "() => loraGarageForm.arrived()"
 LOOK_IF = "(memory) => { if (memory?.has_moved) loraGarageForm.look(); }"
 FORGET = "() => { loraGarageForm.forget(); loraGarageForm.look(); }"
 ACT = "(value) => loraGarageForm.act('$name', value, $is_setting, $is_typed)"
+LEFT = "(value) => loraGarageForm.left('$name', '$id', value, $is_setting)"
 TAKE = "(answer, ...now) => loraGarageForm.take($fields, answer, now)"
 # A sample set that a person chooses brings its goal; a goal, with Next, its sample set where none was chosen.
 FOLLOW = "(data, goal) => { loraGarageForm.touch('data'); return [$goals[data]?.[goal], $empty]; }"
@@ -188,6 +189,9 @@ class Wizard:
                 kind = [json.dumps(claim) for claim in (name in self._settings, hasattr(field, "submit"))]
                 js = Template(ACT).substitute(name=name, is_setting=kind[0], is_typed=kind[1])
                 edited(field)(None, [field], None, js=js, **QUIET)
+                if isinstance(field, gr.Textbox):
+                    js = Template(LEFT).substitute(name=name, id=field.elem_id, is_setting=kind[0])
+                    gr.on([field.blur, field.submit], None, [field], None, js=js, **QUIET)
         typed = [self.start_step.name, *self._settings.values()]
         left = [getattr(field, event) for field in typed for event in ("blur", "submit") if hasattr(field, event)]
         gr.on(left, None, None, None, js=LOOK, **QUIET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from core.export import elsewhere
 from core.export.exports import QUANTS, Difference, ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
 from core.messages import msg
+from core.models import loading
 from core.workspace.folder import Workspace
 from webui.kit.wording import Wording
 from webui.run import exported, way_out
@@ -80,9 +81,7 @@ def test_commands_hold_the_folder_as_each_program_reads_it(kind: str, tmp_path: 
     folder = tmp_path / "带 spaces and 'quotes'"
     for _, words in elsewhere.commands(done(kind, None), folder):
         assert str(folder) in words or repr(str(folder)) in words
-    windows = PureWindowsPath("C:\\Users\\new")
-    loads = [words for key, words in elsewhere.commands(done("merged", None), windows) if key == "in_transformers"]
-    assert "'C:\\\\Users\\\\new'" in loads[0], "a backslash of Python's"
+    assert "'C:\\\\Users\\\\new'" in loading.of_model(None, "C:\\Users\\new"), "a backslash of Python's"
 
 
 def test_every_place_and_every_form_has_its_sentences() -> None:

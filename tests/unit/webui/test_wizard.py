@@ -215,6 +215,7 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
         ("data", "columns"),
         ("data", "encoding"),
         ("data", "sheet"),
+        ("data", "header"),
         ("data", "voice"),
         ("data", "gap_hours"),
         ("data", "pseudonyms"),
