@@ -57,7 +57,7 @@ def keep_freed_memory() -> None:
 
     By itself it gives memory back as soon as a few blocks at the end of its heap are free, so that a training step gets the same pages
     from the system again and again, each cleared and each a fault. Three steps of the starter (570 tokens each, one thread of an EPYC, bf16):
-    86,147 faults before and 24,467 so, the same losses, at a peak of 1,804 and 1,796 MiB.
+    86,147 faults before and 24,467 so, at a peak of 1,804 and 1,796 MiB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
     if mallopt:
