@@ -54,9 +54,9 @@ def test_a_run_is_taken_elsewhere(chrome: Browser, app: kit.App, workspace: Work
     page.locator("#run-way-out").click()
     kit.expect(page.locator("#export-where")).to_be_in_viewport()
     # A chart above it that is drawn late pushed it out of sight, now and then.
-    page.evaluate("document.querySelector('#runs-columns').style.cssText = 'overflow-anchor: none; padding-top: 1500px'")
+    page.evaluate("document.querySelector('#runs-side').style.cssText = 'overflow-anchor: none; padding-top: 1500px'")
     kit.expect(page.locator("#export-where")).to_be_in_viewport()
-    page.evaluate("document.querySelector('#runs-columns').style.cssText = ''")
+    page.evaluate("document.querySelector('#runs-side').style.cssText = ''")
     kit.expect(page.locator("#export-start")).to_be_hidden()
     page.locator("#export-where input[value=ollama]").click()
     about = page.locator("#export-about")

@@ -14,6 +14,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import ACTIVE, State, may_resume
 from core.workspace.folder import Workspace
 from tests.faults.forking import Forker
+from tests.kit.waits import wait_until
 
 SEED = 20261125
 SAVE = 2  # steps
@@ -88,8 +89,9 @@ class Undisturbed:
     def go_on(self, run: RunFolder) -> None:
         """As a person does who sees what happened: the state says it, and Resume is there."""
         runs = Runs(self.workspace)
+        # A worker that was killed while it started a program leaves its locks to that one until it has begun: some milliseconds.
+        wait_until(lambda: runs.status(run).state not in ACTIVE, 10)
         state = runs.status(run).state
-        assert state not in ACTIVE, f"nobody works on it, and it says {state}"
         if state != State.QUEUED:
             assert may_resume(state), state
             runs.queue_again(run, "command")

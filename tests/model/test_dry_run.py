@@ -12,7 +12,6 @@ import pytest
 
 from core.commands import __main__ as commands
 from core.memory.arithmetic import Estimate, Setup, estimate
-from core.memory.documented import vram_table
 from core.messages import msg
 from core.models.known import known_models
 from core.models.shapes.shape import ModelShape
@@ -353,7 +352,7 @@ def test_the_plan_is_there_before_the_dry_run_and_says_so(services: Services):
     assert wanted[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
     assert wanted[0].config["model_type"] == "qwen3"
     for w in (EN, ZH):
-        assert w.t("dry_run_view.counting", thumb="").split("……")[0].split("…")[0] in str(plan_view.card(outlook, vram_table(), w))
+        assert w.t("dry_run_view.counting", thumb="").split("……")[0].split("…")[0] in str(plan_view.card(outlook, w))
 
 
 def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(services: Services):
@@ -372,7 +371,7 @@ def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(s
 def test_a_dry_run_that_fails_says_why_and_the_arithmetic_stands(services: Services):
     services.dry_runs.look = lambda question: Looked(why=msg("dry_run.failed", reason="MemoryError"))
     outlook = Planner(services).look(form("size:8"), EN)
-    card = str(plan_view.card(outlook, vram_table(), EN))
+    card = str(plan_view.card(outlook, EN))
     assert "The dry run failed (MemoryError). The rule of thumb stands." in card
     assert outlook.plan.advice.verdict == "fits" and not outlook.unsettled
 

@@ -106,7 +106,7 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
     then = expected(place, "inspect")
     # What it could not say then, and what it found nothing of.
     nothing: dict[str, Any] = {name: [] for name in ("left_out", "people", "questions", "findings")}
-    nothing |= {"roles": {}, "guessed": False, "chat": None, "conversations": None, "sheet": "", "sheets": []}
+    nothing |= {"roles": {}, "guessed": False, "chat": None, "conversations": None, "header": None, "sheet": "", "sheets": []}
     assert said == then | nothing | {"learned": then["learned"] | {"rows_refused": 0, "refused": []}}
 
 

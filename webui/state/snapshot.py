@@ -252,7 +252,7 @@ def _step_and_loss(line: bytes) -> tuple[int, float | None]:
     """Of a whole line of a step that was trained; no loss for any other, and for a part of one."""
     try:
         told = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the last for ten thousand brackets
         return 0, None
     known = isinstance(told, dict) and told.get("kind") == "train" and isinstance(told.get("step"), int)
     return (told["step"], told["loss"]) if known and isinstance(told.get("loss"), int | float) else (0, None)
