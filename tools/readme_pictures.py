@@ -119,7 +119,7 @@ def the_shelf(chrome: Browser, folder: Path) -> None:
         page.locator("#shelf-words input").fill("small japanese that calls tools")
         page.locator("#shelf [role=status]", has_text="Japanese").wait_for()
         page.locator("#shelf button").first.click()
-        page.locator("#model-about", has_text="Apache").wait_for()
+        page.locator("#model-about", has_text="Licence").wait_for()
         page.mouse.move(0, 0)
         shoot(page, "shelf", "#step-model")
     finally:
@@ -260,8 +260,12 @@ def shoot(page: Page, name: str, part: str = "", height: int | None = None) -> N
         page.add_style_tag(content="#start-bar { position: static !important; }")
         page.locator(part).screenshot(path=path)
     else:
-        width = page.viewport_size["width"]
+        size = page.viewport_size
+        if not height:  # a window as high as the page: Start stands where it is, and over nothing
+            page.set_viewport_size({**size, "height": page.evaluate("document.documentElement.scrollHeight")})
+        width = size["width"]
         page.screenshot(path=path, full_page=True, clip=height and {"x": 0, "y": 0, "width": width, "height": height})
+        page.set_viewport_size(size)
     smaller(path)
 
 
