@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -12,7 +12,6 @@ from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
 from core.chat.contest import alike, answer_missing, pair_of
 from core.chat.prompts import prompts_of
 from core.errors import ChatError, GarageError
-from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, QUIET, shown
@@ -28,8 +27,9 @@ VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); retur
 
 
 class BlindDuel:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
+    def __init__(self, services: Services, wording: Wording, refuse_while_training: Callable[[], None]):
+        """refuse_while_training: raises ChatError while a run has the device."""
+        self.services, self.w, self._refuse = services, wording, refuse_while_training
 
     def build(self) -> None:
         w = self.w
@@ -52,13 +52,14 @@ class BlindDuel:
                     ]
             self.result = gr.HTML("", visible=False, elem_id="duel-result")
 
-    def wire(self, target: Component, checkpoint: Component) -> None:
+    def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
+        """stop: ends what is being written or loaded; what is answered stays."""
         view = [self.opened, self.at, self.begin, self.halt, self.said, self.stage, self.asked, self.answers, self.result]
         once = QUIET | {"trigger_mode": "once"}
         self.begin.click(
             self.start, [target, checkpoint, self.count, self.voter], view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once
         )  # fmt: skip
-        self.halt.click(self.stop, None, None, **AT_ONCE)
+        self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
             button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
@@ -70,9 +71,8 @@ class BlindDuel:
         w, services = self.w, self.services
         try:
             comparison = self._comparison(target, checkpoint, count, _voter(voter))
-            busy = services.snapshots.now().busy
-            if comparison.missing() and busy is not None and busy.status.state in BUSY:
-                raise ChatError("chat_page.training", name=busy.name)
+            if comparison.missing():
+                self._refuse()
             for done, wanted in answer_missing(services.chat, services.workspace, comparison):
                 said = w.t("blind_duel.answering", done=done, wanted=wanted)
                 yield self._view(comparison.id, None, notice(said, "plain"), writing=True)
@@ -85,18 +85,13 @@ class BlindDuel:
         """Inputs: comparison, prompt, voter. Outputs: the view: the next prompt, or whose answers they were."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
+            if comparison.missing():
+                raise ChatError("compare.stopped")
             if verdict in BUTTONS and isinstance(at, int) and at == comparison.next_for(_voter(voter)):
                 comparison.vote(at, verdict, _voter(voter))
             return self._next(comparison, _voter(voter))
         except GarageError as error:
             return self._view(None, None, notice(self.w.of(error.message)))
-
-    def stop(self) -> None:
-        """What is answered stays."""
-        chat = self.services.chat
-        chat.stop()
-        if chat.state().phase == "loading":
-            chat.unload()
 
     def _comparison(self, target: Any, checkpoint: Any, count: Any, voter: str) -> PromptComparison:
         """The newest of the same contestants that is not at its end for this voter, or a new one. Raises GarageError."""

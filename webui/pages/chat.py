@@ -88,7 +88,7 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
 class ChatPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self.duel = BlindDuel(services, wording)
+        self.duel = BlindDuel(services, wording, self._refuse_while_training)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -221,7 +221,7 @@ class ChatPage:
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target], [self.checkpoint, *view], **ends)
 
-        self.duel.wire(self.target, self.checkpoint)
+        self.duel.wire(self.target, self.checkpoint, self.halt)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
         """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is written.

@@ -108,8 +108,8 @@ def test_votes_of_two_people_are_counted_and_the_newest_of_each_stands(both: Pro
     assert score.left_wins == sum(vote.verdict == "left" for vote in both.votes())
 
 
-def test_wilsons_interval_is_as_published_and_says_how_many_votes_are_missing() -> None:
-    low, high = wilson(8, 10)  # Wilson (1927); R: prop.test(8, 10, correct=FALSE) gives 0.4902 to 0.9433
+def test_wilsons_interval_is_as_scipys_and_says_how_many_votes_are_missing() -> None:
+    low, high = wilson(8, 10)  # as scipy 1.17.1's binomtest(8, 10).proportion_ci(method="wilson")
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
     assert not Score((2, 8)).is_clear and Score((2, 8)).missing == 1 and Score((2, 9)).is_clear
     assert Score((9, 2)).is_clear and Score((9, 2)).missing is None

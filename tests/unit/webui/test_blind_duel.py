@@ -11,6 +11,7 @@ import pytest
 from core.chat.comparison import Answered, PromptComparison, all_of
 from core.chat.contest import pair_of
 from core.chat.prompts import Prompt
+from core.errors import ChatError
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
@@ -39,7 +40,7 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
     for prompt in range(2):
         for contestant, text in enumerate((BASE, TUNED)):
             made.add(Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"))
-    page = BlindDuel(Services.open(space), Wording("en"))
+    page = BlindDuel(Services.open(space), Wording("en"), lambda: None)
     with gr.Blocks(analytics_enabled=False):
         page.build()
     return page
@@ -88,3 +89,21 @@ def test_a_count_that_nobody_offers_is_a_sentence(duel: BlindDuel, run: RunFolde
 @pytest.mark.parametrize("opened", [None, "", "..", {"x": []}, "no-such"])
 def test_a_vote_on_nothing_is_a_sentence(duel: BlindDuel, opened: Any) -> None:
     assert "lg-bad" in duel.vote(opened, 0, "left", "me")[4]
+
+
+def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_device(
+    duel: BlindDuel, space: Workspace, run: RunFolder
+) -> None:
+    prompts = [Prompt(turns=({"role": "user", "content": "What is rain?"},))]
+    newer = PromptComparison.create(space, prompts, pair_of(run, "Base", "Pirate"))
+    assert "before all answers were there" in duel.vote(newer.id, 0, "left", "me")[4] and not newer.votes()
+
+    def refuse() -> None:
+        raise ChatError("chat_page.training", name="another")
+
+    duel._refuse = refuse
+    for left in all_of(space):  # that which is answered needs no device
+        if not left.missing():
+            for prompt in range(2):
+                left.vote(prompt, "equal", "me")
+    assert "another" in begun(duel, f"run:{run.id}")[4]
