@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+from huggingface_hub import constants
 
 from core import files
 from core.messages import Message, msg
@@ -56,6 +57,8 @@ class Surroundings(Frozen):
     free_bytes: int | None = None
     temporary: str | None = None  # where it lies on another drive than the program
     temporary_free_bytes: int | None = None
+    models: str | None = None  # the hub's cache, where it lies on another drive than the workspace
+    models_free_bytes: int | None = None
     synced: tuple[str, ...] = ()  # folders that OneDrive keeps in step with the cloud
     long_paths: bool | None = None
     runtime: tuple[int, ...] | None = None  # of Visual C++; () where it is missing
@@ -127,6 +130,10 @@ def _disks(around: Surroundings) -> Iterator[CheckResult]:
         free = around.free_bytes / GB
         fix = msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
         yield result("disk", msg("doctor.disk", free=f"{free:.1f}", folder=around.workspace), fix)
+    if around.models is not None and around.models_free_bytes is not None:
+        free = around.models_free_bytes / GB
+        fix = msg("doctor.models_disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
+        yield result("models", msg("doctor.models_disk", free=f"{free:.1f}", folder=around.models), fix)
     if around.temporary is not None and around.temporary_free_bytes is not None:
         free = around.temporary_free_bytes / GB
         fix = msg("doctor.temporary_fix", needed=f"{LEAST_TEMPORARY_GB:.1f}") if free < LEAST_TEMPORARY_GB else None
@@ -181,7 +188,8 @@ def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Surroundings:
     """Nothing is changed but for a file that is made in the workspace and removed at once."""
     battery = awake.battery()
-    temporary = _other_drive()
+    temporary = _on_another_drive(Path(tempfile.gettempdir()), PROJECT)
+    models = _on_another_drive(Path(constants.HF_HUB_CACHE).expanduser(), workspace_root)
     return Surroundings(
         program=str(PROJECT),
         workspace=str(workspace_root),
@@ -193,6 +201,8 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Sur
         free_bytes=free_bytes(workspace_root),
         temporary=temporary and str(temporary),
         temporary_free_bytes=free_bytes(temporary) if temporary else None,
+        models=models and str(models),
+        models_free_bytes=free_bytes(models) if models else None,
         keeps_awake=keeps_awake,
         cannot_keep_awake=_cannot_keep_awake(),
         battery_percent=battery and battery.percent,
@@ -228,12 +238,15 @@ def synced_folders(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, found)))
 
 
-def _other_drive() -> Path | None:
-    temporary = Path(tempfile.gettempdir())
+def _on_another_drive(folder: Path, than: Path) -> Path | None:
     try:
-        return temporary if temporary.stat().st_dev != PROJECT.stat().st_dev else None
+        return folder if _drive(folder) != _drive(than) else None
     except OSError:
         return None
+
+
+def _drive(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
 
 
 def _existing(folder: Path) -> Path:

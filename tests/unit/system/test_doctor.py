@@ -39,6 +39,8 @@ ON_WINDOWS = {
     "workspace": "D:\\garage",
     "temporary": "C:\\Users\\me\\AppData\\Local\\Temp",
     "temporary_free_bytes": int(30e9),
+    "models": "C:\\Users\\me\\.cache\\huggingface\\hub",
+    "models_free_bytes": int(30e9),
     "synced": ("C:\\Users\\me\\OneDrive",),
     "long_paths": False,
     "runtime": (14, 44, 35211, 0),
@@ -163,6 +165,7 @@ FAULTS = {
     "no runtime": (windows(runtime=()), "runtime", "runtime_missing", "runtime_fix"),
     "runtime of Windows 11's first": (windows(runtime=(14, 36, 32532, 0)), "runtime", "runtime_old", "runtime_fix"),
     "little disk for temporary files": (windows(temporary_free_bytes=int(1e9)), "temporary", "temporary", "temporary_fix"),
+    "little disk for the models": (windows(models_free_bytes=int(1e9)), "models", "models_disk", "models_disk_fix"),
     "program in OneDrive": (
         windows(program="c:\\users\\ME\\onedrive\\Desktop\\lora-garage"),
         "onedrive",
@@ -297,6 +300,15 @@ def test_this_pc_is_looked_at_and_nothing_is_left_behind(tmp_path: Path, system:
     assert (found.runtime, found.long_paths) == (((14, 44), True) if system == "Windows" else (None, None))
     assert (found.battery_percent, found.battery_plugged, found.keeps_awake) == (42, False, False)
     assert released == [True] and found.cannot_keep_awake is None and not list(tmp_path.iterdir())
+
+
+def test_the_models_of_the_hub_are_looked_for_on_their_own_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A workspace on a large drive was said to have room, while each model came to the small one of the person's folder."""
+    monkeypatch.setattr(surroundings.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False).models is None
+    monkeypatch.setattr(surroundings, "_drive", lambda folder: folder == tmp_path / "hub")
+    found = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
+    assert found.models == str(tmp_path / "hub") and found.models_free_bytes > 0
 
 
 def test_all_requirements_are_met_here():
