@@ -188,6 +188,7 @@ def join(
 def split(
     id: IdArgument,
     share: Annotated[float, typer.Option(help="Of the rows, for the second set.")] = 0.1,
+    count: Annotated[int | None, typer.Option(help="Of rows for the second set, in place of a share.")] = None,
     seed: int = 42,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -196,7 +197,10 @@ def split(
     space = Workspace.open(workspace)
     store = dataset_store(space)
     name = store.get(id).name
-    _made(as_json, *working.split(store, id, share, seed, (f"{name} 1", f"{name} 2"), space.cache / "sets"))
+    _made(
+        as_json,
+        *working.split(store, id, share if count is None else count, seed, (f"{name} 1", f"{name} 2"), space.cache / "sets"),
+    )
 
 
 def _made(as_json: bool, *made: Any) -> None:

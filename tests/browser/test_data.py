@@ -1,4 +1,4 @@
-"""The Data page in a browser: a set is edited, mended by a button, undone, and taken home."""
+"""The Data page in a browser: a set is edited, mended by a button, undone, parted in two, and taken home."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     page, watch = kit.open_page(chrome, app, path, viewport=viewport)
     kit.go_to_tab(page, tab)
     kit.choose(page, "#data-sets", "mine")
+    sets = page.locator("#data-sets label").count()
     kit.expect(page.locator("#data-rows label")).to_have_count(20)
     kit.choose(page, "#data-show", "repeated")
     kit.expect(page.locator("#data-rows label")).to_have_count(3)
@@ -68,5 +69,14 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     page.locator("#data-undo").click()
     kit.expect(page.locator("#data-undo")).to_be_disabled()
     kit.expect(page.locator("#data-place")).to_contain_text("8")
+    page.locator("#data-parting > button").click()
+    page.locator("#data-others label").first.click()
+    kit.nothing_found(page)
+    page.locator("#data-held input").fill("8")
+    kit.choose(page, "#data-held-unit", "rows")
+    page.locator("#data-split").click()
+    kit.expect(page.locator("#data-notice")).to_contain_text("8")
+    kit.expect(page.locator("#data-sets label")).to_have_count(sets + 2)
+    kit.expect(page.locator("#data-place")).to_contain_text("20")  # of 28, the first of the two
     watch.check()
     page.context.close()

@@ -24,6 +24,8 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api
 AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
 # Of buttons that change something for everybody: one after the other.
 CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
+# Of those that read or write a whole set, which may take a minute: no run is stopped behind one.
+SET_WORK = {**CONTROL, "concurrency_id": "sets"}
 Update = str | dict[str, Any]
 
 

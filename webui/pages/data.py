@@ -13,9 +13,10 @@ from core.data.sets.working import Page, ShownRow
 from core.errors import GarageError
 from webui.kit import format, samples
 from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, shown
+from webui.kit.live import AT_ONCE, QUIET, SET_WORK, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import ALL, PROBLEMS, Mending
+from webui.pages.data_parting import Parting
 from webui.pages.data_row import RowEditor
 from webui.server.set_file import address
 from webui.state.services import Services
@@ -30,6 +31,7 @@ class DataPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.row, self.mending = RowEditor(services, wording), Mending(services, wording)
+        self.parting = Parting(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -51,6 +53,7 @@ class DataPage:
                         self.add = gr.Button(w.t("data_page.add"), elem_id="data-add")
                 self.row.build()  # above what is drawn later, so that its buttons stay where a finger is about to touch them
                 self.mending.build()
+                self.parting.build()
                 with gr.Column(visible=False, elem_id="data-table", elem_classes="lg-card") as self.table:
                     self._build_table()
 
@@ -71,7 +74,7 @@ class DataPage:
         shows = [self.sets, self.begins, self.words, show]
         drawn = [
             self.sets, self.head, self.copy, self.tools, self.undo, self.redo, self.table, self.begins, self.next_begin,
-            self.place, self.rows, self.before, self.next, show,
+            self.place, self.rows, self.before, self.next, show, *self.parting.outputs,
         ]  # fmt: skip
 
         def redraw(event: Any) -> None:
@@ -80,7 +83,7 @@ class DataPage:
 
         for arrived in (page.load, tab.select):
             arrived(self.draw, shows, drawn, **AT_ONCE)
-        opened = [self.begins, self.words, show, self.notice, *self.row.outputs]
+        opened = [self.begins, self.words, show, self.parting.others, self.notice, *self.row.outputs]
         redraw(self.sets.input(self.opened, None, opened, **AT_ONCE))
         self.words.submit(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
         show.input(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
@@ -95,13 +98,14 @@ class DataPage:
         self.add.click(self.new_row, [self.sets], one, **AT_ONCE)
         self.row.wire(self.sets, self.notice, redraw)
         self.mending.wire(self.sets, self.notice, redraw)
+        self.parting.wire(self.sets, self.notice, redraw)
         for button, act in ((self.undo, self.mending.undo), (self.redo, self.mending.redo)):
-            redraw(button.click(act, [self.sets], [self.notice], **CONTROL))
-        redraw(self.copy.click(self.copied, [self.sets], [self.notice, self.sets], **CONTROL))
+            redraw(button.click(act, [self.sets], [self.notice], **SET_WORK))
+        redraw(self.copy.click(self.copied, [self.sets], [self.notice, self.sets], **SET_WORK))
 
     def opened(self) -> list[Any]:
-        """Outputs: begins, words, show, notice, the row's outputs: another set was chosen."""
-        return [[0], "", ALL, shown(""), *self.row.closed()]
+        """Outputs: begins, words, show, others, notice, the row's outputs: another set was chosen."""
+        return [[0], "", ALL, gr.update(value=[]), shown(""), *self.row.closed()]
 
     def further(self, begins: list[int], next_begin: int | None) -> list[int]:
         return begins if next_begin is None else [*begins, next_begin]
@@ -144,9 +148,9 @@ class DataPage:
     # ---- what is shown --------------------------------------------------------------------------------------------
     def draw(self, id: Any, begins: Any, words: Any, show: Any) -> list[Any]:
         """Inputs: sets, begins, words, show. Outputs: sets, head, copy, tools, undo, redo, table, begins, next_begin, place, rows,
-        before, next, show."""
+        before, next, show, what the parting shows."""
         choices, hidden = self._choices(), gr.update(visible=False)
-        nothing: list[Any] = [hidden, hidden, gr.skip(), gr.skip(), hidden, [0], None, "", gr.update(choices=[], value=None), hidden, hidden, ALL]  # fmt: skip
+        nothing: list[Any] = [hidden, hidden, gr.skip(), gr.skip(), hidden, [0], None, "", gr.update(choices=[], value=None), hidden, hidden, ALL, hidden, gr.skip()]  # fmt: skip
         if not isinstance(id, str) or not id:
             return [gr.update(choices=choices), placeholder(self.w.t("data_page.unopened")), *nothing]
         try:
@@ -191,6 +195,7 @@ class DataPage:
             gr.update(visible=len(begins) > 1),
             gr.update(visible=page.next is not None),
             shown_now,
+            *self.parting.drawn(id, choices),
         ]
 
     def _place(self, page: Page, rows: Rows, number: int) -> Html:

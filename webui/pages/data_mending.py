@@ -12,7 +12,7 @@ from core.data.sets import working
 from core.data.sets.edits import Change
 from core.errors import GarageError
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import CONTROL, Update, shown
+from webui.kit.live import SET_WORK, Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -57,7 +57,7 @@ class Mending:
 
     def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
         for number, button in enumerate(self.buttons):
-            redraw(button.click(self._mend(number), [chosen, self.offered, self.value], [notice_], **CONTROL))
+            redraw(button.click(self._mend(number), [chosen, self.offered, self.value], [notice_], **SET_WORK))
 
     def look(self, id: Any) -> list[Any]:
         """Inputs: sets. Outputs: outputs. The report of a version is made once, when it is first asked for."""

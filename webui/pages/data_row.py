@@ -12,7 +12,7 @@ from core.data.formats import Example
 from core.data.sets import working
 from core.errors import DataError, GarageError
 from webui.kit.html import notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, Update, shown
+from webui.kit.live import AT_ONCE, SET_WORK, Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -85,8 +85,8 @@ class RowEditor:
     def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
         """redraw: shows what an event changed."""
         fields = [chosen, self.opened, self.first, self.second]
-        redraw(self.save.click(self.saved, fields, [notice_, *self.outputs], **CONTROL))
-        redraw(self.delete.click(self.deleted, [chosen, self.opened], [notice_, *self.outputs], **CONTROL))
+        redraw(self.save.click(self.saved, fields, [notice_, *self.outputs], **SET_WORK))
+        redraw(self.delete.click(self.deleted, [chosen, self.opened], [notice_, *self.outputs], **SET_WORK))
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
 
     # ---- what is shown --------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from core.data.shapes.known import recognise
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.errors import DataError
-from core.messages import Message
+from core.messages import Message, msg
 
 LOOKED_AT = 200_000  # rows that a search goes through before it answers with what it has
 
@@ -159,18 +159,25 @@ def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
 
 
 def joined(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> DatasetInfo:
-    """One new set of the rows of several, one after the other. folder: where its file is written first."""
+    """One new set of the rows of several, one after the other. folder: where its file is written first.
+
+    Raises DataError where they are of several kinds: of one file the rows of one kind alone can be read again.
+    """
     return _added(store, (row for id in ids for row in store.rows(id)), name, folder)
 
 
 def split(
-    store: DatasetStore, id: str, share: float, seed: int, names: tuple[str, str], folder: Path
+    store: DatasetStore, id: str, part: float, seed: int, names: tuple[str, str], folder: Path
 ) -> tuple[DatasetInfo, DatasetInfo]:
-    """Two new sets: most rows, and a share of them that the seed decides. Raises DataError where one would be empty."""
+    """Two new sets, the second of rows that the seed decides. part: of the rows, where it is a float; an int says how many.
+
+    Raises DataError where one would be empty.
+    """
     rows = store.rows(id)
-    held = set(random.Random(seed).sample(range(len(rows)), round(share * len(rows))))
-    if not 0 < len(held) < len(rows):
-        raise DataError("sets.empty_part", rows=len(rows), share=share)
+    count = round(part * len(rows)) if isinstance(part, float) else part
+    if not 0 < count < len(rows):
+        raise DataError("sets.empty_part", rows=len(rows), count=count)
+    held = set(random.Random(seed).sample(range(len(rows)), count))
     parts: tuple[Callable[[int], bool], ...] = (lambda i: i not in held, lambda i: i in held)
 
     def of(takes: Callable[[int], bool]) -> Iterator[tuple[int, Example]]:
@@ -184,7 +191,17 @@ def _added(store: DatasetStore, rows: Iterable[tuple[int, Example]], name: str, 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name or 'set'}.jsonl".replace("/", "-").replace("\\", "-")
     try:
-        write(rows, file)
+        write(_of_one_kind(rows), file)
         return store.import_file(file, name)
     finally:
         file.unlink(missing_ok=True)
+
+
+def _of_one_kind(rows: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Example]]:
+    first = ""
+    for row in rows:
+        kind = "text" if row[1].text is not None else "messages" if row[1].messages else "prompt"
+        first = first or kind
+        if kind != first:
+            raise DataError("sets.several_kinds", first=msg(f"sets.kind_{first}"), second=msg(f"sets.kind_{kind}"))
+        yield row

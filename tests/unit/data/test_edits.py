@@ -252,6 +252,12 @@ def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) 
     )
     with pytest.raises(DataError, match="leaves one of the two sets empty"):
         working.split(store, id, 0.01, 1, ("a", "b"), tmp_path / "work")
+    assert [part.good_rows for part in working.split(store, id, 1, 1, ("10", "1"), tmp_path / "work")] == [10, 1]
+    (tmp_path / "plain.jsonl").write_text('{"text": "Only a text."}\n' * 3, "utf-8")
+    text, before = store.import_file(tmp_path / "plain.jsonl"), len(store.list())
+    with pytest.raises(DataError, match="conversations, others plain text"):  # its three rows were lost
+        working.joined(store, [id, text.id], "mixed", tmp_path / "work")
+    assert len(store.list()) == before and not list((tmp_path / "work").iterdir())
 
 
 def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tmp_path: Path, capsys) -> None:
@@ -272,6 +278,7 @@ def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tm
     assert [change["what"]["sentence"] for change in ask("versions", id)["versions"]] == ["1 removed, 1 rewritten, 1 added"]
     assert ask("export", id, str(tmp_path / "out.jsonl"), "--version", "0")["rows"] == 11
     assert [info["good_rows"] for info in ask("split", id, "--share", "0.2")["sets"]] == [9, 2]
+    assert [info["good_rows"] for info in ask("split", id, "--count", "3")["sets"]] == [8, 3]
     assert ask("join", id, id, "--name", "twice")["sets"][0]["good_rows"] == 22
     for words, sentence in (
         (("change", id, "--remove", "99"), "no row 99"),

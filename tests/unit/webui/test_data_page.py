@@ -20,7 +20,9 @@ from webui.server.guard import LOOPBACK, Guard
 from webui.server.set_file import SetFile, address
 from webui.state.services import Services
 
-SETS, HEAD, COPY, TOOLS, UNDO, REDO, TABLE, BEGINS, NEXT_BEGIN, PLACE, ROWS, BEFORE, NEXT, SHOW = range(14)  # what `draw` gives
+SETS, HEAD, COPY, TOOLS, UNDO, REDO, TABLE, BEGINS, NEXT_BEGIN, PLACE, ROWS, BEFORE, NEXT, SHOW, PARTING, OTHERS = range(
+    16
+)  # what `draw` gives
 
 
 @pytest.fixture
@@ -101,6 +103,26 @@ def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Se
     assert numbers(draw(page, id)) == ["1", "2", "3", "5"] and draw(page, id)[REDO]["interactive"]
     page.mending.redo(id)
     assert numbers(draw(page, id)) == ["2", "3", "5"]
+
+
+def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
+    id, other = added(services, tmp_path, asked(8)), added(services, tmp_path, asked(4), "other")
+    drawn = draw(page, id)
+    assert (
+        drawn[PARTING]["visible"]
+        and (("other", other) in drawn[OTHERS]["choices"])
+        and id not in dict(drawn[OTHERS]["choices"]).values()
+    )
+    notice, chosen, _ = page.parting.joined(id, [other])
+    assert "“mine + other”, 12 rows" in said(notice) and len(services.datasets.rows(chosen["value"])) == 12
+    notice, chosen, _ = page.parting.parted(id, 25, "percent", 1)
+    assert "6 rows" in said(notice) and "2 rows" in said(notice) and len(services.datasets.rows(chosen["value"])) == 6
+    assert "5 rows" in said(page.parting.parted(id, 5, "rows", 1)[0])
+    assert "leaves one of the two sets empty" in said(page.parting.parted(id, None, "rows", None)[0])
+    assert "Choose above which" in said(page.parting.joined(id, [])[0])
+    assert len(services.datasets.rows(id)) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Sets made of sets on the Data page: one with others joined to it, or its rows parted in two. The sets that they are made of stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from core.data.sets import working
+from core.data.sets.info import DatasetInfo
+from core.errors import GarageError
+from webui.kit import format, samples
+from webui.kit.html import notice, tag
+from webui.kit.live import SET_WORK, Update, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+PERCENT, ROWS = "percent", "rows"
+
+
+class Parting:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        with (
+            gr.Column(visible=False, elem_classes="lg-card") as self.column,
+            gr.Accordion(w.t("data_page.parting"), open=False, elem_id="data-parting", elem_classes="lg-fold"),
+        ):
+            gr.HTML(tag("p", w.t("data_page.parting_info")))
+            self.others = gr.CheckboxGroup([], **w.named("data_page.others", "data-others"))
+            self.join = gr.Button(w.t("data_page.join"), size="sm", elem_id="data-join")
+            with gr.Row(elem_classes="lg-tight"):
+                self.held = gr.Number(10, **w.named("data_page.held", "data-held"))
+                units = [(w.t(f"data_page.held_{unit}"), unit) for unit in (PERCENT, ROWS)]
+                self.unit = gr.Radio(units, value=PERCENT, **w.named("data_page.held_unit", "data-held-unit"))
+                self.seed = gr.Number(42, precision=0, **w.named("data_page.seed", "data-seed"))
+            self.split = gr.Button(w.t("data_page.split"), size="sm", elem_id="data-split")
+
+    def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+        done = [notice_, chosen, self.others]
+        redraw(self.join.click(self.joined, [chosen, self.others], done, **SET_WORK))
+        redraw(self.split.click(self.parted, [chosen, self.held, self.unit, self.seed], done, **SET_WORK))
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.column, self.others]
+
+    def drawn(self, id: str, sets: Sequence[tuple[str, str]]) -> list[Update]:
+        """Outputs: outputs. sets: (what is read, id) of all."""
+        others = [(said.split("\n")[0], other) for said, other in sets if other != id]
+        return [gr.update(visible=True), gr.update(choices=others)]
+
+    def joined(self, id: Any, others: Any) -> list[Any]:
+        """Inputs: sets, others. Outputs: notice, sets, others."""
+        if not isinstance(others, list) or not others:
+            return [shown(notice(self.w.t("data_page.join_nothing"))), gr.skip(), gr.skip()]
+
+        def make() -> list[DatasetInfo]:
+            names = [samples.title(self.services.datasets.get(each), self.w) for each in (id, *others)]
+            name = self.w.t("data_page.and").join(names)
+            return [working.joined(self.services.datasets, [id, *others], name, self.services.workspace.cache / "sets")]
+
+        return self._made(make)
+
+    def parted(self, id: Any, held: Any, unit: Any, seed: Any) -> list[Any]:
+        """Inputs: sets, held, unit, seed. Outputs: notice, sets, others."""
+
+        def make() -> list[DatasetInfo]:
+            store = self.services.datasets
+            name = samples.title(store.get(id), self.w)
+            names = self.w.t("data_page.split_most", name=name), self.w.t("data_page.split_held", name=name)
+            wanted = (held or 0) / 100 if unit == PERCENT else int(held or 0)
+            return list(working.split(store, id, wanted, int(seed or 0), names, self.services.workspace.cache / "sets"))
+
+        return self._made(make)
+
+    def _made(self, make: Callable[[], list[DatasetInfo]]) -> list[Any]:
+        w = self.w
+        try:
+            made = make()
+        except GarageError as error:
+            return [shown(notice(w.of(error.message))), gr.skip(), gr.skip()]
+        named = [w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in made]
+        said = notice(w.t("data_page.made", sets=w.t("data_page.and").join(named)), "ok")
+        known = [(info.name, info.id) for info in self.services.datasets.list()]  # drawn anew right after this
+        return [shown(said), gr.update(choices=known, value=made[0].id), gr.update(value=[])]
