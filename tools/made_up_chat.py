@@ -1,4 +1,4 @@
-"""A chat of two friends as WhatsApp exports it, made up: the same every time, for docs/my-chats.md and its pictures.
+"""A chat of two friends as WhatsApp exports it, made up: the same every time, for docs/guide/my-chats.md and its pictures.
 
     python -m tools.made_up_chat chat.txt [MESSAGES]
 

@@ -127,7 +127,7 @@ def the_shelf(chrome: Browser, folder: Path) -> None:
 
 
 def a_chat(chrome: Browser, app: kit.App, folder: Path) -> None:
-    """As docs/my-chats.md tells it, in each language."""
+    """As docs/guide/my-chats.md tells it, in each language."""
     file = folder / "WhatsApp Chat with Maria.txt"
     file.write_text("\n".join(made_up(4000)), "utf-8")
     for language, ending in (("en", ""), ("zh", ".zh")):

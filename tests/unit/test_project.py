@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
@@ -19,6 +20,13 @@ from core.runs.cards import model_card
 from core.runs.run_json import RunFacts
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub writes them: small letters, no marks, hyphens between words."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", each).lower()).strip().replace(" ", "-") for each in headings}
 
 
 def test_the_licence_is_apache_2_in_full() -> None:
@@ -77,15 +85,27 @@ def test_hooks_clone_nothing() -> None:
 
 
 def test_the_pages_for_contributors_link_to_files_that_are_there() -> None:
-    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")]
-    assert len(pages) > 8
-    broken = [
-        f"{page.name}: {target}"
-        for page in pages
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
-        if "://" not in target and not (page.parent / target).exists()
-    ]
-    assert broken == []
+    """And to headings that are there, by the anchors that GitHub makes of them."""
+    broken, anchored = [], 0
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+            file = page.parent / target if target else page
+            if "://" in target:
+                continue
+            if not file.exists() or (anchor and anchor not in anchors(file)):
+                broken.append(f"{page.name}: {target}#{anchor}")
+            anchored += bool(anchor)
+    assert broken == [] and anchored > 15
+
+
+def test_every_page_of_the_guide_is_in_its_contents_and_its_chinese_twin_has_the_same_parts() -> None:
+    guide = PROJECT / "docs" / "guide"
+    contents = set(re.findall(r"\]\(([\w.-]+\.md)\)", (guide / "README.md").read_text("utf-8")))
+    assert contents == {page.name for page in guide.glob("*.md")} - {"README.md"} and len(contents) > 12
+    shape = [re.compile(each, re.MULTILINE) for each in (r"^#+ ", r"^\| *:?-", r"^!\[", r"^```")]
+    for twin in guide.glob("*.zh.md"):
+        chinese, english = (page.read_text("utf-8") for page in (twin, guide / twin.name.replace(".zh", "")))
+        assert [len(each.findall(chinese)) for each in shape] == [len(each.findall(english)) for each in shape], twin.name
 
 
 def test_no_line_of_text_is_stored_with_a_carriage_return() -> None:
@@ -105,7 +125,7 @@ def test_what_code_names_as_its_source_is_in_the_repository() -> None:
         if file.suffix not in (".py", ".yaml") or ".cache" in file.parts:
             continue
         said = file.read_text("utf-8")
-        for page, section in re.findall(r"(docs/[\w-]+\.md)(?:, (?:section )?(\d(?:\.\d)?))?", said):
+        for page, section in re.findall(r"(docs/[\w/.-]+\.md)(?:, (?:section )?(\d(?:\.\d)?))?", said):
             named += 1
             assert (PROJECT / page).is_file(), f"{file.name} names {page}"
             headings = re.findall(r"^#+ (\d(?:\.\d)?)\b", (PROJECT / page).read_text("utf-8"), re.MULTILINE)
@@ -114,10 +134,9 @@ def test_what_code_names_as_its_source_is_in_the_repository() -> None:
 
 
 def test_pages_name_no_module_and_no_folder_that_is_not_there() -> None:
-    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")]
     named = [
         (page.name, path)
-        for page in pages
+        for page in PAGES
         for path in re.findall(r"`((?:core|webui|presets|tests|benchmarks|tools)/[\w./]+)`", page.read_text("utf-8"))
     ]
     assert len(named) > 60
