@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from core.messages import LANGUAGES
 from webui.kit import hardware
-from webui.kit.html import tag
+from webui.kit.html import Html, join, tag
 from webui.kit.live import AT_ONCE, TICK_S, LivePart, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
@@ -19,9 +19,11 @@ from webui.pages.chat import ChatPage
 from webui.pages.data import DataPage
 from webui.pages.runs import RunsPage
 from webui.pages.settings import SettingsPage
+from webui.pages.shortcuts import shortcuts
 from webui.pages.train import TrainPage
 from webui.run import card
 from webui.run.chart import uplot_head
+from webui.run.signal import signal
 from webui.server.door import Door, Doorkeeper
 from webui.server.gradio import behind, errors_to_log, half_characters, no_fetching, one_app, skips_for_nothing
 from webui.server.guard import Guard
@@ -30,6 +32,7 @@ from webui.server.reach import Reach
 from webui.server.script import quick_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services
+from webui.state.snapshot import Snapshot
 
 LARGEST_UPLOAD = "2gb"
 NAMES = {"en": "English", "zh": "中文"}
@@ -74,9 +77,9 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     settings, data = SettingsPage(services, w), DataPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
-        status = gr.HTML(card.headline(services.snapshots.now().shown, w), elem_id="header-status")
+        status = gr.HTML(headline(services.snapshots.now(), w), elem_id="header-status")
         chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
-        gr.HTML(language_link(w), elem_id="language")
+        gr.HTML(language_link(w) + shortcuts(w), elem_id="language")
     unwritable, left = WriteNotice(services, w), LeftRuns(services, w)
     unwritable.build()
     left.build()
@@ -92,7 +95,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
             settings.build()
     header = [
-        LivePart(status, lambda look: gr.update(value=card.headline(look.snapshot.shown, w))),
+        LivePart(status, lambda look: gr.update(value=headline(look.snapshot, w))),
         LivePart(chip, lambda look: gr.update(value=hardware.chip(services.monitor.newest(), w))),
     ]
     pulse = Poller(
@@ -123,6 +126,10 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         )
     ).then(None, js=SEE_WAY_OUT)  # fmt: skip
     pulse.wire(demo, gr.Timer(TICK_S))
+
+
+def headline(snapshot: Snapshot, w: Wording) -> Html:
+    return join([card.headline(snapshot.shown, w), signal(snapshot, w)])
 
 
 def scripts(*names: str) -> str:
@@ -167,7 +174,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "theme": theme(),
         "css": styles(),
-        "head": HTML_LANG + uplot_head() + scripts("folds.js", "form.js", "duel.js"),
+        "head": HTML_LANG + uplot_head() + scripts("folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

@@ -159,8 +159,34 @@ def test_start_says_what_is_missing_and_a_file_that_is_no_data_is_refused(chrome
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.expect(page.locator("#file-notice")).to_be_hidden()
     a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page, tmp_path)
+    keys_lead_through_the_page_and_a_sheet_lists_them(page)
     watch.check()
     page.context.close()
+
+
+def keys_lead_through_the_page_and_a_sheet_lists_them(page: Page) -> None:
+    page.keyboard.press("?")
+    sheet = page.locator("#shortcuts-sheet")
+    kit.expect(sheet).to_be_visible()
+    assert kit.violations(page) == []
+    page.keyboard.press("4")  # not under an open sheet
+    page.keyboard.press("Escape")
+    kit.expect(sheet).to_be_hidden()
+    page.keyboard.press("m")
+    kit.expect(page.locator("#chat-message textarea")).to_be_focused()
+    page.keyboard.type("5?")
+    kit.expect(page.locator("#chat-message textarea")).to_have_value("5?")
+    page.locator("#shortcuts-open").click()
+    sheet.locator("#shortcuts-on").uncheck()
+    page.locator("#shortcuts-close").click()
+    page.keyboard.press("1")
+    kit.expect(page.locator("#chat-message")).to_be_visible()
+    page.locator("#shortcuts-open").click()
+    sheet.locator("#shortcuts-on").check()
+    page.locator("#shortcuts-close").click()
+    page.keyboard.press("1")
+    page.keyboard.press("/")
+    kit.expect(page.locator("#shelf-words").locator("input, textarea")).to_be_focused()
 
 
 def a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page: Page, tmp_path: Path) -> None:
@@ -187,6 +213,7 @@ def test_every_page_and_a_reload_show_the_same_run_live(chrome: Browser, app: ki
         kit.expect(first.locator("#stop")).to_have_text("Stop and save")
         kit.expect(first.locator("#form-column")).to_be_hidden()
         wait_until(lambda: "step 20" in curve(first))
+        kit.expect(first).to_have_title("20 % – live one · LoRA Garage")
         second, _ = kit.open_page(chrome, app, "/?lang=zh", viewport=kit.PHONE)
         kit.expect(second.locator("#run-card")).to_contain_text("live one")
         run.train(15)
@@ -203,6 +230,7 @@ def test_every_page_and_a_reload_show_the_same_run_live(chrome: Browser, app: ki
         kit.expect(first.locator("#stop")).to_be_hidden()
         kit.expect(first.locator("#form-column")).to_be_visible()
         kit.expect(second.locator("#run-card")).to_contain_text("第 35 步停止")
+        kit.expect(second).to_have_title("已停止 – live one · LoRA Garage")
         watch.check()
         first.context.close()
         second.context.close()
@@ -214,6 +242,7 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
     with ScriptedRun(workspace, "pause me") as run:
         run.to(State.RUNNING).train(5)
         page, watch = kit.open_page(chrome, app)
+        asks_for_notifications(page)
         kit.expect(page.locator("#resume")).to_be_hidden()
         page.locator("#pause").click()
         wait_until(lambda: run.run.asked() == "pause", 10)
@@ -225,12 +254,28 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
     kit.expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
     kit.expect(page.locator("#resume")).to_be_visible()
     kit.expect(page.locator("#pause")).to_be_hidden()
+    kit.expect(page).to_have_title("Paused – pause me · LoRA Garage")
+    assert page.evaluate("[told.length, asked]") == [1, 1] and "Paused – pause me: Paused at step 5." in page.evaluate("told[0]")
     assert kit.violations(page) == []
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
     kit.expect(page.locator("#details-resume")).to_be_visible()
     watch.check()
     page.context.close()
+
+
+def asks_for_notifications(page: Page) -> None:
+    """Of a browser that would show them while another window is in front; it is asked when the switch is moved, not before."""
+    page.evaluate("""() => {
+        window.told = []; window.asked = 0; document.hasFocus = () => false;
+        window.Notification = class { constructor(title, { body }) { told.push(`${title}: ${body}`); } };
+        Notification.permission = "default";
+        Notification.requestPermission = async () => { asked++; Notification.permission = "granted"; };
+    }""")
+    box = page.get_by_role("checkbox", name="Notify me when a run ends")
+    assert page.evaluate("asked") == 0
+    box.check()
+    kit.expect(box).to_be_checked()
 
 
 def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_chose(

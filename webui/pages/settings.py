@@ -16,6 +16,7 @@ from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory
+from webui.run.signal import notify_switch
 from webui.server.language import PATHS
 from webui.shelf.disk import DiskCard
 from webui.state.services import Services
@@ -47,7 +48,7 @@ class SettingsPage:
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.language")))
-                    gr.HTML(self._languages(), elem_id="languages")
+                    gr.HTML(self._languages() + notify_switch(w), elem_id="languages")
                 self.automation.build()
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.presets")))

@@ -85,9 +85,13 @@ def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
     return "", None
 
 
+def ended_with(status: Status, w: Wording) -> str:
+    return w.of(status.message) or w.t(f"train_page.ended_{status.state.value}")
+
+
 def _over(view: RunView, w: Wording) -> list[Html]:
     status, row = view.row.status, view.row
-    said = w.of(status.message) or w.t(f"train_page.ended_{status.state.value}")
+    said = ended_with(status, w)
     tone = TONES.get(status.state, "plain")
     lines = [tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, said)]
     if status.advice:

@@ -15,6 +15,7 @@ from webui.run import card
 from webui.run.chart import live_chart
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
+from webui.run.signal import notify_switch
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
@@ -37,6 +38,7 @@ class RunColumn:
                 self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
                 self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
                 self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
+            self.notify = gr.HTML(notify_switch(w), visible=False, elem_id="run-notify")
             with gr.Row(visible=False, elem_id="run-actions") as self.actions:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
                 self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
@@ -59,6 +61,7 @@ class RunColumn:
             LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.snapshot) is not None)),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
+            LivePart(self.notify, lambda look: gr.update(visible=look.snapshot.busy is not None)),
             LivePart(self.actions, lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat))),
             LivePart(self.take_out, self._take_out_button),
             LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),

@@ -230,15 +230,16 @@ def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, lan
     from core.chat.client import ChatClient
     from core.export.exports import Exports
     from webui.run import card
+    from webui.run.signal import signal
     from webui.state.snapshot import Snapshots
 
     run = make_run(workspace, "<script>x</script>")
     status = Status(state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=msg("run.completed", step=3))
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     runs = Runs(workspace)
-    shown = Snapshots(runs, ChatClient(workspace), Exports(workspace)).now().shown
-    w = Wording(language)
-    for part in (card.card(shown, w), card.settings(shown, w), card.story(shown, w), card.headline(shown, w)):
+    now = Snapshots(runs, ChatClient(workspace), Exports(workspace)).now()
+    w, shown = Wording(language), now.shown
+    for part in (card.card(shown, w), card.settings(shown, w), card.story(shown, w), card.headline(shown, w), signal(now, w)):
         assert "<script>" not in part and "train_page." not in part and "state." not in part
 
 

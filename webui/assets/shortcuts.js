@@ -1,0 +1,46 @@
+// Keys that act on the page, and the sheet that lists them (pages/shortcuts.py). Never while somebody types, nor over an open sheet.
+(() => {
+  const OFF = "loraGarageKeysOff", TABS = ["train", "chat", "data", "runs", "settings"];
+  const SEARCHES = "input[type=search], #shelf-words :is(input, textarea), #settings-search :is(input, textarea), #data-search :is(input, textarea)";
+  const $ = (where) => document.querySelector(where);
+  const isOff = () => { try { return OFF in localStorage; } catch { return false; } };
+  const tab = (name) => $(`#tab-${name}-button`)?.click();
+  const seen = (where) => [...document.querySelectorAll(where)].find((found) => found.offsetParent);
+  // A tab's parts are drawn a moment after it is chosen.
+  const focus = (where, times = 60) => { const found = seen(where); if (found) found.focus(); else if (times) requestAnimationFrame(() => focus(where, times - 1)); };
+
+  function toggle() {
+    const sheet = $("#shortcuts-sheet");
+    if (sheet.open) return sheet.close();
+    $("#shortcuts-on").checked = !isOff();
+    sheet.showModal();
+  }
+  function search() {
+    if (!seen(SEARCHES) && $("#step-model")?.offsetParent) $("#step-model > button")?.click();
+    focus(SEARCHES);
+  }
+  const acts = {
+    "?": toggle,
+    "/": search,
+    s: () => { tab("train"); focus("#start"); },
+    m: () => { tab("chat"); focus("#chat-message textarea"); },
+  };
+  TABS.forEach((name, i) => { acts[i + 1] = () => { if (!seen("#duel-left")) tab(name); }; }); // in a duel they judge (duel.js)
+
+  document.addEventListener("keydown", (event) => {
+    const isTyped = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea, select, [contenteditable]");
+    const act = acts[event.key.toLowerCase()];
+    if (!act || isTyped || isOff() || event.isComposing || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (document.querySelector("dialog[open]") && event.key !== "?") return;
+    event.preventDefault();
+    act();
+  });
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("#shortcuts-open")) toggle();
+    else if (event.target.closest?.("#shortcuts-close") || event.target.id === "shortcuts-sheet") $("#shortcuts-sheet").close();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.id !== "shortcuts-on") return;
+    try { if (event.target.checked) localStorage.removeItem(OFF); else localStorage[OFF] = ""; } catch { /* a browser that keeps nothing */ }
+  });
+})();

@@ -1,0 +1,29 @@
+"""The keyboard's shortcuts: a button in the header, and the sheet that it opens. What the keys do: assets/shortcuts.js."""
+
+from __future__ import annotations
+
+from webui.kit.html import Html, join, tag
+from webui.kit.wording import Wording
+
+PAGES = ("train", "chat", "data", "runs", "settings")
+
+
+def shortcuts(w: Wording) -> Html:
+    keys = [
+        ("?", w.t("shortcuts.sheet")),
+        *((str(number), w.t(f"page.{page}")) for number, page in enumerate(PAGES, 1)),
+        ("/", w.t("shortcuts.search")),
+        ("S", w.t("shortcuts.start")),
+        ("M", w.t("shortcuts.message")),
+        ("Enter", w.t("shortcuts.send")),
+        ("1 – 4", w.t("shortcuts.vote")),
+        ("Esc", w.t("shortcuts.escape")),
+    ]
+    rows = join(join([tag("dt", tag("kbd", key)), tag("dd", said)]) for key, said in keys)
+    # WCAG 2.1.4: keys without Ctrl can be switched off, for whoever speaks to this PC or rests a hand on it.
+    switch = tag("label", tag("input", type="checkbox", id="shortcuts-on"), w.t("shortcuts.enabled"))
+    close = tag("button", w.t("shortcuts.close"), type="button", class_="lg-small", id="shortcuts-close")
+    title = tag("h2", w.t("shortcuts.open"), id="shortcuts-title")
+    sheet = tag("dialog", title, tag("dl", rows), switch, close, id="shortcuts-sheet", aria_labelledby="shortcuts-title")
+    named = {"aria_label": w.t("shortcuts.open"), "title": w.t("shortcuts.open"), "aria_haspopup": "dialog"}
+    return join([tag("button", "?", type="button", class_="lg-small", id="shortcuts-open", **named), sheet])

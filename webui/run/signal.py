@@ -1,0 +1,43 @@
+"""What a run does, for whoever looks at another tab: hidden parts of the header that assets/signal.js turns into the tab's title, its
+picture, and a notification where this browser was asked for one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.runs.states import BUSY, State
+from webui.kit.html import Html, join, tag
+from webui.kit.wording import Wording
+from webui.run.card import TONES, ended_with
+from webui.state.snapshot import RunRow, Snapshot
+
+
+def signal(snapshot: Snapshot, w: Wording) -> Html:
+    """Two parts: the run at work, and the one that ended last (another one may have begun since)."""
+    over = [row for row in snapshot.rows if row.status.state not in BUSY]
+    busy, last = snapshot.busy, max(over, key=lambda row: row.status.since, default=None)
+    told: list[dict[str, Any]] = [{}, {}]
+    if busy:
+        steps = busy.status.total_steps if busy.status.state == State.RUNNING else 0
+        percent = round(100 * min(1.0, busy.status.step / steps)) if steps else 0
+        told[0] = {"data_title": _title(busy, w, f"{percent} %" if steps else ""), "data_percent": percent, "data_run": busy.id}
+    if last:
+        told[1] = {"data_title": _title(last, w), "data_tone": TONES.get(last.status.state, "plain"), "data_run": last.id}
+        told[1]["data_said"] = ended_with(last.status, w)
+    return join(
+        tag("span", hidden=True, class_=f"lg-{name}", **each) for name, each in zip(("at-work", "ended"), told, strict=True)
+    )
+
+
+def _title(row: RunRow, w: Wording, percent: str = "") -> str:
+    """ "62 % – Pirate answers", "Paused – Pirate answers" """
+    said = w.t("run_signal.title", state=percent or w.t(f"state.{row.status.state.value}"), name=row.name)
+    return said[:1].upper() + said[1:]
+
+
+def notify_switch(w: Wording) -> Html:
+    """Asks the browser for leave when it is switched on, and never by itself."""
+    words = {f"data_{name}": w.t(f"run_signal.{name}") for name in ("blocked", "not_here")}
+    box = tag("label", tag("input", type="checkbox"), w.t("run_signal.notify"))
+    return tag("div", box, tag("small", class_="lg-quiet", role="status"), class_="lg-notify", **words)
