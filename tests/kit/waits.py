@@ -6,10 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 # How many times as long as elsewhere what has a limit may take: under Wine Python takes 10 to 100 s to read torch (tests/windows).
 PATIENCE = float(os.environ.get("LORA_GARAGE_TEST_PATIENCE", "1"))

@@ -78,6 +78,7 @@ def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(place: Place, und
     assert adapter_of(run) == adapter_of(undisturbed)
 
 
+@pytest.mark.full
 def test_a_killed_worker_goes_on_to_the_same_adapter(place: Place, undisturbed: RunFolder, ends: list) -> None:
     ends.append(place.begin("train", place.recipe("Killed", STEPS)))
     run = place.at_step("Killed", 25)
@@ -89,6 +90,7 @@ def test_a_killed_worker_goes_on_to_the_same_adapter(place: Place, undisturbed: 
     assert adapter_of(run) == adapter_of(undisturbed)
 
 
+@pytest.mark.full
 def test_a_run_outlives_the_command_that_started_it(place: Place, ends: list) -> None:
     ends.append(place.begin("train", place.recipe("Alone", 4 * STEPS)))
     run = place.at_step("Alone", 3)
@@ -131,9 +133,8 @@ def test_closing_the_console_of_the_app_leaves_its_training_alive(place: Place, 
     wait_for(lambda: place.state(run) == State.PAUSED)
 
 
-@pytest.mark.parametrize(
-    "kind", ["ollama", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("adapter", "merged", "gguf"))]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["ollama", "adapter", "merged", "gguf"])
 def test_an_export_has_no_carriage_return_in_what_others_read(kind: str, place: Place, undisturbed: RunFolder) -> None:
     """W6: Ollama sends what stands inside TEMPLATE to the model as it is."""
     done = place.command("export", undisturbed.id, "--to", kind, "--json")
