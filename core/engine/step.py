@@ -23,8 +23,8 @@ from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute, States, random_states, set_random_states
 from core.engine.loss import Head, summed_loss, token_losses
-from core.engine.offload import Offload
 from core.engine.out_of_memory import Retreat
+from core.engine.variants.offload import Offload
 from core.engine.variants.preference import TOLD, Preference, log_probabilities
 from core.recipe import Recipe
 
@@ -154,27 +154,33 @@ class Step:
         optimizers.set_learning_rate(self.optimizer, learning_rate)
         self.computing = max(parts, key=self.tokens)
         batches = [self.batch(rows) for rows in parts]
+        self.told()
+        loss_sum = self.summed(parts, batches, check)
+        grad_norm = float(self.clip())
+        learned = sum(batch.targets.numel() for batch in batches)
+        loss = float(loss_sum) / self.whole(batches)[0]
+        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
+        is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
+        return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
+
+    def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
+        """`backward` of all of a step; what it is at stands in `computing`."""
 
         def entering(number: int) -> None:
             check()
             self.computing = parts[number]
 
-        self.told()
-        loss_sum = self.backward(batches, entering)
-        grad_norm = float(self.clip())
-        learned = sum(batch.targets.numel() for batch in batches)
-        loss = float(loss_sum) / self._counted(batches)
-        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
-        is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
-        return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
+        return self.backward(batches, entering)
 
     def backward(
-        self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True
-    ) -> torch.Tensor:
+        self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True,
+        whole: tuple[float, float] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Forward and backward of every micro-batch, weighted by its learned tokens, or pairs. Returns the summed loss, a scalar without
-        gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0."""
-        counted, share = self._counted(batches), self.preference.sft_share(batches) if self.preference else 0.0
-        loss_sum = torch.zeros((), device=batches[0].input_ids.device)
+        gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0. whole: of the
+        step that batches are a part of."""
+        counted, share = whole or self.whole(batches)
+        loss_sum = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
             entering(number)
             with self._offload or nullcontext():
@@ -183,11 +189,11 @@ class Step:
             loss_sum += loss.detach()
         return loss_sum
 
-    def _counted(self, batches: Sequence[Batch]) -> int:
-        """What a loss is the mean over."""
+    def whole(self, batches: Sequence[Batch]) -> tuple[float, float]:
+        """Of a step: what its loss is the mean over, and of pairs the share of sft in it."""
         if self.preference:
-            return sum(len(batch.examples) // 2 for batch in batches)
-        return max(1, sum(batch.targets.numel() for batch in batches))
+            return sum(len(batch.examples) // 2 for batch in batches), self.preference.sft_share(batches)
+        return max(1, sum(batch.targets.numel() for batch in batches)), 0.0
 
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
         assert self.preference

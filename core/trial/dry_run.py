@@ -314,8 +314,8 @@ def _offload(tuned: Any) -> AbstractContextManager[Any]:
 
 
 def _put_aside(tensor: torch.Tensor) -> Any:
-    """As core/engine/offload: what is large leaves the card and comes back as a new tensor."""
-    from core.engine.offload import SMALLEST_BYTES
+    """As core/engine/variants/offload: what is large leaves the card and comes back as a new tensor."""
+    from core.engine.variants.offload import SMALLEST_BYTES
 
     if tensor.numel() * tensor.element_size() < SMALLEST_BYTES or isinstance(tensor, torch.nn.Parameter):
         return tensor

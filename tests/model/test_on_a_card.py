@@ -92,7 +92,7 @@ def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(starte
 
     from core.engine.batches import collate
     from core.engine.loss import summed_loss
-    from core.engine.offload import Offload
+    from core.engine.variants.offload import Offload
 
     tuned = adapted(starter_folder)
     batch = collate(examples * 8, 0, next(tuned.parameters()).device)

@@ -13,10 +13,11 @@ import torch
 from core.advice import plan
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, grouped, split
-from core.engine import adapter, device, offload
+from core.engine import adapter, device
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.step import stop_inside_layers
+from core.engine.variants import offload
 from core.messages import Message, msg
 from core.recipe import Adapter, Recipe
 from core.runs.run_json import RunFacts

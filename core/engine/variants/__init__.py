@@ -1,5 +1,5 @@
-"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), another library's loss (Liger), pairs of
-answers that are compared (preference). Torch.
+"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), what lies in RAM meanwhile (offload), another
+library's loss (Liger), pairs of answers that are compared (preference). Torch.
 
 Imports: as core.engine. A first reading of a step needs none of them.
 """
