@@ -8,7 +8,7 @@ plan needs; every optimizer with LoRA and QLoRA, paused and gone on with; a mode
 before RTX 30); chat; exports; the tests marked gpu; the engine's benchmarks. Each part is kept in the folder as it ends, so that
 what broke off goes on where it was; a failed part is tried again. Delete the folder to begin anew; another card or version does too.
 
-The report names no person and no path. Exit status: 0 all is well, 1 a part failed, 2 there is no card: nothing here stands for a
+The report, printed at the end too, names no person and no path. Exit status: 0 all is well, 1 a part failed, 2 there is no card: nothing here stands for a
 card that was not there.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import json
 import os
 import platform
@@ -319,6 +320,7 @@ def go_through(hour: Hour, parts: dict[str, Part], of: str) -> int:
         files.replace(hour.folder / "report.md", report(of, {each: done[each] for each in parts if each in done}))
         print(f"{title}: {done[title]['how']}, {done[title]['seconds']:.0f} s", flush=True)
     failed = [title for title in parts if done[title]["how"] == FAILED]
+    print((hour.folder / "report.md").read_text("utf-8"))
     print(f"{hour.folder / 'report.md'}: " + (f"failed: {', '.join(failed)}" if failed else "all is well"))
     return 1 if failed else 0
 
@@ -377,6 +379,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--with-peers", action="store_true", help="also TRL and LLaMA-Factory, installed from PyPI (gigabytes)")
     given = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model's answers and a folder's name may not be of the code page
     nvidia = gpu.probe()
     if not nvidia.cards:
         print(

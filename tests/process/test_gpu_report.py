@@ -49,7 +49,7 @@ def test_a_run_that_is_paused_and_gone_on_with_has_the_losses_of_the_undisturbed
     assert [Runs(hour.space).status(run).state for run in Runs(hour.space).folders()] == [State.COMPLETED] * 2
 
 
-def test_what_broke_off_goes_on_and_what_failed_is_tried_again(tmp_path: Path) -> None:
+def test_what_broke_off_goes_on_and_what_failed_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done: list[str] = []
     broken = [KeyboardInterrupt(), NotWell("no"), ValueError("boom")]
 
@@ -73,6 +73,7 @@ def test_what_broke_off_goes_on_and_what_failed_is_tried_again(tmp_path: Path) -
     assert go_through(Hour(tmp_path), parts, "this card") == 1
     assert go_through(Hour(tmp_path), parts, "this card") == 1
     assert "ValueError: boom" in (tmp_path / "report.md").read_text("utf-8")
+    assert "ValueError: boom" in capsys.readouterr().out, "the report is printed too"
     assert go_through(Hour(tmp_path), parts, "this card") == 0, "what has nothing to do here is no failure"
     assert done == ["first"] + ["second"] * 4
     go_through(Hour(tmp_path), {"one": first}, "another card")
