@@ -44,7 +44,7 @@ from core.advice.warnings import warnings
 from core.memory.arithmetic import Estimate
 from core.messages import msg
 from core.models.known import KnownModel, known_models
-from core.recipe import Recipe
+from core.recipe import USUAL_BETA, Recipe
 
 
 def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
@@ -65,7 +65,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     return Advice(
         recipe=filled,
         verdict=verdict,
-        reasons=(*ground, Reason(field="verdict", text=why), *reasons),
+        reasons=(*ground, Reason(field="verdict", text=why), *reasons, *_of_pairs(filled)),
         alternatives=others,
         documented=documented(case, filled),
         estimate=case.estimate(filled),
@@ -119,6 +119,15 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
         reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
     # What nobody decides (max_steps) is written out too: a filled recipe has no holes.
     return with_settings(draft, **values_of(draft)), sorted(reasons, key=lambda reason: list(SETTINGS).index(reason.field))
+
+
+def _of_pairs(filled: Recipe) -> list[Reason]:
+    """Of what only preference training has."""
+    train = filled.train
+    if not train.compares:
+        return []
+    usual = msg(f"advise.beta_{train.objective}", beta=USUAL_BETA[train.objective])
+    return [Reason(field="beta", text=msg("advise.chosen") if train.beta else usual)]
 
 
 def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternative, ...]:

@@ -43,8 +43,8 @@ MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
 MOST_CHARACTERS = 4_000_000  # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
 KEPT_PREVIEWS = 4
-
 MOST_BINS = 24
+FIRST_ROWS = 20
 
 Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
 
@@ -226,6 +226,11 @@ class Preview:
         """Which rows say what an earlier one says; None where there are too many to read them all for that."""
         examples, rows = (example for _, example in self.rows), len(self.rows)
         return Repeats.of(examples, near=rows <= MOST_COMPARED_NEARLY) if rows <= MOST_COMPARED else None
+
+    @cached_property
+    def has_pairs(self) -> bool:
+        """Whether rows have a worse answer beside the better one, as far as the first ones tell."""
+        return any(self.rows[i][1].rejected for i in range(min(FIRST_ROWS, len(self.rows))))
 
     def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Message | None:
         """Why training must not be started: nothing would be learned. An estimate refuses nothing."""

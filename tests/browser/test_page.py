@@ -66,7 +66,7 @@ def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, app: kit.App,
 
 def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.App, workspace: Workspace, full: bool):
     ended(workspace, "whole", 60)
-    with ScriptedRun(workspace, "海盗 <b>x</b>") as broken:
+    with ScriptedRun(workspace, "海盗 <b>x</b>", train={"objective": "dpo", "beta": 0.1}) as broken:
         broken.to(State.RUNNING).train(30, nonfinite_at=30)
         broken.to(State.FAILED, msg("run.not_finite", step=30, loss="nan", grad_norm="inf"), msg("advice.not_finite"))
     (broken.run.path / "train.log").write_text("Traceback <script>alert(1)</script>\n", "utf-8")
@@ -75,6 +75,10 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     kit.expect(card).to_contain_text("海盗 <b>x</b>")
     kit.expect(card).to_contain_text("What to try:")
     kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("not a number any more at step 30")
+    kit.expect(card).to_contain_text("DPO")
+    kit.expect(page.locator("#live-chart .lc-small:not([hidden])")).to_have_count(7)  # three of pairs beside those of every run
+    said = page.locator("#live-chart .lc-small", has_text="Log-probability").locator(".lc-box").get_attribute("aria-label") or ""
+    assert "better -31.2" in said and "worse -43" in said and "At step 29" in said
     kit.unfold(page, "#run-settings-fold")
     kit.unfold(page, "#run-story-fold")
     card.locator("summary").click()

@@ -5,6 +5,7 @@ Cards are a fake driver library under the real pynvml. The device is held meanwh
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from itertools import product
@@ -153,7 +154,7 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     page.context.close()
 
 
-def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app: kit.App):
+def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app: kit.App, tmp_path: Path):
     page, watch = kit.open_page(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
@@ -179,6 +180,21 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(reasons).to_have_attribute("open", "")  # seen: the plan was drawn anew and folded itself while it was read
     page.locator("#reset-settings").click()
     kit.expect(seed).to_have_value("42")
+    of_pairs = {name: page.locator(f"#setting-{name}") for name in ("objective", "beta", "loss_type", "simpo_gamma")}
+    for setting in of_pairs.values():  # these rows have one answer each
+        kit.expect(setting).to_be_hidden()
+    rows = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No idea."} for i in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "pairs.jsonl")
+    kit.expect(of_pairs["objective"].locator("input")).to_have_value("SFT: learn the answers")
+    kit.expect(of_pairs["beta"]).to_be_hidden()
+    of_pairs["objective"].locator("input").click()
+    page.get_by_role("option").filter(has_text="DPO").click()
+    kit.expect(of_pairs["beta"].locator("input, textarea")).to_have_value("0.1")
+    kit.expect(of_pairs["loss_type"]).to_be_visible()
+    kit.expect(of_pairs["simpo_gamma"]).to_be_hidden()
+    kit.expect(page.locator("#plan-card")).to_contain_text("Only 30 pairs")
+    kit.expect(page.locator("#plan-more")).to_contain_text("as in the paper")
     watch.check()
     page.context.close()
 

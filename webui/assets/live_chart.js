@@ -6,6 +6,8 @@ const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4,
 const MOST_HELD = 6000; // then the curves are asked for again, thinned
 const GIB = 2 ** 30, NARROW = 720; // px
 const SMALL = { rate: 'x', norm: 'x', speed: 'x', memory: 'mx' }; // each with the column of its steps
+const PAIRS = { accuracy: ['accuracy'], margin: ['margin'], logps: ['chosen', 'rejected'] }; // each with its lines: p_ training, q_ kept apart
+const OF_PAIRS = ['x', '_accuracy', '_margin', '_chosen', '_rejected'].flatMap(name => [`p${name}`, `q${name}`]);
 const LINES = { step: '', loss: 'lc-raw', smoothed: 'lc-smooth', eval: 'lc-dashed' }; // the legend, in the order of table()
 const POINTER = type => type === 'mousemove' || type === 'mouseleave'; // what the charts tell each other; zoom is `zoom`
 const group = `lc${Math.random()}`;
@@ -16,7 +18,7 @@ let film = null; // {run, step} that the film beside it shows
 let run = '', cursor = null, busy = false, dark, saidAt = 0, timer = 0, asked;
 
 function nothing() {
-  return { x: [], y: [], s: [], rate: [], norm: [], speed: [], ex: [], ey: [], mx: [], memory: [], bx: [] };
+  return { x: [], y: [], s: [], rate: [], norm: [], speed: [], ex: [], ey: [], mx: [], memory: [], bx: [], ...Object.fromEntries(OF_PAIRS.map(name => [name, []])) };
 }
 function add(parent, tag, name, text = '') {
   const made = parent.appendChild(document.createElement(tag));
@@ -54,7 +56,8 @@ function find() {
   more.querySelector('summary').textContent = words.more;
   more.open = remembered();
   more.ontoggle = () => { remember(more.open); draw(); };
-  charts = [loss(at('plot'), at('legend')), ...Object.keys(SMALL).map(name => small(name, at('grid')))];
+  charts = [loss(at('plot'), at('legend')), ...Object.keys(SMALL).map(name => small(name, at('grid'))),
+    ...Object.keys(PAIRS).map(name => paired(name, at('grid')))];
 }
 function remembered() {
   try { return (localStorage.getItem('lc-more') ?? (innerWidth < NARROW ? 'no' : 'yes')) === 'yes'; } catch { return true; } // storage may be forbidden
@@ -75,7 +78,7 @@ function loss(host, legend) {
   return {
     name: 'loss', host, plot: null,
     some: () => true,
-    table: merged,
+    table: () => merged(held.x, [held.y, held.s], held.ex, [held.ey]),
     options() {
       const of = colours(), line = { spanGaps: true, points: dots('x') };
       return {
@@ -125,17 +128,55 @@ function small(name, grid) {
   };
 }
 
-// Train and eval points on one axis: a step that has only one of them has null for the other.
-function merged() {
-  const { x, y, s, ex, ey } = held, X = [], Y = [], S = [], E = [];
+// What pairs say: a line of the training and a dashed one of those kept apart for each side.
+function paired(name, grid) {
+  const section = add(grid, 'div', 'lc-small'), title = add(section, 'p', 'lc-title'), sides = PAIRS[name];
+  add(title, 'span', '', words[name]);
+  const shown = sides.map((side, i) => {
+    const item = add(title, 'span', 'lc-item');
+    if (sides.length > 1) { add(item, 'i', `lc-side-${i}`); add(item, 'span', '', words[side]); }
+    return add(item, 'b', '');
+  });
+  const host = add(section, 'div', 'lc-box');
+  const told = side => `${sides.length > 1 ? `${words[side]} ` : ''}${short(held[`p_${side}`].at(-1))} (${words.eval}: ${short(held[`q_${side}`].at(-1))})`;
+  host.setAttribute('role', 'img');
+  return {
+    name, host, plot: null,
+    some() {
+      section.hidden = !held.px.length && !held.qx.length;
+      return more.open && !section.hidden;
+    },
+    table: () => merged(held.px, sides.map(side => held[`p_${side}`]), held.qx, sides.map(side => held[`q_${side}`])),
+    options() {
+      const of = colours(), hues = [of.small, of.eval], line = { width: 2, spanGaps: true };
+      return {
+        height: 150,
+        axes: [{ incrs: WHOLE, size: 28 }, { values, size: 52 }],
+        scales: name === 'accuracy' ? { y: { range: [0, 1.05] } } : {},
+        series: [
+          {}, ...sides.map((side, i) => ({ ...line, stroke: hues[i], points: dots('px') })),
+          ...sides.map((side, i) => ({ ...line, stroke: hues[i], dash: [6, 4], points: { show: true, size: 6, fill: hues[i] } })),
+        ],
+      };
+    },
+    say(place) { sides.forEach((side, i) => { shown[i].textContent = short(latest(this.plot?.data[i + 1] ?? held[`p_${side}`], place)); }); },
+    sentence: () => fill(words.newest, { what: words[name], value: sides.map(told).join(', '), step: held.px.at(-1) ?? '–' }),
+  };
+}
+
+// Points of the training (columns at x) and of evaluations (at ex) on one axis: a step that has only one kind has null for the other.
+function merged(x, columns, ex, evals) {
+  const X = [], found = [...columns, ...evals].map(() => []);
   let i = 0, j = 0;
   while (i < x.length || j < ex.length) {
     const a = i < x.length ? x[i] : Infinity, b = j < ex.length ? ex[j] : Infinity;
     X.push(Math.min(a, b));
-    if (a <= b) { Y.push(y[i]); S.push(s[i]); i++; } else { Y.push(null); S.push(null); }
-    if (b <= a) { E.push(ey[j]); j++; } else { E.push(null); }
+    columns.forEach((column, k) => found[k].push(a <= b ? column[i] : null));
+    evals.forEach((column, k) => found[columns.length + k].push(b <= a ? column[j] : null));
+    i += a <= b;
+    j += b <= a;
   }
-  return [X, Y, S, E];
+  return [X, ...found];
 }
 
 // Where the loss was no number: a dashed line with a cross, so that it does not depend on its colour. A thin one at the film's step.
@@ -245,7 +286,7 @@ function take(reply) {
   if (reply.run !== run) { show(null); saidAt = 0; }
   if (reply.reset) held = nothing();
   const { mx, my, x, ex, bx } = reply;
-  for (const name of ['x', 'y', 's', 'rate', 'norm', 'speed', 'ex', 'ey', 'mx', 'bx']) held[name].push(...reply[name]);
+  for (const name of ['x', 'y', 's', 'rate', 'norm', 'speed', 'ex', 'ey', 'mx', 'bx', ...OF_PAIRS]) held[name].push(...reply[name]);
   held.memory.push(...my.map(bytes => bytes == null ? null : bytes / GIB));
   total = reply.total;
   run = reply.run;

@@ -38,12 +38,13 @@ ELSEWHERE: set[Key] = {
     ("data", "version"),
     ("adapter", "method"),
     ("adapter", "r"),
+    ("train", "objective"),
 }  # asked in the steps
 SECTIONS: dict[str, type[BaseModel]] = {"adapter": Adapter, "train": Train, "data": Data, "model": Model}
 FOLDED: tuple[Key, ...] = tuple(
     (section, name) for section, settings in SECTIONS.items() for name in settings.model_fields if (section, name) not in ELSEWHERE
 )
-FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), *FOLDED)
+FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 AUTO = ""  # a choice left to the plan
 NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}  # empty means off: no plan turns it on

@@ -129,7 +129,7 @@ class Wizard:
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
             data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
-            self.again, plan.experts, *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
+            self.again, plan.experts, *plan.of_pairs.values(), *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -294,6 +294,7 @@ class Wizard:
             plan.recheck: gr.update(visible=memory_view.is_short(result)),
             plan.drawn_from: memory_view.mark(result),
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
+            **plan.draw_of_pairs(result, explicit),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start_step.button: self.start_step.label(result),
             self.start_step.said: self.start_step.verdict(plan_view.summary(result, w)),

@@ -20,6 +20,7 @@ from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is looked at
 EXPERTS: Key = ("adapter", "target_parameters")
+OF_PAIRS = ("objective", "beta", "loss_type", "label_smoothing", "simpo_gamma", "sft_weight")  # of section train
 RANKS_OFFERED = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
@@ -65,6 +66,7 @@ class PlanStep:
             info=w.setting_help("adapter", "r"),
             elem_id="rank",
         )
+        self.objective = component_for(("train", "objective"), w)
         with gr.Accordion(w.t("wizard.all_settings"), open=False, elem_id="all-settings"):
             self._build_settings()
         self.reset = gr.Button(w.t("wizard.reset"), size="sm", visible=False, elem_id="reset-settings")
@@ -79,11 +81,12 @@ class PlanStep:
     def _build_settings(self) -> None:
         w = self.w
         search = gr.Textbox(label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search")
-        self.fields: list[Any] = [self.method, self.r]  # in the order of fields.FIELDS
+        self.fields: list[Any] = [self.method, self.r, self.objective]  # in the order of fields.FIELDS
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
-        self.experts.visible = False  # until a model that has some is chosen
+        for field in (self.experts, *self.of_pairs.values()):  # until a model that has some, or a set of pairs, is chosen
+            field.visible = False
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
         search.change(None, [search], None, js=SEARCH, **AT_ONCE)
 
@@ -97,6 +100,26 @@ class PlanStep:
     def asks_for_experts(result: FormResult, explicit: Mapping[str, Any]) -> bool:
         """Also where a model without them is chosen after it was set, so that it can be taken back."""
         return bool(result.shape and result.shape.num_experts) or name_of(EXPERTS) in explicit
+
+    @property
+    def of_pairs(self) -> dict[str, Component]:
+        """The settings of preference training, by their names in the recipe's section train."""
+        return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PAIRS}
+
+    def draw_of_pairs(self, result: FormResult, explicit: Mapping[str, Any]) -> dict[Component, Any]:
+        """The objective where rows have a worse answer too, the others where they count with it; also what was set before another set or
+        objective was chosen, so that it can be taken back."""
+        train = {name: explicit.get(f"train.{name}") for name in OF_PAIRS}
+        objective = train["objective"]
+        counts = {
+            "objective": bool(result.preview and result.preview.has_pairs),
+            "beta": objective not in (None, "sft"),
+            "loss_type": objective == "dpo",
+            "label_smoothing": objective == "simpo" or (objective == "dpo" and train["loss_type"] == "robust"),
+            "simpo_gamma": objective == "simpo",
+            "sft_weight": objective in ("dpo", "simpo"),
+        }
+        return {field: gr.update(visible=counts[name] or train[name] is not None) for name, field in self.of_pairs.items()}
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
         """This PC as it is, its other cards, its processor, and cards that are only planned for."""

@@ -41,7 +41,7 @@ def card(view: RunView, w: Wording) -> Html:
     status = view.row.status
     lines = [
         tag("div", tag("h3", view.row.name), state_badge(status, w), class_="lg-run-head"),
-        muted(model_line(view.row, w)),
+        muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
     if status.awake and status.state in ACTIVE:
@@ -57,6 +57,11 @@ def model_line(row: RunRow, w: Wording) -> str:
         return w.t("train_page.recipe_unreadable")
     method = format.METHODS.get(row.method, row.method)
     return w.t("train_page.run_line", method=method, r=row.r, model=model_name(row.model, w), data=data_name(row, w))
+
+
+def objective_name(view: RunView, w: Wording) -> str:
+    """Of a run that compares answers; "" of one that learns them."""
+    return w.t(f"wizard.choice_{view.recipe.train.objective}") if view.recipe and view.recipe.train.compares else ""
 
 
 def _at_work(status: Status, w: Wording) -> list[Html]:
@@ -114,6 +119,11 @@ def settings(view: RunView, w: Wording) -> Html:
         (w.t("train_page.data"), data_name(row, w)),
         (w.t("train_page.method"), method_name(view.recipe.adapter)),
     ]
+    if objective := objective_name(view, w):
+        pairs += [
+            (w.t("wizard.field_objective"), objective),
+            (w.t("wizard.field_beta"), format.number(view.recipe.train.beta or 0)),
+        ]
     for section, name in SUMMARY:
         value = getattr(getattr(view.recipe, section), name)
         if (section, name, value) == ("train", "max_steps", field_of("train", "max_steps").default):

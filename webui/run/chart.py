@@ -20,7 +20,7 @@ from webui.state.services import Services
 POLL_MS, IDLE_POLL_MS = 1000, 3000
 WORDS = (
     "empty", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
-    "more", "reset", "newest", "nonfinite", "summary",
+    "accuracy", "margin", "logps", "chosen", "rejected", "more", "reset", "newest", "nonfinite", "summary",
 )  # fmt: skip
 TEMPLATE = (
     "<p class='lc-note'></p>"

@@ -27,6 +27,10 @@ SMOOTHING = 0.8  # a mean over about five steps: runs here have 50 to some hundr
 OVERLAID_POINTS = 400  # of each of several runs in one drawing
 KEPT_CURVES = 16
 PIECE = 512 << 10  # bytes of a file that are read at once
+# Of pairs: a column each, and the name of its number in metrics.jsonl.
+OF_PAIRS = {
+    "accuracy": "rewards/accuracies", "margin": "rewards/margins", "chosen": "logps/chosen", "rejected": "logps/rejected",
+}  # fmt: skip
 UNKNOWN = math.nan  # in a column: not written, or not finite
 
 
@@ -80,6 +84,8 @@ class Curve:
     train: CurveColumns = field(default_factory=lambda: CurveColumns("loss", "smoothed", "rate", "norm", "speed", "tokens", "time"))
     evals: CurveColumns = field(default_factory=lambda: CurveColumns("loss"))
     memory: CurveColumns = field(default_factory=lambda: CurveColumns("used"))
+    pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*OF_PAIRS))
+    eval_pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*OF_PAIRS))
     memory_total: float = UNKNOWN
     clock: tuple[int, float, float] = (0, UNKNOWN, 0.0)  # of the newest step: its attempt, when it was, seconds trained until then
     average: tuple[float, int] = (0.0, 0)
@@ -99,7 +105,15 @@ class Curve:
 
     def here(self) -> list[int]:
         """What a cursor says: the version, and how many points of each kind there are."""
-        return [self.version, len(self.train), len(self.evals), len(self.memory), len(self.nonfinite)]
+        return [
+            self.version,
+            len(self.train),
+            len(self.evals),
+            len(self.memory),
+            len(self.nonfinite),
+            len(self.pairs),
+            len(self.eval_pairs),
+        ]
 
     def _add(self, record: dict[str, Any]) -> None:
         kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
@@ -125,6 +139,9 @@ class Curve:
             self.train.add(step, loss, smoothed, *rest, self._trained_for(attempt, _number(record.get("time"))))
         else:
             self.evals.add(step, loss)
+        before, columns = ("", self.pairs) if kind == "train" else ("eval_", self.eval_pairs)
+        if before + OF_PAIRS["margin"] in record and not math.isnan(loss):
+            columns.add(step, *(_number(record.get(before + name)) for name in OF_PAIRS.values()))
 
     def _trained_for(self, attempt: int, now: float) -> float:
         """Seconds from the first step until now, without those between two attempts, when the run was paused."""
@@ -139,8 +156,9 @@ class Curve:
 
         trained: the first step that is trained again, where it is another: a measurement may be what was resumed in.
         """
-        self.train.keep_before(step if trained is None else trained)
-        for columns in (self.evals, self.memory):
+        for columns in (self.train, self.pairs):
+            columns.keep_before(step if trained is None else trained)
+        for columns in (self.evals, self.memory, self.eval_pairs):
             columns.keep_before(step)
         _, self.average = smooth(self.train.column("loss").tolist())
         self.nonfinite = [s for s in self.nonfinite if s < step]
@@ -183,7 +201,8 @@ class Curves:
 
         Returns run, cursor, reset (throw away what you have), and by step, null where unknown: x with y, s, rate, norm and
         speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey (evaluation), mx with my
-        (memory in bytes, total its limit), bx (steps whose loss was not finite). About 70 bytes a new step.
+        (memory in bytes, total its limit), bx (steps whose loss was not finite); of pairs px with p_ and what OF_PAIRS names, and qx with q_
+        (evaluation). About 70 bytes a new step.
         An unknown run gives empty curves.
         """
         try:
@@ -272,7 +291,7 @@ def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> d
 def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
     """The points after those that a page knows, or all of them, thinned."""
     whole = known is None
-    _, trained, evaluated, looked, bad = known or (0, 0, 0, 0, 0)
+    _, trained, evaluated, looked, bad, compared, eval_compared = known or (0,) * 7
     train = _points(curve.train, trained, ("loss", "norm") if whole else ())
     evals = _points(curve.evals, evaluated, ("loss",) if whole else ())
     memory = _points(curve.memory, looked, ("used",) if whole else ())
@@ -282,7 +301,13 @@ def _reply(curve: Curve, known: list[int] | None) -> dict[str, Any]:
         "ex": evals["step"], "ey": evals["loss"],
         "mx": memory["step"], "my": memory["used"], "total": _five_digits(curve.memory_total),
         "bx": curve.nonfinite[bad:],
+        **_of_pairs(curve.pairs, compared, whole, "p"), **_of_pairs(curve.eval_pairs, eval_compared, whole, "q"),
     }  # fmt: skip
+
+
+def _of_pairs(columns: CurveColumns, start: int, whole: bool, letter: str) -> dict[str, list[Any]]:
+    found = _points(columns, start, ("margin",) if whole else ())
+    return {f"{letter}x": found.pop("step")} | {f"{letter}_{name}": values for name, values in found.items()}
 
 
 BLOCK = 1024  # points

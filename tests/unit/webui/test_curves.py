@@ -53,6 +53,27 @@ def log(run: RunFolder, step: int, attempt: int = 1, **numbers: float | None) ->
     run.log_metrics("train", attempt, step, **(usual | numbers))
 
 
+def test_what_pairs_say_is_sent_beside_the_loss_and_taken_back_with_it(run: RunFolder, curves: Curves):
+    """A page gets the new points only; a run that went on from step 2 takes back what it had said after it."""
+    told = {"rewards/accuracies": 0.5, "rewards/margins": 0.1, "logps/chosen": -30.0, "logps/rejected": -40.0}
+    for step in (1, 2, 3):
+        log(run, step, **told | {"rewards/margins": step / 10})
+    run.log_metrics("eval", 1, 3, eval_loss=0.6, **{f"eval_{name}": value for name, value in told.items()})
+    first = curves.since(run.id)
+    assert (first["px"], first["p_margin"], first["p_chosen"], first["p_rejected"]) == (
+        [1, 2, 3],
+        [0.1, 0.2, 0.3],
+        [-30.0] * 3,
+        [-40.0] * 3,
+    )
+    assert (first["qx"], first["q_accuracy"]) == ([3], [0.5])
+    log(run, 4)
+    assert curves.since(run.id, first["cursor"])["px"] == [] and curves.since(run.id, first["cursor"])["x"] == [4]
+    log(run, 3, attempt=2, **told)
+    again = curves.since(run.id, first["cursor"])
+    assert again["reset"] and (again["px"], again["p_margin"], again["qx"]) == ([1, 2, 3], [0.1, 0.2, 0.1], [])
+
+
 # ---- smoothing and thinning -------------------------------------------------------------------------------------------
 
 
