@@ -1,7 +1,7 @@
 """W + BA: an adapter merged into its freshly read 16-bit base, as an ordinary Hugging Face folder. Never into 4 bit.
 
-LoRA, rsLoRA and DoRA are merged tensor by tensor from file to file: each sum is formed in float32 and rounded once, and
-memory holds one tensor at a time. What an adapter has beyond those (trained embeddings, biases, ...) goes through
+LoRA, rsLoRA and DoRA are merged from file to file, some rows of a tensor at a time: each sum is formed in float32 and rounded once, and
+memory holds a few MiB for each core. What an adapter has beyond those (trained embeddings, biases, ...) goes through
 peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers only (torch).
 """
 
@@ -11,7 +11,11 @@ import json
 import math
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,9 @@ Check = Callable[[], None]  # raises StopRequested
 KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
 # chat_template.json: an older place of the template, which would stand against ours.
 NOT_KEPT = {INDEX, "starter.json", "adapter_config.json", "chat_template.json"}
+AT_ONCE = 1 << 20  # numbers that are merged at once: 4 MiB in float32, which the cache of a core holds and malloc keeps
+MOST_CORES = 8  # a disk is no faster than they are
+Maker = Callable[[], torch.Tensor]
 STORED = {dtype: name for name, dtype in FLOATS.items()}
 
 
@@ -83,34 +90,67 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
                 name: (STORED[base.written_as(name)] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()
             }
 
-            def merged(file: Path = file, names: Iterable[str] = stored) -> Iterator[torch.Tensor]:
+            def makers(file: Path = file, names: Iterable[str] = stored) -> Iterator[Maker]:
                 nonlocal done
                 with open_tensors(file) as weights:
                     for name in names:
                         check()
-                        tensor = weights.get_tensor(name)
-                        if pair := pairs.get(name):
-                            a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
-                            if pair.experts:
-                                tensor = torch.add(tensor.float(), pair.product(a, b, 0, len(tensor)), alpha=pair.scale)
-                            else:  # without B A in memory: a third of the time of a merge went into that
-                                tensor = tensor.float().addmm_(b, a, alpha=pair.scale)
-                            if pair.magnitude:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
-                                lengths = torch.linalg.norm(tensor, dim=1, keepdim=True)
-                                tensor *= lora.get_tensor(pair.magnitude).float()[:, None] / lengths
-                        yield tensor.to(base.written_as(name)) if tensor.is_floating_point() else tensor
+                        yield from _makers(weights.get_tensor(name), base.written_as(name), pairs.get(name), lora)
                         done += 1
                         progress(done / len(base.tensors))
 
-            write_safetensors(target / file.name, shapes, merged())
+            with closing(_made(makers())) as pieces:
+                write_safetensors(target / file.name, shapes, pieces)
             weight_map |= dict.fromkeys(stored, file.name)
     if len(set(weight_map.values())) > 1:
         total = sum((target / name).stat().st_size for name in set(weight_map.values()))
         files.replace_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
+def _makers(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: Any) -> Iterator[Maker]:
+    """Of the merged tensor, some rows after others. lora: the adapter's file."""
+    if pair is None:
+        for part in tensor.reshape(-1).split(AT_ONCE):
+            yield partial(part.to, dtype if part.is_floating_point() else part.dtype)
+        return
+    a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
+    lengths = lora.get_tensor(pair.magnitude).float() if pair.magnitude else None
+
+    def rows(start: int, stop: int) -> torch.Tensor:
+        tuned = tensor[start:stop].to(torch.float32, copy=True)  # else one in float32 would be changed where it is mapped, and stay
+        if pair.experts:
+            tuned = torch.add(tuned, pair.product(a, b, start, stop), alpha=pair.scale)
+        else:  # without B A in memory: a third of the time of a merge went into that
+            tuned = tuned.addmm_(b[start:stop], a, alpha=pair.scale)
+        if lengths is not None:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
+            tuned *= lengths[start:stop, None] / torch.linalg.norm(tuned, dim=1, keepdim=True)
+        return tuned.to(dtype)
+
+    at_once = max(1, AT_ONCE // max(1, math.prod(tensor.shape[1:])))
+    for start in range(0, len(tensor), at_once):
+        yield partial(rows, start, min(len(tensor), start + at_once))
+
+
+def _made(makers: Iterable[Maker]) -> Generator[torch.Tensor]:
+    """What they make, in their order. The next ones are at work meanwhile, each on one core: torch's own threads wait for each other at
+    every small product, which on a busy PC was most of a merge."""
+    before, cores = torch.get_num_threads(), min(MOST_CORES, psutil.cpu_count(logical=False) or 1)
+    torch.set_num_threads(1)
+    pool, coming = ThreadPoolExecutor(cores), deque[Future[torch.Tensor]]()
+    try:
+        for maker in makers:
+            coming.append(pool.submit(maker))
+            if len(coming) > cores:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
 def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]], tensors: Iterator[torch.Tensor]) -> None:
-    """A safetensors file written tensor by tensor, in the order of shapes (name: type, shape).
+    """A safetensors file written as tensors, or pieces of them, come, in the order of shapes (name: type, shape).
 
     safetensors' own save_file wants all tensors of a file in memory at once, 15 GB for some 7B models. The format:
     8 bytes little-endian length of the header, the header as JSON padded with spaces to 8 bytes, the raw values.

@@ -248,7 +248,10 @@ def test_safetensors_written_piece_by_piece_are_what_the_library_reads(tmp_path:
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
 
-def test_sharded_base_is_merged_into_the_same_shards(tiny: Trained, merged: Path, tmp_path: Path) -> None:
+def test_sharded_base_is_merged_into_the_same_shards_a_few_rows_at_a_time(
+    tiny: Trained, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "AT_ONCE", 1000)  # 15 of its rows
     base, target = tmp_path / "base", tmp_path / "out"
     shutil.copytree(tiny.model, base, ignore=shutil.ignore_patterns("*.safetensors"))
     tensors = load_file(tiny.model / "model.safetensors")
@@ -258,11 +261,14 @@ def test_sharded_base_is_merged_into_the_same_shards(tiny: Trained, merged: Path
         save_file({name: tensors[name] for name in part}, base / file, {"format": "pt"})
     weight_map = {name: file for file, part in halves.items() for name in part}
     (base / merge.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    threads = torch.get_num_threads()
     merge.merge(stored.read_base(base), tiny.run.adapter, target, lambda fraction: None, lambda: None)
     assert json.loads((target / merge.INDEX).read_text())["weight_map"] == weight_map
     whole = load_file(merged / "model.safetensors")
     for file in halves:
-        assert all(torch.equal(whole[name], tensor) for name, tensor in load_file(target / file).items())
+        for name, tensor in load_file(target / file).items():
+            torch.testing.assert_close(tensor, whole[name], rtol=2**-7, atol=1e-6)  # a step of bfloat16: sums in another order
+    assert torch.get_num_threads() == threads
 
 
 DORA, PISSA = {"use_dora": True}, {"init_lora_weights": "pissa_niter_16", "use_rslora": True}

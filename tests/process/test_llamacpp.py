@@ -273,6 +273,7 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     tools: Tools, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     monkeypatch.setattr(exports_proof, "MOST_WHOLE_ON_CPU", 0)
+    monkeypatch.setattr("core.export.layers.MOST_TOKENS", 60)
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     seen: list[str] = []
