@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
     ("path", "viewport", "tab", "next_rows", "edited"),
     [
         ("/?lang=en", kit.DESKTOP, "Data", "Page 2: 5 rows", "Version 2 was made"),
-        pytest.param("/?lang=zh", kit.PHONE, "数据", "第 2 页：5 行", "已生成版本 2", marks=pytest.mark.full),
+        pytest.param("/?lang=zh", kit.PHONE, "数据", "第 2 页：5 行", "已保存为版本 2", marks=pytest.mark.full),
     ],
     ids=["en-desktop", "zh-phone"],
 )

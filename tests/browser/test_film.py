@@ -41,7 +41,7 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
     kit.expect(scrubber).to_be_visible(timeout=30_000)
     kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(3)
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 40")
-    kit.expect(page.locator(f"{film} .fs-meter")).to_have_text("Neutral text: loss 3.21 → 3.35, 4 % worse: it forgot little.")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_have_text("General text: loss 3.21 → 3.35, 4 % worse: a little forgotten.")
     assert answer(page, film) == "Arr, matey! Step 40 be bright. Yo-ho-ho!"
     assert EVIL in answer(page, film, 1) and page.locator(f"{film} img, {film} .fs-scenes script").count() == 0
     assert page.locator(f"{film} .fs-scene").count() == 3, "the one that never had time for its answer is not shown"

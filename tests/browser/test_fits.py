@@ -43,8 +43,8 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_a
     card = page.locator("#plan-more")
     folds = card.locator("details.lg-fold > summary")
     names = {
-        "en": ("How far this could be stretched here", "Memory by length of the rows", "This plan on other cards"),
-        "zh": ("在这里还能放宽多少", "内存随行长的变化", "本计划在其他显卡上"),
+        "en": ("Headroom on this PC", "Memory by sequence length", "This plan on other GPUs"),
+        "zh": ("在这里还能调到多大", "内存随序列长度的变化", "本方案在其他显卡上"),
     }[language]
     for name in names:
         folds.filter(has_text=name).click()
@@ -61,8 +61,8 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_a
 
 
 @pytest.mark.parametrize(("language", "viewport", "numbers"), [
-    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; rule of thumb \d+\.\d GiB"),
-    pytest.param("zh", kit.PHONE, r"试算：\d+\.\d GiB；经验公式：\d+\.\d GiB", marks=pytest.mark.full),
+    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; estimate \d+\.\d GiB"),
+    pytest.param("zh", kit.PHONE, r"试算：\d+\.\d GiB；估算：\d+\.\d GiB", marks=pytest.mark.full),
 ])  # fmt: skip
 def test_the_dry_run_arrives_beside_the_rule_of_thumb(
     chrome: Browser, card_app: kit.App, language: str, viewport: dict, numbers: str

@@ -66,7 +66,7 @@ def plan(page: Page) -> Locator:
 def edits(page: Page, count: int) -> None:
     """That so many are counted, in the browser and by the server."""
     if count:
-        kit.expect(page.locator("#reset-settings")).to_contain_text(f"changed by you: {count}")
+        kit.expect(page.locator("#reset-settings")).to_contain_text(f"{count} changed by you")
     else:
         kit.expect(page.locator("#reset-settings")).to_be_hidden()
     assert page.evaluate("Object.keys(loraGarageForm.sent({explicit: {}, revision: 0})[0].explicit).length") == count

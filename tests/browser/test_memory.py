@@ -64,7 +64,7 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     )
     page, watch = kit.open_page(chrome, app)
     kit.expect(page.locator("#run-card")).to_contain_text("predicted 1.31 GiB, measured 1.42 GiB")
-    kit.expect(page.locator("#run-card")).to_contain_text("about 4 min predicted before the start")
+    kit.expect(page.locator("#run-card")).to_contain_text("about 4 min estimated before the start")
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
     kit.expect(page.locator("#plan-card")).to_contain_text("Corrected by 3 runs on this PC: ×1.04.")

@@ -74,7 +74,7 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     card = page.locator("#run-card")
     kit.expect(card).to_contain_text("海盗 <b>x</b>")
     kit.expect(card).to_contain_text("What to try:")
-    kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("not a number any more at step 30")
+    kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("NaN or infinite at step 30")
     kit.expect(card).to_contain_text("DPO")
     kit.expect(page.locator("#live-chart .lc-small:not([hidden])")).to_have_count(7)  # three of pairs beside those of every run
     said = page.locator("#live-chart .lc-small", has_text="Log-probability").locator(".lc-box").get_attribute("aria-label") or ""
@@ -155,7 +155,7 @@ def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser,
 def test_start_says_what_is_missing_and_a_file_that_is_no_data_is_refused(chrome: Browser, app: kit.App, tmp_path: Path):
     page, watch = kit.open_page(chrome, app)
     page.locator("#start").click()
-    kit.expect(page.locator("#start-notice")).to_contain_text("Choose a data set first")
+    kit.expect(page.locator("#start-notice")).to_contain_text("Choose a dataset first")
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     page.locator("#file input[type=file]").set_input_files(tmp_path / "picture.jsonl")
     kit.expect(page.locator("#file-notice")).to_contain_text("picture")

@@ -65,7 +65,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             page.locator("#queue-set").click()
             kit.expect(page.locator("#queue-list label", has_text="gamma")).to_contain_text("not before")
             page.locator("#queue-hold").click()
-            kit.expect(page.locator("#queue-says")).to_contain_text("You hold the queue")
+            kit.expect(page.locator("#queue-says")).to_contain_text("You paused the queue")
             kit.nothing_found(page)
 
             chinese, other_watch = kit.open_page(chrome, app, "/zh?lang=zh", viewport=kit.PHONE)
@@ -114,7 +114,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
         assert app.stop() == 0
         app = kit.start_app(workspace.root)
         page, watch = kit.open_page(chrome, app)
-        kit.expect(page.locator("#queue-says")).to_contain_text("waited when LoRA Garage was closed: 3", timeout=20_000)
+        kit.expect(page.locator("#queue-says")).to_contain_text("waiting since LoRA Garage was closed: 3", timeout=20_000)
         assert order(page) == "gbP"
         states = {run.status().state for run in Runs(workspace).list()}
         assert states == {State.COMPLETED, State.STOPPED, State.QUEUED}, "nothing has begun"

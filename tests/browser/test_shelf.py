@@ -31,7 +31,7 @@ ROWS = [
 WORDS = {
     "en": {
         "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese", "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
-        "busy": "too many requests", "other": "is not the file that the hub named", "settings": "Settings",
+        "busy": "too many requests", "other": "is not the file that the Hub named", "settings": "Settings",
         "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "are free again", "incomplete": "incomplete",
     },
     "zh": {

@@ -114,7 +114,7 @@ def duel(page: Page) -> None:
     kit.expect(page.locator("#duel-said")).to_contain_text("第 3 题")
     page.keyboard.press("4")
     over = page.locator("#duel-result")
-    kit.expect(over).to_contain_text("不相上下 1 次，都不好 1 次")
+    kit.expect(over).to_contain_text("平局 1 次，都不好 1 次")
     kit.expect(over).to_contain_text("回答 A 赢了 1 / 1 次")
     kit.open_details(over.locator("details"))
     kit.expect(over.locator(".lg-duel h3").first).to_have_text("thinker")

@@ -52,7 +52,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     kit.expect(page.locator("#next-data")).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
     page.locator("#next-data").click()
     kit.expect(plan).to_contain_text(re.compile("80 (optimizer steps|个优化步)"))
-    kit.expect(plan).to_contain_text("RTX 4060" if card else {"en": "no graphics card", "zh": "不使用显卡"}[language])
+    kit.expect(plan).to_contain_text("RTX 4060" if card else {"en": "no GPU is used", "zh": "不使用显卡"}[language])
     kit.unfold(page, "#plan-more")
     page.locator("#plan-more summary").first.click()
     assert kit.overflow(page) <= 0
@@ -143,7 +143,7 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     kit.expect(against).to_be_visible()
     page.locator("#plan-for input").click()
     page.get_by_role("option").filter(has_text="12 GB").click()
-    kit.expect(page.locator("#start")).to_contain_text({"en": "another card", "zh": "另一张显卡"}[language])
+    kit.expect(page.locator("#start")).to_contain_text({"en": "another GPU", "zh": "另一张显卡"}[language])
     page.locator(".lg-plan summary").evaluate_all("all => all.forEach((one) => one.click())")
     kit.expect(page.locator("#plan-more table").last).to_be_visible()  # the documented one
     kit.nothing_found(page)
@@ -166,7 +166,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(seed).to_be_visible()
     seed.fill("7")
     seed.blur()
-    kit.expect(page.locator("#reset-settings")).to_contain_text("changed by you: 1")
+    kit.expect(page.locator("#reset-settings")).to_contain_text("1 changed by you")
     kit.unfold(page, "#plan-more")
     reasons = page.locator("#plan-more details").first
     kit.open_details(reasons)

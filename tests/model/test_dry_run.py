@@ -361,18 +361,18 @@ def test_the_line_has_both_numbers_and_warns_where_only_the_rule_of_thumb_fits(s
     thumb = f"{outlook.plan.advice.arithmetic_gib:.1f}"
     assert not outlook.unsettled
     drawn = str(plan_view.dry_run_line(outlook.dry_run, outlook.plan.advice, EN))
-    assert f"Dry run: 4.0 GiB; rule of thumb {thumb} GiB." in drawn and "backward pass of layer 36" in drawn
+    assert f"Dry run: 4.0 GiB; estimate {thumb} GiB." in drawn and "backward pass of layer 36" in drawn
     assert "does not fit" not in drawn
     too_much = str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, EN))
-    assert "By the dry run it does not fit: 9.9 GiB" in too_much
-    assert "试算：9.0 GiB；经验公式" in str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, ZH))
+    assert "According to the dry run it does not fit: it needs 9.9 GiB" in too_much
+    assert "试算：9.0 GiB；估算" in str(plan_view.dry_run_line(looked_at(9.0), outlook.plan.advice, ZH))
 
 
 def test_a_dry_run_that_fails_says_why_and_the_arithmetic_stands(services: Services):
     services.dry_runs.look = lambda question: Looked(why=msg("dry_run.failed", reason="MemoryError"))
     outlook = Planner(services).look(form("size:8"), EN)
     card = str(plan_view.card(outlook, EN))
-    assert "The dry run failed (MemoryError). The rule of thumb stands." in card
+    assert "The dry run failed (MemoryError). The estimate applies." in card
     assert outlook.plan.advice.verdict == "fits" and not outlook.unsettled
 
 

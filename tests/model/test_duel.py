@@ -179,7 +179,7 @@ def test_a_four_bit_base_answers_in_both_columns(starter_in_4_bit, starter_folde
 def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
     bare = Duel(never_saw_an_adapter, tokenizer)
     assert "Paris" in told(bare.answer({"base": QUESTION, "tuned": None}, SHORT), "base")[0]
-    with pytest.raises(ChatError, match="no tuned model"):
+    with pytest.raises(ChatError, match="no fine-tuned model"):
         list(bare.answer({"tuned": QUESTION}, SHORT))
 
 

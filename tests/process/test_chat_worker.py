@@ -165,7 +165,7 @@ def test_swapping_the_adapter_keeps_the_process_and_the_base_and_changes_the_tun
     assert client._worker.process.pid == process
     assert before["base"] == after["base"] == bare["base"]
     assert before["tuned"] != after["tuned"]
-    with pytest.raises(ChatError, match="no tuned model"):
+    with pytest.raises(ChatError, match="no fine-tuned model"):
         answer(client, None, QUESTION)
     assert answer(client, QUESTION) == bare  # a refused question does no harm
 

@@ -48,7 +48,7 @@ def test_sets_are_found_with_rows_size_licence_and_gate(hub: FakeHub, run: Run) 
     assert (row["id"], row["about_rows"], row["bytes"], row["gated"]) == (NAME, "<1K", 5_000_000, True)
     assert run("search", "nothing")[::2] == (
         0,
-        "The hub found no data set for “nothing”. Try fewer or other words; its pages are in English mostly.\n",
+        "The Hub found no dataset for “nothing”. Try fewer or other words; its pages are in English mostly.\n",
     )
 
 
@@ -65,7 +65,7 @@ def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run) ->
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("pirates", "is no data set of a hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Perhaps one of these was meant")],
+    [("pirates", "is no dataset of a Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Perhaps one of these was meant")],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, said: str) -> None:
     kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]})
@@ -95,7 +95,7 @@ def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_pa
     assert (told["rows"], told["origin_name"], told["licence"]) == (20, f"{NAME}:en:train[:20]", "mit") and len(
         told["revision"]
     ) == 40
-    with pytest.raises(DataError, match="There is no data set"):
+    with pytest.raises(DataError, match="There is no dataset"):
         dataset_id(space, "data/missing.jsonl", tmp_path)
 
 

@@ -61,7 +61,7 @@ def test_a_model_is_downloaded_shown_and_deleted(hub: FakeHub, run: Run) -> None
     code, out, _ = run("--json")
     (kept,) = json.loads(out)["models"]
     assert (code, kept["id"], kept["store"], kept["is_whole"], kept["can_delete"]) == (0, REPO, "hub", True, True)
-    assert REPO in run()[1] and "hub's cache" in run()[1]
+    assert REPO in run()[1] and "Hub's cache" in run()[1]
     code, out, _ = run("delete", REPO, "--yes", "--json")
     assert (code, json.loads(out)) == (0, {"deleted": REPO, "freed_bytes": kept["bytes"]})
     assert json.loads(run("--json")[1]) == {"models": []}

@@ -136,7 +136,7 @@ def test_a_half_import_is_not_listed_and_gone_after_the_next(store, tmp_path):
         if owner is not None:
             (folder / "importing").write_text(str(owner))
     assert [info.origin for info in store.list()] == ["sample", "library"]
-    with pytest.raises(DataError, match="no data set “half”"):
+    with pytest.raises(DataError, match="no dataset “half”"):
         store.path("half")
     store.import_file(data_file(tmp_path), "mine")
     assert not half.exists()
@@ -172,7 +172,7 @@ def test_an_id_that_is_not_in_the_list_leads_nowhere(store, tmp_path, id, verb):
     store.import_file(data_file(tmp_path), "mine")
     with pytest.raises(DataError) as caught:
         getattr(store, verb)(id)
-    assert "There is no data set" in str(caught.value)
+    assert "There is no dataset" in str(caught.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -184,7 +184,7 @@ def test_a_link_out_of_a_folder_is_not_followed(store, tmp_path):
     source.unlink()
     source.symlink_to(secret)
     for id in ("library:link.jsonl", info.id):
-        with pytest.raises(DataError, match="no data set"):
+        with pytest.raises(DataError, match="no dataset"):
             store.path(id)
 
 

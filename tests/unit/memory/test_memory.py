@@ -188,7 +188,7 @@ def test_estimate_answers_in_json_alone(tmp_path: Any, capsys: pytest.CaptureFix
 def test_estimate_is_a_table_in_both_languages(
     tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for language, words in {"en": "on the card", "zh": "显卡上合计"}.items():
+    for language, words in {"en": "on the GPU", "zh": "显卡上合计"}.items():
         monkeypatch.setenv("LORA_GARAGE_LANG", language)
         assert commands.main(["estimate", "--model", "qwen3-4b", "--workspace", str(tmp_path)]) == 0
         said = capsys.readouterr().out

@@ -205,9 +205,9 @@ def spoil(hub: FakeHub, how: str) -> list[str]:
 
 
 REFUSALS = {
-    "quantised": "is quantised (gptq)", "files of another model": "num_hidden_layers", "experts without headers": "Download it",
+    "quantised": "is quantized (gptq)", "files of another model": "num_hidden_layers", "experts without headers": "Download it",
     "a count that cannot be": "do not agree", "no date": "released", "gated": "accepted its licence", "503": "status 503", "429": "too many requests",
-    "a sign-in page": "not as a model hub does", "a list": "not as a model hub does", "no sentence": "--en and --zh", "one language": "both languages", "not there": "owner/none", "no id": "../x",
+    "a sign-in page": "not as a model Hub does", "a list": "not as a model Hub does", "no sentence": "--en and --zh", "one language": "both languages", "not there": "owner/none", "no id": "../x",
 }  # fmt: skip
 
 

@@ -188,7 +188,7 @@ def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace,
 def test_a_card_that_was_taken_is_called_by_its_own_name(workspace: Workspace, here):
     run = run_of(workspace, wanted_device="GPU-1", advice=PLAN, device_uuid="GPU-1", device_name="RTX 1")
     here(A)
-    with pytest.raises(RunError, match="RTX 1, and that card is not there"):
+    with pytest.raises(RunError, match="RTX 1, and that GPU is not there"):
         process.require_device(run)
 
 

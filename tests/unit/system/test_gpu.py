@@ -125,7 +125,7 @@ def test_the_free_memory_of_a_card_in_instances_is_unknown(child: Child):
     assert card.mig and card.total_bytes == 40960 * MIB and card.free_bytes is None
     whole = budget.of_card(card)
     assert (whole.kind, whole.sold_gb, whole.free_gib) == ("card", None, None)
-    assert "40.0 GiB in all" in hardware.details(machine(card), EN)
+    assert "40.0 GiB in total" in hardware.details(machine(card), EN)
 
 
 def test_a_card_that_dies_while_it_is_watched_stays_under_its_name_until_it_is_back(child: Child):
@@ -345,26 +345,26 @@ def test_the_header_says_what_a_run_would_use(child: Child):
     assert "NVIDIA GeForce RTX 4060 · 0.6 of 8.0 GiB used" in one and "width:7%" in one  # 614 of 8188 MiB: 7.5 %
     assert "RTX 4060 +1 · 0.6 of 8.0" in hardware.chip(machine(*child.probe(nvml.UNEQUAL).cards), EN)
     without = hardware.chip(machine(), EN)
-    assert "trains on the processor · 18.0 of 24.0 GiB RAM free" in without and "width" not in without
+    assert "training uses the CPU · 18.0 of 24.0 GiB RAM free" in without and "width" not in without
 
 
 def test_a_lost_card_is_said_in_words_and_has_no_numbers():
     lost = machine(Card(index=0, name="RTX <4060>", total_bytes=8 * GIB, lost=True))
-    assert "RTX &lt;4060&gt; no longer answers: restart the PC" in hardware.chip(lost, EN)
+    assert "RTX &lt;4060&gt; no longer responds: restart the PC" in hardware.chip(lost, EN)
     assert "不再响应" in hardware.chip(lost, ZH)
-    assert "no longer answers" in hardware.details(lost, EN) and "of 8.0" not in hardware.details(lost, EN)
+    assert "no longer responds" in hardware.details(lost, EN) and "of 8.0" not in hardware.details(lost, EN)
 
 
 def test_what_is_not_known_is_called_unknown_and_never_zero():
     told = hardware.details(machine(Card(index=0), cpu=None, cores=None, ram_free_bytes=None), EN)
     assert told.count("<dd>unknown</dd>") == 9  # of the PC: processor, cores, RAM; of the card: six
-    assert "<dd>0" not in told and "Graphics card 0" in told
+    assert "<dd>0" not in told and "GPU 0" in told
     assert "memory unknown" in hardware.chip(machine(Card(index=0)), EN)
 
 
 def test_programs_on_a_card_are_listed_and_the_many_are_counted(child: Child):
     busy = hardware.details(machine(*child.probe(nvml.BUSY_24).cards), EN)
-    assert "<li>some program (process 4194303): 20.0 GiB</li>" in busy and "20.5 of 24.0 GiB used, 3.5 GiB free" in busy
+    assert "<li>a program (process 4194303): 20.0 GiB</li>" in busy and "20.5 of 24.0 GiB used, 3.5 GiB free" in busy
     many = Card(index=0, holders=tuple(Holder(pid=i) for i in range(20)))
     assert "… and 12 more" in hardware.details(machine(many), EN)
 
@@ -376,7 +376,7 @@ def test_programs_on_a_card_are_listed_and_the_many_are_counted(child: Child):
         (Nvidia(error="Driver Not Loaded", error_code=9), "installed but not running"),
         (Nvidia(error="RM has detected an NVML/RM version mismatch.", error_code=18), "has not been restarted"),
         (Nvidia(error="Insufficient Permissions", error_code=4), "It says: “Insufficient Permissions”"),
-        (Nvidia(driver="580.65.06"), "(580.65.06) answers, but reports no card"),
+        (Nvidia(driver="580.65.06"), "(580.65.06) responds, but reports no GPU"),
     ],
     ids=lambda value: value.error or "no card" if isinstance(value, Nvidia) else "",
 )

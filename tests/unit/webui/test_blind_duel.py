@@ -58,7 +58,7 @@ def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: R
     *_, result = duel.vote(opened, at, "both_bad", "me")
     said = result["value"]
     assert "both bad 1" in said and "Pirate" in said and "Base" in said and "&lt;b&gt;" in said
-    assert "Your verdict: Both bad" in said and "What is &lt;i&gt;rain" in said
+    assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
 
 
 def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(duel: BlindDuel, run: RunFolder, space: Workspace) -> None:

@@ -83,7 +83,7 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
     opened = page.open_row(id, "13", "problems", [0])
     assert opened[1]["number"] == 0 and "And this?" in opened[5]["value"]  # as a new row, in JSON
     mended = page.row.saved(id, opened[1], "", '{"question": "And this?", "answer": "This."}')
-    assert "Version 1 was made" in said(mended[0]) and len(services.datasets.rows(id)) == 13
+    assert "Saved as version 1" in said(mended[0]) and len(services.datasets.rows(id)) == 13
 
 
 def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
     rows = asked(30)
     id = added(services, tmp_path, [*rows, *rows[:25], {"question": "", "answer": "nothing asked"}])
     offered = page.mending.look(id)[page.mending.outputs.index(page.mending.show)]["choices"]
-    assert offered[2] == ("Repeated (25)", "repeated")
+    assert offered[2] == ("Duplicates (25)", "repeated")
     first = draw(page, id, show="repeated")
     assert numbers(first) == [str(i) for i in range(31, 51)] and first[SHOW] == "repeated"
     assert numbers(draw(page, id, [0, first[NEXT_BEGIN]], show="repeated")) == [str(i) for i in range(51, 56)]

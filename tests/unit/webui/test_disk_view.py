@@ -106,7 +106,7 @@ def test_many_stay_in_a_fold() -> None:
 def test_a_model_is_deleted_and_leaves_the_list_of_downloads(card: DiskCard, tmp_path: Path) -> None:
     assert "o/m" in card.drawn()
     list_, said = card.act("delete", "o/m")
-    assert isinstance(said, dict) and "5 kB are free again" in said["value"]
+    assert isinstance(said, dict) and "5 kB freed" in said["value"]
     assert "o/m" not in list_ and not (tmp_path / "cache" / "models--o--m").exists()
     assert "nothing to delete" in card.act("delete", "o/m")[1]["value"]
 

@@ -87,7 +87,7 @@ def test_the_button_is_there_for_what_is_not_here_and_says_the_room_first(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 2_000_000_000))
     assert drawn(QWEN.hub)[0] and "only 2.0 GB are free" in drawn(QWEN.hub)[1]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 200_000_000_000))
-    assert drawn(QWEN.hub) == (True, '<p class="lg-quiet">200 GB are free on the drive that it goes to.</p>')
+    assert drawn(QWEN.hub) == (True, '<p class="lg-quiet">200 GB free on the target drive.</p>')
     for other in ("starter", "library:x", "../..", None, 7):
         assert drawn(other) == (False, ""), other
     assert "lg-ok" in part.begin(QWEN.hub, None)["value"]

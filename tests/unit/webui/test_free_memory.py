@@ -48,8 +48,8 @@ def result(seen: Machine, corrections: Corrections | None = None, planned: float
 def test_the_correction_stands_beside_the_number() -> None:
     known = Corrections({"qlora": Correction(factor=1.044, runs=3)})
     shown = plan_view.card(result(machine(7.3), known), W)
-    assert "Corrected by 3 runs on this PC: ×1.04." in shown
-    assert "Corrected by 1 run on" in plan_view.card(
+    assert "Adjusted by measurements of 3 runs on this PC: ×1.04." in shown
+    assert "Adjusted by measurements of 1 run on" in plan_view.card(
         result(machine(7.3), Corrections({"qlora": Correction(factor=0.9, runs=1)})), W
     )
     assert "orrected" not in plan_view.card(result(machine(7.3)), W)
@@ -59,9 +59,9 @@ def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:
     held = (Holder(pid=7, name="chrome<b>", used_bytes=3 * GIB), Holder(pid=8, used_bytes=None))
     seen = machine(2.0, held)
     shown = memory_view.holders(result(seen), seen, W)
-    assert "chrome&lt;b&gt;: 3.0 GiB" in shown and "process 8: amount not told" in shown
+    assert "chrome&lt;b&gt;: 3.0 GiB" in shown and "process 8: amount not reported" in shown
     assert memory_view.holders(result(machine(7.3, held)), machine(7.3, held), W) == ""
-    assert "does not tell" in memory_view.holders(result(machine(2.0, None)), machine(2.0, None), W)
+    assert "does not report" in memory_view.holders(result(machine(2.0, None)), machine(2.0, None), W)
     assert memory_view.holders(result(seen, planned=6), seen, W) == "", "a card that is only planned for"
 
 
@@ -115,28 +115,28 @@ def said(shown: RunView) -> str:
 
 
 def test_predicted_and_measured_stand_beside_each_other() -> None:
-    assert "predicted 1.31 GiB, measured 1.42 GiB" in said(view(memory=MEASURED))
-    assert "Corrected by 2 runs on this PC: ×1.08." in said(view(memory=MEASURED | {"runs": 2, "factor": 1.08}))
+    assert "estimated 1.31 GiB, measured 1.42 GiB" in said(view(memory=MEASURED))
+    assert "Adjusted by measurements of 2 runs on this PC: ×1.08." in said(view(memory=MEASURED | {"runs": 2, "factor": 1.08}))
     assert "orrected" not in said(view(memory=MEASURED))
-    assert "measured 1.42 GiB before the first step, 1.60 GiB at most" in said(view(memory=MEASURED | {"peak_gib": 1.6}))
+    assert "measured 1.42 GiB before the first step, 1.60 GiB at peak" in said(view(memory=MEASURED | {"peak_gib": 1.6}))
     assert said(view(memory=MEASURED | {"measured_gib": None})) == "" == said(view())
 
 
 def test_the_time_said_before_the_start_and_now_and_in_the_end() -> None:
-    assert "about 4 min predicted before the start, about 5 min in all" in said(view(seconds_total=300, predicted_seconds=240))
+    assert "about 4 min estimated before the start, about 5 min in total" in said(view(seconds_total=300, predicted_seconds=240))
     assert "before" not in said(view(seconds_total=300))
     over = view(State.COMPLETED, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
-    assert "about 4 min predicted before the start, about 5 min said after 20 steps, 5 min taken" in said(over)
+    assert "about 4 min estimated before the start, about 5 min estimated after 20 steps, took 5 min" in said(over)
 
 
 def test_a_spill_is_on_the_card_while_it_lasts() -> None:
     spill = {"kind": "shared_memory", "over_gib": 1.5, "slower": 6.0, "step": 40}
-    assert "1.5 GiB more than the card has" in said(view(spill=spill)) and "6.0 times" in said(view(spill=spill))
+    assert "1.5 GiB more than the GPU has" in said(view(spill=spill)) and "6.0 times" in said(view(spill=spill))
     assert said(view(State.COMPLETED, spill=spill)) == "" == said(view(spill=None)) == said(view(spill={"of": "another version"}))
 
 
 def test_everything_is_said_in_chinese_too() -> None:
     chinese = Wording("zh")
     shown = "".join(memory.lines(view(seconds_total=300, predicted_seconds=240, memory=MEASURED), chinese))
-    assert "实测 1.42 GiB" in shown and "开始前预计" in shown
+    assert "实测 1.42 GiB" in shown and "开始前估计" in shown
     assert replace(chinese).t("free_memory.recheck")

@@ -83,7 +83,7 @@ def test_words_that_cannot_be_searched_for_are_said(hub, planner, words: object)
 
 
 def test_a_name_that_the_hub_does_not_know_is_said(hub, planner) -> None:
-    assert "knows no model by “small japanese”" in asked(planner, "small japanese")
+    assert "has no model matching “small japanese”" in asked(planner, "small japanese")
 
 
 def test_packed_numbers_are_no_size() -> None:

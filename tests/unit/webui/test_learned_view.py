@@ -130,12 +130,12 @@ def test_a_row_marks_what_is_learned_and_what_is_cut() -> None:
     assert "<span>Hi\n</span>" in html
     assert '<mark class="lg-learned">ok<span class="lg-special">&lt;|im_end|&gt;</span></mark>' in html
     assert '<s class="lg-cut">later</s><s class="lg-cut lg-cut-learned">gone</s>' in html
-    assert "Row 5 of the file (4 of 68)" in html and "the last 20 cut off" in html
-    assert learned_view.legend(EN) in html and "left out" not in html
+    assert "Row 5 of the file (4 of 68)" in html and "the last 20 truncated" in html
+    assert learned_view.legend(EN) in html and "skipped" not in html
 
 
 def test_a_row_that_is_left_out_says_so() -> None:
-    assert "left out" in learned_view.row(replace(VIEW, dropped=True), EN)
+    assert "skipped" in learned_view.row(replace(VIEW, dropped=True), EN)
 
 
 def test_nothing_of_a_data_file_becomes_markup() -> None:

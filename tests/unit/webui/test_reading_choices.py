@@ -36,7 +36,7 @@ def added(step: DataStep, tmp_path: Path, name: str, text: str) -> tuple[str | N
 def test_a_table_of_which_nothing_is_known_is_added_with_columns_to_correct(step: DataStep, tmp_path: Path) -> None:
     """Seen: refused, though the page has a list for each column."""
     id, said = added(step, tmp_path, "a.csv", "a,<i>b,c\none two three,one two three four,one two three four five\n")
-    assert id and "say below what each is for" in said
+    assert id and "set below what each one is" in said
     part, drawn = step.reading, step.reading.draw(id)
     assert drawn[part.table]["visible"] and not drawn[part.chat]["visible"] and "&lt;i&gt;b" in drawn[part.rows]
     assert [(drawn[field]["label"], drawn[field]["value"]) for field in part.columns[:3]] == [

@@ -49,7 +49,7 @@ def test_a_row_says_what_people_choose_by() -> None:
     said = rows.row(model, "ja", NOTHING, EN)
     assert f'data-model="{model.model.hub}"' in said
     assert "fits with QLoRA" in said and re.search(r"LoRA \d+\.\d GiB, QLoRA \d\.\d GiB", said)
-    assert "commercial use within limits" in said and "37 languages with Japanese" in said
+    assert "limited commercial use" in said and "37 languages with Japanese" in said
     assert re.search(r'<a href="https://\S+/google/gemma-3-4b-it"[^>]*rel="noopener noreferrer"', said)
     assert model.model.note["en"] in said
 
@@ -112,7 +112,7 @@ def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(tmp_path:
     assert "on this PC" not in row and "about 93 MB to download" in below
     monkeypatch.setattr(starter, "is_ready", lambda models: True)
     row, below = row_and_below()
-    assert row.count("on this PC") == 1 and "on this PC already" in below and "download" not in below
+    assert row.count("on this PC") == 1 and "Already on this PC" in below and "download" not in below
 
 
 def test_one_event_draws_the_shelf_and_what_the_hub_found_is_cleared_before(tmp_path: Path) -> None:

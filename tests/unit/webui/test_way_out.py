@@ -42,7 +42,7 @@ def test_an_export_at_work_says_whether_the_pc_may_fall_asleep_under_it(state: s
 def test_an_export_at_work_tells_its_phase_and_the_time_left_of_all_or_else_of_this_part() -> None:
     status = ExportStatus(state="running", stage="quantising", fraction=0.4)
     assert "40 % · about 2 min left" in exported.attempt("gguf:q4_k_m", status, (10.0, 120.0), EN)
-    assert "this part: about 10 s left" in exported.attempt("gguf:q4_k_m", status, (10.0, None), EN)
+    assert "this step: about 10 s left" in exported.attempt("gguf:q4_k_m", status, (10.0, None), EN)
     assert " left" not in exported.attempt("gguf:q4_k_m", status, (None, None), EN), "nothing is guessed"
 
 

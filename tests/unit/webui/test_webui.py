@@ -360,7 +360,7 @@ def webui(*arguments: str) -> subprocess.CompletedProcess:
         (["--host", "198.51.100.7"], "--host 198.51.100.7 cannot be used"),
         (["--host", "no-such-pc.invalid"], "--host no-such-pc.invalid cannot be used"),
         (["--host", "0.0.0.0", "--auth", "me:short"], "a password of 5 characters is too short"),
-        (["--port", "0"], "--port 0 is no port"),
+        (["--port", "0"], "--port 0 is not a valid port"),
         (["--port", "x"], "--port"),
         (["--auth", "nobody"], "USER:PASSWORD"),
         (["--what"], "--what"),

@@ -157,7 +157,7 @@ def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
     for wrong in ("a\nb\nc\nd", "a" * 501):
         with pytest.raises(FormError) as refused:
             setting_of(key, wrong)
-        assert "at most 3 lines of at most 500 characters" in EN.of(refused.value.message)
+        assert "at most 3 lines, each of at most 500 characters" in EN.of(refused.value.message)
 
 
 def test_the_event_that_records_an_edit_comes_from_people_only() -> None:
@@ -235,18 +235,18 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
     ("changes", "said"),
     [
         ({"model": "../../etc"}, "is no model name"),
-        ({"data": "../../etc/passwd"}, "no data set"),
+        ({"data": "../../etc/passwd"}, "no dataset"),
         ({"memory": "size:-4"}, "-4"),
         ({"memory": "size:huge"}, "0"),
         ({"settings": {"train.learning_rate": 0}}, "learning_rate is 0"),
         ({"settings": {"train.learning_rate": math.nan}}, "learning_rate"),
         ({"settings": {"data.max_length": 2.5}}, "whole number"),
-        ({"settings": {"train.per_device_train_batch_size": 10**9}}, "from 1 to 1024"),
+        ({"settings": {"train.per_device_train_batch_size": 10**9}}, "between 1 and 1024"),
         ({"settings": {"train.seed": -1}}, "seed is -1"),
         ({"settings": {"train.eval_steps": "7; rm"}}, "eval_steps is 7; rm"),
         ({"settings": {"adapter.method": "full"}}, "method is “full”"),
         ({"settings": {"adapter.target_modules": "nothing_here"}}, "nothing_here"),
-        ({"settings": {"adapter.r": 10**9}}, "from 1 to 256"),
+        ({"settings": {"adapter.r": 10**9}}, "between 1 and 256"),
         ({"settings": {"adapter.target_parameters": "experts"}}, "no routed experts"),
     ],
 )
@@ -426,7 +426,7 @@ def start(wizard: Wizard, **changes: Any) -> tuple[Filling | None, dict]:
 
 def test_an_unfinished_form_starts_nothing_and_opens_the_step_that_is_meant(wizard: Wizard, services: Services) -> None:
     filling, updates = start(wizard, data=None)
-    assert "Choose a data set first" in updates[wizard.start_step.notice]["value"] and updates[wizard.folds["data"]]["open"] is True
+    assert "Choose a dataset first" in updates[wizard.start_step.notice]["value"] and updates[wizard.folds["data"]]["open"] is True
     assert filling is None and not services.runs.list()
     filling, updates = start(wizard, start_at="soon")
     assert (
@@ -454,7 +454,7 @@ def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, 
         "no data that are not here"
     )
     assert (filling.answers["explicit"], filling.answers["parent"]) == ({"adapter.r": 32}, None)
-    assert "not among the sets here" in notice and updates[wizard.goal_step.recipe] is None
+    assert "is not here yet" in notice and updates[wizard.goal_step.recipe] is None
     assert not file.exists(), "gradio's copy is removed"
 
 
@@ -478,7 +478,7 @@ def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_a
         drawn = step.brought.draw(None, brought)
         assert brought.file in drawn[step.brought.said]["value"] and drawn[step.brought.add]["visible"] is is_offered
     assert not step.brought.draw(PIRATE, here)[step.brought.said]["visible"], "another set was chosen"
-    assert "of the hub" in step.brought.draw(None, opened(True, "somebody/poems"))[step.brought.said]["value"]
+    assert "on the Hub" in step.brought.draw(None, opened(True, "somebody/poems"))[step.brought.said]["value"]
 
     forged = {READING: elsewhere, IS_HERE: False}
     assert step.brought._add(step.data, step.choices, forged)[0] is None and not store.knows("my-chat")
@@ -510,7 +510,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     reading, brought = wizard.data_step.reading, wizard.data_step.brought
     drawn = {**reading.draw("chat", answers.reading.choices), **brought.draw("chat", answers.reading)}
     assert drawn[reading.voice]["value"] == "Maria" and drawn[reading.gap]["value"] == 1
-    assert "not how it is kept" in drawn[brought.said]["value"] and drawn[brought.kept]["visible"]
+    assert "differently from its saved settings" in drawn[brought.said]["value"] and drawn[brought.kept]["visible"]
     assert store.choices("chat") == Choices(voice="Jo"), "the set is left as it is"
     assert brought._take(wizard, wizard.data_step.data, False, given(wizard, reading=filling.answers["reading"]))[0].answers == {
         "reading": None
@@ -518,7 +518,7 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
 
     as_kept = BroughtReading(title="old", data="chat", choices=store.settled("chat", Choices(version=0)))
     drawn = brought.draw("chat", as_kept)
-    assert "learned version 0 of the set; it is now at version 1" in drawn[brought.said]["value"]
+    assert "was trained on version 0 of the dataset; the newest is version 1" in drawn[brought.said]["value"]
     assert drawn[brought.newest]["visible"] and not drawn[brought.kept]["visible"]
     filling, _ = brought._take(wizard, wizard.data_step.data, True, given(wizard, data="chat", reading=as_kept.state()))
     newest = BroughtReading.of_state(filling.answers["reading"])
@@ -574,7 +574,7 @@ def test_a_sample_set_brings_its_own_goal_and_next_offers_the_sample_of_a_goal(w
 def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None:
     mine = given(wizard, {wizard.plan_step.preset_name: "Mine"}, goal="writing", settings={"train.seed": 7})
     updates = wizard.fillings.saving(wizard)(mine)
-    assert "1 settings" in updates[wizard.plan_step.save_notice]["value"]
+    assert "1 of your settings" in updates[wizard.plan_step.save_notice]["value"]
     assert ("Mine", "mine") in updates[wizard.goal_step.preset]["choices"]
     filling, _ = wizard.fillings.take_preset({wizard.goal_step.preset: "mine"})
     assert "Mine" in filling.values.pop("notice")["value"]
