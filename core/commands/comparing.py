@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from core.chat import corrections
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import alike, answer_missing
 from core.chat.prompts import prompts_of, prompts_of_file
 from core.commands.data import dataset_store
+from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, say, written_over
 from core.errors import ChatError, RecipeError
 from core.messages import msg, terminal_language
@@ -60,6 +62,23 @@ def compare(
         chat.unload()
     result = as_object(comparison)
     print_json(result) if as_json else _show(result)
+
+
+@data.command()
+def pairs(
+    comparison: Annotated[str, typer.Argument(help="A comparison that was judged, by its id.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a comparison's verdicts as pairs of a better and a worse answer, in the set of its run's corrections."""
+    space = Workspace.open(workspace)
+    store, judged = dataset_store(space), PromptComparison.open(space, comparison)
+    name = f"Corrections of {judged.lineup.contestants[-1].label}"
+    info, added = corrections.keep(space, store, corrections.answered_by(judged), name, corrections.of_votes(judged))
+    if as_json:
+        print_json({"id": info.id, "added": added, "rows": info.good_rows})
+    else:
+        say(msg("corrections.added", added=added, id=info.id, rows=info.good_rows or 0))
 
 
 def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:

@@ -163,7 +163,11 @@ class DatasetStore:
         with self._alone(check):
             self._clean()
             for info in self._imported():
-                if info.sha256 == source.sha256 and (not choices.said or info.choices == choices):
+                if (
+                    info.sha256 == source.sha256
+                    and info.corrects == origin.corrects
+                    and (not choices.said or info.choices == choices)
+                ):
                     return info
             try:
                 with contextlib.ExitStack() as undo:  # after a cancel and Ctrl-C too

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.commands.data import dataset_store
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -91,9 +92,26 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     kit.expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
     kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元")
     kit.expect(thought).to_have_count(0)
+    correct(page, app)
     duel(page)
     watch.check()
     page.context.close()
+
+
+def correct(page: Page, app: kit.App) -> None:
+    """Of two answers the better one, and one that is written as it should be: two rows of the run's set, and the conversation goes on."""
+    kit.expect(page.locator("#chat-better-before")).to_contain_text("<think>")
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    page.locator("#chat-better-now").click()
+    kit.expect(page.locator("#chat-correction-notice")).to_contain_text("现有 1 行")
+    page.locator("#chat-correct").click()
+    page.locator("#chat-correction-text textarea").fill("Four.")
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    page.locator("#chat-correction-save").click()
+    kit.expect(page.locator("#chat-correction-notice")).to_contain_text("现有 2 行")
+    kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text("Four.")
+    [kept] = [info for info in dataset_store(Workspace.open(app.workspace)).list() if info.corrects]
+    assert kept.name.endswith("的纠正") and kept.good_rows == 2
 
 
 def duel(page: Page) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.chat import corrections
 from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
 from core.chat.contest import alike, answer_missing, pair_of
 from core.chat.prompts import prompts_of
 from core.errors import ChatError, GarageError
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, QUIET, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, Update, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -51,10 +52,24 @@ class BlindDuel:
                         for verdict in BUTTONS
                     ]
             self.result = gr.HTML("", visible=False, elem_id="duel-result")
+            self.pairs = gr.Button(w.t("blind_duel.pairs"), visible=False, elem_id="duel-pairs")
+            self.kept = gr.HTML("", visible=False, elem_id="duel-kept")
 
     def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
         """stop: ends what is being written or loaded; what is answered stays."""
-        view = [self.opened, self.at, self.begin, self.halt, self.said, self.stage, self.asked, self.answers, self.result]
+        view = [
+            self.opened,
+            self.at,
+            self.begin,
+            self.halt,
+            self.said,
+            self.stage,
+            self.asked,
+            self.answers,
+            self.result,
+            self.pairs,
+            self.kept,
+        ]
         once = QUIET | {"trigger_mode": "once"}
         self.begin.click(
             self.start, [target, checkpoint, self.count, self.voter], view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once
@@ -63,6 +78,8 @@ class BlindDuel:
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
             button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
+
+        self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- what the buttons do ----------------------------------------------------------------------------------------
     def start(self, target: Any, checkpoint: Any, count: Any, voter: Any) -> Iterator[list[Any]]:
@@ -92,6 +109,18 @@ class BlindDuel:
             return self._next(comparison, _voter(voter))
         except GarageError as error:
             return self._view(None, None, notice(self.w.of(error.message)))
+
+    def keep_pairs(self, opened: Any) -> Update:
+        """Inputs: comparison. Outputs: what was kept: everybody's verdicts as pairs, in the set of the run's corrections."""
+        w, services = self.w, self.services
+        try:
+            comparison = PromptComparison.open(services.workspace, str(opened))
+            name = w.t("corrections_view.set_name", name=comparison.lineup.contestants[-1].label)
+            answered, rows = corrections.answered_by(comparison), corrections.of_votes(comparison)
+            info, added = corrections.keep(services.workspace, services.datasets, answered, name, rows)
+        except GarageError as error:
+            return shown(notice(w.of(error.message), "warn"))
+        return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
     def _comparison(self, target: Any, checkpoint: Any, count: Any, voter: str) -> PromptComparison:
         """The newest of the same contestants that is not at its end for this voter, or a new one. Raises GarageError."""
@@ -178,7 +207,7 @@ class BlindDuel:
         answers: str = "",
         result: str = "",
     ) -> list[Any]:
-        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result)]  # fmt: skip
+        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)), shown("")]  # fmt: skip
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:

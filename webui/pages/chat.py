@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterator
-from html import escape, unescape
 from typing import Any
 
 import gradio as gr
@@ -22,73 +20,25 @@ from webui.kit.html import Html, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
 from webui.pages.blind_duel import BlindDuel
+from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
+from webui.pages.corrections import CorrectionsPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
-MOST_SYSTEM = 8000
 MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 LATEST = "adapter"  # the run's final adapter, beside its checkpoints
 PRECISIONS = ("trained", "16", "4")
+SEED = 7  # its place among target and sampling
 THINKING = {"trained": None, "on": True, "off": False}
-Message = dict[str, Any]
-
-
-_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
-_CALLS = re.compile(r"(<tool_call>.*?(?:</tool_call>|$))", re.DOTALL)
-_BARE = re.compile(r"\s*\{\s*\"name\"\s*:.*\}\s*", re.DOTALL)  # as Llama 3 writes a call: the answer is nothing but its JSON
-# What is folded, as `_folded` writes it: gradio's own folds hold a button without a name within a button.
-_FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</summary><pre>([^<]*)</pre></details>')
-
-
-def content_of(message: Message) -> str:
-    """A message's text; gradio hands messages back with their content as a list of parts."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return ""
-
-
-def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
-    """A chatbot's history as turns of core.data.conversation, a system prompt in front; a question without an answer is left out."""
-    turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
-    pairs: list[dict[str, str]] = []
-    for message in history or []:
-        role, said = str(message.get("role")), content_of(message)
-        if role != "assistant" or not pairs or pairs[-1]["role"] != "assistant":
-            pairs.append({"role": role, "content": ""})
-        folded = _FOLDED.fullmatch(said.strip()) if role == "assistant" else None
-        if folded and folded[1] == "thought":
-            pairs[-1]["reasoning"] = unescape(folded[2])
-        else:
-            pairs[-1]["content"] += unescape(folded[2]) if folded else said
-    for i, turn in enumerate(pairs):
-        answered = i + 1 >= len(pairs) or _is_said(pairs[i + 1])
-        if turn["role"] == "user" and answered or turn["role"] == "assistant" and _is_said(turn):
-            turns.append(turn)
-    return turns
-
-
-def _is_said(turn: dict[str, str]) -> bool:
-    return bool(turn["content"].strip() or turn.get("reasoning", "").strip())
-
-
-def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
-    """The history before its last question, and that question."""
-    messages = list(history or [])
-    for i in range(len(messages) - 1, -1, -1):
-        if messages[i].get("role") == "user":
-            return messages[:i], content_of(messages[i])
-    return messages, ""
 
 
 class ChatPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.duel = BlindDuel(services, wording, self._refuse_while_training)
+        self.corrections = CorrectionsPanel(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -140,7 +90,9 @@ class ChatPage:
                 self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop")
                 self.undo = gr.Button(w.t("chat_page.undo"), min_width=100, elem_id="chat-undo")
                 self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
+                self.corrections.build_button()
                 self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
+            self.corrections.build()
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
                 system, most = (
                     w.named("chat_page.system", "chat-system"),
@@ -213,7 +165,8 @@ class ChatPage:
         talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
         asked = [self.base, self.tuned, *target, *sampling]
         said = gr.on([self.send.click, self.message.submit], self.talk, [self.message, *asked], view, **talk)
-        again = self.again.click(self.talk_again, asked, view, **talk)
+        known = [self.corrections.earlier]
+        again = self.again.click(self.talk_again, [*known, *asked], [*view, *self.corrections.outputs], **talk)
         ends = AT_ONCE | {"cancels": [said, again]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], view, **ends)
@@ -221,6 +174,9 @@ class ChatPage:
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target], [self.checkpoint, *view], **ends)
 
+        self.corrections.wire(self.base, self.tuned, self.target, self.system)
+        leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change]
+        gr.on(leaves, self.corrections.closed, None, self.corrections.outputs, **AT_ONCE)
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
@@ -245,11 +201,19 @@ class ChatPage:
             return
         yield from self._write(answer, base, tuned, both)
 
-    def talk_again(self, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: both histories, target, sampling. Outputs: `view`. Asks the last question once more."""
+    def talk_again(self, earlier: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: what was asked again before, both histories, target, sampling. Outputs: `view`, `corrections.outputs`. Asks the last
+        question once more, drawn from another seed, and then which answer is the better one."""
         before_base, question = without_last(base)
         before_tuned, _ = without_last(tuned)
-        yield from self.talk(question, before_base, before_tuned, *rest)
+        known, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
+        if isinstance(seed, int | float) and math.isfinite(seed):
+            rest = (*rest[:SEED], (int(seed) + known["tries"]) % 2**32, *rest[SEED + 1 :])
+        closed, view = self.corrections.closed(), list[Any]()
+        for view in self.talk(question, before_base, before_tuned, *rest):
+            yield [*view, *closed]
+        if isinstance(view[3], list) and isinstance(view[4], list):
+            yield [*view, *self.corrections.offered(known, view[4] or view[3])]
 
     def _load(self, wanted: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
         """Until `wanted` is loaded. Raises ChatError with what went wrong."""
@@ -471,24 +435,3 @@ def strength_of(percent: Any) -> float:
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not low <= percent <= high:
         raise ChatError("wizard.bad_number", field="strength", found=str(percent)[:40], low=low, high=high)
     return float(percent) / 100
-
-
-def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
-    """The history and an answer; its thinking and its tool calls are folded under these titles, as text that nobody runs."""
-    found: list[str] = []
-    if begun := _THOUGHT.match(answer):
-        thinking, answer = begun[1].strip(), (begun[2] or "").strip()
-        found += [_folded("thought", thought, thinking)] if thinking else []
-    for part in [answer] if _BARE.fullmatch(answer) else _CALLS.split(answer):
-        if part.startswith("<tool_call>") or _BARE.fullmatch(part):
-            found.append(_folded("call", call, part))
-        elif part.strip():
-            found.append(part)
-    return [*(history or []), *({"role": "assistant", "content": content} for content in found or [""])]
-
-
-def _folded(kind: str, title: str, content: str) -> str:
-    """On one line, for a line that is empty would end it as HTML."""
-    text = escape(content).replace("\n", "&#10;")
-    is_open = " open" if kind == "call" else ""
-    return f'<details class="lg-{kind}"{is_open}><summary>{escape(title)}</summary><pre>{text}</pre></details>'

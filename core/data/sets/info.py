@@ -39,14 +39,18 @@ class DatasetInfo(Frozen):
     )
     revision: str = Field("", description="The commit of the hub that its files are of.")
     licence: str = Field("", description='As the hub\'s card names it; "" where it does not say.')
+    corrects: str = Field(
+        "", description="Whose answers its rows correct: run:<id>, base:<model> or adapter:<folder> (core/chat/corrections)."
+    )
 
 
 class Origin(Frozen):
-    """Where a set of a hub is from, as DatasetInfo keeps it."""
+    """Where a set of a hub, or of corrections, is from, as DatasetInfo keeps it."""
 
     origin_name: str = ""
     revision: str = ""
     licence: str = ""
+    corrects: str = ""
 
 
 OWN = Origin()

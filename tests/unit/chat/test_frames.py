@@ -9,7 +9,7 @@ import pytest
 from core.chat.frames import Retelling, marks_of
 from core.data.template import ChatTemplate
 from tests.kit import templates
-from webui.pages.chat import answered
+from webui.pages.chat_history import answered
 
 GPT_OSS = "<|channel|>analysis<|message|>Two and two.<|end|><|start|>assistant<|channel|>final<|message|>It is 4."
 GEMMA = "<|channel>thought\nTwo and two.\n<channel|>It is 4."

@@ -51,11 +51,11 @@ def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> l
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
-    opened, at, *_, asked, answers, _ = begun(duel, f"run:{run.id}")
+    opened, at, *_, asked, answers, _, _, _ = begun(duel, f"run:{run.id}")
     assert at == 0 and "What is &lt;i&gt;a lantern" in asked
     assert "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
     opened, at, *_ = duel.vote(opened, at, "left", "me")
-    *_, result = duel.vote(opened, at, "both_bad", "me")
+    *_, result, pairs, _ = duel.vote(opened, at, "both_bad", "me")
     said = result["value"]
     assert "both bad 1" in said and "Pirate" in said and "Base" in said and "&lt;b&gt;" in said
     assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
@@ -77,7 +77,7 @@ def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(duel: Blind
     ("target", "count"), [("base:starter", 10), (None, 10), ({"a": 1}, 10), ("run:nobody", 10), ("run:", 10), ("run:../x", 10)]
 )
 def test_what_is_no_run_is_a_sentence(duel: BlindDuel, target: Any, count: Any) -> None:
-    opened, at, *_, said, stage, asked, answers, result = begun(duel, target, count=count)
+    opened, at, _, _, said, stage, asked, answers, *_ = begun(duel, target, count=count)
     assert opened is None and at is None and "lg-bad" in said and not asked + answers
 
 

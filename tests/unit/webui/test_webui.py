@@ -166,7 +166,7 @@ def test_temperature_0_is_greedy_and_empty_fields_are_defaults():
 
 
 def test_a_history_becomes_turns_without_unanswered_ones():
-    from webui.pages.chat import turns_of, without_last
+    from webui.pages.chat_history import turns_of, without_last
 
     history = [
         {"role": "user", "content": [{"type": "text", "text": "stopped at once"}]},
@@ -181,7 +181,7 @@ def test_a_history_becomes_turns_without_unanswered_ones():
 
 
 def test_thinking_and_tool_calls_come_back_as_the_template_wants_them_and_are_never_markup():
-    from webui.pages.chat import answered, turns_of
+    from webui.pages.chat_history import answered, turns_of
 
     asked, titles = [{"role": "user", "content": "Weather?"}], ("Thinking", "Tool call")
     raw = '<tool_call>\n\n{"name": "get_weather", "arguments": {"city": "</pre><script>x</script>"}}\n</tool_call>'

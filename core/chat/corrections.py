@@ -1,0 +1,105 @@
+"""What an answer should have been, as rows of a set: the better answer is learned, and the worse one stands beside it. No torch.
+
+One set for each that answers (a run, a base, an adapter), made with its first row and a set as any other afterwards: its row is one for
+`sft` and a pair for `dpo`, `orpo` and `simpo`. A row is on the disk before anybody is told so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from core.chat.comparison import PromptComparison
+from core.data.conversation import Turn
+from core.data.formats import Example
+from core.data.sets import working
+from core.data.sets.info import DatasetInfo, Origin
+from core.data.store import LOCK_S, DatasetStore
+from core.errors import ChatError, DataError
+from core.workspace.folder import Workspace
+from core.workspace.names import short_id
+
+
+def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
+    """A row of a conversation up to its question, with the answer that is right and the one that was given. Raises ChatError."""
+    if not turns or turns[-1]["role"] != "user":
+        raise ChatError("chat.no_question")
+    if not better.strip():
+        raise ChatError("corrections.empty")
+    if better.strip() == worse.strip():
+        raise ChatError("corrections.same")
+    asked = [dict(turn) for turn in turns]
+    told = {"messages": [*asked, {"role": "assistant", "content": better.strip()}]}
+    return told | ({"rejected": [*asked, {"role": "assistant", "content": worse.strip()}]} if worse.strip() else {})
+
+
+def keep(
+    workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[dict[str, Any]]
+) -> tuple[DatasetInfo, int]:
+    """The set of what answered (run:<id>, base:<model>, adapter:<folder>), called name where it is new, and how many rows are new in it:
+    what is there already is not added again. Raises DataError, with nothing changed."""
+    wanted = list({example.as_json(): example for example in map(working.example_of, rows)}.values())
+    with _alone(store):
+        info = next((info for info in store.list() if info.corrects == answered), None)
+        there = {example.as_json() for _, example in store.rows(info.id)} if info else set()
+        new = [example for example in wanted if example.as_json() not in there]
+        if info is None and new:
+            info = _begun(workspace, store, answered, name, new)
+        elif info is not None and new:
+            working.changed(store, info.id, add=[example.as_dict() for example in new])
+            info = store.get(info.id)
+    if info is None:
+        raise ChatError("corrections.no_votes")
+    return info, len(new)
+
+
+def _begun(workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[Example]) -> DatasetInfo:
+    folder = workspace.cache / "sets"
+    file = folder / f"corrections-{short_id()}.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        working.write(((0, example) for example in rows), file)
+        return store.import_file(file, name, origin=Origin(corrects=answered))
+    except OSError as error:
+        raise DataError("data.cannot_store", name=name, reason=error.strerror or str(error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(store: DatasetStore) -> Iterator[None]:
+    """Two pages that correct one run for the first time make one set."""
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(store.root / ".corrections.lock").acquire(timeout=LOCK_S):
+            yield
+    except Timeout:
+        raise DataError("sets.being_changed", name="corrections") from None
+    except OSError as error:
+        raise DataError("data.cannot_store", name="corrections", reason=error.strerror or str(error)) from error
+
+
+def of_votes(comparison: PromptComparison) -> list[dict[str, Any]]:
+    """A row for each question of which more people preferred one answer than the other; equal, both bad and one answer twice give none."""
+    won: dict[int, Counter[tuple[int, int]]] = {}
+    for vote in comparison.votes():
+        if vote.verdict in ("left", "right"):
+            pair = (vote.left, vote.right) if vote.verdict == "left" else (vote.right, vote.left)
+            won.setdefault(vote.prompt, Counter())[pair] += 1
+    answers, found = comparison.answers(), []
+    for prompt, counts in won.items():
+        for (better, worse), count in counts.items():
+            texts = [answers[prompt, place].text if (prompt, place) in answers else "" for place in (better, worse)]
+            if count > counts[worse, better] and texts[0].strip() and texts[0].strip() != texts[1].strip():
+                found.append(row(comparison.lineup.prompts[prompt].turns, *texts))
+    return found
+
+
+def answered_by(comparison: PromptComparison) -> str:
+    """The newest run of a comparison: what its votes are to teach."""
+    return f"run:{comparison.lineup.contestants[-1].run}"

@@ -1,0 +1,70 @@
+"""Chat's corrections: the answer is edited or picked, kept as a row, and the conversation goes on from what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+from tests.kit.runs import trained
+from webui.kit.wording import Wording
+from webui.pages.chat_history import last_answer
+from webui.pages.corrections import CorrectionsPanel
+from webui.state.services import Services
+
+BASE = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Water."}]
+TUNED = [{"role": "user", "content": [{"type": "text", "text": "Rain?"}]}, {"role": "assistant", "content": "Wet <b>arr</b>"}]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return trained(Workspace.open(tmp_path), "Pirate")
+
+
+@pytest.fixture
+def page(tmp_path: Path, run: RunFolder) -> CorrectionsPanel:
+    found = CorrectionsPanel(Services.open(Workspace.open(tmp_path)), Wording("en"))
+    with gr.Blocks(analytics_enabled=False):
+        found.build_button()
+        found.build()
+    return found
+
+
+def kept(page: CorrectionsPanel) -> list[tuple[str, str, str]]:
+    """System or question, better and worse of each row of the sets of corrections."""
+    sets = [info.id for info in page.services.datasets.list() if info.corrects]
+    rows = [example.as_dict() for id in sets for _, example in page.services.datasets.rows(id)]
+    return [(row["messages"][0]["content"], row["messages"][-1]["content"], row["rejected"][-1]["content"]) for row in rows]
+
+
+def test_an_answer_is_corrected_and_the_conversation_goes_on_from_it(page: CorrectionsPanel, run: RunFolder) -> None:
+    panel, text, *_ = page.opened(BASE, TUNED)
+    assert panel["visible"] and text == "Wet <b>arr</b>"
+    *_, said, base, tuned = page.saved("Water, arr!", BASE, TUNED, f"run:{run.id}", " Be brief. ")
+    assert "Corrections of Pirate" in said["value"] and "1 rows" in said["value"]
+    assert kept(page) == [("Be brief.", "Water, arr!", "Wet <b>arr</b>")]
+    assert last_answer(tuned) == ([{"role": "user", "content": "Rain?"}], "Water, arr!") and base == gr.skip()
+
+
+def test_of_two_answers_the_better_one_is_kept_and_stays(page: CorrectionsPanel, run: RunFolder) -> None:
+    earlier = page.begin_again(None, TUNED)
+    now = [TUNED[0], {"role": "assistant", "content": "Dry."}]
+    panel, _, known, choice, before, _ = page.offered(earlier, now)
+    assert choice["visible"] and not panel["visible"] and "Wet &lt;b&gt;arr" in before
+    assert page.begin_again(known, now)["tries"] == 2, "the next one is drawn from another seed"
+    *_, tuned = page.preferred(False, known, BASE, now, f"run:{run.id}", "")
+    assert last_answer(tuned)[1] == "Wet <b>arr</b>" and kept(page) == [("Rain?", "Wet <b>arr</b>", "Dry.")]
+    *_, said = page.offered(earlier, TUNED)
+    assert "temperature" in said["value"], "the same answer again is no pair"
+
+
+@pytest.mark.parametrize("target", [None, {"a": 1}, "run:", "run:../x", "run:gone"])
+@pytest.mark.parametrize("text", [None, "Wet <b>arr</b>", "Better."])
+def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(page: CorrectionsPanel, target: Any, text: Any) -> None:
+    *_, said, base, tuned = page.saved(text, BASE, TUNED, target, None)
+    assert "lg-bad" in said["value"] and base == tuned == gr.skip() and kept(page) == []
+    assert "lg-warn" in page.opened(None, [])[-1]["value"]

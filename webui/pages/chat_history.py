@@ -1,0 +1,93 @@
+"""A conversation as the page holds it: gradio's messages, the turns that a model reads, and what is folded in an answer."""
+
+from __future__ import annotations
+
+import re
+from html import escape, unescape
+from typing import Any
+
+MOST_SYSTEM = 8000
+Message = dict[str, Any]
+
+_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
+_CALLS = re.compile(r"(<tool_call>.*?(?:</tool_call>|$))", re.DOTALL)
+_BARE = re.compile(r"\s*\{\s*\"name\"\s*:.*\}\s*", re.DOTALL)  # as Llama 3 writes a call: the answer is nothing but its JSON
+# What is folded, as `_folded` writes it: gradio's own folds hold a button without a name within a button.
+_FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</summary><pre>([^<]*)</pre></details>')
+
+
+def content_of(message: Message) -> str:
+    """A message's text; gradio hands messages back with their content as a list of parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
+    """A chatbot's history as turns of core.data.conversation, a system prompt in front; a question without an answer is left out."""
+    turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
+    pairs: list[dict[str, str]] = []
+    for message in history or []:
+        role, said = str(message.get("role")), content_of(message)
+        if role != "assistant" or not pairs or pairs[-1]["role"] != "assistant":
+            pairs.append({"role": role, "content": ""})
+        folded = _FOLDED.fullmatch(said.strip()) if role == "assistant" else None
+        if folded and folded[1] == "thought":
+            pairs[-1]["reasoning"] = unescape(folded[2])
+        else:
+            pairs[-1]["content"] += unescape(folded[2]) if folded else said
+    for i, turn in enumerate(pairs):
+        answered = i + 1 >= len(pairs) or _is_said(pairs[i + 1])
+        if turn["role"] == "user" and answered or turn["role"] == "assistant" and _is_said(turn):
+            turns.append(turn)
+    return turns
+
+
+def _is_said(turn: dict[str, str]) -> bool:
+    return bool(turn["content"].strip() or turn.get("reasoning", "").strip())
+
+
+def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
+    """The history before its last question, and that question."""
+    messages = list(history or [])
+    for i in range(len(messages) - 1, -1, -1):
+        if messages[i].get("role") == "user":
+            return messages[:i], content_of(messages[i])
+    return messages, ""
+
+
+def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
+    """The history and an answer; its thinking and its tool calls are folded under these titles, as text that nobody runs."""
+    found: list[str] = []
+    if begun := _THOUGHT.match(answer):
+        thinking, answer = begun[1].strip(), (begun[2] or "").strip()
+        found += [_folded("thought", thought, thinking)] if thinking else []
+    for part in [answer] if _BARE.fullmatch(answer) else _CALLS.split(answer):
+        if part.startswith("<tool_call>") or _BARE.fullmatch(part):
+            found.append(_folded("call", call, part))
+        elif part.strip():
+            found.append(part)
+    return [*(history or []), *({"role": "assistant", "content": content} for content in found or [""])]
+
+
+def _folded(kind: str, title: str, content: str) -> str:
+    """On one line, for a line that is empty would end it as HTML."""
+    text = escape(content).replace("\n", "&#10;")
+    is_open = " open" if kind == "call" else ""
+    return f'<details class="lg-{kind}"{is_open}><summary>{escape(title)}</summary><pre>{text}</pre></details>'
+
+
+def last_answer(history: list[Message] | None) -> tuple[list[dict[str, str]], str]:
+    """The turns up to the last question, and the answer to it as a model writes it, its thinking in front; "" where there is none."""
+    turns = turns_of(history)
+    if not turns or turns[-1]["role"] != "assistant":
+        return turns, ""
+    return turns[:-1], as_written(turns[-1])
+
+
+def as_written(turn: dict[str, str]) -> str:
+    thought = turn.get("reasoning", "").strip()
+    return f"<think>\n{thought}\n</think>\n\n{turn['content'].strip()}" if thought else turn["content"].strip()

@@ -1,0 +1,126 @@
+"""What people make of an answer in Chat: written as it should be, or of two the better one, kept as a row of a set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.chat import corrections
+from core.errors import ChatError, GarageError
+from webui.kit import format
+from webui.kit.html import Html, notice, tag
+from webui.kit.live import AT_ONCE, CONTROL, shown
+from webui.kit.wording import Wording
+from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
+from webui.state.services import Services
+
+MOST_ANSWER = 40_000  # characters
+
+
+class CorrectionsPanel:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build_button(self) -> None:
+        self.open = gr.Button(self.w.t("corrections_view.open"), min_width=100, elem_id="chat-correct")
+
+    def build(self) -> None:
+        w = self.w
+        self.earlier = gr.State(None)  # question, answer, and how often it was asked again
+        with gr.Column(visible=False, elem_id="chat-correction") as self.panel:
+            text = w.named("corrections_view.text", "chat-correction-text")
+            self.text = gr.Textbox(lines=4, max_lines=16, max_length=MOST_ANSWER, **text)
+            with gr.Row(elem_classes="lg-tight"):
+                self.save = gr.Button(w.t("corrections_view.save"), variant="primary", elem_id="chat-correction-save")
+                self.close = gr.Button(w.t("corrections_view.close"), elem_id="chat-correction-close")
+        with gr.Column(visible=False, elem_id="chat-better") as self.choice:
+            self.before = gr.HTML("", elem_id="chat-better-before")
+            with gr.Row(elem_classes="lg-tight"):
+                self.now_better = gr.Button(w.t("corrections_view.now_better"), elem_id="chat-better-now")
+                self.before_better = gr.Button(w.t("corrections_view.before_better"), elem_id="chat-better-earlier")
+        self.notice = gr.HTML("", visible=False, elem_id="chat-correction-notice")
+
+    @property
+    def outputs(self) -> list[Component]:
+        return [self.panel, self.text, self.earlier, self.choice, self.before, self.notice]
+
+    def wire(self, base: Component, tuned: Component, target: Component, system: Component) -> None:
+        talked = [base, tuned, target, system]
+        self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
+        self.close.click(self.closed, None, self.outputs, **AT_ONCE)
+        kept = [*self.outputs, base, tuned]
+        self.save.click(self.saved, [self.text, *talked], kept, **CONTROL)
+        for button, is_now in ((self.now_better, True), (self.before_better, False)):
+            prefer = lambda earlier, *rest, is_now=is_now: self.preferred(is_now, earlier, *rest)  # noqa: E731
+            button.click(prefer, [self.earlier, *talked], kept, **CONTROL)
+
+    # ---- what is shown ----------------------------------------------------------------------------------------------
+    def closed(self, said: Html | str = "") -> list[Any]:
+        """Outputs: outputs. What was asked again stays known: the next one takes the next seed."""
+        return [gr.update(visible=False), gr.skip(), gr.skip(), gr.update(visible=False), gr.skip(), shown(said)]
+
+    def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[Any]:
+        """Inputs: both histories. Outputs: outputs. The tuned one's last answer in a field; without one, the base's."""
+        _, answer = last_answer(tuned or base)
+        if not answer:
+            return self.closed(notice(self.w.t("corrections.nothing"), "warn"))
+        return [gr.update(visible=True), answer, gr.skip(), gr.update(visible=False), gr.skip(), shown("")]
+
+    def begin_again(self, earlier: Any, history: list[Message] | None) -> dict[str, Any]:
+        """What is known of the answer that is now given once more."""
+        turns, answer = last_answer(history)
+        asked = turns[-1]["content"] if turns else ""
+        same = isinstance(earlier, dict) and earlier.get("asked") == asked
+        return {"asked": asked, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
+
+    def offered(self, earlier: dict[str, Any], history: list[Message] | None) -> list[Any]:
+        """Outputs: outputs. Both answers to one question, for the better one to be picked."""
+        w, answer = self.w, last_answer(history)[1]
+        if not answer or not earlier["answer"]:
+            return self.closed()
+        if answer == earlier["answer"]:
+            said = notice(w.t("corrections_view.same_again"), "plain")
+            return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=False), gr.skip(), shown(said)]
+        before = tag("div", tag("div", tag("h3", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel")
+        return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=True), before, shown("")]
+
+    # ---- what is kept -----------------------------------------------------------------------------------------------
+    def saved(self, text: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
+        """Inputs: text, both histories, target, system. Outputs: outputs, both histories: the conversation goes on from what is right."""
+        better = text if isinstance(text, str) else ""
+        return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
+
+    def preferred(self, is_now: bool, earlier: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
+        """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories, with the better answer in its place."""
+        now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
+        better, worse = (now, before) if is_now else (before, now)
+        return self._keep(better, worse, base, tuned, target, system)
+
+    def _keep(self, better: str, worse: str, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
+        w, history = self.w, tuned or base
+        try:
+            turns, answer = last_answer(history)
+            if not answer or not isinstance(target, str):
+                raise ChatError("corrections.nothing")
+            told = system.strip()[:MOST_SYSTEM] if isinstance(system, str) else ""
+            turns = [*([{"role": "system", "content": told}] if told else []), *turns]
+            rows = [corrections.row(turns, better[:MOST_ANSWER], worse)]
+            info, _ = corrections.keep(self.services.workspace, self.services.datasets, target, self._name(target), rows)
+        except GarageError as error:
+            stay = [gr.skip()] * (len(self.outputs) - 1)
+            return [*stay, shown(notice(w.of(error.message))), gr.skip(), gr.skip()]
+        before, asked = without_last(history)
+        now = answered(
+            [*before, {"role": "user", "content": asked}], better.strip(), w.t("chat_page.thought"), w.t("chat_page.tool_call")
+        )
+        said = notice(w.t("corrections_view.kept", name=info.name, rows=info.good_rows or 0), "ok")
+        return [*self.closed(said), gr.skip() if tuned else now, now if tuned else gr.skip()]
+
+    def _name(self, target: str) -> str:
+        """Of the set. Raises RunError for a run that is gone: its answers are corrected no more."""
+        if target.startswith("run:"):
+            return self.w.t("corrections_view.set_name", name=self.services.runs.get(target.removeprefix("run:")).name)
+        kind, _, name = target.partition(":")
+        return self.w.t("corrections_view.set_name", name=format.model_name(name, self.w) if kind == "base" else name)
