@@ -110,6 +110,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     train.wizard.further.wire()
     train.wizard.further.wire_button(train.wizard, train.run.further, None, tabs, train.run.notice)
     train.wizard.further.wire_button(train.wizard, runs.further, opened, tabs, runs.run_notice)
+    train.wizard.further.wire_button(train.wizard, runs.duplicate, opened, tabs, runs.run_notice, anew=True)
     train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target, chat.chosen)

@@ -179,7 +179,7 @@ class Runs:
         clean = names.display_name(name)
         if not clean:
             raise RunError("run.empty_name")
-        run.rename(clean)
+        run.relabel(name=clean)
 
     def delete(self, run: RunFolder) -> None:
         """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows nothing."""

@@ -3,7 +3,7 @@
 recipe.yaml             written once at submission
 run.json                made with it; then the holder of run.lock (core/runs/run_json)
 start/                  the parent's adapter, copied at submission, of a run that trains another one further
-label.json              the name a person gave later (written by the page)
+label.json              what a person said of it later: name, tags, note, archived (written by the page)
 left.json               that a person does not want to be asked about this attempt again (written by the page)
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the newest command asked; written by pages and commands, read by the worker
@@ -89,12 +89,15 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        label = files.read_object(self.path / "label.json")
-        return str(label.get("name") or self.facts().name or self.id)[:MOST_NAME]
+        return str(self.label().get("name") or self.facts().name or self.id)[:MOST_NAME]
 
-    def rename(self, name: str) -> None:
+    def label(self) -> dict[str, Any]:
+        return files.read_object(self.path / "label.json")
+
+    def relabel(self, **changes: Any) -> None:
+        """Raises RunError where it cannot be written."""
         with writing(self.path):
-            files.replace_json(self.path / "label.json", {"name": name})
+            files.add_to_object(self.path / "label.json", changes)
 
     # ---- state ----------------------------------------------------------------------------------------------------
     def status(self) -> Status:

@@ -13,6 +13,7 @@ from core.data.store import DatasetStore
 from core.messages import msg
 from core.presets import PRESETS
 from core.runs.all import Runs
+from core.runs.run_json import Parent
 from core.runs.states import State
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -373,24 +374,42 @@ def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspac
             page.context.close()
 
 
-def test_a_run_is_renamed_and_deleted_only_when_sure(chrome: Browser, app: kit.App, workspace: Workspace):
-    ended(workspace, "old name", 10)
+def test_a_run_is_named_archived_and_deleted_only_when_sure(chrome: Browser, app: kit.App, workspace: Workspace):
+    with ScriptedRun(workspace, "child", parent=Parent(run=trained(workspace, "old name").id, name="old name", step=10)) as child:
+        child.to(State.STOPPED, msg("run.stopped_kept", step=1))
     page, watch = kit.open_page(chrome, app)
     kit.go_to_tab(page, "Runs")
-    page.locator("#runs-list label").click()
+    page.locator("#runs-list label", has_text="old name").click()
     kit.unfold(page, "#manage-fold")
-    page.locator("#rename-name input, #rename-name textarea").first.fill("新名字 <i>")
+    kit.expect(page.locator("#rename-name").locator("input, textarea")).to_have_value("old name")
+    for box, words in (("#rename-name", "新名字 <i>"), ("#run-tags", "voice, <b>"), ("#run-note", "keep this one")):
+        page.locator(box).locator("input, textarea").fill(words)
     page.locator("#rename").click()
-    kit.expect(page.locator("#runs-list")).to_contain_text("新名字 <i>")
+    row = page.locator("#runs-list tbody tr", has_text="新名字 <i>")
+    kit.expect(row.locator(".rt-note")).to_have_text("keep this one")
+    kit.expect(row.locator(".rt-tag")).to_have_text(["voice", "<b>"])
+    row.locator(".rt-tag").first.click()
+    kit.expect(page.locator("#runs-list tbody tr:visible")).to_have_count(1)
+    page.get_by_role("searchbox").fill("")
+    kit.nothing_found(page)
+    page.locator("#archive").click()
+    kit.expect(row).to_be_hidden()
+    page.locator(".rt-state").first.select_option("*archived")
+    kit.expect(page.locator("#runs-list tbody tr:visible")).to_have_count(1)
+    page.locator("#archive").click()
+    kit.expect(page.locator("#runs-list tbody tr:visible")).to_have_count(2)  # none is archived now, so all are shown
     page.locator("#delete").click()
-    kit.expect(page.locator("#delete-sure")).to_contain_text("This cannot be undone")
+    kit.expect(page.locator("#delete-sure")).to_contain_text("cannot be undone")
+    kit.expect(page.locator("#delete-sure")).to_contain_text("trained further from it: child")
     page.locator("#delete-keep").click()
     kit.expect(page.locator("#delete-sure")).to_be_hidden()
-    assert len(Runs(workspace).list()) == 1
     page.locator("#delete").click()
     page.locator("#delete-really").click()
-    kit.expect(page.locator("#runs-empty")).to_be_visible()
-    assert not Runs(workspace).list()
+    kit.expect(row).to_have_count(0)
+    assert [run.name for run in Runs(workspace).list()] == ["child"]
+    page.locator("#details-duplicate").click()
+    kit.expect(page.locator("#step-train")).to_contain_text("child · 2")
+    kit.expect(page.locator("#further")).to_be_hidden()
     watch.check()
     page.context.close()
 

@@ -29,7 +29,7 @@ function line(parent, box, points, style = {}) {
 
 // ---- the table ------------------------------------------------------------------------------------------------------
 function find() {
-  for (const name of ['search', 'state', 'said', 'compare', 'y', 'x', 'legend', 'plot', 'differ']) at[name] = element.querySelector(`.rt-${name}`);
+  for (const name of ['search', 'state', 'said', 'disk', 'compare', 'y', 'x', 'legend', 'plot', 'differ']) at[name] = element.querySelector(`.rt-${name}`);
   at.head = element.querySelector('thead tr');
   at.body = element.querySelector('tbody');
   for (const name of words.columns) add(at.head, 'th', `rt-${name}`, words[name]).scope = 'col';
@@ -65,7 +65,7 @@ function list() {
     tell(tr, row);
   });
   for (const [id, tr] of known) { tr.remove(); chosen.delete(id); }
-  options(at.state, [['', words.any_state], ...new Map(rows.map(row => [row.state, row.state]))]);
+  options(at.state, [['', words.any_state], ...new Map(rows.map(row => [row.state, row.state])), ...(rows.some(row => row.archived) ? [['*archived', words.archived]] : [])]);
   sift();
   mark();
 }
@@ -75,6 +75,8 @@ function made(row) {
   Object.assign(add(label, 'input'), { type: 'radio', name: 'rt-open', value: row.id, onchange: () => open(row.id) });
   add(label, 'span', 'rt-name');
   add(name, 'small');
+  add(name, 'div', 'rt-tags');
+  add(name, 'p', 'rt-note');
   add(add(tr, 'td', 'rt-state'), 'span');
   add(tr, 'td', 'rt-course');
   for (const column of ['eval', 'minutes', 'size']) add(tr, 'td', `rt-number rt-${column}`);
@@ -87,6 +89,16 @@ function tell(tr, row) {
   const put = (where, text) => { const part = tr.querySelector(where); if (part.textContent !== text) part.textContent = text; };
   put('.rt-name', row.name);
   put('small', row.about);
+  put('.rt-note', row.note);
+  const tags = tr.querySelector('.rt-tags');
+  if (tags.dataset.tags !== row.tags.join()) {
+    tags.textContent = '';
+    tags.dataset.tags = row.tags.join();
+    for (const tag of row.tags) {
+      const button = add(tags, 'button', 'rt-tag', tag);
+      Object.assign(button, { type: 'button', title: fill(words.only_tag, { tag }), onclick: () => { at.search.value = tag; sift(); } });
+    }
+  }
   put('.rt-state span', row.state);
   tr.querySelector('.rt-state span').className = `lg-badge lg-${row.tone}`;
   for (const column of ['eval', 'minutes', 'size']) put(`.rt-${column}`, row[column]);
@@ -104,8 +116,8 @@ function sift() {
   const wanted = at.search.value.toLowerCase().split(/\s+/).filter(Boolean);
   let count = 0;
   rows.forEach((row, i) => {
-    const has = `${row.name} ${row.about}`.toLowerCase();
-    const fits = (!at.state.value || row.state === at.state.value) && wanted.every(word => has.includes(word));
+    const has = `${row.name} ${row.about} ${row.tags.join(' ')} ${row.note}`.toLowerCase(), onlyArchived = at.state.value === '*archived';
+    const fits = row.archived === onlyArchived && (onlyArchived || !at.state.value || row.state === at.state.value) && wanted.every(word => has.includes(word));
     at.body.children[i].hidden = !fits;
     count += fits;
   });
@@ -195,7 +207,7 @@ async function poll() {
       const reply = await server.rows(stamp);
       if (!reply) throw new Error('offline'); // gradio gives undefined when the server is gone
       wait = reply.wait_ms;
-      if (reply.rows) { rows = reply.rows; list(); compare(); }
+      if (reply.rows) { rows = reply.rows; at.disk.textContent = reply.disk; list(); compare(); }
       stamp = reply.stamp;
       if (rows.length && offered !== stamp && !rows.some(row => row.id === props.value)) {
         offered = stamp;

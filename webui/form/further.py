@@ -51,23 +51,28 @@ class FurtherForm:
     def wire(self) -> None:
         self.undo.click(None, None, None, js=UNDO, **QUIET)
 
-    def wire_button(self, form: FormHandle, button: gr.Button, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML) -> None:
-        """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told."""
+    def wire_button(
+        self, form: FormHandle, button: gr.Button, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False
+    ) -> None:
+        """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told. anew: the same
+        settings once more, from the base model."""
 
         def take(given: Given) -> Taken:
             if opened is not None:
-                return self.take(form, given[opened], tabs, said)
+                return self.take(form, given[opened], tabs, said, anew)
             view = self.services.snapshots.now(fresh=True).shown
-            return self.take(form, view.row.id if view else None, tabs, said)
+            return self.take(form, view.row.id if view else None, tabs, said, anew)
 
         taken = form.fills(button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
-        taken.then(None, None, None, js=SHOW, **QUIET)
+        if not anew:
+            taken.then(None, None, None, js=SHOW, **QUIET)
 
-    def take(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, said: gr.HTML) -> Taken:
+    def take(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False) -> Taken:
         """The form with the settings of a run; or why not. Either way the Train page is told in its own place."""
         try:
             run = self.services.runs.get(run_id or "")
-            filling, updates = form.filling(further.recipe_of(run), run.name, parent=run.id)
+            recipe = run.recipe().model_copy(update={"name": further.next_name(run.name)}) if anew else further.recipe_of(run)
+            filling, updates = form.filling(recipe, run.name, parent=None if anew else run.id)
         except GarageError as error:
             return None, {said: shown(notice(self.w.of(error.message)))}
         return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}

@@ -9,10 +9,10 @@ import gradio as gr
 from core.errors import GarageError
 from core.runs.states import may_resume
 from webui.form import further
-from webui.kit import format
 from webui.kit.html import notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
+from webui.pages.run_manage import ManageRun
 from webui.run import card
 from webui.run.chart import live_chart
 from webui.run.compare import PICKED, runs_table
@@ -29,6 +29,7 @@ class RunsPage:
         self.services, self.w, self.opened = services, wording, opened
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)
+        self.manage = ManageRun(services, wording, opened)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -58,26 +59,14 @@ class RunsPage:
                 with gr.Row(elem_classes="lg-tight"):
                     self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume")
                     self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
+                    self.duplicate = gr.Button(w.t("run_manage.duplicate"), elem_id="details-duplicate")
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
                 with gr.Accordion(w.t("train_page.run_settings"), open=False):
                     self.settings = gr.HTML("", elem_id="details-settings")
                 with gr.Accordion(w.t("train_page.story"), open=False):
                     self.story = gr.HTML("", elem_id="details-story")
-                with gr.Accordion(w.t("runs_page.manage"), open=False, elem_id="manage-fold"):
-                    self._build_manage()
-
-    def _build_manage(self) -> None:
-        w = self.w
-        self.new_name = gr.Textbox(label=w.t("runs_page.new_name"), max_lines=1, max_length=60, elem_id="rename-name")
-        with gr.Row(elem_classes="lg-tight"):
-            self.rename = gr.Button(w.t("runs_page.rename"), elem_id="rename")
-            self.delete = gr.Button(w.t("runs_page.delete"), elem_id="delete")
-        with gr.Column(visible=False, elem_id="delete-sure") as self.sure:
-            self.sure_text = gr.HTML("")
-            with gr.Row(elem_classes="lg-tight"):
-                self.really = gr.Button(w.t("runs_page.delete_really"), variant="stop", elem_id="delete-really")
-                self.keep = gr.Button(w.t("runs_page.delete_keep"), elem_id="delete-keep")
-        self.manage_notice = gr.HTML("", visible=False, elem_id="manage-notice")
+                with gr.Accordion(w.t("run_manage.title"), open=False, elem_id="manage-fold"):
+                    self.manage.build()
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
@@ -97,6 +86,7 @@ class RunsPage:
                 self.further,
                 lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(self._row(look))),
             ),
+            *self.manage.parts(),
             *self.way_out.parts(),
         ]
 
@@ -119,45 +109,31 @@ class RunsPage:
         pulse.after(picked)
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        pulse.after(self.rename.click(self.give_name, [self.opened, self.new_name], [self.manage_notice], **CONTROL))
-        self.delete.click(self.ask_sure, [self.opened], [self.sure, self.sure_text], **AT_ONCE)
-        self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
-        pulse.after(
-            self.really.click(
-                self.remove,
-                [self.opened, chat_target],
-                [self.opened, self.chart, self.list, self.sure, self.manage_notice, chat_target],
-                **CONTROL,
-            )
-        )
+        self.manage.wire(pulse, self.chart, self.list, chat_target)
         self.way_out.wire(pulse)
 
     @property
     def opening(self) -> list[Any]:
         """What opening a run changes."""
-        return [self.opened, self.chart, self.new_name, self.sure, self.manage_notice, self.way_out.notice, self.run_notice]
+        return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
     def pick(self, run_id: Any, opened: str | None) -> tuple[Any, ...]:
         """Inputs: the run that a person chose, "" for none; opened. Outputs: list, opening. Where none was chosen, the newest opens."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
-            run_id = opened if any(row.id == opened for row in rows) else rows[0].id
+            run_id = (
+                opened
+                if any(row.id == opened for row in rows)
+                else next((row for row in rows if not row.label.archived), rows[0]).id
+            )
         found = self.open(run_id)
         return gr.update(value=found[0]), *found
 
     def open(self, run_id: Any) -> tuple[Any, ...]:
-        """Inputs: a run's id. Outputs: opening; the three notices are emptied."""
+        """Inputs: a run's id. Outputs: opening; the notices are emptied."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         found = view.row.id if view else None
-        return (
-            found,
-            gr.update(value=found),
-            view.row.name if view else "",
-            gr.update(visible=False),
-            shown(""),
-            shown(""),
-            shown(""),
-        )
+        return found, gr.update(value=found), *self.manage.opened_values(view), shown(""), shown("")
 
     def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: tabs, chat_target, chat_chosen (the chat tab, arrived at, leaves this choice alone)."""
@@ -177,36 +153,3 @@ class RunsPage:
         except GarageError as error:
             return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), gr.update(selected="train")
-
-    def give_name(self, run_id: str | None, name: Any) -> Any:
-        """Inputs: opened, new_name. Outputs: manage_notice."""
-        runs, wanted = self.services.runs, name if isinstance(name, str) else ""
-        return outcome(self.w, lambda: runs.rename(runs.get(run_id or ""), wanted), self.w.t("runs_page.renamed"))
-
-    def ask_sure(self, run_id: str | None) -> tuple[Any, Any]:
-        """Inputs: opened. Outputs: sure, sure_text."""
-        view = self.services.snapshots.view(run_id)
-        if view is None:
-            return gr.skip(), gr.skip()
-        sentence = self.w.t("runs_page.delete_sure", name=view.row.name, size=format.bytes_used(view.row.bytes_used))
-        return gr.update(visible=True), notice(sentence, "warn")
-
-    def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
-        """Inputs: opened, chat_target. Outputs: opened, chart, list, sure, manage_notice, chat_target (unless it is another)."""
-        services = self.services
-        try:
-            run = services.runs.get(run_id or "")
-            target = services.chat.state().target
-            if target is not None and target.adapter is not None and target.adapter.is_relative_to(run.path):
-                services.chat.unload()
-            services.runs.delete(run)
-        except GarageError as error:
-            return gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), shown(notice(self.w.of(error.message))), gr.skip()
-        return (
-            None,
-            gr.update(value=None),
-            gr.update(value=None),
-            gr.update(visible=False),
-            shown(""),
-            gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
-        )

@@ -29,12 +29,12 @@ FEWEST, MOST = 2, 6  # laid over each other: more than six nobody tells apart
 COLUMNS = ("run", "state", "course", "eval", "minutes", "size")
 WORDS = (
     *COLUMNS, "list", "search", "any_state", "none_found", "compare", "compare_this", "choose", "loss", "eval_loss", "rate", "step", "tokens",
-    "time", "shown", "over", "differ", "same", "spoken", "offline", "compared",
+    "time", "archived", "only_tag", "shown", "over", "differ", "same", "spoken", "offline", "compared",
 )  # fmt: skip
 TEMPLATE = (
     "<div class='rt-tools'><input class='rt-search' type='search'><select class='rt-state'></select></div>"
     "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-table'><thead><tr></tr></thead><tbody></tbody></table></div>"
-    "<p class='rt-said lg-quiet' role='status'></p>"
+    "<p class='rt-said lg-quiet' role='status'></p><p class='rt-disk lg-quiet'></p>"
     "<div class='rt-compare' hidden><div class='rt-tools'><h3></h3><select class='rt-y'></select><select class='rt-x'></select></div>"
     "<ul class='rt-legend'></ul><div class='rt-plot' role='img' aria-label='-'></div>"
     "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-differ'></table></div></div>"
@@ -45,12 +45,14 @@ PICKED = "() => [window.loraGarageRun ?? '']"
 def runs_table(services: Services, w: Wording) -> gr.HTML:
     """Its `value` is the run that is open; `select` tells which one a person opens (PICKED)."""
 
+    exports = KnownExports(services)
+
     def rows(stamp: Any) -> dict[str, Any]:
         found = services.snapshots.now().rows
-        told = [told_of(row, w) for row in found]
+        told = {"rows": [told_of(row, w) for row in found], "disk": disk_line(found, exports.bytes(), w)}
         now = hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
         wait = POLL_MS if any(row.status.state in BUSY for row in found) else IDLE_POLL_MS
-        return {"stamp": now, "wait_ms": wait} | ({} if stamp == now else {"rows": told})
+        return {"stamp": now, "wait_ms": wait} | ({} if stamp == now else told)
 
     def compared(asked: Any) -> dict[str, Any]:
         return laid_over(services, [one for one in asked if isinstance(one, str)][:MOST] if isinstance(asked, list) else [], w)
@@ -66,6 +68,27 @@ def runs_table(services: Services, w: Wording) -> gr.HTML:
     )
 
 
+class KnownExports:
+    """What all exports take, counted again where one came or went."""
+
+    def __init__(self, services: Services):
+        self._services, self._seen, self._bytes = services, -1, 0
+
+    def bytes(self) -> int:
+        with suppress(OSError):
+            if (now := self._services.workspace.exports.stat().st_mtime_ns) != self._seen:
+                self._seen, self._bytes = now, sum(done.bytes for done in self._services.exports.list())
+        return self._bytes
+
+
+def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
+    """ "All runs: 1.2 GB. Can be freed: 800 MB …"; "" where there is none."""
+    if not rows:
+        return ""
+    used, spare = (format.bytes_used(sum(getattr(row, name) for row in rows)) for name in ("bytes_used", "spare_bytes"))
+    return w.t("runs_table.disk_used", runs=used, spare=spare, exports=format.bytes_used(exports))
+
+
 def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
     state = row.status.state
     steps = w.t("runs_page.steps", step=row.status.step, total=row.status.total_steps) if row.status.total_steps else ""
@@ -79,6 +102,9 @@ def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
         "eval": format.loss(row.eval_loss),
         "minutes": format.duration(w, row.seconds) or "–",
         "size": format.bytes_used(row.bytes_used),
+        "tags": row.label.tags,
+        "note": row.label.note,
+        "archived": row.label.archived and state not in BUSY,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,8 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.ended import LeftRun, left_run
 from core.runs.folder import RunFolder, Status
+from core.runs.kept.freeing import spare_bytes
+from core.runs.kept.label import Label
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
 
@@ -54,6 +56,8 @@ class RunRow:
     eval_loss: float | None = None
     seconds: float | None = None
     course: tuple[float, ...] = ()
+    label: Label = Label()
+    spare_bytes: int = 0  # of its bytes_used, of checkpoints that nothing goes on from
 
     @property
     def can_chat(self) -> bool:
@@ -150,7 +154,9 @@ class Snapshots:
         behind = tuple((waiting[e.run], e) for e in arranged(order, list(waiting)) if waiting[e.run] is not busy)
         awaited = {held.run for held in (order.game, order.hold) if held}
         chosen = (
-            busy or next((row for row in rows if row.id in awaited), None) or next((r for r in rows if r.id not in waiting), None)
+            busy
+            or next((row for row in rows if row.id in awaited), None)
+            or next((row for row in rows if row.id not in waiting and not row.label.archived), None)
         )
         view = self._view(*there[chosen.id]) if chosen else None
         left = tuple(found for run, row in there.values() if (found := self._left(run, row)))
@@ -165,7 +171,7 @@ class Snapshots:
 
     def _row(self, run: RunFolder) -> RunRow:
         status = self._runs.status(run)
-        stamp = (*(_stamp(run, name) for name in ("state.json", "label.json", "metrics.jsonl")), status.state)
+        stamp = (*(_stamp(run, name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")), status.state)
         known = self._rows.get(run.id)
         if known is None or known[0] != stamp:
             known = (stamp, _read_row(run, status))
@@ -216,12 +222,14 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         model=recipe.model.id if recipe else "",
         data=(facts.data and facts.data.name) or (recipe.data.source if recipe else ""),
         last_loss=_newest(newest, "train", "loss"),
-        bytes_used=_bytes_used(run),
+        bytes_used=_bytes(run.bytes_used),
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
         eval_loss=facts.best_eval_loss if facts.best_eval_loss is not None else _newest(newest, "eval", "eval_loss"),
         seconds=facts.time.took_seconds if facts.time else None,
         course=course(run),
+        label=Label.of(run),
+        spare_bytes=_bytes(lambda: spare_bytes(run)),
     )
 
 
@@ -258,8 +266,8 @@ def _step_and_loss(line: bytes) -> tuple[int, float | None]:
     return (told["step"], told["loss"]) if known and isinstance(told.get("loss"), int | float) else (0, None)
 
 
-def _bytes_used(run: RunFolder) -> int:
+def _bytes(count: Callable[[], int]) -> int:
     try:
-        return run.bytes_used()
+        return count()
     except OSError:  # a file that went away while it was being counted
         return 0

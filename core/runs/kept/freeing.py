@@ -1,0 +1,47 @@
+"""What of a run that is over may go, and who stands on it."""
+
+from __future__ import annotations
+
+import shutil
+
+from filelock import Timeout
+
+from core import files
+from core.errors import BusyError, RunError
+from core.files import writing
+from core.runs.all import LOCK_S, Runs
+from core.runs.folder import RunFolder
+from core.runs.states import TERMINAL, may_resume
+
+
+def spare_bytes(run: RunFolder) -> int:
+    """What `drop_checkpoints` would free; 0 where they are still needed."""
+    if not _is_over(run):
+        return 0
+    return sum(file.stat().st_size for file in (run.path / "checkpoints").rglob("*") if file.is_file())
+
+
+def _is_over(run: RunFolder) -> bool:
+    state = run.status().state
+    return state in TERMINAL and not may_resume(state) and run.has_adapter()
+
+
+def drop_checkpoints(run: RunFolder) -> None:
+    """Of a run that is over and has its adapter: nothing goes on from them. Raises RunError for any other, BusyError."""
+    if not _is_over(run):
+        raise RunError("run.checkpoints_needed", name=run.name)
+    aside = run.path / ".checkpoints.deleted"
+    with writing(run.path):
+        try:
+            with run.lock().acquire(timeout=LOCK_S):
+                files.rename(run.path / "checkpoints", aside, files.MOMENT_S)
+                (run.path / "checkpoints").mkdir()
+                shutil.rmtree(aside)
+        except Timeout:
+            raise BusyError("run.already_training", name=run.name) from None
+
+
+def continued_by(runs: Runs, run: RunFolder) -> list[str]:
+    """Names of the runs that were trained further from this one; each has a copy of what it began with."""
+    facts = ((other, other.facts().parent) for other in runs.list())
+    return [other.name for other, parent in facts if parent and parent.run == run.id]

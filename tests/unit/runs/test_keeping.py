@@ -1,0 +1,69 @@
+"""What a person does with runs that are there; no browser, no model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import RunError
+from core.messages import msg
+from core.runs.all import Runs
+from core.runs.kept import freeing, label
+from core.runs.kept.label import LONGEST_NOTE, MOST_TAGS, Label
+from core.runs.run_json import Parent
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit.runs import ScriptedRun, trained
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+def test_tags_note_archive_and_name_do_not_write_over_each_other(workspace: Workspace) -> None:
+    run = trained(workspace, "one")
+    label.describe(run, " 海盗，voice, voice,, \u202eevil ", "keep  this\none")
+    label.archive(run, True)
+    Runs(workspace).rename(run, "two")
+    assert Label.of(run) == Label(tags=("海盗", "voice", "evil"), note="keep this one", archived=True) and run.name == "two"
+    label.archive(run, False)
+    label.describe(run, "", "")
+    assert Label.of(run) == Label() and run.name == "two"
+
+
+@pytest.mark.parametrize(
+    "held", [[], {"tags": "x", "note": 3, "archived": "yes"}, {"tags": [1, "t" * 99, *map(str, range(99))], "note": "n" * 9999}]
+)
+def test_a_damaged_label_is_as_if_it_was_not_there(workspace: Workspace, held: object) -> None:
+    run = trained(workspace, "one")
+    (run.path / "label.json").write_text(json.dumps(held), "utf-8")
+    found = Label.of(run)
+    assert len(found.tags) <= MOST_TAGS and len(found.note) <= LONGEST_NOTE and not found.archived and run.name == "one"
+
+
+def test_checkpoints_go_only_where_nothing_goes_on_from_them(workspace: Workspace) -> None:
+    with ScriptedRun(workspace, "paused") as paused:
+        paused.to(State.RUNNING).train(5).save(5)
+        paused.to(State.PAUSED, msg("run.paused", step=5))
+    assert freeing.spare_bytes(paused.run) == 0
+    with pytest.raises(RunError):
+        freeing.drop_checkpoints(paused.run)
+    assert paused.run.checkpoints()
+    run = trained(workspace, "over")
+    (run.path / "checkpoints" / "checkpoint-000060").mkdir()
+    (run.path / "checkpoints" / "checkpoint-000060" / "adapter.bin").write_bytes(bytes(1000))
+    before = run.bytes_used()
+    assert freeing.spare_bytes(run) == 1000
+    freeing.drop_checkpoints(run)
+    assert run.bytes_used() == before - 1000 and run.has_adapter() and freeing.spare_bytes(run) == 0
+    assert [path.name for path in run.path.glob(".checkpoints*")] == []
+
+
+def test_the_runs_that_were_trained_further_are_named(workspace: Workspace) -> None:
+    parent = trained(workspace, "parent")
+    with ScriptedRun(workspace, "child", parent=Parent(run=parent.id, name="parent", step=60)):
+        pass
+    assert freeing.continued_by(Runs(workspace), parent) == ["child"]

@@ -1,0 +1,171 @@
+"""What is done with the run that the Runs page has open: its name, tags and note, out of the list and back, checkpoints or all of it deleted.
+What goes for good is asked about first, with what it frees and what depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.runs.folder import RunFolder
+from core.runs.kept import freeing, label
+from webui.kit import format
+from webui.kit.html import notice
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+from webui.state.snapshot import RunRow, RunView
+
+
+class ManageRun:
+    def __init__(self, services: Services, wording: Wording, opened: gr.State):
+        self.services, self.w, self.opened = services, wording, opened
+
+    def build(self) -> None:
+        w = self.w
+        self.new_name = gr.Textbox(label=w.t("runs_page.new_name"), max_lines=1, max_length=60, elem_id="rename-name")
+        self.tags = gr.Textbox(max_lines=1, max_length=240, **w.named("run_manage.tags", "run-tags"))
+        self.note = gr.Textbox(max_lines=4, max_length=label.LONGEST_NOTE, **w.named("run_manage.note", "run-note"))
+        with gr.Row(elem_classes="lg-tight"):
+            self.save = gr.Button(w.t("run_manage.save"), elem_id="rename")
+            self.archive = gr.Button(w.t("run_manage.archive"), elem_id="archive")
+            self.free = gr.Button(w.t("run_manage.free"), visible=False, elem_id="free")
+            self.delete = gr.Button(w.t("runs_page.delete"), elem_id="delete")
+        with gr.Column(visible=False, elem_id="delete-sure") as self.sure:
+            self.sure_text = gr.HTML("")
+            with gr.Row(elem_classes="lg-tight"):
+                self.really = gr.Button(w.t("runs_page.delete_really"), variant="stop", elem_id="delete-really")
+                self.free_really = gr.Button(w.t("run_manage.free_really"), variant="stop", elem_id="free-really")
+                self.keep = gr.Button(w.t("runs_page.delete_keep"), elem_id="delete-keep")
+        self.notice = gr.HTML("", visible=False, elem_id="manage-notice")
+
+    # ---- what follows the clock -----------------------------------------------------------------------------------
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.free, lambda look: gr.update(visible=bool((row := self._row(look)) and row.spare_bytes))),
+            LivePart(self.archive, self._archive_button),
+        ]
+
+    def _row(self, look: ViewContext) -> RunRow | None:
+        return next((row for row in look.snapshot.rows if row.id == look.opened), None)
+
+    def _archive_button(self, look: ViewContext) -> Update:
+        row = self._row(look)
+        return gr.update(value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive"))
+
+    # ---- wires ----------------------------------------------------------------------------------------------------
+    def wire(self, pulse: Poller, chart: gr.HTML, runs: gr.HTML, chat_target: gr.Dropdown) -> None:
+        pulse.after(self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL))
+        pulse.after(self.archive.click(self.put_away, [self.opened], [self.notice], **CONTROL))
+        asked = [self.sure, self.sure_text, self.really, self.free_really]
+        self.delete.click(self.ask_delete, [self.opened], asked, **AT_ONCE)
+        self.free.click(self.ask_free, [self.opened], asked, **AT_ONCE)
+        self.keep.click(lambda: gr.update(visible=False), None, [self.sure], **AT_ONCE)
+        pulse.after(self.free_really.click(self.drop, [self.opened], [self.sure, self.notice], **CONTROL))
+        pulse.after(
+            self.really.click(
+                self.remove, [self.opened, chat_target], [self.opened, chart, runs, self.sure, self.notice, chat_target], **CONTROL
+            )
+        )
+
+    @property
+    def opening(self) -> list[Any]:
+        """What opening a run changes here."""
+        return [self.new_name, self.tags, self.note, self.sure, self.notice]
+
+    def opened_values(self, view: RunView | None) -> tuple[Any, ...]:
+        """Outputs: opening."""
+        said = view.row.label if view else label.Label()
+        return view.row.name if view else "", ", ".join(said.tags), said.note, gr.update(visible=False), shown("")
+
+    def describe(self, run_id: str | None, *given: Any) -> Update:
+        """Inputs: opened, name, tags, note. Outputs: notice."""
+        name, tags, note = (each if isinstance(each, str) else "" for each in given)
+        runs = self.services.runs
+        try:
+            run = runs.get(run_id or "")
+            runs.rename(run, name)
+            label.describe(run, tags, note)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message)))
+        return shown(notice(self.w.t("run_manage.saved"), "ok"))
+
+    def put_away(self, run_id: str | None) -> Update:
+        """Inputs: opened. Outputs: notice. Out of the list, or back into it."""
+        try:
+            run = self.services.runs.get(run_id or "")
+            archived = not label.Label.of(run).archived
+            label.archive(run, archived)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message)))
+        return shown(notice(self.w.t("run_manage.archived" if archived else "run_manage.is_back"), "ok"))
+
+    def ask_delete(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: opened. Outputs: sure, sure_text, really, free_really."""
+        view = self.services.snapshots.view(run_id)
+        if view is None:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        return self._asked(" ".join(self._lost(view)), gr.update(visible=True), gr.update(visible=False))
+
+    def ask_free(self, run_id: str | None) -> tuple[Any, ...]:
+        """Inputs: opened. Outputs: as ask_delete."""
+        view = self.services.snapshots.view(run_id)
+        if view is None:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        said = self.w.t("run_manage.free_sure", size=format.bytes_used(view.row.spare_bytes))
+        return self._asked(said, gr.update(visible=False), gr.update(visible=True))
+
+    def _asked(self, said: str, really: Update, free_really: Update) -> tuple[Any, ...]:
+        return gr.update(visible=True), notice(said, "warn"), really, free_really
+
+    def _lost(self, view: RunView) -> list[str]:
+        """What goes and what stays, a sentence each."""
+        w, services, row = self.w, self.services, view.row
+        said = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(row.bytes_used))]
+        run = services.runs.get(row.id)
+        if children := freeing.continued_by(services.runs, run):
+            said.append(w.t("run_manage.continued_by", runs=w.t("shelf_view.comma").join(children)))
+        if exports := services.exports.list(row.id):
+            size = format.bytes_used(sum(done.bytes for done in exports))
+            said.append(w.t("run_manage.exports_stay", count=len(exports), size=size))
+        if self._is_in_chat(run.path):
+            said.append(w.t("run_manage.in_chat"))
+        return said
+
+    def _is_in_chat(self, folder: Path) -> bool:
+        target = self.services.chat.state().target
+        return target is not None and target.adapter is not None and target.adapter.is_relative_to(folder)
+
+    def _out_of_chat(self, folder: Path) -> None:
+        if self._is_in_chat(folder):
+            self.services.chat.unload()
+
+    def drop(self, run_id: str | None) -> tuple[Any, Any]:
+        """Inputs: opened. Outputs: sure, notice."""
+        try:
+            run: RunFolder = self.services.runs.get(run_id or "")
+            size = format.bytes_used(freeing.spare_bytes(run))
+            self._out_of_chat(run.path / "checkpoints")
+            freeing.drop_checkpoints(run)
+        except GarageError as error:
+            return gr.update(visible=False), shown(notice(self.w.of(error.message)))
+        return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
+
+    def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
+        """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unless it is another)."""
+        try:
+            run = self.services.runs.get(run_id or "")
+            self._out_of_chat(run.path)
+            self.services.runs.delete(run)
+        except GarageError as error:
+            return gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), shown(notice(self.w.of(error.message))), gr.skip()
+        return (
+            None,
+            gr.update(value=None),
+            gr.update(value=None),
+            gr.update(visible=False),
+            shown(""),
+            gr.update(value="base:starter") if chat_target == f"run:{run_id}" else gr.skip(),
+        )
