@@ -37,6 +37,7 @@ from collections import namedtuple
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
+LOCALES = os.path.join(ROOT, "core", "locales")
 WINDOWS = os.name == "nt"
 COMMANDS = (
     "doctor",
@@ -1169,12 +1170,16 @@ def side_by_side(arguments):
 
 
 def sentences(wanted):
-    """The catalogue core/locales/<wanted>/launch.yaml, read as lines of `key: "text"`: no YAML reader is installed yet."""
-    found = {}
-    with open(os.path.join(ROOT, "core", "locales", wanted, "launch.yaml"), encoding="utf-8") as file:
+    """The catalogue core/locales/<wanted>/launch.yaml, or the section launch of core/locales/<wanted>.yaml, read as lines of
+    `key: "text"`: no YAML reader is installed yet."""
+    alone = os.path.join(LOCALES, wanted, "launch.yaml")
+    found, within = {}, os.path.exists(alone)
+    with open(alone if within else os.path.join(LOCALES, wanted + ".yaml"), encoding="utf-8") as file:
         for line in file:
-            key, colon, value = line.partition(": ")
-            if colon and not line.startswith("#"):
+            if line[0] not in " #\n" and line.rstrip().endswith(":"):
+                within = line.rstrip() == "launch:"
+            key, colon, value = line.strip().partition(": ")
+            if within and colon and not line.startswith("#"):
                 found[key] = json.loads(value)
     return found
 
@@ -1185,10 +1190,11 @@ class Forgiving(dict):
 
 
 def language():
-    """ "zh" where LORA_GARAGE_LANG, the locale or Windows' display language says Chinese, else "en"."""
+    """What LORA_GARAGE_LANG, the locale or Windows' display language says where it is spoken here, else "en"."""
     for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         if os.environ.get(name):
-            return "zh" if os.environ[name].lower().startswith("zh") else "en"
+            wanted = os.environ[name][:2].lower()
+            return wanted if any(os.path.exists(os.path.join(LOCALES, wanted + end)) for end in ("", ".yaml")) else "en"
     if WINDOWS:
         import ctypes
 

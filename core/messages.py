@@ -2,7 +2,8 @@
 
 A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
 last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`;
-the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`).
+the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English and Chinese are written so, with the code; a
+further language is one file, `core/locales/<code>.yaml`, whose sections are the names of those files, the page's too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import yaml
 from core import COMMAND
 from core.values import Frozen
 
-LANGUAGES = ("en", "zh")
 CORE_LOCALES = Path(__file__).parent / "locales"
+LANGUAGES = ("en", "zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml")))
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -43,6 +44,11 @@ def msg(key: str, **params: Any) -> Message:
     return Message(key=key, params={k: _plain(v) for k, v in params.items()})
 
 
+def in_language(texts: Mapping[str, str], language: str) -> str:
+    """A text of presets/, which holds each in English and perhaps in others."""
+    return texts.get(language, texts["en"])
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Message):
         return {"key": value.key, "params": value.params}
@@ -62,8 +68,16 @@ class Catalogue:
             for language in LANGUAGES:
                 for path in sorted((folder / language).glob("*.yaml")):
                     entries = yaml.load(path.read_text("utf-8"), YAML_LOADER) or {}
-                    said = {f"{path.stem}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
-                    self._sentences[language] |= said
+                    self._add(language, path.stem, entries)
+        for language in LANGUAGES:
+            whole = CORE_LOCALES / f"{language}.yaml"
+            if whole.is_file():
+                for name, entries in yaml.load(whole.read_text("utf-8"), YAML_LOADER).items():
+                    self._add(language, name, entries)
+
+    def _add(self, language: str, name: str, entries: Mapping[str, str]) -> None:
+        said = {f"{name}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
+        self._sentences[language] |= said
 
     def keys(self, language: str) -> set[str]:
         return set(self._sentences[language])
@@ -75,7 +89,7 @@ class Catalogue:
     def render(self, message: Message, language: str = "en") -> str:
         """message as a sentence. A key that this version does not know is shown as it is, with its values."""
         language = language if language in LANGUAGES else "en"
-        sentence = self._sentences[language].get(message.key)
+        sentence = self._sentences[language].get(message.key) or self._sentences["en"].get(message.key)
         if sentence is None:
             return f"{message.key} {message.params or ''}".strip()
         values = {name: self._value(value, language) for name, value in message.params.items()}
@@ -86,7 +100,7 @@ class Catalogue:
             return self.render(Message(key=value["key"], params=value.get("params", {})), language)
         if isinstance(value, list):
             parts = [str(self._value(v, language)) for v in value]
-            return ("、" if language == "zh" else ", ").join(parts)
+            return self._sentences[language]["language.comma"].join(parts)
         return value
 
 
@@ -109,7 +123,7 @@ def core_catalogue() -> Catalogue:
 
 
 def terminal_language() -> str:
-    """ "zh" where LORA_GARAGE_LANG or the locale says Chinese, else "en"."""
+    """The language of LORA_GARAGE_LANG or the locale where the program speaks it, else "en"."""
     names = ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     locale = next(filter(None, map(os.environ.get, names)), "")
-    return "zh" if locale.lower().startswith("zh") else "en"
+    return next((language for language in LANGUAGES if locale.lower().startswith(language)), "en")

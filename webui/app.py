@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -27,7 +28,7 @@ from webui.run.signal import signal
 from webui.server.door import Door, Doorkeeper
 from webui.server.gradio import behind, errors_to_log, half_characters, no_fetching, one_app, skips_for_nothing
 from webui.server.guard import Guard
-from webui.server.language import PATHS, LanguageDoor
+from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
 from webui.server.script import quick_script
 from webui.server.set_file import SetFile
@@ -35,7 +36,6 @@ from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 LARGEST_UPLOAD = "2gb"
-NAMES = {"en": "English", "zh": "中文"}
 # The part of the Runs page that the button is about; the tab's own parts are drawn a moment later.
 SEE_WAY_OUT = """() => {
   const see = (times) => {
@@ -48,9 +48,8 @@ SEE_WAY_OUT = """() => {
   };
   see(200);
 }"""
-HTML_LANG = (
-    """<script>document.documentElement.lang = location.pathname.replace(/\\/$/, '').endsWith('/zh') ? 'zh-CN' : 'en';</script>"""
-)
+CODES = json.dumps({language: Wording(language).t("language.html") for language in LANGUAGES})
+HTML_LANG = f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || 'en';</script>"
 
 
 def build(services: Services) -> gr.Blocks:
@@ -64,7 +63,7 @@ def _build(services: Services) -> gr.Blocks:
         build_page(services, Wording("en"), demo)
     for language in LANGUAGES:
         if language != "en":
-            with demo.route(NAMES[language], PATHS[language], show_in_navbar=False):
+            with demo.route(Wording(language).t("language.name"), PATHS[language], show_in_navbar=False):
                 build_page(services, Wording(language), demo)
     demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
     return demo
@@ -79,7 +78,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         status = gr.HTML(headline(services.snapshots.now(), w), elem_id="header-status")
         chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
-        gr.HTML(language_link(w) + shortcuts(w), elem_id="language")
+        gr.HTML(other_languages(w) + shortcuts(w), elem_id="language")
     unwritable, left = WriteNotice(services, w), LeftRuns(services, w)
     unwritable.build()
     left.build()
@@ -137,10 +136,8 @@ def scripts(*names: str) -> str:
     return "".join(f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in names)
 
 
-def language_link(w: Wording) -> str:
-    other = next(language for language in LANGUAGES if language != w.language)
-    lang = "zh-CN" if other == "zh" else other
-    return tag("a", NAMES[other], href=f"{PATHS[other]}?lang={other}", lang=lang, hreflang=lang, class_="lg-language")
+def other_languages(w: Wording) -> str:
+    return join([language_link(language, class_="lg-language") for language in LANGUAGES if language != w.language])
 
 
 def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:

@@ -22,7 +22,7 @@ from core.memory import arithmetic, budget
 from core.memory.arithmetic import Setup
 from core.memory.documented import vram_table
 from core.memory.record import Corrections, MemoryRecord, Rig
-from core.messages import Message, msg, terminal_language
+from core.messages import Message, in_language, msg, terminal_language
 from core.models.library import ModelRef, Models, config_of, shape_of
 from core.models.shapes.shape import ModelShape
 from core.queue.turns import busy
@@ -128,7 +128,7 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     table = vram_table()
     lines += ["", said("table", document=table.document(language)), "  " + columns(said("size"), said("full"), "LoRA", "QLoRA")]
     for row in table.rows:
-        cells = (cell.shown[language] for cell in (row.full, row.lora, row.qlora))
+        cells = (in_language(cell.shown, language) for cell in (row.full, row.lora, row.qlora))
         lines.append("  " + columns(row.name, *cells, said("here") if row.name == advice.documented.row else ""))
     return lines + ([f"  {advice.documented.rule.render(language)}"] if advice.documented.rule else [])
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core.messages import Message, msg
+from core.messages import Message, in_language, msg
 from core.presets import load
 
 TableMethod = Literal["full", "lora", "qlora"]
@@ -70,13 +70,13 @@ class VramTable(_Value):
 
     def shown(self, row_name: str, method: TableMethod, language: str) -> str:
         """A cell as the document writes it. Raises StopIteration for a row that the table has not."""
-        return getattr(next(row for row in self.rows if row.name == row_name), method).shown[language]
+        return in_language(getattr(next(row for row in self.rows if row.name == row_name), method).shown, language)
 
     def document(self, language: str) -> str:
-        return self.source.document[language]
+        return in_language(self.source.document, language)
 
     def section(self, language: str) -> str:
-        return self.source.section[language]
+        return in_language(self.source.section, language)
 
     def rule(self, rule_id: str) -> Message:
         """The rule as a sentence. Raises StopIteration for an id that the data has not."""

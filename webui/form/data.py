@@ -146,7 +146,8 @@ class DataStep:
         except DataError as error:
             return notice(w.of(error.message))
         sample = sample_of(data)
-        about = sample.description.get(w.language) if sample else None
+        told = f"sample_{data.removeprefix('sample:')}_description"
+        about = w.preset(sample.description, told) if sample and sample.description else None
         form = w.t(f"wizard.format_{report.format}")
         lines = [
             tag("p", about) if about else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from core.advice.goals import Goal, goals
+from webui.kit.format import goal_name
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -45,7 +46,7 @@ def chosen(goal_id: object) -> Goal | None:
 
 
 def label(goal: Goal, w: Wording) -> str:
-    title = goal.title[w.language]
+    title = goal_name(goal, w)
     return title if goal.suitable else w.t("wizard.unsuitable_goal", title=title)
 
 
@@ -62,20 +63,21 @@ def about(goal: Goal | None, w: Wording) -> Html:
     """What a person gets, why LoRA suits it or does not, and one row as it could stand in a data set."""
     if goal is None:
         return Html("")
-    why, instead = goal.why[w.language], goal.instead[w.language] if goal.instead else None
+    why = w.preset(goal.why, f"goal_{goal.id}_why")
+    instead = w.preset(goal.instead, f"goal_{goal.id}_instead") if goal.instead else None
     return join(
         [
-            tag("p", goal.description[w.language]),
+            tag("p", w.preset(goal.description, f"goal_{goal.id}_description")),
             tag("p", why, class_="lg-quiet") if goal.suitable else notice(why, "warn"),
             tag("p", tag("strong", w.t("wizard.instead") + " "), instead) if instead else None,
-            _example(goal.example[w.language], w),
+            _example(goal, w),
         ]
     )
 
 
-def _example(example: dict[str, str], w: Wording) -> Html:
-    return tag(
-        "dl",
-        *(join([tag("dt", w.t(f"wizard.example_{part}")), tag("dd", example[part])]) for part in ("question", "answer")),
-        class_="lg-example",
-    )
+def _example(goal: Goal, w: Wording) -> Html:
+    parts = []
+    for part in ("question", "answer"):
+        said = w.preset({language: row[part] for language, row in goal.example.items()}, f"goal_{goal.id}_{part}")
+        parts.append(join([tag("dt", w.t(f"wizard.example_{part}")), tag("dd", said)]))
+    return tag("dl", *parts, class_="lg-example")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import date, datetime, timedelta
 
+from core.advice.goals import Goal
 from core.data.sample_sets import sample_of
 from core.memory.budget import Budget
 from core.progress import Progress
@@ -161,4 +162,10 @@ def model_name(model_id: str, w: Wording) -> str:
 
 def data_name(row: RunRow, w: Wording) -> str:
     sample = sample_of(row.data)
-    return (sample and sample.title.get(w.language)) or row.data
+    if not sample or not sample.title or not row.data:
+        return row.data
+    return w.preset(sample.title, f"sample_{row.data.removeprefix('sample:')}_title")
+
+
+def goal_name(goal: Goal, w: Wording) -> str:
+    return w.preset(goal.title, f"goal_{goal.id}_title")

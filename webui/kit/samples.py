@@ -10,7 +10,8 @@ from webui.kit.wording import Wording
 
 def title(info: DatasetInfo, wording: Wording) -> str:
     sample = sample_of(info.id)
-    return (sample and sample.title.get(wording.language)) or info.name or info.id
+    name = info.id.removeprefix("sample:")
+    return wording.preset(sample.title, f"sample_{name}_title") if sample and sample.title else info.name or info.id
 
 
 def choice(info: DatasetInfo, wording: Wording) -> tuple[str, str]:

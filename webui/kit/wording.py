@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.messages import CORE_LOCALES, Catalogue, Message, msg
+from core.messages import CORE_LOCALES, Catalogue, Message, in_language, msg
 from core.recipe import Recipe
 
 PAGE_LOCALES = Path(__file__).parent.parent / "locales"
@@ -20,7 +21,7 @@ def catalogue() -> Catalogue:
 
 @dataclass(frozen=True)
 class Wording:
-    """Every sentence of one page, in its language ("en" or "zh")."""
+    """Every sentence of one page, in its language, one of `core.messages.LANGUAGES`."""
 
     language: str
 
@@ -46,8 +47,14 @@ class Wording:
         info = {"info": self.t(f"{key}_info")} if self.knows(f"{key}_info") else {}
         return {"label": self.t(key), **info, "elem_id": elem_id}
 
+    def preset(self, texts: Mapping[str, str], key: str = "") -> str:
+        """A text of presets/, which has it by language: that of a further language stands in its catalogue, as `presets.<key>`."""
+        if self.knows(f"presets.{key}"):
+            return self.t(f"presets.{key}")
+        return in_language(texts, self.language)
+
     def setting_help(self, section: str, name: str) -> str:
-        """What a recipe's field does: its own description, or the Chinese of it."""
+        """What a recipe's field does: its own description, or what its language has of it."""
         if self.language == "en":
             return field_of(section, name).description or ""
         return self.t(f"recipe.help_{section}_{name}")

@@ -17,7 +17,7 @@ from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory
 from webui.run.signal import notify_switch
-from webui.server.language import PATHS
+from webui.server.language import PATHS, language_link
 from webui.shelf.disk import DiskCard
 from webui.state.services import Services
 
@@ -105,20 +105,7 @@ class SettingsPage:
         return join([facts(pairs), muted(w.t("settings_page.library_how", file=str(workspace.root / "settings.yaml")))])
 
     def _languages(self) -> Html:
-        names = {"en": "English", "zh": "简体中文"}
-        links = [
-            tag(
-                "li",
-                tag(
-                    "a",
-                    names[code],
-                    href=f"{path}?lang={code}",
-                    lang="zh-CN" if code == "zh" else code,
-                    aria_current="true" if code == self.w.language else None,
-                ),
-            )
-            for code, path in PATHS.items()
-        ]
+        links = [tag("li", language_link(code, aria_current="true" if code == self.w.language else None)) for code in PATHS]
         return join([tag("ul", *links, class_="lg-plain-list"), muted(self.w.t("settings_page.theme"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------

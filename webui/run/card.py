@@ -10,7 +10,7 @@ from core.runs.folder import Status
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
 from webui.kit import format
-from webui.kit.format import data_name, method_name, model_name
+from webui.kit.format import data_name, goal_name, method_name, model_name
 from webui.kit.html import Html, bar, facts, join, muted, tag
 from webui.kit.wording import Wording, field_of
 from webui.run import guard, memory
@@ -145,7 +145,7 @@ def frozen(view: RunView, w: Wording) -> Html:
     rows = view.facts.data.rows if view.facts.data else None
     data = data_name(view.row, w)
     steps = (
-        ("goal", goal.title[w.language] if goal else w.t("wizard.none_given")),
+        ("goal", goal_name(goal, w) if goal else w.t("wizard.none_given")),
         ("model", model_name(view.row.model, w)),
         ("data", f"{data} · {format.rows(w, rows)}" if rows is not None else data),
         ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),

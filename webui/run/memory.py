@@ -27,7 +27,7 @@ def memory(known: MemoryFacts | None, w: Wording) -> Html | None:
     peak = known.peak_gib
     said = w.t("run_memory.measured_more", peak=f"{peak:.2f}", **numbers) if peak else w.t("run_memory.measured", **numbers)
     if known.runs > 0 and known.factor is not None:
-        said += ("" if w.language == "zh" else " ") + correction.said(known.factor, known.runs, w)
+        said += w.t("language.between_sentences") + correction.said(known.factor, known.runs, w)
     return _line(said)
 
 

@@ -252,10 +252,9 @@ def _onward(where: str, w: Wording) -> str:
 
 
 def _document(body: str, w: Wording, more: str = "") -> str:
-    lang = "zh-CN" if w.language == "zh" else "en"
     viewport = "<meta name='viewport' content='width=device-width,initial-scale=1'>"
     head = f"<meta charset='utf-8'>{viewport}{more}<title>LoRA Garage</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang='{lang}'><head>{head}</head><body><main>{body}</main></body></html>"
+    return f"<!doctype html><html lang='{w.t('language.html')}'><head>{head}</head><body><main>{body}</main></body></html>"
 
 
 NOT_KEPT = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]

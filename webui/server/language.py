@@ -1,24 +1,34 @@
-"""Which language a page is in: English at /, Chinese at /zh.
+"""Which language a page is in: English at /, any other at its code, such as /zh.
 
 A first visit to / goes to the browser's own language; the link in the page's header (/?lang=en) is remembered in a cookie.
-Two pages rather than one that is translated in the browser, because many sentences are made in Python.
+A page for each rather than one that is translated in the browser, because many sentences are made in Python.
 """
 
 from __future__ import annotations
 
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.messages import LANGUAGES
+from webui.kit.html import Html, tag
+from webui.kit.wording import Wording
 
-PATHS = {"en": "/", "zh": "/zh"}
+PATHS = {language: "/" if language == "en" else f"/{language}" for language in LANGUAGES}
 COOKIE = "lora_garage_language"
 
 
+def language_link(language: str, **attributes: Any) -> Html:
+    """Its name in itself, to its page, which is remembered as the choice."""
+    w = Wording(language)
+    html = w.t("language.html")
+    return tag("a", w.t("language.name"), href=f"{PATHS[language]}?lang={language}", lang=html, hreflang=html, **attributes)
+
+
 class LanguageDoor:
-    """ASGI middleware: answers GET / and /zh with a redirect where another language is wanted."""
+    """ASGI middleware: answers GET of a language's page with a redirect where another language is wanted."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
