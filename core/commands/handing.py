@@ -11,8 +11,8 @@ import typer
 from core.commands.terminal import say
 from core.errors import GarageError
 from core.export import elsewhere, lmstudio
-from core.export.exports import ExportResult
 from core.export.ollama import program
+from core.export.records import ExportResult
 from core.messages import Message, msg
 from core.models.library import Models
 from core.runs.folder import RunFolder

@@ -9,9 +9,10 @@ import typer
 
 from core.commands.terminal import in_words, plain, print_json, say, written_over
 from core.errors import ExportError
-from core.export.exports import ExportResult, Exports, ExportStatus
+from core.export.exports import Exports
 from core.export.hub.parcel import Parcel, check_name
 from core.export.hub.publishing import Publishing
+from core.export.records import ExportResult, ExportStatus
 from core.hub.answers import in_words as size_in_words
 from core.messages import Message, msg, terminal_language
 from core.runs.folder import RunFolder

@@ -13,8 +13,9 @@ from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import ExportError, GarageError, RecipeError
-from core.export.exports import KINDS, ExportResult, Exports, ExportStatus, read_result
+from core.export.exports import Exports
 from core.export.llamacpp import tools
+from core.export.records import KINDS, ExportResult, ExportStatus, read_result
 from core.messages import Message, msg
 from core.runs.all import Runs
 from core.workspace.folder import Workspace, expand

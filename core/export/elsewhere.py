@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core import COMMAND, files
-from core.export.exports import ExportResult
+from core.export.records import ExportResult
 from core.models import loading
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core import files
 from core.errors import ExportError
-from core.export.exports import MMPROJ
+from core.export.records import MMPROJ
 from core.models import on_disk
 from core.workspace import names
 

@@ -44,8 +44,8 @@ from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
 from core.export import gguf, layers, pairs, tensors
-from core.export.exports import Difference, ExportCheck
 from core.export.merge import Check, Progress
+from core.export.records import Difference, ExportCheck
 from core.export.stored import Base, empty, read_base
 from core.messages import msg
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.export.exports import QUANTS, ExportKind, ExportResult, ExportStatus
+from core.export.records import QUANTS, ExportKind, ExportResult, ExportStatus
 from core.models.shapes.shape import ModelShape
 
 # Of the file, a parameter; quantised matrices and the vectors and embeddings that stay larger, as llama.cpp writes models of 1B up.

@@ -23,20 +23,10 @@ from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, ExportError, GarageError, RunError, StopRequested, first_line
-from core.export.exports import (
-    GGUF_KINDS,
-    QUANTS,
-    REPLACED,
-    ExportCheck,
-    ExportRequest,
-    ExportResult,
-    ExportStatus,
-    JobFolder,
-    State,
-    adapter_folder,
-    loss_text,
-)
+from core.export.exports import adapter_folder
+from core.export.jobs import REPLACED, JobFolder
 from core.export.llamacpp import lora_kinds
+from core.export.records import GGUF_KINDS, QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus, State, loss_text
 from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg

@@ -1,7 +1,7 @@
 """A worker that tells how it stands in a status file and is asked by a control file, which a thread of it looks for.
 
 Which files those are, what is in them and what a crash leaves of them is said where their folder is: core/runs/folder and
-core/export/exports. What is asked is heard here even while the main thread is deep inside a library.
+core/export/jobs. What is asked is heard here even while the main thread is deep inside a library.
 """
 
 from __future__ import annotations

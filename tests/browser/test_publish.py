@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.export.exports import ExportCheck, ExportResult
+from core.export.records import ExportCheck, ExportResult
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.publishing import TakingHub

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core import files
-from core.export.exports import ExportCheck, ExportRequest, ExportResult, ExportStatus, JobFolder
+from core.export.jobs import JobFolder
+from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.messages import msg
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit

@@ -13,7 +13,8 @@ import pytest
 from core import files
 from core.chat.client import ChatClient
 from core.errors import BusyError, StopRequested
-from core.export.exports import ExportRequest, Exports, ExportStatus
+from core.export.exports import Exports
+from core.export.records import ExportRequest, ExportStatus
 from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import Patience, Supervisor

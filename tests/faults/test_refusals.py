@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from core import files
-from core.export import exports
-from core.export.exports import ExportRequest, Exports, ExportStatus, JobFolder
+from core.export import jobs
+from core.export.exports import Exports
+from core.export.jobs import JobFolder
+from core.export.records import ExportRequest, ExportStatus
 from core.messages import msg
 from core.presets import PROJECT
 from core.recipe import Recipe
@@ -177,8 +179,8 @@ class Cancelled:
         request = ExportRequest(workspace=str(folder), run="run", kind="gguf", quant="q8_0")
         monkeypatch.setattr(self.exports, "request", lambda *asked, **more: request)
         monkeypatch.setattr(self.exports, "runs", SimpleNamespace(get=lambda run_id: SimpleNamespace(id=run_id, name="Pirate")))
-        monkeypatch.setattr(exports, "CANCEL_S", 0.3)
-        monkeypatch.setattr(exports, "kill_tree", self._kill)
+        monkeypatch.setattr(jobs, "CANCEL_S", 0.3)
+        monkeypatch.setattr(jobs, "kill_tree", self._kill)
         monkeypatch.setattr(JobFolder, "ask_cancel", lambda job: self._told(job))
         self.job, self.killed, self._ends_by_itself = self.exports._job(request.name), [], ends_by_itself
         self.job.build.mkdir(parents=True)

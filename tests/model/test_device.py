@@ -10,7 +10,7 @@ import torch
 
 from core.engine import device
 from core.engine.device import Compute
-from core.export.exports import ExportRequest
+from core.export.records import ExportRequest
 from core.export.worker import Exporter
 from core.messages import msg
 from core.runs.run_json import RunFacts

@@ -26,7 +26,8 @@ from core.engine.step import checkpoint_layers
 from core.errors import ModelError, RecipeError
 from core.export import layers, merge, pairs, stored, tensors
 from core.export import worker as export_worker
-from core.export.exports import Exports, JobFolder
+from core.export.exports import Exports
+from core.export.jobs import JobFolder
 from core.memory import budget
 from core.memory.arithmetic import Setup, estimate
 from core.messages import LANGUAGES

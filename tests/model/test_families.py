@@ -36,7 +36,8 @@ from core.engine.step import checkpoint_layers
 from core.errors import ExportError, ModelError, RecipeError
 from core.export import merge, pairs, stored
 from core.export import worker as export_worker
-from core.export.exports import Exports, JobFolder
+from core.export.exports import Exports
+from core.export.jobs import JobFolder
 from core.memory.arithmetic import Setup, estimate
 from core.models import families as known_families
 from core.models import headers

@@ -33,10 +33,12 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import elsewhere, exports, gguf, layers, merge, pairs, proof, stored, worker
+from core.export import elsewhere, gguf, jobs, layers, merge, pairs, proof, stored, worker
 from core.export import tensors as tensors_of_export
-from core.export.exports import ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
+from core.export.exports import Exports
+from core.export.jobs import JobFolder
 from core.export.llamacpp import tools
+from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
 from core.messages import CORE_LOCALES, msg
 from core.models import adapters, starter, weights
@@ -847,7 +849,7 @@ def test_a_worker_that_takes_minutes_to_start_is_at_work_and_one_whose_disk_was_
 ) -> None:
     """On a PC where twenty programs were at work the export "ended without a word" after a minute, and went on."""
     job = JobFolder(tmp_path)
-    job.write(ExportStatus(since=time.time() - 2 * exports.START_S))
+    job.write(ExportStatus(since=time.time() - 2 * jobs.START_S))
     for code, key in ((None, None), (1, "export.went_away")):
         status = job.status(SimpleNamespace(poll=lambda code=code: code))
         assert status and (status.message.key if status.message else None) == key and status.active == (key is None)

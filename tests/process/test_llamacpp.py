@@ -19,10 +19,12 @@ import yaml
 from core.errors import ExportError
 from core.export import merge, worker
 from core.export import proof as exports_proof
-from core.export.exports import QUANTS, ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
+from core.export.exports import Exports
+from core.export.jobs import JobFolder
 from core.export.llamacpp import child, make, proof
 from core.export.llamacpp.tools import Tools
 from core.export.proof import Method, Work
+from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.messages import msg
 from core.models import starter
 from core.runs.folder import RunFolder

@@ -16,10 +16,11 @@ import pytest
 
 from core.commands.__main__ import main
 from core.errors import BusyError, ExportError, StopRequested
-from core.export.exports import ExportCheck, ExportResult, Exports, ExportStatus
+from core.export.exports import Exports
 from core.export.hub import parcel, sending
 from core.export.hub.publishing import Publishing
 from core.export.hub.sending import Sender
+from core.export.records import ExportCheck, ExportResult, ExportStatus
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.run_json import RunFacts

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from core.export import room
-from core.export.exports import ExportCheck, ExportResult, ExportStatus
+from core.export.records import ExportCheck, ExportResult, ExportStatus
 from core.models.shapes.shape import ModelShape
 
 CHECK = ExportCheck(prompts_read_alike=1, prompts=1, own_prompts=True, passed=True)

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 from core.errors import RecipeError
-from core.export.exports import STAGES
+from core.export.records import STAGES
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Message, msg
 from core.presets import PROJECT
 from core.recipe import Adapter, Data, Model, Recipe, Train

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from core.export import elsewhere
-from core.export.exports import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.export.ollama.giving import Gift
+from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, bar, facts, join, muted, notice, tag

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import ExportError
-from core.export.exports import MOST_STRENGTH, QUANTS
+from core.export.records import MOST_STRENGTH, QUANTS
 from webui.kit.live import Update
 from webui.kit.wording import Wording
 

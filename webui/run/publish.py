@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import ExportError
-from core.export.exports import ExportResult, ExportStatus
+from core.export.records import ExportResult, ExportStatus
 from webui.kit import format
 from webui.kit.html import Html, bar, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown

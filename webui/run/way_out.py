@@ -14,10 +14,10 @@ import psutil
 
 from core.errors import GarageError
 from core.export import lmstudio, room
-from core.export.exports import KINDS, QUANTS, ExportRequest, ExportResult, ExportStatus
 from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
 from core.export.ollama.giving import Gift
+from core.export.records import KINDS, QUANTS, ExportRequest, ExportResult, ExportStatus
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.runs.states import BUSY

@@ -16,7 +16,8 @@ from typing import Any
 
 from core.chat.client import ChatClient, ChatState
 from core.errors import GarageError
-from core.export.exports import ExportRequest, ExportResult, Exports, ExportStatus
+from core.export.exports import Exports
+from core.export.records import ExportRequest, ExportResult, ExportStatus
 from core.hub.downloads import Downloads
 from core.hub.entry import Download
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core import files
 from core.errors import ExportError
-from core.export.exports import ExportResult
+from core.export.records import ExportResult
 from core.hub.cached import REPO_ID
 from core.messages import Message, msg
 from core.runs.best import step_of

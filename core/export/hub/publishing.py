@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from core import files
 from core.errors import BusyError
-from core.export.exports import ExportResult, ExportStatus, JobFolder
 from core.export.hub.parcel import Parcel, pack
+from core.export.jobs import JobFolder
+from core.export.records import ExportResult, ExportStatus
 from core.files import writing
 from core.messages import msg
 from core.runs.all import Runs

@@ -12,9 +12,10 @@ from pathlib import Path
 from filelock import Timeout
 
 from core.errors import ExportError, GarageError, StopRequested
-from core.export.exports import JobFolder, read_result
 from core.export.hub.publishing import CANCELLED, Publishing, PublishRequest
 from core.export.hub.sending import Sender, Sent
+from core.export.jobs import JobFolder
+from core.export.records import read_result
 from core.export.worker import CANCELLED_EXIT, ExportReporter
 from core.messages import Message, msg
 from core.system.awake import KeepAwake

@@ -19,11 +19,11 @@ from core import files
 from core.errors import ExportError
 from core.export import merge, pairs, tensors
 from core.export import proof as exports_proof
-from core.export.exports import ExportCheck
 from core.export.llamacpp import child, make, proof
 from core.export.llamacpp.make import SIXTEEN, MakeOrder
 from core.export.pairs import Pair
 from core.export.proof import PromptResult, Work
+from core.export.records import ExportCheck
 from core.export.stored import Base
 from core.messages import Message, msg
 from core.models.adapters import PREFIX

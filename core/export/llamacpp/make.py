@@ -14,11 +14,11 @@ import torch
 
 from core import files
 from core.errors import ExportError
-from core.export.exports import ExportCheck
 from core.export.llamacpp import child, pre_tokenizers, proof, tower
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
 from core.export.proof import Method, Work
+from core.export.records import ExportCheck
 from core.export.room import BYTES_A_PARAMETER, MOST_POSITIONS
 from core.export.stored import Base
 from core.messages import Message, msg

@@ -26,11 +26,11 @@ from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError
 from core.export import pairs, proof, tensors
-from core.export.exports import Difference, ExportCheck, loss_text
 from core.export.llamacpp import child
 from core.export.llamacpp.tools import RUNTIME_BUILD, Tools
 from core.export.merge import Check
 from core.export.proof import PromptResult, ProofPrompt, Work
+from core.export.records import Difference, ExportCheck, loss_text
 from core.export.stored import Base, empty, read_base
 from core.messages import Message, msg
 

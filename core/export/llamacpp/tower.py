@@ -11,9 +11,9 @@ from typing import Any
 
 from core import files
 from core.errors import ExportError
-from core.export.exports import MMPROJ
 from core.export.llamacpp import child
 from core.export.llamacpp.ways_out import way_out
+from core.export.records import MMPROJ
 from core.messages import Message, msg
 
 KIND = "f16"  # as those that are published for download; a tower is small beside its text

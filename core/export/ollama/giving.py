@@ -12,8 +12,8 @@ from pathlib import Path
 
 from core.errors import BusyError, ExportError, GarageError, StopRequested
 from core.export import elsewhere
-from core.export.exports import ExportResult
 from core.export.ollama import program
+from core.export.records import ExportResult
 from core.messages import Message, msg
 
 

@@ -11,8 +11,8 @@ import pytest
 from core.commands import handing
 from core.commands.handing import Receiver
 from core.errors import ExportError
-from core.export.exports import ExportCheck, ExportResult
 from core.export.ollama import program
+from core.export.records import ExportCheck, ExportResult
 from tests.kit.ollama import instead, script
 
 RUN = SimpleNamespace(recipe=lambda: SimpleNamespace(model=SimpleNamespace(id="some/model")))

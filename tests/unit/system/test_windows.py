@@ -15,7 +15,8 @@ import pytest
 from core import files
 from core.data.store import DatasetStore
 from core.errors import DataError, ExportError, GarageError, RunError
-from core.export.exports import ExportRequest, Exports
+from core.export.exports import Exports
+from core.export.records import ExportRequest
 from core.presets import PROJECT
 from core.recipe import Recipe
 from core.runs.all import Runs

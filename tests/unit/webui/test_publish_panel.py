@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import BusyError
-from core.export.exports import ExportCheck, ExportResult, Exports, ExportStatus
+from core.export.exports import Exports
 from core.export.hub.publishing import Publishing
+from core.export.records import ExportCheck, ExportResult, ExportStatus
 from core.messages import msg
 from core.recipe import Recipe
 from core.runs.all import Runs

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from core.export import elsewhere
-from core.export.exports import QUANTS, Difference, ExportCheck, ExportRequest, ExportResult, Exports, ExportStatus, JobFolder
+from core.export.exports import Exports
+from core.export.jobs import JobFolder
+from core.export.records import QUANTS, Difference, ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.messages import msg
 from core.models import loading
 from core.workspace.folder import Workspace

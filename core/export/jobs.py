@@ -1,0 +1,121 @@
+"""The folder of one attempt, from both sides: whether its worker lives, how it is ended, what a killed one left (core.export.exports tells the files)."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from core import files
+from core.export.records import ExportStatus
+from core.files import writing
+from core.messages import Message, msg
+from core.system.processes import kill_tree
+
+# From the spawn to the first status of the worker: imports, on a slow disk.
+START_S = 60.0
+CANCEL_S = 5.0
+# In build/, with what its name has beyond the job's: an earlier export, for the instant in which the new one takes its place. No
+# folder here has the name of the export once more: paths of more than 260 characters are refused by many programs on Windows.
+REPLACED = "replaced"
+GONE = {"state": "failed", "message": msg("export.went_away")}
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    path: Path
+
+    @property
+    def build(self) -> Path:
+        return self.path / "build"
+
+    def lock(self) -> FileLock:
+        return FileLock(self.path / "job.lock")
+
+    def is_locked(self) -> bool:
+        file = self.path / "job.lock"
+        try:
+            return files.is_locked(file)
+        except OSError:  # it cannot be opened
+            return file.exists()
+
+    def status(self, process: subprocess.Popen[bytes] | None = None) -> ExportStatus | None:
+        """As it really is: one that says it is at work while nobody holds its lock went away without a word.
+
+        process: of its worker, where it was started here, so that one which died at once is not "starting" for a minute.
+        """
+        status, is_over = self._written(), process is not None and process.poll() is not None
+        if status and status.active and not self.is_locked():
+            status = self._written() or status  # it may have ended between the two looks
+            waited = abs(time.time() - status.since)  # the PC's clock may have been put back
+            if status.state == "running" or (status.active and (is_over if process else waited > START_S)):
+                return status.model_copy(update=self._gone())
+        return status
+
+    def _gone(self) -> dict[str, Any]:
+        """A disk that is full to its last byte takes no last word either."""
+        free = files.free_when_full(self.path)
+        return GONE if free is None else GONE | {"message": msg("export.went_away_full", folder=self.path, free_mb=free // 10**6)}
+
+    def is_at_work(self) -> bool:
+        return self.is_locked() or ((status := self.status()) is not None and status.active)
+
+    def _written(self) -> ExportStatus | None:
+        return files.read_model(ExportStatus, self.path / "status.json")
+
+    def write(self, status: ExportStatus) -> None:
+        files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
+
+    def ask_cancel(self) -> None:
+        with writing(self.path):
+            files.replace_json(self.path / "control.json", {"command": "cancel"})
+
+    def cancel_asked(self) -> bool:
+        return (self.path / "control.json").exists()
+
+    def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
+        """Ask, wait, kill; what Windows refuses to delete even then is said, and goes with the next job. Takes CANCEL_S and a moment at most."""
+        if not (status := self.status(process)) or not status.active:
+            return status
+        self.ask_cancel()
+        deadline = time.monotonic() + CANCEL_S
+        while (status := self.status(process)) and status.active and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if status is None:
+            return None
+        while self.is_locked() and time.monotonic() < deadline:  # Windows deletes what it has mapped only once it has ended
+            time.sleep(0.05)
+        if process and process.poll() is None and (status.active or self.is_locked()):
+            kill_tree(process.pid)
+        elif status.pid and self.is_locked():
+            kill_tree(status.pid)
+        if status.active:
+            status = status.model_copy(update={"state": "cancelled", "message": cancelled})
+            self.write(status)
+        if not self.is_at_work() and not self.clear(files.MOMENT_S) and status.state == "cancelled":
+            status = status.model_copy(update={"message": msg("export.cancelled_left", folder=self.build)})
+            self.write(status)
+        return status
+
+    def clear(self, patience_s: float = 0.0) -> bool:
+        """Whether all that was half made is gone: Windows deletes no file that a process which is just ending has mapped, or a
+        scanner open."""
+        self.bring_back()
+        is_gone = files.remove_tree(self.build, patience_s)
+        (self.path / "control.json").unlink(missing_ok=True)
+        return is_gone
+
+    def bring_back(self) -> None:
+        """An earlier export that was put aside by one which was killed before it took its place."""
+        exports = self.path.parent.parent
+        found = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
+        if inner := [file.parent for file in (self.build / REPLACED).glob("*/export.json")]:  # as earlier versions put it aside
+            del found[self.build / REPLACED]
+            found |= {old: old.name for old in inner}
+        for old, name in found.items():
+            if not (exports / name).exists():
+                files.rename(old, exports / name)
