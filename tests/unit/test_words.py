@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 
+from core.advice.goals import goals
 from core.errors import RecipeError
 from core.export.records import STAGES
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, Message, msg
@@ -27,15 +28,26 @@ def placeholders(sentence: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
 
 
-def test_both_languages_have_the_same_sentences_with_the_same_values() -> None:
-    english, chinese = CATALOGUE.keys("en"), CATALOGUE.keys("zh")
-    assert english == chinese - HELP
-    different = [k for k in english if placeholders(CATALOGUE.raw(k, "en")) != placeholders(CATALOGUE.raw(k, "zh"))]
-    assert not different
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_every_language_has_the_same_sentences_with_the_same_values(language: str) -> None:
+    english, other = CATALOGUE.keys("en"), {key for key in CATALOGUE.keys(language) if not key.startswith("presets.")}
+    assert english == other - HELP
+    assert [k for k in english if placeholders(CATALOGUE.raw(k, "en")) != placeholders(CATALOGUE.raw(k, language))] == []
 
 
-def test_every_setting_has_its_help_in_chinese_and_nothing_else_has() -> None:
-    assert {key for key in CATALOGUE.keys("zh") if key.startswith("recipe.help_")} == HELP
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_every_setting_has_its_help_in_it_and_nothing_else_has(language: str) -> None:
+    assert {key for key in CATALOGUE.keys(language) if key.startswith("recipe.help_")} == HELP
+
+
+@pytest.mark.parametrize("language", LANGUAGES[2:])
+def test_what_a_further_language_says_of_presets_is_of_some_that_are_there_and_of_each_goal(language: str) -> None:
+    """English and Chinese stand in presets/ themselves."""
+    said = {key.removeprefix("presets.") for key in CATALOGUE.keys(language) if key.startswith("presets.")}
+    parts = ("title", "description", "why", "question", "answer")
+    of_goals = {f"goal_{goal.id}_{part}" for goal in goals() for part in (*parts, *(["instead"] if goal.instead else []))}
+    samples = [file.stem for file in (PROJECT / "presets" / "samples").glob("*.yaml") if not file.stem.endswith(".heldout")]
+    assert said == of_goals | {f"sample_{name}_{part}" for name in samples for part in ("title", "description")}
 
 
 def literal_keys() -> set[str]:

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import socket
-import string
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from webui.kit import format
 from webui.kit.html import notice, tag
-from webui.kit.wording import Wording, catalogue
+from webui.kit.wording import Wording
 from webui.server.guard import Guard
 from webui.server.language import LanguageDoor, preferred
 
@@ -38,18 +37,6 @@ def make_run(workspace: Workspace, name: str = "a run", **facts: object) -> RunF
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------
-
-
-def placeholders(sentence: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
-
-
-def test_both_languages_have_the_same_sentences_with_the_same_placeholders():
-    english, chinese = catalogue().keys("en"), catalogue().keys("zh")
-    only_chinese = {key for key in chinese - english if not key.startswith("recipe.help_")}  # English: the field's description
-    assert english - chinese == set() and only_chinese == set()
-    differing = [key for key in english if placeholders(catalogue().raw(key, "en")) != placeholders(catalogue().raw(key, "zh"))]
-    assert differing == []
 
 
 def test_no_key_of_the_page_shadows_one_of_core():
